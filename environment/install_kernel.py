@@ -1,0 +1,50 @@
+"""Puts the project's kernel and Jupyter settings into its own .venv: install_kernel.py EVCXR_JUPYTER
+
+Nothing outside .venv is touched.
+"""
+
+import json
+import shutil
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+HERE = Path(__file__).parent / "jupyter"
+VENV = Path(sys.prefix)
+PACKAGES = Path(find_spec("plotly").origin).parent.parent
+PLOTLY_JS = PACKAGES / "plotly/package_data/plotly.min.js"
+
+
+def main(evcxr: str) -> None:
+    kernel = VENV / "share/jupyter/kernels/loss-landscape"
+    template = VENV / "share/jupyter/nbconvert/templates/loss_landscape"
+    config = VENV / "etc/jupyter"
+    for folder in (kernel, template, config):
+        folder.mkdir(parents=True, exist_ok=True)
+
+    shutil.copy(HERE / "launch.py", kernel)
+    (kernel / "kernel.json").write_text(json.dumps({
+        "display_name": "Rust (loss-landscape)",
+        "language": "rust",
+        "argv": [sys.executable, str(kernel / "launch.py"), evcxr, "{connection_file}"],
+        "env": {
+            # candle's element-wise operations would spin on every core beside the batches that run on each.
+            "CANDLE_NUM_THREADS": "1",
+            # Errors say what is wrong; a backtrace through the kernel would bury it.
+            "RUST_LIB_BACKTRACE": "0",
+            "LOSS_LANDSCAPE_KALEIDO": str(PACKAGES / "kaleido/executable"),
+            "LOSS_LANDSCAPE_PLOTLY_JS": str(PLOTLY_JS),
+        },
+    }, indent=1))
+
+    shutil.copy(HERE / "checked_execution.py", PACKAGES)
+    shutil.copy(HERE / "jupyter_nbconvert_config.py", config)
+    # JupyterLab exports pages with the server's settings.
+    shutil.copy(HERE / "jupyter_nbconvert_config.py", config / "jupyter_server_config.py")
+    for file in (HERE / "template").iterdir():
+        shutil.copy(file, template)
+    shutil.copy(PLOTLY_JS, template)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

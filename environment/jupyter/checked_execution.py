@@ -1,0 +1,108 @@
+"""Execution of notebooks that fails when a cell fails.
+
+To the Rust kernel a cell that ends in a `?` error or a panic has succeeded: it answers "ok", and the message is text on
+standard error. So here every text on standard error is a failure. A cell that writes there on purpose carries the tag
+`writes-stderr`; one that shall fail carries `raises-exception`, as everywhere in Jupyter.
+
+A failure names notebook, cell and message. A cell that runs longer than `ExecutePreprocessor.timeout` seconds is one.
+"""
+
+import re
+from queue import Empty
+
+from jupyter_core.utils import ensure_async, run_sync
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbconvert.preprocessors import ExecutePreprocessor
+from nbconvert.utils.exceptions import ConversionException
+
+ALLOWED = {"writes-stderr", "raises-exception"}
+COLORS = re.compile(r"\x1b\[[0-9;]*m")
+
+# The kernel sends standard error on its own thread, so it can come after the cell's end.
+LATE_SECONDS = 0.03
+LAST_LINE = "the end of this notebook"
+LAST_LINE_SECONDS = 60
+
+
+class CellFailed(ConversionException):
+    """A cell of a notebook failed."""
+
+
+class CheckedExecutePreprocessor(ExecutePreprocessor):
+    """nbconvert's execution, with these checks."""
+
+    def preprocess(self, nb, resources=None, km=None):
+        self.ran = {}  # by the request that ran it: number and cell, in order
+        return super().preprocess(nb, resources, km)
+
+    def preprocess_cell(self, cell, resources, index):
+        if cell.cell_type != "code" or not cell.source.strip():
+            return super().preprocess_cell(cell, resources, index)
+        number = len(self.ran) + 1
+        try:
+            cell, resources = super().preprocess_cell(cell, resources, index)
+        except CellTimeoutError:
+            self.fail(number, cell, f"it ran longer than its limit of {self.timeout} seconds")
+        except (CellExecutionError, DeadKernelError) as error:
+            self.fail(number, cell, errors_in(cell) or str(error))
+        cell.execution_count = number
+        for output in cell.outputs:
+            if output.output_type == "execute_result":
+                output.execution_count = number
+        self.check(number, cell)
+        if not any(later.cell_type == "code" for later in self.nb.cells[index + 1 :]):
+            run_sync(self.await_last_line)()
+            for number, cell in self.ran.values():
+                self.check(number, cell)
+        return cell, resources
+
+    def check(self, number, cell):
+        if not self.allow_errors and not ALLOWED & set(cell.metadata.get("tags", [])):
+            text = standard_error(cell)
+            if text is not None:
+                self.fail(number, cell, text.strip() or "it wrote an empty line to standard error")
+
+    def fail(self, number, cell, message):
+        name = (self.resources or {}).get("metadata", {}).get("name", "notebook")
+        first_line = cell.source.strip().splitlines()[0]
+        raise CellFailed(f"{name}, code cell {number} (`{first_line}`): {COLORS.sub('', message)}") from None
+
+    async def _async_poll_output_msg(self, parent_msg_id, cell, cell_index):
+        self.ran[parent_msg_id] = (len(self.ran) + 1, cell)
+        await super()._async_poll_output_msg(parent_msg_id, cell, cell_index)
+        await self.late_output(LATE_SECONDS)
+
+    async def late_output(self, seconds):
+        """Gives output that comes late to the cell it belongs to, until none comes for so long, or the last line."""
+        while True:
+            try:
+                message = await ensure_async(self.kc.iopub_channel.get_msg(timeout=seconds))
+            except Empty:
+                return False
+            if message["msg_type"] != "stream":
+                continue
+            if LAST_LINE in message["content"]["text"]:
+                return True
+            _, cell = self.ran.get(message["parent_header"].get("msg_id"), (None, None))
+            if cell is not None:
+                self.output(cell.outputs, message, None, None)
+
+    async def await_last_line(self):
+        """Standard error comes in order: once a last line has come, all that went before is here."""
+        await ensure_async(self.kc.execute(f'eprintln!("{LAST_LINE}");', store_history=False))
+        if not await self.late_output(LAST_LINE_SECONDS):
+            raise CellFailed("the kernel did not send its last line of standard error")
+
+
+def errors_in(cell):
+    """The messages of a cell's error outputs, the compiler's and the kernel's."""
+    found = [output for output in cell.outputs if output.output_type == "error"]
+    said = ["\n".join(output.traceback) or output.evalue for output in found]
+    text = standard_error(cell)
+    return "\n".join(said + ([text] if text else []))
+
+
+def standard_error(cell):
+    """What a cell wrote to standard error, or nothing if it wrote nothing."""
+    texts = [output.text for output in cell.outputs if output.output_type == "stream" and output.name == "stderr"]
+    return "".join(texts) if texts else None

@@ -1,0 +1,13 @@
+"""Settings of the project's own Jupyter: runs that fail when a cell fails, exported pages that draw figures offline."""
+
+from nbconvert.exporters import Exporter
+
+c = get_config()  # noqa: F821
+
+c.Exporter.default_preprocessors = [
+    "checked_execution.CheckedExecutePreprocessor" if name.endswith(".ExecutePreprocessor") else name
+    for name in Exporter.default_preprocessors.default()
+]
+c.ExecutePreprocessor.timeout = 240
+c.ExecutePreprocessor.startup_timeout = 180
+c.HTMLExporter.template_name = "loss_landscape"

@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# Makes a bare machine ready for the notebooks: the Rust kernel, a Python environment with Jupyter, and the compiled
+# crate. What is there already is kept. Called by notebooks.sh and test.sh.
+#
+# Slow parts are kept in a per-user cache, ${LOSS_LANDSCAPE_CACHE:-~/.cache/loss-landscape}, keyed by version and lock
+# file, for the next clone. Deleting it costs time, nothing else.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+EVCXR_VERSION=0.22.0
+export LOSS_LANDSCAPE_CACHE="${LOSS_LANDSCAPE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/loss-landscape}"
+REQUIREMENTS="${1:-environment/requirements.txt}"
+
+say() { printf '\033[1m[set-up]\033[0m %s\n' "$*"; }
+stop() { printf '\033[1m[set-up]\033[0m %s\n' "$*" >&2; exit 1; }
+
+# --- what the machine must bring
+
+command -v cargo >/dev/null && command -v rustc >/dev/null ||
+    stop "Rust is missing: install it with rustup (https://rustup.rs), then run this again."
+command -v cc >/dev/null ||
+    stop "A C compiler is missing: install gcc (Debian, Ubuntu: apt install build-essential), then run this again."
+PYTHON=$(command -v python3 || true)
+[ -n "$PYTHON" ] || stop "Python is missing: install Python 3.11 or newer, then run this again."
+"$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+    stop "$("$PYTHON" --version) is too old: install Python 3.11 or newer, then run this again."
+"$PYTHON" -c 'import venv, ensurepip' 2>/dev/null ||
+    stop "Python's venv module is missing: install it (Debian, Ubuntu: apt install python3-venv), then run this again."
+
+RUSTC=$(rustc --version | cut -d' ' -f2)
+WANTED=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+[ "$(printf '%s\n' "$WANTED" "$RUSTC" | sort -V | head -n 1)" = "$WANTED" ] ||
+    stop "rustc $RUSTC is too old: this crate needs $WANTED or newer. Run \`rustup update\`, then run this again."
+TAG="rustc-$RUSTC-$(rustc -vV | sed -n 's/^commit-hash: \(........\).*/\1/p')"
+
+# --- the kernel
+
+KERNEL="$LOSS_LANDSCAPE_CACHE/evcxr-$EVCXR_VERSION-$TAG"
+if [ ! -x "$KERNEL/bin/evcxr_jupyter" ]; then
+    say "building the Rust kernel, evcxr $EVCXR_VERSION (about 7 minutes on two cores, once) …"
+    rm -rf "$KERNEL.part"
+    # Away from this directory, whose .cargo/config.toml is not for other programs.
+    (cd / && cargo install evcxr_jupyter --version "$EVCXR_VERSION" --locked --root "$KERNEL.part" \
+        --target-dir "$LOSS_LANDSCAPE_CACHE/evcxr-target")
+    rm -rf "$LOSS_LANDSCAPE_CACHE/evcxr-target" "$KERNEL"
+    mv "$KERNEL.part" "$KERNEL"
+fi
+
+# --- Jupyter
+
+STAMP="$("$PYTHON" --version) $(cat environment/requirements.txt "$REQUIREMENTS" | sha256sum | cut -c1-16)"
+if [ "$(cat .venv/stamp 2>/dev/null)" != "$STAMP" ]; then
+    say "installing Jupyter into .venv (about a minute) …"
+    rm -rf .venv
+    "$PYTHON" -m venv .venv
+    .venv/bin/pip install --quiet --disable-pip-version-check --requirement "$REQUIREMENTS"
+    echo "$STAMP" > .venv/stamp
+fi
+.venv/bin/python environment/install_kernel.py "$KERNEL/bin/evcxr_jupyter"
+
+# --- the crate
+
+DEPENDENCIES="$LOSS_LANDSCAPE_CACHE/dependencies-$TAG-$(cat Cargo.lock .cargo/config.toml | sha256sum | cut -c1-16)"
+if [ ! -d target/debug ] && [ -d "$DEPENDENCIES" ]; then
+    say "taking compiled dependencies from $DEPENDENCIES …"
+    .venv/bin/python environment/builds.py copy "$DEPENDENCIES" target
+fi
+if [ ! -d "$DEPENDENCIES" ]; then
+    say "building the crate and its dependencies (about 11 minutes on two cores, once) …"
+fi
+cargo build --locked
+if [ ! -d "$DEPENDENCIES" ]; then
+    .venv/bin/python environment/builds.py copy target "$DEPENDENCIES"
+    .venv/bin/python environment/builds.py prune "$LOSS_LANDSCAPE_CACHE" "$DEPENDENCIES"
+fi
+
+say "building the crate for the notebooks' cells (about half a minute when it has changed) …"
+.venv/bin/python environment/warm_kernel.py "$DEPENDENCIES"
+say "ready."

@@ -1,0 +1,60 @@
+//! [`Batches`]: a pass over a dataset, a few samples at a time.
+
+use super::Dataset;
+use super::dataset::permutation;
+use crate::error::{Error, Result};
+
+/// Iterator over the batches of one pass; see [`Dataset::batches`].
+#[derive(Clone, Debug)]
+pub struct Batches {
+    data: Dataset,
+    order: Option<Vec<usize>>,
+    size: usize,
+    next: usize,
+}
+
+impl Batches {
+    pub(super) fn in_order(data: &Dataset, size: usize) -> Result<Self> {
+        Self::new(data, size, None)
+    }
+
+    pub(super) fn shuffled(data: &Dataset, size: usize, seed: u64) -> Result<Self> {
+        Self::new(data, size, Some(permutation(data.len(), seed)))
+    }
+
+    fn new(data: &Dataset, size: usize, order: Option<Vec<usize>>) -> Result<Self> {
+        if size == 0 {
+            return Err(Error::invalid("a batch needs at least one sample"));
+        }
+        Ok(Self {
+            data: data.clone(),
+            order,
+            size,
+            next: 0,
+        })
+    }
+}
+
+impl Iterator for Batches {
+    type Item = Result<Dataset>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let start = self.next;
+        let len = self.size.min(self.data.len() - start);
+        if len == 0 {
+            return None;
+        }
+        self.next += len;
+        Some(match &self.order {
+            Some(order) => self.data.select(&order[start..start + len]),
+            None => self.data.narrow(start, len),
+        })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = (self.data.len() - self.next).div_ceil(self.size);
+        (left, Some(left))
+    }
+}
+
+impl ExactSizeIterator for Batches {}

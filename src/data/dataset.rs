@@ -1,0 +1,310 @@
+//! [`Dataset`]: samples with their targets.
+
+use candle_core::{DType, Device, Tensor};
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+
+use super::Batches;
+use crate::error::{Error, Result};
+
+/// What a model should answer.
+#[derive(Clone, Debug)]
+pub enum Targets {
+    /// The class of each sample, `u32`, shape `(n,)`.
+    Labels(Tensor),
+    /// The values to fit, floating point, shape `(n, outputs)`.
+    Values(Tensor),
+}
+
+/// `n` samples with their targets, on one device. Cloning is cheap: tensors are shared.
+#[derive(Clone, Debug)]
+pub struct Dataset {
+    inputs: Tensor,
+    targets: Targets,
+}
+
+impl Dataset {
+    /// Samples `inputs` of shape `(n, …)`, floating point, with their classes `labels` of shape
+    /// `(n,)`, of any integer type.
+    ///
+    /// # Errors
+    /// No samples, numbers of samples that differ, inputs that are not finite.
+    pub fn classification(inputs: &Tensor, labels: &Tensor) -> Result<Self> {
+        if !labels.dtype().is_int() {
+            return Err(Error::invalid(format!(
+                "labels are {:?}: classes must be integers, values to fit go to \
+                 Dataset::regression",
+                labels.dtype()
+            )));
+        }
+        if labels.rank() != 1 {
+            return Err(Error::invalid(format!(
+                "labels have shape {:?}: give one class per sample, shape (n,)",
+                labels.dims()
+            )));
+        }
+        let targets = Targets::Labels(labels.to_dtype(DType::U32)?.detach());
+        Self::new(inputs, labels.dim(0)?, targets)
+    }
+
+    /// Samples `inputs` of shape `(n, …)` with the `values` to fit, of shape `(n, outputs)` or
+    /// `(n,)`; both floating point.
+    ///
+    /// # Errors
+    /// No samples, numbers of samples that differ, inputs or values that are not finite.
+    pub fn regression(inputs: &Tensor, values: &Tensor) -> Result<Self> {
+        let values = match values.rank() {
+            1 => values.unsqueeze(1)?,
+            2 => values.clone(),
+            _ => {
+                return Err(Error::invalid(format!(
+                    "values have shape {:?}: give one row per sample, shape (n, outputs)",
+                    values.dims()
+                )));
+            }
+        };
+        check_tensor(&values, "values")?;
+        let values = values.to_dtype(inputs.dtype())?.detach();
+        Self::new(inputs, values.dim(0)?, Targets::Values(values))
+    }
+
+    fn new(inputs: &Tensor, targets_len: usize, targets: Targets) -> Result<Self> {
+        if inputs.rank() == 0 || inputs.elem_count() == 0 {
+            return Err(Error::invalid(format!(
+                "inputs have shape {:?}: a dataset needs at least one sample, shape (n, …)",
+                inputs.dims()
+            )));
+        }
+        if inputs.dim(0)? != targets_len {
+            return Err(Error::invalid(format!(
+                "{} inputs but {targets_len} targets: give one target per sample",
+                inputs.dim(0)?
+            )));
+        }
+        check_tensor(inputs, "inputs")?;
+        Ok(Self {
+            inputs: inputs.detach(),
+            targets,
+        })
+    }
+
+    /// Number of samples.
+    #[allow(clippy::len_without_is_empty)] // never empty
+    pub fn len(&self) -> usize {
+        self.inputs.dims()[0]
+    }
+
+    /// The samples, shape `(n, …)`.
+    pub fn inputs(&self) -> &Tensor {
+        &self.inputs
+    }
+
+    /// The targets.
+    pub fn targets(&self) -> &Targets {
+        &self.targets
+    }
+
+    /// Where the tensors live.
+    pub fn device(&self) -> &Device {
+        self.inputs.device()
+    }
+
+    /// The same data in another floating-point type.
+    ///
+    /// # Errors
+    /// A type that is not floating point.
+    pub fn to_dtype(&self, dtype: DType) -> Result<Self> {
+        if !dtype.is_float() {
+            return Err(Error::invalid(format!(
+                "inputs cannot be {dtype:?}: ask for a floating-point type"
+            )));
+        }
+        Ok(Self {
+            inputs: self.inputs.to_dtype(dtype)?,
+            targets: match &self.targets {
+                Targets::Labels(labels) => Targets::Labels(labels.clone()),
+                Targets::Values(values) => Targets::Values(values.to_dtype(dtype)?),
+            },
+        })
+    }
+
+    /// The same data with labels turned into values to fit: row `i` is 1 at the sample's class
+    /// and 0 elsewhere, shape `(n, classes)`.
+    ///
+    /// # Errors
+    /// A dataset without labels, a label ≥ `classes`.
+    pub fn one_hot(&self, classes: usize) -> Result<Self> {
+        let labels = self.labels()?;
+        let mut values = vec![0f32; labels.len() * classes];
+        for (i, &label) in labels.iter().enumerate() {
+            let label = label as usize;
+            if label >= classes {
+                return Err(Error::invalid(format!(
+                    "label {label} of sample {i} does not fit {classes} classes"
+                )));
+            }
+            values[i * classes + label] = 1.0;
+        }
+        let values = Tensor::from_vec(values, (labels.len(), classes), self.device())?;
+        Self::regression(&self.inputs, &values)
+    }
+
+    /// The class of each sample, on the host.
+    ///
+    /// # Errors
+    /// A dataset without labels.
+    pub fn labels(&self) -> Result<Vec<u32>> {
+        match &self.targets {
+            Targets::Labels(labels) => Ok(labels.to_vec1()?),
+            Targets::Values(_) => Err(Error::invalid(
+                "this dataset has values to fit, no labels: build it with Dataset::classification",
+            )),
+        }
+    }
+
+    /// The samples at `indices`, in that order.
+    ///
+    /// # Errors
+    /// An empty list, an index out of range.
+    pub fn select(&self, indices: &[usize]) -> Result<Self> {
+        if indices.is_empty() {
+            return Err(Error::invalid("a subset needs at least one sample"));
+        }
+        if let Some(bad) = indices.iter().find(|&&i| i >= self.len()) {
+            return Err(Error::invalid(format!(
+                "index {bad} is out of range: the dataset has {} samples",
+                self.len()
+            )));
+        }
+        let indices: Vec<u32> = indices.iter().map(|&i| i as u32).collect();
+        let indices = Tensor::from_vec(indices.clone(), indices.len(), self.device())?;
+        Ok(Self {
+            inputs: self.inputs.index_select(&indices, 0)?,
+            targets: match &self.targets {
+                Targets::Labels(t) => Targets::Labels(t.index_select(&indices, 0)?),
+                Targets::Values(t) => Targets::Values(t.index_select(&indices, 0)?),
+            },
+        })
+    }
+
+    /// Samples `start .. start + len`, sharing this dataset's memory.
+    pub(crate) fn narrow(&self, start: usize, len: usize) -> Result<Self> {
+        Ok(Self {
+            inputs: self.inputs.narrow(0, start, len)?,
+            targets: match &self.targets {
+                Targets::Labels(t) => Targets::Labels(t.narrow(0, start, len)?),
+                Targets::Values(t) => Targets::Values(t.narrow(0, start, len)?),
+            },
+        })
+    }
+
+    /// The first `n` samples.
+    ///
+    /// # Errors
+    /// `n` is 0 or more than there are.
+    pub fn first(&self, n: usize) -> Result<Self> {
+        self.check_size(n)?;
+        self.narrow(0, n)
+    }
+
+    /// `n` samples drawn without replacement, the same ones for the same `seed`.
+    ///
+    /// # Errors
+    /// `n` is 0 or more than there are.
+    pub fn random(&self, n: usize, seed: u64) -> Result<Self> {
+        self.check_size(n)?;
+        self.select(&permutation(self.len(), seed)[..n])
+    }
+
+    /// `n` samples drawn without replacement with equally many of each class (the first classes
+    /// get one more where `n` is not a multiple of their number), in shuffled order; the same
+    /// ones for the same `seed`.
+    ///
+    /// # Errors
+    /// A dataset without labels, `n` = 0, a class with too few samples.
+    pub fn balanced(&self, n: usize, seed: u64) -> Result<Self> {
+        self.check_size(n)?;
+        let labels = self.labels()?;
+        let classes = labels.iter().max().map_or(0, |&m| m as usize + 1);
+        let quota = |class: usize| n / classes + usize::from(class < n % classes);
+
+        let mut taken = vec![0; classes];
+        let chosen: Vec<usize> = permutation(self.len(), seed)
+            .into_iter()
+            .filter(|&i| {
+                let class = labels[i] as usize;
+                taken[class] += 1;
+                taken[class] <= quota(class)
+            })
+            .collect();
+        if let Some(class) = (0..classes).find(|&c| taken[c] < quota(c)) {
+            return Err(Error::invalid(format!(
+                "{n} balanced samples need {} of class {class}, which has only {}: ask for fewer",
+                quota(class),
+                taken[class]
+            )));
+        }
+        self.select(&chosen)
+    }
+
+    /// All samples once, `size` at a time, in order; the last batch holds what is left.
+    ///
+    /// # Errors
+    /// `size` is 0.
+    pub fn batches(&self, size: usize) -> Result<Batches> {
+        Batches::in_order(self, size)
+    }
+
+    /// All samples once, `size` at a time, in an order that `seed` decides.
+    ///
+    /// # Errors
+    /// `size` is 0.
+    pub fn shuffled_batches(&self, size: usize, seed: u64) -> Result<Batches> {
+        Batches::shuffled(self, size, seed)
+    }
+
+    fn check_size(&self, n: usize) -> Result<()> {
+        if n == 0 || n > self.len() {
+            return Err(Error::invalid(format!(
+                "a subset of {n} samples cannot be taken: ask for 1 to {}",
+                self.len()
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// The numbers `0 .. n` in an order that `seed` decides.
+pub(super) fn permutation(n: usize, seed: u64) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..n).collect();
+    order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
+    order
+}
+
+fn check_tensor(tensor: &Tensor, what: &str) -> Result<()> {
+    if !tensor.dtype().is_float() {
+        return Err(Error::invalid(format!(
+            "{what} are {:?}: convert them to a floating-point type first",
+            tensor.dtype()
+        )));
+    }
+    // A NaN or an infinity survives the sum; only then look for the sample that holds it.
+    if tensor
+        .sum_all()?
+        .to_dtype(DType::F64)?
+        .to_scalar::<f64>()?
+        .is_finite()
+    {
+        return Ok(());
+    }
+    for i in 0..tensor.dim(0)? {
+        let sample = tensor.get(i)?.to_dtype(DType::F64)?.flatten_all()?;
+        if let Some(bad) = sample.to_vec1::<f64>()?.iter().find(|v| !v.is_finite()) {
+            return Err(Error::NotFinite(format!(
+                "{what} are not finite: sample {i} holds {bad}"
+            )));
+        }
+    }
+    Ok(())
+}

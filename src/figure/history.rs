@@ -1,0 +1,35 @@
+//! A training.
+
+use plotly::common::{Line as Stroke, Mode};
+use plotly::layout::AxisType;
+use plotly::{Plot, Scatter};
+
+use super::{BLUE, Figure, ORANGE, axis, layout};
+use crate::train::{Epoch, History};
+
+/// Training and test loss over the passes, on a logarithmic axis.
+pub fn history(history: &History) -> Figure {
+    let title = "Training";
+    let mut plot = Plot::new();
+    let curves: [(&str, &str, fn(&Epoch) -> f64); 2] = [
+        ("training loss", BLUE, |e| e.train_loss),
+        ("test loss", ORANGE, |e| e.test_loss),
+    ];
+    for (name, color, value) in curves {
+        let epochs = history.epochs.iter().map(|e| e.epoch).collect();
+        let losses = history.epochs.iter().map(value).collect();
+        plot.add_trace(
+            Scatter::new(epochs, losses)
+                .mode(Mode::LinesMarkers)
+                .name(name)
+                .line(Stroke::new().color(color).width(2.5))
+                .hover_template("pass %{x}<br>loss = %{y:.5g}<extra></extra>"),
+        );
+    }
+    plot.set_layout(
+        layout(title)
+            .x_axis(axis("passes over the training data"))
+            .y_axis(axis("loss").type_(AxisType::Log)),
+    );
+    Figure::new(plot, title)
+}

@@ -1,0 +1,41 @@
+//! The loss along a line.
+
+use plotly::common::{DashType, Line as Stroke, Marker, Mode};
+use plotly::layout::AxisRange;
+use plotly::{Plot, Scatter};
+
+use super::{BLUE, Figure, INK, ORANGE, axis, layout};
+use crate::landscape::Line;
+
+/// L(θ + αd) over α, with Taylor's quadratic L + αgᵀd + ½α²dᵀHd dashed beside it and a dot at θ.
+pub fn line(line: &Line) -> Figure {
+    let title = "Loss along a line";
+    let loss = Scatter::new(line.alphas.clone(), line.losses.clone())
+        .mode(Mode::Lines)
+        .name("loss")
+        .line(Stroke::new().color(BLUE).width(2.5))
+        .hover_template("α = %{x:.4g}<br>loss = %{y:.5g}<extra></extra>");
+    let quadratic = Scatter::new(line.alphas.clone(), line.quadratic())
+        .mode(Mode::Lines)
+        .name("quadratic model")
+        .line(Stroke::new().color(ORANGE).width(2.0).dash(DashType::Dash))
+        .hover_template("α = %{x:.4g}<br>quadratic = %{y:.5g}<extra></extra>");
+    let center = Scatter::new(vec![0.0], vec![line.center])
+        .mode(Mode::Markers)
+        .name("θ")
+        .marker(Marker::new().color(INK).size(9))
+        .hover_template("θ<br>loss = %{y:.5g}<extra></extra>");
+
+    // The quadratic leaves the picture where it leaves the loss.
+    let low = line.losses.iter().copied().fold(line.center, f64::min);
+    let high = line.losses.iter().copied().fold(line.center, f64::max);
+    let margin = 0.08 * (high - low).max(f64::MIN_POSITIVE);
+    let mut plot = Plot::new();
+    plot.add_traces(vec![loss, quadratic, center]);
+    plot.set_layout(
+        layout(title)
+            .x_axis(axis("α, steps of the direction's length"))
+            .y_axis(axis("loss").range(AxisRange::new(low - margin, high + margin))),
+    );
+    Figure::new(plot, title)
+}

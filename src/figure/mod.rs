@@ -1,0 +1,110 @@
+//! Figures: one builder a file, each from a result to a [`Figure`]. Nothing is computed here.
+
+mod history;
+mod line;
+mod plane;
+mod spectrum;
+
+pub use history::history;
+pub use line::line;
+pub use plane::{contour, surface};
+pub use spectrum::spectrum;
+
+use plotly::Plot;
+use plotly::common::{Font, Title};
+use plotly::layout::{Axis, Layout, Margin};
+use serde_json::{Number, Value};
+
+/// Width of a figure in pixels: a notebook's column.
+pub const WIDTH: usize = 720;
+/// Height of a figure in pixels.
+pub const HEIGHT: usize = 440;
+
+/// Colours that remain apart for colour-blind readers (Okabe and Ito, 2008).
+const BLUE: &str = "#0072B2";
+const ORANGE: &str = "#D55E00";
+const INK: &str = "#222222";
+const GRID: &str = "#dddddd";
+const PAPER: &str = "#ffffff";
+
+/// Significant digits that a figure's numbers keep.
+const DIGITS: i32 = 6;
+
+/// A plotly plot that a notebook shows as data, as a web page and as an image in one.
+#[derive(Clone)]
+pub struct Figure {
+    plot: Plot,
+    title: String,
+}
+
+impl Figure {
+    /// Wraps a plot of your own.
+    pub fn new(plot: Plot, title: &str) -> Self {
+        Self {
+            plot,
+            title: title.into(),
+        }
+    }
+
+    /// The title, which also stands for the figure where only text can.
+    pub fn title(&self) -> &str {
+        &self.title
+    }
+
+    /// The plot, to change it with plotly's own calls.
+    pub fn plot_mut(&mut self) -> &mut Plot {
+        &mut self.plot
+    }
+
+    /// plotly's JSON: `data`, `layout`, `config`, numbers rounded to six digits.
+    pub fn json(&self) -> Value {
+        let mut value = serde_json::to_value(&self.plot).unwrap_or_default();
+        round(&mut value);
+        value
+    }
+}
+
+impl std::fmt::Debug for Figure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Figure: {}", self.title)
+    }
+}
+
+fn round(value: &mut Value) {
+    match value {
+        Value::Array(values) => values.iter_mut().for_each(round),
+        Value::Object(map) => map.values_mut().for_each(round),
+        Value::Number(number) if number.is_f64() => {
+            let rounded = format!(
+                "{:.*e}",
+                DIGITS as usize - 1,
+                number.as_f64().unwrap_or(0.0)
+            );
+            if let Some(short) = rounded.parse().ok().and_then(Number::from_f64) {
+                *number = short;
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The common look: dark ink on white paper, which reads in light and dark surroundings.
+fn layout(title: &str) -> Layout {
+    Layout::new()
+        .title(Title::with_text(title).font(Font::new().size(16).color(INK)))
+        .font(Font::new().size(13).color(INK))
+        .width(WIDTH)
+        .height(HEIGHT)
+        .margin(Margin::new().left(70).right(30).top(50).bottom(60))
+        .paper_background_color(PAPER)
+        .plot_background_color(PAPER)
+}
+
+fn axis(title: &str) -> Axis {
+    Axis::new()
+        .title(Title::with_text(title))
+        .grid_color(GRID)
+        .zero_line_color(GRID)
+        .line_color(INK)
+        .show_line(true)
+}

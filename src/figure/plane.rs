@@ -1,0 +1,85 @@
+//! The loss over a plane: from above, and as a surface.
+
+use plotly::common::{ColorBar, ColorScale, ColorScalePalette, Marker, MarkerSymbol, Mode, Title};
+use plotly::layout::{AspectMode, Camera, Eye, LayoutScene, Margin};
+use plotly::{Contour, Plot, Scatter, Scatter3D, Surface};
+
+use super::{Figure, ORANGE, PAPER, axis, layout};
+use crate::landscape::Plane;
+
+const HOVER: &str = "α = %{x:.4g}<br>β = %{y:.4g}<br>loss = %{z:.5g}<extra></extra>";
+
+/// L(θ + αd₁ + βd₂) as lines of equal loss, with θ at the cross.
+pub fn contour(plane: &Plane) -> Figure {
+    let title = "Loss over a plane";
+    let levels = Contour::new(plane.alphas.clone(), plane.betas.clone(), rows(plane))
+        .color_scale(colors())
+        .color_bar(ColorBar::new().title(Title::with_text("loss")))
+        .n_contours(24)
+        .hover_template(HOVER);
+    let center = Scatter::new(vec![0.0], vec![0.0])
+        .mode(Mode::Markers)
+        .name("θ")
+        .show_legend(false)
+        .marker(Marker::new().color(ORANGE).size(12).symbol(MarkerSymbol::X))
+        .hover_template(format!("θ<br>loss = {:.5}<extra></extra>", plane.center));
+    let mut plot = Plot::new();
+    plot.add_trace(levels);
+    plot.add_trace(center);
+    plot.set_layout(
+        layout(title)
+            .width(600)
+            .height(520)
+            .x_axis(axis("α, steps of d₁"))
+            .y_axis(axis("β, steps of d₂").scale_anchor("x")),
+    );
+    Figure::new(plot, title)
+}
+
+/// L(θ + αd₁ + βd₂) as a surface that can be turned, with θ at the dot.
+pub fn surface(plane: &Plane) -> Figure {
+    let title = "Loss surface";
+    let surface = Surface::<f64, f64, f64>::new(rows(plane))
+        .x(plane.alphas.clone())
+        .y(plane.betas.clone())
+        .color_scale(colors())
+        .color_bar(ColorBar::new().title(Title::with_text("loss")))
+        .hover_template(HOVER);
+    let center = Scatter3D::new(vec![0.0], vec![0.0], vec![plane.center])
+        .mode(Mode::Markers)
+        .name("θ")
+        .show_legend(false)
+        .marker(Marker::new().color(ORANGE).size(5))
+        .hover_template("θ<br>loss = %{z:.5g}<extra></extra>");
+    let mut plot = Plot::new();
+    plot.add_trace(surface);
+    plot.add_trace(center);
+    plot.set_layout(
+        layout(title)
+            .height(540)
+            .margin(Margin::new().left(10).right(10).top(50).bottom(10))
+            .scene(
+                LayoutScene::new()
+                    .background_color(PAPER)
+                    .aspect_mode(AspectMode::Cube)
+                    .camera(Camera::new().eye(Eye::from((1.45, 1.45, 0.95))))
+                    .x_axis(axis("α"))
+                    .y_axis(axis("β"))
+                    .z_axis(axis("loss")),
+            ),
+    );
+    Figure::new(plot, title)
+}
+
+fn rows(plane: &Plane) -> Vec<Vec<f64>> {
+    plane
+        .losses
+        .rows()
+        .into_iter()
+        .map(|row| row.to_vec())
+        .collect()
+}
+
+fn colors() -> ColorScale {
+    ColorScale::Palette(ColorScalePalette::Viridis)
+}

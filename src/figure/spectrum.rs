@@ -1,0 +1,47 @@
+//! A spectrum.
+
+use plotly::common::{ErrorData, ErrorType, Marker, Mode};
+use plotly::{Plot, Scatter};
+
+use super::{BLUE, Figure, ORANGE, axis, layout};
+use crate::spectral::Spectrum;
+
+/// Eigenvalues over their rank, the largest first: positive ones blue, negative ones orange, each
+/// with its residual as an error bar.
+pub fn spectrum(spectrum: &Spectrum) -> Figure {
+    let title = if spectrum.is_complete() {
+        "Hessian spectrum".to_owned()
+    } else {
+        let (k, n) = (spectrum.pairs.len(), spectrum.dim);
+        format!("The {k} largest of {n} eigenvalues")
+    };
+    let mut plot = Plot::new();
+    for (name, color, negative) in [("λ ≥ 0", BLUE, false), ("λ < 0", ORANGE, true)] {
+        let ranked = spectrum.pairs.iter().enumerate();
+        let (ranks, pairs): (Vec<usize>, Vec<_>) = ranked
+            .filter(|(_, pair)| (pair.value < 0.0) == negative)
+            .map(|(i, pair)| (i + 1, pair))
+            .unzip();
+        if pairs.is_empty() {
+            continue;
+        }
+        let residuals: Vec<f64> = pairs.iter().map(|pair| pair.residual).collect();
+        let values = pairs.iter().map(|pair| pair.value).collect();
+        let errors = residuals.iter().map(|r| format!("{r:.1e}")).collect();
+        plot.add_trace(
+            Scatter::new(ranks, values)
+                .mode(Mode::Markers)
+                .name(name)
+                .marker(Marker::new().color(color).size(8))
+                .error_y(ErrorData::new(ErrorType::Data).array(residuals).width(5))
+                .text_array(errors)
+                .hover_template("λ<sub>%{x}</sub> = %{y:.5g} ± %{text}<extra></extra>"),
+        );
+    }
+    plot.set_layout(
+        layout(&title)
+            .x_axis(axis("rank"))
+            .y_axis(axis("eigenvalue λ").zero_line_color(super::INK)),
+    );
+    Figure::new(plot, &title)
+}

@@ -1,0 +1,88 @@
+//! The geometry of a neural network's loss, for [candle](candle_core) models: Hessian spectra and
+//! loss planes, each number with its error, in Rust notebooks where gradients are right.
+//!
+//! ```
+//! use loss_landscape::prelude::*;
+//!
+//! # fn main() -> Result<(), Error> {
+//! let data = two_moons(200, 0.1, 0, &Device::Cpu)?;
+//! let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 1, data.device())?.to_dtype(DType::F64)?;
+//! Trainer::adam(0.05).batch_size(20).epochs(20).fit(&model, &data, &data)?;
+//!
+//! let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
+//! let spectrum = objective.hessian().dense()?.eigen()?;
+//! println!("{}", spectrum.inertia()?); // for example "saddle point: 4 negative, …"
+//! figure::surface(&Plane::random(&objective, 0, 1.0, 21)?);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Words
+//!
+//! θ is the vector of all parameters, in the order of [`model::Parameters`]. Vectors that leave an
+//! [`objective::Objective`] live on the host in `f64`; the model's type and device stay inside. A
+//! *direction* is a vector in θ-space, a *plane* is a point and two directions. Every estimate
+//! carries its uncertainty: an eigenpair its residual ‖Hv − λv‖.
+//!
+//! # Rooms, in the order in which data flows through them
+//!
+//! | room | what is in it |
+//! | --- | --- |
+//! | [`data`] | datasets, seeded subsets and batches; MNIST, synthetic sets |
+//! | [`model`] | models, activations, parameters as one vector |
+//! | [`objective`] | loss, gradient and Hessian-vector product at a point |
+//! | [`train`] | training, and its history |
+//! | [`operator`] | matrices known by their products: Hessian, dense |
+//! | [`spectral`] | algorithms that see only an operator: Lanczos, all eigenvalues |
+//! | [`landscape`] | algorithms that see only an objective: directions, lines, planes |
+//! | [`figure`] | from a result to a figure; nothing is computed here |
+//! | [`notebook`] | what a cell shows |
+//!
+//! A room knows only the rooms above it.
+//!
+//! # In a notebook
+//!
+//! Cells must reach candle, plotly, polars, ndarray and serde through this crate, which re-exports
+//! them: a cell that links candle by itself gets a second copy whose tensors share numbers with
+//! the first's, and gradients come out wrong without an error. `use loss_landscape::prelude::*`
+//! brings every noun.
+
+mod error;
+mod progress;
+mod vector;
+
+pub mod data;
+pub mod figure;
+pub mod landscape;
+pub mod model;
+pub mod notebook;
+pub mod objective;
+pub mod operator;
+pub mod spectral;
+pub mod train;
+
+pub use error::{Error, Result};
+
+pub use candle_core as candle;
+pub use {candle_nn, ndarray, plotly, polars, serde, serde_json};
+
+/// Everything that a cell or a program usually needs.
+///
+/// It has no `Result`: the kernel wraps cells in code that uses the standard one by that name.
+pub mod prelude {
+    pub use crate::candle::{self, DType, Device, Module, Tensor, Var};
+    pub use crate::candle_nn::{self, VarBuilder, VarMap};
+    pub use crate::polars::prelude::DataFrame;
+
+    pub use crate::Error;
+    pub use crate::data::synthetic::two_moons;
+    pub use crate::data::{Dataset, Mnist, Targets};
+    pub use crate::figure::{self, Figure};
+    pub use crate::landscape::{Line, Plane, direction};
+    pub use crate::model::{Activation, Mlp, Model, Parameters, best_device};
+    pub use crate::notebook::Show;
+    pub use crate::objective::{Loss, Objective};
+    pub use crate::operator::{Dense, Hessian, LinearOperator};
+    pub use crate::spectral::{Eigenpair, Inertia, Lanczos, Spectral, Spectrum};
+    pub use crate::train::{History, Trainer};
+}

@@ -1,0 +1,52 @@
+//! [`Activation`]: the non-linearities of the models, each differentiable twice in candle.
+
+use candle_core::{Result, Tensor};
+use serde::{Deserialize, Serialize};
+
+/// An element-wise non-linearity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Activation {
+    /// σ(x) = 1 / (1 + e⁻ˣ)
+    Sigmoid,
+    /// tanh x
+    Tanh,
+    /// max(x, 0); its derivative at 0 is taken to be 1, as in candle
+    Relu,
+    /// x Φ(x) with the Gaussian distribution function Φ, by erf and not its tanh approximation
+    /// (Hendrycks and Gimpel, 2016)
+    Gelu,
+    /// ln(1 + eˣ)
+    Softplus,
+}
+
+impl Activation {
+    /// Every activation.
+    pub const ALL: [Self; 5] = [
+        Self::Sigmoid,
+        Self::Tanh,
+        Self::Relu,
+        Self::Gelu,
+        Self::Softplus,
+    ];
+
+    /// The activation of each element of `x`.
+    ///
+    /// # Errors
+    /// candle's, for a tensor that is not floating point.
+    pub fn apply(self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Sigmoid => candle_nn::ops::sigmoid(x),
+            Self::Tanh => x.tanh(),
+            Self::Relu => x.relu(),
+            // candle's own GELU has derivative constants of six digits.
+            Self::Gelu => (x * 0.5)? * ((x * std::f64::consts::FRAC_1_SQRT_2)?.erf()? + 1.0)?,
+            Self::Softplus => softplus(x),
+        }
+    }
+}
+
+/// ln(1 + eˣ) without overflow: the shift `m` is a constant to differentiation and cancels.
+pub(crate) fn softplus(x: &Tensor) -> Result<Tensor> {
+    let m = x.relu()?.detach();
+    (m.neg()?.exp()? + (x - &m)?.exp()?)?.log()? + m
+}

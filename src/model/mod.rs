@@ -1,0 +1,28 @@
+//! Models: [`Parameters`] (names, shapes, the flat vector θ), [`Mlp`] and its [`Activation`]s.
+
+mod activation;
+mod mlp;
+mod parameters;
+
+pub use activation::Activation;
+pub(crate) use activation::softplus;
+pub use mlp::Mlp;
+pub use parameters::Parameters;
+
+use candle_core::{Device, Module};
+
+use crate::error::Result;
+
+/// A candle module that knows its parameters.
+pub trait Model: Module {
+    /// The parameters, shared with the model: setting them changes the model.
+    fn parameters(&self) -> &Parameters;
+}
+
+/// The first CUDA device where this build and machine have one, else the CPU.
+///
+/// # Errors
+/// A CUDA device that is there but fails to start.
+pub fn best_device() -> Result<Device> {
+    Ok(Device::cuda_if_available(0)?)
+}

@@ -1,0 +1,218 @@
+//! [`Parameters`]: a model's variables as one flat vector θ.
+
+use std::ops::Range;
+
+use candle_core::{DType, Device, Tensor, Var};
+use candle_nn::VarMap;
+
+use crate::error::{Error, Result, check_finite};
+
+/// A model's parameters, sorted by name. θ is their concatenation in that order, each in row-major
+/// order. The variables are shared with the model: setting θ changes the model.
+#[derive(Clone, Debug)]
+pub struct Parameters {
+    named: Vec<(String, Var)>,
+    dtype: DType,
+    device: Device,
+    len: usize,
+}
+
+impl Parameters {
+    /// Parameters from names and variables, in any order.
+    ///
+    /// # Errors
+    /// No variables, a name or a variable that comes twice, types or devices that differ, a type
+    /// that is not `f32` or `f64`.
+    pub fn new(named: impl IntoIterator<Item = (String, Var)>) -> Result<Self> {
+        let mut named: Vec<_> = named.into_iter().collect();
+        named.sort_by(|a, b| a.0.cmp(&b.0));
+        let Some((first_name, first)) = named.first() else {
+            return Err(Error::invalid("a model needs at least one parameter"));
+        };
+        let (dtype, device) = (first.dtype(), first.device().clone());
+        if !matches!(dtype, DType::F32 | DType::F64) {
+            return Err(Error::invalid(format!(
+                "parameter `{first_name}` is {dtype:?}: curvature needs f32 or f64"
+            )));
+        }
+        for (i, (name, var)) in named.iter().enumerate() {
+            if var.dtype() != dtype {
+                return Err(Error::invalid(format!(
+                    "parameter `{name}` is {:?} but `{first_name}` is {dtype:?}: use one type",
+                    var.dtype()
+                )));
+            }
+            if !var.device().same_device(&device) {
+                return Err(Error::invalid(format!(
+                    "parameters `{name}` and `{first_name}` live on different devices"
+                )));
+            }
+            if let Some((other, _)) = named[..i]
+                .iter()
+                .find(|(n, v)| n == name || v.id() == var.id())
+            {
+                return Err(Error::invalid(format!(
+                    "parameters `{other}` and `{name}` are the same: give each variable once, \
+                     under a name of its own"
+                )));
+            }
+        }
+        let len = named.iter().map(|(_, var)| var.elem_count()).sum();
+        Ok(Self {
+            named,
+            dtype,
+            device,
+            len,
+        })
+    }
+
+    /// Number of parameters: the length of θ.
+    #[allow(clippy::len_without_is_empty)] // never empty
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The model's floating-point type.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Where the model lives.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Names and variables, in θ's order.
+    pub fn iter(&self) -> std::slice::Iter<'_, (String, Var)> {
+        self.named.iter()
+    }
+
+    /// The variables, in θ's order.
+    pub fn vars(&self) -> Vec<Var> {
+        self.named.iter().map(|(_, var)| var.clone()).collect()
+    }
+
+    /// The variable called `name`.
+    ///
+    /// # Errors
+    /// A name that is not there; the message lists those that are.
+    pub fn get(&self, name: &str) -> Result<&Var> {
+        let found = self.named.iter().find(|(n, _)| n == name);
+        found.map(|(_, var)| var).ok_or_else(|| {
+            let names: Vec<_> = self.named.iter().map(|(n, _)| n.as_str()).collect();
+            Error::invalid(format!(
+                "no parameter is called `{name}`: there are {}",
+                names.join(", ")
+            ))
+        })
+    }
+
+    /// Where each variable stands in θ, in order.
+    pub(crate) fn ranges(&self) -> Vec<Range<usize>> {
+        let mut start = 0;
+        let ends = self.named.iter().map(|(_, var)| {
+            start += var.elem_count();
+            start - var.elem_count()..start
+        });
+        ends.collect()
+    }
+
+    /// θ, on the host.
+    ///
+    /// # Errors
+    /// candle's, when a device cannot be read.
+    pub fn to_flat(&self) -> Result<Vec<f64>> {
+        self.flatten(self.named.iter().map(|(_, var)| var.as_tensor()))
+    }
+
+    /// One tensor for each variable, in θ's order, as one vector.
+    pub(crate) fn flatten<'a>(
+        &self,
+        tensors: impl Iterator<Item = &'a Tensor>,
+    ) -> Result<Vec<f64>> {
+        let mut flat = Vec::with_capacity(self.len);
+        for tensor in tensors {
+            let host = tensor.flatten_all()?.to_dtype(DType::F64)?;
+            flat.extend(host.to_vec1::<f64>()?);
+        }
+        Ok(flat)
+    }
+
+    /// A vector in θ-space as one tensor for each variable, in the model's type and device.
+    pub(crate) fn unflatten(&self, flat: &[f64]) -> Result<Vec<Tensor>> {
+        self.check_vector(flat, "vector")?;
+        let tensors = self.ranges().into_iter().zip(&self.named);
+        tensors
+            .map(|(range, (_, var))| {
+                let values = &flat[range];
+                let tensor = match self.dtype {
+                    DType::F64 => Tensor::from_slice(values, var.shape(), &self.device)?,
+                    _ => {
+                        let values: Vec<f32> = values.iter().map(|&v| v as f32).collect();
+                        Tensor::from_vec(values, var.shape(), &self.device)?
+                    }
+                };
+                Ok(tensor)
+            })
+            .collect()
+    }
+
+    /// Sets θ, rounded to the model's type.
+    ///
+    /// # Errors
+    /// A wrong length, entries that are not finite; the model is then unchanged.
+    pub fn set_flat(&self, theta: &[f64]) -> Result<()> {
+        let tensors = self.unflatten(theta)?;
+        self.set_tensors(&tensors)
+    }
+
+    /// A copy of every variable that later changes do not reach.
+    pub(crate) fn copies(&self) -> Result<Vec<Tensor>> {
+        let copies = self.named.iter().map(|(_, var)| Ok(var.copy()?.detach()));
+        copies.collect()
+    }
+
+    pub(crate) fn set_tensors(&self, tensors: &[Tensor]) -> Result<()> {
+        for ((_, var), tensor) in self.named.iter().zip(tensors) {
+            var.set(tensor)?;
+        }
+        Ok(())
+    }
+
+    /// Refuses a vector that is not in θ-space.
+    pub(crate) fn check_vector(&self, vector: &[f64], what: &str) -> Result<()> {
+        if vector.len() != self.len {
+            return Err(Error::invalid(format!(
+                "the {what} has {} entries but the model has {} parameters",
+                vector.len(),
+                self.len
+            )));
+        }
+        check_finite(vector, &format!("the {what}"))
+    }
+}
+
+/// The variables of a `VarMap`, without the running statistics of batch normalisation, which are
+/// not trained.
+impl TryFrom<&VarMap> for Parameters {
+    type Error = Error;
+
+    fn try_from(map: &VarMap) -> Result<Self> {
+        let data = map.data().lock().map_err(|_| {
+            Error::invalid("the VarMap's lock is poisoned: a thread panicked while it held it")
+        })?;
+        let trained =
+            |name: &str| !name.ends_with("running_mean") && !name.ends_with("running_var");
+        Self::new(
+            data.iter()
+                .filter(|(name, _)| trained(name))
+                .map(|(name, var)| (name.clone(), var.clone())),
+        )
+    }
+}
+
+impl From<&Parameters> for Parameters {
+    fn from(parameters: &Parameters) -> Self {
+        parameters.clone()
+    }
+}

@@ -1,0 +1,184 @@
+//! What a notebook's cell shows.
+//!
+//! The kernel calls `evcxr_display` on a cell's last value and merges what that prints between
+//! `EVCXR_BEGIN_CONTENT` and `EVCXR_END_CONTENT` into one output of several types, of which each
+//! viewer takes the one it knows best.
+
+mod picture;
+mod table;
+
+use std::fmt::Display;
+use std::io::{self, Write};
+
+use polars::prelude::DataFrame;
+
+use crate::data::{Dataset, Targets};
+use crate::error::{Error, Result};
+use crate::figure::Figure;
+use crate::model::{Activation, Mlp, Model};
+use crate::objective::{DerivativeCheck, Objective};
+use crate::spectral::{Inertia, Spectrum};
+use crate::train::History;
+
+/// One value in several MIME types.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Bundle {
+    parts: Vec<(&'static str, String)>,
+}
+
+impl Bundle {
+    /// Plain text.
+    pub fn text(text: impl Into<String>) -> Self {
+        Self::default().with("text/plain", text)
+    }
+
+    fn with(mut self, mime: &'static str, content: impl Into<String>) -> Self {
+        self.parts.push((mime, content.into()));
+        self
+    }
+
+    /// The content of type `mime`, if there is any.
+    pub fn get(&self, mime: &str) -> Option<&str> {
+        let part = self.parts.iter().find(|(m, _)| *m == mime);
+        part.map(|(_, content)| content.as_str())
+    }
+
+    fn print(&self) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        for (mime, content) in &self.parts {
+            writeln!(
+                out,
+                "EVCXR_BEGIN_CONTENT {mime}\n{content}\nEVCXR_END_CONTENT"
+            )?;
+        }
+        out.flush()
+    }
+}
+
+/// Values that a cell can end with.
+pub trait Show {
+    /// The value in every type that it can be shown in.
+    ///
+    /// # Errors
+    /// What the value stands for, if it is an error; polars', for tables.
+    fn bundle(&self) -> Result<Bundle>;
+
+    /// Shows the value in a cell; an error goes to standard error, as with `?`.
+    fn evcxr_display(&self) {
+        let shown = self
+            .bundle()
+            .map_err(|e| e.to_string())
+            .and_then(|bundle| bundle.print().map_err(|e| e.to_string()));
+        if let Err(message) = shown {
+            eprintln!("{message}");
+        }
+    }
+}
+
+impl<T: Show, E: Display> Show for std::result::Result<T, E> {
+    fn bundle(&self) -> Result<Bundle> {
+        match self {
+            Ok(value) => value.bundle(),
+            Err(error) => Err(Error::invalid(error.to_string())),
+        }
+    }
+}
+
+/// plotly's JSON for JupyterLab, HTML for exported pages, PNG for previews of repositories.
+///
+/// The HTML draws with the page's plotly.js, which the project's export templates put in, and
+/// shows the image on pages without it. The image is left out where kaleido is not installed.
+impl Show for Figure {
+    fn bundle(&self) -> Result<Bundle> {
+        let json = self.json();
+        let image = picture::png(&json);
+        let mut bundle = Bundle::text(format!("{self:?}"))
+            .with("application/vnd.plotly.v1+json", json.to_string())
+            .with("text/html", html(self.title(), &json, image.as_deref()));
+        if let Some(image) = image {
+            bundle = bundle.with("image/png", image);
+        }
+        Ok(bundle)
+    }
+}
+
+fn html(title: &str, json: &serde_json::Value, image: Option<&str>) -> String {
+    let fallback = match image {
+        Some(image) => format!(r#"<img alt="{title}" src="data:image/png;base64,{image}">"#),
+        None => format!("{title} (a figure; this page has no plotly.js to draw it)"),
+    };
+    // Inside a script element, `</` could end it.
+    let json = json.to_string().replace("</", r"<\/");
+    format!(
+        r#"<div>{fallback}</div>
+<script>(function (script) {{
+  if (!script) return;
+  const figure = {json};
+  const box = script.previousElementSibling;
+  const draw = () => {{
+    if (!window.Plotly) return;
+    box.replaceChildren();
+    window.Plotly.newPlot(box, figure.data, figure.layout, figure.config);
+  }};
+  if (document.readyState === "complete") draw(); else window.addEventListener("load", draw);
+}})(document.currentScript);</script>"#
+    )
+}
+
+impl Show for DataFrame {
+    fn bundle(&self) -> Result<Bundle> {
+        Ok(Bundle::text(self.to_string()).with("text/html", table::html(self)?))
+    }
+}
+
+impl Show for History {
+    fn bundle(&self) -> Result<Bundle> {
+        self.table()?.bundle()
+    }
+}
+
+impl Show for Spectrum {
+    fn bundle(&self) -> Result<Bundle> {
+        self.table()?.bundle()
+    }
+}
+
+impl Show for Dataset {
+    fn bundle(&self) -> Result<Bundle> {
+        let targets = match self.targets() {
+            Targets::Labels(_) => "labels".to_owned(),
+            Targets::Values(values) => format!("{} values each to fit", values.dims()[1]),
+        };
+        Ok(Bundle::text(format!(
+            "{} samples of shape {:?} ({:?}) with {targets}",
+            self.len(),
+            &self.inputs().dims()[1..],
+            self.inputs().dtype()
+        )))
+    }
+}
+
+impl Show for Mlp {
+    fn bundle(&self) -> Result<Bundle> {
+        let widths: Vec<_> = self.widths().iter().map(usize::to_string).collect();
+        Ok(Bundle::text(format!(
+            "Mlp {} with {:?}, {} parameters ({:?})",
+            widths.join("-"),
+            self.activation(),
+            self.parameters().len(),
+            self.parameters().dtype()
+        )))
+    }
+}
+
+macro_rules! show_as_text {
+    ($format:literal: $($type:ty),+) => {
+        $(impl Show for $type {
+            fn bundle(&self) -> Result<Bundle> {
+                Ok(Bundle::text(format!($format, self)))
+            }
+        })+
+    };
+}
+show_as_text!("{}": String, &str, bool, f32, f64, i32, i64, u32, u64, usize, Inertia);
+show_as_text!("{:?}": Vec<f64>, Activation, DerivativeCheck, Objective);

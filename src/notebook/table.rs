@@ -1,0 +1,76 @@
+//! Tables as HTML.
+
+use std::fmt::Write;
+
+use polars::prelude::{AnyValue, DataFrame};
+
+use crate::error::Result;
+
+/// Rows shown in full; of a longer table, half as many from each end.
+const ROWS: usize = 40;
+
+/// The table with right-aligned numbers of five significant digits.
+pub(super) fn html(table: &DataFrame) -> Result<String> {
+    let mut html = String::from("<table>\n<thead><tr>");
+    for column in table.columns() {
+        let _ = write!(html, "<th>{}</th>", escape(column.name()));
+    }
+    html.push_str("</tr></thead>\n<tbody>\n");
+    let rows = table.height();
+    let (head, tail) = match rows {
+        0..=ROWS => (rows, rows),
+        _ => (ROWS / 2, rows - ROWS / 2),
+    };
+    for row in (0..head).chain(tail..rows) {
+        if row == tail && tail > head {
+            let _ = writeln!(
+                html,
+                r#"<tr><td colspan="{}">… {} more rows …</td></tr>"#,
+                table.width(),
+                tail - head
+            );
+        }
+        html.push_str("<tr>");
+        for column in table.columns() {
+            let (text, number) = cell(&column.get(row)?);
+            let side = if number { "right" } else { "left" };
+            let _ = write!(
+                html,
+                r#"<td style="text-align: {side}">{}</td>"#,
+                escape(&text)
+            );
+        }
+        html.push_str("</tr>\n");
+    }
+    html.push_str("</tbody>\n</table>");
+    Ok(html)
+}
+
+fn cell(value: &AnyValue) -> (String, bool) {
+    match value {
+        AnyValue::Null => (String::new(), false),
+        AnyValue::Float32(x) => (digits(f64::from(*x)), true),
+        AnyValue::Float64(x) => (digits(*x), true),
+        AnyValue::String(text) => ((*text).to_owned(), false),
+        other => (other.to_string(), other.is_primitive_numeric()),
+    }
+}
+
+/// Five significant digits, scientific where plain notation would be long.
+fn digits(x: f64) -> String {
+    let magnitude = x.abs();
+    if x == 0.0 || !x.is_finite() {
+        format!("{x}")
+    } else if !(1e-4..1e6).contains(&magnitude) {
+        format!("{x:.3e}")
+    } else {
+        let before_point = magnitude.log10().floor() as i32 + 1;
+        format!("{x:.*}", (5 - before_point).clamp(0, 8) as usize)
+    }
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+}

@@ -1,0 +1,194 @@
+//! Gradients and Hessian-vector products of any candle model, by double backward.
+//!
+//! candle cuts the graph of a gradient unless `CANDLE_GRAD_DO_NOT_DETACH` is in the environment
+//! when a thread first calls `backward`, and remembers that for the thread's life. Here only
+//! threads of our own call it, and each makes its first call with the variable set; so products
+//! are right on any thread of the caller's, whatever ran there before.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use candle_core::backprop::GradStore;
+use candle_core::{Device, Tensor, Var};
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use crate::error::{Error, Result};
+use crate::model::Parameters;
+
+/// candle walks a graph recursively, and a deep model makes a deep graph.
+const STACK_BYTES: usize = 256 << 20;
+
+const KEEP_GRAPH: &str = "CANDLE_GRAD_DO_NOT_DETACH";
+
+/// How many batches run at once.
+pub(super) fn threads() -> Result<usize> {
+    Ok(workers()?.len())
+}
+
+/// `f` of each of at most [`threads`] items, at once, in the items' order. A panic in `f` is an
+/// error.
+pub(super) fn on_workers<I: Sync, T: Send>(
+    items: &[I],
+    f: impl Fn(&I) -> Result<T> + Sync,
+) -> Result<Vec<Result<T>>> {
+    let guarded = |item| catch_unwind(AssertUnwindSafe(|| f(item))).unwrap_or_else(panicked);
+    let guarded = &guarded;
+    let workers = workers()?;
+    let _single = SingleThreadedProducts::begin();
+    Ok(std::thread::scope(|scope| {
+        let running: Vec<_> = items
+            .iter()
+            .zip(workers)
+            .map(|(item, worker)| scope.spawn(move || worker.install(|| guarded(item))))
+            .collect();
+        let results = running.into_iter().map(|thread| thread.join());
+        results.map(|result| result.unwrap_or_else(panicked)).collect()
+    }))
+}
+
+fn panicked<T>(panic: Box<dyn Any + Send>) -> Result<T> {
+    let message = panic.downcast_ref::<String>().map(String::as_str);
+    let message = message.or_else(|| panic.downcast_ref::<&str>().copied());
+    Err(Error::Panicked(
+        message.unwrap_or("without a message").into(),
+    ))
+}
+
+/// ∂loss/∂θ.
+pub(super) fn gradient(parameters: &Parameters, loss: &Tensor) -> Result<Vec<f64>> {
+    let gradients = loss.backward().map_err(|e| backward_error(e, 1))?;
+    parameters.flatten(first_order(parameters, &gradients)?.into_iter())
+}
+
+/// ∂⟨∂loss/∂θ, v⟩/∂θ, with `v` as one tensor for each parameter.
+pub(super) fn hvp(parameters: &Parameters, loss: &Tensor, v: &[Tensor]) -> Result<Vec<f64>> {
+    let gradients = loss.backward().map_err(|e| backward_error(e, 1))?;
+    let products = first_order(parameters, &gradients)?
+        .into_iter()
+        .zip(v)
+        .map(|(g, v)| (g * v)?.sum_all());
+    let products = products.collect::<candle_core::Result<Vec<_>>>()?;
+    let along = Tensor::stack(&products, 0)?.sum_all()?;
+    drop(gradients);
+    let second = along.backward().map_err(|e| backward_error(e, 2))?;
+    let rows = parameters.iter().map(|(name, var)| {
+        second.get(var).ok_or_else(|| Error::NoSecondDerivative {
+            parameter: name.clone(),
+            cause: "its gradient does not depend on any parameter. Look for an operation whose \
+                    backward pass cuts the graph"
+                .into(),
+        })
+    });
+    parameters.flatten(rows.collect::<Result<Vec<_>>>()?.into_iter())
+}
+
+fn first_order<'a>(parameters: &Parameters, gradients: &'a GradStore) -> Result<Vec<&'a Tensor>> {
+    let found = parameters.iter().map(|(name, var)| {
+        gradients.get(var).ok_or_else(|| Error::NoGradient {
+            parameter: name.clone(),
+            cause: "the loss does not depend on it, or an operation on the way cuts the graph. \
+                    candle's fused operations (LayerNorm, RmsNorm, softmax_last_dim, rotary \
+                    embeddings) and detach() do: write them out (candle_nn::ops::softmax, \
+                    layer_norm_slow, …), or leave the parameter out"
+                .into(),
+        })
+    });
+    found.collect()
+}
+
+fn backward_error(error: candle_core::Error, order: u8) -> Error {
+    match error {
+        candle_core::Error::WithBacktrace { inner, .. } => backward_error(*inner, order),
+        candle_core::Error::BackwardNotSupported { op } => Error::NotDifferentiable {
+            op: op.into(),
+            order,
+        },
+        other => other.into(),
+    }
+}
+
+/// While one of these lives, a matrix product runs on the thread that asks for it. Batches side by
+/// side, each on one thread, take less than half the time of products that each spread over all.
+struct SingleThreadedProducts;
+
+/// How many live, and the threshold from before the first.
+static SINGLE_THREADED: Mutex<(usize, usize)> = Mutex::new((0, 0));
+
+impl SingleThreadedProducts {
+    fn begin() -> Self {
+        let mut state = SINGLE_THREADED.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.0 == 0 {
+            state.1 = gemm::get_threading_threshold();
+            gemm::set_threading_threshold(usize::MAX);
+        }
+        state.0 += 1;
+        Self
+    }
+}
+
+impl Drop for SingleThreadedProducts {
+    fn drop(&mut self) {
+        let mut state = SINGLE_THREADED.lock().unwrap_or_else(PoisonError::into_inner);
+        state.0 -= 1;
+        if state.0 == 0 {
+            gemm::set_threading_threshold(state.1);
+        }
+    }
+}
+
+/// One thread pool of one thread for each processor.
+fn workers() -> Result<&'static [ThreadPool]> {
+    static WORKERS: OnceLock<std::result::Result<Vec<ThreadPool>, String>> = OnceLock::new();
+    let start = |i: usize| {
+        let worker = ThreadPoolBuilder::new()
+            .num_threads(1)
+            .thread_name(move |_| format!("objective-{i}"))
+            .stack_size(STACK_BYTES)
+            .build()
+            .map_err(|e| format!("worker threads cannot be started: {e}"))?;
+        let second = worker.install(|| first_backward().and_then(|()| second_derivative_of_cube()));
+        match second {
+            Ok(Some(6.0)) => Ok(worker),
+            wrong => Err(format!(
+                "candle does not differentiate twice here: d²(x³)/dx² at 1 came out as {wrong:?} \
+                 instead of 6"
+            )),
+        }
+    };
+    let workers = WORKERS.get_or_init(|| (0..rayon::current_num_threads()).map(start).collect());
+    match workers {
+        Ok(workers) => Ok(workers),
+        Err(message) => Err(Error::invalid(message.clone())),
+    }
+}
+
+/// The first `backward` of this thread, with the variable set.
+#[allow(unsafe_code)]
+fn first_backward() -> candle_core::Result<()> {
+    static ENVIRONMENT: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = ENVIRONMENT.lock().unwrap_or_else(PoisonError::into_inner);
+    let before = std::env::var_os(KEEP_GRAPH);
+    // SAFETY: Rust code reads and writes the environment under the standard library's lock. C code
+    // that called `getenv` in this moment could race, as with any use of `set_var`; candle offers
+    // no other way, and the window is one backward pass through one multiplication.
+    unsafe { std::env::set_var(KEEP_GRAPH, "1") };
+    let result = Var::new(1f64, &Device::Cpu).and_then(|x| x.sqr()?.backward().map(drop));
+    unsafe {
+        match before {
+            Some(value) => std::env::set_var(KEEP_GRAPH, value),
+            None => std::env::remove_var(KEEP_GRAPH),
+        }
+    }
+    result
+}
+
+fn second_derivative_of_cube() -> candle_core::Result<Option<f64>> {
+    let x = Var::new(1f64, &Device::Cpu)?;
+    let cube = (x.sqr()? * x.as_tensor())?;
+    let Some(first) = cube.backward()?.remove(&x) else {
+        return Ok(None);
+    };
+    let second = first.backward()?;
+    second.get(&x).map(|d| d.to_scalar()).transpose()
+}

@@ -1,0 +1,123 @@
+//! [`DerivativeCheck`]: gradient and Hessian-vector product against central differences.
+//!
+//! candle differentiates some operations wrongly without an error: fused operations cut the graph,
+//! `upsample_nearest` overwrites a sum. A model built on one of them is found out here, before a
+//! number of its leaves this crate.
+
+use candle_core::DType;
+use serde::{Deserialize, Serialize};
+
+use super::Objective;
+use crate::error::{Error, Result};
+use crate::vector::{axpy, dot, gaussian, norm, scale};
+
+/// Samples that the check looks at.
+const SAMPLES: usize = 8;
+
+/// Largest relative error of the gradient that is put down to rounding and truncation.
+const GRADIENT_TOLERANCE: f64 = 0.02;
+
+/// Above this relative error of the Hessian-vector product a warning is printed. A kink (ReLU,
+/// max) within reach of the differences makes them wrong and not the product, so it is no error.
+const HVP_WARNING: f64 = 0.1;
+
+/// Relative errors of the derivatives along the gradient's direction, the best over several step
+/// sizes, on the first 8 samples. Zero where the derivative is below rounding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DerivativeCheck {
+    /// |gᵀu − (L(θ + hu) − L(θ − hu)) / 2h| over the larger of the two, u = g/‖g‖.
+    pub gradient: f64,
+    /// ‖Hu − (∇L(θ + hu) − ∇L(θ − hu)) / 2h‖ over the larger of the two norms.
+    pub hvp: f64,
+}
+
+pub(super) fn check(objective: &Objective) -> Result<DerivativeCheck> {
+    let data = objective.data();
+    let probe = Objective {
+        data: data.first(SAMPLES.min(data.len()))?,
+        ..objective.clone()
+    };
+    let loss = probe.loss()?;
+    if probe.loss()?.to_bits() != loss.to_bits() {
+        return Err(Error::invalid(
+            "the model gives another loss for the same inputs: switch dropout and other \
+             randomness off (forward_t with train = false)",
+        ));
+    }
+    let gradient = probe.gradient()?;
+    let mut direction = match norm(&gradient) {
+        0.0 => gaussian(gradient.len(), 0),
+        _ => gradient.clone(),
+    };
+    let length = norm(&direction);
+    scale(&mut direction, 1.0 / length);
+    let slope = dot(&gradient, &direction);
+    let product = probe.hvp(&direction)?;
+
+    let theta = probe.parameters().to_flat()?;
+    let (epsilon, steps): (f64, &[f64]) = match probe.parameters().dtype() {
+        DType::F64 => (f64::EPSILON, &[1e-3, 1e-4, 1e-5, 1e-6]),
+        _ => (f64::from(f32::EPSILON), &[1e-1, 1e-2, 1e-3, 1e-4]),
+    };
+    let mut best = DerivativeCheck {
+        gradient: f64::INFINITY,
+        hvp: f64::INFINITY,
+    };
+    for step in steps {
+        let h = step * norm(&theta).max(1.0);
+        let side = |sign: f64| {
+            let mut moved = theta.clone();
+            axpy(sign * h, &direction, &mut moved);
+            probe.at(&moved, |p| Ok((p.loss_in_place()?, p.gradient_in_place()?)))
+        };
+        // A step can leave the model's domain; a smaller one is then tried.
+        let (Ok(ahead), Ok(behind)) = (side(1.0), side(-1.0)) else {
+            continue;
+        };
+        let measured = (ahead.0 - behind.0) / (2.0 * h);
+        let noise = epsilon * loss.abs() / h;
+        best.gradient = best.gradient.min(relative(
+            (slope - measured).abs(),
+            slope.abs().max(measured.abs()),
+            noise,
+        ));
+
+        let mut measured = ahead.1;
+        axpy(-1.0, &behind.1, &mut measured);
+        scale(&mut measured, 0.5 / h);
+        let mut difference = product.clone();
+        axpy(-1.0, &measured, &mut difference);
+        let noise = epsilon * norm(&gradient) / h;
+        best.hvp = best.hvp.min(relative(
+            norm(&difference),
+            norm(&product).max(norm(&measured)),
+            noise,
+        ));
+    }
+    if best.gradient > GRADIENT_TOLERANCE {
+        return Err(Error::invalid(format!(
+            "the gradient is wrong: along its own direction the loss changes at another rate than \
+             it says (relative error {:.0e}). An operation of the model cuts part of candle's \
+             graph (fused LayerNorm, RmsNorm, softmax_last_dim, rotary embeddings, detach) or has \
+             a wrong derivative (upsample_nearest): write it out",
+            best.gradient
+        )));
+    }
+    if best.hvp > HVP_WARNING {
+        println!(
+            "warning: Hessian-vector products differ by {:.0} % from central differences of the \
+             gradient: kinks (ReLU, max), or an operation with a wrong second derivative",
+            100.0 * best.hvp
+        );
+    }
+    Ok(best)
+}
+
+/// `error / size`, or zero where both are rounding.
+fn relative(error: f64, size: f64, noise: f64) -> f64 {
+    if size <= 10.0 * noise {
+        0.0
+    } else {
+        error / size
+    }
+}

@@ -1,0 +1,101 @@
+//! [`Loss`]: what a model's outputs cost, sample by sample.
+
+use candle_core::{D, DType, Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::data::{Dataset, Targets};
+use crate::error::{Error, Result};
+use crate::model::softplus;
+
+/// A loss function of outputs z and targets y, a mean over samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Loss {
+    /// ℓ = ln Σⱼ exp zⱼ − z_y for k ≥ 2 outputs and a label y < k. With one output z and labels 0
+    /// and 1 this is the logistic loss ln(1 + eᶻ) − yz, the same as two outputs (0, z).
+    CrossEntropy,
+    /// ℓ = (1/k) Σⱼ (zⱼ − yⱼ)², the mean over the k outputs.
+    Mse,
+}
+
+impl Loss {
+    /// The mean loss of a batch as a scalar tensor, for training.
+    ///
+    /// # Errors
+    /// Outputs that do not fit the targets.
+    pub fn mean(self, outputs: &Tensor, targets: &Targets) -> Result<Tensor> {
+        Ok(self.per_sample(outputs, targets)?.mean_all()?)
+    }
+
+    /// The loss of each sample, shape `(n,)`.
+    pub(crate) fn per_sample(self, outputs: &Tensor, targets: &Targets) -> Result<Tensor> {
+        match (self, targets) {
+            (Self::CrossEntropy, Targets::Labels(labels)) if outputs.dim(1)? == 1 => {
+                let z = outputs.squeeze(1)?;
+                let y = labels.to_dtype(z.dtype())?;
+                Ok((softplus(&z)? - (z * y)?)?)
+            }
+            (Self::CrossEntropy, Targets::Labels(labels)) => {
+                // The shift is a constant to differentiation: it cancels.
+                let shift = outputs.max_keepdim(1)?.detach();
+                let exponentials = outputs.broadcast_sub(&shift)?.exp()?;
+                let log_sum = (exponentials.sum(1)?.log()? + shift.squeeze(1)?)?;
+                let at_label = outputs.gather(&labels.unsqueeze(1)?, 1)?.squeeze(1)?;
+                Ok((log_sum - at_label)?)
+            }
+            (Self::Mse, Targets::Values(values)) => Ok((outputs - values)?.sqr()?.mean(1)?),
+            (Self::CrossEntropy, Targets::Values(_)) => Err(Error::invalid(
+                "cross-entropy needs labels, and this dataset has values to fit: use Loss::Mse, \
+                 or build the dataset with Dataset::classification",
+            )),
+            (Self::Mse, Targets::Labels(_)) => Err(Error::invalid(
+                "mean squared error needs values to fit, and this dataset has labels: use \
+                 Loss::CrossEntropy, or turn labels into values with dataset.one_hot(classes)",
+            )),
+        }
+    }
+
+    /// Refuses outputs (of one sample) that this loss cannot compare with the data's targets.
+    pub(crate) fn check(self, outputs: &Tensor, data: &Dataset) -> Result<()> {
+        let [1, width] = *outputs.dims() else {
+            return Err(Error::invalid(format!(
+                "for one sample of shape {:?} the model gives outputs of shape {:?}: it must map \
+                 (n, …) to (n, outputs)",
+                &data.inputs().dims()[1..],
+                outputs.dims()
+            )));
+        };
+        if width == 0 {
+            return Err(Error::invalid("the model has no outputs"));
+        }
+        self.per_sample(outputs, data.first(1)?.targets())?;
+        match data.targets() {
+            Targets::Labels(_) => {
+                let classes = width.max(2) as u32;
+                let labels = data.labels()?;
+                match labels.iter().position(|&label| label >= classes) {
+                    None => Ok(()),
+                    Some(i) => Err(Error::invalid(format!(
+                        "label {} of sample {i} is out of range: a model with {width} output{} \
+                         knows classes 0 to {}",
+                        labels[i],
+                        if width == 1 { "" } else { "s" },
+                        classes - 1
+                    ))),
+                }
+            }
+            Targets::Values(values) if values.dim(1)? != width => Err(Error::invalid(format!(
+                "the model has {width} outputs but there are {} values per sample to fit",
+                values.dim(1)?
+            ))),
+            Targets::Values(_) => Ok(()),
+        }
+    }
+}
+
+/// The class that outputs `(n, k)` speak for, `u32` of shape `(n,)`.
+pub(crate) fn predict(outputs: &Tensor) -> Result<Tensor> {
+    Ok(match outputs.dim(1)? {
+        1 => outputs.squeeze(1)?.gt(0.0)?.to_dtype(DType::U32)?,
+        _ => outputs.argmax(D::Minus1)?,
+    })
+}

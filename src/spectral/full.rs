@@ -1,0 +1,54 @@
+//! All eigenvalues of a matrix in memory.
+
+use faer::{Mat, Side};
+
+use super::{Eigenpair, Spectrum};
+use crate::error::{Error, Result};
+use crate::operator::{Dense, LinearOperator};
+use crate::vector::{axpy, norm};
+
+impl Dense {
+    /// All eigenpairs. Each residual is ‖Av − λv‖ plus the matrix's [`asymmetry`](Self::asymmetry)
+    /// and n ε ‖A‖ for the rounding of the sums, so that λ is certain to that.
+    ///
+    /// # Errors
+    /// An eigenvalue iteration that does not converge.
+    pub fn eigen(&self) -> Result<Spectrum> {
+        let n = self.dim();
+        let (values, vectors) = symmetric_eigen(n, |i, j| self.matrix()[[i, j]])?;
+        let largest = values.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
+        let rounding = n as f64 * f64::EPSILON * largest;
+        let pairs = values
+            .into_iter()
+            .zip(vectors)
+            .rev()
+            .map(|(value, vector)| {
+                let mut residual = self.apply(&vector)?;
+                axpy(-value, &vector, &mut residual);
+                Ok(Eigenpair {
+                    value,
+                    residual: norm(&residual) + self.asymmetry() + rounding,
+                    vector,
+                })
+            });
+        Ok(Spectrum {
+            pairs: pairs.collect::<Result<_>>()?,
+            dim: n,
+            products: n,
+            converged: true,
+        })
+    }
+}
+
+/// Eigenvalues, smallest first, and eigenvectors of the symmetric n × n matrix with these entries.
+pub(super) fn symmetric_eigen(
+    n: usize,
+    entry: impl Fn(usize, usize) -> f64,
+) -> Result<(Vec<f64>, Vec<Vec<f64>>)> {
+    let eigen = Mat::from_fn(n, n, entry)
+        .self_adjoint_eigen(Side::Lower)
+        .map_err(|e| Error::NotFinite(format!("the eigenvalues were not found: {e:?}")))?;
+    let values = eigen.S().column_vector().iter().copied().collect();
+    let vectors = (0..n).map(|j| eigen.U().col(j).iter().copied().collect());
+    Ok((values, vectors.collect()))
+}

@@ -1,0 +1,7 @@
+//! Training: [`Trainer`] and the [`History`] it leaves.
+
+mod history;
+mod trainer;
+
+pub use history::{Epoch, History};
+pub use trainer::Trainer;

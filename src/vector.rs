@@ -1,0 +1,56 @@
+//! The few operations on plain vectors that several rooms share. Sums run in a fixed order.
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, StandardNormal};
+
+/// aᵀb, over eight partial sums so that it runs at the speed of memory.
+pub(crate) fn dot(a: &[f64], b: &[f64]) -> f64 {
+    let mut lanes = [0.0; 8];
+    let (a8, b8) = (a.chunks_exact(8), b.chunks_exact(8));
+    let rest: f64 = a8
+        .remainder()
+        .iter()
+        .zip(b8.remainder())
+        .map(|(x, y)| x * y)
+        .sum();
+    for (x, y) in a8.zip(b8) {
+        for i in 0..8 {
+            lanes[i] += x[i] * y[i];
+        }
+    }
+    lanes.iter().sum::<f64>() + rest
+}
+
+/// ‖v‖₂
+pub(crate) fn norm(v: &[f64]) -> f64 {
+    dot(v, v).sqrt()
+}
+
+/// y ← y + a x
+pub(crate) fn axpy(a: f64, x: &[f64], y: &mut [f64]) {
+    for (y, x) in y.iter_mut().zip(x) {
+        *y += a * x;
+    }
+}
+
+/// v ← a v
+pub(crate) fn scale(v: &mut [f64], a: f64) {
+    for v in v {
+        *v *= a;
+    }
+}
+
+/// Independent standard normal entries, drawn from `seed`.
+pub(crate) fn gaussian(n: usize, seed: u64) -> Vec<f64> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    (0..n).map(|_| StandardNormal.sample(&mut rng)).collect()
+}
+
+/// `n` evenly spaced numbers from `-radius` to `radius`; for odd `n` the middle one is exactly 0.
+pub(crate) fn symmetric_grid(radius: f64, n: usize) -> Vec<f64> {
+    let last = n as f64 - 1.0;
+    (0..n)
+        .map(|i| radius * ((2.0 * i as f64 - last) / last))
+        .collect()
+}
