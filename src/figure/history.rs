@@ -11,13 +11,12 @@ use crate::train::{Epoch, History};
 pub fn history(history: &History) -> Figure {
     let title = "Training";
     let mut plot = Plot::new();
-    let curves: [(&str, &str, fn(&Epoch) -> f64); 2] = [
-        ("training loss", BLUE, |e| e.train_loss),
-        ("test loss", ORANGE, |e| e.test_loss),
-    ];
-    for (name, color, value) in curves {
+    let losses = |value: fn(&Epoch) -> f64| history.epochs.iter().map(value).collect();
+    for (name, color, losses) in [
+        ("training loss", BLUE, losses(|e| e.train_loss)),
+        ("test loss", ORANGE, losses(|e| e.test_loss)),
+    ] {
         let epochs = history.epochs.iter().map(|e| e.epoch).collect();
-        let losses = history.epochs.iter().map(value).collect();
         plot.add_trace(
             Scatter::new(epochs, losses)
                 .mode(Mode::LinesMarkers)

@@ -55,8 +55,8 @@ pub fn orthogonalized(b: &[f64], a: &[f64]) -> Result<Vec<f64>> {
     let mut rest = b.to_vec();
     axpy(-dot(a, b) / dot(a, a), a, &mut rest);
     let left = norm(&rest);
-    // Also refuses NaN, from zero vectors.
-    if !(left > 1e-8 * length) {
+    // Zero vectors make NaN.
+    if left.is_nan() || left <= 1e-8 * length {
         return Err(Error::invalid(
             "the two directions are parallel, or one of them is zero: they span no plane",
         ));

@@ -103,12 +103,13 @@ impl Show for Figure {
 }
 
 fn html(title: &str, json: &serde_json::Value, image: Option<&str>) -> String {
+    let title = escape(title);
     let fallback = match image {
         Some(image) => format!(r#"<img alt="{title}" src="data:image/png;base64,{image}">"#),
         None => format!("{title} (a figure; this page has no plotly.js to draw it)"),
     };
-    // Inside a script element, `</` could end it.
-    let json = json.to_string().replace("</", r"<\/");
+    // Inside a script element a tag could end it.
+    let json = json.to_string().replace('<', r"\u003c");
     format!(
         r#"<div>{fallback}</div>
 <script>(function (script) {{
@@ -123,6 +124,13 @@ fn html(title: &str, json: &serde_json::Value, image: Option<&str>) -> String {
   if (document.readyState === "complete") draw(); else window.addEventListener("load", draw);
 }})(document.currentScript);</script>"#
     )
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
 }
 
 impl Show for DataFrame {

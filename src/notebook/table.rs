@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use polars::prelude::{AnyValue, DataFrame};
 
+use super::escape;
 use crate::error::Result;
 
 /// Rows shown in full; of a longer table, half as many from each end.
@@ -67,10 +68,4 @@ fn digits(x: f64) -> String {
         let before_point = magnitude.log10().floor() as i32 + 1;
         format!("{x:.*}", (5 - before_point).clamp(0, 8) as usize)
     }
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
 }

@@ -43,7 +43,9 @@ pub(super) fn on_workers<I: Sync, T: Send>(
             .map(|(item, worker)| scope.spawn(move || worker.install(|| guarded(item))))
             .collect();
         let results = running.into_iter().map(|thread| thread.join());
-        results.map(|result| result.unwrap_or_else(panicked)).collect()
+        results
+            .map(|result| result.unwrap_or_else(panicked))
+            .collect()
     }))
 }
 
@@ -117,7 +119,9 @@ static SINGLE_THREADED: Mutex<(usize, usize)> = Mutex::new((0, 0));
 
 impl SingleThreadedProducts {
     fn begin() -> Self {
-        let mut state = SINGLE_THREADED.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = SINGLE_THREADED
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if state.0 == 0 {
             state.1 = gemm::get_threading_threshold();
             gemm::set_threading_threshold(usize::MAX);
@@ -129,7 +133,9 @@ impl SingleThreadedProducts {
 
 impl Drop for SingleThreadedProducts {
     fn drop(&mut self) {
-        let mut state = SINGLE_THREADED.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = SINGLE_THREADED
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         state.0 -= 1;
         if state.0 == 0 {
             gemm::set_threading_threshold(state.1);

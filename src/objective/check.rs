@@ -25,7 +25,7 @@ const HVP_WARNING: f64 = 0.1;
 /// sizes, on the first 8 samples. Zero where the derivative is below rounding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct DerivativeCheck {
-    /// |gᵀu − (L(θ + hu) − L(θ − hu)) / 2h| over the larger of the two, u = g/‖g‖.
+    /// |gᵀu − (L(θ + hu) − L(θ − hu)) / 2h| over the larger of the two plus h|uᵀHu|, u = g/‖g‖.
     pub gradient: f64,
     /// ‖Hu − (∇L(θ + hu) − ∇L(θ − hu)) / 2h‖ over the larger of the two norms.
     pub hvp: f64,
@@ -53,6 +53,7 @@ pub(super) fn check(objective: &Objective) -> Result<DerivativeCheck> {
     scale(&mut direction, 1.0 / length);
     let slope = dot(&gradient, &direction);
     let product = probe.hvp(&direction)?;
+    let bend = dot(&direction, &product);
 
     let theta = probe.parameters().to_flat()?;
     let (epsilon, steps): (f64, &[f64]) = match probe.parameters().dtype() {
@@ -76,11 +77,10 @@ pub(super) fn check(objective: &Objective) -> Result<DerivativeCheck> {
         };
         let measured = (ahead.0 - behind.0) / (2.0 * h);
         let noise = epsilon * loss.abs() / h;
-        best.gradient = best.gradient.min(relative(
-            (slope - measured).abs(),
-            slope.abs().max(measured.abs()),
-            noise,
-        ));
+        // At a critical point the slope itself is zero, but not how it changes over the step.
+        let size = slope.abs().max(measured.abs()) + h * bend.abs();
+        let error = relative((slope - measured).abs(), size, noise);
+        best.gradient = best.gradient.min(error);
 
         let mut measured = ahead.1;
         axpy(-1.0, &behind.1, &mut measured);
@@ -88,11 +88,8 @@ pub(super) fn check(objective: &Objective) -> Result<DerivativeCheck> {
         let mut difference = product.clone();
         axpy(-1.0, &measured, &mut difference);
         let noise = epsilon * norm(&gradient) / h;
-        best.hvp = best.hvp.min(relative(
-            norm(&difference),
-            norm(&product).max(norm(&measured)),
-            noise,
-        ));
+        let size = norm(&product).max(norm(&measured));
+        best.hvp = best.hvp.min(relative(norm(&difference), size, noise));
     }
     if best.gradient > GRADIENT_TOLERANCE {
         return Err(Error::invalid(format!(

@@ -67,27 +67,29 @@ impl Loss {
         if width == 0 {
             return Err(Error::invalid("the model has no outputs"));
         }
-        self.per_sample(outputs, data.first(1)?.targets())?;
-        match data.targets() {
-            Targets::Labels(_) => {
-                let classes = width.max(2) as u32;
-                let labels = data.labels()?;
-                match labels.iter().position(|&label| label >= classes) {
-                    None => Ok(()),
-                    Some(i) => Err(Error::invalid(format!(
-                        "label {} of sample {i} is out of range: a model with {width} output{} \
-                         knows classes 0 to {}",
-                        labels[i],
-                        if width == 1 { "" } else { "s" },
-                        classes - 1
-                    ))),
-                }
-            }
-            Targets::Values(values) if values.dim(1)? != width => Err(Error::invalid(format!(
+        if let Targets::Values(values) = data.targets()
+            && values.dim(1)? != width
+        {
+            return Err(Error::invalid(format!(
                 "the model has {width} outputs but there are {} values per sample to fit",
                 values.dim(1)?
+            )));
+        }
+        self.per_sample(outputs, data.first(1)?.targets())?;
+        let Targets::Labels(_) = data.targets() else {
+            return Ok(());
+        };
+        let classes = width.max(2) as u32;
+        let labels = data.labels()?;
+        match labels.iter().position(|&label| label >= classes) {
+            None => Ok(()),
+            Some(i) => Err(Error::invalid(format!(
+                "label {} of sample {i} is out of range: a model with {width} output{} knows \
+                 classes 0 to {}",
+                labels[i],
+                if width == 1 { "" } else { "s" },
+                classes - 1
             ))),
-            Targets::Values(_) => Ok(()),
         }
     }
 }

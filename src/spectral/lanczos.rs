@@ -35,8 +35,10 @@ impl Default for Lanczos {
     }
 }
 
-/// Steps between looks at the tridiagonal matrix.
-const CHECK_EVERY: usize = 5;
+/// Steps until the next look at the tridiagonal matrix, whose cost grows with their cube.
+fn until_next_look(steps: usize) -> usize {
+    (steps / 10).max(5)
+}
 
 impl Lanczos {
     /// The `k` largest eigenvalues of A = `operator`, with eigenvectors and residuals ‖Av − λv‖
@@ -95,6 +97,7 @@ impl Lanczos {
             }
         };
 
+        let mut next_look = until_next_look(0);
         let mut scale_of_a: f64 = 0.0;
         let mut exhausted: Option<Vec<f64>> = None;
         let mut q = fresh(&basis);
@@ -111,7 +114,8 @@ impl Lanczos {
             let coupling = if closed { 0.0 } else { length };
 
             let done = m == last;
-            if done || closed || m % CHECK_EVERY == 0 {
+            if done || closed || m >= next_look {
+                next_look = m + until_next_look(m);
                 let (values, vectors) = tridiagonal_eigen(&alpha, &beta)?;
                 let top = |i: usize| m - 1 - i;
                 let largest = values[0].abs().max(values[m - 1].abs());

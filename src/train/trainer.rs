@@ -100,10 +100,7 @@ impl Trainer {
                 let value = mean.to_dtype(DType::F64)?.to_scalar::<f64>()?;
                 let step = epoch as usize * steps + step;
                 if !value.is_finite() {
-                    return Err(Error::NotFinite(format!(
-                        "training diverged: the loss is {value} at step {step} with a learning \
-                         rate of {learning_rate}. Try a smaller one"
-                    )));
+                    return Err(diverged(step, learning_rate));
                 }
                 total += value * batch.len() as f64;
                 optimizer.step(&mean.backward()?)?;
@@ -112,7 +109,10 @@ impl Trainer {
             history.epochs.push(Epoch {
                 epoch: epoch + 1,
                 train_loss: total / train.len() as f64,
-                test_loss: watched.loss()?,
+                test_loss: watched.loss().map_err(|error| match error {
+                    Error::NotFinite(_) => diverged((epoch as usize + 1) * steps, learning_rate),
+                    other => other,
+                })?,
                 test_accuracy: match test.targets() {
                     Targets::Labels(_) => Some(watched.accuracy()?),
                     Targets::Values(_) => None,
@@ -122,6 +122,13 @@ impl Trainer {
         }
         Ok(history)
     }
+}
+
+fn diverged(step: usize, learning_rate: f64) -> Error {
+    Error::NotFinite(format!(
+        "training diverged: the loss is no longer finite at step {step} with a learning rate of \
+         {learning_rate}. Try a smaller one"
+    ))
 }
 
 enum Stepper {
@@ -146,9 +153,10 @@ impl Stepper {
     }
 
     fn step(&mut self, gradients: &GradStore) -> Result<()> {
-        Ok(match self {
+        match self {
             Self::Sgd(optimizer) => optimizer.step(gradients)?,
             Self::Adam(optimizer) => optimizer.step(gradients)?,
-        })
+        }
+        Ok(())
     }
 }

@@ -1,0 +1,106 @@
+//! What figures hold and what a cell shows of them.
+
+use loss_landscape::ndarray::Array2;
+use loss_landscape::prelude::*;
+use loss_landscape::serde_json::{Value, json};
+
+fn plane() -> Plane {
+    Plane {
+        alphas: vec![-1.0, 0.0, 1.0],
+        betas: vec![-2.0, 2.0],
+        losses: Array2::from_shape_vec((2, 3), vec![1.0, 2.0, 3.0, 4.0, 5.0, 1.0 / 3.0]).unwrap(),
+        center: 2.5,
+    }
+}
+
+fn spectrum() -> Spectrum {
+    let pair = |value: f64, vector: Vec<f64>| Eigenpair {
+        value,
+        residual: 0.25,
+        vector,
+    };
+    Spectrum {
+        pairs: vec![pair(2.0, vec![1.0, 0.0]), pair(-1.0, vec![0.0, 1.0])],
+        dim: 2,
+        products: 2,
+        converged: true,
+    }
+}
+
+#[test]
+fn planes_keep_their_axes() {
+    for figure in [figure::contour(&plane()), figure::surface(&plane())] {
+        let trace = &figure.json()["data"][0];
+        assert_eq!(trace["x"], json!([-1.0, 0.0, 1.0]));
+        assert_eq!(trace["y"], json!([-2.0, 2.0]));
+        assert_eq!(trace["z"], json!([[1.0, 2.0, 3.0], [4.0, 5.0, 0.333333]]));
+    }
+}
+
+#[test]
+fn spectra_carry_their_errors() {
+    let json = figure::spectrum(&spectrum()).json();
+    assert_eq!(json["data"][0]["y"], json!([2.0]));
+    assert_eq!(json["data"][0]["error_y"]["array"], json!([0.25]));
+    assert_eq!(json["data"][1]["x"], json!([2]));
+    assert_eq!(json["data"][1]["y"], json!([-1.0]));
+}
+
+#[test]
+fn a_line_shows_loss_model_and_center() {
+    let line = Line {
+        alphas: vec![-1.0, 0.0, 1.0],
+        losses: vec![3.0, 1.0, 4.0],
+        center: 1.0,
+        slope: 0.5,
+        curvature: 4.0,
+    };
+    let json = figure::line(&line).json();
+    assert_eq!(json["data"][0]["y"], json!([3.0, 1.0, 4.0]));
+    assert_eq!(json["data"][1]["y"], json!([2.5, 1.0, 3.5]));
+    assert_eq!(json["data"][2]["y"], json!([1.0]));
+}
+
+#[test]
+fn a_figure_is_one_bundle() {
+    let figure = figure::contour(&plane());
+    let bundle = figure.bundle().unwrap();
+    let plotly: Value =
+        loss_landscape::serde_json::from_str(bundle.get("application/vnd.plotly.v1+json").unwrap())
+            .unwrap();
+    assert_eq!(plotly, figure.json());
+    let html = bundle.get("text/html").unwrap();
+    assert!(html.contains("Plotly.newPlot") && !html.contains("http"));
+    assert_eq!(bundle.get("text/plain"), Some("Figure: Loss over a plane"));
+}
+
+/// A title could otherwise end the script that holds it.
+#[test]
+fn text_in_a_figure_stays_text() {
+    let mut plot = loss_landscape::plotly::Plot::new();
+    let title = "</script><b>";
+    plot.set_layout(loss_landscape::plotly::Layout::new().title(title));
+    let bundle = Figure::new(plot, title).bundle().unwrap();
+    let html = bundle.get("text/html").unwrap();
+    assert_eq!(html.matches("</script>").count(), 1, "{html}");
+    assert!(!html.contains("<b>\""), "{html}");
+}
+
+#[test]
+fn tables_are_html() {
+    let table = spectrum().bundle().unwrap();
+    let html = table.get("text/html").unwrap();
+    assert!(
+        html.contains("<th>eigenvalue</th>") && html.contains(">2.0000</td>"),
+        "{html}"
+    );
+    assert!(table.get("text/plain").unwrap().contains("eigenvalue"));
+}
+
+#[test]
+fn an_error_is_not_shown_as_a_value() {
+    let failed: Result<Spectrum, Error> = Err(Error::Invalid("no".into()));
+    assert_eq!(failed.bundle().unwrap_err().to_string(), "no");
+    let fine: Result<Spectrum, Error> = Ok(spectrum());
+    assert_eq!(fine.bundle().unwrap(), spectrum().bundle().unwrap());
+}

@@ -1,0 +1,588 @@
+//! Loss, gradient and Hessian-vector product against closed forms and identities, in f64.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use loss_landscape::ndarray::Array2;
+use loss_landscape::prelude::*;
+
+const CPU: Device = Device::Cpu;
+
+/// Numbers in [-1, 1] that look random and never change.
+fn numbers(n: usize, seed: u64) -> Vec<f64> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 11) as f64 / (1u64 << 52) as f64 - 1.0
+    };
+    (0..n).map(|_| next()).collect()
+}
+
+fn inputs(n: usize, d: usize, seed: u64) -> Tensor {
+    Tensor::from_vec(numbers(n * d, seed), (n, d), &CPU).unwrap()
+}
+
+fn labelled(n: usize, d: usize, classes: u32, seed: u64) -> Dataset {
+    let labels: Vec<u32> = (0..n as u32).map(|i| (i * i + i / 3) % classes).collect();
+    let labels = Tensor::from_vec(labels, n, &CPU).unwrap();
+    Dataset::classification(&inputs(n, d, seed), &labels).unwrap()
+}
+
+fn with_values(n: usize, d: usize, outputs: usize, seed: u64) -> Dataset {
+    Dataset::regression(&inputs(n, d, seed), &inputs(n, outputs, seed + 1)).unwrap()
+}
+
+fn mlp(widths: &[usize], activation: Activation) -> Mlp {
+    let model = Mlp::new(widths, activation, 3, &CPU).unwrap();
+    model.to_dtype(DType::F64).unwrap()
+}
+
+fn hessian(objective: &Objective) -> Array2<f64> {
+    objective.hessian().dense().unwrap().matrix().clone()
+}
+
+fn assert_close(a: &[f64], b: &[f64], tolerance: f64) {
+    assert_eq!(a.len(), b.len());
+    let size = b.iter().fold(0.0, |m: f64, b| m.max(b.abs()));
+    for (i, (x, y)) in a.iter().zip(b).enumerate() {
+        assert!(
+            (x - y).abs() <= tolerance * size,
+            "entry {i}: {x} is not {y}"
+        );
+    }
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+/// Inputs with a 1 in front for the bias, which comes before the weight in θ.
+fn design_matrix(data: &Dataset) -> Vec<Vec<f64>> {
+    let rows = data.inputs().to_vec2::<f64>().unwrap();
+    rows.into_iter()
+        .map(|row| [vec![1.0], row].concat())
+        .collect()
+}
+
+/// (1/n) Σᵢ Cᵢ ⊗ xᵢxᵢᵀ for a linear model with `k` outputs, in the order of θ: k biases, then k
+/// rows of weights.
+fn linear_model_hessian(
+    rows: &[Vec<f64>],
+    k: usize,
+    curvature: impl Fn(usize) -> Vec<Vec<f64>>,
+) -> Array2<f64> {
+    let d = rows[0].len() - 1;
+    let place = |output: usize, input: usize| match input {
+        0 => output,
+        _ => k + output * d + input - 1,
+    };
+    let mut h = Array2::zeros((k * (d + 1), k * (d + 1)));
+    for (i, x) in rows.iter().enumerate() {
+        let c = curvature(i);
+        for (a, b) in (0..k).flat_map(|a| (0..k).map(move |b| (a, b))) {
+            for (p, q) in (0..=d).flat_map(|p| (0..=d).map(move |q| (p, q))) {
+                h[[place(a, p), place(b, q)]] += c[a][b] * x[p] * x[q] / rows.len() as f64;
+            }
+        }
+    }
+    h
+}
+
+#[test]
+fn linear_model_with_squared_error() {
+    let (data, k) = (with_values(17, 4, 3, 1), 3);
+    let objective = Objective::of(&mlp(&[4, k], Activation::Tanh), &data, Loss::Mse).unwrap();
+    // The mean over k outputs divides (2/n) XᵀX by k.
+    let expected = linear_model_hessian(&design_matrix(&data), k, |_| {
+        let diagonal = |a: usize, b: usize| if a == b { 2.0 / k as f64 } else { 0.0 };
+        (0..k)
+            .map(|a| (0..k).map(|b| diagonal(a, b)).collect())
+            .collect()
+    });
+    let found = hessian(&objective);
+    assert_close(
+        found.as_slice().unwrap(),
+        expected.as_slice().unwrap(),
+        1e-10,
+    );
+}
+
+#[test]
+fn logistic_regression() {
+    let data = labelled(23, 3, 2, 2);
+    let model = mlp(&[3, 1], Activation::Tanh);
+    let objective = Objective::of(&model, &data, Loss::CrossEntropy).unwrap();
+    let z = model.forward(data.inputs()).unwrap().flatten_all().unwrap();
+    let z = z.to_vec1::<f64>().unwrap();
+    let sigma = |i: usize| 1.0 / (1.0 + (-z[i]).exp());
+    let expected = linear_model_hessian(&design_matrix(&data), 1, |i| {
+        vec![vec![sigma(i) * (1.0 - sigma(i))]]
+    });
+    let found = hessian(&objective);
+    assert_close(
+        found.as_slice().unwrap(),
+        expected.as_slice().unwrap(),
+        1e-10,
+    );
+
+    let labels = data.labels().unwrap();
+    let losses = (0..data.len()).map(|i| {
+        let p = if labels[i] == 1 {
+            sigma(i)
+        } else {
+            1.0 - sigma(i)
+        };
+        -p.ln()
+    });
+    let mean = losses.sum::<f64>() / data.len() as f64;
+    assert!((objective.loss().unwrap() - mean).abs() < 1e-14);
+}
+
+#[test]
+fn softmax_regression() {
+    let (data, k) = (labelled(19, 4, 5, 3), 5);
+    let model = mlp(&[4, k], Activation::Tanh);
+    let objective = Objective::of(&model, &data, Loss::CrossEntropy).unwrap();
+    let z = model
+        .forward(data.inputs())
+        .unwrap()
+        .to_vec2::<f64>()
+        .unwrap();
+    let expected = linear_model_hessian(&design_matrix(&data), k, |i| {
+        let total: f64 = z[i].iter().map(|z| z.exp()).sum();
+        let p: Vec<f64> = z[i].iter().map(|z| z.exp() / total).collect();
+        let entry = |a: usize, b: usize| {
+            if a == b {
+                p[a] - p[a] * p[a]
+            } else {
+                -p[a] * p[b]
+            }
+        };
+        (0..k)
+            .map(|a| (0..k).map(|b| entry(a, b)).collect())
+            .collect()
+    });
+    let found = hessian(&objective);
+    assert_close(
+        found.as_slice().unwrap(),
+        expected.as_slice().unwrap(),
+        1e-10,
+    );
+}
+
+/// ½(w₁w₂w₃ − y)² at a minimum has one nonzero eigenvalue, y² Σ 1/wᵢ².
+#[test]
+fn chain_of_scalars() {
+    let w = [0.5f64, -2.0, 1.25];
+    let y: f64 = w.iter().product();
+    let vars = w.map(|w| Var::new(&[w], &CPU).unwrap());
+    let named = vars
+        .iter()
+        .enumerate()
+        .map(|(i, v)| (format!("w{i}"), v.clone()));
+    let parameters = Parameters::new(named).unwrap();
+    let data = Dataset::regression(
+        &Tensor::new(&[[1f64]], &CPU).unwrap(),
+        &Tensor::new(&[[y]], &CPU).unwrap(),
+    );
+    let forward = move |x: &Tensor| {
+        vars.iter()
+            .try_fold(x.clone(), |h, w| h.broadcast_mul(w.as_tensor()))
+    };
+    let objective = Objective::from_fn(&parameters, &data.unwrap(), Loss::Mse, forward).unwrap();
+    let values = objective
+        .hessian()
+        .dense()
+        .unwrap()
+        .eigen()
+        .unwrap()
+        .values();
+    // The loss is (…)², twice the ½(…)² of the formula.
+    let expected = 2.0 * y * y * w.iter().map(|w| 1.0 / (w * w)).sum::<f64>();
+    assert!((values[0] - expected).abs() < 1e-12 * expected);
+    assert!(values[1].abs() < 1e-12 && values[2].abs() < 1e-12);
+}
+
+#[test]
+fn every_activation_and_loss_agrees_with_central_differences() {
+    for activation in Activation::ALL {
+        for (data, outputs, loss) in [
+            (labelled(21, 5, 3, 4), 3, Loss::CrossEntropy),
+            (labelled(21, 5, 2, 4), 1, Loss::CrossEntropy),
+            (with_values(21, 5, 2, 4), 2, Loss::Mse),
+        ] {
+            let objective = Objective::of(&mlp(&[5, 6, 4, outputs], activation), &data, loss);
+            let objective = objective.unwrap();
+            let n = objective.dim();
+            let theta = objective.parameters().to_flat().unwrap();
+            let (u, v) = (numbers(n, 5), numbers(n, 6));
+            let gradient = objective.gradient().unwrap();
+            let (hu, hv) = (objective.hvp(&u).unwrap(), objective.hvp(&v).unwrap());
+
+            let shift =
+                |h: f64| -> Vec<f64> { theta.iter().zip(&v).map(|(t, v)| t + h * v).collect() };
+            let h = 1e-5;
+            let slope =
+                objective.loss_at(&shift(h)).unwrap() - objective.loss_at(&shift(-h)).unwrap();
+            let slope = slope / (2.0 * h);
+            assert!(
+                (slope - dot(&gradient, &v)).abs() < 1e-8 * (1.0 + slope.abs()),
+                "{activation:?} {loss:?}: slope {slope}, gᵀv {}",
+                dot(&gradient, &v)
+            );
+
+            let gradient_at = |theta: &[f64]| {
+                objective.parameters().set_flat(theta).unwrap();
+                objective.gradient().unwrap()
+            };
+            let (ahead, behind) = (gradient_at(&shift(h)), gradient_at(&shift(-h)));
+            objective.parameters().set_flat(&theta).unwrap();
+            let differences: Vec<f64> = ahead
+                .iter()
+                .zip(&behind)
+                .map(|(a, b)| (a - b) / (2.0 * h))
+                .collect();
+            assert_close(&hv, &differences, 1e-6);
+
+            let (a, b) = (dot(&u, &hv), dot(&v, &hu));
+            assert!(
+                (a - b).abs() < 1e-12 * (a.abs() + 1.0),
+                "uᵀHv = {a}, vᵀHu = {b}"
+            );
+            assert!(objective.derivative_check().gradient < 1e-6);
+            assert!(objective.derivative_check().hvp < 1e-5);
+        }
+    }
+}
+
+/// The 13 parameters of a 2-3-1 net: H from products against H from second differences of the loss.
+#[test]
+fn toy_hessian_entry_by_entry() {
+    let data = two_moons(40, 0.1, 0, &CPU).unwrap();
+    let objective = Objective::of(
+        &mlp(&[2, 3, 1], Activation::Tanh),
+        &data,
+        Loss::CrossEntropy,
+    )
+    .unwrap();
+    assert_eq!(objective.dim(), 13);
+    let found = hessian(&objective);
+    let theta = objective.parameters().to_flat().unwrap();
+    let h = 1e-3;
+    let loss = |i: usize, a: f64, j: usize, b: f64| {
+        let mut moved = theta.clone();
+        moved[i] += a * h;
+        moved[j] += b * h;
+        objective.loss_at(&moved).unwrap()
+    };
+    for (i, j) in (0..13).flat_map(|i| (0..13).map(move |j| (i, j))) {
+        let difference = loss(i, 1.0, j, 1.0) - loss(i, 1.0, j, -1.0) - loss(i, -1.0, j, 1.0)
+            + loss(i, -1.0, j, -1.0);
+        let second = difference / (4.0 * h * h);
+        assert!((found[[i, j]] - second).abs() < 1e-6, "H[{i},{j}]");
+    }
+}
+
+#[test]
+fn batches_add_up_to_the_whole() {
+    let data = labelled(103, 5, 4, 7);
+    let objective = Objective::of(
+        &mlp(&[5, 8, 4], Activation::Gelu),
+        &data,
+        Loss::CrossEntropy,
+    )
+    .unwrap();
+    let v = numbers(objective.dim(), 8);
+    let whole = objective.clone().with_batch_size(1000).unwrap();
+    // 103 = 10 · 10 + 3 = 102 + 1 leave ragged last batches.
+    for size in [1, 10, 102, 103] {
+        let parts = objective.clone().with_batch_size(size).unwrap();
+        assert!((parts.loss().unwrap() - whole.loss().unwrap()).abs() < 1e-14);
+        assert_close(
+            &parts.gradient().unwrap(),
+            &whole.gradient().unwrap(),
+            1e-12,
+        );
+        assert_close(&parts.hvp(&v).unwrap(), &whole.hvp(&v).unwrap(), 1e-12);
+        assert_eq!(parts.accuracy().unwrap(), whole.accuracy().unwrap());
+    }
+}
+
+#[test]
+fn one_sample() {
+    let data = labelled(1, 3, 2, 9);
+    let objective =
+        Objective::of(&mlp(&[3, 2], Activation::Tanh), &data, Loss::CrossEntropy).unwrap();
+    // (diag p − ppᵀ) ⊗ xxᵀ has rank 1 for two classes.
+    let values = objective
+        .hessian()
+        .dense()
+        .unwrap()
+        .eigen()
+        .unwrap()
+        .values();
+    assert!(values[0] > 0.1);
+    assert!(values[1..].iter().all(|v| v.abs() < 1e-14));
+}
+
+#[test]
+fn l2_adds_its_terms() {
+    let data = labelled(20, 4, 3, 10);
+    let plain = Objective::of(
+        &mlp(&[4, 5, 3], Activation::Tanh),
+        &data,
+        Loss::CrossEntropy,
+    )
+    .unwrap();
+    let strength = 0.03;
+    let with = plain.clone().with_l2(strength).unwrap();
+    let theta = plain.parameters().to_flat().unwrap();
+    let v = numbers(plain.dim(), 11);
+    let loss = plain.loss().unwrap() + strength * dot(&theta, &theta);
+    assert!((with.loss().unwrap() - loss).abs() < 1e-14);
+    let gradient = plain.gradient().unwrap();
+    let gradient: Vec<f64> = gradient
+        .iter()
+        .zip(&theta)
+        .map(|(g, t)| g + 2.0 * strength * t)
+        .collect();
+    assert_close(&with.gradient().unwrap(), &gradient, 1e-14);
+    let product = plain.hvp(&v).unwrap();
+    let product: Vec<f64> = product
+        .iter()
+        .zip(&v)
+        .map(|(h, v)| h + 2.0 * strength * v)
+        .collect();
+    assert_close(&with.hvp(&v).unwrap(), &product, 1e-14);
+    assert!(plain.with_l2(-1.0).is_err());
+}
+
+/// candle fixes a thread's way of differentiating at its first backward pass; ours must not care.
+#[test]
+fn products_are_right_on_any_thread_whatever_ran_before() {
+    let data = labelled(30, 4, 3, 12);
+    let model = mlp(&[4, 5, 3], Activation::Sigmoid);
+    let x = Var::new(2f64, &CPU).unwrap();
+    x.sqr().unwrap().backward().unwrap();
+    let objective = Objective::of(&model, &data, Loss::CrossEntropy).unwrap();
+    let v = numbers(objective.dim(), 13);
+    let here = objective.hvp(&v).unwrap();
+    let elsewhere = std::thread::scope(|scope| {
+        let products = (0..4).map(|i| {
+            let (objective, v) = (&objective, &v);
+            scope.spawn(move || {
+                let x = Var::new(f64::from(i), &CPU).unwrap();
+                x.sqr().unwrap().backward().unwrap();
+                objective.hvp(v).unwrap()
+            })
+        });
+        let products: Vec<_> = products.collect();
+        products
+            .into_iter()
+            .map(|p| p.join().unwrap())
+            .collect::<Vec<_>>()
+    });
+    assert!(here.iter().any(|h| h.abs() > 1e-3));
+    assert!(elsewhere.iter().all(|product| *product == here));
+    assert!(std::env::var_os("CANDLE_GRAD_DO_NOT_DETACH").is_none());
+}
+
+#[test]
+fn same_point_same_bits() {
+    let data = labelled(2_000, 6, 3, 14).to_dtype(DType::F32).unwrap();
+    let model = Mlp::new(&[6, 16, 3], Activation::Relu, 5, &CPU).unwrap();
+    let objective = Objective::of(&model, &data, Loss::CrossEntropy).unwrap();
+    let v = numbers(objective.dim(), 15);
+    assert_eq!(
+        objective.loss().unwrap().to_bits(),
+        objective.loss().unwrap().to_bits()
+    );
+    assert_eq!(objective.gradient().unwrap(), objective.gradient().unwrap());
+    assert_eq!(objective.hvp(&v).unwrap(), objective.hvp(&v).unwrap());
+}
+
+#[test]
+fn own_model_from_a_var_map() {
+    let map = VarMap::new();
+    let builder = VarBuilder::from_varmap(&map, DType::F64, &CPU);
+    let first = candle_nn::linear(4, 6, builder.pp("first")).unwrap();
+    let last = candle_nn::linear(6, 3, builder.pp("last")).unwrap();
+    // Batch normalisation's running statistics are no parameters.
+    candle_nn::batch_norm(6, 1e-5, builder.pp("norm")).unwrap();
+    let data = labelled(25, 4, 3, 16);
+    let forward = move |x: &Tensor| last.forward(&first.forward(x)?.tanh()?);
+    let names: Vec<String> = Parameters::try_from(&map)
+        .unwrap()
+        .iter()
+        .map(|(name, _)| name.clone())
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "first.bias",
+            "first.weight",
+            "last.bias",
+            "last.weight",
+            "norm.bias",
+            "norm.weight"
+        ]
+    );
+    let message = Objective::from_fn(&map, &data, Loss::CrossEntropy, forward).unwrap_err();
+    assert!(
+        message.to_string().contains("`norm.bias` gets no gradient"),
+        "{message}"
+    );
+}
+
+fn own_linear(
+    forward: impl Fn(&Tensor, &Var) -> candle_core::Result<Tensor> + Send + Sync + 'static,
+) -> Result<Objective, Error> {
+    let w = Var::from_vec(numbers(12, 17), (4, 3), &CPU).unwrap();
+    let parameters = Parameters::new([("w".to_owned(), w.clone())]).unwrap();
+    let data = labelled(25, 4, 3, 16);
+    Objective::from_fn(&parameters, &data, Loss::CrossEntropy, move |x| {
+        forward(x, &w)
+    })
+}
+
+fn message(result: Result<Objective, Error>) -> String {
+    result.unwrap_err().to_string()
+}
+
+#[test]
+fn an_operation_that_cuts_the_graph_is_an_error() {
+    let cut = message(own_linear(|x, w| {
+        candle_nn::ops::softmax_last_dim(&x.matmul(w)?)
+    }));
+    assert!(cut.contains("`w` gets no gradient"), "{cut}");
+
+    // Here the parameter gets a gradient, but a wrong one.
+    let partly = message(own_linear(|x, w| {
+        let y = x.matmul(w)?;
+        y.clone() + (candle_nn::ops::softmax_last_dim(&(&y * 3.0)?)? * 20.0)?
+    }));
+    assert!(partly.contains("the gradient is wrong"), "{partly}");
+}
+
+#[test]
+fn an_operation_without_second_derivative_is_an_error_that_names_it() {
+    let first = Var::from_vec(numbers(6, 18), (2, 1, 3), &CPU).unwrap();
+    let last = Var::from_vec(numbers(12, 18), (2, 2, 3), &CPU).unwrap();
+    let named = [
+        ("first".to_owned(), first.clone()),
+        ("last".to_owned(), last.clone()),
+    ];
+    let data = labelled(12, 7, 2, 19);
+    let forward = move |x: &Tensor| {
+        let h = x.unsqueeze(1)?.conv1d(&first, 0, 1, 1, 1)?.tanh()?;
+        h.conv1d(&last, 0, 1, 1, 1)?.sum(2)
+    };
+    let parameters = Parameters::new(named).unwrap();
+    let found = message(Objective::from_fn(
+        &parameters,
+        &data,
+        Loss::CrossEntropy,
+        forward,
+    ));
+    assert!(
+        found.contains("conv-transpose1d") && found.contains("second"),
+        "{found}"
+    );
+}
+
+/// candle's own derivative of `conv1d` is wrong in 0.11.1: the check finds it.
+#[test]
+fn a_wrong_derivative_is_an_error() {
+    let w = Var::from_vec(numbers(6, 18), (2, 1, 3), &CPU).unwrap();
+    let parameters = Parameters::new([("w".to_owned(), w.clone())]).unwrap();
+    let data = labelled(12, 5, 2, 19);
+    let found = message(Objective::from_fn(
+        &parameters,
+        &data,
+        Loss::CrossEntropy,
+        move |x| x.unsqueeze(1)?.conv1d(&w, 0, 1, 1, 1)?.tanh()?.sum(2),
+    ));
+    assert!(found.contains("the gradient is wrong"), "{found}");
+}
+
+#[test]
+fn two_dimensional_convolutions_differentiate_twice() {
+    let first = Var::from_vec(numbers(27, 18), (3, 1, 3, 3), &CPU).unwrap();
+    let last = Var::from_vec(numbers(54, 19), (2, 3, 3, 3), &CPU).unwrap();
+    let named = [
+        ("first".to_owned(), first.clone()),
+        ("last".to_owned(), last.clone()),
+    ];
+    let data = labelled(12, 49, 2, 19);
+    let forward = move |x: &Tensor| {
+        let h = x
+            .reshape((x.dim(0)?, 1, 7, 7))?
+            .conv2d(&first, 1, 2, 1, 1)?
+            .tanh()?;
+        h.conv2d(&last, 1, 1, 1, 1)?.mean((2, 3))
+    };
+    let parameters = Parameters::new(named).unwrap();
+    let objective = Objective::from_fn(&parameters, &data, Loss::CrossEntropy, forward).unwrap();
+    let check = objective.derivative_check();
+    assert!(check.gradient < 1e-8 && check.hvp < 1e-7, "{check:?}");
+}
+
+#[test]
+fn bad_models_and_data_are_told_apart() {
+    let data = labelled(12, 5, 4, 20);
+    let model = mlp(&[5, 3], Activation::Tanh);
+    let labels = message(Objective::of(&model, &data, Loss::CrossEntropy));
+    assert!(
+        labels.contains("label 3 of sample") && labels.contains("0 to 2"),
+        "{labels}"
+    );
+
+    let wrong_loss = message(Objective::of(&model, &data, Loss::Mse));
+    assert!(wrong_loss.contains("one_hot"), "{wrong_loss}");
+    let fitted = data.one_hot(4).unwrap();
+    let wrong_width = message(Objective::of(&model, &fitted, Loss::Mse));
+    assert!(
+        wrong_width.contains("3 outputs but there are 4 values"),
+        "{wrong_width}"
+    );
+
+    let wrong_input = message(Objective::of(
+        &mlp(&[7, 4], Activation::Tanh),
+        &data,
+        Loss::CrossEntropy,
+    ));
+    assert!(wrong_input.contains("shape mismatch"), "{wrong_input}");
+
+    let panics = message(own_linear(|_, _| panic!("out of cheese")));
+    assert!(panics.contains("out of cheese"), "{panics}");
+
+    let calls = Arc::new(AtomicU32::new(0));
+    let random = message(own_linear(move |x, w| {
+        x.matmul(w)? * (1.0 + f64::from(calls.fetch_add(1, Ordering::Relaxed)))
+    }));
+    assert!(random.contains("dropout"), "{random}");
+
+    let theta = vec![f64::NAN; model.parameters().len()];
+    assert!(model.parameters().set_flat(&theta).is_err());
+    let nan = message(own_linear(|x, w| x.matmul(w)?.log()));
+    assert!(nan.contains("NaN"), "{nan}");
+}
+
+#[test]
+fn wrong_vectors_are_refused() {
+    let data = labelled(12, 5, 3, 21);
+    let objective =
+        Objective::of(&mlp(&[5, 3], Activation::Tanh), &data, Loss::CrossEntropy).unwrap();
+    let short = objective.hvp(&[1.0]).unwrap_err().to_string();
+    assert!(
+        short.contains("1 entries but the model has 18 parameters"),
+        "{short}"
+    );
+    let mut nan = vec![0.0; 18];
+    nan[7] = f64::NAN;
+    let nan = objective.hvp(&nan).unwrap_err().to_string();
+    assert!(nan.contains("entry 7"), "{nan}");
+    assert!(objective.loss_at(&[0.0; 17]).is_err());
+}
