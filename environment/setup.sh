@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes a bare machine ready for the notebooks: the Rust kernel, a Python environment with Jupyter, and the compiled
-# crate. What is there already is kept. Called by notebooks.sh and test.sh.
+# crate. What is there already is kept. Called by notebooks.sh and, with --tests, by test.sh.
 #
 # Slow parts are kept in a per-user cache, ${LOSS_LANDSCAPE_CACHE:-~/.cache/loss-landscape}, keyed by version and lock
 # file, for the next clone. Deleting it costs time, nothing else.
@@ -9,7 +9,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 EVCXR_VERSION=0.22.0
 export LOSS_LANDSCAPE_CACHE="${LOSS_LANDSCAPE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/loss-landscape}"
-REQUIREMENTS="${1:-environment/requirements.txt}"
 
 say() { printf '\033[1m[set-up]\033[0m %s\n' "$*"; }
 stop() { printf '\033[1m[set-up]\033[0m %s\n' "$*" >&2; exit 1; }
@@ -48,13 +47,20 @@ fi
 
 # --- Jupyter
 
-STAMP="$("$PYTHON" --version) $(cat environment/requirements.txt "$REQUIREMENTS" | sha256sum | cut -c1-16)"
+PIP=(.venv/bin/pip install --quiet --disable-pip-version-check --requirement)
+STAMP="$("$PYTHON" --version) $(sha256sum < environment/requirements.txt)"
 if [ "$(cat .venv/stamp 2>/dev/null)" != "$STAMP" ]; then
     say "installing Jupyter into .venv (about a minute) …"
     rm -rf .venv
     "$PYTHON" -m venv .venv
-    .venv/bin/pip install --quiet --disable-pip-version-check --requirement "$REQUIREMENTS"
+    "${PIP[@]}" environment/requirements.txt
     echo "$STAMP" > .venv/stamp
+fi
+STAMP=$(sha256sum < environment/requirements-test.txt)
+if [ "${1:-}" = --tests ] && [ "$(cat .venv/stamp-tests 2>/dev/null)" != "$STAMP" ]; then
+    say "installing what the tests need besides (seconds) …"
+    "${PIP[@]}" environment/requirements-test.txt
+    echo "$STAMP" > .venv/stamp-tests
 fi
 .venv/bin/python environment/install_kernel.py "$KERNEL/bin/evcxr_jupyter"
 
@@ -74,6 +80,5 @@ if [ ! -d "$DEPENDENCIES" ]; then
     .venv/bin/python environment/builds.py prune "$LOSS_LANDSCAPE_CACHE" "$DEPENDENCIES"
 fi
 
-say "building the crate for the notebooks' cells (about half a minute when it has changed) …"
 .venv/bin/python environment/warm_kernel.py "$DEPENDENCIES"
 say "ready."

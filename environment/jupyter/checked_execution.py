@@ -7,7 +7,10 @@ standard error. So here every text on standard error is a failure. A cell that w
 A failure names notebook, cell and message. A cell that runs longer than `ExecutePreprocessor.timeout` seconds is one.
 """
 
+import os
 import re
+import signal
+from contextlib import suppress
 from queue import Empty
 
 from jupyter_core.utils import ensure_async, run_sync
@@ -43,7 +46,10 @@ class CheckedExecutePreprocessor(ExecutePreprocessor):
             cell, resources = super().preprocess_cell(cell, resources, index)
         except CellTimeoutError:
             self.fail(number, cell, f"it ran longer than its limit of {self.timeout} seconds")
-        except (CellExecutionError, DeadKernelError) as error:
+        except CellExecutionError as error:
+            self.fail(number, cell, errors_in(cell) or str(error))
+        except DeadKernelError as error:
+            self.end_orphans()
             self.fail(number, cell, errors_in(cell) or str(error))
         cell.execution_count = number
         for output in cell.outputs:
@@ -55,6 +61,13 @@ class CheckedExecutePreprocessor(ExecutePreprocessor):
             for number, cell in self.ran.values():
                 self.check(number, cell)
         return cell, resources
+
+    def end_orphans(self):
+        """Ends the process that runs a dead kernel's cell, and would go on until the cell is done."""
+        group = getattr(self.km.provisioner, "pgid", None)
+        if group:
+            with suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
 
     def check(self, number, cell):
         if not self.allow_errors and not ALLOWED & set(cell.metadata.get("tags", [])):

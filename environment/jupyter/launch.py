@@ -101,6 +101,8 @@ def main(evcxr: str, connection_file: str) -> None:
     ours = build / "cell/target" / standard.parent.name / "debug/deps"
     paths = [str(ours), str(standard), os.environ.get("LD_LIBRARY_PATH")]
     os.environ["LD_LIBRARY_PATH"] = os.pathsep.join(path for path in paths if path)
+    # Where it says which configuration it found, in the middle of other programs' output. Cells' output goes elsewhere.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.execv(evcxr, [evcxr, "--control_file", connection_file])
 
 

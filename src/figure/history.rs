@@ -10,6 +10,10 @@ use crate::train::{Epoch, History};
 /// Training and test loss over the passes, on a logarithmic axis.
 pub fn history(history: &History) -> Figure {
     let title = "Training";
+    let mode = match history.epochs.len() {
+        0..=30 => Mode::LinesMarkers,
+        _ => Mode::Lines,
+    };
     let mut plot = Plot::new();
     let losses = |value: fn(&Epoch) -> f64| history.epochs.iter().map(value).collect();
     for (name, color, losses) in [
@@ -19,7 +23,7 @@ pub fn history(history: &History) -> Figure {
         let epochs = history.epochs.iter().map(|e| e.epoch).collect();
         plot.add_trace(
             Scatter::new(epochs, losses)
-                .mode(Mode::LinesMarkers)
+                .mode(mode.clone())
                 .name(name)
                 .line(Stroke::new().color(color).width(2.5))
                 .hover_template("pass %{x}<br>loss = %{y:.5g}<extra></extra>"),

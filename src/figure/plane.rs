@@ -1,7 +1,7 @@
 //! The loss over a plane: from above, and as a surface.
 
 use plotly::common::{ColorBar, ColorScale, ColorScalePalette, Marker, MarkerSymbol, Mode, Title};
-use plotly::layout::{AspectMode, Camera, Eye, LayoutScene, Margin};
+use plotly::layout::{AspectMode, AxisConstrain, Camera, Eye, LayoutScene, Margin};
 use plotly::{Contour, Plot, Scatter, Scatter3D, Surface};
 
 use super::{Figure, ORANGE, PAPER, axis, layout};
@@ -30,8 +30,12 @@ pub fn contour(plane: &Plane) -> Figure {
         layout(title)
             .width(600)
             .height(520)
-            .x_axis(axis("α, steps of d₁"))
-            .y_axis(axis("β, steps of d₂").scale_anchor("x")),
+            .x_axis(axis("α, steps of d₁").constrain(AxisConstrain::Domain))
+            .y_axis(
+                axis("β, steps of d₂")
+                    .scale_anchor("x")
+                    .constrain(AxisConstrain::Domain),
+            ),
     );
     Figure::new(plot, title)
 }

@@ -188,5 +188,6 @@ macro_rules! show_as_text {
         })+
     };
 }
-show_as_text!("{}": String, &str, bool, f32, f64, i32, i64, u32, u64, usize, Inertia);
-show_as_text!("{:?}": Vec<f64>, Activation, DerivativeCheck, Objective);
+show_as_text!("{}": String, &str, bool, f32, f64, i32, i64, u32, u64, usize, Inertia,
+    DerivativeCheck);
+show_as_text!("{:?}": Vec<f64>, Activation, Objective);

@@ -31,6 +31,16 @@ pub struct DerivativeCheck {
     pub hvp: f64,
 }
 
+impl std::fmt::Display for DerivativeCheck {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "against central differences: gradient off by {:.0e}, Hessian-vector product by {:.0e}",
+            self.gradient, self.hvp
+        )
+    }
+}
+
 pub(super) fn check(objective: &Objective) -> Result<DerivativeCheck> {
     let data = objective.data();
     let probe = Objective {

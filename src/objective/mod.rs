@@ -19,7 +19,7 @@ use candle_core::{DType, Tensor};
 use crate::data::{Dataset, Targets};
 use crate::error::{Error, Result, check_finite};
 use crate::model::{Model, Parameters};
-use crate::vector::{axpy, dot};
+use crate::vector::{axpy, dot, norm};
 
 type Forward = dyn Fn(&Tensor) -> candle_core::Result<Tensor> + Send + Sync;
 
@@ -202,6 +202,14 @@ impl Objective {
             .read()
             .unwrap_or_else(PoisonError::into_inner);
         self.gradient_in_place()
+    }
+
+    /// ‖∇L(θ)‖, the slope in the steepest direction.
+    ///
+    /// # Errors
+    /// As [`Objective::gradient`].
+    pub fn gradient_norm(&self) -> Result<f64> {
+        Ok(norm(&self.gradient()?))
     }
 
     /// The exact Hessian-vector product Hv, H = ∇²L(θ), where the model stands: the gradient of

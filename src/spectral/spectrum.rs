@@ -11,7 +11,9 @@ use crate::error::{Error, Result};
 pub struct Eigenpair {
     /// λ
     pub value: f64,
-    /// ‖Av − λv‖, recomputed with the operator: an eigenvalue of A lies within this of λ.
+    /// ‖Av − λv‖, recomputed with the operator: an eigenvalue of A lies within this of λ. A is the
+    /// matrix whose products the operator computes; those of an `f32` model are themselves rounded,
+    /// to some 10⁻⁶ of the largest |λ|.
     pub residual: f64,
     /// v, of length 1.
     pub vector: Vec<f64>,

@@ -1,0 +1,106 @@
+"""The project's notebooks in a real browser: JupyterLab draws their figures, and so do exported pages without a network."""
+
+import re
+import shutil
+import subprocess
+import time
+import urllib.request
+
+import pytest
+from conftest import PROJECT, VENV, run
+from playwright.sync_api import sync_playwright
+
+FIRST = "01_introduction_to_loss_landscapes"
+SECOND = "02_hessian_computation_tutorial"
+FIGURES = {FIRST: 6, SECOND: 2}
+OUT = PROJECT / "target/notebooks"
+TOKEN = "browser-test"
+
+
+@pytest.fixture(scope="module")
+def executed():
+    for name in FIGURES:
+        for suffix in (".ipynb", ".html"):
+            (OUT / name).with_suffix(suffix).unlink(missing_ok=True)
+    code, output = run(PROJECT / "environment/notebooks.sh")
+    print(output)
+    assert code == 0, output
+
+
+@pytest.fixture(scope="module")
+def browser():
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    assert chromium, "Chromium is missing: install it (Debian: apt install chromium)"
+    flags = ["--no-sandbox", "--use-gl=swiftshader", "--enable-unsafe-swiftshader", "--disable-background-networking"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=flags)
+        yield browser
+        browser.close()
+
+
+def new_page(browser, **settings):
+    page = browser.new_context(viewport={"width": 1200, "height": 1000}, **settings).new_page()
+    page.problems = []
+    page.on("pageerror", lambda error: page.problems.append(str(error)))
+    return page
+
+
+def test_exported_pages_draw_figures_without_a_network(executed, browser):
+    for name, figures in FIGURES.items():
+        page = new_page(browser, offline=True)
+        page.goto((OUT / f"{name}.html").as_uri())
+        page.wait_for_function(f"document.querySelectorAll('.js-plotly-plot .main-svg').length >= {figures}")
+        assert page.locator(".js-plotly-plot").count() == figures
+        assert page.problems == []
+        if name == FIRST:
+            assert page.locator(".js-plotly-plot .contourlayer path").count() > 5
+            assert page.locator(".js-plotly-plot .gl-container canvas").count() > 0
+        page.screenshot(path=OUT / f"{name}.page.png", full_page=True)
+        page.context.close()
+
+
+@pytest.fixture(scope="module")
+def lab(executed):
+    """JupyterLab on the executed notebooks; its address."""
+    server = subprocess.Popen(
+        [VENV / "bin/jupyter", "lab", "--no-browser", "--allow-root", "--ip=127.0.0.1", "--port=0",
+         f"--IdentityProvider.token={TOKEN}", f"--notebook-dir={OUT}"],
+        cwd=OUT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )
+    address = None
+    for line in server.stderr:
+        if found := re.search(r"http://127\.0\.0\.1:\d+/", line):
+            address = found[0]
+            break
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            urllib.request.urlopen(f"{address}api?token={TOKEN}")
+            break
+        except OSError:
+            time.sleep(0.2)
+    yield address
+    server.terminate()
+    server.wait(timeout=30)
+
+
+def test_jupyterlab_draws_the_contour_and_the_surface(lab, browser):
+    page = new_page(browser)
+    page.goto(f"{lab}lab/tree/{FIRST}.ipynb?token={TOKEN}&reset")
+    page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
+    for kind, drawn in (("contour", ".contourlayer path"), ("surface", ".gl-container canvas")):
+        # Cells out of sight are not drawn: scroll until the figure is.
+        cell = page.locator(".jp-Cell", has_text=f"figure::{kind}(").last
+        for _ in range(60):
+            if page.locator(f".js-plotly-plot {drawn}").count():
+                break
+            page.locator(".jp-WindowedPanel-outer").first.evaluate("panel => panel.scrollBy(0, 400)")
+            page.wait_for_timeout(250)
+        plot = page.locator(".js-plotly-plot", has=page.locator(drawn)).first
+        plot.scroll_into_view_if_needed()
+        plot.wait_for(state="visible", timeout=30_000)
+        page.wait_for_timeout(1500)
+        assert cell.count() == 1
+        page.screenshot(path=OUT / f"jupyterlab.{kind}.png")
+    assert page.problems == []
+    page.context.close()

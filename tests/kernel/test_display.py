@@ -1,0 +1,46 @@
+"""What a cell shows: one bundle for every viewer, tables as HTML, errors as text."""
+
+import base64
+import re
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def plane(kernel):
+    kernel.shown("let data = two_moons(50, 0.2, 0, &Device::Cpu)?;")
+    kernel.shown("let model = Mlp::new(&[2, 4, 1], Activation::Tanh, 1, &Device::Cpu)?.to_dtype(DType::F64)?;")
+    kernel.shown("let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;")
+    kernel.shown("let plane = Plane::random(&objective, 0, 1.0, 11)?;")
+
+
+@pytest.mark.parametrize("figure, trace", [("contour", "contour"), ("surface", "surface")])
+def test_a_figure_is_one_bundle(kernel, plane, figure, trace):
+    shown = kernel.run(f"figure::{figure}(&plane)")
+    assert "stderr" not in shown
+    assert shown["application/vnd.plotly.v1+json"]["data"][0]["type"] == trace
+    page = shown["text/html"]
+    assert "Plotly.newPlot" in page and not re.search(r'(src|href)="http', page)
+    image = base64.b64decode(shown["image/png"])
+    assert image.startswith(b"\x89PNG") and len(image) > 5_000
+    assert f"base64,{shown['image/png']}" in page
+
+
+def test_tables(kernel, plane):
+    shown = kernel.run("objective.hessian().top(3)?")
+    assert shown["text/html"].count("<tr>") == 4 and "residual" in shown["text/html"]
+    assert "eigenvalue" in shown["text/plain"]
+
+
+def test_errors_are_words_without_a_backtrace(kernel, plane):
+    said = kernel.run("objective.hvp(&[1.0])?;")["stderr"]
+    assert said == "the vector has 1 entries but the model has 17 parameters\n"
+    said = kernel.run("Tensor::zeros((2, 3), DType::F32, &Device::Cpu)?.matmul(&Tensor::zeros((2, 3), DType::F32, &Device::Cpu)?)?;")
+    assert "shape mismatch in matmul" in said["stderr"] and "stack backtrace" not in said["stderr"]
+    shown = kernel.run("objective.hessian().top(0)")
+    assert "ask for 1 to 17" in shown["stderr"] and "text/plain" not in shown
+
+
+def test_variables_outlive_an_error_and_a_panic(kernel, plane):
+    kernel.run('panic!("out of cheese");')
+    assert kernel.shown("objective.dim()") == "17"
