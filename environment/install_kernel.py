@@ -45,6 +45,10 @@ def main(evcxr: str) -> None:
         shutil.copy(file, template)
     shutil.copy(PLOTLY_JS, template)
 
+    settings = VENV / "share/jupyter/lab/settings"
+    settings.mkdir(parents=True, exist_ok=True)
+    shutil.copy(HERE / "overrides.json", settings)
+
 
 if __name__ == "__main__":
     main(*sys.argv[1:])

@@ -8,6 +8,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 EVCXR_VERSION=0.22.0
+export CARGO_TARGET_DIR="$PWD/target"
 export LOSS_LANDSCAPE_CACHE="${LOSS_LANDSCAPE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/loss-landscape}"
 
 say() { printf '\033[1m[set-up]\033[0m %s\n' "$*"; }

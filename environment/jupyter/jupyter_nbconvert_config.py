@@ -13,4 +13,6 @@ c.Exporter.default_preprocessors = [
 # Seconds that a cell may run.
 c.ExecutePreprocessor.timeout = int(os.environ.get("LOSS_LANDSCAPE_CELL_SECONDS", 240))
 c.ExecutePreprocessor.startup_timeout = 180
+# Times of day would make every run of a notebook a change of its file.
+c.ExecutePreprocessor.record_timing = False
 c.HTMLExporter.template_name = "loss_landscape"

@@ -91,7 +91,12 @@ fn round(value: &mut Value) {
 /// The common look: dark ink on white paper, which reads in light and dark surroundings.
 fn layout(title: &str) -> Layout {
     Layout::new()
-        .title(Title::with_text(title).font(Font::new().size(16).color(INK)))
+        // On the left, for plotly's buttons appear on the right.
+        .title(
+            Title::with_text(title)
+                .x(0.02)
+                .font(Font::new().size(16).color(INK)),
+        )
         .font(Font::new().size(13).color(INK))
         .width(WIDTH)
         .height(HEIGHT)

@@ -1,8 +1,7 @@
 //! [`Objective`]: a loss as a function of θ, with its gradient and Hessian-vector products at the
 //! point where the model stands.
 //!
-//! [`autograd`](self) is the way for any candle model: double backward over the whole dataset, in
-//! batches.
+//! Derivatives of any candle model come by double backward, over the whole dataset in batches.
 
 mod autograd;
 mod check;

@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+from queue import Empty
 
 import nbformat
 import pytest
@@ -35,6 +37,10 @@ class Kernel:
                     outputs["error"] = outputs.get("error", "") + "\n".join(content["traceback"])
 
         self.client.execute_interactive(source, timeout=300, output_hook=keep)
+        # Standard error can come after the cell's end.
+        with suppress(Empty):
+            while True:
+                keep(self.client.get_iopub_msg(timeout=0.2))
         return outputs
 
     def shown(self, source):

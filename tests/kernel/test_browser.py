@@ -89,18 +89,17 @@ def test_jupyterlab_draws_the_contour_and_the_surface(lab, browser):
     page.goto(f"{lab}lab/tree/{FIRST}.ipynb?token={TOKEN}&reset")
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
     for kind, drawn in (("contour", ".contourlayer path"), ("surface", ".gl-container canvas")):
-        # Cells out of sight are not drawn: scroll until the figure is.
-        cell = page.locator(".jp-Cell", has_text=f"figure::{kind}(").last
-        for _ in range(60):
-            if page.locator(f".js-plotly-plot {drawn}").count():
-                break
-            page.locator(".jp-WindowedPanel-outer").first.evaluate("panel => panel.scrollBy(0, 400)")
-            page.wait_for_timeout(250)
+        # Cells out of sight are not drawn: turn the wheel until the figure is.
         plot = page.locator(".js-plotly-plot", has=page.locator(drawn)).first
+        page.mouse.move(700, 500)
+        for _ in range(80):
+            if plot.count() and plot.is_visible():
+                break
+            page.mouse.wheel(0, 180)
+            page.wait_for_timeout(300)
         plot.scroll_into_view_if_needed()
-        plot.wait_for(state="visible", timeout=30_000)
         page.wait_for_timeout(1500)
-        assert cell.count() == 1
+        assert plot.is_visible()
         page.screenshot(path=OUT / f"jupyterlab.{kind}.png")
     assert page.problems == []
     page.context.close()

@@ -1,0 +1,26 @@
+"""Puts the executed notebooks of target/notebooks/ back into notebooks/, for previews that run nothing.
+
+A figure keeps its data and its image; its page, which repeats both, is left out.
+"""
+
+from pathlib import Path
+
+import nbformat
+
+PROJECT = Path(__file__).parent.parent
+
+
+def thin(book):
+    for cell in book.cells:
+        cell.metadata.pop("execution", None)
+        for output in cell.get("outputs", []):
+            if "application/vnd.plotly.v1+json" in output.get("data", {}):
+                output.data.pop("text/html", None)
+    return book
+
+
+if __name__ == "__main__":
+    for source in sorted((PROJECT / "notebooks").glob("*.ipynb")):
+        executed = PROJECT / "target/notebooks" / source.name
+        nbformat.write(thin(nbformat.read(executed, as_version=4)), source)
+        print(f"{source.relative_to(PROJECT)}: {source.stat().st_size // 1024} KiB")

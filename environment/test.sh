@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# The whole test suite: formatting, lints, the crate's tests and doc tests, and, through the real kernel and a real
+# browser, the notebooks. About 15 minutes on two cores once everything is built.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+export CARGO_TARGET_DIR="$PWD/target"
+say() { printf '\033[1m[test]\033[0m %s\n' "$*"; }
+
+if ! command -v chromium >/dev/null && ! command -v google-chrome >/dev/null; then
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        say "installing Chromium for the browser tests (about a minute) …"
+        apt-get update -qq
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null
+    else
+        say "Chromium is missing: the browser tests need it (Debian: sudo apt install chromium)." >&2
+        exit 1
+    fi
+fi
+
+environment/setup.sh --tests
+
+say "formatting and lints (two minutes the first time) …"
+cargo fmt --check
+cargo clippy --locked --all-targets -- --deny warnings
+
+say "the crate (about two minutes) …"
+cargo test --locked
+
+say "documentation …"
+RUSTDOCFLAGS="--deny warnings" cargo doc --locked --no-deps
+
+say "the kernel, the notebooks, the browser (about ten minutes) …"
+.venv/bin/python -m pytest -p no:cacheprovider --durations=5 tests/kernel
+
+say "all passed."
