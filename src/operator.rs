@@ -1,10 +1,24 @@
-//! [`LinearOperator`]: a symmetric matrix known by its products; [`Hessian`] and [`Dense`].
+//! [`LinearOperator`]: a symmetric matrix known by its products, and its kinds.
+//!
+//! | operator | matrix |
+//! | --- | --- |
+//! | [`Hessian`] | ∇²L(θ) |
+//! | [`GaussNewton`] | (1/n) Σ JᵢᵀHᵢJᵢ, with Jᵢ the outputs' Jacobian and Hᵢ = ∇²ℓ by the outputs |
+//! | [`Fisher`] | the covariance of the score under the model's own predictions; here it equals Gauss–Newton's matrix |
+//! | [`EmpiricalFisher`] | (1/n) Σ gᵢgᵢᵀ, with gᵢ = ∇ℓᵢ(θ) |
+//! | [`GradientCovariance`] | (1/n) Σ gᵢgᵢᵀ − ggᵀ, with g the mean of the gᵢ |
+//! | [`Shifted`], [`Block`] | A + λI, rows and columns of A |
+//! | [`Dense`] | entries in memory |
+
+use std::ops::Range;
+use std::sync::Arc;
 
 use ndarray::{Array2, ArrayView1};
 
 use crate::error::{Error, Result, check_finite};
-use crate::objective::Objective;
+use crate::objective::{Curvature, Objective};
 use crate::progress::Progress;
+use crate::vector::{axpy, dot};
 
 /// A real symmetric n × n matrix A that is known by the products Av.
 pub trait LinearOperator {
@@ -17,31 +31,226 @@ pub trait LinearOperator {
     /// A `v` whose length is not [`dim`](Self::dim), or whose entries are not finite; what the
     /// computation of the product runs into.
     fn apply(&self, v: &[f64]) -> Result<Vec<f64>>;
+
+    /// Av for several vectors, which is faster together than one by one where the operator can.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply).
+    fn apply_block(&self, vectors: &[Vec<f64>]) -> Result<Vec<Vec<f64>>> {
+        vectors.iter().map(|v| self.apply(v)).collect()
+    }
 }
 
-/// The Hessian H = ∇²L(θ) of an objective where its model stands, n × n for n parameters.
+macro_rules! curvature_operator {
+    ($(#[$meta:meta])* $name:ident, $curvature:expr, $method:ident, $(#[$of:meta])*) => {
+        $(#[$meta])*
+        #[derive(Clone, Debug)]
+        pub struct $name {
+            objective: Objective,
+        }
+
+        impl Objective {
+            $(#[$of])*
+            pub fn $method(&self) -> $name {
+                $name {
+                    objective: self.clone(),
+                }
+            }
+        }
+
+        impl LinearOperator for $name {
+            fn dim(&self) -> usize {
+                self.objective.dim()
+            }
+
+            fn apply(&self, v: &[f64]) -> Result<Vec<f64>> {
+                Ok(self.apply_block(&[v.to_vec()])?.swap_remove(0))
+            }
+
+            fn apply_block(&self, vectors: &[Vec<f64>]) -> Result<Vec<Vec<f64>>> {
+                self.objective.products(vectors, $curvature)
+            }
+        }
+    };
+}
+
+curvature_operator! {
+    /// The Hessian H = ∇²L(θ) of an objective where its model stands, n × n for n parameters.
+    Hessian, Curvature::Hessian, hessian,
+    /// The Hessian of this objective, as an operator: nothing is computed yet.
+}
+
+curvature_operator! {
+    /// Gauss and Newton's matrix G = (1/n) Σ JᵢᵀHᵢJᵢ + 2λI (Schraudolph, 2002): the Hessian without
+    /// the network's own second derivatives. It has no negative eigenvalues.
+    GaussNewton, Curvature::GaussNewton, gauss_newton,
+    /// The Gauss–Newton matrix of this objective, as an operator.
+}
+
+curvature_operator! {
+    /// The Fisher information E ∇ln p ∇ln pᵀ of the model's own predictions p ∝ exp(−ℓ), averaged over
+    /// the inputs. For cross-entropy and for squared error it equals the Gauss–Newton matrix of the
+    /// loss without its L2 term (Martens, "New insights and perspectives on the natural gradient
+    /// method", 2020), and is computed so, exactly.
+    Fisher, Curvature::Fisher, fisher,
+    /// The Fisher information of this objective's model, as an operator.
+}
+
+curvature_operator! {
+    /// The empirical Fisher matrix (1/n) Σ gᵢgᵢᵀ: the second moment of the samples' gradients. It is
+    /// not the Fisher information (Kunstner, Hennig and Balles, 2019).
+    EmpiricalFisher, Curvature::Gradients, empirical_fisher,
+    /// The second moment of the samples' gradients, as an operator.
+}
+
+/// The covariance (1/n) Σ gᵢgᵢᵀ − ggᵀ of the samples' gradients, which for batches of B samples drawn
+/// with replacement is B times the covariance of the batch gradient.
 #[derive(Clone, Debug)]
-pub struct Hessian {
-    objective: Objective,
+pub struct GradientCovariance {
+    moment: EmpiricalFisher,
+    gradient: Vec<f64>,
 }
 
 impl Objective {
-    /// The Hessian of this objective, as an operator: nothing is computed yet.
-    pub fn hessian(&self) -> Hessian {
-        Hessian {
-            objective: self.clone(),
-        }
+    /// The covariance of the samples' gradients, as an operator; it takes one gradient.
+    ///
+    /// # Errors
+    /// As [`Objective::gradient`].
+    pub fn gradient_covariance(&self) -> Result<GradientCovariance> {
+        Ok(GradientCovariance {
+            moment: self.empirical_fisher(),
+            gradient: self.clone().with_l2(0.0)?.gradient()?,
+        })
     }
 }
 
-impl LinearOperator for Hessian {
+impl LinearOperator for GradientCovariance {
     fn dim(&self) -> usize {
-        self.objective.dim()
+        self.moment.dim()
     }
 
     fn apply(&self, v: &[f64]) -> Result<Vec<f64>> {
-        self.objective.hvp(v)
+        Ok(self.apply_block(&[v.to_vec()])?.swap_remove(0))
     }
+
+    fn apply_block(&self, vectors: &[Vec<f64>]) -> Result<Vec<Vec<f64>>> {
+        let mut products = self.moment.apply_block(vectors)?;
+        for (product, v) in products.iter_mut().zip(vectors) {
+            axpy(-dot(&self.gradient, v), &self.gradient, product);
+        }
+        Ok(products)
+    }
+}
+
+/// An operator that another one holds.
+type Shared = Arc<dyn LinearOperator + Send + Sync>;
+
+/// A + λI.
+#[derive(Clone)]
+pub struct Shifted {
+    operator: Shared,
+    shift: f64,
+}
+
+impl Shifted {
+    /// `operator` with `shift` added to its diagonal.
+    ///
+    /// # Errors
+    /// A shift that is not finite.
+    pub fn new(
+        operator: impl LinearOperator + Send + Sync + 'static,
+        shift: f64,
+    ) -> Result<Self> {
+        check_finite(&[shift], "the shift")?;
+        Ok(Self {
+            operator: Arc::new(operator),
+            shift,
+        })
+    }
+}
+
+impl LinearOperator for Shifted {
+    fn dim(&self) -> usize {
+        self.operator.dim()
+    }
+
+    fn apply(&self, v: &[f64]) -> Result<Vec<f64>> {
+        let mut product = self.operator.apply(v)?;
+        axpy(self.shift, v, &mut product);
+        Ok(product)
+    }
+
+    fn apply_block(&self, vectors: &[Vec<f64>]) -> Result<Vec<Vec<f64>>> {
+        let mut products = self.operator.apply_block(vectors)?;
+        for (product, v) in products.iter_mut().zip(vectors) {
+            axpy(self.shift, v, product);
+        }
+        Ok(products)
+    }
+}
+
+/// Some neighbouring rows of A and the same columns: the curvature within one layer, say.
+#[derive(Clone)]
+pub struct Block {
+    operator: Shared,
+    range: Range<usize>,
+}
+
+impl Block {
+    /// The rows and columns `range` of `operator`; [`Parameters::range`] knows a parameter's.
+    ///
+    /// [`Parameters::range`]: crate::model::Parameters::range
+    ///
+    /// # Errors
+    /// A range that is empty or does not lie within the matrix.
+    pub fn new(
+        operator: impl LinearOperator + Send + Sync + 'static,
+        range: Range<usize>,
+    ) -> Result<Self> {
+        if range.is_empty() || range.end > operator.dim() {
+            return Err(Error::invalid(format!(
+                "rows {} to {} are no block of a matrix with {} rows",
+                range.start,
+                range.end,
+                operator.dim()
+            )));
+        }
+        Ok(Self {
+            operator: Arc::new(operator),
+            range,
+        })
+    }
+}
+
+impl LinearOperator for Block {
+    fn dim(&self) -> usize {
+        self.range.len()
+    }
+
+    fn apply(&self, v: &[f64]) -> Result<Vec<f64>> {
+        Ok(self.apply_block(&[v.to_vec()])?.swap_remove(0))
+    }
+
+    fn apply_block(&self, vectors: &[Vec<f64>]) -> Result<Vec<Vec<f64>>> {
+        let padded = vectors.iter().map(|v| {
+            check_length(v, self.dim())?;
+            let mut whole = vec![0.0; self.operator.dim()];
+            whole[self.range.clone()].copy_from_slice(v);
+            Ok(whole)
+        });
+        let products = self.operator.apply_block(&padded.collect::<Result<Vec<_>>>()?)?;
+        Ok(products.iter().map(|p| p[self.range.clone()].to_vec()).collect())
+    }
+}
+
+fn check_length(v: &[f64], n: usize) -> Result<()> {
+    if v.len() != n {
+        return Err(Error::invalid(format!(
+            "the vector has {} entries but the matrix has {n} columns",
+            v.len()
+        )));
+    }
+    Ok(())
 }
 
 /// A symmetric matrix in memory.
@@ -98,14 +307,18 @@ impl Dense {
                 Self::MAX_DIM
             )));
         }
+        const TOGETHER: usize = 16;
         let mut progress = Progress::start("dense matrix");
         let mut matrix = Array2::zeros((n, n));
-        let mut unit = vec![0.0; n];
-        for (j, mut column) in matrix.columns_mut().into_iter().enumerate() {
-            unit[j] = 1.0;
-            column.assign(&ArrayView1::from(&operator.apply(&unit)?));
-            unit[j] = 0.0;
-            progress.part(j + 1, n);
+        for start in (0..n).step_by(TOGETHER) {
+            let columns = start..(start + TOGETHER).min(n);
+            let unit = |j: usize| (0..n).map(|i| f64::from(u8::from(i == j))).collect();
+            let products = operator.apply_block(&columns.clone().map(unit).collect::<Vec<_>>())?;
+            for (j, product) in columns.clone().zip(&products) {
+                check_length(product, n)?;
+                matrix.column_mut(j).assign(&ArrayView1::from(product));
+            }
+            progress.part(columns.end, n);
         }
         Self::new(matrix)
     }
@@ -128,13 +341,7 @@ impl LinearOperator for Dense {
     }
 
     fn apply(&self, v: &[f64]) -> Result<Vec<f64>> {
-        if v.len() != self.dim() {
-            return Err(Error::invalid(format!(
-                "the vector has {} entries but the matrix has {} columns",
-                v.len(),
-                self.dim()
-            )));
-        }
+        check_length(v, self.dim())?;
         check_finite(v, "the vector")?;
         Ok(self.matrix.dot(&ArrayView1::from(v)).to_vec())
     }

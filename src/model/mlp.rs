@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Module, Tensor, Var};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Activation, Model, Parameters};
+use super::{Activation, LayerKind, Model, Parameters};
 use crate::error::{Error, Result};
 
 /// A multilayer perceptron: h₀ = x (flattened), hᵢ₊₁ = φ(hᵢ Wᵢᵀ + bᵢ), without φ after the last
@@ -118,5 +118,19 @@ impl Module for Mlp {
 impl Model for Mlp {
     fn parameters(&self) -> &Parameters {
         &self.parameters
+    }
+
+    fn layers(&self) -> Option<Vec<LayerKind>> {
+        let mut layers = Vec::new();
+        for i in 0..self.layers.len() {
+            if i > 0 {
+                layers.push(LayerKind::Activation(self.activation));
+            }
+            layers.push(LayerKind::Linear {
+                weight: format!("layers.{i}.weight"),
+                bias: format!("layers.{i}.bias"),
+            });
+        }
+        Some(layers)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var, WithDType};
 use candle_nn::VarMap;
 
 use crate::error::{Error, Result, check_finite};
@@ -107,6 +107,17 @@ impl Parameters {
         })
     }
 
+    /// Where the variable called `name` stands in θ.
+    ///
+    /// # Errors
+    /// As [`Parameters::get`].
+    pub fn range(&self, name: &str) -> Result<Range<usize>> {
+        let id = self.get(name)?.id();
+        let mut places = self.named.iter().zip(self.ranges());
+        let found = places.find(|((_, var), _)| var.id() == id);
+        found.map(|(_, range)| range).ok_or_else(|| Error::invalid("no such parameter"))
+    }
+
     /// Where each variable stands in θ, in order.
     pub(crate) fn ranges(&self) -> Vec<Range<usize>> {
         let mut start = 0;
@@ -123,6 +134,15 @@ impl Parameters {
     /// candle's, when a device cannot be read.
     pub fn to_flat(&self) -> Result<Vec<f64>> {
         self.flatten(self.named.iter().map(|(_, var)| var.as_tensor()))
+    }
+
+    /// θ in the model's own type.
+    pub(crate) fn to_vec<T: WithDType>(&self) -> Result<Vec<T>> {
+        let mut flat = Vec::with_capacity(self.len);
+        for (_, var) in &self.named {
+            flat.extend(var.flatten_all()?.to_vec1::<T>()?);
+        }
+        Ok(flat)
     }
 
     /// One tensor for each variable, in θ's order, as one vector.

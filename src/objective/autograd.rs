@@ -85,6 +85,59 @@ pub(super) fn hvp(parameters: &Parameters, loss: &Tensor, v: &[Tensor]) -> Resul
     parameters.flatten(rows.collect::<Result<Vec<_>>>()?.into_iter())
 }
 
+/// Jᵀ C J v for outputs z with the Jacobian J by θ, where `bend` maps z and Jv to CJv.
+///
+/// Jv comes of two backward passes: Jᵀu is linear in u, and the derivative of ⟨Jᵀu, v⟩ by u is Jv.
+pub(super) fn jacobian_sandwich(
+    parameters: &Parameters,
+    z: &Tensor,
+    v: &[Tensor],
+    bend: impl Fn(&Tensor, &Tensor) -> Result<Tensor>,
+) -> Result<Vec<f64>> {
+    let u = Var::from_tensor(&z.zeros_like()?.detach())?;
+    let pulled = (z * u.as_tensor())?.sum_all()?.backward();
+    let pulled = pulled.map_err(|e| backward_error(e, 1))?;
+    let products = first_order(parameters, &pulled)?.into_iter().zip(v);
+    let products = products.map(|(g, v)| (g * v)?.sum_all());
+    let products = products.collect::<candle_core::Result<Vec<_>>>()?;
+    let along = Tensor::stack(&products, 0)?.sum_all()?;
+    let along = along.backward().map_err(|e| backward_error(e, 2))?;
+    let rz = along.get(&u).ok_or_else(|| {
+        Error::invalid("the outputs' derivative along a direction is cut off by an operation")
+    })?;
+    let weights = bend(&z.detach(), &rz.detach())?.detach();
+    gradient(parameters, &(z * weights)?.sum_all()?)
+}
+
+/// The gradient of a loss by the outputs z.
+pub(super) fn output_gradient(
+    loss: impl Fn(&Tensor) -> Result<Tensor>,
+    z: &Tensor,
+) -> Result<Tensor> {
+    let z = Var::from_tensor(z)?;
+    let gradients = loss(z.as_tensor())?.backward()?;
+    let gradient = gradients.get(&z).map(Tensor::detach);
+    gradient.ok_or_else(|| Error::invalid("the loss does not depend on the model's outputs"))
+}
+
+/// The Hessian of a loss by the outputs z, times rz.
+pub(super) fn output_hvp(
+    loss: impl Fn(&Tensor) -> Result<Tensor>,
+    z: &Tensor,
+    rz: &Tensor,
+) -> Result<Tensor> {
+    let z = Var::from_tensor(z)?;
+    let gradients = loss(z.as_tensor())?.backward()?;
+    let gradient = gradients.get(&z);
+    let gradient = gradient
+        .ok_or_else(|| Error::invalid("the loss does not depend on the model's outputs"))?;
+    let second = (gradient * rz)?.sum_all()?.backward()?;
+    Ok(match second.get(&z) {
+        Some(product) => product.detach(),
+        None => z.zeros_like()?,
+    })
+}
+
 fn first_order<'a>(parameters: &Parameters, gradients: &'a GradStore) -> Result<Vec<&'a Tensor>> {
     let found = parameters.iter().map(|(name, var)| {
         gradients.get(var).ok_or_else(|| Error::NoGradient {

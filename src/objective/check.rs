@@ -7,8 +7,9 @@
 use candle_core::DType;
 use serde::{Deserialize, Serialize};
 
-use super::Objective;
+use super::{Objective, feedforward};
 use crate::error::{Error, Result};
+use crate::model::LayerKind;
 use crate::vector::{axpy, dot, gaussian, norm, scale};
 
 /// Samples that the check looks at.
@@ -41,10 +42,17 @@ impl std::fmt::Display for DerivativeCheck {
     }
 }
 
-pub(super) fn check(objective: &Objective) -> Result<DerivativeCheck> {
-    let data = objective.data();
+pub(super) fn check(
+    objective: &Objective,
+    layers: Option<&[LayerKind]>,
+) -> Result<DerivativeCheck> {
+    let data = objective.data.first(SAMPLES.min(objective.data.len()))?;
+    let engine = layers.and_then(|layers| {
+        feedforward::engine(layers, &objective.parameters, &data, objective.loss)
+    });
     let probe = Objective {
-        data: data.first(SAMPLES.min(data.len()))?,
+        data,
+        engine,
         ..objective.clone()
     };
     let loss = probe.loss()?;

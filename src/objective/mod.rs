@@ -1,15 +1,20 @@
 //! [`Objective`]: a loss as a function of θ, with its gradient and Hessian-vector products at the
 //! point where the model stands.
 //!
-//! Derivatives of any candle model come by double backward, over the whole dataset in batches.
+//! Two ways lead to a derivative, and agree. Any candle model goes through [`autograd`](self): double
+//! backward over the dataset in batches. Models that are layers in a row, on the CPU, go through
+//! hand-derived rules (`feedforward`), several times faster. Which way it is, the objective chooses.
 
 mod autograd;
 mod check;
+mod feedforward;
 mod loss;
 
 pub use check::DerivativeCheck;
+pub(crate) use feedforward::Curvature;
 pub use loss::Loss;
 
+use self::feedforward::Engine;
 use std::sync::Arc;
 use std::sync::{PoisonError, RwLock};
 
@@ -17,7 +22,7 @@ use candle_core::{DType, Tensor};
 
 use crate::data::{Dataset, Targets};
 use crate::error::{Error, Result, check_finite};
-use crate::model::{Model, Parameters};
+use crate::model::{LayerKind, Model, Parameters};
 use crate::vector::{axpy, dot, norm};
 
 type Forward = dyn Fn(&Tensor) -> candle_core::Result<Tensor> + Send + Sync;
@@ -48,6 +53,7 @@ pub struct Objective {
     l2: f64,
     batch_size: usize,
     check: DerivativeCheck,
+    engine: Option<Arc<dyn Engine>>,
 }
 
 impl Objective {
@@ -60,8 +66,9 @@ impl Objective {
         M: Model + Clone + Send + Sync + 'static,
     {
         let model = model.clone();
-        let parameters = model.parameters().clone();
-        Self::from_fn(parameters, data, loss, move |x| model.forward(x))
+        let (parameters, layers) = (model.parameters().clone(), model.layers());
+        let forward = move |x: &Tensor| model.forward(x);
+        Self::new(parameters, data, loss, Arc::new(forward), layers.as_deref())
     }
 
     /// The loss of your own candle model: `forward` maps inputs of shape `(n, …)` to outputs of
@@ -80,18 +87,42 @@ impl Objective {
         Error: From<P::Error>,
         F: Fn(&Tensor) -> candle_core::Result<Tensor> + Send + Sync + 'static,
     {
+        Self::new(parameters.try_into()?, data, loss, Arc::new(forward), None)
+    }
+
+    fn new(
+        parameters: Parameters,
+        data: &Dataset,
+        loss: Loss,
+        forward: Arc<Forward>,
+        layers: Option<&[LayerKind]>,
+    ) -> Result<Self> {
         let mut objective = Self {
-            forward: Arc::new(forward),
-            parameters: parameters.try_into()?,
+            forward,
+            parameters,
             data: data.clone(),
             loss,
             l2: 0.0,
             batch_size: BATCH_SIZE,
             check: DerivativeCheck::default(),
+            engine: None,
         };
         objective.check_data()?;
-        objective.check = check::check(&objective)?;
+        objective.engine = layers
+            .and_then(|layers| feedforward::engine(layers, &objective.parameters, data, loss));
+        objective.check = check::check(&objective, layers)?;
         Ok(objective)
+    }
+
+    /// The same objective by automatic differentiation alone, to compare the two ways.
+    pub fn by_autograd(mut self) -> Self {
+        self.engine = None;
+        self
+    }
+
+    /// Whether derivatives come by hand-derived rules rather than by automatic differentiation.
+    pub fn is_hand_derived(&self) -> bool {
+        self.engine.is_some()
     }
 
     /// Adds λ‖θ‖² to the loss, 2λθ to the gradient and 2λ to the Hessian's diagonal.
@@ -176,6 +207,10 @@ impl Objective {
         let _in_place = PARAMETERS_IN_PLACE
             .read()
             .unwrap_or_else(PoisonError::into_inner);
+        if let Some(engine) = &self.engine {
+            let (_, right) = engine.loss(&self.parameters, &self.data)?;
+            return Ok(right as f64 / self.data.len() as f64);
+        }
         let mut right = 0;
         self.over_batches(
             |batch| {
@@ -217,32 +252,77 @@ impl Objective {
     /// # Errors
     /// A `v` of the wrong length or not finite; a product that is not finite; candle's.
     pub fn hvp(&self, v: &[f64]) -> Result<Vec<f64>> {
+        let mut products = self.products(&[v.to_vec()], Curvature::Hessian)?;
+        Ok(products.swap_remove(0))
+    }
+
+    /// Products of several vectors with a curvature matrix of the mean loss where the model stands.
+    /// λ‖θ‖² adds its 2λ where the matrix is one of the loss, and not of the predictions or the samples' gradients.
+    pub(crate) fn products(
+        &self,
+        vectors: &[Vec<f64>],
+        curvature: Curvature,
+    ) -> Result<Vec<Vec<f64>>> {
+        for v in vectors {
+            self.parameters.check_vector(v, "vector")?;
+        }
         let _in_place = PARAMETERS_IN_PLACE
             .read()
             .unwrap_or_else(PoisonError::into_inner);
+        let mut products = match &self.engine {
+            Some(engine) => engine.products(&self.parameters, &self.data, vectors, curvature)?,
+            None => {
+                let product = |v: &Vec<f64>| self.product_by_autograd(v, curvature);
+                vectors.iter().map(product).collect::<Result<_>>()?
+            }
+        };
+        for (product, v) in products.iter_mut().zip(vectors) {
+            if matches!(curvature, Curvature::Hessian | Curvature::GaussNewton) {
+                axpy(2.0 * self.l2, v, product);
+            }
+            self.check_finite(product, curvature.name())?;
+        }
+        Ok(products)
+    }
+
+    fn product_by_autograd(&self, v: &[f64], curvature: Curvature) -> Result<Vec<f64>> {
         let directions = self.parameters.unflatten(v)?;
         let mut product = vec![0.0; self.dim()];
-        axpy(2.0 * self.l2, v, &mut product);
+        let share = 1.0 / self.data.len() as f64;
         self.over_batches(
-            |batch| autograd::hvp(&self.parameters, &self.partial_loss(batch)?, &directions),
+            |batch| {
+                let outputs = self.outputs(batch)?;
+                let loss = |z: &Tensor| {
+                    Ok((self.loss.per_sample(z, batch.targets())?.sum_all()? * share)?)
+                };
+                match curvature {
+                    Curvature::Hessian => {
+                        autograd::hvp(&self.parameters, &loss(&outputs)?, &directions)
+                    }
+                    Curvature::GaussNewton | Curvature::Fisher => {
+                        let bend = |z: &Tensor, rz: &Tensor| autograd::output_hvp(loss, z, rz);
+                        autograd::jacobian_sandwich(&self.parameters, &outputs, &directions, bend)
+                    }
+                    Curvature::Gradients => {
+                        let bend = |z: &Tensor, rz: &Tensor| {
+                            let dz = autograd::output_gradient(loss, z)?;
+                            let along = ((&dz * rz)?.sum_keepdim(1)? / share)?;
+                            Ok(dz.broadcast_mul(&along)?)
+                        };
+                        autograd::jacobian_sandwich(&self.parameters, &outputs, &directions, bend)
+                    }
+                }
+            },
             |part| axpy(1.0, &part, &mut product),
         )?;
-        self.check_finite(&product, "Hessian-vector product")?;
         Ok(product)
     }
 
     fn loss_in_place(&self) -> Result<f64> {
-        let mut total = 0.0;
-        self.over_batches(
-            |batch| {
-                let losses = self
-                    .loss
-                    .per_sample(&self.outputs(batch)?, batch.targets())?;
-                Ok(losses.to_dtype(DType::F64)?.to_vec1::<f64>()?)
-            },
-            |losses| total += losses.iter().sum::<f64>(),
-        )?;
-        let mut loss = total / self.data.len() as f64;
+        let mut loss = match &self.engine {
+            Some(engine) => engine.loss(&self.parameters, &self.data)?.0,
+            None => self.loss_by_autograd()?,
+        };
         if self.l2 > 0.0 {
             let theta = self.parameters.to_flat()?;
             loss += self.l2 * dot(&theta, &theta);
@@ -256,15 +336,33 @@ impl Objective {
         Ok(loss)
     }
 
+    fn loss_by_autograd(&self) -> Result<f64> {
+        let mut total = 0.0;
+        self.over_batches(
+            |batch| {
+                let losses = self.loss.per_sample(&self.outputs(batch)?, batch.targets())?;
+                Ok(losses.to_dtype(DType::F64)?.to_vec1::<f64>()?)
+            },
+            |losses| total += losses.iter().sum::<f64>(),
+        )?;
+        Ok(total / self.data.len() as f64)
+    }
+
     fn gradient_in_place(&self) -> Result<Vec<f64>> {
-        let mut gradient = vec![0.0; self.dim()];
+        let mut gradient = match &self.engine {
+            Some(engine) => engine.gradient(&self.parameters, &self.data)?,
+            None => {
+                let mut gradient = vec![0.0; self.dim()];
+                self.over_batches(
+                    |batch| autograd::gradient(&self.parameters, &self.partial_loss(batch)?),
+                    |part| axpy(1.0, &part, &mut gradient),
+                )?;
+                gradient
+            }
+        };
         if self.l2 > 0.0 {
             axpy(2.0 * self.l2, &self.parameters.to_flat()?, &mut gradient);
         }
-        self.over_batches(
-            |batch| autograd::gradient(&self.parameters, &self.partial_loss(batch)?),
-            |part| axpy(1.0, &part, &mut gradient),
-        )?;
         self.check_finite(&gradient, "gradient")?;
         Ok(gradient)
     }

@@ -1,0 +1,118 @@
+//! [`Layer`]: what every kind of layer knows.
+
+use super::Scalar;
+
+/// A kind of layer: how it maps a tile of samples, and the derivatives of that.
+///
+/// A tile has a row for each sample, a *tangent* tile a row for each sample and direction: the
+/// derivatives of the sample's row along `k` directions in θ-space, side by side. In
+///
+/// y = f(x, θ), dx = (∂y/∂x)ᵀ dy, dθ = (∂y/∂θ)ᵀ dy,
+///
+/// the tangents ry, rdx and rdθ are the derivatives of y, dx and dθ along the directions: Pearlmutter's
+/// R-operator (1994), applied first to the forward and then to the backward pass.
+pub(super) trait Layer<T: Scalar>: Send + Sync {
+    /// Numbers in a row of y.
+    fn outputs(&self) -> usize;
+
+    /// Whether derivatives need x.
+    fn keeps_input(&self) -> bool;
+
+    /// Whether derivatives need y.
+    fn keeps_output(&self) -> bool;
+
+    /// Numbers that derivatives need of each sample besides x and y.
+    fn notes(&self) -> usize {
+        0
+    }
+
+    /// Numbers of θ that belong to this layer.
+    fn parameters(&self) -> usize {
+        0
+    }
+
+    /// The layer's part of each θ-space vector, arranged for [`Layer::forward`] (of θ itself) or
+    /// [`Layer::forward_tangent`] (of the directions).
+    fn arrange_forward(&self, _vectors: &[&[T]]) -> Vec<T> {
+        Vec::new()
+    }
+
+    /// The same for [`Layer::backward`] and [`Layer::backward_tangent`].
+    fn arrange_backward(&self, _vectors: &[&[T]]) -> Vec<T> {
+        Vec::new()
+    }
+
+    /// Writes y, and the notes if derivatives are wanted.
+    fn forward(&self, theta: &Arranged<T>, x: &[T], y: &mut [T], notes: &mut [T]);
+
+    /// Writes dx, where it is wanted, and adds to dθ, or writes it if `first`.
+    fn backward(
+        &self,
+        theta: &Arranged<T>,
+        at: &At<T>,
+        dx: Option<&mut [T]>,
+        gradient: &mut [T],
+        first: bool,
+    );
+
+    /// Writes ry. Without rx, x does not depend on θ.
+    fn forward_tangent(
+        &self,
+        theta: &Arranged<T>,
+        directions: &Arranged<T>,
+        at: &At<T>,
+        rx: Option<&[T]>,
+        ry: &mut [T],
+    );
+
+    /// Writes rdx, where it is wanted, and adds to rdθ, or writes it if `first`.
+    ///
+    /// For `gauss_newton` products the network is taken for linear in θ: what comes of its second
+    /// derivatives is left out.
+    #[allow(clippy::too_many_arguments)] // the names of the formula
+    fn backward_tangent(
+        &self,
+        theta: &Arranged<T>,
+        directions: &Arranged<T>,
+        at: &At<T>,
+        rx: Option<&[T]>,
+        rdy: &[T],
+        rdx: Option<&mut [T]>,
+        gradient: &mut [T],
+        first: bool,
+        gauss_newton: bool,
+    );
+
+    /// Adds a gradient in the layer's own arrangement, for each of `vectors.len()` directions, to the
+    /// θ-space vectors.
+    fn add_gradient(&self, _gradient: &[T], _vectors: &mut [Vec<f64>]) {}
+}
+
+/// A layer's part of one or several θ-space vectors, arranged for its products.
+pub(super) struct Arranged<T> {
+    pub(super) forward: Vec<T>,
+    pub(super) backward: Vec<T>,
+    /// How many vectors.
+    pub(super) count: usize,
+}
+
+impl<T: Scalar> Arranged<T> {
+    pub(super) fn new(layer: &dyn Layer<T>, vectors: &[&[T]]) -> Self {
+        Self {
+            forward: layer.arrange_forward(vectors),
+            backward: layer.arrange_backward(vectors),
+            count: vectors.len(),
+        }
+    }
+}
+
+/// A tile at the point of differentiation, as far as a layer keeps it.
+#[derive(Clone, Copy)]
+pub(super) struct At<'a, T> {
+    pub(super) samples: usize,
+    pub(super) x: &'a [T],
+    pub(super) y: &'a [T],
+    pub(super) notes: &'a [T],
+    /// The loss's derivative by y.
+    pub(super) dy: &'a [T],
+}

@@ -1,0 +1,175 @@
+//! [`Linear`]: y = x Wᵀ + b.
+
+use std::ops::Range;
+
+use super::Scalar;
+use super::layer::{Arranged, At, Layer};
+use super::matrix::{Matrix, multiply, transpose};
+use super::simd::vectorised;
+
+/// A dense layer with W of `outputs` × `inputs` and b at these places of θ.
+///
+/// Its gradient holds W for each direction, then b for each.
+pub(super) struct Linear {
+    pub(super) inputs: usize,
+    pub(super) outputs: usize,
+    pub(super) weight: Range<usize>,
+    pub(super) bias: Range<usize>,
+}
+
+impl<T: Scalar> Layer<T> for Linear {
+    fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    fn keeps_input(&self) -> bool {
+        true
+    }
+
+    fn keeps_output(&self) -> bool {
+        false
+    }
+
+    fn parameters(&self) -> usize {
+        self.weight.len() + self.bias.len()
+    }
+
+    /// [V₁ᵀ V₂ᵀ …], inputs × (k · outputs), then the biases b₁, b₂, ….
+    fn arrange_forward(&self, vectors: &[&[T]]) -> Vec<T> {
+        let (inputs, outputs, k) = (self.inputs, self.outputs, vectors.len());
+        let mut arranged = vec![T::ZERO; k * (inputs + 1) * outputs];
+        let (weights, biases) = arranged.split_at_mut(k * inputs * outputs);
+        for (j, vector) in vectors.iter().enumerate() {
+            let weight = &vector[self.weight.clone()];
+            transpose(weight, outputs, inputs, &mut weights[j * outputs..], k * outputs);
+            biases[j * outputs..][..outputs].copy_from_slice(&vector[self.bias.clone()]);
+        }
+        arranged
+    }
+
+    /// [V₁ V₂ …], outputs × (k · inputs).
+    fn arrange_backward(&self, vectors: &[&[T]]) -> Vec<T> {
+        let mut arranged = Vec::with_capacity(vectors.len() * self.weight.len());
+        for row in 0..self.outputs {
+            for vector in vectors {
+                let weight = &vector[self.weight.clone()];
+                arranged.extend_from_slice(&weight[row * self.inputs..][..self.inputs]);
+            }
+        }
+        arranged
+    }
+
+    fn forward(&self, theta: &Arranged<T>, x: &[T], y: &mut [T], _notes: &mut [T]) {
+        let (weights, bias) = theta.forward.split_at(self.inputs * self.outputs);
+        let samples = y.len() / self.outputs;
+        repeat(bias, y);
+        let weights = Matrix::new(weights, self.inputs, self.outputs);
+        multiply(y, Matrix::new(x, samples, self.inputs), weights, true);
+    }
+
+    fn backward(
+        &self,
+        theta: &Arranged<T>,
+        at: &At<T>,
+        dx: Option<&mut [T]>,
+        gradient: &mut [T],
+        first: bool,
+    ) {
+        let dy = Matrix::new(at.dy, at.samples, self.outputs);
+        if let Some(dx) = dx {
+            let weights = Matrix::new(&theta.backward, self.outputs, self.inputs);
+            multiply(dx, dy, weights, false);
+        }
+        let (weights, bias) = gradient.split_at_mut(self.weight.len());
+        multiply(weights, dy.t(), Matrix::new(at.x, at.samples, self.inputs), !first);
+        sum_rows(at.dy, bias, first);
+    }
+
+    fn forward_tangent(
+        &self,
+        theta: &Arranged<T>,
+        directions: &Arranged<T>,
+        at: &At<T>,
+        rx: Option<&[T]>,
+        ry: &mut [T],
+    ) {
+        let (inputs, outputs, k) = (self.inputs, self.outputs, directions.count);
+        let (weights, biases) = directions.forward.split_at(k * inputs * outputs);
+        repeat(biases, ry);
+        let weights = Matrix::new(weights, inputs, k * outputs);
+        multiply(ry, Matrix::new(at.x, at.samples, inputs), weights, true);
+        if let Some(rx) = rx {
+            let weights = Matrix::new(&theta.forward, inputs, outputs);
+            multiply(ry, Matrix::new(rx, at.samples * k, inputs), weights, true);
+        }
+    }
+
+    fn backward_tangent(
+        &self,
+        theta: &Arranged<T>,
+        directions: &Arranged<T>,
+        at: &At<T>,
+        rx: Option<&[T]>,
+        rdy: &[T],
+        rdx: Option<&mut [T]>,
+        gradient: &mut [T],
+        first: bool,
+        gauss_newton: bool,
+    ) {
+        let (inputs, outputs, k) = (self.inputs, self.outputs, directions.count);
+        let dy = Matrix::new(at.dy, at.samples, outputs);
+        if let Some(rdx) = rdx {
+            let weights = Matrix::new(&theta.backward, outputs, inputs);
+            multiply(rdx, Matrix::new(rdy, at.samples * k, outputs), weights, false);
+            if !gauss_newton {
+                let weights = Matrix::new(&directions.backward, outputs, k * inputs);
+                multiply(rdx, dy, weights, true);
+            }
+        }
+        let (weights, biases) = gradient.split_at_mut(k * self.weight.len());
+        let rows = Matrix::new(rdy, at.samples, k * outputs);
+        multiply(weights, rows.t(), Matrix::new(at.x, at.samples, inputs), !first);
+        sum_rows(rdy, biases, first);
+        if let (Some(rx), false) = (rx, gauss_newton) {
+            for (j, weight) in weights.chunks_exact_mut(self.weight.len()).enumerate() {
+                let rx = Matrix::strided(&rx[j * inputs..], at.samples, inputs, k * inputs);
+                multiply(weight, dy.t(), rx, true);
+            }
+        }
+    }
+
+    fn add_gradient(&self, gradient: &[T], vectors: &mut [Vec<f64>]) {
+        let (weights, biases) = gradient.split_at(vectors.len() * self.weight.len());
+        for (j, vector) in vectors.iter_mut().enumerate() {
+            let add = |target: &mut [f64], part: &[T]| {
+                for (t, p) in target.iter_mut().zip(part) {
+                    *t += p.f64();
+                }
+            };
+            let (w, b) = (self.weight.len(), self.bias.len());
+            add(&mut vector[self.weight.clone()], &weights[j * w..][..w]);
+            add(&mut vector[self.bias.clone()], &biases[j * b..][..b]);
+        }
+    }
+}
+
+vectorised! {
+    /// Writes `row` into every row.
+    fn repeat<T: Scalar>(row: &[T], rows: &mut [T]) {
+        for target in rows.chunks_exact_mut(row.len()) {
+            target.copy_from_slice(row);
+        }
+    }
+
+    /// Adds the rows up, onto `sum` unless `first`.
+    fn sum_rows<T: Scalar>(rows: &[T], sum: &mut [T], first: bool) {
+        if first {
+            sum.fill(T::ZERO);
+        }
+        for row in rows.chunks_exact(sum.len()) {
+            for (s, r) in sum.iter_mut().zip(row) {
+                *s += *r;
+            }
+        }
+    }
+}

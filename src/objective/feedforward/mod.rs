@@ -1,0 +1,214 @@
+//! The hand-derived engine for networks that are layers in a row, on the CPU.
+//!
+//! Gradient by backpropagation; products with the Hessian and its relatives by forward-over-reverse
+//! differentiation (Pearlmutter's R-operator, "Fast exact multiplication by the Hessian", 1994).
+//! The primal pass is made once for a point and kept; tiles of samples stay in a core's cache, one
+//! thread each; several directions go through together.
+//!
+//! | file | |
+//! | --- | --- |
+//! | `network` | layers in a row over the whole dataset: tiles, threads, what is kept |
+//! | `layer` | what every kind of layer knows: forward, backward, and the tangent of each |
+//! | `linear`, `activation` | the kinds |
+//! | `head` | the losses |
+//! | `matrix`, `scalar`, `simd` | products, elementary functions, vector code chosen at run time |
+
+mod activation;
+mod head;
+mod layer;
+mod linear;
+mod matrix;
+mod network;
+mod scalar;
+mod simd;
+
+pub(crate) use head::Curvature;
+pub(crate) use scalar::Scalar;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::{DType, Storage, Tensor, WithDType};
+
+use self::activation::Pointwise;
+use self::head::{Head, Targets};
+use self::layer::Layer;
+use self::linear::Linear;
+use self::network::{Network, Point, Samples};
+use super::Loss;
+use crate::data::{self, Dataset};
+use crate::error::{Error, Result};
+use crate::model::{LayerKind, Parameters};
+
+/// A network whose derivatives are known by hand, whatever its type.
+pub(super) trait Engine: Send + Sync {
+    /// The mean loss at θ and how many samples are classified right.
+    fn loss(&self, parameters: &Parameters, data: &Dataset) -> Result<(f64, usize)>;
+
+    /// The gradient of the mean loss at θ.
+    fn gradient(&self, parameters: &Parameters, data: &Dataset) -> Result<Vec<f64>>;
+
+    /// Products with a curvature matrix at θ. The first at a θ keeps what the next ones need.
+    fn products(
+        &self,
+        parameters: &Parameters,
+        data: &Dataset,
+        directions: &[Vec<f64>],
+        curvature: Curvature,
+    ) -> Result<Vec<Vec<f64>>>;
+}
+
+/// The engine for these layers, or none where it does not apply: a device other than the CPU, data
+/// of another type than the model, shapes that do not follow one another.
+pub(super) fn engine(
+    layers: &[LayerKind],
+    parameters: &Parameters,
+    data: &Dataset,
+    loss: Loss,
+) -> Option<Arc<dyn Engine>> {
+    let inputs = data.inputs();
+    if !(inputs.device().is_cpu() && parameters.device().is_cpu()) {
+        return None;
+    }
+    match (parameters.dtype(), inputs.dtype()) {
+        (DType::F32, DType::F32) => Some(Arc::new(Typed::<f32>::new(layers, parameters, data, loss)?)),
+        (DType::F64, DType::F64) => Some(Arc::new(Typed::<f64>::new(layers, parameters, data, loss)?)),
+        _ => None,
+    }
+}
+
+struct Typed<T> {
+    network: Network<T>,
+    /// The last point at which products were asked for, and its θ.
+    point: Mutex<Option<(Vec<T>, Arc<Point<T>>)>>,
+}
+
+impl<T: Scalar + WithDType> Typed<T> {
+    fn new(
+        kinds: &[LayerKind],
+        parameters: &Parameters,
+        data: &Dataset,
+        loss: Loss,
+    ) -> Option<Self> {
+        let inputs = data.inputs().elem_count() / data.len();
+        let place = |name: &str| {
+            let at = parameters.iter().position(|(n, _)| n == name)?;
+            Some((parameters.ranges()[at].clone(), parameters.iter().nth(at)?.1.clone()))
+        };
+        let mut width = inputs;
+        let mut layers: Vec<Box<dyn Layer<T>>> = Vec::new();
+        for kind in kinds {
+            match kind {
+                LayerKind::Linear { weight, bias } => {
+                    let ((weight, var), (bias, _)) = (place(weight)?, place(bias)?);
+                    let (outputs, inputs) = var.dims2().ok()?;
+                    if inputs != width || bias.len() != outputs {
+                        return None;
+                    }
+                    width = outputs;
+                    layers.push(Box::new(Linear {
+                        inputs,
+                        outputs,
+                        weight,
+                        bias,
+                    }));
+                }
+                LayerKind::Activation(activation) => layers.push(Box::new(Pointwise {
+                    activation: *activation,
+                    width,
+                })),
+            }
+        }
+        let head = Head {
+            loss,
+            width,
+            samples: data.len(),
+        };
+        Some(Self {
+            network: Network {
+                layers,
+                head,
+                inputs,
+                parameters: parameters.len(),
+            },
+            point: Mutex::new(None),
+        })
+    }
+
+    fn point(&self, theta: Vec<T>, samples: Samples<T>) -> Arc<Point<T>> {
+        let mut kept = self.point.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, point)) = &*kept
+            && *at == theta
+        {
+            return point.clone();
+        }
+        // The old point goes first: two would need twice the memory.
+        *kept = None;
+        let (_, point) = self.network.gradient(&theta, samples, true);
+        let point = Arc::new(point);
+        *kept = Some((theta, point.clone()));
+        point
+    }
+
+    fn with_samples<R>(&self, data: &Dataset, f: impl FnOnce(Samples<T>) -> R) -> Result<R> {
+        on_host(data.inputs(), |inputs: &[T]| match data.targets() {
+            data::Targets::Labels(labels) => on_host(labels, |labels: &[u32]| {
+                f(Samples {
+                    inputs,
+                    targets: Targets::Labels(labels),
+                    count: data.len(),
+                })
+            }),
+            data::Targets::Values(values) => on_host(values, |values: &[T]| {
+                f(Samples {
+                    inputs,
+                    targets: Targets::Values(values),
+                    count: data.len(),
+                })
+            }),
+        })?
+    }
+}
+
+impl<T: Scalar + WithDType> Engine for Typed<T> {
+    fn loss(&self, parameters: &Parameters, data: &Dataset) -> Result<(f64, usize)> {
+        let theta = parameters.to_vec::<T>()?;
+        let (total, right) =
+            self.with_samples(data, |samples| self.network.loss(&theta, samples))?;
+        Ok((total / data.len() as f64, right))
+    }
+
+    fn gradient(&self, parameters: &Parameters, data: &Dataset) -> Result<Vec<f64>> {
+        let theta = parameters.to_vec::<T>()?;
+        self.with_samples(data, |samples| self.network.gradient(&theta, samples, false).0)
+    }
+
+    fn products(
+        &self,
+        parameters: &Parameters,
+        data: &Dataset,
+        directions: &[Vec<f64>],
+        curvature: Curvature,
+    ) -> Result<Vec<Vec<f64>>> {
+        let theta = parameters.to_vec::<T>()?;
+        let directions: Vec<Vec<T>> = directions
+            .iter()
+            .map(|v| v.iter().map(|v| T::of(*v)).collect())
+            .collect();
+        let directions: Vec<&[T]> = directions.iter().map(Vec::as_slice).collect();
+        self.with_samples(data, |samples| {
+            let point = self.point(theta, samples);
+            self.network.products(&point, samples, &directions, curvature)
+        })
+    }
+}
+
+/// `f` of a CPU tensor's numbers, in row-major order, without a copy where they lie so.
+fn on_host<T: WithDType, R>(tensor: &Tensor, f: impl FnOnce(&[T]) -> R) -> Result<R> {
+    let tensor = tensor.contiguous()?;
+    let (storage, layout) = tensor.storage_and_layout();
+    let (Storage::Cpu(storage), Some((start, end))) = (&*storage, layout.contiguous_offsets())
+    else {
+        return Err(Error::invalid("the data has left the CPU"));
+    };
+    Ok(f(&T::cpu_storage_as_slice(storage)?[start..end]))
+}

@@ -1,0 +1,369 @@
+//! [`Network`]: layers in a row, evaluated over the whole dataset, a tile of samples at a time.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+
+use super::Scalar;
+use super::head::{Curvature, Head, Targets};
+use super::layer::{Arranged, At, Layer};
+
+/// Samples whose buffers stay in a core's cache together.
+const TILE: usize = 256;
+
+/// Samples that one thread takes at a time. Sums are made group by group in their order, so that
+/// results do not depend on the number of threads.
+const GROUP: usize = 512;
+
+/// Layers in a row with a loss at the end.
+pub(super) struct Network<T> {
+    pub(super) layers: Vec<Box<dyn Layer<T>>>,
+    pub(super) head: Head,
+    /// Numbers in a sample's inputs.
+    pub(super) inputs: usize,
+    /// Length of θ.
+    pub(super) parameters: usize,
+}
+
+/// The dataset as slices.
+#[derive(Clone, Copy)]
+pub(super) struct Samples<'a, T> {
+    pub(super) inputs: &'a [T],
+    pub(super) targets: Targets<'a, T>,
+    pub(super) count: usize,
+}
+
+/// What derivatives at a point θ need, for every sample: the primal pass, made once.
+pub(super) struct Point<T> {
+    arranged: Vec<Arranged<T>>,
+    groups: Vec<Vec<Kept<T>>>,
+}
+
+/// What is kept of a tile: at each of the L + 1 boundaries between layers the values that some layer
+/// asks for and the loss's derivatives by them (none at the inputs), and each layer's notes.
+#[derive(Default)]
+struct Kept<T> {
+    values: Vec<Vec<T>>,
+    adjoints: Vec<Vec<T>>,
+    notes: Vec<Vec<T>>,
+}
+
+impl<T: Scalar> Network<T> {
+    fn width(&self, boundary: usize) -> usize {
+        match boundary {
+            0 => self.inputs,
+            _ => self.layers[boundary - 1].outputs(),
+        }
+    }
+
+    /// The layers' own gradients for `k` directions, as buffers to fill.
+    fn gradients(&self, k: usize) -> Vec<Vec<T>> {
+        let buffer = |layer: &Box<dyn Layer<T>>| vec![T::ZERO; k * layer.parameters()];
+        self.layers.iter().map(buffer).collect()
+    }
+
+    fn arrange(&self, vectors: &[&[T]]) -> Vec<Arranged<T>> {
+        let of_layer = |layer: &Box<dyn Layer<T>>| Arranged::new(layer.as_ref(), vectors);
+        self.layers.iter().map(of_layer).collect()
+    }
+
+    /// The sum of all samples' losses, and how many of them are classified right.
+    pub(super) fn loss(&self, theta: &[T], samples: Samples<T>) -> (f64, usize) {
+        let arranged = self.arrange(&[theta]);
+        let mut total = (0.0, 0);
+        self.over_groups(
+            samples.count,
+            || (Kept::default(), (0.0, 0)),
+            |tiles, (kept, sum)| {
+                for tile in tiles {
+                    self.forward(&arranged, samples.tile(*tile, self), false, kept);
+                    let (z, targets) = (&kept.values[self.layers.len()], samples.targets(*tile, self));
+                    sum.0 += self.head.loss(z, targets);
+                    if let Targets::Labels(labels) = targets {
+                        sum.1 += self.head.right(z, labels);
+                    }
+                }
+            },
+            |(_, sum)| {
+                total.0 += sum.0;
+                total.1 += sum.1;
+                *sum = (0.0, 0);
+            },
+        );
+        total
+    }
+
+    /// The gradient of the mean loss, and the point for later products if `keep`.
+    pub(super) fn gradient(
+        &self,
+        theta: &[T],
+        samples: Samples<T>,
+        keep: bool,
+    ) -> (Vec<f64>, Point<T>) {
+        let arranged = self.arrange(&[theta]);
+        let mut gradient = [vec![0.0; self.parameters]];
+        let mut groups = Vec::new();
+        self.over_groups(
+            samples.count,
+            || (Kept::default(), self.gradients(1), Vec::new()),
+            |tiles, (kept, buffers, kept_tiles)| {
+                for (i, tile) in tiles.iter().enumerate() {
+                    self.forward(&arranged, samples.tile(*tile, self), true, kept);
+                    self.backward(&arranged, samples, *tile, kept, buffers, i == 0);
+                    if keep {
+                        kept_tiles.push(std::mem::take(kept).thin(self));
+                    }
+                }
+            },
+            |(_, buffers, kept_tiles)| {
+                for (layer, buffer) in self.layers.iter().zip(buffers) {
+                    layer.add_gradient(buffer, &mut gradient);
+                }
+                groups.push(std::mem::take(kept_tiles));
+            },
+        );
+        let [gradient] = gradient;
+        (gradient, Point { arranged, groups })
+    }
+
+    /// The products of `directions` with a curvature matrix at the point.
+    pub(super) fn products(
+        &self,
+        point: &Point<T>,
+        samples: Samples<T>,
+        directions: &[&[T]],
+        curvature: Curvature,
+    ) -> Vec<Vec<f64>> {
+        let k = directions.len();
+        let arranged = self.arrange(directions);
+        let mut products = vec![vec![0.0; self.parameters]; k];
+        let widest = (0..=self.layers.len()).map(|b| self.width(b)).max().unwrap_or(0);
+        let scratch = || Scratch {
+            tangents: (0..=self.layers.len())
+                .map(|b| vec![T::ZERO; if b == 0 { 0 } else { TILE * k * self.width(b) }])
+                .collect(),
+            rdy: vec![T::ZERO; TILE * k * widest],
+            rdx: vec![T::ZERO; TILE * k * widest],
+            gradients: self.gradients(k),
+        };
+        self.over_groups(
+            samples.count,
+            scratch,
+            |tiles, scratch| {
+                for (i, tile) in tiles.iter().enumerate() {
+                    let kept = &point.groups[tile.start / GROUP][i];
+                    let at = (point, &arranged[..], curvature);
+                    self.tile_products(at, samples, *tile, kept, scratch, i == 0);
+                }
+            },
+            |scratch| {
+                for (layer, buffer) in self.layers.iter().zip(&scratch.gradients) {
+                    layer.add_gradient(buffer, &mut products);
+                }
+            },
+        );
+        products
+    }
+
+    fn forward(&self, arranged: &[Arranged<T>], x: &[T], derivatives: bool, kept: &mut Kept<T>) {
+        let samples = x.len() / self.inputs;
+        kept.values.resize_with(self.layers.len() + 1, Vec::new);
+        kept.notes.resize_with(self.layers.len(), Vec::new);
+        for (l, layer) in self.layers.iter().enumerate() {
+            let notes = if derivatives { samples * layer.notes() } else { 0 };
+            kept.notes[l].resize(notes, T::ZERO);
+            kept.values[l + 1].resize(samples * layer.outputs(), T::ZERO);
+            let (below, above) = kept.values.split_at_mut(l + 1);
+            let x = if l == 0 { x } else { &below[l] };
+            layer.forward(&arranged[l], x, &mut above[0], &mut kept.notes[l]);
+        }
+    }
+
+    fn backward(
+        &self,
+        arranged: &[Arranged<T>],
+        samples: Samples<T>,
+        tile: Tile,
+        kept: &mut Kept<T>,
+        gradients: &mut [Vec<T>],
+        first: bool,
+    ) {
+        let depth = self.layers.len();
+        kept.adjoints.resize_with(depth + 1, Vec::new);
+        for b in 1..=depth {
+            kept.adjoints[b].resize(tile.len * self.width(b), T::ZERO);
+        }
+        let targets = samples.targets(tile, self);
+        self.head.gradient(&kept.values[depth], targets, &mut kept.adjoints[depth]);
+        for l in (0..depth).rev() {
+            let (below, above) = kept.adjoints.split_at_mut(l + 1);
+            let at = At {
+                samples: tile.len,
+                x: if l == 0 { samples.tile(tile, self) } else { &kept.values[l] },
+                y: &kept.values[l + 1],
+                notes: &kept.notes[l],
+                dy: &above[0],
+            };
+            let dx = (l > 0).then(|| &mut below[l][..]);
+            self.layers[l].backward(&arranged[l], &at, dx, &mut gradients[l], first);
+        }
+    }
+
+    fn tile_products(
+        &self,
+        (point, directions, curvature): (&Point<T>, &[Arranged<T>], Curvature),
+        samples: Samples<T>,
+        tile: Tile,
+        kept: &Kept<T>,
+        scratch: &mut Scratch<T>,
+        first: bool,
+    ) {
+        let depth = self.layers.len();
+        let k = directions[0].count;
+        let at = |l: usize| At {
+            samples: tile.len,
+            x: if l == 0 { samples.tile(tile, self) } else { &kept.values[l] },
+            y: &kept.values[l + 1],
+            notes: &kept.notes[l],
+            dy: &kept.adjoints[l + 1],
+        };
+        let size = |b: usize| tile.len * k * self.width(b);
+        for l in 0..depth {
+            let (below, above) = scratch.tangents.split_at_mut(l + 1);
+            let rx = (l > 0).then(|| &below[l][..size(l)]);
+            let ry = &mut above[0][..size(l + 1)];
+            self.layers[l].forward_tangent(&point.arranged[l], &directions[l], &at(l), rx, ry);
+        }
+        let (z, dz) = (&kept.values[depth], &kept.adjoints[depth]);
+        let rz = &scratch.tangents[depth][..size(depth)];
+        self.head.tangent(curvature, z, dz, rz, &mut scratch.rdy[..size(depth)]);
+        for l in (0..depth).rev() {
+            self.layers[l].backward_tangent(
+                &point.arranged[l],
+                &directions[l],
+                &at(l),
+                (l > 0).then(|| &scratch.tangents[l][..size(l)]),
+                &scratch.rdy[..size(l + 1)],
+                (l > 0).then(|| &mut scratch.rdx[..size(l)]),
+                &mut scratch.gradients[l],
+                first,
+                curvature != Curvature::Hessian,
+            );
+            std::mem::swap(&mut scratch.rdy, &mut scratch.rdx);
+        }
+    }
+
+    /// Runs `work` on the tiles of every group, on all threads, each with a state of its own, and
+    /// `finish` on the states, in the order of the groups.
+    fn over_groups<S: Send>(
+        &self,
+        samples: usize,
+        state: impl Fn() -> S + Sync,
+        work: impl Fn(&[Tile], &mut S) + Sync,
+        finish: impl FnMut(&mut S) + Send,
+    ) {
+        let groups = samples.div_ceil(GROUP);
+        let next = AtomicUsize::new(0);
+        let turns = Turns {
+            now: Mutex::new((Some(0), finish)),
+            changed: Condvar::new(),
+        };
+        let run = || {
+            let _abort = turns.abort_on_panic();
+            let mut state = state();
+            loop {
+                let group = next.fetch_add(1, Ordering::Relaxed);
+                if group >= groups {
+                    break;
+                }
+                let end = ((group + 1) * GROUP).min(samples);
+                let tile = |start| Tile {
+                    start,
+                    len: TILE.min(end - start),
+                };
+                let tiles: Vec<_> = (group * GROUP..end).step_by(TILE).map(tile).collect();
+                work(&tiles, &mut state);
+                turns.take(group, |finish| finish(&mut state));
+            }
+        };
+        let threads = rayon::current_num_threads().min(groups);
+        rayon::scope(|scope| {
+            for _ in 1..threads {
+                scope.spawn(|_| run());
+            }
+            run();
+        });
+    }
+}
+
+/// Lets threads through one after another, in the order of their numbers.
+struct Turns<F> {
+    /// Whose turn it is, or none after a panic.
+    now: Mutex<(Option<usize>, F)>,
+    changed: Condvar,
+}
+
+impl<F> Turns<F> {
+    fn take(&self, number: usize, f: impl FnOnce(&mut F)) {
+        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        while now.0.is_some_and(|turn| turn != number) {
+            now = self.changed.wait(now).unwrap_or_else(PoisonError::into_inner);
+        }
+        if now.0.is_some() {
+            f(&mut now.1);
+            now.0 = Some(number + 1);
+        }
+        self.changed.notify_all();
+    }
+
+    /// Lets everybody go when the current thread panics, so that none waits for it.
+    fn abort_on_panic(&self) -> impl Drop + '_ {
+        struct Abort<'a, F>(&'a Turns<F>);
+        impl<F> Drop for Abort<'_, F> {
+            fn drop(&mut self) {
+                if std::thread::panicking() {
+                    self.0.now.lock().unwrap_or_else(PoisonError::into_inner).0 = None;
+                    self.0.changed.notify_all();
+                }
+            }
+        }
+        Abort(self)
+    }
+}
+
+/// `len` samples from `start`.
+#[derive(Clone, Copy)]
+struct Tile {
+    start: usize,
+    len: usize,
+}
+
+impl<'a, T: Scalar> Samples<'a, T> {
+    fn tile(self, tile: Tile, network: &Network<T>) -> &'a [T] {
+        &self.inputs[tile.start * network.inputs..][..tile.len * network.inputs]
+    }
+
+    fn targets(self, tile: Tile, network: &Network<T>) -> Targets<'a, T> {
+        self.targets.rows(tile.start, tile.len, network.head.width)
+    }
+}
+
+impl<T: Scalar> Kept<T> {
+    /// Without the values that no layer's derivatives need.
+    fn thin(mut self, network: &Network<T>) -> Self {
+        let depth = network.layers.len();
+        for b in 1..depth {
+            if !network.layers[b].keeps_input() && !network.layers[b - 1].keeps_output() {
+                self.values[b] = Vec::new();
+            }
+        }
+        self
+    }
+}
+
+/// A thread's buffers for products.
+struct Scratch<T> {
+    tangents: Vec<Vec<T>>,
+    rdy: Vec<T>,
+    rdx: Vec<T>,
+    gradients: Vec<Vec<T>>,
+}
