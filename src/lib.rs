@@ -84,7 +84,13 @@ pub mod prelude {
     pub use crate::model::{Activation, Mlp, Model, Parameters, best_device};
     pub use crate::notebook::Show;
     pub use crate::objective::{Loss, Objective};
-    pub use crate::operator::{Dense, Hessian, LinearOperator};
-    pub use crate::spectral::{Eigenpair, Inertia, Lanczos, Spectral, Spectrum};
+    pub use crate::operator::{
+        Block, Dense, EmpiricalFisher, Fisher, GaussNewton, GradientCovariance, Hessian,
+        LinearOperator, Shifted,
+    };
+    pub use crate::spectral::{
+        Bracket, Density, DensitySettings, Diagonal, Eigenpair, Estimate, Inertia, Lanczos,
+        PowerIteration, Spectral, Spectrum, Trace, TraceMethod, Which,
+    };
     pub use crate::train::{History, Trainer};
 }

@@ -157,10 +157,7 @@ impl Shifted {
     ///
     /// # Errors
     /// A shift that is not finite.
-    pub fn new(
-        operator: impl LinearOperator + Send + Sync + 'static,
-        shift: f64,
-    ) -> Result<Self> {
+    pub fn new(operator: impl LinearOperator + Send + Sync + 'static, shift: f64) -> Result<Self> {
         check_finite(&[shift], "the shift")?;
         Ok(Self {
             operator: Arc::new(operator),
@@ -238,8 +235,13 @@ impl LinearOperator for Block {
             whole[self.range.clone()].copy_from_slice(v);
             Ok(whole)
         });
-        let products = self.operator.apply_block(&padded.collect::<Result<Vec<_>>>()?)?;
-        Ok(products.iter().map(|p| p[self.range.clone()].to_vec()).collect())
+        let products = self
+            .operator
+            .apply_block(&padded.collect::<Result<Vec<_>>>()?)?;
+        Ok(products
+            .iter()
+            .map(|p| p[self.range.clone()].to_vec())
+            .collect())
     }
 }
 

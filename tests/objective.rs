@@ -1,24 +1,15 @@
 //! Loss, gradient and Hessian-vector product against closed forms and identities, in f64.
 
+mod common;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use common::{assert_close, dot, numbers};
 use loss_landscape::ndarray::Array2;
 use loss_landscape::prelude::*;
 
 const CPU: Device = Device::Cpu;
-
-/// Numbers in [-1, 1] that look random and never change.
-fn numbers(n: usize, seed: u64) -> Vec<f64> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 11) as f64 / (1u64 << 52) as f64 - 1.0
-    };
-    (0..n).map(|_| next()).collect()
-}
 
 fn inputs(n: usize, d: usize, seed: u64) -> Tensor {
     Tensor::from_vec(numbers(n * d, seed), (n, d), &CPU).unwrap()
@@ -43,19 +34,22 @@ fn hessian(objective: &Objective) -> Array2<f64> {
     objective.hessian().dense().unwrap().matrix().clone()
 }
 
-fn assert_close(a: &[f64], b: &[f64], tolerance: f64) {
-    assert_eq!(a.len(), b.len());
-    let size = b.iter().fold(0.0, |m: f64, b| m.max(b.abs()));
-    for (i, (x, y)) in a.iter().zip(b).enumerate() {
-        assert!(
-            (x - y).abs() <= tolerance * size,
-            "entry {i}: {x} is not {y}"
-        );
-    }
+/// By hand-derived rules and by automatic differentiation.
+fn both_ways(model: &Mlp, data: &Dataset, loss: Loss) -> [Objective; 2] {
+    let objective = Objective::of(model, data, loss).unwrap();
+    let by_autograd = objective.clone().by_autograd();
+    assert!(objective.is_hand_derived() && !by_autograd.is_hand_derived());
+    [objective, by_autograd]
 }
 
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
+/// Hessian and Gauss–Newton matrix are this one, both ways.
+fn assert_curvature(objectives: &[Objective], expected: &Array2<f64>) {
+    let expected = expected.as_slice().unwrap();
+    for objective in objectives {
+        assert_close(hessian(objective).as_slice().unwrap(), expected, 1e-10);
+        let gauss_newton = objective.gauss_newton().dense().unwrap();
+        assert_close(gauss_newton.matrix().as_slice().unwrap(), expected, 1e-10);
+    }
 }
 
 /// Inputs with a 1 in front for the bias, which comes before the weight in θ.
@@ -93,7 +87,7 @@ fn linear_model_hessian(
 #[test]
 fn linear_model_with_squared_error() {
     let (data, k) = (with_values(17, 4, 3, 1), 3);
-    let objective = Objective::of(&mlp(&[4, k], Activation::Tanh), &data, Loss::Mse).unwrap();
+    let objectives = both_ways(&mlp(&[4, k], Activation::Tanh), &data, Loss::Mse);
     // The mean over k outputs divides (2/n) XᵀX by k.
     let expected = linear_model_hessian(&design_matrix(&data), k, |_| {
         let diagonal = |a: usize, b: usize| if a == b { 2.0 / k as f64 } else { 0.0 };
@@ -101,31 +95,21 @@ fn linear_model_with_squared_error() {
             .map(|a| (0..k).map(|b| diagonal(a, b)).collect())
             .collect()
     });
-    let found = hessian(&objective);
-    assert_close(
-        found.as_slice().unwrap(),
-        expected.as_slice().unwrap(),
-        1e-10,
-    );
+    assert_curvature(&objectives, &expected);
 }
 
 #[test]
 fn logistic_regression() {
     let data = labelled(23, 3, 2, 2);
     let model = mlp(&[3, 1], Activation::Tanh);
-    let objective = Objective::of(&model, &data, Loss::CrossEntropy).unwrap();
+    let objectives = both_ways(&model, &data, Loss::CrossEntropy);
     let z = model.forward(data.inputs()).unwrap().flatten_all().unwrap();
     let z = z.to_vec1::<f64>().unwrap();
     let sigma = |i: usize| 1.0 / (1.0 + (-z[i]).exp());
     let expected = linear_model_hessian(&design_matrix(&data), 1, |i| {
         vec![vec![sigma(i) * (1.0 - sigma(i))]]
     });
-    let found = hessian(&objective);
-    assert_close(
-        found.as_slice().unwrap(),
-        expected.as_slice().unwrap(),
-        1e-10,
-    );
+    assert_curvature(&objectives, &expected);
 
     let labels = data.labels().unwrap();
     let losses = (0..data.len()).map(|i| {
@@ -137,14 +121,16 @@ fn logistic_regression() {
         -p.ln()
     });
     let mean = losses.sum::<f64>() / data.len() as f64;
-    assert!((objective.loss().unwrap() - mean).abs() < 1e-14);
+    for objective in objectives {
+        assert!((objective.loss().unwrap() - mean).abs() < 1e-14);
+    }
 }
 
 #[test]
 fn softmax_regression() {
     let (data, k) = (labelled(19, 4, 5, 3), 5);
     let model = mlp(&[4, k], Activation::Tanh);
-    let objective = Objective::of(&model, &data, Loss::CrossEntropy).unwrap();
+    let objectives = both_ways(&model, &data, Loss::CrossEntropy);
     let z = model
         .forward(data.inputs())
         .unwrap()
@@ -164,12 +150,7 @@ fn softmax_regression() {
             .map(|a| (0..k).map(|b| entry(a, b)).collect())
             .collect()
     });
-    let found = hessian(&objective);
-    assert_close(
-        found.as_slice().unwrap(),
-        expected.as_slice().unwrap(),
-        1e-10,
-    );
+    assert_curvature(&objectives, &expected);
 }
 
 /// ½(w₁w₂w₃ − y)² at a minimum has one nonzero eigenvalue, y² Σ 1/wᵢ².
@@ -213,46 +194,46 @@ fn every_activation_and_loss_agrees_with_central_differences() {
             (labelled(21, 5, 2, 4), 1, Loss::CrossEntropy),
             (with_values(21, 5, 2, 4), 2, Loss::Mse),
         ] {
-            let objective = Objective::of(&mlp(&[5, 6, 4, outputs], activation), &data, loss);
-            let objective = objective.unwrap();
-            let n = objective.dim();
-            let theta = objective.parameters().to_flat().unwrap();
-            let (u, v) = (numbers(n, 5), numbers(n, 6));
-            let gradient = objective.gradient().unwrap();
-            let (hu, hv) = (objective.hvp(&u).unwrap(), objective.hvp(&v).unwrap());
+            for objective in both_ways(&mlp(&[5, 6, 4, outputs], activation), &data, loss) {
+                let n = objective.dim();
+                let theta = objective.parameters().to_flat().unwrap();
+                let (u, v) = (numbers(n, 5), numbers(n, 6));
+                let gradient = objective.gradient().unwrap();
+                let (hu, hv) = (objective.hvp(&u).unwrap(), objective.hvp(&v).unwrap());
 
-            let shift =
-                |h: f64| -> Vec<f64> { theta.iter().zip(&v).map(|(t, v)| t + h * v).collect() };
-            let h = 1e-5;
-            let slope =
-                objective.loss_at(&shift(h)).unwrap() - objective.loss_at(&shift(-h)).unwrap();
-            let slope = slope / (2.0 * h);
-            assert!(
-                (slope - dot(&gradient, &v)).abs() < 1e-8 * (1.0 + slope.abs()),
-                "{activation:?} {loss:?}: slope {slope}, gᵀv {}",
-                dot(&gradient, &v)
-            );
+                let shift =
+                    |h: f64| -> Vec<f64> { theta.iter().zip(&v).map(|(t, v)| t + h * v).collect() };
+                let h = 1e-5;
+                let slope =
+                    objective.loss_at(&shift(h)).unwrap() - objective.loss_at(&shift(-h)).unwrap();
+                let slope = slope / (2.0 * h);
+                assert!(
+                    (slope - dot(&gradient, &v)).abs() < 1e-8 * (1.0 + slope.abs()),
+                    "{activation:?} {loss:?}: slope {slope}, gᵀv {}",
+                    dot(&gradient, &v)
+                );
 
-            let gradient_at = |theta: &[f64]| {
-                objective.parameters().set_flat(theta).unwrap();
-                objective.gradient().unwrap()
-            };
-            let (ahead, behind) = (gradient_at(&shift(h)), gradient_at(&shift(-h)));
-            objective.parameters().set_flat(&theta).unwrap();
-            let differences: Vec<f64> = ahead
-                .iter()
-                .zip(&behind)
-                .map(|(a, b)| (a - b) / (2.0 * h))
-                .collect();
-            assert_close(&hv, &differences, 1e-6);
+                let gradient_at = |theta: &[f64]| {
+                    objective.parameters().set_flat(theta).unwrap();
+                    objective.gradient().unwrap()
+                };
+                let (ahead, behind) = (gradient_at(&shift(h)), gradient_at(&shift(-h)));
+                objective.parameters().set_flat(&theta).unwrap();
+                let differences: Vec<f64> = ahead
+                    .iter()
+                    .zip(&behind)
+                    .map(|(a, b)| (a - b) / (2.0 * h))
+                    .collect();
+                assert_close(&hv, &differences, 1e-6);
 
-            let (a, b) = (dot(&u, &hv), dot(&v, &hu));
-            assert!(
-                (a - b).abs() < 1e-12 * (a.abs() + 1.0),
-                "uᵀHv = {a}, vᵀHu = {b}"
-            );
-            assert!(objective.derivative_check().gradient < 1e-6);
-            assert!(objective.derivative_check().hvp < 1e-5);
+                let (a, b) = (dot(&u, &hv), dot(&v, &hu));
+                assert!(
+                    (a - b).abs() < 1e-12 * (a.abs() + 1.0),
+                    "uᵀHv = {a}, vᵀHu = {b}"
+                );
+                assert!(objective.derivative_check().gradient < 1e-6);
+                assert!(objective.derivative_check().hvp < 1e-5);
+            }
         }
     }
 }
@@ -295,6 +276,7 @@ fn batches_add_up_to_the_whole() {
     )
     .unwrap();
     let v = numbers(objective.dim(), 8);
+    let objective = objective.by_autograd();
     let whole = objective.clone().with_batch_size(1000).unwrap();
     // 103 = 10 · 10 + 3 = 102 + 1 leave ragged last batches.
     for size in [1, 10, 102, 103] {
@@ -366,7 +348,9 @@ fn products_are_right_on_any_thread_whatever_ran_before() {
     let model = mlp(&[4, 5, 3], Activation::Sigmoid);
     let x = Var::new(2f64, &CPU).unwrap();
     x.sqr().unwrap().backward().unwrap();
-    let objective = Objective::of(&model, &data, Loss::CrossEntropy).unwrap();
+    let objective = Objective::of(&model, &data, Loss::CrossEntropy)
+        .unwrap()
+        .by_autograd();
     let v = numbers(objective.dim(), 13);
     let here = objective.hvp(&v).unwrap();
     let elsewhere = std::thread::scope(|scope| {
@@ -393,14 +377,15 @@ fn products_are_right_on_any_thread_whatever_ran_before() {
 fn same_point_same_bits() {
     let data = labelled(2_000, 6, 3, 14).to_dtype(DType::F32).unwrap();
     let model = Mlp::new(&[6, 16, 3], Activation::Relu, 5, &CPU).unwrap();
-    let objective = Objective::of(&model, &data, Loss::CrossEntropy).unwrap();
-    let v = numbers(objective.dim(), 15);
-    assert_eq!(
-        objective.loss().unwrap().to_bits(),
-        objective.loss().unwrap().to_bits()
-    );
-    assert_eq!(objective.gradient().unwrap(), objective.gradient().unwrap());
-    assert_eq!(objective.hvp(&v).unwrap(), objective.hvp(&v).unwrap());
+    for objective in both_ways(&model, &data, Loss::CrossEntropy) {
+        let v = numbers(objective.dim(), 15);
+        assert_eq!(
+            objective.loss().unwrap().to_bits(),
+            objective.loss().unwrap().to_bits()
+        );
+        assert_eq!(objective.gradient().unwrap(), objective.gradient().unwrap());
+        assert_eq!(objective.hvp(&v).unwrap(), objective.hvp(&v).unwrap());
+    }
 }
 
 #[test]

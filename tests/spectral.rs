@@ -1,47 +1,10 @@
 //! Lanczos and the dense eigenvalues against matrices whose spectrum is known.
 
+mod common;
+
+use common::{Broken, Laplacian, OnDiagonal, assert_close, numbers, with_eigenvalues};
 use loss_landscape::ndarray::Array2;
 use loss_landscape::prelude::*;
-
-struct Diagonal(Vec<f64>);
-
-impl LinearOperator for Diagonal {
-    fn dim(&self) -> usize {
-        self.0.len()
-    }
-
-    fn apply(&self, v: &[f64]) -> Result<Vec<f64>, Error> {
-        Ok(v.iter().zip(&self.0).map(|(v, d)| v * d).collect())
-    }
-}
-
-/// 2 on the diagonal, −1 beside it: eigenvalues 2 − 2cos(kπ/(n+1)).
-struct Laplacian(usize);
-
-impl LinearOperator for Laplacian {
-    fn dim(&self) -> usize {
-        self.0
-    }
-
-    fn apply(&self, v: &[f64]) -> Result<Vec<f64>, Error> {
-        let at = |i: isize| {
-            if i < 0 {
-                0.0
-            } else {
-                *v.get(i as usize).unwrap_or(&0.0)
-            }
-        };
-        let entry = |i: isize| 2.0 * at(i) - at(i - 1) - at(i + 1);
-        Ok((0..v.len() as isize).map(entry).collect())
-    }
-}
-
-fn assert_close(found: &[f64], expected: &[f64], tolerance: f64) {
-    assert_eq!(found.len(), expected.len());
-    for (f, e) in found.iter().zip(expected) {
-        assert!((f - e).abs() <= tolerance, "{found:?} is not {expected:?}");
-    }
-}
 
 fn check_vectors(spectrum: &Spectrum, operator: &impl LinearOperator) {
     for (i, pair) in spectrum.pairs.iter().enumerate() {
@@ -70,16 +33,13 @@ fn laplacian() {
         tolerance: 1e-10,
         ..Lanczos::default()
     };
-    let spectrum = lanczos.largest(&Laplacian(n), 6).unwrap();
-    let value = |k: usize| 2.0 - 2.0 * (k as f64 * std::f64::consts::PI / (n as f64 + 1.0)).cos();
-    let expected: Vec<f64> = (0..6).map(|i| value(n - i)).collect();
-    assert_close(&spectrum.values(), &expected, 1e-9);
+    let spectrum = lanczos.run(&Laplacian(n), 6).unwrap();
+    assert_close(&spectrum.values(), &Laplacian(n).eigenvalues()[..6], 1e-9);
     assert!(spectrum.converged && spectrum.residuals().iter().all(|r| *r < 1e-8));
     check_vectors(&spectrum, &Laplacian(n));
 
     let dense = Laplacian(n).dense().unwrap().eigen().unwrap();
-    let expected: Vec<f64> = (0..n).map(|i| value(n - i)).collect();
-    assert_close(&dense.values(), &expected, 1e-12);
+    assert_close(&dense.values(), &Laplacian(n).eigenvalues(), 1e-12);
     check_vectors(&dense, &Laplacian(n));
 }
 
@@ -88,7 +48,7 @@ fn a_gap_is_found_in_few_products() {
     let mut diagonal: Vec<f64> = (0..5_000).map(|i| 0.05 * (i as f64 * 0.7).sin()).collect();
     let outliers = [0.9, 0.8, 0.7, -0.6, 0.5];
     diagonal[100..105].copy_from_slice(&outliers);
-    let spectrum = Diagonal(diagonal).top(4).unwrap();
+    let spectrum = OnDiagonal(diagonal).top(4).unwrap();
     assert_close(&spectrum.values(), &[0.9, 0.8, 0.7, 0.5], 1e-6);
     assert!(spectrum.products < 60, "{} products", spectrum.products);
 }
@@ -97,7 +57,7 @@ fn a_gap_is_found_in_few_products() {
 fn no_ghosts_and_none_missed() {
     let mut diagonal = vec![3.0, 3.0, 3.0, 2.0, 2.0, 1.0];
     diagonal.extend((0..20).map(|i| -(i as f64) / 10.0));
-    let spectrum = Diagonal(diagonal).top(7).unwrap();
+    let spectrum = OnDiagonal(diagonal).top(7).unwrap();
     assert_close(
         &spectrum.values(),
         &[3.0, 3.0, 3.0, 2.0, 2.0, 1.0, 0.0],
@@ -107,26 +67,240 @@ fn no_ghosts_and_none_missed() {
 
 #[test]
 fn degenerate_matrices() {
+    for which in [
+        Which::Largest,
+        Which::Smallest,
+        Which::BothEnds,
+        Which::LargestMagnitude,
+    ] {
+        for block in [1, 3] {
+            let lanczos = Lanczos {
+                which,
+                block,
+                ..Lanczos::default()
+            };
+            let values = |entries: Vec<f64>, k: usize| {
+                lanczos.run(&OnDiagonal(entries), k).unwrap().values()
+            };
+            assert_close(&values(vec![1.0; 50], 5), &[1.0; 5], 1e-12);
+            assert!(values(vec![0.0; 50], 5).iter().all(|v| *v == 0.0));
+            assert_close(&values(vec![-2.0], 1), &[-2.0], 1e-12);
+            assert_close(&values(vec![3.0, -1.0, 2.0], 3), &[3.0, 2.0, -1.0], 1e-12);
+        }
+    }
+}
+
+#[test]
+fn each_end_of_the_spectrum() {
+    let n = 150;
+    let mut expected: Vec<f64> = (0..n)
+        .map(|i| (0.61 * i as f64).sin() * (1.0 + i as f64 / 40.0))
+        .collect();
+    let matrix = with_eigenvalues(&expected, 9);
+    expected.sort_by(|a, b| b.total_cmp(a));
+    let run = |which: Which| {
+        let lanczos = Lanczos {
+            which,
+            tolerance: 1e-11,
+            ..Lanczos::default()
+        };
+        let spectrum = lanczos.run(&matrix, 5).unwrap();
+        assert!(spectrum.converged);
+        check_vectors(&spectrum, &matrix);
+        spectrum.values()
+    };
+    assert_close(&run(Which::Largest), &expected[..5], 1e-10);
+    assert_close(&run(Which::Smallest), &expected[n - 5..], 1e-10);
+    let ends = [&expected[..3], &expected[n - 2..]].concat();
+    assert_close(&run(Which::BothEnds), &ends, 1e-10);
+    let mut by_size = expected.clone();
+    by_size.sort_by(|a, b| b.abs().total_cmp(&a.abs()));
+    by_size.truncate(5);
+    by_size.sort_by(|a, b| b.total_cmp(a));
+    assert_close(&run(Which::LargestMagnitude), &by_size, 1e-10);
+}
+
+#[test]
+fn restarts_lose_nothing() {
+    let lanczos = |max_basis: Option<usize>, block: usize| Lanczos {
+        tolerance: 1e-9,
+        max_basis,
+        block,
+        max_products: 20_000,
+        ..Lanczos::default()
+    };
+    // Some(1) is raised to the fewest that work.
+    for (n, max_basis, block) in [
+        (400, Some(20), 1),
+        (60, Some(1), 1),
+        (400, Some(40), 3),
+        (400, None, 4),
+    ] {
+        let spectrum = lanczos(max_basis, block).run(&Laplacian(n), 5).unwrap();
+        assert!(spectrum.converged, "{max_basis:?}, {block}");
+        assert_close(&spectrum.values(), &Laplacian(n).eigenvalues()[..5], 1e-9);
+        check_vectors(&spectrum, &Laplacian(n));
+    }
+}
+
+#[test]
+fn a_block_finds_planted_multiplicities() {
+    let mut eigenvalues: Vec<f64> = numbers(400, 11);
+    eigenvalues[..7].copy_from_slice(&[3.0, 3.0, 3.0, 2.0, 2.0, -4.0, -4.0]);
+    let matrix = with_eigenvalues(&eigenvalues, 12);
+    let lanczos = Lanczos {
+        which: Which::LargestMagnitude,
+        block: 3,
+        tolerance: 1e-8,
+        ..Lanczos::default()
+    };
+    let spectrum = lanczos.run(&matrix, 7).unwrap();
     assert_close(
-        &Diagonal(vec![1.0; 50]).top(5).unwrap().values(),
-        &[1.0; 5],
+        &spectrum.values(),
+        &[3.0, 3.0, 3.0, 2.0, 2.0, -4.0, -4.0],
         1e-12,
     );
-    assert_close(
-        &Diagonal(vec![0.0; 50]).top(5).unwrap().values(),
-        &[0.0; 5],
-        1e-12,
+    check_vectors(&spectrum, &matrix);
+}
+
+#[test]
+fn earlier_vectors_are_a_good_start() {
+    let eigenvalues: Vec<f64> = (0..300).map(|i| 0.97f64.powi(i)).collect();
+    let matrix = with_eigenvalues(&eigenvalues, 13);
+    let cold = matrix.top(3).unwrap();
+    let moved: Vec<f64> = eigenvalues.iter().map(|x| x * (1.0 + 0.01 * x)).collect();
+    let moved = with_eigenvalues(&moved, 13);
+    let lanczos = Lanczos {
+        start: cold.pairs.iter().map(|pair| pair.vector.clone()).collect(),
+        ..Lanczos::default()
+    };
+    let warm = lanczos.run(&moved, 3).unwrap();
+    assert!(
+        warm.converged && warm.products < cold.products,
+        "{} products",
+        warm.products
     );
-    assert_close(
-        &Diagonal(vec![-2.0]).top(1).unwrap().values(),
-        &[-2.0],
-        1e-12,
+    assert_close(&warm.values(), &moved.top(3).unwrap().values(), 1e-6);
+    let short = Lanczos {
+        start: vec![vec![1.0; 3]],
+        ..Lanczos::default()
+    };
+    assert!(
+        short
+            .run(&moved, 3)
+            .unwrap_err()
+            .to_string()
+            .contains("start vector")
     );
-    assert_close(
-        &Laplacian(3).top(3).unwrap().values(),
-        &[3.414_213_562, 2.0, 0.585_786_438],
-        1e-9,
+}
+
+#[test]
+fn power_iteration_shows_its_way() {
+    let matrix = OnDiagonal(vec![-2.0, 1.0, 0.5, 0.1]);
+    let power = PowerIteration::default().run(&matrix).unwrap();
+    assert!(power.converged && (power.pair.value + 2.0).abs() <= power.pair.residual);
+    assert_eq!(power.values.len(), power.table().unwrap().height());
+    // The residual falls by |λ₂/λ₁| = ½ a step.
+    let [.., before, last] = power.residuals[..] else {
+        panic!()
+    };
+    assert!((last / before - 0.5).abs() < 0.05);
+
+    assert!(
+        PowerIteration::default()
+            .run(&OnDiagonal(vec![0.0; 9]))
+            .unwrap()
+            .converged
     );
+    assert_eq!(
+        PowerIteration::default()
+            .run(&OnDiagonal(vec![1.0; 9]))
+            .unwrap()
+            .values
+            .len(),
+        1
+    );
+    let both = PowerIteration::default()
+        .run(&OnDiagonal(vec![1.0, -1.0]))
+        .unwrap();
+    assert!(!both.converged);
+    let none = PowerIteration {
+        max_products: 0,
+        ..PowerIteration::default()
+    };
+    assert!(none.run(&matrix).is_err());
+    assert!(PowerIteration::default().run(&Broken).is_err());
+}
+
+#[test]
+fn what_a_spectrum_says() {
+    let all = OnDiagonal(vec![4.0, -2.0, 1.0, 0.5])
+        .dense()
+        .unwrap()
+        .eigen()
+        .unwrap();
+    let condition = all.condition_number().unwrap();
+    assert!((condition.value - 8.0).abs() < 1e-12 && condition.low <= 8.0 && 8.0 <= condition.high);
+    assert!((all.gap(0).unwrap().value - 3.0).abs() < 1e-12);
+    assert!(all.gap(3).is_err() && all.gap(usize::MAX).is_err());
+    let rank = all.effective_rank().unwrap();
+    assert!(
+        (rank.value - 56.25 / 21.25).abs() < 1e-12
+            && rank.low <= rank.value
+            && rank.value <= rank.high
+    );
+    let singular = OnDiagonal(vec![1.0, 0.0]).dense().unwrap().eigen().unwrap();
+    assert_eq!(singular.condition_number().unwrap().high, f64::INFINITY);
+    assert!(
+        OnDiagonal(vec![0.0; 3])
+            .dense()
+            .unwrap()
+            .eigen()
+            .unwrap()
+            .effective_rank()
+            .is_err()
+    );
+
+    let some = OnDiagonal(vec![4.0, 3.0, 1.0, 0.5, 0.2, 0.1])
+        .top(3)
+        .unwrap();
+    assert!(some.condition_number().is_err() && some.effective_rank().is_err());
+    let overlap = some.overlap(&[3.0, 0.0, 4.0, 0.0, 0.0, 0.0], 2).unwrap();
+    assert!((overlap.value - 9.0 / 25.0).abs() < 1e-6, "{overlap}");
+    assert!(overlap.low <= 0.36 && 0.36 <= overlap.high && overlap.high - overlap.low < 0.01);
+    let unbounded = some.overlap(&[1.0; 6], 3).unwrap();
+    assert_eq!((unbounded.low, unbounded.high), (0.0, 1.0));
+    for (vector, count) in [
+        (vec![1.0; 6], 0),
+        (vec![1.0; 6], 4),
+        (vec![1.0; 5], 2),
+        (vec![0.0; 6], 2),
+    ] {
+        assert!(some.overlap(&vector, count).is_err());
+    }
+}
+
+#[test]
+fn eigenvectors_take_part_in_blocks() {
+    // Two eigenvectors: (1, 1, 1, 1)/2 with eigenvalue 4, and e₅.
+    let mut matrix = Array2::zeros((5, 5));
+    matrix
+        .slice_mut(loss_landscape::ndarray::s![..4, ..4])
+        .fill(1.0);
+    matrix[[4, 4]] = 2.0;
+    let spectrum = Dense::new(matrix).unwrap().eigen().unwrap();
+    let blocks = [("a".to_string(), 0..2), ("b".to_string(), 2..5)];
+    let found = spectrum.participation(&blocks).unwrap();
+    let row = |i: usize| (found[i].block.as_str(), found[i].share, found[i].entries);
+    let close = |found: (&str, f64, f64), expected: (&str, f64, f64)| {
+        assert_eq!(found.0, expected.0);
+        assert!((found.1 - expected.1).abs() < 1e-12 && (found.2 - expected.2).abs() < 1e-12);
+    };
+    close(row(0), ("a", 0.5, 2.0));
+    close(row(1), ("b", 0.5, 2.0));
+    close(row(2), ("a", 0.0, 0.0));
+    close(row(3), ("b", 1.0, 1.0));
+    assert!(spectrum.participation(&[("c".to_string(), 3..9)]).is_err());
 }
 
 #[test]
@@ -134,7 +308,7 @@ fn questions_without_an_answer() {
     let message = |k: usize| Laplacian(3).top(k).unwrap_err().to_string();
     assert!(message(0).contains("ask for 1 to 3"));
     assert!(message(4).contains("ask for 1 to 3"));
-    let nan = Diagonal(vec![1.0, f64::NAN, 2.0])
+    let nan = OnDiagonal(vec![1.0, f64::NAN, 2.0])
         .top(2)
         .unwrap_err()
         .to_string();
@@ -144,28 +318,22 @@ fn questions_without_an_answer() {
         max_products: 12,
         ..Lanczos::default()
     };
-    let unfinished = scarce.largest(&Laplacian(500), 3).unwrap();
+    let unfinished = scarce.run(&Laplacian(500), 3).unwrap();
     assert!(!unfinished.converged);
     // The residual says how far off the value can be.
     let top = 2.0 + 2.0 * (std::f64::consts::PI / 501.0).cos();
     let pair = &unfinished.pairs[0];
     assert!((pair.value - top).abs() > 1e-6 && pair.residual > 1e-3);
 
-    let large = Diagonal(vec![1.0; 5_000]).dense().unwrap_err().to_string();
+    let large = OnDiagonal(vec![1.0; 5_000])
+        .dense()
+        .unwrap_err()
+        .to_string();
     assert!(large.contains("top(k)"), "{large}");
 }
 
 #[test]
 fn an_error_of_the_operator_arrives() {
-    struct Broken;
-    impl LinearOperator for Broken {
-        fn dim(&self) -> usize {
-            4
-        }
-        fn apply(&self, _: &[f64]) -> Result<Vec<f64>, Error> {
-            Err(Error::Invalid("no more today".into()))
-        }
-    }
     assert_eq!(Broken.top(1).unwrap_err().to_string(), "no more today");
     assert_eq!(Broken.dense().unwrap_err().to_string(), "no more today");
 }
@@ -192,7 +360,7 @@ fn dense_matrices_are_checked() {
 #[test]
 fn inertia_counts_signs_beyond_their_error() {
     let inertia = |diagonal: &[f64]| {
-        let dense = Diagonal(diagonal.to_vec()).dense().unwrap();
+        let dense = OnDiagonal(diagonal.to_vec()).dense().unwrap();
         dense.eigen().unwrap().inertia().unwrap()
     };
     let saddle = inertia(&[1.0, -1.0, 0.0]);

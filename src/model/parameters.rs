@@ -112,10 +112,16 @@ impl Parameters {
     /// # Errors
     /// As [`Parameters::get`].
     pub fn range(&self, name: &str) -> Result<Range<usize>> {
-        let id = self.get(name)?.id();
-        let mut places = self.named.iter().zip(self.ranges());
-        let found = places.find(|((_, var), _)| var.id() == id);
-        found.map(|(_, range)| range).ok_or_else(|| Error::invalid("no such parameter"))
+        self.get(name)?;
+        let before = self.named.iter().take_while(|(n, _)| n != name);
+        let start = before.map(|(_, var)| var.elem_count()).sum();
+        Ok(start..start + self.get(name)?.elem_count())
+    }
+
+    /// Each variable's name and place in θ, in order.
+    pub fn blocks(&self) -> Vec<(String, Range<usize>)> {
+        let names = self.named.iter().map(|(name, _)| name.clone());
+        names.zip(self.ranges()).collect()
     }
 
     /// Where each variable stands in θ, in order.

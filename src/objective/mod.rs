@@ -266,6 +266,9 @@ impl Objective {
         for v in vectors {
             self.parameters.check_vector(v, "vector")?;
         }
+        if vectors.is_empty() {
+            return Ok(Vec::new());
+        }
         let _in_place = PARAMETERS_IN_PLACE
             .read()
             .unwrap_or_else(PoisonError::into_inner);
@@ -340,7 +343,9 @@ impl Objective {
         let mut total = 0.0;
         self.over_batches(
             |batch| {
-                let losses = self.loss.per_sample(&self.outputs(batch)?, batch.targets())?;
+                let losses = self
+                    .loss
+                    .per_sample(&self.outputs(batch)?, batch.targets())?;
                 Ok(losses.to_dtype(DType::F64)?.to_vec1::<f64>()?)
             },
             |losses| total += losses.iter().sum::<f64>(),

@@ -1,72 +1,137 @@
-//! [`Lanczos`]: the largest eigenvalues of a matrix known by its products.
+//! [`Lanczos`]: some eigenvalues of a large matrix known by its products.
 
-use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::full::symmetric_eigen;
+use super::krylov::{Draws, combine, extend, fresh};
 use super::{Eigenpair, Spectrum};
 use crate::error::{Error, Result, check_finite};
 use crate::operator::LinearOperator;
 use crate::progress::Progress;
-use crate::vector::{axpy, dot, gaussian, norm, scale};
+use crate::vector::{axpy, dot, norm, scale};
 
-/// Lanczos' iteration (1950) with full reorthogonalisation, twice (Kahan and Parlett: "twice is
-/// enough"), so that no eigenvalue comes out more often than it is there.
+/// Which eigenvalues are wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Which {
+    /// The largest.
+    #[default]
+    Largest,
+    /// The smallest, that is the most negative.
+    Smallest,
+    /// Half of them the largest, half the smallest; of an odd number one more of the largest.
+    BothEnds,
+    /// Those of largest magnitude.
+    LargestMagnitude,
+}
+
+impl Which {
+    /// Places of the wanted ones among ascending `values`, most wanted first.
+    fn choose(self, values: &[f64], k: usize) -> Vec<usize> {
+        let m = values.len();
+        let mut places: Vec<usize> = match self {
+            Self::Largest => (0..m).rev().collect(),
+            Self::Smallest => (0..m).collect(),
+            Self::BothEnds => (0..m)
+                .map(|i| if i % 2 == 0 { m - 1 - i / 2 } else { i / 2 })
+                .collect(),
+            Self::LargestMagnitude => {
+                let mut places: Vec<usize> = (0..m).collect();
+                places.sort_by(|a, b| values[*b].abs().total_cmp(&values[*a].abs()));
+                places
+            }
+        };
+        places.truncate(k);
+        places
+    }
+}
+
+/// Thick-restart Lanczos iteration (Wu and Simon, 2000) with blocks and full reorthogonalisation, twice,
+/// so that no eigenvalue comes out more often than it is there.
 ///
-/// Where the Krylov space is exhausted before the matrix is, as with multiple eigenvalues, the
-/// iteration goes on from a fresh random vector until a second one finds nothing new at the top.
+/// A block of b vectors finds eigenvalues of multiplicity up to b; more often than not b = 1 is
+/// fastest. Where the Krylov space is exhausted before the matrix is, the iteration goes on from
+/// random vectors until a second one finds nothing new.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lanczos {
+    /// Which eigenvalues.
+    pub which: Which,
     /// Largest residual, in units of the largest |λ|, at which a pair counts as found.
     pub tolerance: f64,
-    /// Seed of the random start vectors.
-    pub seed: u64,
+    /// Vectors that go through the operator together.
+    pub block: usize,
+    /// Vectors of length n to keep before a restart, at least k plus two blocks. By default 4k + 40, less where that
+    /// would take more than 2 GiB.
+    pub max_basis: Option<usize>,
     /// Products after which to give up and return what there is, besides one for each pair.
     pub max_products: usize,
+    /// Vectors to start from, such as those of an earlier [`Spectrum`] of a matrix near this one; they are the
+    /// first block. Without any it starts from a random one.
+    pub start: Vec<Vec<f64>>,
+    /// Seed of the random vectors.
+    pub seed: u64,
 }
 
 impl Default for Lanczos {
-    /// Tolerance 10⁻⁵, seed 0, at most 1,000 products.
+    /// The largest eigenvalues, tolerance 10⁻⁴, blocks of 1, at most 2,000 products, seed 0.
     fn default() -> Self {
         Self {
-            tolerance: 1e-5,
+            which: Which::Largest,
+            tolerance: 1e-4,
+            block: 1,
+            max_basis: None,
+            max_products: 2_000,
+            start: Vec::new(),
             seed: 0,
-            max_products: 1_000,
         }
     }
 }
 
-/// Steps until the next look at the tridiagonal matrix, whose cost grows with their cube.
-fn until_next_look(steps: usize) -> usize {
-    (steps / 10).max(5)
-}
+/// Memory for a basis whose size nobody has set.
+const BASIS_BYTES: usize = 2 << 30;
+
+/// Vectors that the residuals are recomputed for together.
+const TOGETHER: usize = 8;
 
 impl Lanczos {
-    /// The `k` largest eigenvalues of A = `operator`, with eigenvectors and residuals ‖Av − λv‖
-    /// that are recomputed with one more product each.
-    ///
-    /// For m steps on an n × n matrix it keeps m vectors of length n.
+    /// `k` eigenpairs of A = `operator`, with residuals ‖Av − λv‖ that are recomputed by one more
+    /// product each.
     ///
     /// # Errors
-    /// `k` = 0, `k` > n; products that fail or are not finite. Running out of products is no
-    /// error: the result then says that it has not [converged](Spectrum::converged).
-    pub fn largest(&self, operator: &(impl LinearOperator + ?Sized), k: usize) -> Result<Spectrum> {
+    /// `k` = 0, `k` > n; a block of none; start vectors of a wrong length or not finite; products that
+    /// fail or are not finite. Running out of products is no error: the result then says that
+    /// it has not [converged](Spectrum::converged).
+    pub fn run(&self, operator: &(impl LinearOperator + ?Sized), k: usize) -> Result<Spectrum> {
         let n = operator.dim();
         if k == 0 || k > n {
             return Err(Error::invalid(format!(
                 "{k} eigenvalues of a {n} × {n} matrix cannot be computed: ask for 1 to {n}"
             )));
         }
+        if self.block == 0 {
+            return Err(Error::invalid("a block needs at least one vector"));
+        }
+        for v in &self.start {
+            if v.len() != n {
+                return Err(Error::invalid(format!(
+                    "a start vector has {} entries but the matrix has {n} columns",
+                    v.len()
+                )));
+            }
+            check_finite(v, "the start vector")?;
+        }
         let ritz = self.iterate(operator, k)?;
         let mut pairs = Vec::with_capacity(k);
-        for (_, vector) in ritz.pairs {
-            let mut image = operator.apply(&vector)?;
-            let value = dot(&vector, &image);
-            axpy(-value, &vector, &mut image);
-            pairs.push(Eigenpair {
-                value,
-                residual: norm(&image),
-                vector,
-            });
+        for vectors in ritz.vectors.chunks(TOGETHER) {
+            for (v, mut image) in vectors.iter().zip(operator.apply_block(vectors)?) {
+                check_finite(&image, "the matrix-vector product")?;
+                let value = dot(v, &image);
+                axpy(-value, v, &mut image);
+                pairs.push(Eigenpair {
+                    value,
+                    residual: norm(&image),
+                    vector: v.clone(),
+                });
+            }
         }
         pairs.sort_by(|a, b| b.value.total_cmp(&a.value));
         Ok(Spectrum {
@@ -79,119 +144,183 @@ impl Lanczos {
 
     fn iterate(&self, operator: &(impl LinearOperator + ?Sized), k: usize) -> Result<Ritz> {
         let n = operator.dim();
-        let last = self.max_products.max(k).min(n);
+        let width = self.block.max(self.start.len()).min(n);
+        let by_memory = BASIS_BYTES / (8 * n);
+        let limit = self.max_basis.unwrap_or((4 * k + 40).min(by_memory));
+        let limit = limit.max(k + 2 * width).min(n);
+
         let mut progress = Progress::start("Lanczos");
-        let mut basis: Vec<Vec<f64>> = Vec::new();
-        let (mut alpha, mut beta) = (Vec::new(), Vec::new());
-        let mut starts = 0;
-        let mut fresh = |basis: &[Vec<f64>]| loop {
-            let mut q = gaussian(n, self.seed.wrapping_add(starts << 32));
-            starts += 1;
-            let before = norm(&q);
-            orthogonalize(&mut q, basis);
-            let length = norm(&q);
-            // A vector that is lost to rounding is drawn again: n vectors fit, and fewer are there.
-            if length > 1e-8 * before {
-                scale(&mut q, 1.0 / length);
-                return q;
-            }
-        };
-
-        let mut next_look = until_next_look(0);
-        let mut scale_of_a: f64 = 0.0;
+        let mut draws = Draws::new(self.seed);
+        let mut space = Space::new();
+        let mut next = self.first_block(n, width, &mut draws);
+        let mut products = 0;
+        let mut next_look = 0;
         let mut exhausted: Option<Vec<f64>> = None;
-        let mut q = fresh(&basis);
         loop {
-            let mut w = operator.apply(&q)?;
-            check_finite(&w, "the matrix-vector product")?;
-            alpha.push(dot(&q, &w));
-            scale_of_a = scale_of_a.max(norm(&w));
-            basis.push(q);
-            orthogonalize(&mut w, &basis);
-            let length = norm(&w);
-            let m = basis.len();
-            let closed = length <= 1e-12 * scale_of_a;
-            let coupling = if closed { 0.0 } else { length };
+            products += next.len();
+            let rest = space.expand(operator, next)?;
+            let m = space.basis.len();
+            let done = m == n || products >= self.max_products;
+            let full = m + rest.vectors.len().max(1) > limit;
+            let closed = rest.vectors.is_empty();
+            let mut blocks = rest.vectors;
 
-            let done = m == last;
-            if done || closed || m >= next_look {
-                next_look = m + until_next_look(m);
-                let (values, vectors) = tridiagonal_eigen(&alpha, &beta)?;
-                let top = |i: usize| m - 1 - i;
+            if done || full || closed || m >= next_look {
+                next_look = m + (m / 10).max(5);
+                let (values, vectors) =
+                    symmetric_eigen(m, |i, j| space.projected[i.max(j)][i.min(j)])?;
+                let wanted = self.which.choose(&values, k);
                 let largest = values[0].abs().max(values[m - 1].abs());
-                let error = |i: usize| coupling * vectors[top(i)][m - 1].abs();
-                let found = (0..k.min(m))
-                    .take_while(|&i| error(i) <= self.tolerance * largest)
+                let error = |i: usize| rest.coupling.residual(&vectors[i]);
+                let found = wanted
+                    .iter()
+                    .take_while(|i| error(**i) <= self.tolerance * largest)
                     .count();
-                progress.tick(|| format!("{m} products, {found} of {k} eigenvalues found"));
+                progress.tick(|| format!("{products} products, {found} of {k} eigenvalues found"));
 
                 // A closed space holds every eigenvalue, but of a multiple one only one copy.
-                let tops: Vec<f64> = (0..k.min(m)).map(|i| values[top(i)]).collect();
+                let chosen: Vec<f64> = wanted.iter().map(|i| values[*i]).collect();
                 let settled = match &exhausted {
                     _ if m == n => true,
                     None => !closed && found == k,
-                    Some(before) => closed && found == k && same(before, &tops, largest),
+                    Some(before) => closed && found == k && same(before, &chosen, largest),
                 };
-                if settled || done {
-                    let combine = |i: usize| combination(&basis, &vectors[top(i)]);
+                let pick = |places: &[usize]| -> Vec<Vec<f64>> {
+                    places.iter().map(|i| vectors[*i].clone()).collect()
+                };
+                if settled || (done && m >= k) {
+                    let mut vectors = combine(&space.basis, &pick(&wanted));
+                    for v in &mut vectors {
+                        let length = norm(v);
+                        scale(v, 1.0 / length);
+                    }
                     return Ok(Ritz {
-                        pairs: (0..k).map(|i| (values[top(i)], combine(i))).collect(),
-                        products: m,
+                        vectors,
+                        products,
                         converged: settled,
                     });
                 }
                 if closed {
-                    exhausted = Some(tops);
+                    exhausted = Some(chosen);
+                }
+                if full {
+                    let keep = self.which.choose(&values, k + (limit - k - width) / 2);
+                    let kept = keep.iter().map(|i| values[*i]).collect();
+                    space.restart(combine(&space.basis, &pick(&keep)), kept);
                 }
             }
-            if closed {
-                q = fresh(&basis);
-            } else {
-                scale(&mut w, 1.0 / length);
-                q = w;
+            if blocks.is_empty() {
+                for _ in 0..width.min(n - space.basis.len()) {
+                    let q = fresh(n, &[&space.basis[..], &blocks].concat(), &mut draws);
+                    blocks.push(q);
+                }
             }
-            beta.push(coupling);
+            next = blocks;
         }
+    }
+
+    /// Orthonormal vectors from [`Lanczos::start`], and random ones where they do not fill a block.
+    fn first_block(&self, n: usize, width: usize, draws: &mut Draws) -> Vec<Vec<f64>> {
+        let mut block = Vec::new();
+        for v in self.start.iter().take(width) {
+            if let (_, _, Some(q)) = extend(v.clone(), &block, 1e-8 * norm(v)) {
+                block.push(q);
+            }
+        }
+        while block.len() < width {
+            block.push(fresh(n, &block, draws));
+        }
+        block
     }
 }
 
 struct Ritz {
-    pairs: Vec<(f64, Vec<f64>)>,
+    vectors: Vec<Vec<f64>>,
     products: usize,
     converged: bool,
 }
 
-/// Takes the components along `basis` out of `w`, twice.
-fn orthogonalize(w: &mut [f64], basis: &[Vec<f64>]) {
-    const CHUNK: usize = 4096;
-    for _ in 0..2 {
-        let components: Vec<f64> = basis.par_iter().map(|q| dot(q, w)).collect();
-        w.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, w)| {
-            let start = chunk * CHUNK;
-            for (c, q) in components.iter().zip(basis) {
-                axpy(-c, &q[start..start + w.len()], w);
+/// An orthonormal basis Q with AQ = QT + WB, where the block W comes next.
+struct Space {
+    basis: Vec<Vec<f64>>,
+    /// T's rows up to the diagonal.
+    projected: Vec<Vec<f64>>,
+    /// Largest ‖Aq‖ so far.
+    size: f64,
+}
+
+/// What of A times the last block lies outside the space.
+struct Rest {
+    vectors: Vec<Vec<f64>>,
+    coupling: Coupling,
+}
+
+/// B: the rest of each of the last block's vectors, by the rest's own basis.
+struct Coupling {
+    columns: Vec<Vec<f64>>,
+}
+
+impl Coupling {
+    /// ‖B s‖ for a vector s of T's, which is the residual of its Ritz pair.
+    fn residual(&self, s: &[f64]) -> f64 {
+        let last = &s[s.len() - self.columns.len()..];
+        let rows = self.columns.iter().map(Vec::len).max().unwrap_or(0);
+        let mut sum = vec![0.0; rows];
+        for (column, s) in self.columns.iter().zip(last) {
+            axpy(*s, column, &mut sum);
+        }
+        norm(&sum)
+    }
+}
+
+impl Space {
+    fn new() -> Self {
+        Self {
+            basis: Vec::new(),
+            projected: Vec::new(),
+            size: 0.0,
+        }
+    }
+
+    /// Takes an orthonormal `block` in, and returns what A makes of it besides.
+    fn expand(
+        &mut self,
+        operator: &(impl LinearOperator + ?Sized),
+        block: Vec<Vec<f64>>,
+    ) -> Result<Rest> {
+        let images = operator.apply_block(&block)?;
+        self.basis.extend(block);
+        let before = self.projected.len();
+        let mut rest = Rest {
+            vectors: Vec::new(),
+            coupling: Coupling {
+                columns: Vec::new(),
+            },
+        };
+        for (i, image) in images.into_iter().enumerate() {
+            check_finite(&image, "the matrix-vector product")?;
+            self.size = self.size.max(norm(&image));
+            let mut image = image;
+            let mut row = super::krylov::orthogonalize(&mut image, &self.basis);
+            row.truncate(before + i + 1);
+            self.projected.push(row);
+            let (mut column, length, q) = extend(image, &rest.vectors, 1e-12 * self.size);
+            // Orthogonal to the rest so far, which is orthogonal to the basis but for rounding.
+            if let Some(q) = q {
+                column.push(length);
+                rest.vectors.push(q);
             }
-        });
+            rest.coupling.columns.push(column);
+        }
+        Ok(rest)
     }
-}
 
-/// Σⱼ cⱼ qⱼ, of length 1.
-fn combination(basis: &[Vec<f64>], coefficients: &[f64]) -> Vec<f64> {
-    let mut sum = vec![0.0; basis[0].len()];
-    for (c, q) in coefficients.iter().zip(basis) {
-        axpy(*c, q, &mut sum);
+    /// Goes on with Ritz vectors as the basis.
+    fn restart(&mut self, vectors: Vec<Vec<f64>>, values: Vec<f64>) {
+        self.basis = vectors;
+        let row = |(i, value): (usize, &f64)| [vec![0.0; i], vec![*value]].concat();
+        self.projected = values.iter().enumerate().map(row).collect();
     }
-    let length = norm(&sum);
-    scale(&mut sum, 1.0 / length);
-    sum
-}
-
-fn tridiagonal_eigen(alpha: &[f64], beta: &[f64]) -> Result<(Vec<f64>, Vec<Vec<f64>>)> {
-    symmetric_eigen(alpha.len(), |i, j| match i.abs_diff(j) {
-        0 => alpha[i],
-        1 => beta[i.min(j)],
-        _ => 0.0,
-    })
 }
 
 fn same(a: &[f64], b: &[f64], size: f64) -> bool {

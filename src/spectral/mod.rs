@@ -1,24 +1,66 @@
-//! Eigenvalues and eigenvectors, by algorithms that see only a [`LinearOperator`].
+//! Eigenvalues, their density and sums of them, by algorithms that see only a [`LinearOperator`].
+//!
+//! | question | answer |
+//! | --- | --- |
+//! | some eigenvalues with their vectors | [`Lanczos`]; [`PowerIteration`] to see how one comes about |
+//! | all eigenvalues of a small matrix | [`Dense::eigen`] |
+//! | how the eigenvalues of a large one are distributed | [`DensitySettings`] |
+//! | tr(A), ‖A‖²_F | [`Trace`] |
+//! | aᵢᵢ | [`Diagonal`] |
 
+mod density;
+mod diagonal;
+mod estimate;
 mod full;
+mod krylov;
 mod lanczos;
+mod power;
 mod spectrum;
+mod trace;
 
-pub use lanczos::Lanczos;
-pub use spectrum::{Eigenpair, Inertia, Spectrum};
+pub use density::{Count, Density, DensityCurve, DensitySettings, Quadrature};
+pub use diagonal::Diagonal;
+pub use estimate::{Bracket, Estimate};
+pub use lanczos::{Lanczos, Which};
+pub use power::{Power, PowerIteration};
+pub use spectrum::{Eigenpair, Inertia, Participation, Spectrum};
+pub use trace::{Trace, TraceMethod};
 
 use crate::error::Result;
 use crate::operator::{Dense, LinearOperator};
 
-/// What every operator can be asked.
+/// What every operator can be asked, with the usual settings.
 pub trait Spectral: LinearOperator {
-    /// The `k` largest eigenvalues with their eigenvectors and residuals, by [`Lanczos`] with its
-    /// usual settings.
+    /// The `k` largest eigenvalues with their eigenvectors and residuals, by [`Lanczos`].
     ///
     /// # Errors
     /// `k` = 0 or more than there are; those of the products.
     fn top(&self, k: usize) -> Result<Spectrum> {
-        Lanczos::default().largest(self, k)
+        Lanczos::default().run(self, k)
+    }
+
+    /// How all eigenvalues are distributed, by [`DensitySettings`].
+    ///
+    /// # Errors
+    /// Those of the products.
+    fn density(&self) -> Result<Density> {
+        DensitySettings::default().run(self)
+    }
+
+    /// tr(A), the sum of all eigenvalues, by [`Trace`].
+    ///
+    /// # Errors
+    /// Those of the products.
+    fn trace(&self) -> Result<Estimate> {
+        Trace::default().trace(self)
+    }
+
+    /// ‖A‖²_F, the sum of all squared eigenvalues, by [`Trace`].
+    ///
+    /// # Errors
+    /// Those of the products.
+    fn frobenius_squared(&self) -> Result<Estimate> {
+        Trace::default().frobenius_squared(self)
     }
 
     /// The whole matrix, for small ones; see [`Dense::of`].

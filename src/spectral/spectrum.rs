@@ -4,7 +4,11 @@ use polars::df;
 use polars::prelude::DataFrame;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use std::ops::Range;
+
+use super::Bracket;
+use crate::error::{Error, Result, check_finite};
+use crate::vector::{axpy, dot, norm};
 
 /// An eigenvalue λ with its unit eigenvector v.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -74,19 +78,183 @@ impl Spectrum {
         )?)
     }
 
+    fn need_all(&self, what: &str) -> Result<()> {
+        if self.is_complete() {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "{} of {} eigenvalues do not tell {what}: take all of them with dense()?.eigen()?",
+            self.pairs.len(),
+            self.dim
+        )))
+    }
+
+    /// κ = max |λ| / min |λ|, with the bounds that the residuals leave.
+    ///
+    /// # Errors
+    /// A spectrum that is not complete.
+    pub fn condition_number(&self) -> Result<Bracket> {
+        self.need_all("the condition number")?;
+        let sizes = || self.pairs.iter().map(|p| (p.value.abs(), p.residual));
+        let largest = sizes().fold([0f64; 3], |[v, low, high], (value, residual)| {
+            [
+                v.max(value),
+                low.max(value - residual),
+                high.max(value + residual),
+            ]
+        });
+        let smallest = sizes().fold([f64::INFINITY; 3], |[v, low, high], (value, residual)| {
+            [
+                v.min(value),
+                low.min((value - residual).max(0.0)),
+                high.min(value + residual),
+            ]
+        });
+        Ok(Bracket {
+            value: largest[0] / smallest[0],
+            low: largest[1] / smallest[2],
+            high: largest[2] / smallest[1],
+        })
+    }
+
+    /// The gap between the eigenvalue at `index` and the next one here, λᵢ − λᵢ₊₁.
+    ///
+    /// # Errors
+    /// No such two eigenvalues.
+    pub fn gap(&self, index: usize) -> Result<Bracket> {
+        let [a, b] = self
+            .pairs
+            .get(index..index.saturating_add(2))
+            .unwrap_or_default()
+        else {
+            return Err(Error::invalid(format!(
+                "there is no gap {index} between {} eigenvalues, counted from 0",
+                self.pairs.len()
+            )));
+        };
+        let (value, error) = (a.value - b.value, a.residual + b.residual);
+        Ok(Bracket {
+            value,
+            low: (value - error).max(0.0),
+            high: value + error,
+        })
+    }
+
+    /// The effective rank (Σ|λ|)² / Σλ²: m for m equal eigenvalues and zeros besides.
+    ///
+    /// # Errors
+    /// A spectrum that is not complete; a zero matrix.
+    pub fn effective_rank(&self) -> Result<Bracket> {
+        self.need_all("the effective rank")?;
+        let ratio = |shift: f64| {
+            let sizes = self
+                .pairs
+                .iter()
+                .map(|p| (p.value.abs() + shift * p.residual).max(0.0));
+            let (sum, squares) = sizes.fold((0.0, 0.0), |(a, b), x| (a + x, b + x * x));
+            (sum * sum, squares)
+        };
+        let ((value, squares), (low, fewest), (high, most)) = (ratio(0.0), ratio(-1.0), ratio(1.0));
+        if squares == 0.0 {
+            return Err(Error::invalid("a zero matrix has no effective rank"));
+        }
+        let n = self.dim as f64;
+        Ok(Bracket {
+            value: value / squares,
+            low: (low / most).max(1.0),
+            high: if fewest > 0.0 {
+                (high / fewest).min(n)
+            } else {
+                n
+            },
+        })
+    }
+
+    /// Where the eigenvectors live: for each pair and each block of θ, such as
+    /// [`Parameters::blocks`](crate::model::Parameters::blocks), its share of the vector's squared length and how many
+    /// of its entries take part in it.
+    ///
+    /// # Errors
+    /// A block that is not within the vectors.
+    pub fn participation(&self, blocks: &[(String, Range<usize>)]) -> Result<Vec<Participation>> {
+        let mut found = Vec::new();
+        for (rank, pair) in self.pairs.iter().enumerate() {
+            for (block, range) in blocks {
+                let part = pair.vector.get(range.clone()).ok_or_else(|| {
+                    Error::invalid(format!(
+                        "block `{block}` reaches from {} to {}, but the vectors have {} entries",
+                        range.start, range.end, self.dim
+                    ))
+                })?;
+                let share = dot(part, part);
+                let fourth: f64 = part.iter().map(|v| v.powi(4)).sum();
+                found.push(Participation {
+                    rank: rank + 1,
+                    block: block.clone(),
+                    share,
+                    entries: if fourth > 0.0 {
+                        share * share / fourth
+                    } else {
+                        0.0
+                    },
+                });
+            }
+        }
+        Ok(found)
+    }
+
+    /// The share of a vector's squared length that lies in the space of the first `count` eigenvectors, 0 to 1: of
+    /// the gradient, how much of it points along the sharpest directions (Gur-Ari, Roberts and Dyer, 2018).
+    ///
+    /// The bounds come of the angle between that space and the true one, at most ‖R‖_F over the gap to the next eigenvalue
+    /// (Davis and Kahan, 1970): ask for one pair fewer than there are. Without a gap they are 0 and 1.
+    ///
+    /// # Errors
+    /// More vectors than there are or none; a vector of another length, not finite or zero.
+    pub fn overlap(&self, vector: &[f64], count: usize) -> Result<Bracket> {
+        if count == 0 || count > self.pairs.len() {
+            return Err(Error::invalid(format!(
+                "the space of {count} eigenvectors is not here: this spectrum has {}",
+                self.pairs.len()
+            )));
+        }
+        if vector.len() != self.dim {
+            return Err(Error::invalid(format!(
+                "the vector has {} entries but the eigenvectors have {}",
+                vector.len(),
+                self.dim
+            )));
+        }
+        check_finite(vector, "the vector")?;
+        let length = norm(vector);
+        if length == 0.0 {
+            return Err(Error::invalid("a zero vector lies in no direction"));
+        }
+        let mut inside = vec![0.0; self.dim];
+        for pair in &self.pairs[..count] {
+            axpy(dot(&pair.vector, vector), &pair.vector, &mut inside);
+        }
+        let value = (norm(&inside) / length).powi(2).min(1.0);
+        let residuals: f64 = self.pairs[..count].iter().map(|p| p.residual.powi(2)).sum();
+        let sine = match self.gap(count - 1) {
+            _ if count == self.dim => 0.0,
+            Ok(gap) if gap.low > 0.0 => residuals.sqrt() / gap.low,
+            _ => 1.0,
+        };
+        // |‖Pg‖² − ‖P′g‖²| ≤ ‖P − P′‖ ‖g‖² = sin Θ ‖g‖².
+        Ok(Bracket {
+            value,
+            low: (value - sine).max(0.0),
+            high: (value + sine).min(1.0),
+        })
+    }
+
     /// How many eigenvalues are negative, zero within their error, and positive.
     ///
     /// # Errors
     /// A spectrum that is not complete.
     pub fn inertia(&self) -> Result<Inertia> {
-        if !self.is_complete() {
-            return Err(Error::invalid(format!(
-                "the signs of {} of {} eigenvalues say nothing about the others: take all of them \
-                 with dense()?.eigen()?",
-                self.pairs.len(),
-                self.dim
-            )));
-        }
+        self.need_all("how many are negative")?;
         let count = |test: fn(&Eigenpair) -> bool| self.pairs.iter().filter(|p| test(p)).count();
         Ok(Inertia {
             negative: count(|p| p.value < -p.residual),
@@ -94,6 +262,19 @@ impl Spectrum {
             positive: count(|p| p.value > p.residual),
         })
     }
+}
+
+/// How much of an eigenvector lies in a block of θ.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Participation {
+    /// 1 for the largest eigenvalue.
+    pub rank: usize,
+    /// The block's name.
+    pub block: String,
+    /// Σ v² over the block's entries; all blocks' shares of a vector add up to 1.
+    pub share: f64,
+    /// The participation ratio (Σv²)²/Σv⁴ over the block: 1 for a single entry, all for equal ones.
+    pub entries: f64,
 }
 
 /// The signs of a matrix's eigenvalues (Sylvester's inertia).

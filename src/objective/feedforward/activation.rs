@@ -46,7 +46,11 @@ impl<T: Scalar> Layer<T> for Pointwise {
     }
 
     fn notes(&self) -> usize {
-        if self.notes_derivatives() { 2 * self.width } else { 0 }
+        if self.notes_derivatives() {
+            2 * self.width
+        } else {
+            0
+        }
     }
 
     fn forward(&self, _theta: &Arranged<T>, x: &[T], y: &mut [T], notes: &mut [T]) {
@@ -144,13 +148,29 @@ impl<T: Scalar> Layer<T> for Pointwise {
         let (first, second) = at.notes.split_at(at.notes.len() / 2);
         match (self.activation, rx) {
             (Activation::Sigmoid, Some(rx)) if !gauss_newton => {
-                bent(shape, (at.y, at.y, at.dy), rx, rdy, rdx, |y, _| from_output!(sigmoid y));
+                bent(
+                    shape,
+                    (at.y, at.y, at.dy),
+                    rx,
+                    rdy,
+                    rdx,
+                    |y, _| from_output!(sigmoid y),
+                );
             }
             (Activation::Tanh, Some(rx)) if !gauss_newton => {
-                bent(shape, (at.y, at.y, at.dy), rx, rdy, rdx, |y, _| from_output!(tanh y));
+                bent(
+                    shape,
+                    (at.y, at.y, at.dy),
+                    rx,
+                    rdy,
+                    rdx,
+                    |y, _| from_output!(tanh y),
+                );
             }
             (Activation::Sigmoid, _) => {
-                tangent(shape, at.y, rdy, rdx, |y, rdy| from_output!(sigmoid y).0 * rdy);
+                tangent(shape, at.y, rdy, rdx, |y, rdy| {
+                    from_output!(sigmoid y).0 * rdy
+                });
             }
             (Activation::Tanh, _) => {
                 tangent(shape, at.y, rdy, rdx, |y, rdy| from_output!(tanh y).0 * rdy);

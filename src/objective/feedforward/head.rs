@@ -67,7 +67,10 @@ impl Head {
             }
             Targets::Values(values) => {
                 let values = &values[i * self.width..];
-                let squares = row.iter().zip(values).map(|(z, v)| (z.f64() - v.f64()).powi(2));
+                let squares = row
+                    .iter()
+                    .zip(values)
+                    .map(|(z, v)| (z.f64() - v.f64()).powi(2));
                 squares.sum::<f64>() / self.width as f64
             }
         };
@@ -93,13 +96,16 @@ impl Head {
             }
         };
         let rows = z.chunks_exact(self.width).zip(labels);
-        rows.filter(|(row, label)| predicted(row) == **label).count()
+        rows.filter(|(row, label)| predicted(row) == **label)
+            .count()
     }
 
     /// dz, the derivative of the mean loss.
     pub(super) fn gradient<T: Scalar>(&self, z: &[T], targets: Targets<T>, dz: &mut [T]) {
         let share = T::of(1.0 / self.samples as f64);
-        let rows = z.chunks_exact(self.width).zip(dz.chunks_exact_mut(self.width));
+        let rows = z
+            .chunks_exact(self.width)
+            .zip(dz.chunks_exact_mut(self.width));
         for (i, (z, dz)) in rows.enumerate() {
             match targets {
                 Targets::Labels(labels) if self.width == 1 => {
@@ -143,7 +149,9 @@ impl Head {
             if self.width > 1 && self.loss == Loss::CrossEntropy {
                 softmax(z, &mut p);
             }
-            let rows = rz.chunks_exact(self.width).zip(rdz.chunks_exact_mut(self.width));
+            let rows = rz
+                .chunks_exact(self.width)
+                .zip(rdz.chunks_exact_mut(self.width));
             for (rz, rdz) in rows {
                 match (curvature, self.loss) {
                     (Curvature::Gradients, _) => {

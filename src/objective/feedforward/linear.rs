@@ -41,7 +41,13 @@ impl<T: Scalar> Layer<T> for Linear {
         let (weights, biases) = arranged.split_at_mut(k * inputs * outputs);
         for (j, vector) in vectors.iter().enumerate() {
             let weight = &vector[self.weight.clone()];
-            transpose(weight, outputs, inputs, &mut weights[j * outputs..], k * outputs);
+            transpose(
+                weight,
+                outputs,
+                inputs,
+                &mut weights[j * outputs..],
+                k * outputs,
+            );
             biases[j * outputs..][..outputs].copy_from_slice(&vector[self.bias.clone()]);
         }
         arranged
@@ -81,7 +87,12 @@ impl<T: Scalar> Layer<T> for Linear {
             multiply(dx, dy, weights, false);
         }
         let (weights, bias) = gradient.split_at_mut(self.weight.len());
-        multiply(weights, dy.t(), Matrix::new(at.x, at.samples, self.inputs), !first);
+        multiply(
+            weights,
+            dy.t(),
+            Matrix::new(at.x, at.samples, self.inputs),
+            !first,
+        );
         sum_rows(at.dy, bias, first);
     }
 
@@ -120,7 +131,12 @@ impl<T: Scalar> Layer<T> for Linear {
         let dy = Matrix::new(at.dy, at.samples, outputs);
         if let Some(rdx) = rdx {
             let weights = Matrix::new(&theta.backward, outputs, inputs);
-            multiply(rdx, Matrix::new(rdy, at.samples * k, outputs), weights, false);
+            multiply(
+                rdx,
+                Matrix::new(rdy, at.samples * k, outputs),
+                weights,
+                false,
+            );
             if !gauss_newton {
                 let weights = Matrix::new(&directions.backward, outputs, k * inputs);
                 multiply(rdx, dy, weights, true);
@@ -128,7 +144,12 @@ impl<T: Scalar> Layer<T> for Linear {
         }
         let (weights, biases) = gradient.split_at_mut(k * self.weight.len());
         let rows = Matrix::new(rdy, at.samples, k * outputs);
-        multiply(weights, rows.t(), Matrix::new(at.x, at.samples, inputs), !first);
+        multiply(
+            weights,
+            rows.t(),
+            Matrix::new(at.x, at.samples, inputs),
+            !first,
+        );
         sum_rows(rdy, biases, first);
         if let (Some(rx), false) = (rx, gauss_newton) {
             for (j, weight) in weights.chunks_exact_mut(self.weight.len()).enumerate() {

@@ -70,8 +70,12 @@ pub(super) fn engine(
         return None;
     }
     match (parameters.dtype(), inputs.dtype()) {
-        (DType::F32, DType::F32) => Some(Arc::new(Typed::<f32>::new(layers, parameters, data, loss)?)),
-        (DType::F64, DType::F64) => Some(Arc::new(Typed::<f64>::new(layers, parameters, data, loss)?)),
+        (DType::F32, DType::F32) => {
+            Some(Arc::new(Typed::<f32>::new(layers, parameters, data, loss)?))
+        }
+        (DType::F64, DType::F64) => {
+            Some(Arc::new(Typed::<f64>::new(layers, parameters, data, loss)?))
+        }
         _ => None,
     }
 }
@@ -92,7 +96,10 @@ impl<T: Scalar + WithDType> Typed<T> {
         let inputs = data.inputs().elem_count() / data.len();
         let place = |name: &str| {
             let at = parameters.iter().position(|(n, _)| n == name)?;
-            Some((parameters.ranges()[at].clone(), parameters.iter().nth(at)?.1.clone()))
+            Some((
+                parameters.ranges()[at].clone(),
+                parameters.iter().nth(at)?.1.clone(),
+            ))
         };
         let mut width = inputs;
         let mut layers: Vec<Box<dyn Layer<T>>> = Vec::new();
@@ -179,7 +186,9 @@ impl<T: Scalar + WithDType> Engine for Typed<T> {
 
     fn gradient(&self, parameters: &Parameters, data: &Dataset) -> Result<Vec<f64>> {
         let theta = parameters.to_vec::<T>()?;
-        self.with_samples(data, |samples| self.network.gradient(&theta, samples, false).0)
+        self.with_samples(data, |samples| {
+            self.network.gradient(&theta, samples, false).0
+        })
     }
 
     fn products(
@@ -197,7 +206,8 @@ impl<T: Scalar + WithDType> Engine for Typed<T> {
         let directions: Vec<&[T]> = directions.iter().map(Vec::as_slice).collect();
         self.with_samples(data, |samples| {
             let point = self.point(theta, samples);
-            self.network.products(&point, samples, &directions, curvature)
+            self.network
+                .products(&point, samples, &directions, curvature)
         })
     }
 }

@@ -76,7 +76,10 @@ impl<T: Scalar> Network<T> {
             |tiles, (kept, sum)| {
                 for tile in tiles {
                     self.forward(&arranged, samples.tile(*tile, self), false, kept);
-                    let (z, targets) = (&kept.values[self.layers.len()], samples.targets(*tile, self));
+                    let (z, targets) = (
+                        &kept.values[self.layers.len()],
+                        samples.targets(*tile, self),
+                    );
                     sum.0 += self.head.loss(z, targets);
                     if let Targets::Labels(labels) = targets {
                         sum.1 += self.head.right(z, labels);
@@ -136,7 +139,10 @@ impl<T: Scalar> Network<T> {
         let k = directions.len();
         let arranged = self.arrange(directions);
         let mut products = vec![vec![0.0; self.parameters]; k];
-        let widest = (0..=self.layers.len()).map(|b| self.width(b)).max().unwrap_or(0);
+        let widest = (0..=self.layers.len())
+            .map(|b| self.width(b))
+            .max()
+            .unwrap_or(0);
         let scratch = || Scratch {
             tangents: (0..=self.layers.len())
                 .map(|b| vec![T::ZERO; if b == 0 { 0 } else { TILE * k * self.width(b) }])
@@ -169,7 +175,11 @@ impl<T: Scalar> Network<T> {
         kept.values.resize_with(self.layers.len() + 1, Vec::new);
         kept.notes.resize_with(self.layers.len(), Vec::new);
         for (l, layer) in self.layers.iter().enumerate() {
-            let notes = if derivatives { samples * layer.notes() } else { 0 };
+            let notes = if derivatives {
+                samples * layer.notes()
+            } else {
+                0
+            };
             kept.notes[l].resize(notes, T::ZERO);
             kept.values[l + 1].resize(samples * layer.outputs(), T::ZERO);
             let (below, above) = kept.values.split_at_mut(l + 1);
@@ -193,12 +203,17 @@ impl<T: Scalar> Network<T> {
             kept.adjoints[b].resize(tile.len * self.width(b), T::ZERO);
         }
         let targets = samples.targets(tile, self);
-        self.head.gradient(&kept.values[depth], targets, &mut kept.adjoints[depth]);
+        self.head
+            .gradient(&kept.values[depth], targets, &mut kept.adjoints[depth]);
         for l in (0..depth).rev() {
             let (below, above) = kept.adjoints.split_at_mut(l + 1);
             let at = At {
                 samples: tile.len,
-                x: if l == 0 { samples.tile(tile, self) } else { &kept.values[l] },
+                x: if l == 0 {
+                    samples.tile(tile, self)
+                } else {
+                    &kept.values[l]
+                },
                 y: &kept.values[l + 1],
                 notes: &kept.notes[l],
                 dy: &above[0],
@@ -221,7 +236,11 @@ impl<T: Scalar> Network<T> {
         let k = directions[0].count;
         let at = |l: usize| At {
             samples: tile.len,
-            x: if l == 0 { samples.tile(tile, self) } else { &kept.values[l] },
+            x: if l == 0 {
+                samples.tile(tile, self)
+            } else {
+                &kept.values[l]
+            },
             y: &kept.values[l + 1],
             notes: &kept.notes[l],
             dy: &kept.adjoints[l + 1],
@@ -235,7 +254,8 @@ impl<T: Scalar> Network<T> {
         }
         let (z, dz) = (&kept.values[depth], &kept.adjoints[depth]);
         let rz = &scratch.tangents[depth][..size(depth)];
-        self.head.tangent(curvature, z, dz, rz, &mut scratch.rdy[..size(depth)]);
+        self.head
+            .tangent(curvature, z, dz, rz, &mut scratch.rdy[..size(depth)]);
         for l in (0..depth).rev() {
             self.layers[l].backward_tangent(
                 &point.arranged[l],
@@ -306,7 +326,10 @@ impl<F> Turns<F> {
     fn take(&self, number: usize, f: impl FnOnce(&mut F)) {
         let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
         while now.0.is_some_and(|turn| turn != number) {
-            now = self.changed.wait(now).unwrap_or_else(PoisonError::into_inner);
+            now = self
+                .changed
+                .wait(now)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         if now.0.is_some() {
             f(&mut now.1);

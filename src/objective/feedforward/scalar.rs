@@ -179,7 +179,10 @@ mod tests {
             let exact = x.f64();
             let close = |name: &str, found: T, expected: f64| {
                 let error = (found.f64() - expected).abs() / expected.abs().max(f64::MIN_POSITIVE);
-                assert!(error <= 8.0 * epsilon, "{name}({exact}): {found:?} is not {expected:e}");
+                assert!(
+                    error <= 8.0 * epsilon,
+                    "{name}({exact}): {found:?} is not {expected:e}"
+                );
             };
             close("exp", x.exp(), exact.exp());
             close("exp_m1", x.exp_m1(), exact.exp_m1());

@@ -1,0 +1,354 @@
+//! [`Density`]: the distribution of all eigenvalues, by stochastic Lanczos quadrature.
+
+use polars::df;
+use polars::prelude::DataFrame;
+use serde::{Deserialize, Serialize};
+use statrs::function::erf::erfc;
+
+use super::full::symmetric_eigen;
+use super::krylov::{Draws, extend};
+use super::{Bracket, Estimate};
+use crate::error::{Error, Result, check_finite};
+use crate::operator::LinearOperator;
+use crate::progress::Progress;
+use crate::vector::scale;
+
+/// Settings of stochastic Lanczos quadrature (Ubaru, Chen and Saad, 2017; Ghorbani, Krishnan and Xiao, 2019).
+///
+/// For a random unit vector v, m steps of Lanczos' iteration give the m-point Gauss quadrature of v's
+/// own spectral measure Σ (vᵀuᵢ)² δ(λ − λᵢ). Its mean over v is the spectral density (1/n) Σ δ(λ − λᵢ).
+#[derive(Clone, Debug, PartialEq)]
+pub struct DensitySettings {
+    /// Random vectors, at least 2 so that there is an uncertainty.
+    pub probes: usize,
+    /// Products for each, m: moments up to the (2m − 1)th are those of the vector's own measure.
+    pub steps: usize,
+    /// Seed of the random vectors.
+    pub seed: u64,
+}
+
+impl Default for DensitySettings {
+    /// 10 probes, 60 steps, seed 0.
+    fn default() -> Self {
+        Self {
+            probes: 10,
+            steps: 60,
+            seed: 0,
+        }
+    }
+}
+
+/// The quadrature of one probe's spectral measure: weights ω > 0 with Σω = 1 at ascending nodes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Quadrature {
+    /// θ₁ < θ₂ < …
+    pub nodes: Vec<f64>,
+    /// ω₁, ω₂, …
+    pub weights: Vec<f64>,
+}
+
+/// The distribution of a symmetric matrix's eigenvalues, estimated from random probes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Density {
+    /// A quadrature for each probe.
+    pub probes: Vec<Quadrature>,
+    /// n, the number of eigenvalues.
+    pub dim: usize,
+    /// Matrix-vector products that it took.
+    pub products: usize,
+}
+
+/// A function of the eigenvalue with its standard error over the probes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DensityCurve {
+    /// Eigenvalues.
+    pub eigenvalues: Vec<f64>,
+    /// The function there.
+    pub values: Vec<f64>,
+    /// Standard error of each value.
+    pub standard_errors: Vec<f64>,
+    /// Standard deviation of the Gaussian that the curve is smoothed with; 0 for a cumulative one.
+    pub width: f64,
+}
+
+impl DensityCurve {
+    /// Eigenvalue, value and standard error, a row each.
+    ///
+    /// # Errors
+    /// polars'.
+    pub fn table(&self) -> Result<DataFrame> {
+        Ok(df!(
+            "eigenvalue" => self.eigenvalues.clone(),
+            "density" => self.values.clone(),
+            "standard_error" => self.standard_errors.clone(),
+        )?)
+    }
+}
+
+/// How many eigenvalues lie below a number.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Count {
+    /// The estimate, with its standard error over the probes.
+    pub estimate: Estimate,
+    /// What the quadratures' resolution leaves open: the mean over the probes of the bounds between which the
+    /// measure below the number certainly lies (Chebyshev, Markov and Stieltjes), times n.
+    pub resolution: Bracket,
+}
+
+impl std::fmt::Display for Count {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            estimate,
+            resolution,
+        } = self;
+        write!(
+            f,
+            "{:.0} ± {:.0}; the quadrature's resolution leaves {:.0} to {:.0}",
+            estimate.value, estimate.standard_error, resolution.low, resolution.high
+        )
+    }
+}
+
+/// Memory for the bases of the probes that go together.
+const BASES_BYTES: usize = 1 << 30;
+
+impl DensitySettings {
+    /// The density of `operator`'s eigenvalues. Full reorthogonalisation keeps each probe's
+    /// quadrature Gaussian to rounding; it takes m vectors of length n for each of the probes that go
+    /// together, as many as fit in 1 GiB.
+    ///
+    /// # Errors
+    /// Fewer than 2 probes, no steps; products that fail or are not finite.
+    pub fn run(&self, operator: &(impl LinearOperator + ?Sized)) -> Result<Density> {
+        if self.probes < 2 || self.steps == 0 {
+            return Err(Error::invalid(format!(
+                "a density from {} probes of {} steps has no uncertainty: take at least 2 probes and 1 step",
+                self.probes, self.steps
+            )));
+        }
+        let n = operator.dim();
+        let steps = self.steps.min(n);
+        let together = (BASES_BYTES / (8 * n * steps)).clamp(1, self.probes);
+        let mut progress = Progress::start("density");
+        let mut draws = Draws::new(self.seed);
+        let (mut probes, mut products) = (Vec::new(), 0);
+        while probes.len() < self.probes {
+            let count = together.min(self.probes - probes.len());
+            let mut chains: Vec<Chain> = (0..count).map(|_| Chain::new(draws.signs(n))).collect();
+            for step in 0..steps {
+                let mut open: Vec<&mut Chain> =
+                    chains.iter_mut().filter(|c| c.next.is_some()).collect();
+                let vectors: Vec<Vec<f64>> =
+                    open.iter_mut().filter_map(|c| c.next.take()).collect();
+                if vectors.is_empty() {
+                    break;
+                }
+                products += vectors.len();
+                let images = operator.apply_block(&vectors)?;
+                for ((chain, v), image) in open.iter_mut().zip(vectors).zip(images) {
+                    check_finite(&image, "the matrix-vector product")?;
+                    chain.extend(v, image);
+                }
+                progress.part(probes.len() * steps + step * count + 1, self.probes * steps);
+            }
+            for chain in &chains {
+                probes.push(chain.quadrature()?);
+            }
+        }
+        Ok(Density {
+            probes,
+            dim: n,
+            products,
+        })
+    }
+}
+
+/// One probe's Lanczos iteration.
+struct Chain {
+    basis: Vec<Vec<f64>>,
+    next: Option<Vec<f64>>,
+    alpha: Vec<f64>,
+    beta: Vec<f64>,
+    size: f64,
+}
+
+impl Chain {
+    fn new(mut start: Vec<f64>) -> Self {
+        let length = (start.len() as f64).sqrt();
+        scale(&mut start, 1.0 / length);
+        Self {
+            basis: Vec::new(),
+            next: Some(start),
+            alpha: Vec::new(),
+            beta: Vec::new(),
+            size: 0.0,
+        }
+    }
+
+    fn extend(&mut self, v: Vec<f64>, image: Vec<f64>) {
+        self.basis.push(v);
+        self.size = self.size.max(crate::vector::norm(&image));
+        let (components, length, next) = extend(image, &self.basis, 1e-12 * self.size);
+        self.alpha.extend(components.last());
+        self.beta.push(length);
+        self.next = next;
+    }
+
+    fn quadrature(&self) -> Result<Quadrature> {
+        let entry = |i: usize, j: usize| match i.abs_diff(j) {
+            0 => self.alpha[i],
+            1 => self.beta[i.min(j)],
+            _ => 0.0,
+        };
+        let (nodes, vectors) = symmetric_eigen(self.alpha.len(), entry)?;
+        Ok(Quadrature {
+            nodes,
+            weights: vectors.iter().map(|v| v[0] * v[0]).collect(),
+        })
+    }
+}
+
+impl Quadrature {
+    /// Σ ωᵢ f(θᵢ)
+    fn integrate(&self, f: impl Fn(f64) -> f64) -> f64 {
+        self.nodes
+            .iter()
+            .zip(&self.weights)
+            .map(|(x, w)| w * f(*x))
+            .sum()
+    }
+
+    /// The measure below x, and the bounds between which the probe's own measure lies there.
+    ///
+    /// With k nodes below x it is at least the first k − 1 weights and at most the first k + 1.
+    fn below(&self, x: f64) -> [f64; 3] {
+        let k = self.nodes.partition_point(|node| *node < x);
+        let sum = |count: usize| {
+            self.weights[..count.min(self.weights.len())]
+                .iter()
+                .sum::<f64>()
+        };
+        [sum(k), sum(k.saturating_sub(1)), sum(k + 1).min(1.0)]
+    }
+}
+
+impl Density {
+    fn over_probes(&self, f: impl Fn(&Quadrature) -> f64) -> Estimate {
+        let samples: Vec<f64> = self.probes.iter().map(f).collect();
+        Estimate {
+            products: self.products,
+            ..Estimate::of(&samples)
+        }
+    }
+
+    /// tr(Aᵏ)/n: the mean of λᵏ over all eigenvalues.
+    pub fn moment(&self, k: u32) -> Estimate {
+        self.over_probes(|probe| probe.integrate(|x| x.powi(k as i32)))
+    }
+
+    /// tr(A), from the same probes.
+    pub fn trace(&self) -> Estimate {
+        self.moment(1).scaled(self.dim as f64)
+    }
+
+    /// ‖A‖²_F = tr(A²), from the same probes.
+    pub fn frobenius_squared(&self) -> Estimate {
+        self.moment(2).scaled(self.dim as f64)
+    }
+
+    /// The smallest and the largest node.
+    pub fn range(&self) -> [f64; 2] {
+        let nodes = self.probes.iter().flat_map(|probe| &probe.nodes);
+        nodes.fold([f64::INFINITY, f64::NEG_INFINITY], |[low, high], x| {
+            [low.min(*x), high.max(*x)]
+        })
+    }
+
+    /// The density, smoothed with a Gaussian of standard deviation `width`, at `points` places that reach
+    /// four widths beyond the nodes; it integrates to 1. A common width is a hundredth of the spectrum's own.
+    ///
+    /// # Errors
+    /// A width that is not above 0 and finite; fewer than 2 points.
+    pub fn smoothed(&self, width: f64, points: usize) -> Result<DensityCurve> {
+        if !(width > 0.0 && width.is_finite()) {
+            return Err(Error::invalid(format!(
+                "a density cannot be smoothed over a width of {width}: give a finite number above 0"
+            )));
+        }
+        let [low, high] = self.range();
+        let height = 1.0 / (width * std::f64::consts::TAU.sqrt());
+        let bell = move |x: f64| height * (-0.5 * (x / width).powi(2)).exp();
+        let mut curve = self.curve(
+            [low - 4.0 * width, high + 4.0 * width],
+            points,
+            |probe, x| probe.integrate(|node| bell(x - node)),
+        )?;
+        curve.width = width;
+        Ok(curve)
+    }
+
+    /// The share of the eigenvalues up to x, smoothed with a Gaussian of standard deviation `width`, from 0 to 1.
+    ///
+    /// # Errors
+    /// As [`Density::smoothed`].
+    pub fn cumulative(&self, width: f64, points: usize) -> Result<DensityCurve> {
+        let mut curve = self.smoothed(width, points)?;
+        let places = [curve.eigenvalues[0], curve.eigenvalues[points - 1]];
+        let step = move |x: f64| 0.5 * erfc(-x / (width * std::f64::consts::SQRT_2));
+        curve = DensityCurve {
+            width: curve.width,
+            ..self.curve(places, points, |probe, x| {
+                probe.integrate(|node| step(x - node))
+            })?
+        };
+        Ok(curve)
+    }
+
+    fn curve(
+        &self,
+        [low, high]: [f64; 2],
+        points: usize,
+        value: impl Fn(&Quadrature, f64) -> f64,
+    ) -> Result<DensityCurve> {
+        if points < 2 {
+            return Err(Error::invalid(format!(
+                "{points} points are no curve: take at least 2"
+            )));
+        }
+        let step = (high - low) / (points - 1) as f64;
+        let eigenvalues: Vec<f64> = (0..points).map(|i| low + step * i as f64).collect();
+        let (values, standard_errors) = eigenvalues
+            .iter()
+            .map(|x| {
+                let estimate = self.over_probes(|probe| value(probe, *x));
+                (estimate.value, estimate.standard_error)
+            })
+            .unzip();
+        Ok(DensityCurve {
+            eigenvalues,
+            values,
+            standard_errors,
+            width: 0.0,
+        })
+    }
+
+    /// How many of the n eigenvalues lie below x.
+    pub fn count_below(&self, x: f64) -> Count {
+        let n = self.dim as f64;
+        let part = |i: usize| self.over_probes(|probe| probe.below(x)[i]).scaled(n);
+        let [estimate, low, high] = [part(0), part(1), part(2)];
+        Count {
+            estimate,
+            resolution: Bracket {
+                value: estimate.value,
+                low: low.value,
+                high: high.value,
+            },
+        }
+    }
+
+    /// How many of the n eigenvalues are negative.
+    pub fn negative(&self) -> Count {
+        self.count_below(0.0)
+    }
+}

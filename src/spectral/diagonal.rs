@@ -1,0 +1,68 @@
+//! [`Diagonal`]: the diagonal of a matrix known by its products.
+
+use serde::{Deserialize, Serialize};
+
+use super::krylov::Draws;
+use crate::error::{Error, Result, check_finite};
+use crate::operator::LinearOperator;
+use crate::progress::Progress;
+
+/// An estimate of a matrix's diagonal: the mean of v ⊙ Av over `samples` vectors v of random signs (Bekas,
+/// Kokiopoulou and Saad, 2007). For a diagonal matrix it is exact; else entry i has the variance Σ_{j≠i} aᵢⱼ² of
+/// a sample.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Diagonal {
+    /// The estimate of each aᵢᵢ.
+    pub values: Vec<f64>,
+    /// Standard error of each.
+    pub standard_errors: Vec<f64>,
+    /// Vectors, and products.
+    pub samples: usize,
+}
+
+/// Vectors that go through the operator together.
+const TOGETHER: usize = 8;
+
+impl Diagonal {
+    /// The diagonal of `operator` from `samples` products.
+    ///
+    /// # Errors
+    /// Fewer than 2 samples; products that fail or are not finite.
+    pub fn estimate(
+        operator: &(impl LinearOperator + ?Sized),
+        samples: usize,
+        seed: u64,
+    ) -> Result<Self> {
+        if samples < 2 {
+            return Err(Error::invalid(format!(
+                "a diagonal from {samples} samples has no uncertainty: take at least 2"
+            )));
+        }
+        let n = operator.dim();
+        let mut draws = Draws::new(seed);
+        let mut progress = Progress::start("diagonal");
+        // Running means and sums of squared deviations (Welford, 1962).
+        let (mut mean, mut squares) = (vec![0.0; n], vec![0.0; n]);
+        let mut seen = 0;
+        while seen < samples {
+            let count = TOGETHER.min(samples - seen);
+            let probes: Vec<Vec<f64>> = (0..count).map(|_| draws.signs(n)).collect();
+            for (v, image) in probes.iter().zip(operator.apply_block(&probes)?) {
+                check_finite(&image, "the matrix-vector product")?;
+                seen += 1;
+                for (((m, s), v), a) in mean.iter_mut().zip(&mut squares).zip(v).zip(&image) {
+                    let deviation = v * a - *m;
+                    *m += deviation / seen as f64;
+                    *s += deviation * (v * a - *m);
+                }
+            }
+            progress.part(seen, samples);
+        }
+        let freedom = (samples * (samples - 1)) as f64;
+        Ok(Self {
+            values: mean,
+            standard_errors: squares.iter().map(|s| (s / freedom).sqrt()).collect(),
+            samples,
+        })
+    }
+}

@@ -1,0 +1,119 @@
+//! [`Estimate`] and [`Bracket`]: numbers with their uncertainty.
+
+use serde::{Deserialize, Serialize};
+use statrs::distribution::{ContinuousCDF, StudentsT};
+
+use crate::error::{Error, Result};
+
+/// A mean over random samples.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Estimate {
+    /// The mean.
+    pub value: f64,
+    /// Standard deviation of the mean: s/√N for N samples with standard deviation s.
+    pub standard_error: f64,
+    /// N
+    pub samples: usize,
+    /// Matrix-vector products that it took.
+    pub products: usize,
+    /// Whether the standard error went below the one that was asked for.
+    pub converged: bool,
+}
+
+impl Estimate {
+    /// Of N ≥ 2 samples.
+    pub(super) fn of(samples: &[f64]) -> Self {
+        let n = samples.len() as f64;
+        let mean = samples.iter().sum::<f64>() / n;
+        let squares = samples.iter().map(|s| (s - mean).powi(2)).sum::<f64>();
+        Self {
+            value: mean,
+            standard_error: (squares / (n - 1.0) / n).sqrt(),
+            samples: samples.len(),
+            products: 0,
+            converged: true,
+        }
+    }
+
+    /// The same in other units.
+    pub(super) fn scaled(self, factor: f64) -> Self {
+        Self {
+            value: factor * self.value,
+            standard_error: factor.abs() * self.standard_error,
+            ..self
+        }
+    }
+
+    /// The interval that holds the true value with this probability, such as 0.95, by Student's
+    /// distribution with N − 1 degrees of freedom.
+    ///
+    /// # Errors
+    /// A confidence that is not between 0 and 1.
+    pub fn interval(&self, confidence: f64) -> Result<[f64; 2]> {
+        if !(confidence > 0.0 && confidence < 1.0) {
+            return Err(Error::invalid(format!(
+                "a confidence of {confidence} is none: give a number between 0 and 1, such as 0.95"
+            )));
+        }
+        let freedom = (self.samples.max(2) - 1) as f64;
+        let student = StudentsT::new(0.0, 1.0, freedom).map_err(|e| {
+            Error::invalid(format!("no interval from {} samples: {e}", self.samples))
+        })?;
+        let reach = student.inverse_cdf(0.5 + confidence / 2.0) * self.standard_error;
+        Ok([self.value - reach, self.value + reach])
+    }
+}
+
+impl std::fmt::Display for Estimate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{:.5} ± {:.2} (standard error, {} samples, {} products)",
+            Short(self.value),
+            Short(self.standard_error),
+            self.samples,
+            self.products
+        )?;
+        if !self.converged {
+            write!(f, ", short of the accuracy that was asked for")?;
+        }
+        Ok(())
+    }
+}
+
+/// A number with the certain bounds between which it lies.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Bracket {
+    /// The best guess.
+    pub value: f64,
+    /// It is not below this.
+    pub low: f64,
+    /// It is not above this; infinite where nothing bounds it.
+    pub high: f64,
+}
+
+impl std::fmt::Display for Bracket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [value, low, high] = [self.value, self.low, self.high].map(Short);
+        write!(f, "{value:.5} (between {low:.5} and {high:.5})")
+    }
+}
+
+/// Prints as many significant digits as the format's precision says.
+struct Short(f64);
+
+impl std::fmt::Display for Short {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let digits = f.precision().unwrap_or(4) as i32;
+        let size = self.0.abs();
+        if size == 0.0 || !size.is_finite() {
+            return write!(f, "{}", self.0);
+        }
+        let exponent = size.log10().floor() as i32;
+        if (-4..7).contains(&exponent) {
+            write!(f, "{:.*}", (digits - 1 - exponent).max(0) as usize, self.0)
+        } else {
+            write!(f, "{:.*e}", (digits - 1).max(0) as usize, self.0)
+        }
+    }
+}

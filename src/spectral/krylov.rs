@@ -1,0 +1,138 @@
+//! Orthonormal bases: what all methods that build one share.
+//!
+//! Work goes in chunks of rows that stay in a core's cache, so that a basis is read from memory as
+//! seldom as can be. The chunks' sums are added up in their order: the same bits on any number of
+//! threads.
+
+use rayon::prelude::*;
+
+use crate::vector::{axpy, dot, gaussian, norm, scale};
+
+/// Rows of a chunk.
+const CHUNK: usize = 2048;
+
+/// Takes the components along the orthonormal `basis` out of `w`, twice (Kahan and Parlett: "twice is
+/// enough"), and returns them.
+pub(super) fn orthogonalize(w: &mut [f64], basis: &[Vec<f64>]) -> Vec<f64> {
+    if basis.is_empty() {
+        return Vec::new();
+    }
+    let first = components(w, basis, |_, _| ());
+    // The second pass's components are summed while the first's are taken out.
+    let second = components(w, basis, |start, w| subtract(w, &first, basis, start));
+    w.par_chunks_mut(CHUNK)
+        .enumerate()
+        .for_each(|(i, w)| subtract(w, &second, basis, i * CHUNK));
+    first.iter().zip(&second).map(|(a, b)| a + b).collect()
+}
+
+/// Qᵀw, after `change` of each chunk of w.
+fn components(
+    w: &mut [f64],
+    basis: &[Vec<f64>],
+    change: impl Fn(usize, &mut [f64]) + Sync,
+) -> Vec<f64> {
+    let parts: Vec<Vec<f64>> = w
+        .par_chunks_mut(CHUNK)
+        .enumerate()
+        .map(|(i, w)| {
+            let start = i * CHUNK;
+            change(start, w);
+            let along = |q: &Vec<f64>| dot(&q[start..start + w.len()], w);
+            basis.iter().map(along).collect()
+        })
+        .collect();
+    let mut sum = vec![0.0; basis.len()];
+    for part in &parts {
+        axpy(1.0, part, &mut sum);
+    }
+    sum
+}
+
+fn subtract(w: &mut [f64], components: &[f64], basis: &[Vec<f64>], start: usize) {
+    for (c, q) in components.iter().zip(basis) {
+        axpy(-c, &q[start..start + w.len()], w);
+    }
+}
+
+/// The sums Σᵢ cᵢ qᵢ for each list of coefficients c.
+pub(super) fn combine(basis: &[Vec<f64>], coefficients: &[Vec<f64>]) -> Vec<Vec<f64>> {
+    let n = basis.first().map_or(0, Vec::len);
+    let chunks: Vec<Vec<Vec<f64>>> = (0..n.div_ceil(CHUNK))
+        .into_par_iter()
+        .map(|i| {
+            let rows = i * CHUNK..((i + 1) * CHUNK).min(n);
+            let sum_of = |c: &Vec<f64>| {
+                let mut sum = vec![0.0; rows.len()];
+                for (c, q) in c.iter().zip(basis) {
+                    axpy(*c, &q[rows.clone()], &mut sum);
+                }
+                sum
+            };
+            coefficients.iter().map(sum_of).collect()
+        })
+        .collect();
+    let sums = (0..coefficients.len()).map(|j| {
+        let parts: Vec<&[f64]> = chunks.iter().map(|chunk| &chunk[j][..]).collect();
+        parts.concat()
+    });
+    sums.collect()
+}
+
+/// Makes `w` a unit vector that is orthogonal to `basis`; `None` if less than `smallest` is left of it.
+/// Also its components along the basis, and what was left.
+pub(super) fn extend(
+    mut w: Vec<f64>,
+    basis: &[Vec<f64>],
+    smallest: f64,
+) -> (Vec<f64>, f64, Option<Vec<f64>>) {
+    let components = orthogonalize(&mut w, basis);
+    let length = norm(&w);
+    if length <= smallest {
+        return (components, 0.0, None);
+    }
+    scale(&mut w, 1.0 / length);
+    (components, length, Some(w))
+}
+
+/// A random unit vector that is orthogonal to `basis`, which has fewer than n vectors.
+pub(super) fn fresh(n: usize, basis: &[Vec<f64>], draws: &mut Draws) -> Vec<f64> {
+    loop {
+        let w = draws.gaussian(n);
+        let before = norm(&w);
+        // A vector that is lost to rounding is drawn again: n vectors fit, and fewer are there.
+        if let (_, _, Some(q)) = extend(w, basis, 1e-8 * before) {
+            return q;
+        }
+    }
+}
+
+/// Random vectors of one seed, each another.
+pub(super) struct Draws {
+    seed: u64,
+    drawn: u64,
+}
+
+impl Draws {
+    pub(super) fn new(seed: u64) -> Self {
+        Self { seed, drawn: 0 }
+    }
+
+    fn next(&mut self) -> u64 {
+        let seed = self.seed.wrapping_add(self.drawn << 32);
+        self.drawn += 1;
+        seed
+    }
+
+    pub(super) fn gaussian(&mut self, n: usize) -> Vec<f64> {
+        gaussian(n, self.next())
+    }
+
+    /// Signs ±1 (Rademacher).
+    pub(super) fn signs(&mut self, n: usize) -> Vec<f64> {
+        self.gaussian(n)
+            .into_iter()
+            .map(|x| 1f64.copysign(x))
+            .collect()
+    }
+}

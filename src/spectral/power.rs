@@ -1,0 +1,108 @@
+//! [`PowerIteration`]: the eigenvalue of largest magnitude, step by step.
+
+use polars::df;
+use polars::prelude::DataFrame;
+use serde::{Deserialize, Serialize};
+
+use super::Eigenpair;
+use crate::error::{Error, Result, check_finite};
+use crate::operator::LinearOperator;
+use crate::progress::Progress;
+use crate::vector::{axpy, dot, gaussian, norm, scale};
+
+/// v ← Av/‖Av‖ until ‖Av − λv‖ is small, λ = vᵀAv: the plainest way to an eigenvalue.
+///
+/// It converges by |λ₂/λ₁| a step and finds one pair; [`Lanczos`](super::Lanczos) needs far fewer
+/// products for the same. Where λ and −λ are both largest it does not converge.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PowerIteration {
+    /// Largest residual, in units of |λ|, at which to stop.
+    pub tolerance: f64,
+    /// Seed of the random start vector.
+    pub seed: u64,
+    /// Products after which to give up and return what there is.
+    pub max_products: usize,
+}
+
+impl Default for PowerIteration {
+    /// Tolerance 10⁻³, seed 0, at most 200 products.
+    fn default() -> Self {
+        Self {
+            tolerance: 1e-3,
+            seed: 0,
+            max_products: 200,
+        }
+    }
+}
+
+/// What [`PowerIteration`] found, and how it came there.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Power {
+    /// The last λ, its residual and v.
+    pub pair: Eigenpair,
+    /// λ after each product.
+    pub values: Vec<f64>,
+    /// ‖Av − λv‖ after each product: λ is that close to an eigenvalue.
+    pub residuals: Vec<f64>,
+    /// Whether the last residual is below the tolerance.
+    pub converged: bool,
+}
+
+impl Power {
+    /// Product, eigenvalue and residual, a row for each step.
+    ///
+    /// # Errors
+    /// polars'.
+    pub fn table(&self) -> Result<DataFrame> {
+        Ok(df!(
+            "product" => (1..=self.values.len() as u64).collect::<Vec<_>>(),
+            "eigenvalue" => self.values.clone(),
+            "residual" => self.residuals.clone(),
+        )?)
+    }
+}
+
+impl PowerIteration {
+    /// The eigenvalue of `operator` with the largest |λ|.
+    ///
+    /// # Errors
+    /// No products at all; products that fail or are not finite. Not to converge is no error.
+    pub fn run(&self, operator: &(impl LinearOperator + ?Sized)) -> Result<Power> {
+        if self.max_products == 0 {
+            return Err(Error::invalid("power iteration needs at least one product"));
+        }
+        let mut progress = Progress::start("power iteration");
+        let mut v = gaussian(operator.dim(), self.seed);
+        let length = norm(&v);
+        scale(&mut v, 1.0 / length);
+        let (mut values, mut residuals) = (Vec::new(), Vec::new());
+        loop {
+            let image = operator.apply(&v)?;
+            check_finite(&image, "the matrix-vector product")?;
+            let value = dot(&v, &image);
+            let mut rest = image.clone();
+            axpy(-value, &v, &mut rest);
+            let residual = norm(&rest);
+            values.push(value);
+            residuals.push(residual);
+            progress.tick(|| format!("{} products, residual {residual:.1e}", values.len()));
+
+            let converged = residual <= self.tolerance * value.abs();
+            if converged || values.len() >= self.max_products {
+                return Ok(Power {
+                    pair: Eigenpair {
+                        value,
+                        residual,
+                        vector: v,
+                    },
+                    values,
+                    residuals,
+                    converged,
+                });
+            }
+            let length = norm(&image);
+            v = image;
+            scale(&mut v, 1.0 / length);
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Stochastic Lanczos quadrature: moments, known laws, and what its uncertainty says.
+
+mod common;
+
+use common::{Broken, Laplacian, OnDiagonal, with_eigenvalues};
+use loss_landscape::prelude::*;
+
+fn settings(probes: usize, steps: usize) -> DensitySettings {
+    DensitySettings {
+        probes,
+        steps,
+        seed: 0,
+    }
+}
+
+/// The measure of a sign vector on a diagonal matrix is the spectrum's own, so all is known exactly.
+#[test]
+fn gauss_quadrature_is_exact_up_to_its_degree() {
+    let entries: Vec<f64> = (0..40).map(|i| (0.37 * i as f64).sin()).collect();
+    let moment = |k: u32| entries.iter().map(|x| x.powi(k as i32)).sum::<f64>() / 40.0;
+    let m = 6;
+    let density = settings(2, m).run(&OnDiagonal(entries.clone())).unwrap();
+    for k in 0..2 * m as u32 {
+        let found = density.moment(k);
+        assert!((found.value - moment(k)).abs() < 1e-13, "moment {k}");
+        assert!(found.standard_error < 1e-13);
+    }
+    let beyond = density.moment(2 * m as u32);
+    assert!((beyond.value - moment(2 * m as u32)).abs() > 1e-6);
+    assert_eq!(density.products, 2 * m);
+}
+
+fn trapezoid(x: &[f64], y: &[f64]) -> f64 {
+    let areas = x.windows(2).zip(y.windows(2));
+    areas
+        .map(|(x, y)| (x[1] - x[0]) * (y[0] + y[1]) / 2.0)
+        .sum()
+}
+
+#[test]
+fn a_density_integrates_to_one() {
+    let density = settings(6, 30).run(&Laplacian(300)).unwrap();
+    let curve = density.smoothed(0.05, 2_000).unwrap();
+    assert!((trapezoid(&curve.eigenvalues, &curve.values) - 1.0).abs() < 1e-4);
+    let weighted: Vec<f64> = curve
+        .eigenvalues
+        .iter()
+        .zip(&curve.values)
+        .map(|(x, y)| x * y)
+        .collect();
+    let mean = density.moment(1).value;
+    assert!((trapezoid(&curve.eigenvalues, &weighted) - mean).abs() < 1e-3);
+    let cumulative = density.cumulative(0.05, 2_000).unwrap();
+    assert!(cumulative.values[0] < 1e-4 && cumulative.values[1_999] > 1.0 - 1e-4);
+    assert!(
+        cumulative
+            .values
+            .windows(2)
+            .all(|pair| pair[0] <= pair[1] + 1e-15)
+    );
+}
+
+/// The one-dimensional Laplacian's eigenvalues are distributed by the arcsine law.
+#[test]
+fn arcsine_law() {
+    let density = settings(10, 80).run(&Laplacian(2_000)).unwrap();
+    let trace = density.trace();
+    assert!(
+        (trace.value - 4_000.0).abs() < 4.0 * trace.standard_error.max(1e-9),
+        "{trace}"
+    );
+    let curve = density.cumulative(0.02, 101).unwrap();
+    for ((x, y), error) in curve
+        .eigenvalues
+        .iter()
+        .zip(&curve.values)
+        .zip(&curve.standard_errors)
+    {
+        if (0.2..3.8).contains(x) {
+            let law = 0.5 + ((x - 2.0) / 2.0).asin() / std::f64::consts::PI;
+            assert!(
+                (y - law).abs() < 4.0 * error + 0.01,
+                "at {x}: {y} is not {law}"
+            );
+        }
+    }
+}
+
+/// Wigner's semicircle: the entries of a symmetric matrix of independent Gaussians.
+#[test]
+fn semicircle() {
+    let n = 400;
+    let gaussian = {
+        let uniform = common::numbers(12 * n * n, 5);
+        let sum = |i: usize| uniform[12 * i..12 * (i + 1)].iter().sum::<f64>() / 2.0;
+        (0..n * n).map(sum).collect::<Vec<f64>>()
+    };
+    let entry = |(i, j): (usize, usize)| {
+        (gaussian[i * n + j] + gaussian[j * n + i]) / (2.0 * n as f64).sqrt()
+    };
+    let matrix = loss_landscape::ndarray::Array2::from_shape_fn((n, n), entry);
+    let density = settings(10, 60).run(&Dense::new(matrix).unwrap()).unwrap();
+    let below = |x: f64| {
+        0.5 + x * (4.0 - x * x).sqrt() / (4.0 * std::f64::consts::PI)
+            + (x / 2.0).asin() / std::f64::consts::PI
+    };
+    for x in [-1.5, -0.7, 0.0, 0.4, 1.2] {
+        let count = density.count_below(x);
+        let expected = n as f64 * below(x);
+        let error = 4.0 * count.estimate.standard_error + 0.02 * n as f64;
+        assert!(
+            (count.estimate.value - expected).abs() < error,
+            "below {x}: {count}, expected {expected}"
+        );
+    }
+}
+
+#[test]
+fn counts_are_bracketed() {
+    let eigenvalues: Vec<f64> = (0..120).map(|i| (i as f64 - 29.5) / 40.0).collect();
+    // On a diagonal matrix the bounds are certain.
+    let density = settings(4, 25)
+        .run(&OnDiagonal(eigenvalues.clone()))
+        .unwrap();
+    let negative = density.negative();
+    assert!(
+        negative.resolution.low <= 30.0 && 30.0 <= negative.resolution.high,
+        "{negative}"
+    );
+    assert!((negative.estimate.value - 30.0).abs() < 6.0, "{negative}");
+    // Elsewhere up to the probes' own error.
+    let density = settings(10, 60)
+        .run(&with_eigenvalues(&eigenvalues, 7))
+        .unwrap();
+    let negative = density.negative();
+    let error = 4.0 * negative.estimate.standard_error;
+    assert!(negative.resolution.low - error <= 30.0 && 30.0 <= negative.resolution.high + error);
+    assert!(negative.estimate.standard_error > 0.0 && negative.estimate.standard_error < 10.0);
+}
+
+/// Over seeded runs the intervals hold the truth about as often as they say.
+#[test]
+fn stated_errors_cover() {
+    let eigenvalues: Vec<f64> = (0..50).map(|i| (-(i as f64) / 10.0).exp() - 0.1).collect();
+    let matrix = with_eigenvalues(&eigenvalues, 8);
+    let sum: f64 = eigenvalues.iter().sum();
+    let held = (0..200).filter(|seed| {
+        let run = DensitySettings {
+            probes: 8,
+            steps: 10,
+            seed: *seed,
+        };
+        let [low, high] = run.run(&matrix).unwrap().trace().interval(0.95).unwrap();
+        (low..=high).contains(&sum)
+    });
+    let held = held.count();
+    assert!((180..=198).contains(&held), "{held} of 200");
+}
+
+#[test]
+fn degenerate_matrices() {
+    for (entries, value) in [
+        (vec![0.0; 30], 0.0),
+        (vec![1.0; 30], 1.0),
+        (vec![-3.0], -3.0),
+    ] {
+        let n = entries.len();
+        let density = settings(3, 60).run(&OnDiagonal(entries)).unwrap();
+        assert_eq!(density.products, 3);
+        for probe in &density.probes {
+            assert!(probe.nodes.len() == 1 && (probe.nodes[0] - value).abs() < 1e-14);
+            assert!((probe.weights[0] - 1.0).abs() < 1e-14);
+        }
+        assert_eq!(density.count_below(value + 0.5).estimate.value, n as f64);
+        assert_eq!(density.count_below(value - 0.5).estimate.value, 0.0);
+        assert!(density.smoothed(0.1, 50).is_ok());
+    }
+    assert!(settings(1, 10).run(&Laplacian(5)).is_err());
+    assert!(settings(2, 0).run(&Laplacian(5)).is_err());
+    let density = settings(2, 99).run(&Laplacian(5)).unwrap();
+    assert!(density.smoothed(0.0, 50).is_err() && density.smoothed(0.1, 1).is_err());
+    assert!(density.cumulative(f64::NAN, 50).is_err());
+    assert_eq!(
+        settings(2, 3).run(&Broken).unwrap_err().to_string(),
+        "no more today"
+    );
+    let nan = settings(2, 3)
+        .run(&OnDiagonal(vec![f64::NAN; 3]))
+        .unwrap_err();
+    assert!(nan.to_string().contains("not finite"), "{nan}");
+}

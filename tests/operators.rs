@@ -1,0 +1,416 @@
+//! One table of cases that every operator passes, against the matrix that automatic differentiation gives.
+
+mod common;
+
+use common::{OnDiagonal, assert_close, dot, numbers, with_eigenvalues};
+use loss_landscape::ndarray::Array2;
+use loss_landscape::prelude::*;
+
+const CPU: Device = Device::Cpu;
+
+type Boxed = Box<dyn LinearOperator + Send + Sync>;
+
+struct Case {
+    name: String,
+    operator: Boxed,
+    /// Column by column, by another way.
+    expected: Array2<f64>,
+    /// What rounding allows, relative to the largest entry.
+    tolerance: f64,
+    positive: bool,
+}
+
+fn dataset(samples: usize, outputs: usize, loss: Loss, dtype: DType) -> Dataset {
+    let x = Tensor::from_vec(numbers(samples * 5, 1), (samples, 5), &CPU).unwrap();
+    let data = match loss {
+        Loss::Mse => {
+            let y = Tensor::from_vec(numbers(samples * outputs, 2), (samples, outputs), &CPU);
+            Dataset::regression(&x, &y.unwrap())
+        }
+        Loss::CrossEntropy => {
+            let classes = (outputs as u32).max(2);
+            let labels: Vec<u32> = (0..samples as u32)
+                .map(|i| (i * i + i / 3) % classes)
+                .collect();
+            Dataset::classification(&x, &Tensor::from_vec(labels, samples, &CPU).unwrap())
+        }
+    };
+    data.unwrap().to_dtype(dtype).unwrap()
+}
+
+fn objective(
+    (activation, widths, loss): (Activation, &[usize], Loss),
+    samples: usize,
+    dtype: DType,
+) -> Objective {
+    let model = Mlp::new(widths, activation, 3, &CPU)
+        .unwrap()
+        .to_dtype(dtype)
+        .unwrap();
+    let data = dataset(samples, *widths.last().unwrap(), loss, dtype);
+    Objective::of(&model, &data, loss)
+        .unwrap()
+        .with_l2(0.01)
+        .unwrap()
+}
+
+/// The per-sample gradients, each from an objective of its own.
+fn second_moment(
+    objective: &Objective,
+    net: (Activation, &[usize], Loss),
+    samples: usize,
+) -> Array2<f64> {
+    let theta = objective.parameters().to_flat().unwrap();
+    let n = theta.len();
+    let mut moment = Array2::zeros((n, n));
+    for i in 0..samples {
+        let one = objective.data().select(&[i]).unwrap();
+        let model = Mlp::new(net.1, net.0, 3, &CPU)
+            .unwrap()
+            .to_dtype(DType::F64)
+            .unwrap();
+        model.parameters().set_flat(&theta).unwrap();
+        let one = Objective::of(&model, &one, net.2).unwrap().by_autograd();
+        let g = one.gradient().unwrap();
+        for (a, b) in (0..n).flat_map(|a| (0..n).map(move |b| (a, b))) {
+            moment[[a, b]] += g[a] * g[b] / samples as f64;
+        }
+    }
+    moment
+}
+
+fn entries(operator: &impl LinearOperator) -> Array2<f64> {
+    operator.dense().unwrap().matrix().clone()
+}
+
+fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let mut add =
+        |name: String, operator: Boxed, expected: &Array2<f64>, tolerance: f64, positive: bool| {
+            cases.push(Case {
+                name,
+                operator,
+                expected: expected.clone(),
+                tolerance,
+                positive,
+            });
+        };
+    for activation in Activation::ALL {
+        for (widths, loss) in [
+            (&[5, 4, 3][..], Loss::CrossEntropy),
+            (&[5, 3, 4, 1], Loss::CrossEntropy),
+            (&[5, 4, 2], Loss::Mse),
+        ] {
+            let net = (activation, widths, loss);
+            let samples = 23;
+            let exact = objective(net, samples, DType::F64);
+            let plain = exact.clone().by_autograd();
+            let single = objective(net, samples, DType::F32);
+            assert!(exact.is_hand_derived() && single.is_hand_derived());
+            let name =
+                |operator: &str| format!("{operator} of {widths:?}, {activation:?}, {loss:?}");
+
+            let hessian = entries(&plain.hessian());
+            let gauss_newton = entries(&plain.gauss_newton());
+            let fisher = entries(&plain.fisher());
+            let moment = second_moment(&exact, net, samples);
+            let mean = exact.clone().with_l2(0.0).unwrap().gradient().unwrap();
+            let outer = Array2::from_shape_fn(moment.dim(), |(i, j)| mean[i] * mean[j]);
+            for (objective, tolerance, how) in [(&exact, 1e-10, ""), (&single, 1e-5, "f32 ")] {
+                let name = |operator: &str| name(&format!("{how}{operator}"));
+                add(
+                    name("Hessian"),
+                    Box::new(objective.hessian()),
+                    &hessian,
+                    tolerance,
+                    false,
+                );
+                let operator = Box::new(objective.gauss_newton());
+                add(
+                    name("GaussNewton"),
+                    operator,
+                    &gauss_newton,
+                    tolerance,
+                    true,
+                );
+                add(
+                    name("Fisher"),
+                    Box::new(objective.fisher()),
+                    &fisher,
+                    tolerance,
+                    true,
+                );
+                let operator = Box::new(objective.empirical_fisher());
+                add(name("EmpiricalFisher"), operator, &moment, tolerance, true);
+                let operator = Box::new(objective.gradient_covariance().unwrap());
+                add(
+                    name("GradientCovariance"),
+                    operator,
+                    &(&moment - &outer),
+                    tolerance,
+                    true,
+                );
+            }
+            let operator = Box::new(plain.empirical_fisher());
+            add(
+                name("EmpiricalFisher by autograd"),
+                operator,
+                &moment,
+                1e-10,
+                true,
+            );
+        }
+    }
+
+    let hessian = objective(
+        (Activation::Tanh, &[5, 4, 3], Loss::CrossEntropy),
+        23,
+        DType::F64,
+    );
+    let whole = entries(&hessian.clone().by_autograd().hessian());
+    let shifted = &whole + &(Array2::<f64>::eye(whole.nrows()) * 0.7);
+    let operator = Box::new(Shifted::new(hessian.hessian(), 0.7).unwrap());
+    add("Shifted".into(), operator, &shifted, 1e-10, false);
+    let range = hessian.parameters().range("layers.1.weight").unwrap();
+    assert_eq!(range.len(), 12);
+    let part = whole.slice(loss_landscape::ndarray::s![range.clone(), range.clone()]);
+    let operator = Box::new(Block::new(hessian.hessian(), range).unwrap());
+    add("Block".into(), operator, &part.to_owned(), 1e-10, false);
+    let dense = with_eigenvalues(&[3.0, 1.0, 0.0, -2.0, 1e-3], 4);
+    add(
+        "Dense".into(),
+        Box::new(dense.clone()),
+        dense.matrix(),
+        1e-14,
+        false,
+    );
+    cases
+}
+
+#[test]
+fn every_operator() {
+    for case in cases() {
+        let Case {
+            name,
+            operator,
+            expected,
+            tolerance,
+            ..
+        } = &case;
+        let n = operator.dim();
+        assert_eq!(n, expected.nrows(), "{name}");
+        let scale = expected.iter().fold(0.0, |m: f64, a| m.max(a.abs()));
+        let close = |found: &[f64], expected: &[f64], what: &str| {
+            for (f, e) in found.iter().zip(expected) {
+                assert!(
+                    (f - e).abs() <= tolerance * scale,
+                    "{name}: {what}: {f} is not {e}"
+                );
+            }
+        };
+
+        // Columns of the matrix, one by one and together.
+        let unit = |j: usize| {
+            (0..n)
+                .map(|i| f64::from(u8::from(i == j)))
+                .collect::<Vec<f64>>()
+        };
+        let columns: Vec<Vec<f64>> = (0..n).map(|j| operator.apply(&unit(j)).unwrap()).collect();
+        let together = operator
+            .apply_block(&(0..n).map(unit).collect::<Vec<_>>())
+            .unwrap();
+        for (j, column) in columns.iter().enumerate() {
+            close(column, &expected.column(j).to_vec(), "column");
+            close(&together[j], column, "block");
+        }
+        assert!(operator.apply_block(&[]).unwrap().is_empty(), "{name}");
+
+        // Linear and symmetric.
+        let (u, v) = (numbers(n, 7), numbers(n, 8));
+        let (hu, hv) = (operator.apply(&u).unwrap(), operator.apply(&v).unwrap());
+        let mixed: Vec<f64> = u.iter().zip(&v).map(|(u, v)| 2.0 * u - 0.5 * v).collect();
+        let sum: Vec<f64> = hu.iter().zip(&hv).map(|(u, v)| 2.0 * u - 0.5 * v).collect();
+        let room = tolerance * scale * n as f64;
+        for (a, b) in operator.apply(&mixed).unwrap().iter().zip(&sum) {
+            assert!((a - b).abs() <= room, "{name}: not linear");
+        }
+        assert!(
+            (dot(&u, &hv) - dot(&v, &hu)).abs() <= room,
+            "{name}: not symmetric"
+        );
+        assert!(
+            operator
+                .apply(&vec![0.0; n])
+                .unwrap()
+                .iter()
+                .all(|x| *x == 0.0),
+            "{name}"
+        );
+        if case.positive {
+            assert!(
+                dot(&u, &hu) >= -room && dot(&v, &hv) >= -room,
+                "{name}: not positive"
+            );
+        }
+
+        // The same bits again.
+        assert_eq!(operator.apply(&u).unwrap(), hu, "{name}");
+
+        // Wrong vectors.
+        for (wrong, words) in [
+            (vec![1.0; n + 1], "entries"),
+            (vec![], "entries"),
+            ([vec![f64::NAN], vec![0.0; n - 1]].concat(), "not finite"),
+            (
+                [vec![0.0; n - 1], vec![f64::INFINITY]].concat(),
+                "not finite",
+            ),
+        ] {
+            let message = operator.apply(&wrong).unwrap_err().to_string();
+            assert!(message.contains(words), "{name}: {message}");
+            assert!(operator.apply_block(&[u.clone(), wrong]).is_err(), "{name}");
+        }
+    }
+}
+
+/// More samples than a tile, than a group, and a ragged last one, in both types.
+#[test]
+fn large_data_and_any_number_of_threads() {
+    let net = (Activation::Softplus, &[5, 7, 3][..], Loss::CrossEntropy);
+    for samples in [1, 2, 255, 256, 257, 512, 513, 1_300] {
+        let exact = objective(net, samples, DType::F64);
+        let plain = exact.clone().by_autograd();
+        let v = numbers(exact.dim(), 9);
+        let threads = |n: usize| {
+            rayon::ThreadPoolBuilder::new()
+                .num_threads(n)
+                .build()
+                .unwrap()
+        };
+        let hv = exact.hvp(&v).unwrap();
+        assert_close(&hv, &plain.hvp(&v).unwrap(), 1e-10);
+        let gradient = exact.gradient().unwrap();
+        assert_close(&gradient, &plain.gradient().unwrap(), 1e-10);
+        assert!((exact.loss().unwrap() - plain.loss().unwrap()).abs() < 1e-12);
+        assert_eq!(exact.accuracy().unwrap(), plain.accuracy().unwrap());
+        for n in [1, 3] {
+            assert_eq!(threads(n).install(|| exact.hvp(&v).unwrap()), hv);
+            assert_eq!(threads(n).install(|| exact.gradient().unwrap()), gradient);
+        }
+        let single = objective(net, samples, DType::F32);
+        assert_close(&single.hvp(&v).unwrap(), &hv, 1e-5);
+        assert_close(&single.gradient().unwrap(), &gradient, 1e-5);
+    }
+}
+
+/// What is kept of one point must not answer for another.
+#[test]
+fn products_follow_the_model() {
+    let exact = objective(
+        (Activation::Tanh, &[5, 4, 3], Loss::CrossEntropy),
+        40,
+        DType::F64,
+    );
+    let v = numbers(exact.dim(), 10);
+    let (first, theta) = (
+        exact.hvp(&v).unwrap(),
+        exact.parameters().to_flat().unwrap(),
+    );
+    let moved: Vec<f64> = theta.iter().map(|t| t + 0.1).collect();
+    exact.parameters().set_flat(&moved).unwrap();
+    let second = exact.hvp(&v).unwrap();
+    assert_close(
+        &second,
+        &exact.clone().by_autograd().hvp(&v).unwrap(),
+        1e-10,
+    );
+    assert_ne!(first, second);
+    exact.parameters().set_flat(&theta).unwrap();
+    assert_eq!(exact.hvp(&v).unwrap(), first);
+}
+
+/// At zero residual the Hessian of squared error is Gauss and Newton's matrix, and there are no gradients.
+#[test]
+fn a_perfect_fit() {
+    let model = Mlp::new(&[5, 4, 2], Activation::Tanh, 3, &CPU)
+        .unwrap()
+        .to_dtype(DType::F64)
+        .unwrap();
+    let inputs = dataset(12, 2, Loss::Mse, DType::F64).inputs().clone();
+    let data = Dataset::regression(&inputs, &model.forward(&inputs).unwrap()).unwrap();
+    let objective = Objective::of(&model, &data, Loss::Mse).unwrap();
+    assert!(objective.loss().unwrap() < 1e-30 && objective.gradient_norm().unwrap() < 1e-14);
+    let (h, g) = (
+        entries(&objective.hessian()),
+        entries(&objective.gauss_newton()),
+    );
+    assert_close(h.as_slice().unwrap(), g.as_slice().unwrap(), 1e-12);
+    assert!(
+        entries(&objective.empirical_fisher())
+            .iter()
+            .all(|x| x.abs() < 1e-28)
+    );
+
+    // Its nonzero eigenvalues are those of the tangent kernel JJᵀ, times 2 / (n · outputs).
+    let n = 12 * 2;
+    let theta = objective.parameters().to_flat().unwrap();
+    let step = 1e-6;
+    let at = |i: usize, sign: f64| {
+        let mut moved = theta.clone();
+        moved[i] += sign * step;
+        model.parameters().set_flat(&moved).unwrap();
+        model
+            .forward(&inputs)
+            .unwrap()
+            .flatten_all()
+            .unwrap()
+            .to_vec1::<f64>()
+            .unwrap()
+    };
+    let rows: Vec<Vec<f64>> = (0..theta.len())
+        .map(|i| {
+            at(i, 1.0)
+                .iter()
+                .zip(at(i, -1.0))
+                .map(|(a, b)| (a - b) / (2.0 * step))
+                .collect()
+        })
+        .collect();
+    model.parameters().set_flat(&theta).unwrap();
+    let kernel = Array2::from_shape_fn((n, n), |(a, b)| {
+        rows.iter().map(|row| row[a] * row[b]).sum::<f64>() * 2.0 / n as f64
+    });
+    let kernel = Dense::new(kernel).unwrap().eigen().unwrap().values();
+    let found = Dense::new(g).unwrap().eigen().unwrap().values();
+    assert_close(&found[..n], &kernel, 1e-7);
+    assert!(found[n..].iter().all(|x| x.abs() < 1e-12 * found[0]));
+}
+
+#[test]
+fn not_finite_parameters_are_named() {
+    let exact = objective(
+        (Activation::Relu, &[5, 4, 3], Loss::CrossEntropy),
+        9,
+        DType::F64,
+    );
+    let theta = exact.parameters().to_flat().unwrap();
+    let overflowing: Vec<f64> = theta.iter().map(|t| t * 1e200).collect();
+    exact.parameters().set_flat(&overflowing).unwrap();
+    let v = numbers(exact.dim(), 11);
+    for error in [exact.hvp(&v).unwrap_err(), exact.gradient().unwrap_err()] {
+        assert!(error.to_string().contains("`layers."), "{error}");
+    }
+    assert!(exact.hessian().top(2).is_err() && exact.loss().is_err());
+}
+
+#[test]
+fn senseless_operators_are_refused() {
+    let diagonal = || OnDiagonal(vec![1.0; 4]);
+    assert!(Shifted::new(diagonal(), f64::NAN).is_err());
+    for range in [0..0, 3..5, 9..12] {
+        let message = Block::new(diagonal(), range).err().unwrap().to_string();
+        assert!(message.contains("no block"), "{message}");
+    }
+    let model = Mlp::new(&[5, 4, 3], Activation::Relu, 3, &CPU).unwrap();
+    assert!(model.parameters().range("layers.7.weight").is_err());
+}

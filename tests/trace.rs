@@ -1,0 +1,229 @@
+//! Traces, norms and diagonals: exact where they must be, and stated errors that cover.
+
+mod common;
+
+use common::{Broken, OnDiagonal, assert_close, with_eigenvalues};
+use loss_landscape::prelude::*;
+
+const METHODS: [TraceMethod; 3] = [
+    TraceMethod::Hutchinson,
+    TraceMethod::HutchPlusPlus,
+    TraceMethod::XTrace,
+];
+
+/// Runs until the products are spent.
+fn spending(method: TraceMethod, max_products: usize, seed: u64) -> Trace {
+    Trace {
+        method,
+        relative_error: 1e-15,
+        max_products,
+        seed,
+    }
+}
+
+/// A few large eigenvalues of both signs and a decaying rest.
+fn eigenvalues(n: usize) -> Vec<f64> {
+    let rest = (0..n - 4).map(|i| (-(i as f64) / 15.0).exp() * if i % 3 == 0 { -0.5 } else { 1.0 });
+    [5.0, 4.0, -3.0, 2.0].into_iter().chain(rest).collect()
+}
+
+#[test]
+fn stated_errors_cover() {
+    let eigenvalues = eigenvalues(60);
+    let matrix = with_eigenvalues(&eigenvalues, 1);
+    let trace: f64 = eigenvalues.iter().sum();
+    let squares: f64 = eigenvalues.iter().map(|x| x * x).sum();
+    for method in METHODS {
+        let mut held = [0, 0];
+        for seed in 0..200 {
+            let settings = spending(method, 48, seed);
+            let estimates = [settings.trace(&matrix), settings.frobenius_squared(&matrix)];
+            for ((held, estimate), truth) in held.iter_mut().zip(estimates).zip([trace, squares]) {
+                let estimate = estimate.unwrap();
+                let [low, high] = estimate.interval(0.95).unwrap();
+                assert!(low < high && estimate.products <= 48, "{estimate:?}");
+                *held += usize::from((low..=high).contains(&truth));
+            }
+        }
+        for held in held {
+            assert!((180..=198).contains(&held), "{method:?}: {held} of 200");
+        }
+    }
+}
+
+#[test]
+fn hutchinsons_variance_is_the_known_one() {
+    let matrix = with_eigenvalues(&eigenvalues(40), 2);
+    let diagonal: f64 = matrix.matrix().diag().iter().map(|a| a * a).sum();
+    let all: f64 = matrix.matrix().iter().map(|a| a * a).sum();
+    let estimate = spending(TraceMethod::Hutchinson, 20_000, 0)
+        .trace(&matrix)
+        .unwrap();
+    let variance = estimate.standard_error.powi(2) * estimate.samples as f64;
+    let expected = 2.0 * (all - diagonal);
+    assert!(
+        (variance / expected - 1.0).abs() < 0.05,
+        "{variance} is not {expected}"
+    );
+}
+
+#[test]
+fn signs_are_exact_on_a_diagonal_matrix() {
+    let entries = eigenvalues(30);
+    let matrix = OnDiagonal(entries.clone());
+    let sum: f64 = entries.iter().sum();
+    let estimate = Trace {
+        method: TraceMethod::Hutchinson,
+        ..Trace::default()
+    };
+    let estimate = estimate.trace(&matrix).unwrap();
+    assert!((estimate.value - sum).abs() < 1e-12 && estimate.standard_error < 1e-12);
+    assert!(estimate.converged);
+
+    let diagonal = Diagonal::estimate(&matrix, 2, 0).unwrap();
+    assert_close(&diagonal.values, &entries, 1e-14);
+    assert!(diagonal.standard_errors.iter().all(|e| *e < 1e-14));
+}
+
+#[test]
+fn low_ranks_are_exact() {
+    let mut eigenvalues = vec![0.0; 80];
+    eigenvalues[..5].copy_from_slice(&[3.0, 2.0, 1.0, -1.5, 0.5]);
+    let matrix = with_eigenvalues(&eigenvalues, 3);
+    for method in [TraceMethod::HutchPlusPlus, TraceMethod::XTrace] {
+        let settings = Trace {
+            method,
+            ..Trace::default()
+        };
+        let (trace, squares) = (
+            settings.trace(&matrix).unwrap(),
+            settings.frobenius_squared(&matrix).unwrap(),
+        );
+        assert!((trace.value - 5.0).abs() < 1e-11, "{method:?}: {trace:?}");
+        assert!(
+            (squares.value - 16.5).abs() < 1e-11,
+            "{method:?}: {squares:?}"
+        );
+        assert!(
+            trace.converged && trace.standard_error < 1e-10,
+            "{method:?}: {trace:?}"
+        );
+    }
+}
+
+#[test]
+fn all_products_of_a_small_matrix_are_exact() {
+    let eigenvalues = eigenvalues(20);
+    let matrix = with_eigenvalues(&eigenvalues, 4);
+    let sum: f64 = eigenvalues.iter().sum();
+    let estimate = spending(TraceMethod::XTrace, 300, 0)
+        .trace(&matrix)
+        .unwrap();
+    assert!(
+        (estimate.value - sum).abs() < 1e-11 && estimate.products <= 48,
+        "{estimate:?}"
+    );
+}
+
+#[test]
+fn it_stops_at_the_accuracy_that_is_asked_for() {
+    let eigenvalues: Vec<f64> = (0..300).map(|i| 1.0 / (1.0 + i as f64)).collect();
+    let matrix = with_eigenvalues(&eigenvalues, 5);
+    let sum: f64 = eigenvalues.iter().sum();
+    for method in METHODS {
+        let run = |relative_error: f64| {
+            let settings = Trace {
+                method,
+                relative_error,
+                ..Trace::default()
+            };
+            settings.trace(&matrix).unwrap()
+        };
+        let (rough, fine) = (run(0.05), run(0.01));
+        assert!(
+            rough.converged && rough.products <= fine.products,
+            "{rough:?}"
+        );
+        assert!((rough.value / sum - 1.0).abs() < 0.25, "{rough:?}");
+        if fine.converged {
+            assert!(fine.standard_error <= 0.01 * fine.value);
+        }
+    }
+}
+
+#[test]
+fn degenerate_matrices() {
+    for method in METHODS {
+        let settings = Trace {
+            method,
+            ..Trace::default()
+        };
+        for (entries, sum, squares) in [
+            (vec![0.0; 50], 0.0, 0.0),
+            (vec![1.0; 50], 50.0, 50.0),
+            (vec![-2.0], -2.0, 4.0),
+            (vec![1.0, 3.0], 4.0, 10.0),
+        ] {
+            let matrix = OnDiagonal(entries);
+            let trace = settings.trace(&matrix).unwrap();
+            let norm = settings.frobenius_squared(&matrix).unwrap();
+            assert!(
+                (trace.value - sum).abs() < 1e-10 && trace.converged,
+                "{method:?}: {trace:?}"
+            );
+            assert!((norm.value - squares).abs() < 1e-10, "{method:?}: {norm:?}");
+        }
+        assert!(
+            settings
+                .trace(&Broken)
+                .unwrap_err()
+                .to_string()
+                .contains("no more today")
+        );
+        let nan = settings
+            .trace(&OnDiagonal(vec![1.0, f64::NAN]))
+            .unwrap_err();
+        assert!(nan.to_string().contains("not finite"), "{nan}");
+    }
+    let few = spending(TraceMethod::XTrace, 11, 0).trace(&OnDiagonal(vec![1.0; 4]));
+    assert!(few.unwrap_err().to_string().contains("at least 12"));
+    let none = Trace {
+        relative_error: 0.0,
+        ..Trace::default()
+    };
+    assert!(none.trace(&OnDiagonal(vec![1.0; 4])).is_err());
+    assert!(Diagonal::estimate(&OnDiagonal(vec![1.0; 4]), 1, 0).is_err());
+    assert!(Diagonal::estimate(&Broken, 4, 0).is_err());
+    assert!(
+        none.clone().seed == 0
+            && OnDiagonal(vec![1.0])
+                .trace()
+                .unwrap()
+                .interval(1.0)
+                .is_err()
+    );
+}
+
+#[test]
+fn diagonals_with_errors_that_cover() {
+    let matrix = with_eigenvalues(&eigenvalues(100), 6);
+    let truth = matrix.matrix().diag().to_vec();
+    let found = Diagonal::estimate(&matrix, 100, 1).unwrap();
+    let within = found
+        .values
+        .iter()
+        .zip(&found.standard_errors)
+        .zip(&truth)
+        .filter(|((value, error), truth)| (**value - **truth).abs() <= 2.0 * **error);
+    let share = within.count();
+    assert!((88..=100).contains(&share), "{share} of 100");
+    for (i, error) in found.standard_errors.iter().enumerate() {
+        let row = matrix.matrix().row(i);
+        let others: f64 = row.iter().map(|a| a * a).sum::<f64>() - truth[i].powi(2);
+        let expected = (others / 100.0).sqrt();
+        assert!(
+            (error / expected - 1.0).abs() < 0.5,
+            "{error} is not {expected}"
+        );
+    }
+}
