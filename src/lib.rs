@@ -48,7 +48,6 @@
 //! brings every noun.
 
 mod error;
-mod progress;
 mod vector;
 
 pub mod data;
@@ -58,6 +57,7 @@ pub mod model;
 pub mod notebook;
 pub mod objective;
 pub mod operator;
+pub mod progress;
 pub mod spectral;
 pub mod train;
 

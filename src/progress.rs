@@ -1,16 +1,61 @@
-//! Progress of long work, as whole lines on standard output.
+//! Progress of long work: whole lines on standard output, or what a program makes of it.
 //!
 //! A notebook's kernel forwards output line by line, so a bar that redraws itself would not show.
 
+use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-const INTERVAL: Duration = Duration::from_secs(2);
+/// News of long work.
+#[derive(Clone, Copy, Debug)]
+pub enum News<'a> {
+    /// How far a task has come.
+    Working {
+        /// Its name.
+        task: &'a str,
+        /// Where it stands, in words.
+        state: &'a str,
+        /// The share that is done, where that is known.
+        share: Option<f64>,
+    },
+    /// A task has ended.
+    Ended {
+        /// Its name.
+        task: &'a str,
+    },
+    /// Something that a reader should know.
+    Warning(&'a str),
+}
 
-/// Prints how far a task has come, at most every two seconds: short work prints nothing.
+type Listener = Box<dyn Fn(News) + Send + Sync>;
+
+static LISTENER: RwLock<Option<Listener>> = RwLock::new(None);
+
+/// Sends all news to `listener`, some ten times a second, instead of to standard output.
+pub fn listen(listener: impl Fn(News) + Send + Sync + 'static) {
+    *LISTENER.write().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(listener));
+}
+
+/// Whether there is a listener; it has then heard the news.
+fn tell(news: News) -> bool {
+    let listener = LISTENER.read().unwrap_or_else(PoisonError::into_inner);
+    if let Some(listener) = &*listener {
+        listener(news);
+    }
+    listener.is_some()
+}
+
+pub(crate) fn warn(message: &str) {
+    if !tell(News::Warning(message)) {
+        println!("warning: {message}");
+    }
+}
+
+/// Says how far a task has come, on standard output at most every two seconds: short work prints nothing.
 pub(crate) struct Progress {
     task: &'static str,
     started: Instant,
     printed: Instant,
+    told: Instant,
 }
 
 impl Progress {
@@ -20,30 +65,48 @@ impl Progress {
             task,
             started: now,
             printed: now,
+            told: now,
         }
     }
 
-    /// Says `state()` if a line is due.
+    /// Says `state()` if it is time to.
     pub(crate) fn tick(&mut self, state: impl FnOnce() -> String) {
-        if self.printed.elapsed() >= INTERVAL {
-            self.printed = Instant::now();
-            let seconds = self.started.elapsed().as_secs_f64();
-            println!("{}: {}, {seconds:.0} s", self.task, state());
-        }
+        self.say(None, state);
     }
 
     /// Says that `done` of `total` equal parts are done, and how long the rest will take.
     pub(crate) fn part(&mut self, done: usize, total: usize) {
-        let started = self.started;
-        self.tick(|| {
-            let left = started
-                .elapsed()
-                .mul_f64((total - done) as f64 / done.max(1) as f64);
+        let (started, share) = (self.started, done as f64 / total as f64);
+        self.say(Some(share), || {
+            let left = started.elapsed().mul_f64((1.0 - share) / share.max(1e-9));
             format!("{done} of {total}, about {:.0} s left", left.as_secs_f64())
         });
     }
 
+    fn say(&mut self, share: Option<f64>, state: impl FnOnce() -> String) {
+        if self.told.elapsed() < Duration::from_millis(100) {
+            return;
+        }
+        self.told = Instant::now();
+        let state = state();
+        let news = News::Working {
+            task: self.task,
+            state: &state,
+            share,
+        };
+        if !tell(news) && self.printed.elapsed() >= Duration::from_secs(2) {
+            self.printed = Instant::now();
+            println!("{}: {state}, {:.0} s", self.task, self.seconds());
+        }
+    }
+
     pub(crate) fn seconds(&self) -> f64 {
         self.started.elapsed().as_secs_f64()
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        tell(News::Ended { task: self.task });
     }
 }

@@ -1,6 +1,8 @@
 //! [`Parameters`]: a model's variables as one flat vector θ.
 
+use std::collections::HashMap;
 use std::ops::Range;
+use std::path::Path;
 
 use candle_core::{DType, Device, Tensor, Var, WithDType};
 use candle_nn::VarMap;
@@ -189,6 +191,62 @@ impl Parameters {
     /// A wrong length, entries that are not finite; the model is then unchanged.
     pub fn set_flat(&self, theta: &[f64]) -> Result<()> {
         let tensors = self.unflatten(theta)?;
+        self.set_tensors(&tensors)
+    }
+
+    /// Writes the variables to a safetensors file, under their names: to another name first, so that
+    /// the file is whole or not there.
+    ///
+    /// # Errors
+    /// A path that cannot be written to.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        let cure = "Give a path in a directory that is there and writable";
+        let tensors = self.named.iter().map(|(name, var)| (name.clone(), var.as_detached_tensor()));
+        let part = path.with_extension(format!("part-{}", std::process::id()));
+        let written = candle_core::safetensors::save(&tensors.collect::<HashMap<_, _>>(), &part)
+            .map_err(|e| Error::file(path, format!("cannot be written: {}", Error::from(e)), cure));
+        let written = written.and_then(|()| {
+            std::fs::rename(&part, path)
+                .map_err(|e| Error::file(path, format!("cannot be written: {e}"), cure))
+        });
+        if written.is_err() {
+            let _ = std::fs::remove_file(&part);
+        }
+        written
+    }
+
+    /// Sets the variables to those of a safetensors file with the same names and shapes, in any
+    /// floating-point type.
+    ///
+    /// # Errors
+    /// A file that is missing, damaged or of another model, or numbers that are not finite; the model is then
+    /// unchanged.
+    pub fn load(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        let wrong = |problem: String| {
+            Error::file(path, problem, "Give a safetensors file that was saved from this model")
+        };
+        let loaded = candle_core::safetensors::load(path, &self.device)
+            .map_err(|e| wrong(format!("cannot be read: {}", Error::from(e))))?;
+        if let Some(name) = loaded.keys().find(|name| self.get(name).is_err()) {
+            return Err(wrong(format!("has a tensor `{name}`, which the model has not")));
+        }
+        let mut tensors = Vec::with_capacity(self.named.len());
+        for (name, var) in &self.named {
+            let tensor = loaded
+                .get(name)
+                .ok_or_else(|| wrong(format!("has no tensor `{name}`")))?;
+            if tensor.shape() != var.shape() {
+                return Err(wrong(format!(
+                    "has a tensor `{name}` of shape {:?}, where the model's is {:?}",
+                    tensor.dims(),
+                    var.dims()
+                )));
+            }
+            tensors.push(tensor.to_dtype(self.dtype)?);
+        }
+        check_finite(&self.flatten(tensors.iter())?, "what the file holds")?;
         self.set_tensors(&tensors)
     }
 

@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use candle_core::backprop::GradStore;
-use candle_core::{Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::error::{Error, Result};
@@ -136,6 +136,16 @@ pub(super) fn output_hvp(
         Some(product) => product.detach(),
         None => z.zeros_like()?,
     })
+}
+
+/// A gradient as candle's optimizers take it.
+pub(super) fn store(parameters: &Parameters, gradient: &[f64]) -> Result<GradStore> {
+    // An empty store cannot be made otherwise.
+    let mut store = Tensor::zeros((), DType::F32, &Device::Cpu)?.backward()?;
+    for ((_, var), part) in parameters.iter().zip(parameters.unflatten(gradient)?) {
+        store.insert(var, part);
+    }
+    Ok(store)
 }
 
 fn first_order<'a>(parameters: &Parameters, gradients: &'a GradStore) -> Result<Vec<&'a Tensor>> {

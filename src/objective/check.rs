@@ -119,11 +119,11 @@ pub(super) fn check(
         )));
     }
     if best.hvp > HVP_WARNING {
-        println!(
-            "warning: Hessian-vector products differ by {:.0} % from central differences of the \
-             gradient: kinks (ReLU, max), or an operation with a wrong second derivative",
+        crate::progress::warn(&format!(
+            "Hessian-vector products differ by {:.0} % from central differences of the gradient: \
+             kinks (ReLU, max), or an operation with a wrong second derivative",
             100.0 * best.hvp
-        );
+        ));
     }
     Ok(best)
 }

@@ -18,6 +18,7 @@ use self::feedforward::Engine;
 use std::sync::Arc;
 use std::sync::{PoisonError, RwLock};
 
+use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor};
 
 use crate::data::{Dataset, Targets};
@@ -238,6 +239,21 @@ impl Objective {
         self.gradient_in_place()
     }
 
+    /// The mean loss on some of the samples and its gradient, both without the L2 term, for a step of
+    /// training.
+    pub(crate) fn on_batch(&self, batch: &Dataset) -> Result<(f64, GradStore)> {
+        let _in_place = PARAMETERS_IN_PLACE
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        let Some(engine) = &self.engine else {
+            let loss = self.loss.mean(&self.outputs(batch)?, batch.targets())?;
+            let value = loss.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+            return Ok((value, loss.backward()?));
+        };
+        let (value, gradient) = engine.gradient(&self.parameters, batch)?;
+        Ok((value, autograd::store(&self.parameters, &gradient)?))
+    }
+
     /// ‖∇L(θ)‖, the slope in the steepest direction.
     ///
     /// # Errors
@@ -355,7 +371,7 @@ impl Objective {
 
     fn gradient_in_place(&self) -> Result<Vec<f64>> {
         let mut gradient = match &self.engine {
-            Some(engine) => engine.gradient(&self.parameters, &self.data)?,
+            Some(engine) => engine.gradient(&self.parameters, &self.data)?.1,
             None => {
                 let mut gradient = vec![0.0; self.dim()];
                 self.over_batches(

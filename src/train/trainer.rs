@@ -1,6 +1,5 @@
 //! [`Trainer`]: mini-batch training with candle's optimizers.
 
-use candle_core::DType;
 use candle_core::backprop::GradStore;
 use candle_nn::{AdamW, Optimizer, ParamsAdamW, SGD};
 
@@ -86,6 +85,7 @@ impl Trainer {
             Targets::Labels(_) => Loss::CrossEntropy,
             Targets::Values(_) => Loss::Mse,
         };
+        let learned = Objective::of(model, train, loss)?;
         let watched = Objective::of(model, test, loss)?;
         let mut optimizer = Stepper::new(&self.method, model)?;
         let mut progress = Progress::start("training");
@@ -96,14 +96,16 @@ impl Trainer {
             let order = self.seed.wrapping_add(u64::from(epoch) << 32);
             for (step, batch) in train.shuffled_batches(self.batch_size, order)?.enumerate() {
                 let batch = batch?;
-                let mean = loss.mean(&model.forward(batch.inputs())?, batch.targets())?;
-                let value = mean.to_dtype(DType::F64)?.to_scalar::<f64>()?;
                 let step = epoch as usize * steps + step;
+                let (value, gradients) = match learned.on_batch(&batch) {
+                    Err(Error::NotFinite(_)) => return Err(diverged(step, learning_rate)),
+                    found => found?,
+                };
                 if !value.is_finite() {
                     return Err(diverged(step, learning_rate));
                 }
                 total += value * batch.len() as f64;
-                optimizer.step(&mean.backward()?)?;
+                optimizer.step(&gradients)?;
                 progress.part(step + 1, steps * self.epochs as usize);
             }
             history.epochs.push(Epoch {

@@ -44,13 +44,11 @@ impl Curvature {
     }
 }
 
-/// The last step of every network: the mean loss over `samples`.
+/// The last step of every network: the sum of the samples' losses.
 #[derive(Clone, Copy)]
 pub(super) struct Head {
     pub(super) loss: Loss,
     pub(super) width: usize,
-    /// Samples of the whole dataset, by whose number the mean divides.
-    pub(super) samples: usize,
 }
 
 impl Head {
@@ -100,26 +98,22 @@ impl Head {
             .count()
     }
 
-    /// dz, the derivative of the mean loss.
+    /// dz, the derivative of each sample's loss.
     pub(super) fn gradient<T: Scalar>(&self, z: &[T], targets: Targets<T>, dz: &mut [T]) {
-        let share = T::of(1.0 / self.samples as f64);
         let rows = z
             .chunks_exact(self.width)
             .zip(dz.chunks_exact_mut(self.width));
         for (i, (z, dz)) in rows.enumerate() {
             match targets {
                 Targets::Labels(labels) if self.width == 1 => {
-                    dz[0] = share * (z[0].sigmoid() - T::of(f64::from(labels[i])));
+                    dz[0] = z[0].sigmoid() - T::of(f64::from(labels[i]));
                 }
                 Targets::Labels(labels) => {
                     softmax(z, dz);
                     dz[labels[i] as usize] += -T::ONE;
-                    for d in dz {
-                        *d = share * *d;
-                    }
                 }
                 Targets::Values(values) => {
-                    let factor = share * T::of(2.0 / self.width as f64);
+                    let factor = T::of(2.0 / self.width as f64);
                     let values = &values[i * self.width..];
                     for ((d, z), v) in dz.iter_mut().zip(z).zip(values) {
                         *d = factor * (*z - *v);
@@ -138,7 +132,6 @@ impl Head {
         rz: &[T],
         rdz: &mut [T],
     ) {
-        let share = T::of(1.0 / self.samples as f64);
         let k = rz.len() / z.len();
         let mut p = vec![T::ZERO; self.width];
         let rows = z.chunks_exact(self.width).zip(dz.chunks_exact(self.width));
@@ -155,26 +148,25 @@ impl Head {
             for (rz, rdz) in rows {
                 match (curvature, self.loss) {
                     (Curvature::Gradients, _) => {
-                        // dz is the sample's own gradient over n, and one n belongs to the mean.
-                        let along = dot(dz, rz) / share;
+                        let along = dot(dz, rz);
                         for (r, d) in rdz.iter_mut().zip(dz) {
                             *r = along * *d;
                         }
                     }
                     (_, Loss::Mse) => {
-                        let factor = share * T::of(2.0 / self.width as f64);
+                        let factor = T::of(2.0 / self.width as f64);
                         for (r, z) in rdz.iter_mut().zip(rz) {
                             *r = factor * *z;
                         }
                     }
                     (_, Loss::CrossEntropy) if self.width == 1 => {
                         let s = z[0].sigmoid();
-                        rdz[0] = share * s * (T::ONE - s) * rz[0];
+                        rdz[0] = s * (T::ONE - s) * rz[0];
                     }
                     (_, Loss::CrossEntropy) => {
                         let mean = dot(&p, rz);
                         for ((r, p), z) in rdz.iter_mut().zip(&p).zip(rz) {
-                            *r = share * *p * (*z - mean);
+                            *r = *p * (*z - mean);
                         }
                     }
                 }

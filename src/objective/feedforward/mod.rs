@@ -44,8 +44,8 @@ pub(super) trait Engine: Send + Sync {
     /// The mean loss at θ and how many samples are classified right.
     fn loss(&self, parameters: &Parameters, data: &Dataset) -> Result<(f64, usize)>;
 
-    /// The gradient of the mean loss at θ.
-    fn gradient(&self, parameters: &Parameters, data: &Dataset) -> Result<Vec<f64>>;
+    /// The mean loss at θ and its gradient.
+    fn gradient(&self, parameters: &Parameters, data: &Dataset) -> Result<(f64, Vec<f64>)>;
 
     /// Products with a curvature matrix at θ. The first at a θ keeps what the next ones need.
     fn products(
@@ -125,11 +125,7 @@ impl<T: Scalar + WithDType> Typed<T> {
                 })),
             }
         }
-        let head = Head {
-            loss,
-            width,
-            samples: data.len(),
-        };
+        let head = Head { loss, width };
         Some(Self {
             network: Network {
                 layers,
@@ -150,8 +146,7 @@ impl<T: Scalar + WithDType> Typed<T> {
         }
         // The old point goes first: two would need twice the memory.
         *kept = None;
-        let (_, point) = self.network.gradient(&theta, samples, true);
-        let point = Arc::new(point);
+        let point = Arc::new(self.network.gradient(&theta, samples, true).2);
         *kept = Some((theta, point.clone()));
         point
     }
@@ -184,10 +179,11 @@ impl<T: Scalar + WithDType> Engine for Typed<T> {
         Ok((total / data.len() as f64, right))
     }
 
-    fn gradient(&self, parameters: &Parameters, data: &Dataset) -> Result<Vec<f64>> {
+    fn gradient(&self, parameters: &Parameters, data: &Dataset) -> Result<(f64, Vec<f64>)> {
         let theta = parameters.to_vec::<T>()?;
         self.with_samples(data, |samples| {
-            self.network.gradient(&theta, samples, false).0
+            let (total, gradient, _) = self.network.gradient(&theta, samples, false);
+            (total / data.len() as f64, gradient)
         })
     }
 

@@ -6,13 +6,20 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use super::Scalar;
 use super::head::{Curvature, Head, Targets};
 use super::layer::{Arranged, At, Layer};
+use crate::vector::scale;
 
 /// Samples whose buffers stay in a core's cache together.
 const TILE: usize = 256;
 
-/// Samples that one thread takes at a time. Sums are made group by group in their order, so that
-/// results do not depend on the number of threads.
-const GROUP: usize = 512;
+/// Samples that one thread takes at a time: few enough for many threads, enough that adding their
+/// sums up is little work. The sums are added in their order, and nothing of this depends on the
+/// number of threads, so that results do not either.
+fn group_of(samples: usize) -> usize {
+    match samples.div_ceil(16) {
+        few @ ..=TILE => few.next_multiple_of(64),
+        many => many.min(2048).next_multiple_of(TILE),
+    }
+}
 
 /// Layers in a row with a loss at the end.
 pub(super) struct Network<T> {
@@ -95,37 +102,42 @@ impl<T: Scalar> Network<T> {
         total
     }
 
-    /// The gradient of the mean loss, and the point for later products if `keep`.
+    /// The sum of all samples' losses, the gradient of their mean, and the point for later products
+    /// if `keep`.
     pub(super) fn gradient(
         &self,
         theta: &[T],
         samples: Samples<T>,
         keep: bool,
-    ) -> (Vec<f64>, Point<T>) {
+    ) -> (f64, Vec<f64>, Point<T>) {
         let arranged = self.arrange(&[theta]);
         let mut gradient = [vec![0.0; self.parameters]];
-        let mut groups = Vec::new();
+        let (mut total, mut groups) = (0.0, Vec::new());
         self.over_groups(
             samples.count,
-            || (Kept::default(), self.gradients(1), Vec::new()),
-            |tiles, (kept, buffers, kept_tiles)| {
+            || (Kept::default(), self.gradients(1), Vec::new(), 0.0),
+            |tiles, (kept, buffers, kept_tiles, loss)| {
                 for (i, tile) in tiles.iter().enumerate() {
                     self.forward(&arranged, samples.tile(*tile, self), true, kept);
+                    let targets = samples.targets(*tile, self);
+                    *loss += self.head.loss(&kept.values[self.layers.len()], targets);
                     self.backward(&arranged, samples, *tile, kept, buffers, i == 0);
                     if keep {
                         kept_tiles.push(std::mem::take(kept).thin(self));
                     }
                 }
             },
-            |(_, buffers, kept_tiles)| {
+            |(_, buffers, kept_tiles, loss)| {
+                total += std::mem::take(loss);
                 for (layer, buffer) in self.layers.iter().zip(buffers) {
                     layer.add_gradient(buffer, &mut gradient);
                 }
                 groups.push(std::mem::take(kept_tiles));
             },
         );
-        let [gradient] = gradient;
-        (gradient, Point { arranged, groups })
+        let [mut gradient] = gradient;
+        scale(&mut gradient, 1.0 / samples.count as f64);
+        (total, gradient, Point { arranged, groups })
     }
 
     /// The products of `directions` with a curvature matrix at the point.
@@ -139,7 +151,7 @@ impl<T: Scalar> Network<T> {
         let k = directions.len();
         let arranged = self.arrange(directions);
         let mut products = vec![vec![0.0; self.parameters]; k];
-        let widest = (0..=self.layers.len())
+        let widest = (1..=self.layers.len())
             .map(|b| self.width(b))
             .max()
             .unwrap_or(0);
@@ -156,7 +168,7 @@ impl<T: Scalar> Network<T> {
             scratch,
             |tiles, scratch| {
                 for (i, tile) in tiles.iter().enumerate() {
-                    let kept = &point.groups[tile.start / GROUP][i];
+                    let kept = &point.groups[tile.start / group_of(samples.count)][i];
                     let at = (point, &arranged[..], curvature);
                     self.tile_products(at, samples, *tile, kept, scratch, i == 0);
                 }
@@ -167,6 +179,9 @@ impl<T: Scalar> Network<T> {
                 }
             },
         );
+        for product in &mut products {
+            scale(product, 1.0 / samples.count as f64);
+        }
         products
     }
 
@@ -281,7 +296,8 @@ impl<T: Scalar> Network<T> {
         work: impl Fn(&[Tile], &mut S) + Sync,
         finish: impl FnMut(&mut S) + Send,
     ) {
-        let groups = samples.div_ceil(GROUP);
+        let group_size = group_of(samples);
+        let groups = samples.div_ceil(group_size);
         let next = AtomicUsize::new(0);
         let turns = Turns {
             now: Mutex::new((Some(0), finish)),
@@ -295,12 +311,12 @@ impl<T: Scalar> Network<T> {
                 if group >= groups {
                     break;
                 }
-                let end = ((group + 1) * GROUP).min(samples);
+                let end = ((group + 1) * group_size).min(samples);
                 let tile = |start| Tile {
                     start,
                     len: TILE.min(end - start),
                 };
-                let tiles: Vec<_> = (group * GROUP..end).step_by(TILE).map(tile).collect();
+                let tiles: Vec<_> = (group * group_size..end).step_by(TILE).map(tile).collect();
                 work(&tiles, &mut state);
                 turns.take(group, |finish| finish(&mut state));
             }

@@ -1,0 +1,77 @@
+//! `landscape density`
+
+use std::time::Instant;
+
+use clap::Args;
+use loss_landscape::Error;
+use loss_landscape::prelude::*;
+use loss_landscape::serde_json::json;
+
+use crate::network::{OperatorName, Point};
+use crate::output::Report;
+
+#[derive(Args)]
+pub struct Density {
+    #[command(flatten)]
+    point: Point,
+    /// Of which matrix
+    #[arg(long, value_enum, default_value = "hessian")]
+    operator: OperatorName,
+    /// Random vectors
+    #[arg(long, default_value_t = 10)]
+    probes: usize,
+    /// Products for each
+    #[arg(long, default_value_t = 60)]
+    steps: usize,
+    /// Standard deviation of the smoothing Gaussian; a hundredth of the spectrum's width if not said
+    #[arg(long)]
+    width: Option<f64>,
+    /// Places of the curve
+    #[arg(long, default_value_t = 400)]
+    points: usize,
+    /// Seed of the random vectors
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+impl Density {
+    pub fn run(&self) -> Result<Report, Error> {
+        let objective = self.point.objective()?;
+        let settings = DensitySettings {
+            probes: self.probes,
+            steps: self.steps,
+            seed: self.seed,
+        };
+        let started = Instant::now();
+        let density = settings.run(self.operator.of(&objective).as_ref())?;
+        let seconds = started.elapsed().as_secs_f64();
+        let [low, high] = density.range();
+        // A zero matrix has no width of its own.
+        let own = if high > low { (high - low) / 100.0 } else { 0.01 };
+        let curve = density.smoothed(self.width.unwrap_or(own), self.points)?;
+        let cumulative = density.cumulative(curve.width, self.points)?;
+        let (trace, squares) = (density.trace(), density.frobenius_squared());
+        let negative = density.negative();
+        Ok(Report {
+            text: format!(
+                "eigenvalues        {low:.5} to {high:.5} (smallest and largest node)\n\
+                 negative           {negative}, of {}\n\
+                 trace              {trace}\n\
+                 ‖A‖²_F             {squares}\n\
+                 {} products, {seconds:.2} s; the curve itself comes with --json\n",
+                density.dim, density.products
+            ),
+            json: json!({
+                "density": curve,
+                "cumulative": cumulative,
+                "negative": negative,
+                "trace": trace,
+                "frobenius_squared": squares,
+                "quadratures": density.probes,
+                "parameters": density.dim,
+                "products": density.products,
+                "seconds": seconds,
+            }),
+        })
+    }
+}

@@ -1,0 +1,89 @@
+//! `landscape hvp`
+
+use std::time::Instant;
+
+use clap::Args;
+use loss_landscape::Error;
+use loss_landscape::prelude::*;
+use loss_landscape::serde_json::json;
+
+use crate::network::Point;
+use crate::output::Report;
+
+#[derive(Args)]
+pub struct Hvp {
+    #[command(flatten)]
+    point: Point,
+    /// Vectors that go through the operator together
+    #[arg(long, default_value_t = 8)]
+    block: usize,
+    /// Runs of which the median is reported
+    #[arg(long, default_value_t = 9)]
+    runs: usize,
+}
+
+impl Hvp {
+    pub fn run(&self) -> Result<Report, Error> {
+        if self.block == 0 || self.runs == 0 {
+            return Err(Error::Invalid("there is nothing to time: give a block and runs of at least 1".into()));
+        }
+        let objective = self.point.objective()?;
+        let hessian = objective.hessian();
+        let theta = objective.parameters().to_flat()?;
+        let v = direction(theta.len(), 0);
+        let vectors: Vec<Vec<f64>> = (0..self.block).map(|i| direction(theta.len(), i)).collect();
+
+        let loss_ms = self.median(|_| objective.loss().map(drop))?;
+        let gradient_ms = self.median(|_| objective.gradient().map(drop))?;
+        let fresh_hvp_ms = self.median(|run| {
+            let mut moved = theta.clone();
+            moved[0] += 1e-3 * (1.0 + run as f64);
+            objective.parameters().set_flat(&moved)?;
+            hessian.apply(&v).map(drop)
+        })?;
+        objective.parameters().set_flat(&theta)?;
+        hessian.apply(&v)?;
+        let hvp_ms = self.median(|_| hessian.apply(&v).map(drop))?;
+        let block_ms = self.median(|_| hessian.apply_block(&vectors).map(drop))?;
+        let block_hvp_ms_per_vector = block_ms / self.block as f64;
+        Ok(Report {
+            text: format!(
+                "loss                        {loss_ms:>9.2} ms\n\
+                 gradient                    {gradient_ms:>9.2} ms\n\
+                 Hessian-vector product      {hvp_ms:>9.2} ms\n\
+                 … at a fresh point          {fresh_hvp_ms:>9.2} ms\n\
+                 … in blocks of {:<3}, each    {block_hvp_ms_per_vector:>9.2} ms\n",
+                self.block
+            ),
+            json: json!({
+                "loss_ms": loss_ms,
+                "gradient_ms": gradient_ms,
+                "hvp_ms": hvp_ms,
+                "fresh_hvp_ms": fresh_hvp_ms,
+                "block_hvp_ms_per_vector": block_hvp_ms_per_vector,
+                "block": self.block,
+                "parameters": theta.len(),
+                "samples": objective.data().len(),
+                "threads": std::thread::available_parallelism().map_or(1, usize::from),
+            }),
+        })
+    }
+
+    /// Milliseconds, the median of the runs; one more run comes first.
+    fn median(&self, mut work: impl FnMut(usize) -> Result<(), Error>) -> Result<f64, Error> {
+        work(self.runs)?;
+        let mut times = Vec::with_capacity(self.runs);
+        for run in 0..self.runs {
+            let started = Instant::now();
+            work(run)?;
+            times.push(1e3 * started.elapsed().as_secs_f64());
+        }
+        times.sort_by(f64::total_cmp);
+        Ok(times[self.runs / 2])
+    }
+}
+
+/// Some vector; another for each `i`.
+fn direction(n: usize, i: usize) -> Vec<f64> {
+    (0..n).map(|j| ((j + 1) as f64 * (i + 2) as f64).sin()).collect()
+}

@@ -1,0 +1,57 @@
+//! `landscape`: curvature of multilayer perceptrons from the command line, by the crate's own calls.
+
+mod density;
+mod hvp;
+mod network;
+mod output;
+mod spectrum;
+mod trace;
+mod train;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The geometry of a neural network's loss: train a multilayer perceptron, then look at its Hessian.
+#[derive(Parser)]
+#[command(version, max_term_width = 100, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+    /// Print one JSON object on standard output, and nothing else there
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Train a network and save its weights
+    Train(train::Train),
+    /// Eigenvalues, each with its residual
+    Spectrum(spectrum::Spectrum),
+    /// How all eigenvalues are distributed
+    Density(density::Density),
+    /// Trace and squared Frobenius norm, with their standard errors
+    Trace(trace::Trace),
+    /// Time gradient and Hessian-vector product
+    Hvp(hvp::Hvp),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    output::show_progress();
+    let done = match cli.task {
+        Task::Train(task) => task.run(),
+        Task::Spectrum(task) => task.run(),
+        Task::Density(task) => task.run(),
+        Task::Trace(task) => task.run(),
+        Task::Hvp(task) => task.run(),
+    };
+    match done.and_then(|report| report.print(cli.json)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

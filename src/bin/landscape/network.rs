@@ -1,0 +1,121 @@
+//! What every command needs to know of a network and its data.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use loss_landscape::Error;
+use loss_landscape::prelude::*;
+
+/// The network.
+#[derive(Args)]
+pub struct Network {
+    /// Widths of the layers, input first
+    #[arg(long, value_delimiter = ',', default_value = "784,128,128,10")]
+    pub layers: Vec<usize>,
+    /// Non-linearity between layers
+    #[arg(long, value_enum, default_value = "sigmoid")]
+    pub activation: ActivationName,
+    /// Data to learn
+    #[arg(long, value_enum, default_value = "mnist")]
+    pub dataset: DatasetName,
+    /// Directory with the dataset's files, if they are not where this program was built
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+}
+
+/// A network at a point, and the samples that its loss is of.
+#[derive(Args)]
+pub struct Point {
+    #[command(flatten)]
+    pub network: Network,
+    /// Weights in safetensors format, keyed layers.0.weight (out × in), layers.0.bias, …; without them the
+    /// network is a random one of seed 0
+    #[arg(long, value_name = "FILE")]
+    pub weights: Option<PathBuf>,
+    /// Take the first N training samples
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    pub samples: usize,
+    /// Floating-point type to compute in
+    #[arg(long, value_enum, default_value = "f32")]
+    pub dtype: TypeName,
+    /// Differentiate by candle's graph instead of the hand-derived rules
+    #[arg(long)]
+    pub autograd: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum ActivationName {
+    Sigmoid,
+    Tanh,
+    Relu,
+    Gelu,
+    Softplus,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum DatasetName {
+    Mnist,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum TypeName {
+    F32,
+    F64,
+}
+
+/// Which matrix.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum OperatorName {
+    /// The Hessian
+    Hessian,
+    /// Gauss and Newton's matrix
+    Ggn,
+    /// The Fisher information
+    Fisher,
+}
+
+impl Network {
+    pub fn data(&self) -> Result<Mnist, Error> {
+        match (self.dataset, &self.data) {
+            (DatasetName::Mnist, None) => Mnist::load(&Device::Cpu),
+            (DatasetName::Mnist, Some(dir)) => Mnist::load_from(dir, &Device::Cpu),
+        }
+    }
+
+    pub fn model(&self, seed: u64) -> Result<Mlp, Error> {
+        let activation = match self.activation {
+            ActivationName::Sigmoid => Activation::Sigmoid,
+            ActivationName::Tanh => Activation::Tanh,
+            ActivationName::Relu => Activation::Relu,
+            ActivationName::Gelu => Activation::Gelu,
+            ActivationName::Softplus => Activation::Softplus,
+        };
+        Mlp::new(&self.layers, activation, seed, &Device::Cpu)
+    }
+}
+
+impl Point {
+    pub fn objective(&self) -> Result<Objective, Error> {
+        let dtype = match self.dtype {
+            TypeName::F32 => DType::F32,
+            TypeName::F64 => DType::F64,
+        };
+        let model = self.network.model(0)?.to_dtype(dtype)?;
+        if let Some(path) = &self.weights {
+            model.parameters().load(path)?;
+        }
+        let data = self.network.data()?.train.first(self.samples)?.to_dtype(dtype)?;
+        let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
+        Ok(if self.autograd { objective.by_autograd() } else { objective })
+    }
+}
+
+impl OperatorName {
+    pub fn of(self, objective: &Objective) -> Box<dyn LinearOperator> {
+        match self {
+            Self::Hessian => Box::new(objective.hessian()),
+            Self::Ggn => Box::new(objective.gauss_newton()),
+            Self::Fisher => Box::new(objective.fisher()),
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! What a command says: progress on standard error while it works, a report at the end.
+
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use loss_landscape::Error;
+use loss_landscape::progress::{News, listen};
+use loss_landscape::serde_json::Value;
+
+/// The result of a command, for people and for programs.
+pub struct Report {
+    pub text: String,
+    pub json: Value,
+}
+
+impl Report {
+    pub fn print(&self, json: bool) -> Result<(), Error> {
+        let mut out = std::io::stdout().lock();
+        let printed = match json {
+            true => writeln!(out, "{}", self.json),
+            false => writeln!(out, "{}", self.text.trim_end()),
+        };
+        match printed {
+            // Whoever was reading, such as `head`, has had enough.
+            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            Err(e) => Err(Error::Invalid(format!("the report cannot be written: {e}"))),
+            Ok(()) => Ok(()),
+        }
+    }
+}
+
+/// Writes a file under another name first, so that it is whole or not there.
+pub fn write_whole(path: &Path, contents: &str) -> Result<(), Error> {
+    let part = path.with_extension(format!("part-{}", std::process::id()));
+    let written = std::fs::write(&part, contents).and_then(|()| std::fs::rename(&part, path));
+    written.map_err(|e| Error::Invalid(format!("{} cannot be written: {e}", path.display())))
+}
+
+/// Shows the crate's news on standard error: a bar on a terminal, else a line every ten seconds.
+pub fn show_progress() {
+    let terminal = std::io::stderr().is_terminal();
+    let bar: Mutex<Option<ProgressBar>> = Mutex::new(None);
+    let last_line = Mutex::new(Instant::now());
+    listen(move |news| match news {
+        News::Warning(message) => eprintln!("warning: {message}"),
+        News::Working { task, state, share } if terminal => {
+            if let Ok(mut bar) = bar.lock() {
+                let bar = bar.get_or_insert_with(|| new_bar(share.is_some()));
+                bar.set_prefix(task.to_owned());
+                bar.set_message(state.to_owned());
+                bar.set_position((1000.0 * share.unwrap_or(0.0)) as u64);
+                bar.tick();
+            }
+        }
+        News::Working { task, state, .. } => {
+            if let Ok(mut last) = last_line.lock()
+                && last.elapsed() >= Duration::from_secs(10)
+            {
+                *last = Instant::now();
+                eprintln!("{task}: {state}");
+            }
+        }
+        News::Ended { .. } => {
+            if let Ok(mut bar) = bar.lock()
+                && let Some(bar) = bar.take()
+            {
+                bar.finish_and_clear();
+            }
+        }
+    });
+}
+
+fn new_bar(known: bool) -> ProgressBar {
+    let bar = ProgressBar::new(1000);
+    let template = match known {
+        true => "{prefix} {bar:30} {msg}",
+        false => "{prefix} {spinner} {msg} {elapsed}",
+    };
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar
+}

@@ -1,0 +1,130 @@
+//! `landscape spectrum`
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::{Args, ValueEnum};
+use loss_landscape::Error;
+use loss_landscape::prelude::*;
+use loss_landscape::serde_json::{Value, json};
+
+use crate::network::{OperatorName, Point};
+use crate::output::{Report, write_whole};
+
+#[derive(Args)]
+pub struct Spectrum {
+    #[command(flatten)]
+    point: Point,
+    /// How many eigenvalues
+    #[arg(long, value_name = "K", default_value_t = 30)]
+    top: usize,
+    /// Which ones
+    #[arg(long, value_enum, default_value = "lm")]
+    which: WhichName,
+    /// Of which matrix
+    #[arg(long, value_enum, default_value = "hessian")]
+    operator: OperatorName,
+    /// Largest residual, in units of the largest |λ|
+    #[arg(long, default_value_t = 1e-4)]
+    tolerance: f64,
+    /// Vectors that go through the operator together: finds multiplicities up to it
+    #[arg(long, default_value_t = 1)]
+    block: usize,
+    /// Seed of the start vector
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Also write spectrum.json and eigenvectors.safetensors (v0, v1, …) into this directory
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum WhichName {
+    /// Largest magnitude
+    Lm,
+    /// Largest
+    La,
+    /// Smallest
+    Sa,
+    /// Half from each end
+    Both,
+}
+
+impl Spectrum {
+    pub fn run(&self) -> Result<Report, Error> {
+        if !(self.tolerance > 0.0 && self.tolerance.is_finite()) {
+            return Err(Error::Invalid(format!(
+                "a tolerance of {} cannot be reached: give a finite number above 0",
+                self.tolerance
+            )));
+        }
+        if let Some(dir) = &self.out {
+            std::fs::create_dir_all(dir)
+                .map_err(|e| Error::Invalid(format!("{} cannot be made: {e}", dir.display())))?;
+        }
+        let objective = self.point.objective()?;
+        let lanczos = Lanczos {
+            which: match self.which {
+                WhichName::Lm => Which::LargestMagnitude,
+                WhichName::La => Which::Largest,
+                WhichName::Sa => Which::Smallest,
+                WhichName::Both => Which::BothEnds,
+            },
+            tolerance: self.tolerance,
+            block: self.block,
+            seed: self.seed,
+            ..Lanczos::default()
+        };
+        let started = Instant::now();
+        let mut spectrum = lanczos.run(self.operator.of(&objective).as_ref(), self.top)?;
+        let seconds = started.elapsed().as_secs_f64();
+        match self.which {
+            WhichName::Lm => {
+                let size = |pair: &Eigenpair| pair.value.abs();
+                spectrum.pairs.sort_by(|a, b| size(b).total_cmp(&size(a)));
+            }
+            WhichName::Sa => spectrum.pairs.reverse(),
+            WhichName::La | WhichName::Both => {}
+        }
+
+        let report = json!({
+            "eigenvalues": spectrum.values(),
+            "residuals": spectrum.residuals(),
+            "products": spectrum.products,
+            "seconds": seconds,
+            "converged": spectrum.converged,
+            "parameters": objective.dim(),
+            "samples": objective.data().len(),
+        });
+        if let Some(dir) = &self.out {
+            write(dir, &report, &spectrum)?;
+        }
+        let mut text = String::from("   eigenvalue    ± residual\n");
+        for pair in &spectrum.pairs {
+            text += &format!("{:>13.6} {:>13.1e}\n", pair.value, pair.residual);
+        }
+        text += &format!("{} products, {seconds:.2} s\n", spectrum.products);
+        if !spectrum.converged {
+            text += "not all residuals are below the tolerance\n";
+        }
+        Ok(Report { text, json: report })
+    }
+}
+
+fn write(
+    dir: &Path,
+    report: &Value,
+    spectrum: &loss_landscape::spectral::Spectrum,
+) -> Result<(), Error> {
+    write_whole(&dir.join("spectrum.json"), &report.to_string())?;
+    let vectors = spectrum.pairs.iter().enumerate().map(|(i, pair)| {
+        let vector = Tensor::from_slice(&pair.vector, pair.vector.len(), &Device::Cpu)?;
+        Ok((format!("v{i}"), vector))
+    });
+    let vectors: HashMap<String, Tensor> = vectors.collect::<Result<_, Error>>()?;
+    let (part, path) = (dir.join("eigenvectors.part"), dir.join("eigenvectors.safetensors"));
+    loss_landscape::candle::safetensors::save(&vectors, &part)?;
+    std::fs::rename(&part, &path)
+        .map_err(|e| Error::Invalid(format!("{} cannot be written: {e}", path.display())))
+}

@@ -1,0 +1,71 @@
+//! `landscape trace`
+
+use std::time::Instant;
+
+use clap::{Args, ValueEnum};
+use loss_landscape::Error;
+use loss_landscape::prelude::*;
+use loss_landscape::serde_json::json;
+
+use crate::network::{OperatorName, Point};
+use crate::output::Report;
+
+#[derive(Args)]
+pub struct Trace {
+    #[command(flatten)]
+    point: Point,
+    /// Of which matrix
+    #[arg(long, value_enum, default_value = "hessian")]
+    operator: OperatorName,
+    /// How
+    #[arg(long, value_enum, default_value = "xtrace")]
+    method: MethodName,
+    /// Standard error, relative to the estimate, at which to stop
+    #[arg(long, default_value_t = 0.01)]
+    relative_error: f64,
+    /// Products after which to stop anyway
+    #[arg(long, default_value_t = 300)]
+    max_products: usize,
+    /// Seed of the random vectors
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum MethodName {
+    Hutchinson,
+    #[value(name = "hutch++")]
+    HutchPlusPlus,
+    Xtrace,
+}
+
+impl Trace {
+    pub fn run(&self) -> Result<Report, Error> {
+        let objective = self.point.objective()?;
+        let operator = self.operator.of(&objective);
+        let settings = loss_landscape::spectral::Trace {
+            method: match self.method {
+                MethodName::Hutchinson => TraceMethod::Hutchinson,
+                MethodName::HutchPlusPlus => TraceMethod::HutchPlusPlus,
+                MethodName::Xtrace => TraceMethod::XTrace,
+            },
+            relative_error: self.relative_error,
+            max_products: self.max_products,
+            seed: self.seed,
+        };
+        let started = Instant::now();
+        let trace = settings.trace(operator.as_ref())?;
+        let squares = settings.frobenius_squared(operator.as_ref())?;
+        let seconds = started.elapsed().as_secs_f64();
+        Ok(Report {
+            text: format!("trace   {trace}\n‖A‖²_F  {squares}\n{seconds:.2} s\n"),
+            json: json!({
+                "trace": trace,
+                "frobenius_squared": squares,
+                "parameters": objective.dim(),
+                "products": trace.products + squares.products,
+                "seconds": seconds,
+            }),
+        })
+    }
+}
