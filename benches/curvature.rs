@@ -1,3 +1,48 @@
+//! Times of what the crate is for, on a 784-128-128-10 network with sigmoids and 10,000 images: `cargo bench --bench curvature`.
+
+use divan::Bencher;
+use loss_landscape::prelude::*;
+
 fn main() {
+    loss_landscape::progress::listen(|_| {});
     divan::main();
+}
+
+fn objective() -> Result<Objective, Error> {
+    let mnist = Mnist::load(&Device::Cpu)?;
+    let model = Mlp::new(&[784, 128, 128, 10], Activation::Sigmoid, 0, &Device::Cpu)?;
+    Trainer::adam(1e-3).fit(&model, &mnist.train, &mnist.test)?;
+    Objective::of(&model, &mnist.train.first(10_000)?, Loss::CrossEntropy)
+}
+
+fn vectors(n: usize, count: usize) -> Vec<Vec<f64>> {
+    let entry = |i: usize, j: usize| ((j + 1) as f64 * (i + 2) as f64).sin();
+    (0..count)
+        .map(|i| (0..n).map(|j| entry(i, j)).collect())
+        .collect()
+}
+
+#[divan::bench]
+fn gradient(bencher: Bencher) {
+    let objective = objective().unwrap();
+    bencher.bench_local(|| objective.gradient());
+}
+
+#[divan::bench(args = [1, 8, 30])]
+fn products(bencher: Bencher, together: usize) {
+    let hessian = objective().unwrap().hessian();
+    let vectors = vectors(hessian.dim(), together);
+    bencher.bench_local(|| hessian.apply_block(&vectors));
+}
+
+#[divan::bench(sample_count = 5)]
+fn top_30(bencher: Bencher) {
+    let hessian = objective().unwrap().hessian();
+    bencher.bench_local(|| hessian.top(30));
+}
+
+#[divan::bench(sample_count = 5)]
+fn density(bencher: Bencher) {
+    let hessian = objective().unwrap().hessian();
+    bencher.bench_local(|| hessian.density());
 }

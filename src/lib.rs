@@ -22,7 +22,8 @@
 //! θ is the vector of all parameters, in the order of [`model::Parameters`]. Vectors that leave an
 //! [`objective::Objective`] live on the host in `f64`; the model's type and device stay inside. A
 //! *direction* is a vector in θ-space, a *plane* is a point and two directions. Every estimate
-//! carries its uncertainty: an eigenpair its residual ‖Hv − λv‖.
+//! carries its uncertainty: an eigenpair its residual ‖Hv − λv‖, a trace its standard error, a
+//! density its standard error over the probes.
 //!
 //! # Rooms, in the order in which data flows through them
 //!
@@ -32,11 +33,12 @@
 //! | [`model`] | models, activations, parameters as one vector |
 //! | [`objective`] | loss, gradient and Hessian-vector product at a point |
 //! | [`train`] | training, and its history |
-//! | [`operator`] | matrices known by their products: Hessian, dense |
-//! | [`spectral`] | algorithms that see only an operator: Lanczos, all eigenvalues |
+//! | [`operator`] | matrices known by their products: Hessian, Gauss–Newton, Fisher, blocks, dense |
+//! | [`spectral`] | algorithms that see only an operator: eigenvalues, their density, traces |
 //! | [`landscape`] | algorithms that see only an objective: directions, lines, planes |
 //! | [`figure`] | from a result to a figure; nothing is computed here |
 //! | [`notebook`] | what a cell shows |
+//! | [`progress`] | news of long work, used by all |
 //!
 //! A room knows only the rooms above it.
 //!
@@ -48,6 +50,7 @@
 //! brings every noun.
 
 mod error;
+mod simd;
 mod vector;
 
 pub mod data;

@@ -202,7 +202,10 @@ impl Parameters {
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let cure = "Give a path in a directory that is there and writable";
-        let tensors = self.named.iter().map(|(name, var)| (name.clone(), var.as_detached_tensor()));
+        let tensors = self
+            .named
+            .iter()
+            .map(|(name, var)| (name.clone(), var.as_detached_tensor()));
         let part = path.with_extension(format!("part-{}", std::process::id()));
         let written = candle_core::safetensors::save(&tensors.collect::<HashMap<_, _>>(), &part)
             .map_err(|e| Error::file(path, format!("cannot be written: {}", Error::from(e)), cure));
@@ -225,12 +228,18 @@ impl Parameters {
     pub fn load(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let wrong = |problem: String| {
-            Error::file(path, problem, "Give a safetensors file that was saved from this model")
+            Error::file(
+                path,
+                problem,
+                "Give a safetensors file that was saved from this model",
+            )
         };
         let loaded = candle_core::safetensors::load(path, &self.device)
             .map_err(|e| wrong(format!("cannot be read: {}", Error::from(e))))?;
         if let Some(name) = loaded.keys().find(|name| self.get(name).is_err()) {
-            return Err(wrong(format!("has a tensor `{name}`, which the model has not")));
+            return Err(wrong(format!(
+                "has a tensor `{name}`, which the model has not"
+            )));
         }
         let mut tensors = Vec::with_capacity(self.named.len());
         for (name, var) in &self.named {

@@ -10,6 +10,7 @@ mod table;
 use std::fmt::Display;
 use std::io::{self, Write};
 
+use polars::df;
 use polars::prelude::DataFrame;
 
 use crate::data::{Dataset, Targets};
@@ -17,7 +18,9 @@ use crate::error::{Error, Result};
 use crate::figure::Figure;
 use crate::model::{Activation, Mlp, Model};
 use crate::objective::{DerivativeCheck, Objective};
-use crate::spectral::{Inertia, Spectrum};
+use crate::spectral::{
+    Bracket, Count, DensityCurve, Estimate, Inertia, Participation, Power, Spectrum,
+};
 use crate::train::History;
 
 /// One value in several MIME types.
@@ -151,6 +154,30 @@ impl Show for Spectrum {
     }
 }
 
+impl Show for Power {
+    fn bundle(&self) -> Result<Bundle> {
+        self.table()?.bundle()
+    }
+}
+
+impl Show for DensityCurve {
+    fn bundle(&self) -> Result<Bundle> {
+        self.table()?.bundle()
+    }
+}
+
+impl Show for Vec<Participation> {
+    fn bundle(&self) -> Result<Bundle> {
+        df!(
+            "rank" => self.iter().map(|p| p.rank as u64).collect::<Vec<_>>(),
+            "block" => self.iter().map(|p| p.block.clone()).collect::<Vec<_>>(),
+            "share" => self.iter().map(|p| p.share).collect::<Vec<_>>(),
+            "entries" => self.iter().map(|p| p.entries).collect::<Vec<_>>(),
+        )?
+        .bundle()
+    }
+}
+
 impl Show for Dataset {
     fn bundle(&self) -> Result<Bundle> {
         let targets = match self.targets() {
@@ -189,5 +216,5 @@ macro_rules! show_as_text {
     };
 }
 show_as_text!("{}": String, &str, bool, f32, f64, i32, i64, u32, u64, usize, Inertia,
-    DerivativeCheck);
+    DerivativeCheck, Estimate, Bracket, Count);
 show_as_text!("{:?}": Vec<f64>, Activation, Objective);

@@ -75,22 +75,21 @@ impl Loss {
                 values.dim(1)?
             )));
         }
-        self.per_sample(outputs, data.first(1)?.targets())?;
-        let Targets::Labels(_) = data.targets() else {
-            return Ok(());
-        };
-        let classes = width.max(2) as u32;
-        let labels = data.labels()?;
-        match labels.iter().position(|&label| label >= classes) {
-            None => Ok(()),
-            Some(i) => Err(Error::invalid(format!(
-                "label {} of sample {i} is out of range: a model with {width} output{} knows \
-                 classes 0 to {}",
-                labels[i],
-                if width == 1 { "" } else { "s" },
-                classes - 1
-            ))),
+        if let (Self::CrossEntropy, Targets::Labels(_)) = (self, data.targets()) {
+            let classes = width.max(2) as u32;
+            let labels = data.labels()?;
+            if let Some(i) = labels.iter().position(|&label| label >= classes) {
+                return Err(Error::invalid(format!(
+                    "label {} of sample {i} is out of range: a model with {width} output{} knows \
+                     classes 0 to {}",
+                    labels[i],
+                    if width == 1 { "" } else { "s" },
+                    classes - 1
+                )));
+            }
         }
+        self.per_sample(outputs, data.first(1)?.targets())?;
+        Ok(())
     }
 }
 

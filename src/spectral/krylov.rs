@@ -6,10 +6,11 @@
 
 use rayon::prelude::*;
 
-use crate::vector::{axpy, dot, gaussian, norm, scale};
+use crate::simd::vectorised;
+use crate::vector::{axpy, gaussian, norm, scale};
 
 /// Rows of a chunk.
-const CHUNK: usize = 2048;
+const CHUNK: usize = 1024;
 
 /// Takes the components along the orthonormal `basis` out of `w`, twice (Kahan and Parlett: "twice is
 /// enough"), and returns them.
@@ -36,10 +37,10 @@ fn components(
         .par_chunks_mut(CHUNK)
         .enumerate()
         .map(|(i, w)| {
-            let start = i * CHUNK;
-            change(start, w);
-            let along = |q: &Vec<f64>| dot(&q[start..start + w.len()], w);
-            basis.iter().map(along).collect()
+            change(i * CHUNK, w);
+            let mut part = vec![0.0; basis.len()];
+            dots(w, basis, i * CHUNK, &mut part);
+            part
         })
         .collect();
     let mut sum = vec![0.0; basis.len()];
@@ -50,8 +51,43 @@ fn components(
 }
 
 fn subtract(w: &mut [f64], components: &[f64], basis: &[Vec<f64>], start: usize) {
-    for (c, q) in components.iter().zip(basis) {
-        axpy(-c, &q[start..start + w.len()], w);
+    add_multiples(w, components, basis, start, -1.0);
+}
+
+vectorised! {
+    /// The products of w with each basis vector's rows from `start`, over 32 partial sums.
+    fn dots(w: &[f64], basis: &[Vec<f64>], start: usize, products: &mut [f64]) {
+        for (product, q) in products.iter_mut().zip(basis) {
+            let q = &q[start..start + w.len()];
+            let mut lanes = [0.0; 32];
+            let (w32, q32) = (w.chunks_exact(32), q.chunks_exact(32));
+            let rest = w32.remainder().iter().zip(q32.remainder());
+            let rest = rest.fold(0.0, |sum, (w, q)| sum + w * q);
+            for (w, q) in w32.zip(q32) {
+                for i in 0..32 {
+                    lanes[i] += w[i] * q[i];
+                }
+            }
+            *product = lanes.iter().sum::<f64>() + rest;
+        }
+    }
+
+    /// w ← w + s Σ cⱼ qⱼ on the rows from `start`, four vectors at a time.
+    fn add_multiples(w: &mut [f64], c: &[f64], basis: &[Vec<f64>], start: usize, s: f64) {
+        let rows = start..start + w.len();
+        let (c4, q4) = (c.chunks_exact(4), basis.chunks_exact(4));
+        for (c, q) in c4.remainder().iter().zip(q4.remainder()) {
+            for (w, q) in w.iter_mut().zip(&q[rows.clone()]) {
+                *w += s * c * q;
+            }
+        }
+        for (c, q) in c4.zip(q4) {
+            let [c0, c1, c2, c3] = [s * c[0], s * c[1], s * c[2], s * c[3]];
+            let rest = q[1][rows.clone()].iter().zip(&q[2][rows.clone()]).zip(&q[3][rows.clone()]);
+            for ((w, q0), ((q1, q2), q3)) in w.iter_mut().zip(&q[0][rows.clone()]).zip(rest) {
+                *w += c0 * q0 + c1 * q1 + c2 * q2 + c3 * q3;
+            }
+        }
     }
 }
 
@@ -64,9 +100,7 @@ pub(super) fn combine(basis: &[Vec<f64>], coefficients: &[Vec<f64>]) -> Vec<Vec<
             let rows = i * CHUNK..((i + 1) * CHUNK).min(n);
             let sum_of = |c: &Vec<f64>| {
                 let mut sum = vec![0.0; rows.len()];
-                for (c, q) in c.iter().zip(basis) {
-                    axpy(*c, &q[rows.clone()], &mut sum);
-                }
+                add_multiples(&mut sum, c, basis, rows.start, 1.0);
                 sum
             };
             coefficients.iter().map(sum_of).collect()

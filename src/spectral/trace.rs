@@ -174,7 +174,7 @@ impl Trace {
         // Fewer new directions than vectors: the range is exhausted.
         while drawn < wanted && range.len() == drawn {
             let count = TOGETHER.min(wanted - drawn);
-            let probes = (0..count).map(|_| draws.signs(n)).collect();
+            let probes = (0..count).map(|_| draws.gaussian(n)).collect();
             for Pair { image, .. } in images(operator, probes)? {
                 let smallest = rounding(n, norm(&image));
                 range.extend(extend(image, &range, smallest).2);

@@ -24,7 +24,7 @@ pub struct Density {
     #[arg(long, default_value_t = 60)]
     steps: usize,
     /// Standard deviation of the smoothing Gaussian; a hundredth of the spectrum's width if not said
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     width: Option<f64>,
     /// Places of the curve
     #[arg(long, default_value_t = 400)]
@@ -47,7 +47,11 @@ impl Density {
         let seconds = started.elapsed().as_secs_f64();
         let [low, high] = density.range();
         // A zero matrix has no width of its own.
-        let own = if high > low { (high - low) / 100.0 } else { 0.01 };
+        let own = if high > low {
+            (high - low) / 100.0
+        } else {
+            0.01
+        };
         let curve = density.smoothed(self.width.unwrap_or(own), self.points)?;
         let cumulative = density.cumulative(curve.width, self.points)?;
         let (trace, squares) = (density.trace(), density.frobenius_squared());

@@ -25,7 +25,9 @@ pub struct Hvp {
 impl Hvp {
     pub fn run(&self) -> Result<Report, Error> {
         if self.block == 0 || self.runs == 0 {
-            return Err(Error::Invalid("there is nothing to time: give a block and runs of at least 1".into()));
+            return Err(Error::Invalid(
+                "there is nothing to time: give a block and runs of at least 1".into(),
+            ));
         }
         let objective = self.point.objective()?;
         let hessian = objective.hessian();
@@ -85,5 +87,7 @@ impl Hvp {
 
 /// Some vector; another for each `i`.
 fn direction(n: usize, i: usize) -> Vec<f64> {
-    (0..n).map(|j| ((j + 1) as f64 * (i + 2) as f64).sin()).collect()
+    (0..n)
+        .map(|j| ((j + 1) as f64 * (i + 2) as f64).sin())
+        .collect()
 }

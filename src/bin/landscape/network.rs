@@ -104,9 +104,18 @@ impl Point {
         if let Some(path) = &self.weights {
             model.parameters().load(path)?;
         }
-        let data = self.network.data()?.train.first(self.samples)?.to_dtype(dtype)?;
+        let data = self
+            .network
+            .data()?
+            .train
+            .first(self.samples)?
+            .to_dtype(dtype)?;
         let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
-        Ok(if self.autograd { objective.by_autograd() } else { objective })
+        Ok(if self.autograd {
+            objective.by_autograd()
+        } else {
+            objective
+        })
     }
 }
 

@@ -26,7 +26,7 @@ pub struct Spectrum {
     #[arg(long, value_enum, default_value = "hessian")]
     operator: OperatorName,
     /// Largest residual, in units of the largest |λ|
-    #[arg(long, default_value_t = 1e-4)]
+    #[arg(long, default_value_t = 1e-4, allow_negative_numbers = true)]
     tolerance: f64,
     /// Vectors that go through the operator together: finds multiplicities up to it
     #[arg(long, default_value_t = 1)]
@@ -123,7 +123,10 @@ fn write(
         Ok((format!("v{i}"), vector))
     });
     let vectors: HashMap<String, Tensor> = vectors.collect::<Result<_, Error>>()?;
-    let (part, path) = (dir.join("eigenvectors.part"), dir.join("eigenvectors.safetensors"));
+    let (part, path) = (
+        dir.join("eigenvectors.part"),
+        dir.join("eigenvectors.safetensors"),
+    );
     loss_landscape::candle::safetensors::save(&vectors, &part)?;
     std::fs::rename(&part, &path)
         .map_err(|e| Error::Invalid(format!("{} cannot be written: {e}", path.display())))

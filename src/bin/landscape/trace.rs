@@ -21,7 +21,7 @@ pub struct Trace {
     #[arg(long, value_enum, default_value = "xtrace")]
     method: MethodName,
     /// Standard error, relative to the estimate, at which to stop
-    #[arg(long, default_value_t = 0.01)]
+    #[arg(long, default_value_t = 0.01, allow_negative_numbers = true)]
     relative_error: f64,
     /// Products after which to stop anyway
     #[arg(long, default_value_t = 300)]

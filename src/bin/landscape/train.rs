@@ -18,7 +18,7 @@ pub struct Train {
     #[arg(long, value_enum, default_value = "adam")]
     optimizer: OptimizerName,
     /// Learning rate
-    #[arg(long, default_value_t = 1e-3)]
+    #[arg(long, default_value_t = 1e-3, allow_negative_numbers = true)]
     lr: f64,
     /// Samples a step
     #[arg(long, default_value_t = 128)]
@@ -52,7 +52,10 @@ impl Train {
             OptimizerName::Sgd => Trainer::sgd(self.lr),
             OptimizerName::Adam => Trainer::adam(self.lr),
         };
-        let trainer = trainer.batch_size(self.batch).epochs(self.epochs).seed(self.seed);
+        let trainer = trainer
+            .batch_size(self.batch)
+            .epochs(self.epochs)
+            .seed(self.seed);
         let history = trainer.fit(&model, &data.train, &data.test)?;
         if let Some(path) = &self.save {
             model.parameters().save(path)?;

@@ -2,8 +2,8 @@
 
 use super::Scalar;
 use super::layer::{Arranged, At, Layer};
-use super::simd::vectorised;
 use crate::model::Activation;
+use crate::simd::vectorised;
 
 /// An activation of `width` elements.
 ///
@@ -86,15 +86,7 @@ impl<T: Scalar> Layer<T> for Pointwise {
         }
     }
 
-    fn backward(
-        &self,
-        _theta: &Arranged<T>,
-        at: &At<T>,
-        dx: Option<&mut [T]>,
-        _gradient: &mut [T],
-        _first: bool,
-    ) {
-        let Some(dx) = dx else { return };
+    fn backward(&self, _theta: &Arranged<T>, at: &At<T>, dx: &mut [T]) {
         match self.activation {
             Activation::Sigmoid => zip(at.y, at.dy, dx, |y, dy| from_output!(sigmoid y).0 * dy),
             Activation::Tanh => zip(at.y, at.dy, dx, |y, dy| from_output!(tanh y).0 * dy),
@@ -133,17 +125,13 @@ impl<T: Scalar> Layer<T> for Pointwise {
 
     fn backward_tangent(
         &self,
-        _theta: &Arranged<T>,
+        (_, at): (&Arranged<T>, &At<T>),
         directions: &Arranged<T>,
-        at: &At<T>,
         rx: Option<&[T]>,
         rdy: &[T],
-        rdx: Option<&mut [T]>,
-        _gradient: &mut [T],
-        _first: bool,
+        rdx: &mut [T],
         gauss_newton: bool,
     ) {
-        let Some(rdx) = rdx else { return };
         let shape = (self.width, directions.count);
         let (first, second) = at.notes.split_at(at.notes.len() / 2);
         match (self.activation, rx) {

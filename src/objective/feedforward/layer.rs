@@ -45,15 +45,11 @@ pub(super) trait Layer<T: Scalar>: Send + Sync {
     /// Writes y, and the notes if derivatives are wanted.
     fn forward(&self, theta: &Arranged<T>, x: &[T], y: &mut [T], notes: &mut [T]);
 
-    /// Writes dx, where it is wanted, and adds to dθ, or writes it if `first`.
-    fn backward(
-        &self,
-        theta: &Arranged<T>,
-        at: &At<T>,
-        dx: Option<&mut [T]>,
-        gradient: &mut [T],
-        first: bool,
-    );
+    /// Writes dx.
+    fn backward(&self, theta: &Arranged<T>, at: &At<T>, dx: &mut [T]);
+
+    /// Adds to dθ, or writes it if `first`.
+    fn gradient(&self, _at: &At<T>, _gradient: &mut [T], _first: bool) {}
 
     /// Writes ry. Without rx, x does not depend on θ.
     fn forward_tangent(
@@ -65,23 +61,31 @@ pub(super) trait Layer<T: Scalar>: Send + Sync {
         ry: &mut [T],
     );
 
-    /// Writes rdx, where it is wanted, and adds to rdθ, or writes it if `first`.
+    /// Writes rdx.
     ///
-    /// For `gauss_newton` products the network is taken for linear in θ: what comes of its second
-    /// derivatives is left out.
-    #[allow(clippy::too_many_arguments)] // the names of the formula
+    /// For `gauss_newton` products, here and below, the network is taken for linear in θ: what comes of
+    /// its second derivatives is left out.
     fn backward_tangent(
         &self,
-        theta: &Arranged<T>,
+        point: (&Arranged<T>, &At<T>),
         directions: &Arranged<T>,
-        at: &At<T>,
         rx: Option<&[T]>,
         rdy: &[T],
-        rdx: Option<&mut [T]>,
-        gradient: &mut [T],
-        first: bool,
+        rdx: &mut [T],
         gauss_newton: bool,
     );
+
+    /// Adds to rdθ, or writes it if `first`.
+    fn gradient_tangent(
+        &self,
+        _at: &At<T>,
+        _rx: Option<&[T]>,
+        _rdy: &[T],
+        _gradient: &mut [T],
+        _first: bool,
+        _gauss_newton: bool,
+    ) {
+    }
 
     /// Adds a gradient in the layer's own arrangement, for each of `vectors.len()` directions, to the
     /// θ-space vectors.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::Scalar;
 use super::layer::{Arranged, At, Layer};
 use super::matrix::{Matrix, multiply, transpose};
-use super::simd::vectorised;
+use crate::simd::vectorised;
 
 /// A dense layer with W of `outputs` × `inputs` and b at these places of θ.
 ///
@@ -73,19 +73,14 @@ impl<T: Scalar> Layer<T> for Linear {
         multiply(y, Matrix::new(x, samples, self.inputs), weights, true);
     }
 
-    fn backward(
-        &self,
-        theta: &Arranged<T>,
-        at: &At<T>,
-        dx: Option<&mut [T]>,
-        gradient: &mut [T],
-        first: bool,
-    ) {
+    fn backward(&self, theta: &Arranged<T>, at: &At<T>, dx: &mut [T]) {
         let dy = Matrix::new(at.dy, at.samples, self.outputs);
-        if let Some(dx) = dx {
-            let weights = Matrix::new(&theta.backward, self.outputs, self.inputs);
-            multiply(dx, dy, weights, false);
-        }
+        let weights = Matrix::new(&theta.backward, self.outputs, self.inputs);
+        multiply(dx, dy, weights, false);
+    }
+
+    fn gradient(&self, at: &At<T>, gradient: &mut [T], first: bool) {
+        let dy = Matrix::new(at.dy, at.samples, self.outputs);
         let (weights, bias) = gradient.split_at_mut(self.weight.len());
         multiply(
             weights,
@@ -117,31 +112,38 @@ impl<T: Scalar> Layer<T> for Linear {
 
     fn backward_tangent(
         &self,
-        theta: &Arranged<T>,
+        (theta, at): (&Arranged<T>, &At<T>),
         directions: &Arranged<T>,
+        _rx: Option<&[T]>,
+        rdy: &[T],
+        rdx: &mut [T],
+        gauss_newton: bool,
+    ) {
+        let (inputs, outputs, k) = (self.inputs, self.outputs, directions.count);
+        let weights = Matrix::new(&theta.backward, outputs, inputs);
+        multiply(
+            rdx,
+            Matrix::new(rdy, at.samples * k, outputs),
+            weights,
+            false,
+        );
+        if !gauss_newton {
+            let weights = Matrix::new(&directions.backward, outputs, k * inputs);
+            multiply(rdx, Matrix::new(at.dy, at.samples, outputs), weights, true);
+        }
+    }
+
+    fn gradient_tangent(
+        &self,
         at: &At<T>,
         rx: Option<&[T]>,
         rdy: &[T],
-        rdx: Option<&mut [T]>,
         gradient: &mut [T],
         first: bool,
         gauss_newton: bool,
     ) {
-        let (inputs, outputs, k) = (self.inputs, self.outputs, directions.count);
-        let dy = Matrix::new(at.dy, at.samples, outputs);
-        if let Some(rdx) = rdx {
-            let weights = Matrix::new(&theta.backward, outputs, inputs);
-            multiply(
-                rdx,
-                Matrix::new(rdy, at.samples * k, outputs),
-                weights,
-                false,
-            );
-            if !gauss_newton {
-                let weights = Matrix::new(&directions.backward, outputs, k * inputs);
-                multiply(rdx, dy, weights, true);
-            }
-        }
+        let (inputs, outputs) = (self.inputs, self.outputs);
+        let k = rdy.len() / (at.samples * outputs);
         let (weights, biases) = gradient.split_at_mut(k * self.weight.len());
         let rows = Matrix::new(rdy, at.samples, k * outputs);
         multiply(
@@ -152,6 +154,7 @@ impl<T: Scalar> Layer<T> for Linear {
         );
         sum_rows(rdy, biases, first);
         if let (Some(rx), false) = (rx, gauss_newton) {
+            let dy = Matrix::new(at.dy, at.samples, outputs);
             for (j, weight) in weights.chunks_exact_mut(self.weight.len()).enumerate() {
                 let rx = Matrix::strided(&rx[j * inputs..], at.samples, inputs, k * inputs);
                 multiply(weight, dy.t(), rx, true);

@@ -11,7 +11,7 @@
 //! | `layer` | what every kind of layer knows: forward, backward, and the tangent of each |
 //! | `linear`, `activation` | the kinds |
 //! | `head` | the losses |
-//! | `matrix`, `scalar`, `simd` | products, elementary functions, vector code chosen at run time |
+//! | `matrix`, `scalar` | products, elementary functions |
 
 mod activation;
 mod head;
@@ -20,7 +20,6 @@ mod linear;
 mod matrix;
 mod network;
 mod scalar;
-mod simd;
 
 pub(crate) use head::Curvature;
 pub(crate) use scalar::Scalar;
@@ -146,7 +145,7 @@ impl<T: Scalar + WithDType> Typed<T> {
         }
         // The old point goes first: two would need twice the memory.
         *kept = None;
-        let point = Arc::new(self.network.gradient(&theta, samples, true).2);
+        let point = Arc::new(self.network.point(&theta, samples));
         *kept = Some((theta, point.clone()));
         point
     }
@@ -182,7 +181,7 @@ impl<T: Scalar + WithDType> Engine for Typed<T> {
     fn gradient(&self, parameters: &Parameters, data: &Dataset) -> Result<(f64, Vec<f64>)> {
         let theta = parameters.to_vec::<T>()?;
         self.with_samples(data, |samples| {
-            let (total, gradient, _) = self.network.gradient(&theta, samples, false);
+            let (total, gradient) = self.network.gradient(&theta, samples);
             (total / data.len() as f64, gradient)
         })
     }

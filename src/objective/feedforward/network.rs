@@ -8,18 +8,36 @@ use super::head::{Curvature, Head, Targets};
 use super::layer::{Arranged, At, Layer};
 use crate::vector::scale;
 
-/// Samples whose buffers stay in a core's cache together.
-const TILE: usize = 256;
+/// How the samples are split: into groups that a thread takes one at a time, and those into tiles
+/// whose buffers stay in its core's cache.
+///
+/// Sums are made group by group in their order, and nothing of this depends on the number of threads, so
+/// that results do not either. Groups of one size keep threads busy to the end; fewer would not do for
+/// many threads, and more would take longer to add up.
+#[derive(Clone, Copy)]
+struct Split {
+    group: usize,
+    tile: usize,
+}
 
-/// Samples that one thread takes at a time: few enough for many threads, enough that adding their
-/// sums up is little work. The sums are added in their order, and nothing of this depends on the
-/// number of threads, so that results do not either.
-fn group_of(samples: usize) -> usize {
-    match samples.div_ceil(16) {
-        few @ ..=TILE => few.next_multiple_of(64),
-        many => many.min(2048).next_multiple_of(TILE),
+impl Split {
+    fn of(samples: usize) -> Self {
+        let groups = match samples {
+            0..1_024 => samples.div_ceil(64),
+            1_024..10_240 => 16,
+            _ => 16 * samples.div_ceil(10_240),
+        };
+        let group = samples.div_ceil(groups);
+        const TILE: usize = 320;
+        Self {
+            group,
+            tile: group.div_ceil(group.div_ceil(TILE)),
+        }
     }
 }
+
+/// Tangents of one boundary that a core's cache holds beside all else.
+const CACHE_BYTES: usize = 256 << 10;
 
 /// Layers in a row with a loss at the end.
 pub(super) struct Network<T> {
@@ -62,6 +80,14 @@ impl<T: Scalar> Network<T> {
         }
     }
 
+    /// Numbers in a sample's row at the widest boundary above the inputs.
+    fn widest(&self) -> usize {
+        (1..=self.layers.len())
+            .map(|b| self.width(b))
+            .max()
+            .unwrap_or(1)
+    }
+
     /// The layers' own gradients for `k` directions, as buffers to fill.
     fn gradients(&self, k: usize) -> Vec<Vec<T>> {
         let buffer = |layer: &Box<dyn Layer<T>>| vec![T::ZERO; k * layer.parameters()];
@@ -102,45 +128,61 @@ impl<T: Scalar> Network<T> {
         total
     }
 
-    /// The sum of all samples' losses, the gradient of their mean, and the point for later products
-    /// if `keep`.
-    pub(super) fn gradient(
-        &self,
-        theta: &[T],
-        samples: Samples<T>,
-        keep: bool,
-    ) -> (f64, Vec<f64>, Point<T>) {
+    /// The sum of all samples' losses, and the gradient of their mean.
+    pub(super) fn gradient(&self, theta: &[T], samples: Samples<T>) -> (f64, Vec<f64>) {
         let arranged = self.arrange(&[theta]);
+        let mut total = 0.0;
         let mut gradient = [vec![0.0; self.parameters]];
-        let (mut total, mut groups) = (0.0, Vec::new());
         self.over_groups(
             samples.count,
-            || (Kept::default(), self.gradients(1), Vec::new(), 0.0),
-            |tiles, (kept, buffers, kept_tiles, loss)| {
+            || (Kept::default(), self.gradients(1), 0.0),
+            |tiles, (kept, buffers, loss)| {
                 for (i, tile) in tiles.iter().enumerate() {
                     self.forward(&arranged, samples.tile(*tile, self), true, kept);
                     let targets = samples.targets(*tile, self);
                     *loss += self.head.loss(&kept.values[self.layers.len()], targets);
-                    self.backward(&arranged, samples, *tile, kept, buffers, i == 0);
-                    if keep {
-                        kept_tiles.push(std::mem::take(kept).thin(self));
+                    self.backward(&arranged, samples, *tile, kept);
+                    for (l, layer) in self.layers.iter().enumerate() {
+                        let at = self.at(l, samples.tile(*tile, self), kept);
+                        layer.gradient(&at, &mut buffers[l], i == 0);
                     }
                 }
             },
-            |(_, buffers, kept_tiles, loss)| {
+            |(_, buffers, loss)| {
                 total += std::mem::take(loss);
                 for (layer, buffer) in self.layers.iter().zip(buffers) {
                     layer.add_gradient(buffer, &mut gradient);
                 }
-                groups.push(std::mem::take(kept_tiles));
             },
         );
         let [mut gradient] = gradient;
         scale(&mut gradient, 1.0 / samples.count as f64);
-        (total, gradient, Point { arranged, groups })
+        (total, gradient)
+    }
+
+    /// The primal pass at θ, kept for products.
+    pub(super) fn point(&self, theta: &[T], samples: Samples<T>) -> Point<T> {
+        let arranged = self.arrange(&[theta]);
+        let mut groups = Vec::new();
+        self.over_groups(
+            samples.count,
+            Vec::new,
+            |tiles, group| {
+                for tile in tiles {
+                    let mut kept = Kept::default();
+                    self.forward(&arranged, samples.tile(*tile, self), true, &mut kept);
+                    self.backward(&arranged, samples, *tile, &mut kept);
+                    group.push(kept.thin(self));
+                }
+            },
+            |group| groups.push(std::mem::take(group)),
+        );
+        Point { arranged, groups }
     }
 
     /// The products of `directions` with a curvature matrix at the point.
+    ///
+    /// As many go together as a core's cache holds tangents of, but two at least.
     pub(super) fn products(
         &self,
         point: &Point<T>,
@@ -148,19 +190,39 @@ impl<T: Scalar> Network<T> {
         directions: &[&[T]],
         curvature: Curvature,
     ) -> Vec<Vec<f64>> {
-        let k = directions.len();
+        let row = self.widest() * Split::of(samples.count).tile * size_of::<T>();
+        let together = (CACHE_BYTES / row).max(2);
+        let some = directions.chunks(together);
+        some.flat_map(|some| self.products_together(point, samples, some, curvature))
+            .collect()
+    }
+
+    fn products_together(
+        &self,
+        point: &Point<T>,
+        samples: Samples<T>,
+        directions: &[&[T]],
+        curvature: Curvature,
+    ) -> Vec<Vec<f64>> {
+        let (k, split) = (directions.len(), Split::of(samples.count));
         let arranged = self.arrange(directions);
         let mut products = vec![vec![0.0; self.parameters]; k];
-        let widest = (1..=self.layers.len())
-            .map(|b| self.width(b))
-            .max()
-            .unwrap_or(0);
+        let widest = self.widest();
         let scratch = || Scratch {
             tangents: (0..=self.layers.len())
-                .map(|b| vec![T::ZERO; if b == 0 { 0 } else { TILE * k * self.width(b) }])
+                .map(|b| {
+                    vec![
+                        T::ZERO;
+                        if b == 0 {
+                            0
+                        } else {
+                            split.tile * k * self.width(b)
+                        }
+                    ]
+                })
                 .collect(),
-            rdy: vec![T::ZERO; TILE * k * widest],
-            rdx: vec![T::ZERO; TILE * k * widest],
+            rdy: vec![T::ZERO; split.tile * k * widest],
+            rdx: vec![T::ZERO; split.tile * k * widest],
             gradients: self.gradients(k),
         };
         self.over_groups(
@@ -168,7 +230,7 @@ impl<T: Scalar> Network<T> {
             scratch,
             |tiles, scratch| {
                 for (i, tile) in tiles.iter().enumerate() {
-                    let kept = &point.groups[tile.start / group_of(samples.count)][i];
+                    let kept = &point.groups[tile.start / split.group][i];
                     let at = (point, &arranged[..], curvature);
                     self.tile_products(at, samples, *tile, kept, scratch, i == 0);
                 }
@@ -209,8 +271,6 @@ impl<T: Scalar> Network<T> {
         samples: Samples<T>,
         tile: Tile,
         kept: &mut Kept<T>,
-        gradients: &mut [Vec<T>],
-        first: bool,
     ) {
         let depth = self.layers.len();
         kept.adjoints.resize_with(depth + 1, Vec::new);
@@ -220,21 +280,21 @@ impl<T: Scalar> Network<T> {
         let targets = samples.targets(tile, self);
         self.head
             .gradient(&kept.values[depth], targets, &mut kept.adjoints[depth]);
-        for l in (0..depth).rev() {
-            let (below, above) = kept.adjoints.split_at_mut(l + 1);
-            let at = At {
-                samples: tile.len,
-                x: if l == 0 {
-                    samples.tile(tile, self)
-                } else {
-                    &kept.values[l]
-                },
-                y: &kept.values[l + 1],
-                notes: &kept.notes[l],
-                dy: &above[0],
-            };
-            let dx = (l > 0).then(|| &mut below[l][..]);
-            self.layers[l].backward(&arranged[l], &at, dx, &mut gradients[l], first);
+        for l in (1..depth).rev() {
+            let mut dx = std::mem::take(&mut kept.adjoints[l]);
+            let at = self.at(l, samples.tile(tile, self), kept);
+            self.layers[l].backward(&arranged[l], &at, &mut dx);
+            kept.adjoints[l] = dx;
+        }
+    }
+
+    fn at<'a>(&self, l: usize, x: &'a [T], kept: &'a Kept<T>) -> At<'a, T> {
+        At {
+            samples: x.len() / self.inputs,
+            x: if l == 0 { x } else { &kept.values[l] },
+            y: &kept.values[l + 1],
+            notes: &kept.notes[l],
+            dy: &kept.adjoints[l + 1],
         }
     }
 
@@ -249,17 +309,7 @@ impl<T: Scalar> Network<T> {
     ) {
         let depth = self.layers.len();
         let k = directions[0].count;
-        let at = |l: usize| At {
-            samples: tile.len,
-            x: if l == 0 {
-                samples.tile(tile, self)
-            } else {
-                &kept.values[l]
-            },
-            y: &kept.values[l + 1],
-            notes: &kept.notes[l],
-            dy: &kept.adjoints[l + 1],
-        };
+        let at = |l: usize| self.at(l, samples.tile(tile, self), kept);
         let size = |b: usize| tile.len * k * self.width(b);
         for l in 0..depth {
             let (below, above) = scratch.tangents.split_at_mut(l + 1);
@@ -271,19 +321,17 @@ impl<T: Scalar> Network<T> {
         let rz = &scratch.tangents[depth][..size(depth)];
         self.head
             .tangent(curvature, z, dz, rz, &mut scratch.rdy[..size(depth)]);
+        let gauss_newton = curvature != Curvature::Hessian;
         for l in (0..depth).rev() {
-            self.layers[l].backward_tangent(
-                &point.arranged[l],
-                &directions[l],
-                &at(l),
-                (l > 0).then(|| &scratch.tangents[l][..size(l)]),
-                &scratch.rdy[..size(l + 1)],
-                (l > 0).then(|| &mut scratch.rdx[..size(l)]),
-                &mut scratch.gradients[l],
-                first,
-                curvature != Curvature::Hessian,
-            );
-            std::mem::swap(&mut scratch.rdy, &mut scratch.rdx);
+            let (layer, at) = (&self.layers[l], at(l));
+            let rx = (l > 0).then(|| &scratch.tangents[l][..size(l)]);
+            let rdy = &scratch.rdy[..size(l + 1)];
+            layer.gradient_tangent(&at, rx, rdy, &mut scratch.gradients[l], first, gauss_newton);
+            if l > 0 {
+                let (point, rdx) = ((&point.arranged[l], &at), &mut scratch.rdx[..size(l)]);
+                layer.backward_tangent(point, &directions[l], rx, rdy, rdx, gauss_newton);
+                std::mem::swap(&mut scratch.rdy, &mut scratch.rdx);
+            }
         }
     }
 
@@ -296,8 +344,8 @@ impl<T: Scalar> Network<T> {
         work: impl Fn(&[Tile], &mut S) + Sync,
         finish: impl FnMut(&mut S) + Send,
     ) {
-        let group_size = group_of(samples);
-        let groups = samples.div_ceil(group_size);
+        let split = Split::of(samples);
+        let groups = samples.div_ceil(split.group);
         let next = AtomicUsize::new(0);
         let turns = Turns {
             now: Mutex::new((Some(0), finish)),
@@ -311,12 +359,15 @@ impl<T: Scalar> Network<T> {
                 if group >= groups {
                     break;
                 }
-                let end = ((group + 1) * group_size).min(samples);
+                let end = ((group + 1) * split.group).min(samples);
                 let tile = |start| Tile {
                     start,
-                    len: TILE.min(end - start),
+                    len: split.tile.min(end - start),
                 };
-                let tiles: Vec<_> = (group * group_size..end).step_by(TILE).map(tile).collect();
+                let tiles: Vec<_> = (group * split.group..end)
+                    .step_by(split.tile)
+                    .map(tile)
+                    .collect();
                 work(&tiles, &mut state);
                 turns.take(group, |finish| finish(&mut state));
             }

@@ -1,36 +1,36 @@
 //! [`vectorised!`]: loops compiled for AVX-512, AVX2 and any processor, chosen at run time.
 
-/// Defines a generic function whose body is compiled for each instruction set.
+/// Defines private functions whose bodies are compiled for each instruction set.
 macro_rules! vectorised {
     ($(
         $(#[$meta:meta])*
-        fn $name:ident<$t:ident: Scalar $(, $f:ident: $bound:path)?>(
+        fn $name:ident $(<$t:ident: Scalar $(, $f:ident: $bound:path)?>)?(
             $($argument:ident: $type:ty),* $(,)?
         ) $body:block
     )*) => {$(
         $(#[$meta])*
-        pub(super) fn $name<$t: Scalar $(, $f: $bound)?>($($argument: $type),*) {
+        fn $name $(<$t: Scalar $(, $f: $bound)?>)?($($argument: $type),*) {
             #[inline(always)]
-            fn generic<$t: Scalar $(, $f: $bound)?>($($argument: $type),*) $body
+            fn generic $(<$t: Scalar $(, $f: $bound)?>)?($($argument: $type),*) $body
 
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,fma")]
-                fn avx512<$t: Scalar $(, $f: $bound)?>($($argument: $type),*) {
+                fn avx512 $(<$t: Scalar $(, $f: $bound)?>)?($($argument: $type),*) {
                     generic($($argument),*)
                 }
 
                 #[target_feature(enable = "avx2,fma")]
-                fn avx2<$t: Scalar $(, $f: $bound)?>($($argument: $type),*) {
+                fn avx2 $(<$t: Scalar $(, $f: $bound)?>)?($($argument: $type),*) {
                     generic($($argument),*)
                 }
 
-                if $crate::objective::feedforward::simd::has_avx512() {
+                if $crate::simd::has_avx512() {
                     // SAFETY: the processor has the features that the function was compiled for.
                     #[allow(unsafe_code)]
                     return unsafe { avx512($($argument),*) };
                 }
-                if $crate::objective::feedforward::simd::has_avx2() {
+                if $crate::simd::has_avx2() {
                     // SAFETY: as above.
                     #[allow(unsafe_code)]
                     return unsafe { avx2($($argument),*) };
@@ -40,10 +40,10 @@ macro_rules! vectorised {
         }
     )*};
 }
-pub(super) use vectorised;
+pub(crate) use vectorised;
 
 #[cfg(target_arch = "x86_64")]
-pub(super) fn has_avx512() -> bool {
+pub(crate) fn has_avx512() -> bool {
     is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512dq")
         && is_x86_feature_detected!("avx512bw")
@@ -52,6 +52,6 @@ pub(super) fn has_avx512() -> bool {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(super) fn has_avx2() -> bool {
+pub(crate) fn has_avx2() -> bool {
     is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
 }

@@ -1,0 +1,88 @@
+//! What `benches/peers/compare.py` needs of ours besides the command line, as JSON: the rate of plain matrix
+//! products on all cores, and a density with its probes together and one by one.
+
+use std::time::Instant;
+
+use loss_landscape::prelude::*;
+use loss_landscape::serde_json::json;
+
+/// Sends vectors through an operator one by one.
+struct OneByOne(Hessian);
+
+impl LinearOperator for OneByOne {
+    fn dim(&self) -> usize {
+        self.0.dim()
+    }
+
+    fn apply(&self, v: &[f64]) -> Result<Vec<f64>, Error> {
+        self.0.apply(v)
+    }
+}
+
+/// GFLOP/s of single-precision products C = AB, one on each core.
+fn gemm_gflops() -> f64 {
+    const N: usize = 768;
+    const PRODUCTS: usize = 20;
+    let threads = rayon::current_num_threads();
+    let seconds = || {
+        let started = Instant::now();
+        rayon::broadcast(|_| {
+            let (a, b, mut c) = (vec![1f32; N * N], vec![0.5f32; N * N], vec![0f32; N * N]);
+            for _ in 0..PRODUCTS {
+                let n = N as isize;
+                // SAFETY: three matrices of N × N numbers each.
+                #[allow(unsafe_code)]
+                unsafe {
+                    gemm::gemm(
+                        N,
+                        N,
+                        N,
+                        c.as_mut_ptr(),
+                        1,
+                        n,
+                        false,
+                        a.as_ptr(),
+                        1,
+                        n,
+                        b.as_ptr(),
+                        1,
+                        n,
+                        1.0,
+                        1.0,
+                        false,
+                        false,
+                        false,
+                        gemm::Parallelism::None,
+                    );
+                }
+                std::hint::black_box(&c);
+            }
+        });
+        started.elapsed().as_secs_f64()
+    };
+    let best = (0..5).map(|_| seconds()).fold(f64::INFINITY, f64::min);
+    2e-9 * (N * N * N * PRODUCTS * threads) as f64 / best
+}
+
+fn main() -> Result<(), Error> {
+    let data = Mnist::load(&Device::Cpu)?.train.first(10_000)?;
+    let model = Mlp::new(&[784, 128, 128, 10], Activation::Sigmoid, 0, &Device::Cpu)?;
+    let hessian = Objective::of(&model, &data, Loss::CrossEntropy)?.hessian();
+    let settings = DensitySettings::default();
+    settings.run(&hessian)?;
+    let started = Instant::now();
+    settings.run(&hessian)?;
+    let together = started.elapsed().as_secs_f64();
+    let started = Instant::now();
+    settings.run(&OneByOne(hessian))?;
+    let one_by_one = started.elapsed().as_secs_f64();
+    println!(
+        "{}",
+        json!({
+            "gemm_gflops": gemm_gflops(),
+            "density_seconds": together,
+            "density_one_by_one_seconds": one_by_one,
+        })
+    );
+    Ok(())
+}

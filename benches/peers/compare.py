@@ -1,0 +1,121 @@
+"""Runs ours and the peers in turn and prints a table of ratios, in Markdown.
+
+    python3 benches/peers/compare.py [ROUNDS]
+
+It installs the peers into target/peers (some gigabytes, once), builds the release binary, trains a
+784-128-128-10 network for three epochs, and measures ROUNDS times (3 if not said) first the peer, then ours.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PEERS = ROOT / "benches/peers"
+PYTHON = ROOT / "target/peers/bin/python"
+
+
+def run(*command: str | Path) -> tuple[str, float]:
+    """A command's standard output, and the most memory it held, in GiB."""
+    with tempfile.TemporaryFile("w+") as out:
+        process = subprocess.Popen([*map(str, command)], stdout=out, cwd=ROOT)
+        _, status, usage = os.wait4(process.pid, 0)
+        if status:
+            sys.exit(f"{' '.join(map(str, command))} failed")
+        out.seek(0)
+        return out.read(), usage.ru_maxrss / 2**20
+
+
+def answer(*command: str | Path) -> dict:
+    return json.loads(run(*command)[0])
+
+
+def binary(*arguments: str) -> Path:
+    """The path of an executable that cargo builds."""
+    lines, _ = run("cargo", "build", "--locked", "--message-format=json-render-diagnostics", *arguments)
+    messages = [json.loads(line) for line in lines.splitlines()]
+    return Path([m["executable"] for m in messages if m.get("executable")][-1])
+
+
+def peers() -> None:
+    stamp = PYTHON.parent.parent / "requirements"
+    wanted = (PEERS / "requirements.txt").read_text()
+    if not (stamp.exists() and stamp.read_text() == wanted):
+        print("installing the peers (some minutes) …", file=sys.stderr)
+        venv.create(PYTHON.parent.parent, with_pip=True, clear=True)
+        run(PYTHON, "-m", "pip", "install", "--quiet", "-r", PEERS / "requirements.txt")
+        stamp.write_text(wanted)
+
+
+def main() -> None:
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
+    peers()
+    ours = binary("--release", "--bin", "landscape")
+    notebook = binary("--bin", "landscape")
+    own = binary("--release", "--bench", "own")
+
+    weights = ROOT / "target/peers/weights.safetensors"
+    run(ours, "train", "--epochs", "3", "--save", weights)
+    at = ["--weights", str(weights)]
+
+    def measure(peer: list, us: list, program: Path = ours) -> tuple[list[dict], list[dict]]:
+        found = [(answer(PYTHON, PEERS / "peers.py", *peer, *at), answer(program, *us, *at, "--json")) for _ in range(rounds)]
+        return [f[0] for f in found], [f[1] for f in found]
+
+    def median(results: list[dict], key: str) -> float:
+        return statistics.median(result[key] for result in results)
+
+    table = []
+
+    def row(work: str, our_value: str, peer_value: str, ratio: float, goal: str) -> None:
+        table.append(f"| {work} | {our_value} | {peer_value} | {ratio:.2f} | {goal} |")
+
+    theirs, mine = measure(["hvp"], ["hvp"])
+    for work, key, peer, goal in [
+        ("HVP, point cached; PyTorch, graph cached", "hvp_ms", "hvp_cached_ms", "≤ 0.50"),
+        ("HVP at a fresh point; PyTorch, graph rebuilt", "fresh_hvp_ms", "hvp_rebuilt_ms", "≤ 0.35"),
+        ("gradient; PyTorch", "gradient_ms", "gradient_ms", "≤ 0.50"),
+    ]:
+        a, b = median(mine, key), median(theirs, peer)
+        row(work, f"{a:.1f} ms", f"{b:.1f} ms", a / b, goal)
+
+    facts = [answer(own) for _ in range(rounds)]
+    hvp, rate = median(mine, "hvp_ms"), median(facts, "gemm_gflops")
+    row("6.1 GFLOP of an HVP at the GEMM rate; HVP", f"{hvp:.1f} ms", f"{6.1e3 / rate:.1f} ms", 6.1e3 / rate / hvp, "≥ 0.70")
+    gradient = median(mine, "gradient_ms")
+    row("HVP; gradient", f"{hvp:.1f} ms", f"{gradient:.1f} ms", hvp / gradient, "≤ 1.6")
+    _, graph = measure(["hvp"], ["hvp", "--autograd"])
+    a, b = median(graph, "hvp_ms"), median(graph, "gradient_ms")
+    row("HVP; gradient, by candle's graph", f"{a:.0f} ms", f"{b:.0f} ms", a / b, "≤ 3.5")
+
+    theirs, mine = measure(["top"], ["spectrum", "--top", "30"])
+    a, b = median(mine, "seconds"), median(theirs, "seconds")
+    row("top 30, residuals ≤ 10⁻⁴ λ₁; SciPy's eigsh on PyTorch", f"{a:.2f} s", f"{b:.2f} s", a / b, "≤ 0.20")
+    pairs = list(zip(mine[0]["eigenvalues"], theirs[0]["eigenvalues"], strict=True))
+    difference = max(abs(x - y) for x, y in pairs) / abs(pairs[0][1])
+    worst = max(mine[0]["residuals"]) / pairs[0][0]
+
+    together, alone = median(facts, "density_seconds"), median(facts, "density_one_by_one_seconds")
+    row("density, 10 probes × 60 steps; one probe at a time", f"{together:.2f} s", f"{alone:.2f} s", together / alone, "≤ 0.70")
+    _, slow = measure(["hvp"], ["hvp"], notebook)
+    a = median(slow, "hvp_ms")
+    row("HVP in the kernel's build profile; release", f"{a:.1f} ms", f"{hvp:.1f} ms", a / hvp, "≤ 1.15")
+    _, memory = run(ours, "spectrum", "--top", "30", "--samples", "60000", *at, "--json")
+
+    print("| work; compared with | ours | the other | ratio | goal |\n| --- | --- | --- | --- | --- |")
+    print("\n".join(table))
+    print(
+        f"\nEigenvalues of the top 30 differ by at most {difference:.0e} λ₁, and the largest residual is {worst:.0e} λ₁ "
+        f"({mine[0]['products']} products; eigsh {theirs[0]['products']}). The top 30 on 60,000 images hold "
+        f"{memory:.2f} GiB at most (goal 1.5). GEMM rate: {rate:.0f} GFLOP/s. PyTorch {theirs[0]['torch']}, "
+        f"{theirs[0]['threads']} threads."
+    )
+
+
+if __name__ == "__main__":
+    main()

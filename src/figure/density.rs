@@ -1,0 +1,52 @@
+//! A spectral density.
+
+use plotly::common::{Fill, Line as Stroke, Mode};
+use plotly::layout::AxisType;
+use plotly::{Plot, Scatter};
+
+use super::{BLUE, Figure, axis, layout};
+use crate::spectral::DensityCurve;
+
+/// The density of the eigenvalues on a logarithmic axis, for the bulk at zero outweighs all else, with a band
+/// of one standard error to each side.
+pub fn density(curve: &DensityCurve) -> Figure {
+    // A logarithm shows no zeros: six decades below the peak are the floor.
+    let peak = curve.values.iter().fold(0.0, |m: f64, v| m.max(*v));
+    let shown = |v: f64| v.max(1e-6 * peak);
+    let edge = |sign: f64| -> Vec<f64> {
+        let pairs = curve.values.iter().zip(&curve.standard_errors);
+        pairs.map(|(v, e)| shown(v + sign * e)).collect()
+    };
+    let line = |values: Vec<f64>| Scatter::new(curve.eigenvalues.clone(), values).mode(Mode::Lines);
+    let thin = || Stroke::new().color(BLUE).width(0.0);
+    let mut plot = Plot::new();
+    plot.add_trace(
+        line(edge(-1.0))
+            .line(thin())
+            .show_legend(false)
+            .name("− 1 standard error"),
+    );
+    plot.add_trace(
+        line(edge(1.0))
+            .line(thin())
+            .fill(Fill::ToNextY)
+            .fill_color("rgba(0, 114, 178, 0.25)")
+            .name("± 1 standard error"),
+    );
+    plot.add_trace(
+        line(curve.values.iter().map(|v| shown(*v)).collect())
+            .line(Stroke::new().color(BLUE).width(2.0))
+            .name("density")
+            .hover_template("λ = %{x:.4g}: %{y:.3g}<extra></extra>"),
+    );
+    let title = format!(
+        "Density of the eigenvalues (smoothed over {:.2e})",
+        curve.width
+    );
+    plot.set_layout(
+        layout(&title)
+            .x_axis(axis("eigenvalue λ"))
+            .y_axis(axis("density").type_(AxisType::Log)),
+    );
+    Figure::new(plot, &title)
+}

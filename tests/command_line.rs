@@ -1,0 +1,227 @@
+//! The command line: what it prints, what it writes, what it refuses.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use loss_landscape::serde_json::{self, Value};
+
+fn landscape(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_landscape"));
+    command.args(arguments).output().unwrap()
+}
+
+/// Standard output as the one JSON object that it must be.
+fn json(arguments: &[&str]) -> Value {
+    let output = landscape(&[arguments, &["--json"]].concat());
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {error}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn numbers(value: &Value) -> Vec<f64> {
+    value
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|v| v.as_f64().unwrap())
+        .collect()
+}
+
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("landscape-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+const NET: [&str; 4] = ["--layers", "784,6,10", "--activation", "tanh"];
+
+#[test]
+fn from_training_to_curvature() {
+    let folder = Folder::new("whole");
+    let weights = folder.path("w.safetensors");
+    let train = [
+        &["train"],
+        &NET[..],
+        &[
+            "--epochs", "1", "--batch", "500", "--lr", "0.01", "--save", &weights,
+        ],
+    ]
+    .concat();
+    let trained = json(&train);
+    let epoch = &trained["epochs"][0];
+    assert!(
+        epoch["train_loss"].as_f64().unwrap() < 2.0
+            && epoch["test_accuracy"].as_f64().unwrap() > 0.7
+    );
+    // The same seed, the same bits.
+    let bytes = std::fs::read(&weights).unwrap();
+    json(&train);
+    assert_eq!(std::fs::read(&weights).unwrap(), bytes);
+    assert_eq!(
+        std::fs::read_dir(&folder.0).unwrap().count(),
+        1,
+        "no half-written file is left"
+    );
+
+    let at = [&NET[..], &["--weights", &weights, "--samples", "300"]].concat();
+    let out = folder.path("out");
+    let run = |more: &[&str]| json(&[&["spectrum"], &at[..], more].concat());
+    let single = run(&["--top", "4", "--which", "la", "--out", &out]);
+    let (values, residuals) = (
+        numbers(&single["eigenvalues"]),
+        numbers(&single["residuals"]),
+    );
+    assert!(values.len() == 4 && values.is_sorted_by(|a, b| a >= b));
+    assert!(
+        residuals.iter().all(|r| *r <= 2e-4 * values[0]),
+        "{residuals:?}"
+    );
+    assert!(single["products"].as_u64().unwrap() > 4 && single["seconds"].as_f64().unwrap() > 0.0);
+    let written: Value =
+        serde_json::from_slice(&std::fs::read(folder.path("out/spectrum.json")).unwrap()).unwrap();
+    assert_eq!(written, single);
+    assert!(
+        std::fs::metadata(folder.path("out/eigenvectors.safetensors"))
+            .unwrap()
+            .len()
+            > 4 * 8 * 4_000
+    );
+
+    let double = run(&[
+        "--top",
+        "4",
+        "--which",
+        "la",
+        "--dtype",
+        "f64",
+        "--tolerance",
+        "1e-8",
+    ]);
+    for (a, b) in values.iter().zip(numbers(&double["eigenvalues"])) {
+        assert!((a - b).abs() < 1e-4 * b.abs(), "{a} is not {b}");
+    }
+    let graph = run(&["--top", "2", "--autograd", "--which", "la"]);
+    assert!((numbers(&graph["eigenvalues"])[0] - values[0]).abs() < 1e-4 * values[0]);
+    let ggn = numbers(&run(&["--top", "2", "--which", "sa", "--operator", "ggn"])["eigenvalues"]);
+    assert!(ggn.iter().all(|v| *v > -1e-5), "{ggn:?}");
+    let largest = numbers(&run(&["--top", "5", "--which", "lm"])["eigenvalues"]);
+    assert!(largest.is_sorted_by(|a, b| a.abs() >= b.abs()));
+
+    let trace = json(&[&["trace"], &at[..], &["--relative-error", "0.05"]].concat());
+    let density = json(&[&["density"], &at[..], &["--probes", "4", "--steps", "20"]].concat());
+    let estimate = |value: &Value| {
+        (
+            value["value"].as_f64().unwrap(),
+            value["standard_error"].as_f64().unwrap(),
+        )
+    };
+    let ((a, da), (b, db)) = (estimate(&trace["trace"]), estimate(&density["trace"]));
+    assert!(
+        (a - b).abs() < 5.0 * (da * da + db * db).sqrt(),
+        "{a} ± {da} and {b} ± {db}"
+    );
+    assert_eq!(numbers(&density["density"]["values"]).len(), 400);
+
+    let times = json(&[&["hvp"], &at[..], &["--runs", "1", "--block", "2"]].concat());
+    for key in ["gradient_ms", "hvp_ms", "block_hvp_ms_per_vector"] {
+        assert!(times[key].as_f64().unwrap() > 0.0, "{key}");
+    }
+    let text = landscape(&[&["trace"], &at[..], &["--relative-error", "0.2"]].concat());
+    let text = String::from_utf8(text.stdout).unwrap();
+    assert!(text.contains("standard error"), "{text}");
+}
+
+#[test]
+fn refusals() {
+    let folder = Folder::new("refusals");
+    let broken = folder.path("broken.safetensors");
+    std::fs::write(&broken, b"not a tensor").unwrap();
+    let (missing, nowhere) = (
+        folder.path("missing.safetensors"),
+        folder.path("no/such/w.safetensors"),
+    );
+    for (arguments, words) in [
+        (
+            &["spectrum", "--top", "0", "--samples", "9"][..],
+            "ask for 1 to",
+        ),
+        (
+            &["spectrum", "--top", "999999", "--samples", "9"],
+            "ask for 1 to",
+        ),
+        (&["spectrum", "--tolerance", "nan"], "tolerance"),
+        (
+            &["spectrum", "--block", "0", "--samples", "9"],
+            "at least one vector",
+        ),
+        (&["spectrum", "--samples", "0"], "sample"),
+        (&["spectrum", "--samples", "60001"], "60000"),
+        (
+            &["spectrum", "--weights", &missing],
+            "missing.safetensors: cannot be read",
+        ),
+        (
+            &["spectrum", "--weights", &broken],
+            "broken.safetensors: cannot be read",
+        ),
+        (&["spectrum", "--layers", "784"], "make no network"),
+        (&["spectrum", "--layers", "5,10", "--samples", "9"], "5"),
+        (&["hvp", "--layers", "784,5", "--samples", "9"], "label"),
+        (&["hvp", "--runs", "0", "--samples", "9"], "nothing to time"),
+        (
+            &["trace", "--relative-error", "0", "--samples", "9"],
+            "relative error",
+        ),
+        (
+            &["trace", "--max-products", "3", "--samples", "9"],
+            "at least 12",
+        ),
+        (
+            &["density", "--probes", "1", "--samples", "9"],
+            "at least 2 probes",
+        ),
+        (
+            &["density", "--points", "1", "--samples", "9", "--steps", "2"],
+            "at least 2",
+        ),
+        (&["train", "--lr", "-1", "--epochs", "1"], "learning rate"),
+        (&["train", "--batch", "0", "--epochs", "1"], "batch"),
+        (
+            &["train", "--save", &nowhere],
+            "no/such/w.safetensors: cannot be written",
+        ),
+        (
+            &["train", "--data", "/no/such/directory"],
+            "/no/such/directory",
+        ),
+    ] {
+        let output = landscape(arguments);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {error}");
+        assert!(output.stdout.is_empty());
+        assert!(
+            error.starts_with("error: ") && error.contains(words),
+            "{arguments:?}: {error}"
+        );
+    }
+    let unknown = landscape(&["spectrum", "--which", "middle"]);
+    assert_eq!(unknown.status.code(), Some(2));
+    let help = String::from_utf8(landscape(&["spectrum", "--help"]).stdout).unwrap();
+    for word in ["--layers", "--weights", "--top", "residual"] {
+        assert!(help.contains(word), "{help}");
+    }
+}
