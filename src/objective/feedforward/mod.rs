@@ -81,8 +81,8 @@ pub(super) fn engine(
 
 struct Typed<T> {
     network: Network<T>,
-    /// The last point at which products were asked for, and its θ.
-    point: Mutex<Option<(Vec<T>, Arc<Point<T>>)>>,
+    /// The last point at which products were asked for.
+    point: Mutex<Option<Arc<Point<T>>>>,
 }
 
 impl<T: Scalar + WithDType> Typed<T> {
@@ -138,16 +138,15 @@ impl<T: Scalar + WithDType> Typed<T> {
 
     fn point(&self, theta: Vec<T>, samples: Samples<T>) -> Arc<Point<T>> {
         let mut kept = self.point.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((at, point)) = &*kept
-            && *at == theta
+        if let Some(point) = &*kept
+            && point.theta == theta
         {
             return point.clone();
         }
         // The old point goes first: two would need twice the memory.
         *kept = None;
-        let point = Arc::new(self.network.point(&theta, samples));
-        *kept = Some((theta, point.clone()));
-        point
+        kept.insert(Arc::new(self.network.point(theta, samples)))
+            .clone()
     }
 
     fn with_samples<R>(&self, data: &Dataset, f: impl FnOnce(Samples<T>) -> R) -> Result<R> {

@@ -59,6 +59,7 @@ pub(super) struct Samples<'a, T> {
 
 /// What derivatives at a point θ need, for every sample: the primal pass, made once.
 pub(super) struct Point<T> {
+    pub(super) theta: Vec<T>,
     arranged: Vec<Arranged<T>>,
     groups: Vec<Vec<Kept<T>>>,
 }
@@ -90,13 +91,17 @@ impl<T: Scalar> Network<T> {
 
     /// The layers' own gradients for `k` directions, as buffers to fill.
     fn gradients(&self, k: usize) -> Vec<Vec<T>> {
-        let buffer = |layer: &Box<dyn Layer<T>>| vec![T::ZERO; k * layer.parameters()];
-        self.layers.iter().map(buffer).collect()
+        let layers = self.layers.iter();
+        layers
+            .map(|layer| vec![T::ZERO; k * layer.parameters()])
+            .collect()
     }
 
     fn arrange(&self, vectors: &[&[T]]) -> Vec<Arranged<T>> {
-        let of_layer = |layer: &Box<dyn Layer<T>>| Arranged::new(layer.as_ref(), vectors);
-        self.layers.iter().map(of_layer).collect()
+        let layers = self.layers.iter();
+        layers
+            .map(|layer| Arranged::new(layer.as_ref(), vectors))
+            .collect()
     }
 
     /// The sum of all samples' losses, and how many of them are classified right.
@@ -161,8 +166,8 @@ impl<T: Scalar> Network<T> {
     }
 
     /// The primal pass at θ, kept for products.
-    pub(super) fn point(&self, theta: &[T], samples: Samples<T>) -> Point<T> {
-        let arranged = self.arrange(&[theta]);
+    pub(super) fn point(&self, theta: Vec<T>, samples: Samples<T>) -> Point<T> {
+        let arranged = self.arrange(&[&theta]);
         let mut groups = Vec::new();
         self.over_groups(
             samples.count,
@@ -177,7 +182,11 @@ impl<T: Scalar> Network<T> {
             },
             |group| groups.push(std::mem::take(group)),
         );
-        Point { arranged, groups }
+        Point {
+            theta,
+            arranged,
+            groups,
+        }
     }
 
     /// The products of `directions` with a curvature matrix at the point.
