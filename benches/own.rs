@@ -65,6 +65,7 @@ fn gemm_gflops() -> f64 {
 }
 
 fn main() -> Result<(), Error> {
+    loss_landscape::progress::listen(|_| {});
     let data = Mnist::load(&Device::Cpu)?.train.first(10_000)?;
     let model = Mlp::new(&[784, 128, 128, 10], Activation::Sigmoid, 0, &Device::Cpu)?;
     let hessian = Objective::of(&model, &data, Loss::CrossEntropy)?.hessian();

@@ -68,12 +68,18 @@ fi
 # --- the crate
 
 DEPENDENCIES="$LOSS_LANDSCAPE_CACHE/dependencies-$TAG-$(cat Cargo.lock .cargo/config.toml | sha256sum | cut -c1-16)"
-if [ ! -d target/debug ] && [ -d "$DEPENDENCIES" ]; then
-    say "taking compiled dependencies from $DEPENDENCIES …"
-    .venv/bin/python environment/builds.py copy "$DEPENDENCIES" target
+if [ ! -d target/debug ]; then
+    # Those of this lock file, or else the newest: cargo then builds what differs.
+    for candidate in "$DEPENDENCIES" $(ls -dt "$LOSS_LANDSCAPE_CACHE/dependencies-$TAG"-* 2>/dev/null); do
+        if [ -d "$candidate" ]; then
+            say "taking compiled dependencies from $candidate …"
+            .venv/bin/python environment/builds.py copy "$candidate" target
+            break
+        fi
+    done
 fi
 if [ ! -d "$DEPENDENCIES" ]; then
-    say "building the crate and its dependencies (about 11 minutes on two cores, once) …"
+    say "building the crate and its dependencies (about 11 minutes on two cores from nothing, once) …"
 fi
 cargo build --locked
 if [ ! -d "$DEPENDENCIES" ]; then

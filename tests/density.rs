@@ -115,6 +115,39 @@ fn semicircle() {
     }
 }
 
+/// Marchenko and Pastur: XXᵀ/p for n × p independent entries of variance 1, here with n/p = ¼.
+#[test]
+fn marchenko_pastur() {
+    let (n, p) = (300, 1_200);
+    let entries: Vec<f64> = common::numbers(n * p, 3)
+        .iter()
+        .map(|x| x * 3f64.sqrt())
+        .collect();
+    let x = loss_landscape::ndarray::Array2::from_shape_vec((n, p), entries).unwrap();
+    let density = settings(10, 60)
+        .run(&Dense::new(x.dot(&x.t()) / p as f64).unwrap())
+        .unwrap();
+    let [low, high] = density.range();
+    assert!(
+        (low - 0.25).abs() < 0.05 && (high - 2.25).abs() < 0.1,
+        "{low} to {high}"
+    );
+    let law = |x: f64| ((2.25 - x) * (x - 0.25)).max(0.0).sqrt() / (0.5 * std::f64::consts::PI * x);
+    for bound in [0.5, 0.8, 1.2, 1.8] {
+        let steps = 20_000;
+        let width = (bound - 0.25) / f64::from(steps);
+        let below: f64 = (0..steps)
+            .map(|i| law(0.25 + width * (f64::from(i) + 0.5)) * width)
+            .sum();
+        let count = density.count_below(bound);
+        let error = 4.0 * count.estimate.standard_error + 0.02 * n as f64;
+        assert!(
+            (count.estimate.value - n as f64 * below).abs() < error,
+            "below {bound}: {count}, {below}"
+        );
+    }
+}
+
 #[test]
 fn counts_are_bracketed() {
     let eigenvalues: Vec<f64> = (0..120).map(|i| (i as f64 - 29.5) / 40.0).collect();

@@ -186,6 +186,51 @@ fn chain_of_scalars() {
     assert!(values[1].abs() < 1e-12 && values[2].abs() < 1e-12);
 }
 
+/// ½‖W₂W₁ − M‖² at zero residual: the nonzero eigenvalues are σᵢ(W₂)² + σⱼ(W₁)² for i over W₂'s rows
+/// and j over W₁'s columns, zero singular values included.
+#[test]
+fn product_of_two_matrices() {
+    let (d, h, k) = (4, 3, 2);
+    let var = |rows: usize, columns: usize, seed: u64| {
+        Var::from_tensor(&inputs(rows, columns, seed)).unwrap()
+    };
+    let (w1, w2) = (var(h, d, 21), var(k, h, 22));
+    let parameters =
+        Parameters::new([("w1".to_owned(), w1.clone()), ("w2".to_owned(), w2.clone())]).unwrap();
+    // The loss is the mean over d samples, the unit vectors, and k outputs: 2/(dk) of ½‖…‖².
+    let x = Tensor::eye(d, DType::F64, &CPU).unwrap();
+    let y = x
+        .matmul(&w1.t().unwrap())
+        .unwrap()
+        .matmul(&w2.t().unwrap())
+        .unwrap();
+    let squares = |w: &Var| {
+        let gram = w.t().unwrap().matmul(w).unwrap().to_vec2::<f64>().unwrap();
+        let n = gram.len();
+        let gram = Array2::from_shape_vec((n, n), gram.concat()).unwrap();
+        Dense::new(gram).unwrap().eigen().unwrap().values()
+    };
+    let (s1, s2) = (squares(&w1), squares(&w2));
+    let factor = 2.0 / (d * k) as f64;
+    let sums = (0..k).flat_map(|i| (0..d).map(move |j| (i, j)));
+    let mut expected: Vec<f64> = sums.map(|(i, j)| factor * (s2[i] + s1[j])).collect();
+    expected.sort_by(|a, b| b.total_cmp(a));
+
+    let data = Dataset::regression(&x, &y).unwrap();
+    let forward = move |x: &Tensor| x.matmul(&w1.t()?)?.matmul(&w2.t()?);
+    let objective = Objective::from_fn(&parameters, &data, Loss::Mse, forward).unwrap();
+    let mut found = objective
+        .hessian()
+        .dense()
+        .unwrap()
+        .eigen()
+        .unwrap()
+        .values();
+    assert!(found[d * k..].iter().all(|v| v.abs() < 1e-12));
+    found.truncate(d * k);
+    assert_close(&found, &expected, 1e-12);
+}
+
 #[test]
 fn every_activation_and_loss_agrees_with_central_differences() {
     for activation in Activation::ALL {

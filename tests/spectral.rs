@@ -338,6 +338,31 @@ fn an_error_of_the_operator_arrives() {
     assert_eq!(Broken.dense().unwrap_err().to_string(), "no more today");
 }
 
+/// A user's own operator may be wrong in ways that the compiler does not see.
+#[test]
+fn answers_of_the_wrong_size_are_refused() {
+    struct Short;
+    impl LinearOperator for Short {
+        fn dim(&self) -> usize {
+            9
+        }
+        fn apply(&self, v: &[f64]) -> Result<Vec<f64>, Error> {
+            Ok(v[1..].to_vec())
+        }
+    }
+    let messages = [
+        Short.top(2).unwrap_err(),
+        Short.density().unwrap_err(),
+        Spectral::trace(&Short).unwrap_err(),
+        Diagonal::estimate(&Short, 2, 0).unwrap_err(),
+        PowerIteration::default().run(&Short).unwrap_err(),
+        Short.dense().unwrap_err(),
+    ];
+    for message in messages {
+        assert!(message.to_string().contains('9'), "{message}");
+    }
+}
+
 #[test]
 fn the_same_seed_gives_the_same_bits() {
     let run = || Laplacian(3_000).top(3).unwrap();

@@ -7,8 +7,9 @@ use statrs::function::erf::erfc;
 
 use super::full::symmetric_eigen;
 use super::krylov::{Draws, extend};
+use super::product::images;
 use super::{Bracket, Estimate};
-use crate::error::{Error, Result, check_finite};
+use crate::error::{Error, Result};
 use crate::operator::LinearOperator;
 use crate::progress::Progress;
 use crate::vector::scale;
@@ -144,9 +145,8 @@ impl DensitySettings {
                     break;
                 }
                 products += vectors.len();
-                let images = operator.apply_block(&vectors)?;
+                let images = images(operator, &vectors)?;
                 for ((chain, v), image) in open.iter_mut().zip(vectors).zip(images) {
-                    check_finite(&image, "the matrix-vector product")?;
                     chain.extend(v, image);
                 }
                 progress.part(probes.len() * steps + step * count + 1, self.probes * steps);

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::krylov::Draws;
-use crate::error::{Error, Result, check_finite};
+use super::product::{TOGETHER, images};
+use crate::error::{Error, Result};
 use crate::operator::LinearOperator;
 use crate::progress::Progress;
 
@@ -19,9 +20,6 @@ pub struct Diagonal {
     /// Vectors, and products.
     pub samples: usize,
 }
-
-/// Vectors that go through the operator together.
-const TOGETHER: usize = 8;
 
 impl Diagonal {
     /// The diagonal of `operator` from `samples` products.
@@ -47,8 +45,7 @@ impl Diagonal {
         while seen < samples {
             let count = TOGETHER.min(samples - seen);
             let probes: Vec<Vec<f64>> = (0..count).map(|_| draws.signs(n)).collect();
-            for (v, image) in probes.iter().zip(operator.apply_block(&probes)?) {
-                check_finite(&image, "the matrix-vector product")?;
+            for (v, image) in probes.iter().zip(images(operator, &probes)?) {
                 seen += 1;
                 for (((m, s), v), a) in mean.iter_mut().zip(&mut squares).zip(v).zip(&image) {
                     let deviation = v * a - *m;

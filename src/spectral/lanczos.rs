@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::full::symmetric_eigen;
-use super::krylov::{Draws, combine, extend, fresh};
+use super::krylov::{Draws, combine, extend, fresh, orthogonalize};
+use super::product::{TOGETHER, images};
 use super::{Eigenpair, Spectrum};
 use crate::error::{Error, Result, check_finite};
 use crate::operator::LinearOperator;
@@ -89,9 +90,6 @@ impl Default for Lanczos {
 /// Memory for a basis whose size nobody has set.
 const BASIS_BYTES: usize = 2 << 30;
 
-/// Vectors that the residuals are recomputed for together.
-const TOGETHER: usize = 8;
-
 impl Lanczos {
     /// `k` eigenpairs of A = `operator`, with residuals ‖Av − λv‖ that are recomputed by one more
     /// product each.
@@ -122,8 +120,7 @@ impl Lanczos {
         let ritz = self.iterate(operator, k)?;
         let mut pairs = Vec::with_capacity(k);
         for vectors in ritz.vectors.chunks(TOGETHER) {
-            for (v, mut image) in vectors.iter().zip(operator.apply_block(vectors)?) {
-                check_finite(&image, "the matrix-vector product")?;
+            for (v, mut image) in vectors.iter().zip(images(operator, vectors)?) {
                 let value = dot(v, &image);
                 axpy(-value, v, &mut image);
                 pairs.push(Eigenpair {
@@ -166,7 +163,8 @@ impl Lanczos {
             let mut blocks = rest.vectors;
 
             if done || full || closed || m >= next_look {
-                next_look = m + (m / 10).max(5);
+                // A look costs m³, a product far more than one.
+                next_look = m + (m / 20).max(2);
                 let (values, vectors) =
                     symmetric_eigen(m, |i, j| space.projected[i.max(j)][i.min(j)])?;
                 let wanted = self.which.choose(&values, k);
@@ -288,7 +286,7 @@ impl Space {
         operator: &(impl LinearOperator + ?Sized),
         block: Vec<Vec<f64>>,
     ) -> Result<Rest> {
-        let images = operator.apply_block(&block)?;
+        let images = images(operator, &block)?;
         self.basis.extend(block);
         let before = self.projected.len();
         let mut rest = Rest {
@@ -297,11 +295,9 @@ impl Space {
                 columns: Vec::new(),
             },
         };
-        for (i, image) in images.into_iter().enumerate() {
-            check_finite(&image, "the matrix-vector product")?;
+        for (i, mut image) in images.into_iter().enumerate() {
             self.size = self.size.max(norm(&image));
-            let mut image = image;
-            let mut row = super::krylov::orthogonalize(&mut image, &self.basis);
+            let mut row = orthogonalize(&mut image, &self.basis);
             row.truncate(before + i + 1);
             self.projected.push(row);
             let (mut column, length, q) = extend(image, &rest.vectors, 1e-12 * self.size);

@@ -15,6 +15,7 @@ mod full;
 mod krylov;
 mod lanczos;
 mod power;
+mod product;
 mod spectrum;
 mod trace;
 

@@ -5,7 +5,8 @@ use polars::prelude::DataFrame;
 use serde::{Deserialize, Serialize};
 
 use super::Eigenpair;
-use crate::error::{Error, Result, check_finite};
+use super::product::images;
+use crate::error::{Error, Result};
 use crate::operator::LinearOperator;
 use crate::progress::Progress;
 use crate::vector::{axpy, dot, gaussian, norm, scale};
@@ -77,8 +78,7 @@ impl PowerIteration {
         scale(&mut v, 1.0 / length);
         let (mut values, mut residuals) = (Vec::new(), Vec::new());
         loop {
-            let image = operator.apply(&v)?;
-            check_finite(&image, "the matrix-vector product")?;
+            let image = images(operator, std::slice::from_ref(&v))?.swap_remove(0);
             let value = dot(&v, &image);
             let mut rest = image.clone();
             axpy(-value, &v, &mut rest);

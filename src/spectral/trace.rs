@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Estimate;
 use super::krylov::{Draws, extend};
-use crate::error::{Error, Result, check_finite};
+use super::product::{TOGETHER, images};
+use crate::error::{Error, Result};
 use crate::operator::LinearOperator;
 use crate::progress::Progress;
 use crate::vector::{axpy, dot, norm, scale};
@@ -47,9 +48,6 @@ impl Default for Trace {
         }
     }
 }
-
-/// Vectors that go through the operator together.
-const TOGETHER: usize = 8;
 
 /// A vector v and its image Av.
 struct Pair {
@@ -155,7 +153,7 @@ impl Trace {
                 }
                 v
             });
-            for pair in images(operator, probes.collect())? {
+            for pair in pairs(operator, probes.collect())? {
                 samples.push(power.form(&pair, &pair));
             }
             products += count;
@@ -175,13 +173,13 @@ impl Trace {
         while drawn < wanted && range.len() == drawn {
             let count = TOGETHER.min(wanted - drawn);
             let probes = (0..count).map(|_| draws.gaussian(n)).collect();
-            for Pair { image, .. } in images(operator, probes)? {
+            for Pair { image, .. } in pairs(operator, probes)? {
                 let smallest = rounding(n, norm(&image));
                 range.extend(extend(image, &range, smallest).2);
             }
             drawn += count;
         }
-        let range = images(operator, range)?;
+        let range = pairs(operator, range)?;
         self.sampled(operator, power, &range, drawn + range.len())
     }
 
@@ -229,18 +227,20 @@ fn rounding(n: usize, size: f64) -> f64 {
     8.0 * (n as f64).sqrt() * f64::EPSILON * size
 }
 
-fn images(operator: &(impl LinearOperator + ?Sized), vectors: Vec<Vec<f64>>) -> Result<Vec<Pair>> {
+/// Vectors with their images.
+fn pairs(
+    operator: &(impl LinearOperator + ?Sized),
+    mut vectors: Vec<Vec<f64>>,
+) -> Result<Vec<Pair>> {
     let mut pairs = Vec::with_capacity(vectors.len());
-    let mut vectors = vectors.into_iter().peekable();
-    while vectors.peek().is_some() {
-        let some: Vec<Vec<f64>> = vectors.by_ref().take(TOGETHER).collect();
-        for (v, image) in some.iter().zip(operator.apply_block(&some)?) {
-            check_finite(&image, "the matrix-vector product")?;
-            pairs.push(Pair {
-                v: v.clone(),
-                image,
-            });
-        }
+    while !vectors.is_empty() {
+        let some: Vec<Vec<f64>> = vectors.drain(..TOGETHER.min(vectors.len())).collect();
+        let images = images(operator, &some)?;
+        pairs.extend(
+            some.into_iter()
+                .zip(images)
+                .map(|(v, image)| Pair { v, image }),
+        );
     }
     Ok(pairs)
 }
@@ -264,7 +264,7 @@ impl Exchange {
         let mut basis: Vec<Vec<f64>> = self.range.iter().map(|q| q.v.clone()).collect();
         let known = basis.len();
         let mut exhausted = false;
-        for pair in images(operator, probes)? {
+        for pair in pairs(operator, probes)? {
             let smallest = rounding(pair.v.len(), norm(&pair.image));
             let (mut column, length, q) = extend(pair.image.clone(), &basis, smallest);
             match q {
@@ -280,7 +280,7 @@ impl Exchange {
                 }
             }
         }
-        self.range.extend(images(operator, basis.split_off(known))?);
+        self.range.extend(pairs(operator, basis.split_off(known))?);
         Ok(exhausted)
     }
 
