@@ -113,6 +113,29 @@ pub(super) fn combine(basis: &[Vec<f64>], coefficients: &[Vec<f64>]) -> Vec<Vec<
     sums.collect()
 }
 
+/// The products aᵢᵀbⱼ, row by row.
+pub(super) fn products(a: &[Vec<f64>], b: &[Vec<f64>]) -> Vec<Vec<f64>> {
+    let n = a.first().map_or(0, Vec::len);
+    let parts: Vec<Vec<f64>> = (0..n.div_ceil(CHUNK))
+        .into_par_iter()
+        .map(|i| {
+            let rows = i * CHUNK..((i + 1) * CHUNK).min(n);
+            let mut part = vec![0.0; a.len() * b.len()];
+            for (a, part) in a.iter().zip(part.chunks_mut(b.len().max(1))) {
+                dots(&a[rows.clone()], b, rows.start, part);
+            }
+            part
+        })
+        .collect();
+    let mut sum = vec![0.0; a.len() * b.len()];
+    for part in &parts {
+        axpy(1.0, part, &mut sum);
+    }
+    (0..a.len())
+        .map(|i| sum[i * b.len()..][..b.len()].to_vec())
+        .collect()
+}
+
 /// Makes `w` a unit vector that is orthogonal to `basis`; `None` if less than `smallest` is left of it.
 /// Also its components along the basis, and what was left.
 pub(super) fn extend(

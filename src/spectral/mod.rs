@@ -18,6 +18,7 @@ mod power;
 mod product;
 mod spectrum;
 mod trace;
+mod xtrace;
 
 pub use density::{Count, Density, DensityCurve, DensitySettings, Quadrature};
 pub use diagonal::Diagonal;

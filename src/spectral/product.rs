@@ -1,4 +1,4 @@
-//! [`images`]: products whose answers are looked at before anything is built on them.
+//! Products whose answers are looked at before anything is built on them.
 
 use crate::error::{Error, Result, check_finite};
 use crate::operator::LinearOperator;
@@ -29,4 +29,13 @@ pub(super) fn images(
         check_finite(image, "the matrix-vector product")?;
     }
     Ok(images)
+}
+
+/// Av for many vectors, some at a time.
+pub(super) fn in_turn(
+    operator: &(impl LinearOperator + ?Sized),
+    vectors: &[Vec<f64>],
+) -> Result<Vec<Vec<f64>>> {
+    let some = vectors.chunks(TOGETHER).map(|some| images(operator, some));
+    Ok(some.collect::<Result<Vec<_>>>()?.concat())
 }

@@ -3,12 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::Estimate;
-use super::krylov::{Draws, extend};
-use super::product::{TOGETHER, images};
+use super::krylov::{Draws, extend, orthogonalize};
+use super::product::{TOGETHER, images, in_turn};
+use super::xtrace::Exchange;
 use crate::error::{Error, Result};
 use crate::operator::LinearOperator;
 use crate::progress::Progress;
-use crate::vector::{axpy, dot, norm, scale};
+use crate::vector::{dot, norm, scale};
 
 /// How a trace is estimated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,15 +50,9 @@ impl Default for Trace {
     }
 }
 
-/// A vector v and its image Av.
-struct Pair {
-    v: Vec<f64>,
-    image: Vec<f64>,
-}
-
 /// The matrix B whose trace is wanted.
 #[derive(Clone, Copy)]
-enum Power {
+pub(super) enum Power {
     /// B = A
     One,
     /// B = A²
@@ -65,11 +60,11 @@ enum Power {
 }
 
 impl Power {
-    /// aᵀBb
-    fn form(self, a: &Pair, b: &Pair) -> f64 {
+    /// vᵀBv of v and its image Av.
+    fn form(self, v: &[f64], image: &[f64]) -> f64 {
         match self {
-            Self::One => dot(&a.v, &b.image),
-            Self::Two => dot(&a.image, &b.image),
+            Self::One => dot(v, image),
+            Self::Two => dot(image, image),
         }
     }
 }
@@ -119,42 +114,40 @@ impl Trace {
         &self,
         operator: &(impl LinearOperator + ?Sized),
         power: Power,
-        range: &[Pair],
+        range: &[Vec<f64>],
         mut products: usize,
     ) -> Result<Estimate> {
         let n = operator.dim();
-        let known: f64 = range.iter().map(|q| power.form(q, q)).sum();
+        let images_of_range = in_turn(operator, range)?;
+        products += range.len();
+        let inside = range.iter().zip(&images_of_range);
+        let known: f64 = inside.map(|(q, image)| power.form(q, image)).sum();
         let mut draws = Draws::new(self.seed.wrapping_add(1));
         let mut progress = Progress::start("trace");
-        let mut samples = match range.len() == n {
-            true => vec![0.0; 2],
-            false => Vec::new(),
-        };
+        let mut samples = Vec::new();
+        if range.len() == n {
+            samples = vec![0.0; 2];
+        }
         loop {
-            let mut estimate = match samples.len() {
-                0 => None,
-                _ => Some(Estimate::of(&samples)),
-            };
-            if let Some(estimate) = &mut estimate {
+            if !samples.is_empty() {
+                let mut estimate = Estimate::of(&samples);
                 estimate.value += known;
                 estimate.products = products;
-                estimate.converged = self.is_enough(estimate);
+                estimate.converged = self.is_enough(&estimate);
                 progress.tick(|| estimate.to_string());
                 if estimate.converged || products >= self.max_products {
-                    return Ok(*estimate);
+                    return Ok(estimate);
                 }
             }
             let count = TOGETHER.min(self.max_products.saturating_sub(products).max(2));
             let probes = (0..count).map(|_| {
                 let mut v = draws.signs(n);
-                // (I − QQᵀ)v, in two passes.
-                for q in range.iter().chain(range) {
-                    axpy(-dot(&q.v, &v), &q.v, &mut v);
-                }
+                orthogonalize(&mut v, range);
                 v
             });
-            for pair in pairs(operator, probes.collect())? {
-                samples.push(power.form(&pair, &pair));
+            let probes: Vec<Vec<f64>> = probes.collect();
+            for (v, image) in probes.iter().zip(images(operator, &probes)?) {
+                samples.push(power.form(v, &image));
             }
             products += count;
         }
@@ -172,15 +165,14 @@ impl Trace {
         // Fewer new directions than vectors: the range is exhausted.
         while drawn < wanted && range.len() == drawn {
             let count = TOGETHER.min(wanted - drawn);
-            let probes = (0..count).map(|_| draws.gaussian(n)).collect();
-            for Pair { image, .. } in pairs(operator, probes)? {
+            let probes: Vec<Vec<f64>> = (0..count).map(|_| draws.gaussian(n)).collect();
+            for image in images(operator, &probes)? {
                 let smallest = rounding(n, norm(&image));
                 range.extend(extend(image, &range, smallest).2);
             }
             drawn += count;
         }
-        let range = pairs(operator, range)?;
-        self.sampled(operator, power, &range, drawn + range.len())
+        self.sampled(operator, power, &range, drawn)
     }
 
     fn xtrace(&self, operator: &(impl LinearOperator + ?Sized), power: Power) -> Result<Estimate> {
@@ -188,30 +180,23 @@ impl Trace {
         let most = (self.max_products / 2).min(n);
         let mut draws = Draws::new(self.seed);
         let mut progress = Progress::start("trace");
-        let mut state = Exchange {
-            power,
-            probes: Vec::new(),
-            range: Vec::new(),
-            triangle: Vec::new(),
-        };
+        let mut exchange = Exchange::new(power);
         loop {
-            let count = TOGETHER.min(most - state.probes.len());
+            let count = TOGETHER.min(most - exchange.probes());
             let probes = (0..count).map(|_| {
                 let mut v = draws.gaussian(n);
                 let length = norm(&v);
                 scale(&mut v, (n as f64).sqrt() / length);
                 v
             });
-            let exhausted = state.add(operator, probes.collect())?;
-            let products = state.probes.len() + state.range.len();
-            let mut estimate = match exhausted || state.range.len() == n {
-                true => state.exact(),
-                false => state.estimate(n),
+            let exhausted = exchange.add(operator, probes.collect())?;
+            let mut estimate = match exhausted || exchange.probes() == n {
+                true => exchange.exact(),
+                false => exchange.estimate(),
             };
-            estimate.products = products;
             estimate.converged = self.is_enough(&estimate);
             progress.tick(|| estimate.to_string());
-            if estimate.converged || exhausted || state.probes.len() == most {
+            if estimate.converged || exhausted || exchange.probes() == most {
                 return Ok(estimate);
             }
         }
@@ -223,128 +208,6 @@ impl Trace {
 }
 
 /// What of a vector of this size may be rounding.
-fn rounding(n: usize, size: f64) -> f64 {
+pub(super) fn rounding(n: usize, size: f64) -> f64 {
     8.0 * (n as f64).sqrt() * f64::EPSILON * size
-}
-
-/// Vectors with their images.
-fn pairs(
-    operator: &(impl LinearOperator + ?Sized),
-    mut vectors: Vec<Vec<f64>>,
-) -> Result<Vec<Pair>> {
-    let mut pairs = Vec::with_capacity(vectors.len());
-    while !vectors.is_empty() {
-        let some: Vec<Vec<f64>> = vectors.drain(..TOGETHER.min(vectors.len())).collect();
-        let images = images(operator, &some)?;
-        pairs.extend(
-            some.into_iter()
-                .zip(images)
-                .map(|(v, image)| Pair { v, image }),
-        );
-    }
-    Ok(pairs)
-}
-
-/// XTrace's vectors ω with y = Aω, and Y = QR.
-struct Exchange {
-    power: Power,
-    probes: Vec<Pair>,
-    range: Vec<Pair>,
-    /// R's columns.
-    triangle: Vec<Vec<f64>>,
-}
-
-impl Exchange {
-    /// Takes more vectors in; true if their images add nothing to the range, which is then all of A's.
-    fn add(
-        &mut self,
-        operator: &(impl LinearOperator + ?Sized),
-        probes: Vec<Vec<f64>>,
-    ) -> Result<bool> {
-        let mut basis: Vec<Vec<f64>> = self.range.iter().map(|q| q.v.clone()).collect();
-        let known = basis.len();
-        let mut exhausted = false;
-        for pair in pairs(operator, probes)? {
-            let smallest = rounding(pair.v.len(), norm(&pair.image));
-            let (mut column, length, q) = extend(pair.image.clone(), &basis, smallest);
-            match q {
-                Some(q) if !exhausted => {
-                    column.push(length);
-                    basis.push(q);
-                    self.triangle.push(column);
-                    self.probes.push(pair);
-                }
-                _ => {
-                    exhausted = true;
-                    self.probes.push(pair);
-                }
-            }
-        }
-        self.range.extend(pairs(operator, basis.split_off(known))?);
-        Ok(exhausted)
-    }
-
-    /// tr(QᵀBQ)
-    fn inside(&self) -> f64 {
-        self.range.iter().map(|q| self.power.form(q, q)).sum()
-    }
-
-    /// The trace where Q spans A's range.
-    fn exact(&self) -> Estimate {
-        let size: f64 = self.range.iter().map(|q| self.power.form(q, q).abs()).sum();
-        let n = self.probes[0].v.len();
-        Estimate {
-            value: self.inside(),
-            standard_error: rounding(n, size),
-            samples: self.probes.len(),
-            products: 0,
-            converged: true,
-        }
-    }
-
-    /// The mean over i of the estimate whose range leaves ωᵢ out and whose sample is ωᵢ.
-    ///
-    /// Without the i-th column, Y spans what Q does but for Qs, where s is the unit vector that R's other columns
-    /// are orthogonal to: s ∝ R⁻ᵀeᵢ.
-    fn estimate(&self, n: usize) -> Estimate {
-        let m = self.range.len();
-        let table = |a: &[Pair], b: &[Pair]| -> Vec<Vec<f64>> {
-            let row = |a: &Pair| b.iter().map(|b| self.power.form(a, b)).collect();
-            a.iter().map(row).collect()
-        };
-        let inner = table(&self.range, &self.range);
-        let mixed = table(&self.range, &self.probes);
-        let inside = self.inside();
-        let samples: Vec<f64> = (0..m)
-            .map(|i| {
-                let probe = &self.probes[i];
-                let s = self.left_out(i);
-                let mut x: Vec<f64> = self.range.iter().map(|q| dot(&q.v, &probe.v)).collect();
-                axpy(-dot(&s, &x), &s, &mut x);
-                let times =
-                    |v: &[f64]| -> Vec<f64> { inner.iter().map(|row| dot(row, v)).collect() };
-                let column: Vec<f64> = mixed.iter().map(|row| row[i]).collect();
-                // (ω − Qx)ᵀB(ω − Qx), scaled to what a vector on the sphere of the rest of the space would give.
-                let rest =
-                    self.power.form(probe, probe) - 2.0 * dot(&x, &column) + dot(&x, &times(&x));
-                let left = dot(&probe.v, &probe.v) - dot(&x, &x);
-                inside - dot(&s, &times(&s)) + rest * (n - m + 1) as f64 / left
-            })
-            .collect();
-        Estimate::of(&samples)
-    }
-
-    /// R⁻ᵀeᵢ, of length 1, by forward substitution.
-    fn left_out(&self, i: usize) -> Vec<f64> {
-        let m = self.triangle.len();
-        let mut s = vec![0.0; m];
-        for j in i..m {
-            let column = &self.triangle[j];
-            let right = f64::from(u8::from(i == j));
-            s[j] = (right - dot(&column[..j], &s[..j])) / column[j];
-        }
-        let length = norm(&s);
-        scale(&mut s, 1.0 / length);
-        s
-    }
 }
