@@ -104,3 +104,33 @@ fn an_error_is_not_shown_as_a_value() {
     let fine: Result<Spectrum, Error> = Ok(spectrum());
     assert_eq!(fine.bundle().unwrap(), spectrum().bundle().unwrap());
 }
+
+#[test]
+fn a_density_has_a_band_and_says_its_width() {
+    let curve = loss_landscape::spectral::DensityCurve {
+        eigenvalues: vec![0.0, 1.0, 2.0],
+        values: vec![10.0, 0.0, 0.1],
+        standard_errors: vec![1.0, 0.0, 0.2],
+        width: 0.0051234,
+    };
+    let json = figure::density(&curve).json();
+    assert!(
+        json["layout"]["title"]["text"]
+            .as_str()
+            .unwrap()
+            .contains("over 0.00512)")
+    );
+    let traces = json["data"].as_array().unwrap();
+    // Zeros and negative edges stay on the logarithmic axis.
+    for trace in traces {
+        assert!(
+            trace["y"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .all(|y| y.as_f64().unwrap() > 0.0)
+        );
+    }
+    assert_eq!(traces[1]["y"][0], 11.0);
+    assert_eq!(traces[1]["fill"], "tonexty");
+}

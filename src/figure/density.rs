@@ -1,6 +1,6 @@
 //! A spectral density.
 
-use plotly::common::{Fill, Line as Stroke, Mode};
+use plotly::common::{ExponentFormat, Fill, Line as Stroke, Mode};
 use plotly::layout::AxisType;
 use plotly::{Plot, Scatter};
 
@@ -39,14 +39,17 @@ pub fn density(curve: &DensityCurve) -> Figure {
             .name("density")
             .hover_template("λ = %{x:.4g}: %{y:.3g}<extra></extra>"),
     );
-    let title = format!(
-        "Density of the eigenvalues (smoothed over {:.2e})",
-        curve.width
-    );
+    // Three digits.
+    let width = format!("{:.2e}", curve.width)
+        .parse()
+        .unwrap_or(curve.width);
+    let title = format!("Density of the eigenvalues (smoothed over {width})");
     plot.set_layout(
-        layout(&title)
-            .x_axis(axis("eigenvalue λ"))
-            .y_axis(axis("density").type_(AxisType::Log)),
+        layout(&title).x_axis(axis("eigenvalue λ")).y_axis(
+            axis("density")
+                .type_(AxisType::Log)
+                .exponent_format(ExponentFormat::Power),
+        ),
     );
     Figure::new(plot, &title)
 }
