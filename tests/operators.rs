@@ -3,6 +3,7 @@
 mod common;
 
 use common::{OnDiagonal, assert_close, dot, numbers, with_eigenvalues};
+use loss_landscape::model::LayerKind;
 use loss_landscape::ndarray::Array2;
 use loss_landscape::prelude::*;
 
@@ -401,6 +402,40 @@ fn not_finite_parameters_are_named() {
         assert!(error.to_string().contains("`layers."), "{error}");
     }
     assert!(exact.hessian().top(2).is_err() && exact.loss().is_err());
+}
+
+/// A model that says of itself what is not so.
+#[test]
+fn layers_that_are_not_the_models_are_found_out() {
+    #[derive(Clone)]
+    struct Liar(Mlp, Vec<LayerKind>);
+    impl Module for Liar {
+        fn forward(&self, x: &Tensor) -> loss_landscape::candle::Result<Tensor> {
+            self.0.forward(x)
+        }
+    }
+    impl Model for Liar {
+        fn parameters(&self) -> &Parameters {
+            self.0.parameters()
+        }
+        fn layers(&self) -> Option<Vec<LayerKind>> {
+            Some(self.1.clone())
+        }
+    }
+    let model = Mlp::new(&[5, 4, 3], Activation::Tanh, 3, &CPU).unwrap();
+    let data = dataset(9, 3, Loss::CrossEntropy, DType::F32);
+    let made = |layers: Vec<LayerKind>| {
+        Objective::of(&Liar(model.clone(), layers), &data, Loss::CrossEntropy)
+    };
+    let mut layers = model.layers().unwrap();
+    assert!(made(layers.clone()).unwrap().is_hand_derived());
+    layers[1] = LayerKind::Activation(Activation::Relu);
+    let message = made(layers.clone()).unwrap_err().to_string();
+    assert!(message.contains("layers()"), "{message}");
+    // What is no network at all goes by autograd.
+    layers.remove(0);
+    assert!(!made(layers).unwrap().is_hand_derived());
+    assert!(!made(Vec::new()).unwrap().is_hand_derived());
 }
 
 #[test]

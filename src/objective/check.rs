@@ -22,6 +22,9 @@ const GRADIENT_TOLERANCE: f64 = 0.02;
 /// max) within reach of the differences makes them wrong and not the product, so it is no error.
 const HVP_WARNING: f64 = 0.1;
 
+/// Largest relative difference between a model's loss by its layers and by its forward pass.
+const LAYERS_TOLERANCE: f64 = 1e-3;
+
 /// Relative errors of the derivatives along the gradient's direction, the best over several step
 /// sizes, on the first 8 samples. Zero where the derivative is below rounding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -55,12 +58,20 @@ pub(super) fn check(
         engine,
         ..objective.clone()
     };
-    let loss = probe.loss()?;
-    if probe.loss()?.to_bits() != loss.to_bits() {
+    let by_graph = probe.clone().by_autograd();
+    let plain = by_graph.loss()?;
+    if by_graph.loss()?.to_bits() != plain.to_bits() {
         return Err(Error::invalid(
             "the model gives another loss for the same inputs: switch dropout and other \
              randomness off (forward_t with train = false)",
         ));
+    }
+    let loss = probe.loss()?;
+    if (loss - plain).abs() > LAYERS_TOLERANCE * plain.abs() + 1e-9 {
+        return Err(Error::invalid(format!(
+            "the model's layers() describe another network than its forward(): on the first samples \
+             the loss is {loss} by the one and {plain} by the other"
+        )));
     }
     let gradient = probe.gradient()?;
     let mut direction = match norm(&gradient) {

@@ -92,6 +92,9 @@ impl<T: Scalar + WithDType> Typed<T> {
         data: &Dataset,
         loss: Loss,
     ) -> Option<Self> {
+        if kinds.is_empty() {
+            return None;
+        }
         let inputs = data.inputs().elem_count() / data.len();
         let place = |name: &str| {
             let at = parameters.iter().position(|(n, _)| n == name)?;
@@ -123,6 +126,16 @@ impl<T: Scalar + WithDType> Typed<T> {
                     width,
                 })),
             }
+        }
+        let fits = match data.targets() {
+            data::Targets::Labels(_) => {
+                let classes = width.max(2) as u32;
+                data.labels().ok()?.iter().all(|label| *label < classes)
+            }
+            data::Targets::Values(values) => values.dim(1).ok()? == width,
+        };
+        if !fits {
+            return None;
         }
         let head = Head { loss, width };
         Some(Self {
