@@ -182,3 +182,41 @@ fn senseless_questions_are_refused() {
     assert!(direction::orthogonalized(&d, &[0.0, 0.0]).is_err());
     assert!(direction::orthogonalized(&d, &[1.0]).is_err());
 }
+
+/// Where the first layer's products are made once, the losses are those of moving the model.
+#[test]
+fn the_fast_way_is_the_plain_way() {
+    for (dtype, tolerance) in [(DType::F64, 1e-13), (DType::F32, 1e-6)] {
+        for activation in Activation::ALL {
+            for widths in [&[2, 5, 3, 1][..], &[2, 1]] {
+                let data = two_moons(700, 0.2, 0, &CPU)
+                    .unwrap()
+                    .to_dtype(dtype)
+                    .unwrap();
+                let model = Mlp::new(widths, activation, 1, &CPU)
+                    .unwrap()
+                    .to_dtype(dtype)
+                    .unwrap();
+                let fast = Objective::of(&model, &data, Loss::CrossEntropy).unwrap();
+                let fast = fast.with_l2(0.02).unwrap();
+                let before = bits(fast.parameters());
+                let plain = fast.clone().by_autograd();
+                let plane = |objective: &Objective| Plane::random(objective, 3, 1.5, 9).unwrap();
+                let (a, b) = (plane(&fast), plane(&plain));
+                for (a, b) in a.losses.iter().zip(&b.losses) {
+                    assert!(
+                        (a - b).abs() <= tolerance * b,
+                        "{dtype:?}, {activation:?}: {a} is not {b}"
+                    );
+                }
+                assert!((a.losses[[4, 4]] - a.center).abs() <= tolerance * a.center);
+                let d = direction::gaussian(fast.parameters(), 4);
+                let line = |objective: &Objective| Line::along(objective, &d, 0.7, 21).unwrap();
+                for (a, b) in line(&fast).losses.iter().zip(line(&plain).losses) {
+                    assert!((a - b).abs() <= tolerance * b, "{a} is not {b}");
+                }
+                assert_eq!(bits(fast.parameters()), before);
+            }
+        }
+    }
+}

@@ -6,7 +6,7 @@ use super::check_grid;
 use crate::error::Result;
 use crate::objective::Objective;
 use crate::progress::Progress;
-use crate::vector::{axpy, dot, symmetric_grid};
+use crate::vector::{dot, symmetric_grid};
 
 /// L(θ + αd) for evenly spaced α.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -46,12 +46,11 @@ impl Line {
         let curvature = dot(&objective.hvp(direction)?, direction);
 
         let alphas = symmetric_grid(radius, points);
+        let places: Vec<[f64; 2]> = alphas.iter().map(|alpha| [*alpha, 0.0]).collect();
         let mut progress = Progress::start("line");
         let mut losses = Vec::with_capacity(points);
-        for &alpha in &alphas {
-            let mut moved = theta.clone();
-            axpy(alpha, direction, &mut moved);
-            losses.push(objective.loss_at(&moved)?);
+        for some in places.chunks(16) {
+            losses.extend(objective.losses_on_plane([&theta, direction, direction], some)?);
             progress.part(losses.len(), points);
         }
         Ok(Self {

@@ -1,13 +1,13 @@
 //! [`Plane`]: the loss over two directions.
 
-use ndarray::Array2;
+use ndarray::{Array2, ArrayView1};
 use serde::{Deserialize, Serialize};
 
 use super::{check_grid, direction};
 use crate::error::Result;
 use crate::objective::Objective;
 use crate::progress::Progress;
-use crate::vector::{axpy, symmetric_grid};
+use crate::vector::symmetric_grid;
 
 /// L(θ + αd₁ + βd₂) on a square grid.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -47,13 +47,10 @@ impl Plane {
         let mut progress = Progress::start("plane");
         let mut losses = Array2::zeros((points, points));
         for (row, &beta) in grid.iter().enumerate() {
-            for (column, &alpha) in grid.iter().enumerate() {
-                let mut moved = theta.clone();
-                axpy(alpha, d1, &mut moved);
-                axpy(beta, d2, &mut moved);
-                losses[[row, column]] = objective.loss_at(&moved)?;
-                progress.part(row * points + column + 1, points * points);
-            }
+            let places: Vec<[f64; 2]> = grid.iter().map(|alpha| [*alpha, beta]).collect();
+            let values = objective.losses_on_plane([&theta, d1, d2], &places)?;
+            losses.row_mut(row).assign(&ArrayView1::from(&values));
+            progress.part(row + 1, points);
         }
         Ok(Self {
             alphas: grid.clone(),

@@ -194,6 +194,38 @@ impl Objective {
         self.at(theta, Self::loss_in_place)
     }
 
+    /// L(θ + αd₁ + βd₂) for each of some points α, β, with `vectors` θ, d₁ and d₂ in θ-space. The model does not move
+    /// where hand-derived rules give the losses, and is back afterwards where not.
+    pub(crate) fn losses_on_plane(
+        &self,
+        vectors: [&[f64]; 3],
+        points: &[[f64; 2]],
+    ) -> Result<Vec<f64>> {
+        let [theta, d1, d2] = vectors;
+        let by_hand = match &self.engine {
+            Some(engine) => engine.on_plane(vectors, &self.data, points)?,
+            None => None,
+        };
+        let Some(losses) = by_hand else {
+            let losses = points.iter().map(|[alpha, beta]| {
+                let mut moved = theta.to_vec();
+                axpy(*alpha, d1, &mut moved);
+                axpy(*beta, d2, &mut moved);
+                self.loss_at(&moved)
+            });
+            return losses.collect();
+        };
+        let [tt, t1, t2] = [theta, d1, d2].map(|v| dot(theta, v));
+        let [d11, d12, d22] = [dot(d1, d1), dot(d1, d2), dot(d2, d2)];
+        let square = |[a, b]: [f64; 2]| {
+            tt + 2.0 * (a * t1 + b * t2 + a * b * d12) + a * a * d11 + b * b * d22
+        };
+        let losses = losses.iter().zip(points);
+        losses
+            .map(|(loss, point)| check_loss(loss + self.l2 * square(*point)))
+            .collect()
+    }
+
     /// Share of the samples whose largest output is at their label (for one output: whose sign
     /// is right).
     ///
@@ -346,13 +378,7 @@ impl Objective {
             let theta = self.parameters.to_flat()?;
             loss += self.l2 * dot(&theta, &theta);
         }
-        if !loss.is_finite() {
-            return Err(Error::NotFinite(format!(
-                "the loss is {loss}: look for parameters that are not finite, a learning rate \
-                 that is too large, or outputs that overflow"
-            )));
-        }
-        Ok(loss)
+        check_loss(loss)
     }
 
     fn loss_by_autograd(&self) -> Result<f64> {
@@ -460,6 +486,16 @@ impl std::fmt::Debug for Objective {
             .field("l2", &self.l2)
             .finish_non_exhaustive()
     }
+}
+
+fn check_loss(loss: f64) -> Result<f64> {
+    if !loss.is_finite() {
+        return Err(Error::NotFinite(format!(
+            "the loss is {loss}: look for parameters that are not finite, a learning rate \
+             that is too large, or outputs that overflow"
+        )));
+    }
+    Ok(loss)
 }
 
 /// Puts a model's parameters back when it goes, whatever happened meanwhile.

@@ -15,6 +15,12 @@ pub(super) trait Layer<T: Scalar>: Send + Sync {
     /// Numbers in a row of y.
     fn outputs(&self) -> usize;
 
+    /// Whether y is affine in the layer's parameters, so that for a fixed x [`Layer::forward_tangent`] of any
+    /// θ-space vector is its part of y.
+    fn is_affine(&self) -> bool {
+        false
+    }
+
     /// Whether derivatives need x.
     fn keeps_input(&self) -> bool;
 

@@ -22,6 +22,10 @@ impl<T: Scalar> Layer<T> for Linear {
         self.outputs
     }
 
+    fn is_affine(&self) -> bool {
+        true
+    }
+
     fn keeps_input(&self) -> bool {
         true
     }

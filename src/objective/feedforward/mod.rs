@@ -8,6 +8,7 @@
 //! | file | |
 //! | --- | --- |
 //! | `network` | layers in a row over the whole dataset: tiles, threads, what is kept |
+//! | `plane` | losses on a plane in θ-space |
 //! | `layer` | what every kind of layer knows: forward, backward, and the tangent of each |
 //! | `linear`, `activation` | the kinds |
 //! | `head` | the losses |
@@ -19,6 +20,7 @@ mod layer;
 mod linear;
 mod matrix;
 mod network;
+mod plane;
 mod scalar;
 
 pub(crate) use head::Curvature;
@@ -45,6 +47,15 @@ pub(super) trait Engine: Send + Sync {
 
     /// The mean loss at θ and its gradient.
     fn gradient(&self, parameters: &Parameters, data: &Dataset) -> Result<(f64, Vec<f64>)>;
+
+    /// The mean losses at θ + αd₁ + βd₂ for `vectors` θ, d₁, d₂ and each of some points α, β; none where that is not
+    /// faster than to move the model.
+    fn on_plane(
+        &self,
+        vectors: [&[f64]; 3],
+        data: &Dataset,
+        points: &[[f64; 2]],
+    ) -> Result<Option<Vec<f64>>>;
 
     /// Products with a curvature matrix at θ. The first at a θ keeps what the next ones need.
     fn products(
@@ -195,6 +206,29 @@ impl<T: Scalar + WithDType> Engine for Typed<T> {
         self.with_samples(data, |samples| {
             let (total, gradient) = self.network.gradient(&theta, samples);
             (total / data.len() as f64, gradient)
+        })
+    }
+
+    fn on_plane(
+        &self,
+        vectors: [&[f64]; 3],
+        data: &Dataset,
+        points: &[[f64; 2]],
+    ) -> Result<Option<Vec<f64>>> {
+        if !self.network.has_affine_start() {
+            return Ok(None);
+        }
+        let vectors = vectors.map(|v| v.iter().map(|v| T::of(*v)).collect::<Vec<T>>());
+        let points: Vec<[T; 2]> = points.iter().map(|point| point.map(T::of)).collect();
+        self.with_samples(data, |samples| {
+            let vectors = [&vectors[0][..], &vectors[1], &vectors[2]];
+            let totals = self.network.on_plane(vectors, samples, &points);
+            Some(
+                totals
+                    .iter()
+                    .map(|total| total / data.len() as f64)
+                    .collect(),
+            )
         })
     }
 

@@ -15,13 +15,13 @@ use crate::vector::scale;
 /// that results do not either. Groups of one size keep threads busy to the end; fewer would not do for
 /// many threads, and more would take longer to add up.
 #[derive(Clone, Copy)]
-struct Split {
+pub(super) struct Split {
     group: usize,
-    tile: usize,
+    pub(super) tile: usize,
 }
 
 impl Split {
-    fn of(samples: usize) -> Self {
+    pub(super) fn of(samples: usize) -> Self {
         let groups = match samples {
             0..1_024 => samples.div_ceil(64),
             1_024..10_240 => 16,
@@ -67,8 +67,8 @@ pub(super) struct Point<T> {
 /// What is kept of a tile: at each of the L + 1 boundaries between layers the values that some layer
 /// asks for and the loss's derivatives by them (none at the inputs), and each layer's notes.
 #[derive(Default)]
-struct Kept<T> {
-    values: Vec<Vec<T>>,
+pub(super) struct Kept<T> {
+    pub(super) values: Vec<Vec<T>>,
     adjoints: Vec<Vec<T>>,
     notes: Vec<Vec<T>>,
 }
@@ -258,19 +258,24 @@ impl<T: Scalar> Network<T> {
 
     fn forward(&self, arranged: &[Arranged<T>], x: &[T], derivatives: bool, kept: &mut Kept<T>) {
         let samples = x.len() / self.inputs;
-        kept.values.resize_with(self.layers.len() + 1, Vec::new);
-        kept.notes.resize_with(self.layers.len(), Vec::new);
-        for (l, layer) in self.layers.iter().enumerate() {
-            let notes = if derivatives {
-                samples * layer.notes()
-            } else {
-                0
-            };
-            kept.notes[l].resize(notes, T::ZERO);
-            kept.values[l + 1].resize(samples * layer.outputs(), T::ZERO);
+        kept.fit(self, 0, samples, derivatives);
+        self.layers[0].forward(&arranged[0], x, &mut kept.values[1], &mut kept.notes[0]);
+        self.forward_above(1, &arranged[1..], samples, derivatives, kept);
+    }
+
+    /// The forward pass from a boundary whose values are there, through the layers above it.
+    pub(super) fn forward_above(
+        &self,
+        from: usize,
+        arranged: &[Arranged<T>],
+        samples: usize,
+        derivatives: bool,
+        kept: &mut Kept<T>,
+    ) {
+        for (l, arranged) in (from..).zip(arranged) {
+            kept.fit(self, l, samples, derivatives);
             let (below, above) = kept.values.split_at_mut(l + 1);
-            let x = if l == 0 { x } else { &below[l] };
-            layer.forward(&arranged[l], x, &mut above[0], &mut kept.notes[l]);
+            self.layers[l].forward(arranged, &below[l], &mut above[0], &mut kept.notes[l]);
         }
     }
 
@@ -346,7 +351,7 @@ impl<T: Scalar> Network<T> {
 
     /// Runs `work` on the tiles of every group, on all threads, each with a state of its own, and
     /// `finish` on the states, in the order of the groups.
-    fn over_groups<S: Send>(
+    pub(super) fn over_groups<S: Send>(
         &self,
         samples: usize,
         state: impl Fn() -> S + Sync,
@@ -431,22 +436,38 @@ impl<F> Turns<F> {
 
 /// `len` samples from `start`.
 #[derive(Clone, Copy)]
-struct Tile {
+pub(super) struct Tile {
     start: usize,
-    len: usize,
+    pub(super) len: usize,
 }
 
 impl<'a, T: Scalar> Samples<'a, T> {
-    fn tile(self, tile: Tile, network: &Network<T>) -> &'a [T] {
+    pub(super) fn tile(self, tile: Tile, network: &Network<T>) -> &'a [T] {
         &self.inputs[tile.start * network.inputs..][..tile.len * network.inputs]
     }
 
-    fn targets(self, tile: Tile, network: &Network<T>) -> Targets<'a, T> {
+    pub(super) fn targets(self, tile: Tile, network: &Network<T>) -> Targets<'a, T> {
         self.targets.rows(tile.start, tile.len, network.head.width)
     }
 }
 
 impl<T: Scalar> Kept<T> {
+    /// Makes room for what layer `l` writes.
+    pub(super) fn fit(
+        &mut self,
+        network: &Network<T>,
+        l: usize,
+        samples: usize,
+        derivatives: bool,
+    ) {
+        let layer = &network.layers[l];
+        self.values.resize_with(network.layers.len() + 1, Vec::new);
+        self.notes.resize_with(network.layers.len(), Vec::new);
+        let notes = if derivatives { layer.notes() } else { 0 };
+        self.notes[l].resize(samples * notes, T::ZERO);
+        self.values[l + 1].resize(samples * layer.outputs(), T::ZERO);
+    }
+
     /// Without the values that no layer's derivatives need.
     fn thin(mut self, network: &Network<T>) -> Self {
         let depth = network.layers.len();

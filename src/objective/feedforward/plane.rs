@@ -1,0 +1,90 @@
+//! Losses on a plane in θ-space, the first layer's products made once.
+
+use rayon::prelude::*;
+
+use super::Scalar;
+use super::layer::{Arranged, At};
+use super::network::{Kept, Network, Samples, Split};
+use crate::simd::vectorised;
+
+impl<T: Scalar> Network<T> {
+    /// Whether [`Network::on_plane`] applies.
+    pub(super) fn has_affine_start(&self) -> bool {
+        self.layers[0].is_affine()
+    }
+
+    /// The sum of all samples' losses at θ + αd₁ + βd₂ for `vectors` θ, d₁, d₂ and each of some points α, β.
+    ///
+    /// The first layer's output is affine in its parameters, so it is y(θ) + αy(d₁) + βy(d₂): three products
+    /// for all points.
+    pub(super) fn on_plane(
+        &self,
+        vectors: [&[T]; 3],
+        samples: Samples<T>,
+        points: &[[T; 2]],
+    ) -> Vec<f64> {
+        let first = Arranged::new(self.layers[0].as_ref(), &vectors);
+        let moved = |point: &[T; 2]| -> Vec<Arranged<T>> {
+            let mut theta = vec![T::ZERO; self.parameters];
+            combine(vectors, *point, &mut theta);
+            let above = self.layers[1..].iter();
+            above
+                .map(|layer| Arranged::new(layer.as_ref(), &[&theta]))
+                .collect()
+        };
+        let moved: Vec<Vec<Arranged<T>>> = points.par_iter().map(moved).collect();
+        let width = self.layers[0].outputs();
+        let mut totals = vec![0.0; points.len()];
+        self.over_groups(
+            samples.count,
+            || {
+                (
+                    vec![T::ZERO; 3 * width * Split::of(samples.count).tile],
+                    Kept::default(),
+                    vec![0.0; points.len()],
+                )
+            },
+            |tiles, (parts, kept, sums)| {
+                for tile in tiles {
+                    let at = At {
+                        samples: tile.len,
+                        x: samples.tile(*tile, self),
+                        y: &[],
+                        notes: &[],
+                        dy: &[],
+                    };
+                    let parts = &mut parts[..3 * width * tile.len];
+                    self.layers[0].forward_tangent(&first, &first, &at, None, parts);
+                    let targets = samples.targets(*tile, self);
+                    for ((arranged, point), sum) in moved.iter().zip(points).zip(sums.iter_mut()) {
+                        kept.fit(self, 0, tile.len, false);
+                        let rows = kept.values[1].chunks_exact_mut(width);
+                        for (z, parts) in rows.zip(parts.chunks_exact(3 * width)) {
+                            let (a, rest) = parts.split_at(width);
+                            let (b, c) = rest.split_at(width);
+                            combine([a, b, c], *point, z);
+                        }
+                        self.forward_above(1, arranged, tile.len, false, kept);
+                        *sum += self.head.loss(&kept.values[self.layers.len()], targets);
+                    }
+                }
+            },
+            |(_, _, sums)| {
+                for (total, sum) in totals.iter_mut().zip(sums) {
+                    *total += std::mem::take(sum);
+                }
+            },
+        );
+        totals
+    }
+}
+
+vectorised! {
+    /// target ← a + αb + βc
+    fn combine<T: Scalar>(vectors: [&[T]; 3], point: [T; 2], target: &mut [T]) {
+        let ([a, b, c], [alpha, beta]) = (vectors, point);
+        for (((t, a), b), c) in target.iter_mut().zip(a).zip(b).zip(c) {
+            *t = *a + alpha * *b + beta * *c;
+        }
+    }
+}
