@@ -67,6 +67,26 @@ fn from_training_to_curvature() {
         epoch["train_loss"].as_f64().unwrap() < 2.0
             && epoch["test_accuracy"].as_f64().unwrap() > 0.7
     );
+    // A run that fails leaves the weights of the one before.
+    let before = std::fs::read(&weights).unwrap();
+    let relu = [
+        "train",
+        "--layers",
+        "784,6,10",
+        "--activation",
+        "relu",
+        "--optimizer",
+        "sgd",
+        "--lr",
+        "1e30",
+    ];
+    let failed = landscape(&[&relu[..], &["--save", &weights]].concat());
+    let error = String::from_utf8_lossy(&failed.stderr);
+    assert!(
+        failed.status.code() == Some(1) && error.contains("diverged"),
+        "{error}"
+    );
+    assert_eq!(std::fs::read(&weights).unwrap(), before);
     // The same seed, the same bits.
     let bytes = std::fs::read(&weights).unwrap();
     json(&train);

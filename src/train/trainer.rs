@@ -129,7 +129,7 @@ impl Trainer {
 fn diverged(step: usize, learning_rate: f64) -> Error {
     Error::NotFinite(format!(
         "training diverged: the loss is no longer finite at step {step} with a learning rate of \
-         {learning_rate}. Try a smaller one"
+         {learning_rate:?}. Try a smaller one"
     ))
 }
 

@@ -32,6 +32,16 @@ impl Report {
     }
 }
 
+/// Refuses a path at which no file can be written; leaves what is there alone.
+pub fn check_writable(path: &Path) -> Result<(), Error> {
+    let part = path.with_extension(format!("part-{}", std::process::id()));
+    let tried = match path.is_dir() {
+        true => Err(std::io::Error::other("it is a directory")),
+        false => std::fs::write(&part, "").and_then(|()| std::fs::remove_file(&part)),
+    };
+    tried.map_err(|e| Error::Invalid(format!("{}: cannot be written: {e}", path.display())))
+}
+
 /// Writes a file under another name first, so that it is whole or not there.
 pub fn write_whole(path: &Path, contents: &str) -> Result<(), Error> {
     let part = path.with_extension(format!("part-{}", std::process::id()));

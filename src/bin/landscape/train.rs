@@ -8,7 +8,7 @@ use loss_landscape::prelude::*;
 use loss_landscape::serde_json::json;
 
 use crate::network::Network;
-use crate::output::Report;
+use crate::output::{Report, check_writable};
 
 #[derive(Args)]
 pub struct Train {
@@ -46,7 +46,7 @@ impl Train {
         let data = self.network.data()?;
         // A path that cannot be written to is found out before the work.
         if let Some(path) = &self.save {
-            model.parameters().save(path)?;
+            check_writable(path)?;
         }
         let trainer = match self.optimizer {
             OptimizerName::Sgd => Trainer::sgd(self.lr),
