@@ -46,3 +46,9 @@ fn density(bencher: Bencher) {
     let hessian = objective().unwrap().hessian();
     bencher.bench_local(|| hessian.density());
 }
+
+#[divan::bench(sample_count = 5)]
+fn plane_11_by_11(bencher: Bencher) {
+    let objective = objective().unwrap();
+    bencher.bench_local(|| Plane::random(&objective, 0, 1.0, 11));
+}
