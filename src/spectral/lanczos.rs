@@ -205,6 +205,7 @@ impl Lanczos {
                     let keep = self.which.choose(&values, k + (limit - k - width) / 2);
                     let kept = keep.iter().map(|i| values[*i]).collect();
                     space.restart(combine(&space.basis, &pick(&keep)), kept);
+                    next_look = 0;
                 }
             }
             if blocks.is_empty() {
