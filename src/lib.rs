@@ -38,7 +38,7 @@
 //! | [`landscape`] | algorithms that see only an objective: directions, lines, planes |
 //! | [`figure`] | from a result to a figure; nothing is computed here |
 //! | [`notebook`] | what a cell shows |
-//! | [`progress`] | news of long work, used by all |
+//! | [`progress`], [`files`] | news of long work, files that are whole; used by all |
 //!
 //! A room knows only the rooms above it.
 //!
@@ -55,6 +55,7 @@ mod vector;
 
 pub mod data;
 pub mod figure;
+pub mod files;
 pub mod landscape;
 pub mod model;
 pub mod notebook;

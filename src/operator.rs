@@ -41,6 +41,31 @@ pub trait LinearOperator {
     }
 }
 
+/// Av for several vectors, looked at before anything is built on it.
+///
+/// # Errors
+/// The operator's; answers of another number or length than the questions; numbers that are not finite.
+pub(crate) fn images(
+    operator: &(impl LinearOperator + ?Sized),
+    vectors: &[Vec<f64>],
+) -> Result<Vec<Vec<f64>>> {
+    let images = operator.apply_block(vectors)?;
+    let n = operator.dim();
+    if images.len() != vectors.len() || images.iter().any(|image| image.len() != n) {
+        return Err(Error::invalid(format!(
+            "the operator answers {} vectors of length {n} with {} of lengths {:?}: its apply or \
+             apply_block is wrong",
+            vectors.len(),
+            images.len(),
+            images.iter().map(Vec::len).collect::<Vec<_>>()
+        )));
+    }
+    for image in &images {
+        check_finite(image, "the matrix-vector product")?;
+    }
+    Ok(images)
+}
+
 macro_rules! curvature_operator {
     ($(#[$meta:meta])* $name:ident, $curvature:expr, $method:ident, $(#[$of:meta])*) => {
         $(#[$meta])*
@@ -235,9 +260,8 @@ impl LinearOperator for Block {
             whole[self.range.clone()].copy_from_slice(v);
             Ok(whole)
         });
-        let products = self
-            .operator
-            .apply_block(&padded.collect::<Result<Vec<_>>>()?)?;
+        let padded = padded.collect::<Result<Vec<_>>>()?;
+        let products = images(self.operator.as_ref(), &padded)?;
         Ok(products
             .iter()
             .map(|p| p[self.range.clone()].to_vec())
@@ -315,9 +339,8 @@ impl Dense {
         for start in (0..n).step_by(TOGETHER) {
             let columns = start..(start + TOGETHER).min(n);
             let unit = |j: usize| (0..n).map(|i| f64::from(u8::from(i == j))).collect();
-            let products = operator.apply_block(&columns.clone().map(unit).collect::<Vec<_>>())?;
+            let products = images(operator, &columns.clone().map(unit).collect::<Vec<_>>())?;
             for (j, product) in columns.clone().zip(&products) {
-                check_length(product, n)?;
                 matrix.column_mut(j).assign(&ArrayView1::from(product));
             }
             progress.part(columns.end, n);

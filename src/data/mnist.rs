@@ -4,9 +4,9 @@
 //! The four original files lie gzipped in `data/mnist/` and are unpacked beside themselves on
 //! first use; every load checks the SHA-256 of what it reads.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use candle_core::Device;
 use candle_datasets::vision::mnist::load_dir;
@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::Dataset;
 use crate::error::{Error, Result};
+use crate::files::write_whole;
 
 /// A file of the set, with the SHA-256 of its gzipped and of its unpacked form.
 struct Source {
@@ -104,7 +105,9 @@ impl Source {
             .read_to_end(&mut content)
             .map_err(|e| Error::file(&gzipped, format!("cannot be unpacked ({e})"), cure))?;
         verify(&content, self.unpacked, &gzipped, cure)?;
-        write(&unpacked, &content)
+        let cure =
+            "Make the directory writable, or copy data/mnist elsewhere and use Mnist::load_from";
+        write_whole(&unpacked, cure, |part| fs::write(part, &content))
     }
 }
 
@@ -129,20 +132,4 @@ fn verify(bytes: &[u8], expected: &str, path: &Path, cure: &str) -> Result<()> {
         bytes.len()
     );
     Err(Error::file(path, problem, cure))
-}
-
-/// Writes to a temporary name and renames, so that no reader ever sees half a file.
-fn write(path: &Path, content: &[u8]) -> Result<()> {
-    let temporary: PathBuf = path.with_extension(format!("part-{}", std::process::id()));
-    let written = File::create(&temporary)
-        .and_then(|mut file| io::Write::write_all(&mut file, content))
-        .and_then(|()| fs::rename(&temporary, path));
-    written.map_err(|e| {
-        let _ = fs::remove_file(&temporary);
-        Error::file(
-            path,
-            format!("cannot be written ({e})"),
-            "Make the directory writable, or copy data/mnist elsewhere and use Mnist::load_from",
-        )
-    })
 }

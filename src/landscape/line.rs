@@ -2,10 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::check_grid;
+use super::{check_grid, losses};
 use crate::error::Result;
 use crate::objective::Objective;
-use crate::progress::Progress;
 use crate::vector::{dot, symmetric_grid};
 
 /// L(θ + αd) for evenly spaced α.
@@ -47,12 +46,7 @@ impl Line {
 
         let alphas = symmetric_grid(radius, points);
         let places: Vec<[f64; 2]> = alphas.iter().map(|alpha| [*alpha, 0.0]).collect();
-        let mut progress = Progress::start("line");
-        let mut losses = Vec::with_capacity(points);
-        for some in places.chunks(16) {
-            losses.extend(objective.losses_on_plane([&theta, direction, direction], some)?);
-            progress.part(losses.len(), points);
-        }
+        let losses = losses("line", objective, [&theta, direction, direction], &places)?;
         Ok(Self {
             alphas,
             losses,

@@ -10,6 +10,26 @@ pub use line::Line;
 pub use plane::Plane;
 
 use crate::error::{Error, Result};
+use crate::objective::Objective;
+use crate::progress::Progress;
+
+/// L(θ + αd₁ + βd₂) for `vectors` θ, d₁, d₂ and each of some points α, β.
+fn losses(
+    task: &'static str,
+    objective: &Objective,
+    vectors: [&[f64]; 3],
+    points: &[[f64; 2]],
+) -> Result<Vec<f64>> {
+    // Hand-derived rules make the products that do not depend on the point once for all of them.
+    let together = if objective.is_hand_derived() { 64 } else { 1 };
+    let mut progress = Progress::start(task);
+    let mut losses = Vec::with_capacity(points.len());
+    for some in points.chunks(together) {
+        losses.extend(objective.losses_on_plane(vectors, some)?);
+        progress.part(losses.len(), points.len());
+    }
+    Ok(losses)
+}
 
 fn check_grid(radius: f64, points: usize) -> Result<()> {
     if !(radius > 0.0 && radius.is_finite()) {

@@ -1,12 +1,11 @@
 //! [`Plane`]: the loss over two directions.
 
-use ndarray::{Array2, ArrayView1};
+use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
-use super::{check_grid, direction};
+use super::{check_grid, direction, losses};
 use crate::error::Result;
 use crate::objective::Objective;
-use crate::progress::Progress;
 use crate::vector::symmetric_grid;
 
 /// L(θ + αd₁ + βd₂) on a square grid.
@@ -44,18 +43,15 @@ impl Plane {
         let center = objective.loss()?;
 
         let grid = symmetric_grid(radius, points);
-        let mut progress = Progress::start("plane");
-        let mut losses = Array2::zeros((points, points));
-        for (row, &beta) in grid.iter().enumerate() {
-            let places: Vec<[f64; 2]> = grid.iter().map(|alpha| [*alpha, beta]).collect();
-            let values = objective.losses_on_plane([&theta, d1, d2], &places)?;
-            losses.row_mut(row).assign(&ArrayView1::from(&values));
-            progress.part(row + 1, points);
-        }
+        let rows = grid
+            .iter()
+            .flat_map(|beta| grid.iter().map(|alpha| [*alpha, *beta]));
+        let places: Vec<[f64; 2]> = rows.collect();
+        let values = losses("plane", objective, [&theta, d1, d2], &places)?;
         Ok(Self {
             alphas: grid.clone(),
             betas: grid,
-            losses,
+            losses: Array2::from_shape_fn((points, points), |(i, j)| values[i * points + j]),
             center,
         })
     }

@@ -8,6 +8,7 @@ use candle_core::{DType, Device, Tensor, Var, WithDType};
 use candle_nn::VarMap;
 
 use crate::error::{Error, Result, check_finite};
+use crate::files::write_whole;
 
 /// A model's parameters, sorted by name. θ is their concatenation in that order, each in row-major
 /// order. The variables are shared with the model: setting θ changes the model.
@@ -114,10 +115,10 @@ impl Parameters {
     /// # Errors
     /// As [`Parameters::get`].
     pub fn range(&self, name: &str) -> Result<Range<usize>> {
-        self.get(name)?;
+        let len = self.get(name)?.elem_count();
         let before = self.named.iter().take_while(|(n, _)| n != name);
         let start = before.map(|(_, var)| var.elem_count()).sum();
-        Ok(start..start + self.get(name)?.elem_count())
+        Ok(start..start + len)
     }
 
     /// Each variable's name and place in θ, in order.
@@ -200,23 +201,15 @@ impl Parameters {
     /// # Errors
     /// A path that cannot be written to.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        let path = path.as_ref();
-        let cure = "Give a path in a directory that is there and writable";
         let tensors = self
             .named
             .iter()
             .map(|(name, var)| (name.clone(), var.as_detached_tensor()));
-        let part = path.with_extension(format!("part-{}", std::process::id()));
-        let written = candle_core::safetensors::save(&tensors.collect::<HashMap<_, _>>(), &part)
-            .map_err(|e| Error::file(path, format!("cannot be written: {}", Error::from(e)), cure));
-        let written = written.and_then(|()| {
-            std::fs::rename(&part, path)
-                .map_err(|e| Error::file(path, format!("cannot be written: {e}"), cure))
-        });
-        if written.is_err() {
-            let _ = std::fs::remove_file(&part);
-        }
-        written
+        let tensors: HashMap<_, _> = tensors.collect();
+        let cure = "Give a path in a directory that is there and writable";
+        write_whole(path.as_ref(), cure, |part| {
+            candle_core::safetensors::save(&tensors, part).map_err(Error::from)
+        })
     }
 
     /// Sets the variables to those of a safetensors file with the same names and shapes, in any

@@ -343,9 +343,7 @@ impl Objective {
         self.over_batches(
             |batch| {
                 let outputs = self.outputs(batch)?;
-                let loss = |z: &Tensor| {
-                    Ok((self.loss.per_sample(z, batch.targets())?.sum_all()? * share)?)
-                };
+                let loss = |z: &Tensor| self.partial_loss(z, batch);
                 match curvature {
                     Curvature::Hessian => {
                         autograd::hvp(&self.parameters, &loss(&outputs)?, &directions)
@@ -401,7 +399,10 @@ impl Objective {
             None => {
                 let mut gradient = vec![0.0; self.dim()];
                 self.over_batches(
-                    |batch| autograd::gradient(&self.parameters, &self.partial_loss(batch)?),
+                    |batch| {
+                        let loss = self.partial_loss(&self.outputs(batch)?, batch)?;
+                        autograd::gradient(&self.parameters, &loss)
+                    },
                     |part| axpy(1.0, &part, &mut gradient),
                 )?;
                 gradient
@@ -433,10 +434,8 @@ impl Objective {
     }
 
     /// The batch's share of the mean, so that the parts of all batches, ragged or not, add up.
-    fn partial_loss(&self, batch: &Dataset) -> Result<Tensor> {
-        let losses = self
-            .loss
-            .per_sample(&self.outputs(batch)?, batch.targets())?;
+    fn partial_loss(&self, outputs: &Tensor, batch: &Dataset) -> Result<Tensor> {
+        let losses = self.loss.per_sample(outputs, batch.targets())?;
         Ok((losses.sum_all()? / self.data.len() as f64)?)
     }
 
@@ -465,12 +464,7 @@ impl Objective {
     }
 
     fn check_finite(&self, vector: &[f64], what: &str) -> Result<()> {
-        for (range, (name, _)) in self
-            .parameters
-            .ranges()
-            .into_iter()
-            .zip(self.parameters.iter())
-        {
+        for (name, range) in self.parameters.blocks() {
             check_finite(&vector[range], &format!("the {what} of parameter `{name}`"))?;
         }
         Ok(())

@@ -7,10 +7,9 @@ use statrs::function::erf::erfc;
 
 use super::full::symmetric_eigen;
 use super::krylov::{Draws, extend};
-use super::product::images;
 use super::{Bracket, Estimate};
 use crate::error::{Error, Result};
-use crate::operator::LinearOperator;
+use crate::operator::{LinearOperator, images};
 use crate::progress::Progress;
 use crate::vector::scale;
 
@@ -68,7 +67,7 @@ pub struct DensityCurve {
     pub values: Vec<f64>,
     /// Standard error of each value.
     pub standard_errors: Vec<f64>,
-    /// Standard deviation of the Gaussian that the curve is smoothed with; 0 for a cumulative one.
+    /// Standard deviation of the Gaussian that the curve is smoothed with.
     pub width: f64,
 }
 
@@ -270,21 +269,11 @@ impl Density {
     /// # Errors
     /// A width that is not above 0 and finite; fewer than 2 points.
     pub fn smoothed(&self, width: f64, points: usize) -> Result<DensityCurve> {
-        if !(width > 0.0 && width.is_finite()) {
-            return Err(Error::invalid(format!(
-                "a density cannot be smoothed over a width of {width}: give a finite number above 0"
-            )));
-        }
-        let [low, high] = self.range();
         let height = 1.0 / (width * std::f64::consts::TAU.sqrt());
         let bell = move |x: f64| height * (-0.5 * (x / width).powi(2)).exp();
-        let mut curve = self.curve(
-            [low - 4.0 * width, high + 4.0 * width],
-            points,
-            |probe, x| probe.integrate(|node| bell(x - node)),
-        )?;
-        curve.width = width;
-        Ok(curve)
+        self.curve(width, points, |probe, x| {
+            probe.integrate(|node| bell(x - node))
+        })
     }
 
     /// The share of the eigenvalues up to x, smoothed with a Gaussian of standard deviation `width`, from 0 to 1.
@@ -292,29 +281,31 @@ impl Density {
     /// # Errors
     /// As [`Density::smoothed`].
     pub fn cumulative(&self, width: f64, points: usize) -> Result<DensityCurve> {
-        let mut curve = self.smoothed(width, points)?;
-        let places = [curve.eigenvalues[0], curve.eigenvalues[points - 1]];
         let step = move |x: f64| 0.5 * erfc(-x / (width * std::f64::consts::SQRT_2));
-        curve = DensityCurve {
-            width: curve.width,
-            ..self.curve(places, points, |probe, x| {
-                probe.integrate(|node| step(x - node))
-            })?
-        };
-        Ok(curve)
+        self.curve(width, points, |probe, x| {
+            probe.integrate(|node| step(x - node))
+        })
     }
 
+    /// A function of each probe at `points` places that reach four widths beyond the nodes.
     fn curve(
         &self,
-        [low, high]: [f64; 2],
+        width: f64,
         points: usize,
         value: impl Fn(&Quadrature, f64) -> f64,
     ) -> Result<DensityCurve> {
+        if !(width > 0.0 && width.is_finite()) {
+            return Err(Error::invalid(format!(
+                "a density cannot be smoothed over a width of {width}: give a finite number above 0"
+            )));
+        }
         if points < 2 {
             return Err(Error::invalid(format!(
                 "{points} points are no curve: take at least 2"
             )));
         }
+        let [low, high] = self.range();
+        let (low, high) = (low - 4.0 * width, high + 4.0 * width);
         let step = (high - low) / (points - 1) as f64;
         let eigenvalues: Vec<f64> = (0..points).map(|i| low + step * i as f64).collect();
         let (values, standard_errors) = eigenvalues
@@ -328,7 +319,7 @@ impl Density {
             eigenvalues,
             values,
             standard_errors,
-            width: 0.0,
+            width,
         })
     }
 

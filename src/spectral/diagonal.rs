@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::krylov::Draws;
-use super::product::{TOGETHER, images};
+use super::product::TOGETHER;
 use crate::error::{Error, Result};
-use crate::operator::LinearOperator;
+use crate::operator::{LinearOperator, images};
 use crate::progress::Progress;
 
 /// An estimate of a matrix's diagonal: the mean of v ⊙ Av over `samples` vectors v of random signs (Bekas,

@@ -43,8 +43,13 @@ fn components(
             part
         })
         .collect();
-    let mut sum = vec![0.0; basis.len()];
-    for part in &parts {
+    in_order(&parts, basis.len())
+}
+
+/// The sum of the chunks' parts.
+fn in_order(parts: &[Vec<f64>], len: usize) -> Vec<f64> {
+    let mut sum = vec![0.0; len];
+    for part in parts {
         axpy(1.0, part, &mut sum);
     }
     sum
@@ -127,10 +132,7 @@ pub(super) fn products(a: &[Vec<f64>], b: &[Vec<f64>]) -> Vec<Vec<f64>> {
             part
         })
         .collect();
-    let mut sum = vec![0.0; a.len() * b.len()];
-    for part in &parts {
-        axpy(1.0, part, &mut sum);
-    }
+    let sum = in_order(&parts, a.len() * b.len());
     (0..a.len())
         .map(|i| sum[i * b.len()..][..b.len()].to_vec())
         .collect()

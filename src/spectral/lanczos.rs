@@ -4,10 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use super::full::symmetric_eigen;
 use super::krylov::{Draws, combine, extend, fresh, orthogonalize};
-use super::product::{TOGETHER, images};
+use super::product::TOGETHER;
 use super::{Eigenpair, Spectrum};
 use crate::error::{Error, Result, check_finite};
-use crate::operator::LinearOperator;
+use crate::operator::{LinearOperator, images};
 use crate::progress::Progress;
 use crate::vector::{axpy, dot, norm, scale};
 
@@ -209,10 +209,12 @@ impl Lanczos {
                 }
             }
             if blocks.is_empty() {
-                for _ in 0..width.min(n - space.basis.len()) {
-                    let q = fresh(n, &[&space.basis[..], &blocks].concat(), &mut draws);
-                    blocks.push(q);
+                let m = space.basis.len();
+                for _ in 0..width.min(n - m) {
+                    let q = fresh(n, &space.basis, &mut draws);
+                    space.basis.push(q);
                 }
+                blocks = space.basis.split_off(m);
             }
             next = blocks;
         }

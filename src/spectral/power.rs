@@ -5,9 +5,8 @@ use polars::prelude::DataFrame;
 use serde::{Deserialize, Serialize};
 
 use super::Eigenpair;
-use super::product::images;
 use crate::error::{Error, Result};
-use crate::operator::LinearOperator;
+use crate::operator::{LinearOperator, images};
 use crate::progress::Progress;
 use crate::vector::{axpy, dot, gaussian, norm, scale};
 

@@ -4,10 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use super::Estimate;
 use super::krylov::{Draws, extend, orthogonalize};
-use super::product::{TOGETHER, images, in_turn};
+use super::product::{TOGETHER, in_turn};
 use super::xtrace::Exchange;
 use crate::error::{Error, Result};
-use crate::operator::LinearOperator;
+use crate::operator::{LinearOperator, images};
 use crate::progress::Progress;
 use crate::vector::{dot, norm, scale};
 

@@ -42,13 +42,6 @@ pub fn check_writable(path: &Path) -> Result<(), Error> {
     tried.map_err(|e| Error::Invalid(format!("{}: cannot be written: {e}", path.display())))
 }
 
-/// Writes a file under another name first, so that it is whole or not there.
-pub fn write_whole(path: &Path, contents: &str) -> Result<(), Error> {
-    let part = path.with_extension(format!("part-{}", std::process::id()));
-    let written = std::fs::write(&part, contents).and_then(|()| std::fs::rename(&part, path));
-    written.map_err(|e| Error::Invalid(format!("{} cannot be written: {e}", path.display())))
-}
-
 /// Shows the crate's news on standard error: a bar on a terminal, else a line every ten seconds.
 pub fn show_progress() {
     let terminal = std::io::stderr().is_terminal();

@@ -6,11 +6,12 @@ use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 use loss_landscape::Error;
+use loss_landscape::files::write_whole;
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json::{Value, json};
 
 use crate::network::{OperatorName, Point};
-use crate::output::{Report, write_whole};
+use crate::output::Report;
 
 #[derive(Args)]
 pub struct Spectrum {
@@ -117,17 +118,16 @@ fn write(
     report: &Value,
     spectrum: &loss_landscape::spectral::Spectrum,
 ) -> Result<(), Error> {
-    write_whole(&dir.join("spectrum.json"), &report.to_string())?;
+    let cure = "Give a directory that is writable";
+    write_whole(&dir.join("spectrum.json"), cure, |part| {
+        std::fs::write(part, report.to_string())
+    })?;
     let vectors = spectrum.pairs.iter().enumerate().map(|(i, pair)| {
         let vector = Tensor::from_slice(&pair.vector, pair.vector.len(), &Device::Cpu)?;
         Ok((format!("v{i}"), vector))
     });
     let vectors: HashMap<String, Tensor> = vectors.collect::<Result<_, Error>>()?;
-    let (part, path) = (
-        dir.join("eigenvectors.part"),
-        dir.join("eigenvectors.safetensors"),
-    );
-    loss_landscape::candle::safetensors::save(&vectors, &part)?;
-    std::fs::rename(&part, &path)
-        .map_err(|e| Error::Invalid(format!("{} cannot be written: {e}", path.display())))
+    write_whole(&dir.join("eigenvectors.safetensors"), cure, |part| {
+        loss_landscape::candle::safetensors::save(&vectors, part)
+    })
 }

@@ -7,7 +7,8 @@
 //!
 //! | file | |
 //! | --- | --- |
-//! | `network` | layers in a row over the whole dataset: tiles, threads, what is kept |
+//! | `network` | layers in a row over the whole dataset, and what is kept of it |
+//! | `tiles` | samples in tiles, threads, sums in order |
 //! | `plane` | losses on a plane in θ-space |
 //! | `layer` | what every kind of layer knows: forward, backward, and the tangent of each |
 //! | `linear`, `activation` | the kinds |
@@ -22,13 +23,14 @@ mod matrix;
 mod network;
 mod plane;
 mod scalar;
+mod tiles;
 
 pub(crate) use head::Curvature;
 pub(crate) use scalar::Scalar;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use candle_core::{DType, Storage, Tensor, WithDType};
+use candle_core::{DType, Device, Storage, Tensor, WithDType};
 
 use self::activation::Pointwise;
 use self::head::{Head, Targets};
@@ -107,13 +109,7 @@ impl<T: Scalar + WithDType> Typed<T> {
             return None;
         }
         let inputs = data.inputs().elem_count() / data.len();
-        let place = |name: &str| {
-            let at = parameters.iter().position(|(n, _)| n == name)?;
-            Some((
-                parameters.ranges()[at].clone(),
-                parameters.iter().nth(at)?.1.clone(),
-            ))
-        };
+        let place = |name: &str| Some((parameters.range(name).ok()?, parameters.get(name).ok()?));
         let mut width = inputs;
         let mut layers: Vec<Box<dyn Layer<T>>> = Vec::new();
         for kind in kinds {
@@ -138,16 +134,8 @@ impl<T: Scalar + WithDType> Typed<T> {
                 })),
             }
         }
-        let fits = match data.targets() {
-            data::Targets::Labels(_) => {
-                let classes = width.max(2) as u32;
-                data.labels().ok()?.iter().all(|label| *label < classes)
-            }
-            data::Targets::Values(values) => values.dim(1).ok()? == width,
-        };
-        if !fits {
-            return None;
-        }
+        let outputs = Tensor::zeros((1, width), parameters.dtype(), &Device::Cpu).ok()?;
+        loss.check(&outputs, data).ok()?;
         let head = Head { loss, width };
         Some(Self {
             network: Network {

@@ -1,40 +1,10 @@
 //! [`Network`]: layers in a row, evaluated over the whole dataset, a tile of samples at a time.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
-
 use super::Scalar;
 use super::head::{Curvature, Head, Targets};
 use super::layer::{Arranged, At, Layer};
+use super::tiles::{Split, Tile, over_groups};
 use crate::vector::scale;
-
-/// How the samples are split: into groups that a thread takes one at a time, and those into tiles
-/// whose buffers stay in its core's cache.
-///
-/// Sums are made group by group in their order, and nothing of this depends on the number of threads, so
-/// that results do not either. Groups of one size keep threads busy to the end; fewer would not do for
-/// many threads, and more would take longer to add up.
-#[derive(Clone, Copy)]
-pub(super) struct Split {
-    group: usize,
-    pub(super) tile: usize,
-}
-
-impl Split {
-    pub(super) fn of(samples: usize) -> Self {
-        let groups = match samples {
-            0..1_024 => samples.div_ceil(64),
-            1_024..10_240 => 16,
-            _ => 16 * samples.div_ceil(10_240),
-        };
-        let group = samples.div_ceil(groups);
-        const TILE: usize = 320;
-        Self {
-            group,
-            tile: group.div_ceil(group.div_ceil(TILE)),
-        }
-    }
-}
 
 /// Tangents of one boundary that a core's cache holds beside all else.
 const CACHE_BYTES: usize = 256 << 10;
@@ -108,7 +78,7 @@ impl<T: Scalar> Network<T> {
     pub(super) fn loss(&self, theta: &[T], samples: Samples<T>) -> (f64, usize) {
         let arranged = self.arrange(&[theta]);
         let mut total = (0.0, 0);
-        self.over_groups(
+        over_groups(
             samples.count,
             || (Kept::default(), (0.0, 0)),
             |tiles, (kept, sum)| {
@@ -138,7 +108,7 @@ impl<T: Scalar> Network<T> {
         let arranged = self.arrange(&[theta]);
         let mut total = 0.0;
         let mut gradient = [vec![0.0; self.parameters]];
-        self.over_groups(
+        over_groups(
             samples.count,
             || (Kept::default(), self.gradients(1), 0.0),
             |tiles, (kept, buffers, loss)| {
@@ -169,7 +139,7 @@ impl<T: Scalar> Network<T> {
     pub(super) fn point(&self, theta: Vec<T>, samples: Samples<T>) -> Point<T> {
         let arranged = self.arrange(&[&theta]);
         let mut groups = Vec::new();
-        self.over_groups(
+        over_groups(
             samples.count,
             Vec::new,
             |tiles, group| {
@@ -217,24 +187,20 @@ impl<T: Scalar> Network<T> {
         let arranged = self.arrange(directions);
         let mut products = vec![vec![0.0; self.parameters]; k];
         let widest = self.widest();
+        let rows = split.tile * k;
+        let above = || {
+            self.layers
+                .iter()
+                .map(|layer| vec![T::ZERO; rows * layer.outputs()])
+        };
         let scratch = || Scratch {
-            tangents: (0..=self.layers.len())
-                .map(|b| {
-                    vec![
-                        T::ZERO;
-                        if b == 0 {
-                            0
-                        } else {
-                            split.tile * k * self.width(b)
-                        }
-                    ]
-                })
-                .collect(),
-            rdy: vec![T::ZERO; split.tile * k * widest],
-            rdx: vec![T::ZERO; split.tile * k * widest],
+            // The inputs have no tangents.
+            tangents: std::iter::once(Vec::new()).chain(above()).collect(),
+            rdy: vec![T::ZERO; rows * widest],
+            rdx: vec![T::ZERO; rows * widest],
             gradients: self.gradients(k),
         };
-        self.over_groups(
+        over_groups(
             samples.count,
             scratch,
             |tiles, scratch| {
@@ -348,97 +314,6 @@ impl<T: Scalar> Network<T> {
             }
         }
     }
-
-    /// Runs `work` on the tiles of every group, on all threads, each with a state of its own, and
-    /// `finish` on the states, in the order of the groups.
-    pub(super) fn over_groups<S: Send>(
-        &self,
-        samples: usize,
-        state: impl Fn() -> S + Sync,
-        work: impl Fn(&[Tile], &mut S) + Sync,
-        finish: impl FnMut(&mut S) + Send,
-    ) {
-        let split = Split::of(samples);
-        let groups = samples.div_ceil(split.group);
-        let next = AtomicUsize::new(0);
-        let turns = Turns {
-            now: Mutex::new((Some(0), finish)),
-            changed: Condvar::new(),
-        };
-        let run = || {
-            let _abort = turns.abort_on_panic();
-            let mut state = state();
-            loop {
-                let group = next.fetch_add(1, Ordering::Relaxed);
-                if group >= groups {
-                    break;
-                }
-                let end = ((group + 1) * split.group).min(samples);
-                let tile = |start| Tile {
-                    start,
-                    len: split.tile.min(end - start),
-                };
-                let tiles: Vec<_> = (group * split.group..end)
-                    .step_by(split.tile)
-                    .map(tile)
-                    .collect();
-                work(&tiles, &mut state);
-                turns.take(group, |finish| finish(&mut state));
-            }
-        };
-        let threads = rayon::current_num_threads().min(groups);
-        rayon::scope(|scope| {
-            for _ in 1..threads {
-                scope.spawn(|_| run());
-            }
-            run();
-        });
-    }
-}
-
-/// Lets threads through one after another, in the order of their numbers.
-struct Turns<F> {
-    /// Whose turn it is, or none after a panic.
-    now: Mutex<(Option<usize>, F)>,
-    changed: Condvar,
-}
-
-impl<F> Turns<F> {
-    fn take(&self, number: usize, f: impl FnOnce(&mut F)) {
-        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
-        while now.0.is_some_and(|turn| turn != number) {
-            now = self
-                .changed
-                .wait(now)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
-        if now.0.is_some() {
-            f(&mut now.1);
-            now.0 = Some(number + 1);
-        }
-        self.changed.notify_all();
-    }
-
-    /// Lets everybody go when the current thread panics, so that none waits for it.
-    fn abort_on_panic(&self) -> impl Drop + '_ {
-        struct Abort<'a, F>(&'a Turns<F>);
-        impl<F> Drop for Abort<'_, F> {
-            fn drop(&mut self) {
-                if std::thread::panicking() {
-                    self.0.now.lock().unwrap_or_else(PoisonError::into_inner).0 = None;
-                    self.0.changed.notify_all();
-                }
-            }
-        }
-        Abort(self)
-    }
-}
-
-/// `len` samples from `start`.
-#[derive(Clone, Copy)]
-pub(super) struct Tile {
-    start: usize,
-    pub(super) len: usize,
 }
 
 impl<'a, T: Scalar> Samples<'a, T> {

@@ -4,7 +4,8 @@ use rayon::prelude::*;
 
 use super::Scalar;
 use super::layer::{Arranged, At};
-use super::network::{Kept, Network, Samples, Split};
+use super::network::{Kept, Network, Samples};
+use super::tiles::{Split, over_groups};
 use crate::simd::vectorised;
 
 impl<T: Scalar> Network<T> {
@@ -35,7 +36,7 @@ impl<T: Scalar> Network<T> {
         let moved: Vec<Vec<Arranged<T>>> = points.par_iter().map(moved).collect();
         let width = self.layers[0].outputs();
         let mut totals = vec![0.0; points.len()];
-        self.over_groups(
+        over_groups(
             samples.count,
             || {
                 (

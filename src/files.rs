@@ -1,0 +1,25 @@
+//! Files that are whole or not there.
+
+use std::fmt::Display;
+use std::path::Path;
+
+use crate::error::{Error, Result};
+
+/// Lets `write` write to another name beside `path`, and renames that: no reader ever sees half a file, and where
+/// something fails `path` is as it was.
+///
+/// # Errors
+/// Those of writing and renaming, with `cure` as the way to mend them.
+pub fn write_whole<E: Display>(
+    path: &Path,
+    cure: &str,
+    write: impl FnOnce(&Path) -> std::result::Result<(), E>,
+) -> Result<()> {
+    let part = path.with_extension(format!("part-{}", std::process::id()));
+    let written = write(&part).map_err(|e| e.to_string());
+    let written = written.and_then(|()| std::fs::rename(&part, path).map_err(|e| e.to_string()));
+    written.map_err(|problem| {
+        let _ = std::fs::remove_file(&part);
+        Error::file(path, format!("cannot be written ({problem})"), cure)
+    })
+}
