@@ -72,6 +72,19 @@ macro_rules! curvature_operator {
         #[derive(Clone, Debug)]
         pub struct $name {
             objective: Objective,
+            theta: Option<Vec<f64>>,
+        }
+
+        impl $name {
+            /// The same matrix at another θ; the model stays where it is.
+            ///
+            /// # Errors
+            /// A θ of the wrong length or not finite.
+            pub fn at(mut self, theta: Vec<f64>) -> Result<Self> {
+                self.objective.parameters().check_vector(&theta, "point")?;
+                self.theta = Some(theta);
+                Ok(self)
+            }
         }
 
         impl Objective {
@@ -79,6 +92,7 @@ macro_rules! curvature_operator {
             pub fn $method(&self) -> $name {
                 $name {
                     objective: self.clone(),
+                    theta: None,
                 }
             }
         }
@@ -93,7 +107,7 @@ macro_rules! curvature_operator {
             }
 
             fn apply_block(&self, vectors: &[Vec<f64>]) -> Result<Vec<Vec<f64>>> {
-                self.objective.products(vectors, $curvature)
+                self.objective.products(self.theta.as_deref(), vectors, $curvature)
             }
         }
     };

@@ -25,7 +25,12 @@ fn losses(
     let mut progress = Progress::start(task);
     let mut losses = Vec::with_capacity(points.len());
     for some in points.chunks(together) {
-        losses.extend(objective.losses_on_plane(vectors, some)?);
+        losses.extend(
+            objective
+                .scores_on_plane(vectors, some)?
+                .iter()
+                .map(|s| s.loss),
+        );
         progress.part(losses.len(), points.len());
     }
     Ok(losses)

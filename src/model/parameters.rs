@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 
-use candle_core::{DType, Device, Tensor, Var, WithDType};
+use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarMap;
 
 use crate::error::{Error, Result, check_finite};
@@ -143,15 +143,6 @@ impl Parameters {
     /// candle's, when a device cannot be read.
     pub fn to_flat(&self) -> Result<Vec<f64>> {
         self.flatten(self.named.iter().map(|(_, var)| var.as_tensor()))
-    }
-
-    /// θ in the model's own type.
-    pub(crate) fn to_vec<T: WithDType>(&self) -> Result<Vec<T>> {
-        let mut flat = Vec::with_capacity(self.len);
-        for (_, var) in &self.named {
-            flat.extend(var.flatten_all()?.to_vec1::<T>()?);
-        }
-        Ok(flat)
     }
 
     /// One tensor for each variable, in θ's order, as one vector.

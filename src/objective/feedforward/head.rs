@@ -79,8 +79,16 @@ impl Head {
         rows.map(of_row).sum()
     }
 
-    /// How many of the samples have their largest output at their label.
-    pub(super) fn right<T: Scalar>(&self, z: &[T], labels: &[u32]) -> usize {
+    /// The sum of the samples' losses, and how many have their largest output at their label.
+    pub(super) fn score<T: Scalar>(&self, z: &[T], targets: Targets<T>) -> (f64, usize) {
+        let right = match targets {
+            Targets::Labels(labels) => self.right(z, labels),
+            Targets::Values(_) => 0,
+        };
+        (self.loss(z, targets), right)
+    }
+
+    fn right<T: Scalar>(&self, z: &[T], labels: &[u32]) -> usize {
         let predicted = |row: &[T]| match row {
             [z] => u32::from(*z > T::ZERO),
             _ => {

@@ -45,24 +45,24 @@ use crate::model::{LayerKind, Parameters};
 /// A network whose derivatives are known by hand, whatever its type.
 pub(super) trait Engine: Send + Sync {
     /// The mean loss at θ and how many samples are classified right.
-    fn loss(&self, parameters: &Parameters, data: &Dataset) -> Result<(f64, usize)>;
+    fn loss(&self, theta: &[f64], data: &Dataset) -> Result<(f64, usize)>;
 
     /// The mean loss at θ and its gradient.
-    fn gradient(&self, parameters: &Parameters, data: &Dataset) -> Result<(f64, Vec<f64>)>;
+    fn gradient(&self, theta: &[f64], data: &Dataset) -> Result<(f64, Vec<f64>)>;
 
-    /// The mean losses at θ + αd₁ + βd₂ for `vectors` θ, d₁, d₂ and each of some points α, β; none where that is not
-    /// faster than to move the model.
+    /// The mean losses at θ + αd₁ + βd₂ for `vectors` θ, d₁, d₂ and each of some points α, β, and how many samples
+    /// are classified right; none where that is not faster than one by one.
     fn on_plane(
         &self,
         vectors: [&[f64]; 3],
         data: &Dataset,
         points: &[[f64; 2]],
-    ) -> Result<Option<Vec<f64>>>;
+    ) -> Result<Option<Vec<(f64, usize)>>>;
 
     /// Products with a curvature matrix at θ. The first at a θ keeps what the next ones need.
     fn products(
         &self,
-        parameters: &Parameters,
+        theta: &[f64],
         data: &Dataset,
         directions: &[Vec<f64>],
         curvature: Curvature,
@@ -182,15 +182,15 @@ impl<T: Scalar + WithDType> Typed<T> {
 }
 
 impl<T: Scalar + WithDType> Engine for Typed<T> {
-    fn loss(&self, parameters: &Parameters, data: &Dataset) -> Result<(f64, usize)> {
-        let theta = parameters.to_vec::<T>()?;
+    fn loss(&self, theta: &[f64], data: &Dataset) -> Result<(f64, usize)> {
+        let theta = rounded::<T>(theta);
         let (total, right) =
             self.with_samples(data, |samples| self.network.loss(&theta, samples))?;
         Ok((total / data.len() as f64, right))
     }
 
-    fn gradient(&self, parameters: &Parameters, data: &Dataset) -> Result<(f64, Vec<f64>)> {
-        let theta = parameters.to_vec::<T>()?;
+    fn gradient(&self, theta: &[f64], data: &Dataset) -> Result<(f64, Vec<f64>)> {
+        let theta = rounded::<T>(theta);
         self.with_samples(data, |samples| {
             let (total, gradient) = self.network.gradient(&theta, samples);
             (total / data.len() as f64, gradient)
@@ -202,43 +202,40 @@ impl<T: Scalar + WithDType> Engine for Typed<T> {
         vectors: [&[f64]; 3],
         data: &Dataset,
         points: &[[f64; 2]],
-    ) -> Result<Option<Vec<f64>>> {
+    ) -> Result<Option<Vec<(f64, usize)>>> {
         if !self.network.has_affine_start() {
             return Ok(None);
         }
-        let vectors = vectors.map(|v| v.iter().map(|v| T::of(*v)).collect::<Vec<T>>());
+        let vectors = vectors.map(rounded::<T>);
         let points: Vec<[T; 2]> = points.iter().map(|point| point.map(T::of)).collect();
         self.with_samples(data, |samples| {
             let vectors = [&vectors[0][..], &vectors[1], &vectors[2]];
             let totals = self.network.on_plane(vectors, samples, &points);
-            Some(
-                totals
-                    .iter()
-                    .map(|total| total / data.len() as f64)
-                    .collect(),
-            )
+            let means = totals.into_iter();
+            let n = data.len() as f64;
+            Some(means.map(|(total, right)| (total / n, right)).collect())
         })
     }
 
     fn products(
         &self,
-        parameters: &Parameters,
+        theta: &[f64],
         data: &Dataset,
         directions: &[Vec<f64>],
         curvature: Curvature,
     ) -> Result<Vec<Vec<f64>>> {
-        let theta = parameters.to_vec::<T>()?;
-        let directions: Vec<Vec<T>> = directions
-            .iter()
-            .map(|v| v.iter().map(|v| T::of(*v)).collect())
-            .collect();
+        let directions: Vec<Vec<T>> = directions.iter().map(|v| rounded(v)).collect();
         let directions: Vec<&[T]> = directions.iter().map(Vec::as_slice).collect();
         self.with_samples(data, |samples| {
-            let point = self.point(theta, samples);
+            let point = self.point(rounded(theta), samples);
             self.network
                 .products(&point, samples, &directions, curvature)
         })
     }
+}
+
+fn rounded<T: Scalar>(vector: &[f64]) -> Vec<T> {
+    vector.iter().map(|v| T::of(*v)).collect()
 }
 
 /// `f` of a CPU tensor's numbers, in row-major order, without a copy where they lie so.

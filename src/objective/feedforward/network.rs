@@ -84,20 +84,14 @@ impl<T: Scalar> Network<T> {
             |tiles, (kept, sum)| {
                 for tile in tiles {
                     self.forward(&arranged, samples.tile(*tile, self), false, kept);
-                    let (z, targets) = (
-                        &kept.values[self.layers.len()],
-                        samples.targets(*tile, self),
-                    );
-                    sum.0 += self.head.loss(z, targets);
-                    if let Targets::Labels(labels) = targets {
-                        sum.1 += self.head.right(z, labels);
-                    }
+                    let targets = samples.targets(*tile, self);
+                    let (loss, right) = self.head.score(&kept.values[self.layers.len()], targets);
+                    *sum = (sum.0 + loss, sum.1 + right);
                 }
             },
             |(_, sum)| {
-                total.0 += sum.0;
-                total.1 += sum.1;
-                *sum = (0.0, 0);
+                let (loss, right) = std::mem::take(sum);
+                total = (total.0 + loss, total.1 + right);
             },
         );
         total

@@ -14,7 +14,8 @@ impl<T: Scalar> Network<T> {
         self.layers[0].is_affine()
     }
 
-    /// The sum of all samples' losses at θ + αd₁ + βd₂ for `vectors` θ, d₁, d₂ and each of some points α, β.
+    /// The sum of all samples' losses at θ + αd₁ + βd₂ for `vectors` θ, d₁, d₂ and each of some points α, β, and how
+    /// many samples are classified right.
     ///
     /// The first layer's output is affine in its parameters, so it is y(θ) + αy(d₁) + βy(d₂): three products
     /// for all points.
@@ -23,7 +24,7 @@ impl<T: Scalar> Network<T> {
         vectors: [&[T]; 3],
         samples: Samples<T>,
         points: &[[T; 2]],
-    ) -> Vec<f64> {
+    ) -> Vec<(f64, usize)> {
         let first = Arranged::new(self.layers[0].as_ref(), &vectors);
         let moved = |point: &[T; 2]| -> Vec<Arranged<T>> {
             let mut theta = vec![T::ZERO; self.parameters];
@@ -35,14 +36,14 @@ impl<T: Scalar> Network<T> {
         };
         let moved: Vec<Vec<Arranged<T>>> = points.par_iter().map(moved).collect();
         let width = self.layers[0].outputs();
-        let mut totals = vec![0.0; points.len()];
+        let mut totals = vec![(0.0, 0); points.len()];
         over_groups(
             samples.count,
             || {
                 (
                     vec![T::ZERO; 3 * width * Split::of(samples.count).tile],
                     Kept::default(),
-                    vec![0.0; points.len()],
+                    vec![(0.0, 0); points.len()],
                 )
             },
             |tiles, (parts, kept, sums)| {
@@ -66,13 +67,16 @@ impl<T: Scalar> Network<T> {
                             combine([a, b, c], *point, z);
                         }
                         self.forward_above(1, arranged, tile.len, false, kept);
-                        *sum += self.head.loss(&kept.values[self.layers.len()], targets);
+                        let (loss, right) =
+                            self.head.score(&kept.values[self.layers.len()], targets);
+                        *sum = (sum.0 + loss, sum.1 + right);
                     }
                 }
             },
             |(_, _, sums)| {
                 for (total, sum) in totals.iter_mut().zip(sums) {
-                    *total += std::mem::take(sum);
+                    let (loss, right) = std::mem::take(sum);
+                    *total = (total.0 + loss, total.1 + right);
                 }
             },
         );
