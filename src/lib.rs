@@ -32,10 +32,10 @@
 //! | [`data`] | datasets, seeded subsets and batches; MNIST, synthetic sets |
 //! | [`model`] | models, activations, parameters as one vector |
 //! | [`objective`] | loss, gradient and Hessian-vector product at a point |
-//! | [`train`] | training, and its history |
+//! | [`train`] | training, its history, and θ on the way |
 //! | [`operator`] | matrices known by their products: Hessian, Gauss–Newton, Fisher, blocks, dense |
 //! | [`spectral`] | algorithms that see only an operator: eigenvalues, their density, traces |
-//! | [`landscape`] | algorithms that see only an objective: directions, lines, planes |
+//! | [`landscape`] | algorithms that see only an objective: directions, lines, planes, sharpness |
 //! | [`figure`] | from a result to a figure; nothing is computed here |
 //! | [`notebook`] | what a cell shows |
 //! | [`progress`], [`files`] | news of long work, files that are whole; used by all |
@@ -49,6 +49,7 @@
 //! the first's, and gradients come out wrong without an error. `use loss_landscape::prelude::*`
 //! brings every noun.
 
+mod checkpoint;
 mod error;
 mod simd;
 mod vector;
@@ -84,17 +85,21 @@ pub mod prelude {
     pub use crate::data::synthetic::two_moons;
     pub use crate::data::{Dataset, Mnist, Targets};
     pub use crate::figure::{self, Figure};
-    pub use crate::landscape::{Line, Plane, direction};
+    pub use crate::landscape::{
+        Flatness, Grid, Line, Plane, Projection, Sharpness, StableRate, StepChange,
+        direction::{self, Normalization},
+        directional_sharpness,
+    };
     pub use crate::model::{Activation, Mlp, Model, Parameters, best_device};
     pub use crate::notebook::Show;
-    pub use crate::objective::{Loss, Objective};
+    pub use crate::objective::{Loss, Objective, Score};
     pub use crate::operator::{
         Block, Dense, EmpiricalFisher, Fisher, GaussNewton, GradientCovariance, Hessian,
-        LinearOperator, Shifted,
+        LinearOperator, Scaled, Shifted,
     };
     pub use crate::spectral::{
         Bracket, Density, DensitySettings, Diagonal, Eigenpair, Estimate, Inertia, Lanczos,
         PowerIteration, Spectral, Spectrum, Trace, TraceMethod, Which,
     };
-    pub use crate::train::{History, Trainer};
+    pub use crate::train::{History, Trainer, Trajectory};
 }

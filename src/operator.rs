@@ -7,7 +7,7 @@
 //! | [`Fisher`] | the covariance of the score under the model's own predictions; here it equals Gauss–Newton's matrix |
 //! | [`EmpiricalFisher`] | (1/n) Σ gᵢgᵢᵀ, with gᵢ = ∇ℓᵢ(θ) |
 //! | [`GradientCovariance`] | (1/n) Σ gᵢgᵢᵀ − ggᵀ, with g the mean of the gᵢ |
-//! | [`Shifted`], [`Block`] | A + λI, rows and columns of A |
+//! | [`Shifted`], [`Scaled`], [`Block`] | A + λI, DAD with a diagonal D, rows and columns of A |
 //! | [`Dense`] | entries in memory |
 
 use std::ops::Range;
@@ -222,6 +222,50 @@ impl LinearOperator for Shifted {
             axpy(self.shift, v, product);
         }
         Ok(products)
+    }
+}
+
+/// DAD with a diagonal matrix D: A in other units.
+#[derive(Clone, Debug)]
+pub struct Scaled<A> {
+    operator: A,
+    diagonal: Vec<f64>,
+}
+
+impl<A: LinearOperator> Scaled<A> {
+    /// `operator` between two diagonal matrices with this `diagonal`.
+    ///
+    /// # Errors
+    /// A diagonal of another length than the operator's, or not finite.
+    pub fn new(operator: A, diagonal: Vec<f64>) -> Result<Self> {
+        check_length(&diagonal, operator.dim())?;
+        check_finite(&diagonal, "the diagonal")?;
+        Ok(Self { operator, diagonal })
+    }
+
+    fn scaled(&self, v: &[f64]) -> Vec<f64> {
+        let pairs = v.iter().zip(&self.diagonal);
+        pairs.map(|(v, d)| v * d).collect()
+    }
+}
+
+impl<A: LinearOperator> LinearOperator for Scaled<A> {
+    fn dim(&self) -> usize {
+        self.diagonal.len()
+    }
+
+    fn apply(&self, v: &[f64]) -> Result<Vec<f64>> {
+        check_length(v, self.dim())?;
+        Ok(self.scaled(&self.operator.apply(&self.scaled(v))?))
+    }
+
+    fn apply_block(&self, vectors: &[Vec<f64>]) -> Result<Vec<Vec<f64>>> {
+        for v in vectors {
+            check_length(v, self.dim())?;
+        }
+        let scaled: Vec<_> = vectors.iter().map(|v| self.scaled(v)).collect();
+        let products = self.operator.apply_block(&scaled)?;
+        Ok(products.iter().map(|p| self.scaled(p)).collect())
     }
 }
 

@@ -9,6 +9,8 @@ fn plane() -> Plane {
         alphas: vec![-1.0, 0.0, 1.0],
         betas: vec![-2.0, 2.0],
         losses: Array2::from_shape_vec((2, 3), vec![1.0, 2.0, 3.0, 4.0, 5.0, 1.0 / 3.0]).unwrap(),
+        accuracies: None,
+        eigenvalues: None,
         center: 2.5,
     }
 }
@@ -51,6 +53,8 @@ fn a_line_shows_loss_model_and_center() {
     let line = Line {
         alphas: vec![-1.0, 0.0, 1.0],
         losses: vec![3.0, 1.0, 4.0],
+        accuracies: None,
+        gradient_norms: None,
         center: 1.0,
         slope: 0.5,
         curvature: 4.0,

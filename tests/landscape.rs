@@ -1,5 +1,8 @@
 //! Lines and planes: exact on quadratics, right way round, and without a trace in the model.
 
+mod common;
+
+use common::bits;
 use loss_landscape::prelude::*;
 
 const CPU: Device = Device::Cpu;
@@ -30,15 +33,6 @@ fn quadratic(limit: f64) -> (Objective, Parameters) {
     let data = Dataset::regression(data.inputs(), &scaled).unwrap();
     let objective = Objective::from_fn(&parameters, &data, Loss::Mse, forward).unwrap();
     (objective, parameters)
-}
-
-fn bits(parameters: &Parameters) -> Vec<u64> {
-    parameters
-        .to_flat()
-        .unwrap()
-        .iter()
-        .map(|t| t.to_bits())
-        .collect()
 }
 
 #[test]
@@ -219,4 +213,217 @@ fn the_fast_way_is_the_plain_way() {
             }
         }
     }
+}
+
+#[test]
+fn directions_have_the_lengths_they_promise() {
+    let model = Mlp::new(&[6, 4, 3], Activation::Tanh, 2, &CPU).unwrap();
+    let parameters = model.parameters();
+    let theta = parameters.to_flat().unwrap();
+    let norm = |v: &[f64]| v.iter().map(|x| x * x).sum::<f64>().sqrt();
+    let d = direction::gaussian(parameters, 1);
+    let layer = direction::normalized(parameters, &d, Normalization::Layer).unwrap();
+    let model_wide = direction::normalized(parameters, &d, Normalization::Model).unwrap();
+    // θ is layers.0.bias (4), layers.0.weight (4 × 6), layers.1.bias (3), layers.1.weight (3 × 4).
+    for range in [4..28, 31..43] {
+        let (a, b) = (norm(&layer[range.clone()]), norm(&theta[range]));
+        assert!((a - b).abs() < 1e-12);
+    }
+    assert!(layer[..4].iter().chain(&layer[28..31]).all(|d| *d == 0.0));
+    assert!((norm(&model_wide) - norm(&theta)).abs() < 1e-12);
+    assert!((model_wide[0] / model_wide[9] - d[0] / d[9]).abs() < 1e-12);
+    let zero = direction::normalized(parameters, &[0.0; 43], Normalization::Filter).unwrap();
+    assert!(zero.iter().all(|d| *d == 0.0));
+    assert!(direction::normalized(parameters, &d[1..], Normalization::Layer).is_err());
+}
+
+/// A convolution's filter is all that feeds one of its outputs.
+#[test]
+fn convolutional_filters_are_normalised_whole() {
+    let kernel = Var::from_vec(common::numbers(24, 5), (2, 3, 2, 2), &CPU).unwrap();
+    let scale = Var::from_vec(common::numbers(2, 6), 2, &CPU).unwrap();
+    let named = [
+        ("conv.weight".to_owned(), kernel),
+        ("norm.weight".to_owned(), scale),
+    ];
+    let parameters = Parameters::new(named).unwrap();
+    let theta = parameters.to_flat().unwrap();
+    let d = direction::filter_normalized(&parameters, 3).unwrap();
+    for filter in [0..12, 12..24] {
+        let (a, b) = (&d[filter.clone()], &theta[filter]);
+        assert!((common::dot(a, a) - common::dot(b, b)).abs() < 1e-12);
+    }
+    assert_eq!(d[24..], [0.0, 0.0]);
+}
+
+#[test]
+fn the_difference_of_two_models_leads_from_one_to_the_other() {
+    let data = two_moons(60, 0.1, 3, &CPU).unwrap();
+    let network = |seed: u64, widths: &[usize]| {
+        let model = Mlp::new(widths, Activation::Tanh, seed, &CPU).unwrap();
+        model.to_dtype(DType::F64).unwrap()
+    };
+    let (a, b) = (network(1, &[2, 4, 2]), network(2, &[2, 4, 2]));
+    let way = direction::difference(a.parameters(), b.parameters()).unwrap();
+    let objective = Objective::of(&a, &data, Loss::CrossEntropy).unwrap();
+    let end = Objective::of(&b, &data, Loss::CrossEntropy).unwrap();
+    let line = Line::between(&objective, &b.parameters().to_flat().unwrap(), 5).unwrap();
+    assert_eq!(line.alphas, [0.0, 0.25, 0.5, 0.75, 1.0]);
+    assert!((line.losses[0] - objective.loss().unwrap()).abs() < 1e-14);
+    assert!((line.losses[4] - end.loss().unwrap()).abs() < 1e-14);
+    assert_eq!(
+        line.accuracies.as_ref().unwrap()[4],
+        end.accuracy().unwrap()
+    );
+    let along = Line::over(&objective, &way, line.alphas.clone()).unwrap();
+    assert_eq!(along, line);
+    let with = line.with_gradient_norms(&objective, &way).unwrap();
+    let norms = with.gradient_norms.as_ref().unwrap();
+    assert!((norms[0] - objective.gradient_norm().unwrap()).abs() < 1e-14);
+    assert!((norms[4] - end.gradient_norm().unwrap()).abs() < 1e-13);
+    assert_eq!(with.table().unwrap().shape(), (5, 5));
+
+    let same = direction::difference(a.parameters(), a.parameters()).unwrap();
+    assert!(same.iter().all(|d| *d == 0.0));
+    let other = network(1, &[2, 5, 2]);
+    let error = direction::difference(a.parameters(), other.parameters());
+    assert!(error.unwrap_err().to_string().contains("layers.0.bias"));
+    assert!(Line::between(&objective, &[0.0], 5).is_err());
+}
+
+#[test]
+fn accuracy_on_a_plane_is_that_of_the_moved_model() {
+    let (model, objective) = common::moons_network(&[2, 6, 2], Activation::Relu);
+    let plane = Plane::random(&objective, 1, 1.5, 5).unwrap();
+    let plain = Plane::random(&objective.clone().by_autograd(), 1, 1.5, 5).unwrap();
+    assert_eq!(plane.accuracies, plain.accuracies);
+    let [d1, d2] = Plane::random_directions(&objective, 1).unwrap();
+    let theta = model.parameters().to_flat().unwrap();
+    let moved: Vec<f64> = (0..theta.len())
+        .map(|i| theta[i] + plane.alphas[4] * d1[i] + plane.betas[0] * d2[i])
+        .collect();
+    model.parameters().set_flat(&moved).unwrap();
+    let found = plane.accuracies.as_ref().unwrap()[[0, 4]];
+    assert_eq!(found, objective.accuracy().unwrap());
+    assert!((plane.losses[[0, 4]] - objective.loss().unwrap()).abs() < 1e-13);
+    assert_eq!(plane.table().unwrap().shape(), (25, 4));
+}
+
+#[test]
+fn a_grid_can_have_any_places() {
+    let (objective, _) = quadratic(f64::INFINITY);
+    let grid = Grid::new(vec![-3.0, 0.5, 1.0], vec![0.25, 4.0]).unwrap();
+    let plane = Plane::over(&objective, &[1.0, 0.0], &[0.0, 1.0], &grid).unwrap();
+    assert_eq!(plane.losses.dim(), (2, 3));
+    for (row, beta) in plane.betas.iter().enumerate() {
+        for (column, alpha) in plane.alphas.iter().enumerate() {
+            let expected = (0.5 + alpha - 1.0).powi(2) + (0.25 + beta + 2.0).powi(2);
+            assert!((plane.losses[[row, column]] - expected).abs() < 1e-12);
+        }
+    }
+    assert_eq!(plane.accuracies, None);
+    for bad in [
+        vec![],
+        vec![1.0],
+        vec![1.0, 1.0],
+        vec![0.0, f64::NAN],
+        vec![2.0, 1.0],
+    ] {
+        assert!(Grid::new(bad.clone(), vec![0.0, 1.0]).is_err());
+        assert!(Grid::new(vec![0.0, 1.0], bad.clone()).is_err());
+        assert!(Line::over(&objective, &[1.0, 0.0], bad).is_err());
+    }
+}
+
+#[test]
+fn eigenvalues_over_a_plane() {
+    let values = [3.0, -1.0, 0.5, 0.25];
+    // A quadratic has one Hessian everywhere.
+    let objective = common::quadratic(&[3.0, 1.0, 0.5, 0.25], &[0.0; 4], &[0.2; 4]);
+    let (d1, d2) = ([1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0]);
+    let grid = Grid::square(1.0, 3).unwrap();
+    let plane = Plane::over(&objective, &d1, &d2, &grid).unwrap();
+    let found = plane.with_eigenvalues(&objective, &d1, &d2, &grid).unwrap();
+    let found = found.eigenvalues.unwrap();
+    for (low, high) in found.smallest.iter().zip(&found.largest) {
+        assert!((low - 0.25).abs() < 1e-10 && (high - values[0]).abs() < 1e-10);
+    }
+    assert!(found.residuals.iter().all(|r| *r < 3e-3));
+
+    // Elsewhere those of the moved model.
+    let (model, objective) = common::moons_network(&[2, 4, 2], Activation::Tanh);
+    let before = bits(model.parameters());
+    let [d1, d2] = Plane::random_directions(&objective, 1).unwrap();
+    let plane = Plane::over(&objective, &d1, &d2, &grid).unwrap();
+    let plane = plane.with_eigenvalues(&objective, &d1, &d2, &grid).unwrap();
+    assert_eq!(bits(model.parameters()), before);
+    let found = plane.eigenvalues.as_ref().unwrap();
+    let theta = model.parameters().to_flat().unwrap();
+    let moved: Vec<f64> = (0..theta.len()).map(|i| theta[i] - d1[i] + d2[i]).collect();
+    model.parameters().set_flat(&moved).unwrap();
+    let exact = objective
+        .hessian()
+        .dense()
+        .unwrap()
+        .eigen()
+        .unwrap()
+        .values();
+    let tolerance = found.residuals[[2, 0]] + 1e-12;
+    assert!((found.largest[[2, 0]] - exact[0]).abs() <= tolerance);
+    assert!((found.smallest[[2, 0]] - exact[exact.len() - 1]).abs() <= tolerance);
+    let other = Grid::square(2.0, 3).unwrap();
+    assert!(
+        plane
+            .with_eigenvalues(&objective, &d1, &d2, &other)
+            .is_err()
+    );
+}
+
+/// Work that fails half-way goes on from there, to the same bits.
+#[test]
+fn a_plane_resumes() {
+    let folder = std::env::temp_dir().join(format!("landscape-resume-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = folder.join("plane");
+    let grid = Grid::square(3.0, 9).unwrap();
+    let (d1, d2) = ([1.0, 0.0], [0.0, 1.0]);
+    let (sound, _) = quadratic(f64::INFINITY);
+    let whole = Plane::over(&sound, &d1, &d2, &grid).unwrap();
+
+    let grid = grid.resuming(&file);
+    let (failing, parameters) = quadratic(1.0);
+    let before = bits(&parameters);
+    assert!(Plane::over(&failing, &d1, &d2, &grid).is_err());
+    assert_eq!(bits(&parameters), before);
+    let done = (std::fs::metadata(&file).unwrap().len() - 32) / 16;
+    assert_eq!(done, 5, "α = 0.75 is beyond the limit, the fifth of 9");
+
+    let resumed = Plane::over(&sound, &d1, &d2, &grid).unwrap();
+    assert_eq!(resumed, whole);
+    // All is in the file now: not even an objective that fails everywhere is asked again.
+    let again = Plane::over(&failing, &d1, &d2, &grid).unwrap();
+    assert_eq!(again.losses, whole.losses);
+
+    // Other work is refused, and the file stays.
+    let other = Grid::square(2.0, 9).unwrap().resuming(&file);
+    let error = Plane::over(&sound, &d1, &d2, &other)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("other work"), "{error}");
+    std::fs::write(&file, b"half a").unwrap();
+    assert!(Plane::over(&sound, &d1, &d2, &grid).is_err());
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn other_data_for_the_same_model() {
+    let (model, objective) = common::moons_network(&[2, 4, 2], Activation::Tanh);
+    let test = two_moons(50, 0.1, 9, &CPU).unwrap();
+    let there = objective.on(&test).unwrap();
+    let fresh = Objective::of(&model, &test, Loss::CrossEntropy).unwrap();
+    assert_eq!(there.loss().unwrap(), fresh.loss().unwrap());
+    assert!(there.is_hand_derived());
+    assert!(objective.on(&test.to_dtype(DType::F32).unwrap()).is_err());
+    let values = test.one_hot(2).unwrap();
+    assert!(objective.on(&values).is_err());
 }

@@ -1,16 +1,20 @@
 //! Figures: one builder a file, each from a result to a [`Figure`]. Nothing is computed here.
 
 mod density;
+mod extremes;
 mod history;
 mod line;
 mod plane;
 mod spectrum;
+mod trajectory;
 
 pub use density::density;
+pub use extremes::extremes;
 pub use history::history;
 pub use line::line;
 pub use plane::{contour, surface};
 pub use spectrum::spectrum;
+pub use trajectory::trajectory;
 
 use plotly::Plot;
 use plotly::common::{Font, Title};
@@ -58,6 +62,18 @@ impl Figure {
         &mut self.plot
     }
 
+    fn retitled(mut self, title: &str) -> Self {
+        self.title = title.into();
+        let layout = self.plot.layout().clone().title(titled(title));
+        self.plot.set_layout(layout);
+        self
+    }
+
+    /// A web page with the figure, of some 5 MB: it needs no network.
+    pub fn page(&self) -> String {
+        self.plot.to_html()
+    }
+
     /// plotly's JSON: `data`, `layout`, `config`, numbers rounded to six digits.
     pub fn json(&self) -> Value {
         let mut value = serde_json::to_value(&self.plot).unwrap_or_default();
@@ -93,18 +109,20 @@ fn round(value: &mut Value) {
 /// The common look: dark ink on white paper, which reads in light and dark surroundings.
 fn layout(title: &str) -> Layout {
     Layout::new()
-        // On the left, for plotly's buttons appear on the right.
-        .title(
-            Title::with_text(title)
-                .x(0.02)
-                .font(Font::new().size(16).color(INK)),
-        )
+        .title(titled(title))
         .font(Font::new().size(13).color(INK))
         .width(WIDTH)
         .height(HEIGHT)
         .margin(Margin::new().left(70).right(30).top(50).bottom(60))
         .paper_background_color(PAPER)
         .plot_background_color(PAPER)
+}
+
+/// On the left, for plotly's buttons appear on the right.
+fn titled(title: &str) -> Title {
+    Title::with_text(title)
+        .x(0.02)
+        .font(Font::new().size(16).color(INK))
 }
 
 fn axis(title: &str) -> Axis {

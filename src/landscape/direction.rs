@@ -1,42 +1,119 @@
 //! Directions: vectors in θ-space to look along.
+//!
+//! | direction | |
+//! | --- | --- |
+//! | random | [`gaussian`], [`filter_normalized`], or any other [`normalized`] |
+//! | down or up the slope | [`Objective::gradient`](crate::objective::Objective::gradient) |
+//! | from one model to another | [`difference`] |
+//! | along an eigenvector | [`Eigenpair::vector`](crate::spectral::Eigenpair::vector) |
+//! | along a training | the components of [`Pca`](crate::embedding::Pca) |
 
 use crate::error::{Error, Result};
 use crate::model::Parameters;
 use crate::vector::{self, axpy, dot, norm, scale};
+
+/// What of a direction gets the length of what of the model. What it is called after is scaled as
+/// d ← d ‖w‖ / ‖d‖ with the model's own w, so that a step of 1 is as large as the weights that it
+/// changes, whatever scale they have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub enum Normalization {
+    /// Each filter (Li et al., "Visualizing the Loss Landscape of Neural Nets", 2018): what feeds
+    /// one output, a row of a dense weight (out × in), a slice of a convolution's (out × in ×
+    /// height × width). Parameters of one dimension (biases, scales and shifts of normalisation
+    /// layers) get 0, as in the paper's pictures.
+    Filter,
+    /// Each parameter tensor as a whole. Those of one dimension get 0 here too.
+    Layer,
+    /// θ as a whole, biases and all.
+    Model,
+}
 
 /// Independent standard normal entries, drawn from `seed`; length about √n.
 pub fn gaussian(parameters: &Parameters, seed: u64) -> Vec<f64> {
     vector::gaussian(parameters.len(), seed)
 }
 
-/// A Gaussian direction, filter-normalised (Li et al., "Visualizing the Loss Landscape of Neural
-/// Nets", 2018): each filter d of it is scaled to the length of the model's filter w,
-/// d ← d ‖w‖ / ‖d‖.
-///
-/// A filter is what feeds one output: a row of a dense weight (out × in), a slice of a
-/// convolution's (out × in × height × width). Parameters of one dimension (biases, normalisation
-/// scales) get 0, as in the paper's pictures.
+/// A [`gaussian`] direction, [normalised](Normalization::Filter) filter by filter.
 ///
 /// # Errors
 /// candle's, when a device cannot be read.
 pub fn filter_normalized(parameters: &Parameters, seed: u64) -> Result<Vec<f64>> {
+    normalized(
+        parameters,
+        &gaussian(parameters, seed),
+        Normalization::Filter,
+    )
+}
+
+/// `direction` scaled to the model's lengths, part by part. A part that is 0 stays 0.
+///
+/// # Errors
+/// A direction that is not in θ-space; candle's, when a device cannot be read.
+pub fn normalized(
+    parameters: &Parameters,
+    direction: &[f64],
+    normalization: Normalization,
+) -> Result<Vec<f64>> {
+    parameters.check_vector(direction, "direction")?;
     let theta = parameters.to_flat()?;
-    let mut direction = vector::gaussian(parameters.len(), seed);
+    let mut direction = direction.to_vec();
+    if normalization == Normalization::Model {
+        match_lengths(&mut direction, &theta);
+        return Ok(direction);
+    }
     for (range, (_, var)) in parameters.ranges().into_iter().zip(parameters.iter()) {
         if var.rank() < 2 {
             direction[range].fill(0.0);
             continue;
         }
-        let filter = range.len() / var.dims()[0];
-        let pairs = direction[range.clone()]
-            .chunks_exact_mut(filter)
-            .zip(theta[range].chunks_exact(filter));
-        for (d, w) in pairs {
-            let factor = norm(w) / norm(d);
-            scale(d, factor);
+        let part = match normalization {
+            Normalization::Filter => range.len() / var.dims()[0],
+            Normalization::Layer | Normalization::Model => range.len(),
+        };
+        let parts = direction[range.clone()].chunks_exact_mut(part);
+        for (d, w) in parts.zip(theta[range].chunks_exact(part)) {
+            match_lengths(d, w);
         }
     }
     Ok(direction)
+}
+
+fn match_lengths(d: &mut [f64], w: &[f64]) {
+    let length = norm(d);
+    if length > 0.0 {
+        scale(d, norm(w) / length);
+    }
+}
+
+/// θ₂ − θ₁, the way from one model to another.
+///
+/// # Errors
+/// Models with other parameter names or shapes.
+pub fn difference(from: &Parameters, to: &Parameters) -> Result<Vec<f64>> {
+    let shape = |p: &Parameters| -> Vec<(String, Vec<usize>)> {
+        let named = p.iter();
+        named
+            .map(|(name, var)| (name.clone(), var.dims().to_vec()))
+            .collect()
+    };
+    let (ours, theirs) = (shape(from), shape(to));
+    if let Some((a, b)) = ours.iter().zip(&theirs).find(|(a, b)| a != b) {
+        return Err(Error::invalid(format!(
+            "no way leads from one model to the other: parameter `{}` of shape {:?} stands where \
+             the other has `{}` of shape {:?}",
+            a.0, a.1, b.0, b.1
+        )));
+    }
+    if ours.len() != theirs.len() {
+        return Err(Error::invalid(format!(
+            "no way leads from a model of {} parameters to one of {}",
+            from.len(),
+            to.len()
+        )));
+    }
+    let mut difference = to.to_flat()?;
+    axpy(-1.0, &from.to_flat()?, &mut difference);
+    Ok(difference)
 }
 
 /// `b` without its component along `a`, scaled back to its old length.

@@ -1,19 +1,25 @@
 //! [`Line`]: the loss along a direction.
 
+use polars::prelude::{Column, DataFrame, NamedFrom, Series};
 use serde::{Deserialize, Serialize};
 
-use super::{check_grid, losses};
+use super::{grid, scores};
 use crate::error::Result;
 use crate::objective::Objective;
-use crate::vector::{dot, symmetric_grid};
+use crate::progress::Progress;
+use crate::vector::{axpy, dot, norm};
 
-/// L(θ + αd) for evenly spaced α.
+/// L(θ + αd) for some α.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Line {
     /// α, in units of the direction's length as it was given.
     pub alphas: Vec<f64>,
     /// L(θ + αd), one for each α.
     pub losses: Vec<f64>,
+    /// The share of samples classified right at each α, for data with labels.
+    pub accuracies: Option<Vec<f64>>,
+    /// ‖∇L(θ + αd)‖ at each α, if [asked for](Line::with_gradient_norms).
+    pub gradient_norms: Option<Vec<f64>>,
     /// L(θ)
     pub center: f64,
     /// dL/dα at α = 0, which is gᵀd.
@@ -35,30 +41,90 @@ impl Line {
         radius: f64,
         points: usize,
     ) -> Result<Self> {
-        check_grid(radius, points)?;
+        Self::over(objective, direction, grid::symmetric(radius, points)?)
+    }
+
+    /// The loss from where the model stands, at α = 0, straight to `other`, at α = 1.
+    ///
+    /// # Errors
+    /// As [`Line::along`].
+    pub fn between(objective: &Objective, other: &[f64], points: usize) -> Result<Self> {
+        objective.parameters().check_vector(other, "other end")?;
+        let mut direction = other.to_vec();
+        axpy(-1.0, &objective.parameters().to_flat()?, &mut direction);
+        let unit = grid::symmetric(0.5, points)?;
+        let alphas = unit.iter().map(|u| u + 0.5).collect();
+        Self::over(objective, &direction, alphas)
+    }
+
+    /// The loss at any increasing `alphas` along `direction`.
+    ///
+    /// # Errors
+    /// As [`Line::along`]; `alphas` that are not finite or not increasing.
+    pub fn over(objective: &Objective, direction: &[f64], alphas: Vec<f64>) -> Result<Self> {
+        grid::check_increasing(&alphas, "α")?;
         objective
             .parameters()
             .check_vector(direction, "direction")?;
         let theta = objective.parameters().to_flat()?;
-        let center = objective.loss()?;
-        let slope = dot(&objective.gradient()?, direction);
-        let curvature = dot(&objective.hvp(direction)?, direction);
-
-        let alphas = symmetric_grid(radius, points);
-        let places: Vec<[f64; 2]> = alphas.iter().map(|alpha| [*alpha, 0.0]).collect();
-        let losses = losses("line", objective, [&theta, direction, direction], &places)?;
+        let (center, gradient) = (objective.loss()?, objective.gradient()?);
+        let points: Vec<[f64; 2]> = alphas.iter().map(|alpha| [*alpha, 0.0]).collect();
+        let vectors = [&theta[..], direction, direction];
+        let scores = scores("line", objective, vectors, &points, None)?;
         Ok(Self {
             alphas,
-            losses,
+            losses: scores.iter().map(|score| score.loss).collect(),
+            accuracies: scores.iter().map(|score| score.accuracy).collect(),
+            gradient_norms: None,
             center,
-            slope,
-            curvature,
+            slope: dot(&gradient, direction),
+            curvature: dot(&objective.hvp(direction)?, direction),
         })
+    }
+
+    /// With the length of the gradient at each α, along the `direction` that the line was made with.
+    ///
+    /// # Errors
+    /// As [`Line::along`].
+    pub fn with_gradient_norms(mut self, objective: &Objective, direction: &[f64]) -> Result<Self> {
+        objective
+            .parameters()
+            .check_vector(direction, "direction")?;
+        let theta = objective.parameters().to_flat()?;
+        let mut progress = Progress::start("gradients");
+        let mut norms = Vec::with_capacity(self.alphas.len());
+        for alpha in &self.alphas {
+            let mut moved = theta.clone();
+            axpy(*alpha, direction, &mut moved);
+            norms.push(norm(&objective.gradient_at(&moved)?.1));
+            progress.part(norms.len(), self.alphas.len());
+        }
+        self.gradient_norms = Some(norms);
+        Ok(self)
     }
 
     /// Taylor's quadratic L(θ) + αgᵀd + ½α²dᵀHd at each α.
     pub fn quadratic(&self) -> Vec<f64> {
         let at = |a: &f64| self.center + a * self.slope + 0.5 * a * a * self.curvature;
         self.alphas.iter().map(at).collect()
+    }
+
+    /// A row for each α.
+    ///
+    /// # Errors
+    /// polars'.
+    pub fn table(&self) -> Result<DataFrame> {
+        let quadratic = self.quadratic();
+        let columns = [
+            ("α", Some(&self.alphas)),
+            ("loss", Some(&self.losses)),
+            ("quadratic", Some(&quadratic)),
+            ("accuracy", self.accuracies.as_ref()),
+            ("gradient norm", self.gradient_norms.as_ref()),
+        ];
+        let columns = columns
+            .into_iter()
+            .filter_map(|(name, values)| Some(Column::from(Series::new(name.into(), values?))));
+        Ok(DataFrame::new(self.alphas.len(), columns.collect())?)
     }
 }

@@ -1,52 +1,68 @@
-//! Slices of the loss: [`Line`]s and [`Plane`]s through the point where a model stands, along
-//! [`direction`]s in θ-space. The model is the same afterwards, to the bit.
+//! Slices of the loss and what they measure, by algorithms that see only an
+//! [`Objective`](crate::objective::Objective): the model is the same afterwards, to the bit.
+//!
+//! | question | answer |
+//! | --- | --- |
+//! | the loss along a direction, or between two models | [`Line`] |
+//! | the loss over two [`direction`]s, and a training on that plane | [`Plane`], [`Projection`] |
+//! | how sharp a minimum is | [`Sharpness`], [`Flatness`], [`directional_sharpness`] |
+//! | what a step will do, which learning rates are stable | [`StepChange`], [`StableRate`] |
 
 pub mod direction;
 
+mod grid;
 mod line;
 mod plane;
+mod projection;
+mod sharpness;
+mod step;
 
+pub use grid::Grid;
 pub use line::Line;
-pub use plane::Plane;
+pub use plane::{Extremes, Plane};
+pub use projection::Projection;
+pub use sharpness::{
+    AverageSharpness, Flatness, FlatnessReport, RandomSharpness, SamStep, Sharpness, WorstCase,
+    directional_sharpness,
+};
+pub use step::{StableRate, StepChange};
 
-use crate::error::{Error, Result};
-use crate::objective::Objective;
-use crate::progress::Progress;
+use std::path::Path;
 
-/// L(θ + αd₁ + βd₂) for `vectors` θ, d₁, d₂ and each of some points α, β.
-fn losses(
+use crate::checkpoint::{Checkpoint, in_parts};
+use crate::error::Result;
+use crate::objective::{Objective, Score};
+
+/// Loss and accuracy at θ + αd₁ + βd₂ for `vectors` θ, d₁, d₂ and each of some points α, β; resumed from a file where
+/// one is given.
+fn scores(
     task: &'static str,
     objective: &Objective,
     vectors: [&[f64]; 3],
     points: &[[f64; 2]],
-) -> Result<Vec<f64>> {
+    resume: Option<&Path>,
+) -> Result<Vec<Score>> {
     // Hand-derived rules make the products that do not depend on the point once for all of them.
     let together = if objective.is_hand_derived() { 64 } else { 1 };
-    let mut progress = Progress::start(task);
-    let mut losses = Vec::with_capacity(points.len());
-    for some in points.chunks(together) {
-        losses.extend(
-            objective
-                .scores_on_plane(vectors, some)?
-                .iter()
-                .map(|s| s.loss),
-        );
-        progress.part(losses.len(), points.len());
-    }
-    Ok(losses)
-}
-
-fn check_grid(radius: f64, points: usize) -> Result<()> {
-    if !(radius > 0.0 && radius.is_finite()) {
-        return Err(Error::invalid(format!(
-            "a radius of {radius} spans nothing: give a finite number above 0"
-        )));
-    }
-    if points < 2 {
-        return Err(Error::invalid(format!(
-            "{points} points make no line: ask for at least 2, an odd number to have the centre \
-             among them"
-        )));
-    }
-    Ok(())
+    let [theta, d1, d2] = vectors;
+    let checkpoint = match resume {
+        None => None,
+        Some(path) => {
+            let center = [objective.loss_at(theta)?, objective.data().len() as f64];
+            let inputs = [theta, d1, d2, points.as_flattened(), &center];
+            Some(Checkpoint::new(path, task, &inputs))
+        }
+    };
+    let numbers = in_parts(task, points.len(), together, checkpoint.as_ref(), |some| {
+        let scores = objective.scores_on_plane(vectors, &points[some])?;
+        let numbers = scores
+            .iter()
+            .map(|s| [s.loss, s.accuracy.unwrap_or(f64::NAN)]);
+        Ok(numbers.collect())
+    })?;
+    let score = |[loss, accuracy]: &[f64; 2]| Score {
+        loss: *loss,
+        accuracy: (!accuracy.is_nan()).then_some(*accuracy),
+    };
+    Ok(numbers.iter().map(score).collect())
 }

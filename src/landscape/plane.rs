@@ -1,14 +1,18 @@
 //! [`Plane`]: the loss over two directions.
 
 use ndarray::Array2;
+use polars::df;
+use polars::prelude::{Column, DataFrame, NamedFrom, Series};
 use serde::{Deserialize, Serialize};
 
-use super::{check_grid, direction, losses};
-use crate::error::Result;
+use super::{Grid, direction, scores};
+use crate::checkpoint::{Checkpoint, in_parts};
+use crate::error::{Error, Result};
 use crate::objective::Objective;
-use crate::vector::symmetric_grid;
+use crate::spectral::{Lanczos, Spectrum, Which};
+use crate::vector::axpy;
 
-/// L(θ + αd₁ + βd₂) on a square grid.
+/// L(θ + αd₁ + βd₂) on a grid.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plane {
     /// α, the coordinate along d₁, in units of its length.
@@ -17,8 +21,23 @@ pub struct Plane {
     pub betas: Vec<f64>,
     /// The loss, a row for each β and a column for each α.
     pub losses: Array2<f64>,
+    /// The share of samples classified right, in the same order, for data with labels.
+    pub accuracies: Option<Array2<f64>>,
+    /// The Hessian's extreme eigenvalues, if [asked for](Plane::with_eigenvalues).
+    pub eigenvalues: Option<Extremes>,
     /// L(θ)
     pub center: f64,
+}
+
+/// The Hessian's extreme eigenvalues at each point of a plane, rows and columns as in [`Plane`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Extremes {
+    /// The smallest eigenvalue.
+    pub smallest: Array2<f64>,
+    /// The largest eigenvalue.
+    pub largest: Array2<f64>,
+    /// The larger of their two residuals ‖Hv − λv‖.
+    pub residuals: Array2<f64>,
 }
 
 impl Plane {
@@ -35,25 +54,7 @@ impl Plane {
         radius: f64,
         points: usize,
     ) -> Result<Self> {
-        check_grid(radius, points)?;
-        let parameters = objective.parameters();
-        parameters.check_vector(d1, "first direction")?;
-        parameters.check_vector(d2, "second direction")?;
-        let theta = parameters.to_flat()?;
-        let center = objective.loss()?;
-
-        let grid = symmetric_grid(radius, points);
-        let rows = grid
-            .iter()
-            .flat_map(|beta| grid.iter().map(|alpha| [*alpha, *beta]));
-        let places: Vec<[f64; 2]> = rows.collect();
-        let values = losses("plane", objective, [&theta, d1, d2], &places)?;
-        Ok(Self {
-            alphas: grid.clone(),
-            betas: grid,
-            losses: Array2::from_shape_fn((points, points), |(i, j)| values[i * points + j]),
-            center,
-        })
+        Self::over(objective, d1, d2, &Grid::square(radius, points)?)
     }
 
     /// The plane along two random [filter-normalised](direction::filter_normalized) directions,
@@ -62,10 +63,151 @@ impl Plane {
     /// # Errors
     /// As [`Plane::spanned`].
     pub fn random(objective: &Objective, seed: u64, radius: f64, points: usize) -> Result<Self> {
+        let [d1, d2] = Self::random_directions(objective, seed)?;
+        Self::spanned(objective, &d1, &d2, radius, points)
+    }
+
+    /// The two directions of [`Plane::random`].
+    ///
+    /// # Errors
+    /// Weights that are all 0 in the filters that would span the plane.
+    pub fn random_directions(objective: &Objective, seed: u64) -> Result<[Vec<f64>; 2]> {
         let parameters = objective.parameters();
         let d1 = direction::filter_normalized(parameters, seed)?;
         let d2 = direction::filter_normalized(parameters, seed.wrapping_add(1 << 32))?;
         let d2 = direction::orthogonalized(&d2, &d1)?;
-        Self::spanned(objective, &d1, &d2, radius, points)
+        Ok([d1, d2])
     }
+
+    /// The plane along the first two eigenvectors of a `spectrum`, which have length 1.
+    ///
+    /// # Errors
+    /// A spectrum of fewer than two eigenpairs; as [`Plane::spanned`].
+    pub fn eigen(
+        objective: &Objective,
+        spectrum: &Spectrum,
+        radius: f64,
+        points: usize,
+    ) -> Result<Self> {
+        let [first, second, ..] = &spectrum.pairs[..] else {
+            return Err(Error::invalid(format!(
+                "{} eigenvectors span no plane: ask for at least 2",
+                spectrum.pairs.len()
+            )));
+        };
+        Self::spanned(objective, &first.vector, &second.vector, radius, points)
+    }
+
+    /// The plane through θ along `d1` and `d2` at the points of a `grid`.
+    ///
+    /// # Errors
+    /// Directions that are not in θ-space, a loss that is not finite somewhere on the plane, a file
+    /// to resume from that belongs to other work.
+    pub fn over(objective: &Objective, d1: &[f64], d2: &[f64], grid: &Grid) -> Result<Self> {
+        let parameters = objective.parameters();
+        parameters.check_vector(d1, "first direction")?;
+        parameters.check_vector(d2, "second direction")?;
+        let theta = parameters.to_flat()?;
+        let (vectors, resume) = ([&theta[..], d1, d2], grid.resume.as_deref());
+        let scores = scores("plane", objective, vectors, &grid.points(), resume)?;
+        let accuracies: Option<Vec<f64>> = scores.iter().map(|score| score.accuracy).collect();
+        Ok(Self {
+            alphas: grid.alphas.clone(),
+            betas: grid.betas.clone(),
+            losses: in_rows(grid, |i| scores[i].loss),
+            accuracies: accuracies.map(|a| in_rows(grid, |i| a[i])),
+            eigenvalues: None,
+            center: objective.loss()?,
+        })
+    }
+
+    /// With the Hessian's smallest and largest eigenvalue at each point, by Lanczos' method to a
+    /// residual of 10⁻³ of the largest: some tens of Hessian-vector products a point. `d1`, `d2` and
+    /// `grid` are those that the plane was made with; the file to resume from is another, with
+    /// `.eigenvalues` at its name's end.
+    ///
+    /// # Errors
+    /// As [`Plane::over`]; a grid of another size.
+    pub fn with_eigenvalues(
+        mut self,
+        objective: &Objective,
+        d1: &[f64],
+        d2: &[f64],
+        grid: &Grid,
+    ) -> Result<Self> {
+        if (&self.alphas, &self.betas) != (&grid.alphas, &grid.betas) {
+            return Err(Error::invalid(
+                "the grid is not the one that this plane was made with",
+            ));
+        }
+        let parameters = objective.parameters();
+        parameters.check_vector(d1, "first direction")?;
+        parameters.check_vector(d2, "second direction")?;
+        let (theta, points) = (parameters.to_flat()?, grid.points());
+        let checkpoint = grid.resume.as_ref().map(|path| {
+            let mut path = path.clone().into_os_string();
+            path.push(".eigenvalues");
+            let size = [self.center, objective.data().len() as f64];
+            let inputs = [&theta[..], d1, d2, points.as_flattened(), &size];
+            Checkpoint::new(path.as_ref(), "eigenvalues", &inputs)
+        });
+        let lanczos = Lanczos {
+            which: Which::BothEnds,
+            tolerance: 1e-3,
+            ..Lanczos::default()
+        };
+        let work = |some: std::ops::Range<usize>| {
+            let [alpha, beta] = points[some.start];
+            let mut moved = theta.clone();
+            axpy(alpha, d1, &mut moved);
+            axpy(beta, d2, &mut moved);
+            let hessian = objective.hessian().at(moved)?;
+            let spectrum = lanczos.run(&hessian, 2.min(objective.dim()))?;
+            let (values, residuals) = (spectrum.values(), spectrum.residuals());
+            let worst = residuals.iter().copied().fold(0.0, f64::max);
+            Ok(vec![[values[values.len() - 1], values[0], worst]])
+        };
+        let found = in_parts("eigenvalues", points.len(), 1, checkpoint.as_ref(), work)?;
+        self.eigenvalues = Some(Extremes {
+            smallest: in_rows(grid, |i| found[i][0]),
+            largest: in_rows(grid, |i| found[i][1]),
+            residuals: in_rows(grid, |i| found[i][2]),
+        });
+        Ok(self)
+    }
+
+    /// A row for each point, β by β: `alpha`, `beta`, `loss`, and `accuracy`, `smallest`, `largest`
+    /// where they are known.
+    ///
+    /// # Errors
+    /// polars'.
+    pub fn table(&self) -> Result<DataFrame> {
+        let (rows, columns) = self.losses.dim();
+        let repeated = |f: &dyn Fn(usize, usize) -> f64| -> Vec<f64> {
+            let places = (0..rows).flat_map(|i| (0..columns).map(move |j| (i, j)));
+            places.map(|(i, j)| f(i, j)).collect()
+        };
+        let mut table = df!(
+            "alpha" => repeated(&|_, j| self.alphas[j]),
+            "beta" => repeated(&|i, _| self.betas[i]),
+            "loss" => repeated(&|i, j| self.losses[[i, j]]),
+        )?;
+        let more = [
+            ("accuracy", self.accuracies.as_ref()),
+            ("smallest", self.eigenvalues.as_ref().map(|e| &e.smallest)),
+            ("largest", self.eigenvalues.as_ref().map(|e| &e.largest)),
+        ];
+        for (name, values) in more {
+            if let Some(values) = values {
+                let column = Series::new(name.into(), repeated(&|i, j| values[[i, j]]));
+                table.with_column(Column::from(column))?;
+            }
+        }
+        Ok(table)
+    }
+}
+
+fn in_rows(grid: &Grid, value: impl Fn(usize) -> f64) -> Array2<f64> {
+    let columns = grid.alphas.len();
+    Array2::from_shape_fn((grid.betas.len(), columns), |(i, j)| value(i * columns + j))
 }

@@ -16,12 +16,16 @@ use polars::prelude::DataFrame;
 use crate::data::{Dataset, Targets};
 use crate::error::{Error, Result};
 use crate::figure::Figure;
+use crate::landscape::{
+    AverageSharpness, FlatnessReport, Line, Plane, Projection, RandomSharpness, SamStep,
+    StableRate, StepChange, WorstCase,
+};
 use crate::model::{Activation, Mlp, Model};
-use crate::objective::{DerivativeCheck, Objective};
+use crate::objective::{DerivativeCheck, Objective, Score};
 use crate::spectral::{
     Bracket, Count, DensityCurve, Estimate, Inertia, Participation, Power, Spectrum,
 };
-use crate::train::History;
+use crate::train::{History, Trajectory};
 
 /// One value in several MIME types.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -154,6 +158,24 @@ impl Show for Spectrum {
     }
 }
 
+impl Show for Line {
+    fn bundle(&self) -> Result<Bundle> {
+        self.table()?.bundle()
+    }
+}
+
+impl Show for Plane {
+    fn bundle(&self) -> Result<Bundle> {
+        self.table()?.bundle()
+    }
+}
+
+impl Show for Projection {
+    fn bundle(&self) -> Result<Bundle> {
+        self.table()?.bundle()
+    }
+}
+
 impl Show for Power {
     fn bundle(&self) -> Result<Bundle> {
         self.table()?.bundle()
@@ -216,5 +238,6 @@ macro_rules! show_as_text {
     };
 }
 show_as_text!("{}": String, &str, bool, f32, f64, i32, i64, u32, u64, usize, Inertia,
-    DerivativeCheck, Estimate, Bracket, Count);
-show_as_text!("{:?}": Vec<f64>, Activation, Objective);
+    DerivativeCheck, Estimate, Bracket, Count, AverageSharpness, FlatnessReport, RandomSharpness,
+    SamStep, StableRate, StepChange, WorstCase);
+show_as_text!("{:?}": Vec<f64>, Activation, Objective, Score, Trajectory);

@@ -1,7 +1,9 @@
-//! Training: [`Trainer`] and the [`History`] it leaves.
+//! Training: [`Trainer`], the [`History`] it leaves, and the [`Trajectory`] of θ.
 
 mod history;
 mod trainer;
+mod trajectory;
 
 pub use history::{Epoch, History};
 pub use trainer::Trainer;
+pub use trajectory::Trajectory;

@@ -3,7 +3,7 @@
 use candle_core::backprop::GradStore;
 use candle_nn::{AdamW, Optimizer, ParamsAdamW, SGD};
 
-use super::{Epoch, History};
+use super::{Epoch, History, Trajectory};
 use crate::data::{Dataset, Targets};
 use crate::error::{Error, Result};
 use crate::model::Model;
@@ -75,6 +75,37 @@ impl Trainer {
     where
         M: Model + Clone + Send + Sync + 'static,
     {
+        self.run(model, train, test, None)
+    }
+
+    /// As [`Trainer::fit`], with snapshots of θ added to `trajectory`, one after the last step in any
+    /// case. A trajectory that has snapshots already goes on counting its steps from the last one.
+    ///
+    /// # Errors
+    /// As [`Trainer::fit`] and [`Trajectory::push`]; the snapshots taken until then stay.
+    pub fn fit_recorded<M>(
+        &self,
+        model: &M,
+        train: &Dataset,
+        test: &Dataset,
+        trajectory: &mut Trajectory,
+    ) -> Result<History>
+    where
+        M: Model + Clone + Send + Sync + 'static,
+    {
+        self.run(model, train, test, Some(trajectory))
+    }
+
+    fn run<M>(
+        &self,
+        model: &M,
+        train: &Dataset,
+        test: &Dataset,
+        mut trajectory: Option<&mut Trajectory>,
+    ) -> Result<History>
+    where
+        M: Model + Clone + Send + Sync + 'static,
+    {
         let (Method::Sgd { learning_rate } | Method::Adam { learning_rate }) = self.method;
         if !(learning_rate > 0.0 && learning_rate.is_finite()) {
             return Err(Error::invalid(format!(
@@ -91,6 +122,10 @@ impl Trainer {
         let mut progress = Progress::start("training");
         let mut history = History { epochs: Vec::new() };
         let steps = train.len().div_ceil(self.batch_size.max(1));
+        let total_steps = steps * self.epochs as usize;
+        if let Some(trajectory) = &mut trajectory {
+            trajectory.start(total_steps, model.parameters())?;
+        }
         for epoch in 0..self.epochs {
             let mut total = 0.0;
             let order = self.seed.wrapping_add(u64::from(epoch) << 32);
@@ -106,7 +141,10 @@ impl Trainer {
                 }
                 total += value * batch.len() as f64;
                 optimizer.step(&gradients)?;
-                progress.part(step + 1, steps * self.epochs as usize);
+                if let Some(trajectory) = &mut trajectory {
+                    trajectory.offer(step + 1, model.parameters())?;
+                }
+                progress.part(step + 1, total_steps);
             }
             history.epochs.push(Epoch {
                 epoch: epoch + 1,

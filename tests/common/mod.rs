@@ -110,3 +110,49 @@ impl LinearOperator for Broken {
         Err(Error::Invalid("no more today".into()))
     }
 }
+
+/// L(θ) = ½ Σ λᵢ (θᵢ − cᵢ)² with θ at `start`: a linear model `w` fitted to as many samples.
+pub fn quadratic(eigenvalues: &[f64], minimum: &[f64], start: &[f64]) -> Objective {
+    let n = eigenvalues.len();
+    let mut inputs = vec![0.0; n * n];
+    let mut targets = Vec::with_capacity(n);
+    for (i, (value, c)) in eigenvalues.iter().zip(minimum).enumerate() {
+        inputs[i * n + i] = (n as f64 * value / 2.0).sqrt();
+        targets.push(inputs[i * n + i] * c);
+    }
+    let tensor = |v: Vec<f64>, m: usize| Tensor::from_vec(v, (n, m), &Device::Cpu).unwrap();
+    let data = Dataset::regression(&tensor(inputs, n), &tensor(targets, 1)).unwrap();
+    let w = Var::from_slice(start, (n, 1), &Device::Cpu).unwrap();
+    let parameters = Parameters::new([("w".to_owned(), w.clone())]).unwrap();
+    let forward = move |x: &Tensor| x.matmul(w.as_tensor());
+    Objective::from_fn(&parameters, &data, Loss::Mse, forward).unwrap()
+}
+
+/// A two-layer ReLU network on two moons, trained a little.
+pub fn moons_network(widths: &[usize], activation: Activation) -> (Mlp, Objective) {
+    let data = two_moons(80, 0.1, 3, &Device::Cpu).unwrap();
+    let model = Mlp::new(widths, activation, 4, &Device::Cpu).unwrap();
+    let model = model.to_dtype(DType::F64).unwrap();
+    let trainer = Trainer::adam(0.01).epochs(20).batch_size(20);
+    trainer.fit(&model, &data, &data).unwrap();
+    let objective = Objective::of(&model, &data, Loss::CrossEntropy).unwrap();
+    (model, objective)
+}
+
+/// W₁ → cW₁, b₁ → cb₁, W₂ → W₂/c: another θ for the same function of a two-layer ReLU network.
+pub fn rescale(model: &Mlp, c: f64) {
+    for (name, factor) in [
+        ("layers.0.weight", c),
+        ("layers.0.bias", c),
+        ("layers.1.weight", 1.0 / c),
+    ] {
+        let var = model.parameters().get(name).unwrap();
+        var.set(&(var.as_tensor() * factor).unwrap()).unwrap();
+    }
+}
+
+/// θ to the bit.
+pub fn bits(parameters: &Parameters) -> Vec<u64> {
+    let theta = parameters.to_flat().unwrap();
+    theta.iter().map(|t| t.to_bits()).collect()
+}

@@ -1,0 +1,63 @@
+//! The Hessian's extreme eigenvalues over a plane.
+
+use ndarray::Array2;
+use plotly::common::{Anchor, ColorBar, ColorScale, ColorScalePalette, Title};
+use plotly::layout::{Annotation, LayoutGrid};
+use plotly::{HeatMap, Plot};
+
+use super::{Figure, INK, axis, layout};
+use crate::landscape::Plane;
+
+/// λ_min on the left and λ_max on the right, each on a scale of its own; nothing where the plane has
+/// no eigenvalues.
+pub fn extremes(plane: &Plane) -> Figure {
+    let title = "Curvature over a plane";
+    let mut plot = Plot::new();
+    let mut layout = layout(title)
+        .grid(LayoutGrid::new().rows(1).columns(2))
+        .x_axis(axis("α").domain(&[0.0, 0.37]))
+        .y_axis(axis("β"))
+        .x_axis2(axis("α").domain(&[0.58, 0.95]))
+        .y_axis2(axis("").anchor("x2"));
+    if let Some(found) = &plane.eigenvalues {
+        let sides = [
+            ("λ<sub>min</sub>", &found.smallest, "x", "y", 0.0, 0.375),
+            ("λ<sub>max</sub>", &found.largest, "x2", "y2", 0.58, 0.955),
+        ];
+        for (name, values, x, y, left, bar) in sides {
+            let map = HeatMap::new(plane.alphas.clone(), plane.betas.clone(), rows(values))
+                .color_scale(ColorScale::Palette(ColorScalePalette::Viridis))
+                .color_bar(
+                    ColorBar::new()
+                        .x(bar)
+                        .thickness(14)
+                        .title(Title::with_text("")),
+                )
+                .hover_template(format!(
+                    "α = %{{x:.4g}}<br>β = %{{y:.4g}}<br>{name} = %{{z:.5g}}<extra></extra>"
+                ))
+                .x_axis(x)
+                .y_axis(y);
+            plot.add_trace(map);
+            layout.add_annotation(
+                Annotation::new()
+                    .text(name)
+                    .x_ref("paper")
+                    .y_ref("paper")
+                    .x(left)
+                    .y(1.0)
+                    .x_anchor(Anchor::Left)
+                    .y_anchor(Anchor::Bottom)
+                    .show_arrow(false)
+                    .font(plotly::common::Font::new().size(14).color(INK)),
+            );
+        }
+    }
+    plot.set_layout(layout);
+    Figure::new(plot, title)
+}
+
+fn rows(values: &Array2<f64>) -> Vec<Vec<f64>> {
+    let rows = values.rows().into_iter();
+    rows.map(|row| row.to_vec()).collect()
+}

@@ -1,0 +1,101 @@
+//! [`Grid`]: where a plane is looked at.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::vector::symmetric_grid;
+
+/// The points α × β of a plane, and the file in which unfinished work on them is kept.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Grid {
+    pub(super) alphas: Vec<f64>,
+    pub(super) betas: Vec<f64>,
+    pub(super) resume: Option<PathBuf>,
+}
+
+impl Grid {
+    /// `points` × `points` places with α and β from `-radius` to `radius`.
+    ///
+    /// # Errors
+    /// A radius that is not positive and finite, fewer than 2 points.
+    pub fn square(radius: f64, points: usize) -> Result<Self> {
+        let side = symmetric(radius, points)?;
+        Self::new(side.clone(), side)
+    }
+
+    /// Any places along each of the two directions.
+    ///
+    /// # Errors
+    /// Fewer than 2 places along a direction, places that are not finite or not increasing.
+    pub fn new(alphas: Vec<f64>, betas: Vec<f64>) -> Result<Self> {
+        check_increasing(&alphas, "α")?;
+        check_increasing(&betas, "β")?;
+        Ok(Self {
+            alphas,
+            betas,
+            resume: None,
+        })
+    }
+
+    /// Keeps what has been found in the file at `path`, and starts from what it holds: the same
+    /// call after a kill or an error goes on where the first one was. The file remains until it is
+    /// removed, and is refused for any other work.
+    pub fn resuming(mut self, path: impl AsRef<Path>) -> Self {
+        self.resume = Some(path.as_ref().to_path_buf());
+        self
+    }
+
+    /// The places along d₁.
+    pub fn alphas(&self) -> &[f64] {
+        &self.alphas
+    }
+
+    /// The places along d₂.
+    pub fn betas(&self) -> &[f64] {
+        &self.betas
+    }
+
+    /// All places, β by β.
+    pub(super) fn points(&self) -> Vec<[f64; 2]> {
+        let rows = self.betas.iter();
+        rows.flat_map(|beta| self.alphas.iter().map(|alpha| [*alpha, *beta]))
+            .collect()
+    }
+}
+
+/// Evenly spaced numbers from `-radius` to `radius`.
+pub(super) fn symmetric(radius: f64, points: usize) -> Result<Vec<f64>> {
+    if !(radius > 0.0 && radius.is_finite()) {
+        return Err(Error::invalid(format!(
+            "a radius of {radius} spans nothing: give a finite number above 0"
+        )));
+    }
+    check_count(points)?;
+    Ok(symmetric_grid(radius, points))
+}
+
+pub(super) fn check_increasing(places: &[f64], name: &str) -> Result<()> {
+    check_count(places.len())?;
+    if let Some(bad) = places.iter().find(|p| !p.is_finite()) {
+        return Err(Error::invalid(format!(
+            "{name} = {bad} is nowhere: give finite numbers"
+        )));
+    }
+    if let Some(pair) = places.windows(2).find(|pair| pair[0] >= pair[1]) {
+        return Err(Error::invalid(format!(
+            "{name} goes from {} to {}: give increasing numbers",
+            pair[0], pair[1]
+        )));
+    }
+    Ok(())
+}
+
+fn check_count(points: usize) -> Result<()> {
+    if points < 2 {
+        return Err(Error::invalid(format!(
+            "{points} points make no line: ask for at least 2, an odd number to have the centre \
+             among them"
+        )));
+    }
+    Ok(())
+}

@@ -1,0 +1,125 @@
+//! [`Projection`]: a training seen from a plane.
+
+use polars::df;
+use polars::prelude::DataFrame;
+use serde::{Deserialize, Serialize};
+
+use super::{Grid, scores};
+use crate::error::{Error, Result};
+use crate::objective::Objective;
+use crate::train::Trajectory;
+use crate::vector::{axpy, dot, norm};
+
+/// The snapshots of a training, each at the point of a plane that is closest to it.
+///
+/// A plane is a thin slice: the loss at a snapshot can be far from the loss on the plane below it,
+/// so both are here.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Projection {
+    /// Steps of training made at each snapshot.
+    pub steps: Vec<usize>,
+    /// α of the closest point on the plane.
+    pub alphas: Vec<f64>,
+    /// β of the closest point on the plane.
+    pub betas: Vec<f64>,
+    /// The loss at the snapshot itself.
+    pub losses: Vec<f64>,
+    /// The loss at the closest point on the plane.
+    pub on_plane: Vec<f64>,
+    /// How far the snapshot is from the plane.
+    pub distances: Vec<f64>,
+}
+
+impl Projection {
+    /// The snapshots of `trajectory` onto the plane through θ, where the model stands, along `d1`
+    /// and `d2`, which need not be orthogonal.
+    ///
+    /// # Errors
+    /// A trajectory without snapshots or of another model; directions that are not in θ-space or
+    /// parallel; a loss that is not finite.
+    pub fn onto(
+        objective: &Objective,
+        d1: &[f64],
+        d2: &[f64],
+        trajectory: &Trajectory,
+    ) -> Result<Self> {
+        let parameters = objective.parameters();
+        parameters.check_vector(d1, "first direction")?;
+        parameters.check_vector(d2, "second direction")?;
+        let steps = trajectory.steps().to_vec();
+        if steps.is_empty() {
+            return Err(Error::invalid(
+                "the trajectory has no snapshots: record some with Trainer::fit_recorded",
+            ));
+        }
+        let [d11, d12, d22] = [dot(d1, d1), dot(d1, d2), dot(d2, d2)];
+        let determinant = d11 * d22 - d12 * d12;
+        if determinant <= 1e-12 * d11 * d22 {
+            return Err(Error::invalid(
+                "the two directions are parallel, or one of them is zero: they span no plane",
+            ));
+        }
+        let theta = parameters.to_flat()?;
+        let mut places = Vec::with_capacity(steps.len());
+        let (mut losses, mut distances) = (Vec::new(), Vec::new());
+        for i in 0..steps.len() {
+            let snapshot = trajectory.snapshot(i)?;
+            losses.push(objective.loss_at(&snapshot)?);
+            let mut away = snapshot;
+            axpy(-1.0, &theta, &mut away);
+            let (a, b) = (dot(&away, d1), dot(&away, d2));
+            let place = [d22 * a - d12 * b, d11 * b - d12 * a].map(|x| x / determinant);
+            axpy(-place[0], d1, &mut away);
+            axpy(-place[1], d2, &mut away);
+            distances.push(norm(&away));
+            places.push(place);
+        }
+        let on_plane = scores("projection", objective, [&theta, d1, d2], &places, None)?;
+        Ok(Self {
+            steps,
+            alphas: places.iter().map(|place| place[0]).collect(),
+            betas: places.iter().map(|place| place[1]).collect(),
+            losses,
+            on_plane: on_plane.iter().map(|score| score.loss).collect(),
+            distances,
+        })
+    }
+
+    /// A grid of `points` × `points` places that holds θ and the whole path, with a margin.
+    ///
+    /// # Errors
+    /// Fewer than 2 points; a path that has no extent.
+    pub fn grid(&self, points: usize) -> Result<Grid> {
+        let extent = |places: &[f64]| {
+            let low = places.iter().copied().fold(0.0, f64::min);
+            let high = places.iter().copied().fold(0.0, f64::max);
+            (low, high)
+        };
+        let sides = [extent(&self.alphas), extent(&self.betas)];
+        // A path along one direction still gets a plane.
+        let widest = sides.iter().map(|(low, high)| high - low);
+        let widest = widest.fold(0.0, f64::max);
+        let places = |(low, high): (f64, f64)| -> Vec<f64> {
+            let margin = (0.15 * (high - low)).max(0.1 * widest);
+            let (low, high) = (low - margin, high + margin);
+            let share = |i: usize| i as f64 / (points as f64 - 1.0);
+            (0..points).map(|i| low + share(i) * (high - low)).collect()
+        };
+        Grid::new(places(sides[0]), places(sides[1]))
+    }
+
+    /// A row for each snapshot.
+    ///
+    /// # Errors
+    /// polars'.
+    pub fn table(&self) -> Result<DataFrame> {
+        Ok(df!(
+            "step" => self.steps.iter().map(|s| *s as u64).collect::<Vec<_>>(),
+            "α" => &self.alphas,
+            "β" => &self.betas,
+            "loss" => &self.losses,
+            "on the plane" => &self.on_plane,
+            "distance" => &self.distances,
+        )?)
+    }
+}

@@ -1,0 +1,76 @@
+//! Means of the rise over the sphere and over a Gaussian.
+
+use serde::{Deserialize, Serialize};
+
+use super::Sharpness;
+use crate::error::Result;
+use crate::objective::Objective;
+use crate::spectral::{Estimate, Trace};
+use crate::vector::norm;
+
+/// A mean rise E L(θ + δ) − L(θ), measured and by the quadratic model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AverageSharpness {
+    /// The mean over random pairs ±δ, which cancel the slope.
+    pub mean: Estimate,
+    /// ρ² tr(THT) / 2n, what the mean is on a quadratic.
+    pub quadratic: Estimate,
+    /// ρ
+    pub radius: f64,
+    /// L(θ)
+    pub center: f64,
+}
+
+impl Sharpness {
+    /// The mean rise over the sphere ‖u‖ = ρ.
+    ///
+    /// # Errors
+    /// As [`Sharpness::random`]; those of the Hessian-vector products.
+    pub fn average(&self, objective: &Objective) -> Result<AverageSharpness> {
+        self.mean(objective, |u| self.radius / norm(u))
+    }
+
+    /// The mean rise over Gaussian u = σz with σ = ρ/√n, so that E‖u‖² = ρ²: on a quadratic
+    /// σ² tr(THT) / 2.
+    ///
+    /// # Errors
+    /// As [`Sharpness::average`].
+    pub fn gaussian(&self, objective: &Objective) -> Result<AverageSharpness> {
+        let n = objective.dim() as f64;
+        self.mean(objective, |_| self.radius / n.sqrt())
+    }
+
+    /// Over standard normal vectors times the factor that they get.
+    fn mean(
+        &self,
+        objective: &Objective,
+        factor: impl Fn(&[f64]) -> f64,
+    ) -> Result<AverageSharpness> {
+        let ball = self.ball(objective)?;
+        let rises = self.rises("average sharpness", objective, &ball, factor)?;
+        let means: Vec<f64> = rises.iter().map(|[a, b]| 0.5 * (a + b)).collect();
+        let trace = Trace {
+            relative_error: 0.02,
+            seed: self.seed,
+            ..Trace::default()
+        };
+        let trace = trace.trace(&ball.hessian(objective)?)?;
+        Ok(AverageSharpness {
+            mean: Estimate::of(&means),
+            quadratic: trace.scaled(self.radius.powi(2) / (2.0 * ball.theta.len() as f64)),
+            radius: self.radius,
+            center: ball.center,
+        })
+    }
+}
+
+impl std::fmt::Display for AverageSharpness {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [a, b] = [self.mean, self.quadratic].map(|e| (e.value, e.standard_error));
+        write!(
+            f,
+            "mean rise {:.5e} ± {:.1e} at distance {}; by the quadratic model {:.5e} ± {:.1e}",
+            a.0, a.1, self.radius, b.0, b.1
+        )
+    }
+}

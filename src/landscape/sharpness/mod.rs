@@ -1,0 +1,174 @@
+//! [`Sharpness`]: how much the loss rises near θ.
+//!
+//! | file | |
+//! | --- | --- |
+//! | `random` | random search over the ball |
+//! | `average` | means over the sphere and over a Gaussian |
+//! | `worst` | gradient ascent within the ball |
+//! | `sam` | the step of sharpness-aware minimisation |
+//! | `flatness` | how far one can go |
+
+mod average;
+mod flatness;
+mod random;
+mod sam;
+mod worst;
+
+pub use average::AverageSharpness;
+pub use flatness::{Flatness, FlatnessReport};
+pub use random::RandomSharpness;
+pub use sam::SamStep;
+pub use worst::WorstCase;
+
+use crate::error::{Error, Result};
+use crate::objective::Objective;
+use crate::operator::{Hessian, Scaled};
+use crate::progress::Progress;
+use crate::vector::{dot, gaussian, norm, scale};
+
+/// How sharpness is measured: over which ball, and by how much work.
+///
+/// A perturbation is δ = Tu with ‖u‖ ≤ ρ. Plain sharpness has T = 1. Adaptive sharpness has
+/// T = diag|θ| (Kwon et al., "ASAM", 2021): it does not see rescalings of the layers that leave the
+/// function alone, as plain sharpness does (Dinh et al., "Sharp Minima Can Generalize For Deep
+/// Nets", 2017).
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Sharpness {
+    /// ρ, also called ε: the ball's radius.
+    pub radius: f64,
+    /// Whether each weight is perturbed in proportion to its size.
+    pub adaptive: bool,
+    /// Pairs ±δ of random perturbations.
+    pub samples: usize,
+    /// Starts of the search for the worst case.
+    pub starts: usize,
+    /// Steps of that search from each start, at most.
+    pub steps: usize,
+    /// Of the random perturbations and starts.
+    pub seed: u64,
+}
+
+impl Sharpness {
+    /// Over the ball of this radius, with 50 pairs of random perturbations, and 3 starts of at most
+    /// 100 steps for the worst case.
+    pub fn within(radius: f64) -> Self {
+        Self {
+            radius,
+            adaptive: false,
+            samples: 50,
+            starts: 3,
+            steps: 100,
+            seed: 0,
+        }
+    }
+
+    /// With perturbations in proportion to the weights.
+    pub fn adaptive(self) -> Self {
+        Self {
+            adaptive: true,
+            ..self
+        }
+    }
+
+    /// The point and T's diagonal, all settings looked at.
+    fn ball(&self, objective: &Objective) -> Result<Ball> {
+        if !(self.radius > 0.0 && self.radius.is_finite()) {
+            return Err(Error::invalid(format!(
+                "a ball of radius {} holds no perturbations: give a finite number above 0",
+                self.radius
+            )));
+        }
+        let theta = objective.parameters().to_flat()?;
+        let stretch = match self.adaptive {
+            true => theta.iter().map(|t| t.abs()).collect(),
+            false => vec![1.0; theta.len()],
+        };
+        Ok(Ball {
+            center: objective.loss()?,
+            theta,
+            stretch,
+        })
+    }
+
+    /// L(θ + Tu) − L(θ) and L(θ − Tu) − L(θ) for standard normal u times the factor that each gets.
+    fn rises(
+        &self,
+        task: &'static str,
+        objective: &Objective,
+        ball: &Ball,
+        mut factor: impl FnMut(&[f64]) -> f64,
+    ) -> Result<Vec<[f64; 2]>> {
+        if self.samples < 2 {
+            return Err(Error::invalid(format!(
+                "{} pairs of perturbations say nothing of their spread: ask for at least 2",
+                self.samples
+            )));
+        }
+        let mut progress = Progress::start(task);
+        let mut rises = Vec::with_capacity(self.samples);
+        while rises.len() < self.samples {
+            // Two u span a plane, in which four points come cheaply.
+            let together = 2.min(self.samples - rises.len());
+            let directions: Vec<Vec<f64>> = (rises.len()..rises.len() + together)
+                .map(|i| {
+                    let mut u = gaussian(ball.theta.len(), stream(self.seed, i));
+                    let factor = factor(&u);
+                    scale(&mut u, factor);
+                    ball.perturbation(&u)
+                })
+                .collect();
+            let vectors = [&ball.theta[..], &directions[0], &directions[together - 1]];
+            let points = [[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]];
+            let scores = objective.scores_on_plane(vectors, &points[..2 * together])?;
+            let both = scores.as_chunks::<2>().0.iter();
+            rises.extend(both.map(|both| both.map(|score| score.loss - ball.center)));
+            progress.part(rises.len(), self.samples);
+        }
+        Ok(rises)
+    }
+}
+
+/// The neighbourhood of θ.
+struct Ball {
+    theta: Vec<f64>,
+    /// The diagonal of T.
+    stretch: Vec<f64>,
+    /// L(θ)
+    center: f64,
+}
+
+impl Ball {
+    /// Tu
+    fn perturbation(&self, u: &[f64]) -> Vec<f64> {
+        let pairs = u.iter().zip(&self.stretch);
+        pairs.map(|(u, t)| u * t).collect()
+    }
+
+    /// θ + Tu
+    fn point(&self, u: &[f64]) -> Vec<f64> {
+        let all = self.theta.iter().zip(u).zip(&self.stretch);
+        all.map(|((theta, u), t)| theta + t * u).collect()
+    }
+
+    /// THT, the Hessian by u.
+    fn hessian(&self, objective: &Objective) -> Result<Scaled<Hessian>> {
+        Scaled::new(objective.hessian(), self.stretch.clone())
+    }
+}
+
+/// The seed of the `i`th vector that work with a seed of its own draws.
+fn stream(seed: u64, i: usize) -> u64 {
+    seed.wrapping_add((i as u64 + 1) << 32)
+}
+
+/// vᵀHv / ‖v‖², the curvature of the loss along `v`.
+///
+/// # Errors
+/// A `v` that is not in θ-space or 0; those of the product.
+pub fn directional_sharpness(objective: &Objective, v: &[f64]) -> Result<f64> {
+    let square = norm(v).powi(2);
+    if square == 0.0 {
+        return Err(Error::invalid("the vector is 0: it points nowhere"));
+    }
+    Ok(dot(&objective.hvp(v)?, v) / square)
+}

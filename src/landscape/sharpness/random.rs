@@ -1,0 +1,72 @@
+//! Random search over the ball.
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use super::Sharpness;
+use crate::error::Result;
+use crate::objective::Objective;
+use crate::spectral::Estimate;
+use crate::vector::norm;
+
+/// ε-sharpness max L(θ + δ) − L(θ) by random search: the largest of some rises at random places
+/// of the ball ‖δ‖ ≤ ε (Keskar et al., 2017).
+///
+/// In many dimensions random perturbations miss the few sharp directions: this is a lower bound,
+/// far below [`WorstCase`](super::WorstCase).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RandomSharpness {
+    /// The largest rise found; not below 0, as δ = 0 is in the ball.
+    pub maximum: f64,
+    /// With 95 % confidence, the rise is at most `maximum` on at least this share of the ball's
+    /// volume: 0.05^(1/N) for N independent samples (Wilks, 1941).
+    pub coverage: f64,
+    /// The mean rise over the ball, each sample one of a pair ±δ.
+    pub mean: Estimate,
+    /// ε
+    pub radius: f64,
+    /// L(θ)
+    pub center: f64,
+}
+
+impl Sharpness {
+    /// Random search: the largest rise at random places of the ball.
+    ///
+    /// # Errors
+    /// A radius that is not positive, fewer than 2 pairs of samples, a loss that is not finite in
+    /// the ball.
+    pub fn random(&self, objective: &Objective) -> Result<RandomSharpness> {
+        let ball = self.ball(objective)?;
+        let n = ball.theta.len() as f64;
+        let mut radii = ChaCha8Rng::seed_from_u64(self.seed);
+        // Uniform in the ball: a uniform direction, and a radius whose nth power is uniform.
+        let rises = self.rises("random search", objective, &ball, |u| {
+            self.radius * radii.random::<f64>().powf(1.0 / n) / norm(u)
+        })?;
+        let means: Vec<f64> = rises.iter().map(|[a, b]| 0.5 * (a + b)).collect();
+        Ok(RandomSharpness {
+            maximum: rises.as_flattened().iter().copied().fold(0.0, f64::max),
+            coverage: 0.05f64.powf(1.0 / self.samples as f64),
+            mean: Estimate::of(&means),
+            radius: self.radius,
+            center: ball.center,
+        })
+    }
+}
+
+impl std::fmt::Display for RandomSharpness {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "largest rise {:.5e} of {} within {}; on {:.0} % of the ball or more it is no larger \
+             (95 % confidence); mean rise {:.5e} ± {:.1e}",
+            self.maximum,
+            2 * self.mean.samples,
+            self.radius,
+            100.0 * self.coverage,
+            self.mean.value,
+            self.mean.standard_error
+        )
+    }
+}

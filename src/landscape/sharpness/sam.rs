@@ -1,0 +1,64 @@
+//! The step of sharpness-aware minimisation.
+
+use serde::{Deserialize, Serialize};
+
+use super::Sharpness;
+use crate::error::Result;
+use crate::objective::Objective;
+use crate::vector::{dot, norm, scale};
+
+/// The ascent step of sharpness-aware minimisation (Foret et al., "SAM", 2021): δ = ρ T²g / ‖Tg‖,
+/// the worst perturbation to first order.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SamStep {
+    /// L(θ + δ) − L(θ)
+    pub rise: f64,
+    /// ρ‖Tg‖
+    pub first_order: f64,
+    /// ρ‖Tg‖ + ½δᵀHδ, which for T = 1 is ρ‖g‖ + ρ² gᵀHg / 2‖g‖².
+    pub second_order: f64,
+    /// δ; 0 where the gradient is.
+    pub perturbation: Vec<f64>,
+    /// ∇L(θ + δ), the direction of a step of training.
+    pub gradient: Vec<f64>,
+    /// ρ
+    pub radius: f64,
+}
+
+impl Sharpness {
+    /// One step of sharpness-aware minimisation.
+    ///
+    /// # Errors
+    /// A radius that is not positive; a loss or gradient that is not finite at the perturbed point.
+    pub fn sam(&self, objective: &Objective) -> Result<SamStep> {
+        let ball = self.ball(objective)?;
+        let mut u = ball.perturbation(&objective.gradient()?);
+        let slope = norm(&u);
+        if slope > 0.0 {
+            scale(&mut u, self.radius / slope);
+        }
+        let perturbation = ball.perturbation(&u);
+        let bend = dot(&objective.hvp(&perturbation)?, &perturbation);
+        let (_, gradient) = objective.gradient_at(&ball.point(&u))?;
+        let first_order = self.radius * slope;
+        Ok(SamStep {
+            rise: objective.loss_at(&ball.point(&u))? - ball.center,
+            first_order,
+            second_order: first_order + 0.5 * bend,
+            perturbation,
+            gradient,
+            radius: self.radius,
+        })
+    }
+}
+
+impl std::fmt::Display for SamStep {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "a step of {} along the gradient raises the loss by {:.5e}; predicted {:.5e} (first \
+             order {:.5e})",
+            self.radius, self.rise, self.second_order, self.first_order
+        )
+    }
+}

@@ -1,0 +1,176 @@
+//! The worst case, by gradient ascent within the ball.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Ball, Sharpness, stream};
+use crate::error::{Error, Result};
+use crate::objective::Objective;
+use crate::progress::Progress;
+use crate::spectral::{Lanczos, Which};
+use crate::vector::{axpy, gaussian, norm, scale};
+
+/// A search has ended when a step gains less than this share of the rise.
+const GAIN: f64 = 1e-9;
+
+/// The largest rise max L(θ + Tu) − L(θ) over ‖u‖ ≤ ρ that ascent from several starts has found.
+///
+/// It is a lower bound of the true maximum; how much the starts agree tells how tight.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorstCase {
+    /// The largest rise found; not below 0, as δ = 0 is in the ball.
+    pub rise: f64,
+    /// δ = Tu that gives it.
+    pub perturbation: Vec<f64>,
+    /// The rise that each start came to: first the one along the gradient, then random ones.
+    pub by_start: Vec<f64>,
+    /// Whether every start came to rest before its last step.
+    pub converged: bool,
+    /// Gradients that it took.
+    pub gradients: usize,
+    /// ρ‖Tg‖ + ½ρ² max(λ₁, 0) with the largest eigenvalue λ₁ of THT: at a minimum the quadratic
+    /// model's own maximum ρ²λ₁/2, elsewhere a bound of it.
+    pub quadratic: f64,
+    /// ρ
+    pub radius: f64,
+    /// L(θ)
+    pub center: f64,
+}
+
+impl Sharpness {
+    /// The worst case in the ball, by projected gradient ascent from the gradient's direction and
+    /// from random ones.
+    ///
+    /// # Errors
+    /// A radius that is not positive, no starts or steps, a loss or gradient that is not finite in
+    /// the ball.
+    pub fn worst_case(&self, objective: &Objective) -> Result<WorstCase> {
+        if self.starts == 0 || self.steps == 0 {
+            return Err(Error::invalid(
+                "the worst case cannot be searched: ask for at least 1 start and 1 step",
+            ));
+        }
+        let ball = self.ball(objective)?;
+        let slope = ball.perturbation(&objective.gradient()?);
+        let mut progress = Progress::start("worst case");
+        let mut found: Vec<Ascent> = Vec::new();
+        for start in 0..self.starts {
+            let mut u = match start {
+                0 if norm(&slope) > 0.0 => slope.clone(),
+                _ => gaussian(slope.len(), stream(self.seed, start)),
+            };
+            let length = norm(&u);
+            scale(&mut u, self.radius / length);
+            found.push(self.ascend(objective, &ball, u)?);
+            progress.part(start + 1, self.starts);
+        }
+        let by_start: Vec<f64> = found.iter().map(|ascent| ascent.rise).collect();
+        let best = (0..found.len()).max_by(|a, b| by_start[*a].total_cmp(&by_start[*b]));
+        let (rise, u) = match best {
+            Some(best) if by_start[best] > 0.0 => (by_start[best], found[best].u.clone()),
+            _ => (0.0, vec![0.0; slope.len()]),
+        };
+        let lanczos = Lanczos {
+            which: Which::Largest,
+            seed: self.seed,
+            ..Lanczos::default()
+        };
+        let top = lanczos.run(&ball.hessian(objective)?, 1)?.values()[0];
+        let quadratic = self.radius * norm(&slope) + 0.5 * self.radius.powi(2) * top.max(0.0);
+        Ok(WorstCase {
+            rise,
+            perturbation: ball.perturbation(&u),
+            by_start,
+            converged: found.iter().all(|ascent| ascent.converged),
+            gradients: 1 + found.iter().map(|ascent| ascent.gradients).sum::<usize>(),
+            quadratic,
+            radius: self.radius,
+            center: ball.center,
+        })
+    }
+
+    /// From `u` upwards: the step u ← Π(u + sρ∇/‖∇‖) with Π onto the ball starts from s = ∞, which is
+    /// ρ∇/‖∇‖ and for a quadratic the power iteration, and is shortened until the loss rises.
+    fn ascend(&self, objective: &Objective, ball: &Ball, u: Vec<f64>) -> Result<Ascent> {
+        let look = |u: &[f64]| -> Result<(f64, Vec<f64>)> {
+            let (loss, gradient) = objective.gradient_at(&ball.point(u))?;
+            Ok((loss - ball.center, ball.perturbation(&gradient)))
+        };
+        let (mut rise, mut gradient) = look(&u)?;
+        let mut ascent = Ascent {
+            u,
+            rise,
+            converged: false,
+            gradients: 1,
+        };
+        for _ in 0..self.steps {
+            let size = norm(&gradient);
+            if size == 0.0 {
+                ascent.converged = true;
+                break;
+            }
+            let mut step = f64::INFINITY;
+            let better = loop {
+                let mut u = ascent.u.clone();
+                if step.is_infinite() {
+                    u.copy_from_slice(&gradient);
+                    scale(&mut u, self.radius / size);
+                    step = 2.0;
+                } else {
+                    axpy(step * self.radius / size, &gradient, &mut u);
+                    let length = norm(&u);
+                    scale(&mut u, (self.radius / length).min(1.0));
+                    step *= 0.25;
+                }
+                let (rise, gradient) = look(&u)?;
+                ascent.gradients += 1;
+                if rise > ascent.rise {
+                    break Some((u, rise, gradient));
+                }
+                if step < 1e-4 {
+                    break None;
+                }
+            };
+            let Some(better) = better else {
+                ascent.converged = true;
+                break;
+            };
+            (ascent.u, rise, gradient) = better;
+            let gain = rise - ascent.rise;
+            ascent.rise = rise;
+            if gain <= GAIN * rise.abs() {
+                ascent.converged = true;
+                break;
+            }
+        }
+        Ok(ascent)
+    }
+}
+
+struct Ascent {
+    u: Vec<f64>,
+    rise: f64,
+    converged: bool,
+    gradients: usize,
+}
+
+impl std::fmt::Display for WorstCase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (low, high) = self
+            .by_start
+            .iter()
+            .fold((f64::INFINITY, 0.0f64), |(low, high), r| {
+                (low.min(*r), high.max(*r))
+            });
+        write!(
+            f,
+            "worst rise {:.5e} within {} ({} starts: {low:.3e} to {high:.3e}, {} gradients{}); by \
+             the quadratic model at most {:.5e}",
+            self.rise,
+            self.radius,
+            self.by_start.len(),
+            self.gradients,
+            if self.converged { "" } else { ", still rising" },
+            self.quadratic
+        )
+    }
+}

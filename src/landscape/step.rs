@@ -1,0 +1,114 @@
+//! What the quadratic model says of a step, and what the step does.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::objective::Objective;
+use crate::spectral::{Bracket, Lanczos, Which};
+use crate::vector::{axpy, dot};
+
+/// The change of the loss by a step θ → θ − ηv, predicted and measured.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepChange {
+    /// η
+    pub learning_rate: f64,
+    /// −ηgᵀv
+    pub first_order: f64,
+    /// −ηgᵀv + ½η²vᵀHv, the prediction; its error is of third order in η.
+    pub second_order: f64,
+    /// L(θ − ηv) − L(θ)
+    pub actual: f64,
+}
+
+impl StepChange {
+    /// Of a step against `direction`; for gradient descent that is the gradient. The model stays
+    /// where it is.
+    ///
+    /// # Errors
+    /// A direction that is not in θ-space, a learning rate that is not finite, a loss that is not.
+    pub fn of(objective: &Objective, direction: &[f64], learning_rate: f64) -> Result<Self> {
+        if !learning_rate.is_finite() {
+            return Err(Error::invalid(format!(
+                "a learning rate of {learning_rate} makes no step: give a finite number"
+            )));
+        }
+        let slope = dot(&objective.gradient()?, direction);
+        let bend = dot(&objective.hvp(direction)?, direction);
+        let mut moved = objective.parameters().to_flat()?;
+        axpy(-learning_rate, direction, &mut moved);
+        let first_order = -learning_rate * slope;
+        Ok(Self {
+            learning_rate,
+            first_order,
+            second_order: first_order + 0.5 * learning_rate.powi(2) * bend,
+            actual: objective.loss_at(&moved)? - objective.loss()?,
+        })
+    }
+}
+
+impl std::fmt::Display for StepChange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "the loss changes by {:.5e}; predicted {:.5e} (first order {:.5e})",
+            self.actual, self.second_order, self.first_order
+        )
+    }
+}
+
+/// Learning rates at which gradient descent is stable here.
+///
+/// On a quadratic it converges for η < 2/λ_max and diverges beyond; networks trained at a fixed η
+/// drift to where 2/λ_max is about η (Cohen et al., "Gradient Descent on Neural Networks Typically
+/// Occurs at the Edge of Stability", 2021).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StableRate {
+    /// λ_max, the Hessian's largest eigenvalue, with its error.
+    pub largest: Bracket,
+    /// 2/λ_max: infinite where no direction curves upwards.
+    pub limit: Bracket,
+    /// 1/λ_max, which minimises the loss along the sharpest direction in one step.
+    pub sharpest_step: f64,
+}
+
+impl StableRate {
+    /// From the Hessian where the model stands.
+    ///
+    /// # Errors
+    /// Those of the Hessian-vector products.
+    pub fn of(objective: &Objective) -> Result<Self> {
+        let lanczos = Lanczos {
+            which: Which::Largest,
+            ..Lanczos::default()
+        };
+        let top = lanczos.run(&objective.hessian(), 1)?;
+        let (value, residual) = (top.values()[0], top.residuals()[0]);
+        let rate = |curvature: f64| match curvature > 0.0 {
+            true => 2.0 / curvature,
+            false => f64::INFINITY,
+        };
+        Ok(Self {
+            largest: Bracket {
+                value,
+                low: value - residual,
+                high: value + residual,
+            },
+            limit: Bracket {
+                value: rate(value),
+                low: rate(value + residual),
+                high: rate(value - residual),
+            },
+            sharpest_step: 0.5 * rate(value),
+        })
+    }
+}
+
+impl std::fmt::Display for StableRate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "λ_max = {}; gradient descent is stable below η = 2/λ_max = {}",
+            self.largest, self.limit
+        )
+    }
+}

@@ -1,0 +1,324 @@
+//! [`Trajectory`]: θ at chosen steps of a training.
+
+use std::fs::File;
+use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::{DType, Device, Tensor};
+
+use crate::error::{Error, Result};
+use crate::files::write_whole;
+use crate::model::Parameters;
+
+/// Bytes that snapshots take in memory before the next ones go to disk.
+const MEMORY: usize = 1 << 30;
+
+/// Snapshots of θ, in the order in which they were taken and in the model's own type: 4 bytes a
+/// number for `f32`.
+///
+/// Up to a limit they stay in memory; beyond it they are appended to a temporary file, which goes
+/// with the last copy of the trajectory. [`Trajectory::save`] keeps them.
+#[derive(Clone)]
+pub struct Trajectory {
+    when: When,
+    limit: usize,
+    steps: Vec<usize>,
+    /// Steps before this training, and its own.
+    before: usize,
+    last: usize,
+    /// Of the model: length of θ and type; none before the first snapshot.
+    shape: Option<(usize, DType)>,
+    memory: Vec<u8>,
+    disk: Option<Arc<Mutex<File>>>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum When {
+    Every(usize),
+    At(Vec<usize>),
+}
+
+impl Trajectory {
+    /// For a snapshot before training, after every `steps` steps, and at the end.
+    ///
+    /// # Errors
+    /// `steps` is 0.
+    pub fn every(steps: usize) -> Result<Self> {
+        if steps == 0 {
+            return Err(Error::invalid(
+                "a snapshot every 0 steps cannot be taken: give at least 1",
+            ));
+        }
+        Ok(Self::new(When::Every(steps)))
+    }
+
+    /// For a snapshot after each of these numbers of steps (0 is before training), and at its end.
+    pub fn at(steps: impl Into<Vec<usize>>) -> Self {
+        Self::new(When::At(steps.into()))
+    }
+
+    fn new(when: When) -> Self {
+        Self {
+            when,
+            limit: MEMORY,
+            steps: Vec::new(),
+            before: 0,
+            last: 0,
+            shape: None,
+            memory: Vec::new(),
+            disk: None,
+        }
+    }
+
+    /// Holds at most `bytes` in memory; 2³⁰ if not said.
+    pub fn memory_limit(mut self, bytes: usize) -> Self {
+        self.limit = bytes;
+        self
+    }
+
+    /// Number of snapshots.
+    pub fn len(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// Whether there are no snapshots yet.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// Length of θ; 0 before the first snapshot.
+    pub fn dim(&self) -> usize {
+        self.shape.map_or(0, |(n, _)| n)
+    }
+
+    /// Steps of training made at each snapshot.
+    pub fn steps(&self) -> &[usize] {
+        &self.steps
+    }
+
+    /// θ at the snapshot `i`.
+    ///
+    /// # Errors
+    /// `i` out of range; a file that cannot be read.
+    pub fn snapshot(&self, i: usize) -> Result<Vec<f64>> {
+        if i >= self.len() {
+            return Err(Error::invalid(format!(
+                "there is no snapshot {i}: the trajectory has {}, counted from 0",
+                self.len()
+            )));
+        }
+        let bytes = self.bytes(i)?;
+        Ok(match self.shape {
+            Some((_, DType::F64)) => numbers(&bytes, f64::from_le_bytes),
+            _ => numbers(&bytes, |b| f64::from(f32::from_le_bytes(b))),
+        })
+    }
+
+    /// Before a training of so many steps.
+    pub(super) fn start(&mut self, steps: usize, parameters: &Parameters) -> Result<()> {
+        self.before = self.steps.last().copied().unwrap_or(0);
+        self.last = steps;
+        match self.is_empty() {
+            true => self.offer(0, parameters),
+            false => Ok(()),
+        }
+    }
+
+    /// After `step` steps of the training.
+    pub(super) fn offer(&mut self, step: usize, parameters: &Parameters) -> Result<()> {
+        let due = match &self.when {
+            When::Every(n) => step.is_multiple_of(*n),
+            When::At(steps) => steps.contains(&(self.before + step)),
+        };
+        if due || step == self.last {
+            self.push(self.before + step, parameters)?;
+        }
+        Ok(())
+    }
+
+    /// Takes a snapshot, made after `step` steps.
+    ///
+    /// # Errors
+    /// A model of another size or type than that of the snapshots before; a disk that is full.
+    pub fn push(&mut self, step: usize, parameters: &Parameters) -> Result<()> {
+        let shape = (parameters.len(), parameters.dtype());
+        let (n, dtype) = *self.shape.get_or_insert(shape);
+        if (n, dtype) != shape {
+            return Err(Error::invalid(format!(
+                "a snapshot of {} parameters ({:?}) does not follow snapshots of {n} ({dtype:?}): \
+                 start another trajectory",
+                shape.0, shape.1
+            )));
+        }
+        let theta = parameters.to_flat()?;
+        let bytes: Vec<u8> = match dtype {
+            DType::F64 => theta.iter().flat_map(|t| t.to_le_bytes()).collect(),
+            _ => theta
+                .iter()
+                .flat_map(|t| (*t as f32).to_le_bytes())
+                .collect(),
+        };
+        self.append(step, &bytes)
+    }
+
+    fn append(&mut self, step: usize, bytes: &[u8]) -> Result<()> {
+        if self.disk.is_none() && self.memory.len() + bytes.len() <= self.limit {
+            self.memory.extend(bytes);
+        } else {
+            self.append_to_disk(bytes)?;
+        }
+        self.steps.push(step);
+        Ok(())
+    }
+
+    fn append_to_disk(&mut self, bytes: &[u8]) -> Result<()> {
+        let at = (self.len() * bytes.len() - self.memory.len()) as u64;
+        // Another copy of the trajectory may have gone on in its own way.
+        let shared = self
+            .disk
+            .as_mut()
+            .is_some_and(|d| Arc::get_mut(d).is_none());
+        let write = |disk: &mut Option<Arc<Mutex<File>>>| -> std::io::Result<()> {
+            if disk.is_none() || shared {
+                let mut own = tempfile::tempfile()?;
+                if let Some(old) = disk {
+                    let mut old = old.lock().unwrap_or_else(PoisonError::into_inner);
+                    old.seek(SeekFrom::Start(0))?;
+                    std::io::copy(&mut (&mut *old).take(at), &mut own)?;
+                }
+                *disk = Some(Arc::new(Mutex::new(own)));
+            }
+            let Some(disk) = disk else { return Ok(()) };
+            let mut file = disk.lock().unwrap_or_else(PoisonError::into_inner);
+            file.seek(SeekFrom::Start(at))?;
+            file.write_all(bytes)
+        };
+        write(&mut self.disk).map_err(|e| {
+            Error::file(
+                &std::env::temp_dir(),
+                format!("a snapshot cannot be written there ({e})"),
+                "Make room, set TMPDIR to another directory, or take fewer snapshots",
+            )
+        })
+    }
+
+    fn bytes(&self, i: usize) -> Result<Vec<u8>> {
+        let size = self.row();
+        if let Some(row) = self.memory.get(i * size..(i + 1) * size) {
+            return Ok(row.to_vec());
+        }
+        let mut row = vec![0; size];
+        let read = |disk: &Mutex<File>, row: &mut [u8]| {
+            let mut file = disk.lock().unwrap_or_else(PoisonError::into_inner);
+            file.seek(SeekFrom::Start((i * size - self.memory.len()) as u64))?;
+            file.read_exact(row)
+        };
+        if let Some(disk) = &self.disk {
+            read(disk, &mut row).map_err(|e| {
+                let problem = format!("a snapshot kept there cannot be read ({e})");
+                Error::file(&std::env::temp_dir(), problem, "Record the training again")
+            })?;
+        }
+        Ok(row)
+    }
+
+    /// Bytes of a snapshot.
+    fn row(&self) -> usize {
+        let (n, dtype) = self.shape.unwrap_or((0, DType::F32));
+        n * dtype.size_in_bytes()
+    }
+
+    /// Writes the snapshots to a safetensors file: `snapshots`, a row for each, and their `steps`.
+    ///
+    /// # Errors
+    /// A trajectory without snapshots; a path that cannot be written to.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let Some((n, dtype)) = self.shape else {
+            return Err(Error::invalid("there are no snapshots to save"));
+        };
+        let (k, size) = (self.len(), self.len() * self.row());
+        let name = if dtype == DType::F64 { "F64" } else { "F32" };
+        // safetensors: the header's length, the header, then the numbers.
+        let mut header = serde_json::json!({
+            "steps": {"dtype": "I64", "shape": [k], "data_offsets": [0, 8 * k]},
+            "snapshots": {"dtype": name, "shape": [k, n], "data_offsets": [8 * k, 8 * k + size]},
+        })
+        .to_string();
+        header += &" ".repeat(header.len().next_multiple_of(8) - header.len());
+        let cure = "Give a path in a directory that is there and has room";
+        write_whole(path.as_ref(), cure, |part| -> Result<()> {
+            let io = |e| Error::file(part, format!("cannot be written ({e})"), cure);
+            let mut file = BufWriter::new(File::create(part).map_err(io)?);
+            file.write_all(&(header.len() as u64).to_le_bytes())
+                .map_err(io)?;
+            file.write_all(header.as_bytes()).map_err(io)?;
+            for step in &self.steps {
+                file.write_all(&(*step as i64).to_le_bytes()).map_err(io)?;
+            }
+            for i in 0..k {
+                file.write_all(&self.bytes(i)?).map_err(io)?;
+            }
+            file.flush().map_err(io)
+        })
+    }
+
+    /// The snapshots of a file that [`Trajectory::save`] wrote.
+    ///
+    /// # Errors
+    /// A file that is missing, damaged or something else.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let wrong = |problem: String| {
+            let cure = "Give a file that Trajectory::save wrote";
+            Error::file(path, format!("cannot be read ({problem})"), cure)
+        };
+        let tensors = candle_core::safetensors::load(path, &Device::Cpu)
+            .map_err(|e| wrong(Error::from(e).to_string()))?;
+        let (Some(steps), Some(snapshots)) = (tensors.get("steps"), tensors.get("snapshots"))
+        else {
+            return Err(wrong("it holds no `steps` and `snapshots`".into()));
+        };
+        let read = || -> candle_core::Result<(Vec<i64>, usize, DType)> {
+            let (steps, dtype) = (steps.to_vec1::<i64>()?, snapshots.dtype());
+            let (k, n) = snapshots.dims2()?;
+            if k != steps.len() || !matches!(dtype, DType::F32 | DType::F64) {
+                candle_core::bail!("{} steps for {k} snapshots of {dtype:?}", steps.len());
+            }
+            Ok((steps, n, dtype))
+        };
+        let (steps, n, dtype) = read().map_err(|e| wrong(Error::from(e).to_string()))?;
+        let mut trajectory = Self::at([]);
+        trajectory.shape = Some((n, dtype));
+        for (i, step) in steps.into_iter().enumerate() {
+            let row = |t: &Tensor| -> candle_core::Result<Vec<u8>> {
+                let row = t.get(i)?;
+                Ok(match dtype {
+                    DType::F64 => bytes(&row.to_vec1::<f64>()?, |x| x.to_le_bytes()),
+                    _ => bytes(&row.to_vec1::<f32>()?, |x| x.to_le_bytes()),
+                })
+            };
+            trajectory.append(step.max(0) as usize, &row(snapshots)?)?;
+        }
+        Ok(trajectory)
+    }
+}
+
+impl std::fmt::Debug for Trajectory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Trajectory")
+            .field("snapshots", &self.len())
+            .field("parameters", &self.dim())
+            .field("steps", &self.steps)
+            .finish_non_exhaustive()
+    }
+}
+
+fn bytes<T: Copy, const N: usize>(numbers: &[T], f: impl Fn(T) -> [u8; N]) -> Vec<u8> {
+    numbers.iter().flat_map(|x| f(*x)).collect()
+}
+
+fn numbers<const N: usize>(bytes: &[u8], f: impl Fn([u8; N]) -> f64) -> Vec<f64> {
+    let (numbers, _) = bytes.as_chunks::<N>();
+    numbers.iter().map(|b| f(*b)).collect()
+}

@@ -1,0 +1,359 @@
+//! Sharpness against closed forms on quadratics, and what rescaling does to it.
+
+mod common;
+
+use common::{assert_close, bits, dot, moons_network, numbers, quadratic, rescale};
+use loss_landscape::prelude::*;
+
+const VALUES: [f64; 6] = [4.0, 2.5, 1.0, 0.5, 0.25, 0.125];
+const TRACE: f64 = 8.375;
+const MINIMUM: [f64; 6] = [0.3, -1.0, 2.0, 0.7, -0.4, 1.5];
+
+fn at_minimum() -> Objective {
+    quadratic(&VALUES, &MINIMUM, &MINIMUM)
+}
+
+fn on_a_slope() -> Objective {
+    quadratic(&VALUES, &MINIMUM, &[0.1, 0.2, -0.3, 0.4, -0.5, 0.6])
+}
+
+#[test]
+fn the_mean_over_the_sphere_of_a_quadratic() {
+    // Off the minimum too: pairs ±δ cancel the slope.
+    for objective in [at_minimum(), on_a_slope()] {
+        let sharpness = Sharpness {
+            samples: 1_500,
+            ..Sharpness::within(0.7)
+        };
+        let found = sharpness.average(&objective).unwrap();
+        let exact = 0.49 * TRACE / 12.0;
+        assert!((found.quadratic.value - exact).abs() < 1e-12);
+        let error = (found.mean.value - exact).abs();
+        assert!(error < 4.0 * found.mean.standard_error, "{found}");
+        assert!(found.mean.standard_error < 0.03 * exact);
+        let mut ball = sharpness.clone();
+        ball.seed = 9;
+        // Over the ball E‖δ‖² is n/(n + 2) of that over the sphere.
+        let found = ball.random(&objective).unwrap();
+        let error = (found.mean.value - 0.75 * exact).abs();
+        assert!(error < 4.0 * found.mean.standard_error, "{found}");
+    }
+}
+
+#[test]
+fn the_mean_over_a_gaussian_of_a_quadratic() {
+    let sharpness = Sharpness {
+        samples: 1_500,
+        ..Sharpness::within(0.6)
+    };
+    let found = sharpness.gaussian(&at_minimum()).unwrap();
+    let sigma2 = 0.36 / 6.0;
+    let exact = sigma2 * TRACE / 2.0;
+    assert!((found.quadratic.value - exact).abs() < 1e-12);
+    assert!((found.mean.value - exact).abs() < 4.0 * found.mean.standard_error);
+    // Var ½ σ² zᵀHz = ½ σ⁴ tr(H²).
+    let squares: f64 = VALUES.iter().map(|v| v * v).sum();
+    let exact = (0.5 * sigma2 * sigma2 * squares / 1_500.0).sqrt();
+    assert_close(&[found.mean.standard_error], &[exact], 0.1);
+}
+
+#[test]
+fn the_stated_errors_of_means_cover() {
+    let objective = at_minimum();
+    let exact = 0.36 * TRACE / 12.0;
+    let held = (0..200).filter(|seed| {
+        let sharpness = Sharpness {
+            samples: 30,
+            seed: *seed,
+            ..Sharpness::within(0.6)
+        };
+        let found = sharpness.average(&objective).unwrap().mean;
+        let [low, high] = found.interval(0.95).unwrap();
+        low <= exact && exact <= high
+    });
+    let held = held.count();
+    assert!((180..=198).contains(&held), "{held} of 200");
+}
+
+#[test]
+fn random_search_covers_what_it_says() {
+    let objective = quadratic(&[2.0, 1.0], &[0.0, 0.0], &[0.0, 0.0]);
+    // The rise is at most m on a share of the disc that many further samples measure.
+    let many = Sharpness {
+        samples: 1_500,
+        seed: 77,
+        ..Sharpness::within(1.0)
+    };
+    let mut rises = Vec::new();
+    for seed in 0..100 {
+        let few = Sharpness {
+            samples: 10,
+            seed,
+            ..Sharpness::within(1.0)
+        };
+        let found = few.random(&objective).unwrap();
+        assert_eq!(found, few.random(&objective).unwrap());
+        assert!((found.coverage - 0.05f64.powf(0.1)).abs() < 1e-15);
+        rises.push(found);
+    }
+    // For L = x² + ½y² on the unit disc, P(rise ≤ m) = area of the ellipse within it: for m ≤ ½ it
+    // is √2·m.
+    let share = |m: f64| match m {
+        m if m <= 0.5 => 2f64.sqrt() * m,
+        // The ellipse sticks out of the disc above and below: by Cartesian integration.
+        m => {
+            let steps = 20_000;
+            let inside = (0..steps).map(|i| {
+                let x = (i as f64 + 0.5) / steps as f64;
+                let ellipse = (2.0 * (m - x * x)).max(0.0).sqrt();
+                ellipse.min((1.0 - x * x).sqrt())
+            });
+            4.0 * inside.sum::<f64>() / steps as f64 / std::f64::consts::PI
+        }
+    };
+    let held = rises.iter().filter(|r| share(r.maximum) >= r.coverage);
+    let held = held.count();
+    assert!(held >= 89, "{held} of 100");
+    let found = many.random(&objective).unwrap();
+    assert!(found.maximum <= 1.0 && found.maximum > 0.95, "{found}");
+}
+
+#[test]
+fn the_worst_case_at_a_minimum_is_the_top_eigenvalue() {
+    let objective = at_minimum();
+    let before = bits(objective.parameters());
+    let found = Sharpness::within(0.3).worst_case(&objective).unwrap();
+    let exact = 0.09 * 4.0 / 2.0;
+    assert!(found.converged);
+    assert_close(&[found.rise, found.quadratic], &[exact, exact], 1e-8);
+    for rise in &found.by_start {
+        assert_close(&[*rise], &[exact], 1e-6);
+    }
+    assert_close(&[found.perturbation[0].abs()], &[0.3], 1e-6);
+    assert_eq!(bits(objective.parameters()), before);
+}
+
+/// On a slope the maximum over the ball solves a trust-region problem: (μ − H)δ = g, ‖δ‖ = ρ, μ > λ₁.
+#[test]
+fn the_worst_case_on_a_slope_is_the_trust_region_maximum() {
+    let objective = on_a_slope();
+    let gradient = objective.gradient().unwrap();
+    let rho = 0.5;
+    let delta = |mu: f64| -> Vec<f64> {
+        let pairs = gradient.iter().zip(VALUES);
+        pairs.map(|(g, value)| g / (mu - value)).collect()
+    };
+    let (mut low, mut high) = (4.0 + 1e-12, 1e3);
+    for _ in 0..200 {
+        let middle = 0.5 * (low + high);
+        let d = delta(middle);
+        if dot(&d, &d) > rho * rho {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    let d = delta(low);
+    let bend: f64 = d.iter().zip(VALUES).map(|(d, v)| v * d * d).sum();
+    let exact = dot(&gradient, &d) + 0.5 * bend;
+    let found = Sharpness::within(rho).worst_case(&objective).unwrap();
+    assert_close(&[found.rise], &[exact], 1e-7);
+    assert!(found.rise <= found.quadratic);
+    let length = dot(&found.perturbation, &found.perturbation).sqrt();
+    assert!((length - rho).abs() < 1e-12);
+}
+
+/// Where the loss falls in every direction, no perturbation is worse than none.
+#[test]
+fn the_worst_case_is_never_below_zero() {
+    let (_, objective) = moons_network(&[2, 6, 2], Activation::Tanh);
+    for radius in [1e-6, 0.1, 10.0] {
+        let found = Sharpness::within(radius).worst_case(&objective).unwrap();
+        let random = Sharpness::within(radius).random(&objective).unwrap();
+        assert!(found.rise >= random.maximum, "{found}\n{random}");
+        assert!(found.rise >= 0.0);
+        let moved: Vec<f64> = objective
+            .parameters()
+            .to_flat()
+            .unwrap()
+            .iter()
+            .zip(&found.perturbation)
+            .map(|(t, d)| t + d)
+            .collect();
+        let rise = objective.loss_at(&moved).unwrap() - objective.loss().unwrap();
+        assert!((rise - found.rise).abs() < 1e-12 * (1.0 + rise));
+    }
+}
+
+#[test]
+fn a_sam_step_of_a_quadratic() {
+    let objective = on_a_slope();
+    let gradient = objective.gradient().unwrap();
+    let (square, rho) = (dot(&gradient, &gradient), 0.2);
+    let bend: f64 = gradient.iter().zip(VALUES).map(|(g, v)| v * g * g).sum();
+    let exact = rho * square.sqrt() + rho * rho * bend / (2.0 * square);
+    let found = Sharpness::within(rho).sam(&objective).unwrap();
+    assert_close(&[found.rise, found.second_order], &[exact, exact], 1e-12);
+    assert_close(&[found.first_order], &[rho * square.sqrt()], 1e-12);
+    let expected: Vec<f64> = (0..6)
+        .map(|i| gradient[i] * (1.0 + rho * VALUES[i] / square.sqrt()))
+        .collect();
+    assert_close(&found.gradient, &expected, 1e-12);
+
+    let flat = Sharpness::within(rho).sam(&at_minimum()).unwrap();
+    assert_eq!(
+        (flat.rise, flat.first_order, flat.second_order),
+        (0.0, 0.0, 0.0)
+    );
+    assert!(flat.perturbation.iter().all(|d| *d == 0.0));
+}
+
+/// The same function at other weights: plain sharpness changes, adaptive sharpness does not.
+#[test]
+fn adaptive_sharpness_does_not_see_rescaling() {
+    let (model, objective) = moons_network(&[2, 6, 2], Activation::Relu);
+    let measure = |sharpness: Sharpness| {
+        [
+            sharpness.random(&objective).unwrap().maximum,
+            sharpness.average(&objective).unwrap().mean.value,
+            sharpness.gaussian(&objective).unwrap().mean.value,
+            sharpness.worst_case(&objective).unwrap().rise,
+            sharpness.sam(&objective).unwrap().rise,
+        ]
+    };
+    let both = || {
+        (
+            measure(Sharpness::within(0.2)),
+            measure(Sharpness::within(0.2).adaptive()),
+            objective.loss().unwrap(),
+        )
+    };
+    let (plain, adaptive, loss) = both();
+    rescale(&model, 5.0);
+    let (plain_after, adaptive_after, loss_after) = both();
+    assert!((loss - loss_after).abs() < 1e-14);
+    for i in 0..5 {
+        let change = (adaptive_after[i] / adaptive[i] - 1.0).abs();
+        assert!(
+            change < 1e-7,
+            "measure {i}: {adaptive:?} {adaptive_after:?}"
+        );
+        let change = (plain_after[i] / plain[i] - 1.0).abs();
+        assert!(change > 0.05, "measure {i}: {plain:?} {plain_after:?}");
+    }
+}
+
+#[test]
+fn adaptive_means_of_a_quadratic() {
+    // T = |θ|: tr(THT) = Σ λᵢ θᵢ².
+    let objective = at_minimum();
+    let trace: f64 = VALUES.iter().zip(MINIMUM).map(|(v, m)| v * m * m).sum();
+    let sharpness = Sharpness {
+        samples: 1_500,
+        ..Sharpness::within(0.5).adaptive()
+    };
+    let found = sharpness.average(&objective).unwrap();
+    let exact = 0.25 * trace / 12.0;
+    assert!((found.quadratic.value - exact).abs() < 1e-12);
+    assert!((found.mean.value - exact).abs() < 4.0 * found.mean.standard_error);
+    let top = VALUES.iter().zip(MINIMUM).map(|(v, m)| v * m * m);
+    let exact = 0.125 * top.fold(0.0, f64::max);
+    let found = sharpness.worst_case(&objective).unwrap();
+    assert_close(&[found.rise], &[exact], 1e-7);
+}
+
+#[test]
+fn flatness_of_a_quadratic() {
+    // All curvatures alike: the distance is the same in all directions.
+    let objective = quadratic(&[3.0; 5], &[1.0; 5], &[1.0; 5]);
+    let found = Flatness::of(0.06).run(&objective).unwrap();
+    assert_close(&[found.radius.value, found.quadratic], &[0.2, 0.2], 1e-5);
+    assert!(found.radius.standard_error < 1e-6);
+    assert_eq!(found.unbounded, 0);
+
+    // Different ones: √(2t / uᵀHu) for each direction u, so never less than √(2t/λ₁).
+    let found = Flatness::of(0.06).run(&at_minimum()).unwrap();
+    assert!(found.radius.value > (0.12f64 / 4.0).sqrt());
+    assert!(found.radius.value < (0.12f64 / 0.125).sqrt());
+}
+
+/// A loss that never rises by the tolerance in most directions: only w₁ matters.
+#[test]
+fn flatness_where_nothing_rises() {
+    let objective = quadratic(&[1e-30, 1e-30], &[0.0, 0.0], &[0.0, 0.0]);
+    let error = Flatness::of(1.0).run(&objective).unwrap_err().to_string();
+    assert!(error.contains("never rises"), "{error}");
+}
+
+#[test]
+fn curvature_along_a_direction() {
+    let objective = on_a_slope();
+    for i in 0..6 {
+        let mut v = [0.0; 6];
+        v[i] = -3.0;
+        let found = directional_sharpness(&objective, &v).unwrap();
+        assert!((found - VALUES[i]).abs() < 1e-13);
+    }
+    assert!(directional_sharpness(&objective, &[0.0; 6]).is_err());
+    assert!(directional_sharpness(&objective, &[1.0; 5]).is_err());
+}
+
+/// The remainder of the predicted step is of third order: an eighth for half the rate.
+#[test]
+fn predicted_steps() {
+    let (_, objective) = moons_network(&[2, 5, 2], Activation::Tanh);
+    let gradient = objective.gradient().unwrap();
+    let remainder = |rate: f64| {
+        let step = StepChange::of(&objective, &gradient, rate).unwrap();
+        assert_close(
+            &[step.first_order],
+            &[-rate * dot(&gradient, &gradient)],
+            1e-12,
+        );
+        (step.actual - step.second_order).abs()
+    };
+    let ratio = remainder(0.02) / remainder(0.01);
+    assert!((ratio - 8.0).abs() < 0.3, "{ratio}");
+
+    let exact = StepChange::of(&on_a_slope(), &numbers(6, 3), 0.4).unwrap();
+    assert!((exact.actual - exact.second_order).abs() < 1e-13);
+}
+
+#[test]
+fn stable_learning_rates() {
+    let found = StableRate::of(&on_a_slope()).unwrap();
+    assert_close(
+        &[found.limit.value, found.sharpest_step],
+        &[0.5, 0.25],
+        1e-12,
+    );
+    assert!(found.limit.low <= 0.5 && 0.5 <= found.limit.high);
+    // Nothing curves: every rate is stable.
+    let flat = quadratic(&[0.0, 0.0], &[0.0, 0.0], &[1.0, 1.0]);
+    let found = StableRate::of(&flat).unwrap();
+    assert_eq!(found.limit.value, f64::INFINITY);
+}
+
+#[test]
+fn senseless_questions_are_refused() {
+    let objective = at_minimum();
+    for radius in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        let sharpness = Sharpness::within(radius);
+        assert!(sharpness.random(&objective).is_err());
+        assert!(sharpness.average(&objective).is_err());
+        assert!(sharpness.gaussian(&objective).is_err());
+        assert!(sharpness.worst_case(&objective).is_err());
+        let error = sharpness.sam(&objective).unwrap_err().to_string();
+        assert!(error.contains("above 0"), "{error}");
+        assert!(Flatness::of(radius).run(&objective).is_err());
+    }
+    let none = Sharpness {
+        samples: 1,
+        starts: 0,
+        ..Sharpness::within(1.0)
+    };
+    assert!(none.random(&objective).is_err());
+    assert!(none.worst_case(&objective).is_err());
+    assert!(StepChange::of(&objective, &[1.0; 6], f64::NAN).is_err());
+    assert!(StepChange::of(&objective, &[1.0; 5], 0.1).is_err());
+}
