@@ -1,10 +1,12 @@
-//! `landscape`: curvature of multilayer perceptrons from the command line, by the crate's own calls.
+//! `landscape`: loss and curvature of multilayer perceptrons from the command line, by the crate's own calls.
 
 mod density;
 mod hvp;
 mod network;
 mod output;
+mod sharpness;
 mod spectrum;
+mod surface;
 mod trace;
 mod train;
 
@@ -12,7 +14,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// The geometry of a neural network's loss: train a multilayer perceptron, then look at its Hessian.
+/// The geometry of a neural network's loss: train a multilayer perceptron, then look at it from several sides.
 #[derive(Parser)]
 #[command(version, max_term_width = 100, arg_required_else_help = true)]
 struct Cli {
@@ -33,6 +35,10 @@ enum Task {
     Density(density::Density),
     /// Trace and squared Frobenius norm, with their standard errors
     Trace(trace::Trace),
+    /// The loss over a plane through the network's weights
+    Surface(surface::Surface),
+    /// How much the loss rises nearby
+    Sharpness(sharpness::Sharpness),
     /// Time gradient and Hessian-vector product
     Hvp(hvp::Hvp),
 }
@@ -45,6 +51,8 @@ fn main() -> ExitCode {
         Task::Spectrum(task) => task.run(),
         Task::Density(task) => task.run(),
         Task::Trace(task) => task.run(),
+        Task::Surface(task) => task.run(),
+        Task::Sharpness(task) => task.run(),
         Task::Hvp(task) => task.run(),
     };
     match done.and_then(|report| report.print(cli.json)) {

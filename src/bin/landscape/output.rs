@@ -1,5 +1,6 @@
 //! What a command says: progress on standard error while it works, a report at the end.
 
+use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::sync::Mutex;
@@ -7,6 +8,10 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use loss_landscape::Error;
+use loss_landscape::files::write_whole;
+use loss_landscape::polars::prelude::{
+    CsvWriter, DataFrame, ParquetWriter, PolarsError, SerWriter,
+};
 use loss_landscape::progress::{News, listen};
 use loss_landscape::serde_json::Value;
 
@@ -40,6 +45,30 @@ pub fn check_writable(path: &Path) -> Result<(), Error> {
         false => std::fs::write(&part, "").and_then(|()| std::fs::remove_file(&part)),
     };
     tried.map_err(|e| Error::Invalid(format!("{}: cannot be written: {e}", path.display())))
+}
+
+/// What to do about a file in a directory that cannot be written to.
+pub const WRITABLE: &str = "Give a directory that is writable and has room";
+
+pub fn make_directory(dir: &Path) -> Result<(), Error> {
+    std::fs::create_dir_all(dir)
+        .map_err(|e| Error::Invalid(format!("{} cannot be made: {e}", dir.display())))
+}
+
+pub fn write_text(path: &Path, text: &str) -> Result<(), Error> {
+    write_whole(path, WRITABLE, |part| std::fs::write(part, text))
+}
+
+/// Writes `name`.csv and `name`.parquet.
+pub fn write_table(dir: &Path, name: &str, table: &mut DataFrame) -> Result<(), Error> {
+    write_whole(&dir.join(format!("{name}.csv")), WRITABLE, |part| {
+        let file = File::create(part).map_err(PolarsError::from)?;
+        CsvWriter::new(file).finish(table)
+    })?;
+    write_whole(&dir.join(format!("{name}.parquet")), WRITABLE, |part| {
+        let file = File::create(part).map_err(PolarsError::from)?;
+        ParquetWriter::new(file).finish(table).map(drop)
+    })
 }
 
 /// Shows the crate's news on standard error: a bar on a terminal, else a line every ten seconds.

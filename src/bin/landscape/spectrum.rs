@@ -11,7 +11,7 @@ use loss_landscape::prelude::*;
 use loss_landscape::serde_json::{Value, json};
 
 use crate::network::{OperatorName, Point};
-use crate::output::Report;
+use crate::output::{Report, WRITABLE, make_directory, write_text};
 
 #[derive(Args)]
 pub struct Spectrum {
@@ -61,8 +61,7 @@ impl Spectrum {
             )));
         }
         if let Some(dir) = &self.out {
-            std::fs::create_dir_all(dir)
-                .map_err(|e| Error::Invalid(format!("{} cannot be made: {e}", dir.display())))?;
+            make_directory(dir)?;
         }
         let objective = self.point.objective()?;
         let lanczos = Lanczos {
@@ -118,16 +117,13 @@ fn write(
     report: &Value,
     spectrum: &loss_landscape::spectral::Spectrum,
 ) -> Result<(), Error> {
-    let cure = "Give a directory that is writable";
-    write_whole(&dir.join("spectrum.json"), cure, |part| {
-        std::fs::write(part, report.to_string())
-    })?;
+    write_text(&dir.join("spectrum.json"), &report.to_string())?;
     let vectors = spectrum.pairs.iter().enumerate().map(|(i, pair)| {
         let vector = Tensor::from_slice(&pair.vector, pair.vector.len(), &Device::Cpu)?;
         Ok((format!("v{i}"), vector))
     });
     let vectors: HashMap<String, Tensor> = vectors.collect::<Result<_, Error>>()?;
-    write_whole(&dir.join("eigenvectors.safetensors"), cure, |part| {
+    write_whole(&dir.join("eigenvectors.safetensors"), WRITABLE, |part| {
         loss_landscape::candle::safetensors::save(&vectors, part)
     })
 }

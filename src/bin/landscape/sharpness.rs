@@ -1,0 +1,104 @@
+//! `landscape sharpness`
+
+use std::time::Instant;
+
+use clap::Args;
+use loss_landscape::Error;
+use loss_landscape::prelude::*;
+use loss_landscape::serde_json::json;
+
+use crate::network::Point;
+use crate::output::Report;
+
+#[derive(Args)]
+pub struct Sharpness {
+    #[command(flatten)]
+    point: Point,
+    /// ρ (or ε), the distance from θ
+    #[arg(
+        long,
+        value_name = "R",
+        default_value_t = 0.05,
+        allow_negative_numbers = true
+    )]
+    radius: f64,
+    /// Perturb each weight in proportion to its size
+    #[arg(long)]
+    adaptive: bool,
+    /// Pairs of random perturbations
+    #[arg(long, default_value_t = 50)]
+    perturbations: usize,
+    /// Starts of the search for the worst case
+    #[arg(long, default_value_t = 3)]
+    starts: usize,
+    /// Rise of the loss up to which the surroundings count as flat
+    #[arg(long, default_value_t = 0.1, allow_negative_numbers = true)]
+    tolerance: f64,
+    /// Seed of the perturbations
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+impl Sharpness {
+    pub fn run(&self) -> Result<Report, Error> {
+        let objective = self.point.objective()?;
+        let sharpness = loss_landscape::landscape::Sharpness {
+            adaptive: self.adaptive,
+            samples: self.perturbations,
+            starts: self.starts,
+            seed: self.seed,
+            ..loss_landscape::landscape::Sharpness::within(self.radius)
+        };
+        let flatness = Flatness {
+            seed: self.seed,
+            ..Flatness::of(self.tolerance)
+        };
+        let started = Instant::now();
+        let random = sharpness.random(&objective)?;
+        let average = sharpness.average(&objective)?;
+        let gaussian = sharpness.gaussian(&objective)?;
+        let worst = sharpness.worst_case(&objective)?;
+        let sam = sharpness.sam(&objective)?;
+        let flat = flatness.run(&objective)?;
+        let rate = StableRate::of(&objective)?;
+        let seconds = started.elapsed().as_secs_f64();
+        Ok(Report {
+            text: format!(
+                "loss           {:.6}\n\
+                 random search  {random}\n\
+                 sphere         {average}\n\
+                 Gaussian       {gaussian}\n\
+                 worst case     {worst}\n\
+                 SAM            {sam}\n\
+                 flatness       {flat}\n\
+                 learning rate  {rate}\n\
+                 {seconds:.2} s\n",
+                random.center
+            ),
+            json: json!({
+                "loss": random.center,
+                "radius": self.radius,
+                "adaptive": self.adaptive,
+                "random": random,
+                "sphere": average,
+                "gaussian": gaussian,
+                "worst": {
+                    "rise": worst.rise,
+                    "by_start": worst.by_start,
+                    "converged": worst.converged,
+                    "quadratic": worst.quadratic,
+                },
+                "sam": {
+                    "rise": sam.rise,
+                    "first_order": sam.first_order,
+                    "second_order": sam.second_order,
+                },
+                "flatness": flat,
+                "stable_rate": rate,
+                "parameters": objective.dim(),
+                "samples": objective.data().len(),
+                "seconds": seconds,
+            }),
+        })
+    }
+}

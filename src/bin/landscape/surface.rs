@@ -1,0 +1,151 @@
+//! `landscape surface`
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::{Args, ValueEnum};
+use loss_landscape::Error;
+use loss_landscape::candle::safetensors;
+use loss_landscape::files::write_whole;
+use loss_landscape::prelude::*;
+use loss_landscape::serde_json::json;
+
+use crate::network::Point;
+use crate::output::{Report, WRITABLE, make_directory, write_table, write_text};
+
+#[derive(Args)]
+pub struct Surface {
+    #[command(flatten)]
+    point: Point,
+    /// Along which two directions
+    #[arg(long, value_enum, default_value = "filter")]
+    plane: PlaneName,
+    /// α and β go from −R to R
+    #[arg(
+        long,
+        value_name = "R",
+        default_value_t = 1.0,
+        allow_negative_numbers = true
+    )]
+    range: f64,
+    /// N × N points; with an odd number θ is among them
+    #[arg(long, value_name = "N", default_value_t = 51)]
+    grid: usize,
+    /// Also the Hessian's smallest and largest eigenvalue at each point: about a second each
+    #[arg(long)]
+    eigenvalues: bool,
+    /// Seed of the directions
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Write surface.csv, .parquet, .html and .json and directions.safetensors (theta, d1, d2) into this directory;
+    /// a run that was cut off goes on where it was
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum PlaneName {
+    /// Two orthogonal Gaussian directions of θ's length
+    Random,
+    /// Two orthogonal Gaussian directions, filter-normalised
+    Filter,
+    /// The first two eigenvectors of the Hessian, of length 1
+    Eigen,
+}
+
+impl Surface {
+    pub fn run(&self) -> Result<Report, Error> {
+        let mut grid = Grid::square(self.range, self.grid)?;
+        if let Some(dir) = &self.out {
+            make_directory(dir)?;
+            grid = grid.resuming(dir.join("unfinished"));
+        }
+        let objective = self.point.objective()?;
+        let [d1, d2] = self.directions(&objective)?;
+        let started = Instant::now();
+        let mut plane = Plane::over(&objective, &d1, &d2, &grid)?;
+        let seconds = started.elapsed().as_secs_f64();
+        if self.eigenvalues {
+            plane = plane.with_eigenvalues(&objective, &d1, &d2, &grid)?;
+        }
+        let points = plane.losses.len();
+        let ms_per_point = 1e3 * seconds / points as f64;
+        let min = plane.losses.iter().copied().fold(f64::INFINITY, f64::min);
+        let max = plane.losses.iter().copied().fold(0.0, f64::max);
+        let report = json!({
+            "seconds": seconds,
+            "ms_per_point": ms_per_point,
+            "loss_center": plane.center,
+            "loss_min": min,
+            "loss_max": max,
+            "grid": self.grid,
+            "parameters": objective.dim(),
+            "samples": objective.data().len(),
+        });
+        let mut text = format!(
+            "loss at θ          {:.6}\n\
+             loss on the plane  {min:.6} to {max:.6}\n\
+             {points} points, {ms_per_point:.2} ms each, {seconds:.2} s\n",
+            plane.center
+        );
+        if let Some(found) = &plane.eigenvalues {
+            let low = found.smallest.iter().copied().fold(f64::INFINITY, f64::min);
+            let high = found
+                .largest
+                .iter()
+                .copied()
+                .fold(f64::NEG_INFINITY, f64::max);
+            text += &format!("eigenvalues        {low:.5} to {high:.5}\n");
+        }
+        if let Some(dir) = &self.out {
+            let theta = objective.parameters().to_flat()?;
+            write_directions(dir, [("theta", &theta), ("d1", &d1), ("d2", &d2)])?;
+            write_table(dir, "surface", &mut plane.table()?)?;
+            write_text(&dir.join("surface.html"), &figure::surface(&plane).page())?;
+            write_text(&dir.join("surface.json"), &report.to_string())?;
+            // All is written: there is nothing left to go on with.
+            let _ = std::fs::remove_file(dir.join("unfinished"));
+            let _ = std::fs::remove_file(dir.join("unfinished.eigenvalues"));
+            text += &format!("{}\n", dir.join("surface.html").display());
+        }
+        Ok(Report { text, json: report })
+    }
+
+    fn directions(&self, objective: &Objective) -> Result<[Vec<f64>; 2], Error> {
+        let parameters = objective.parameters();
+        Ok(match self.plane {
+            PlaneName::Filter => Plane::random_directions(objective, self.seed)?,
+            PlaneName::Random => {
+                let draw = |seed: u64| {
+                    let gaussian = direction::gaussian(parameters, seed);
+                    direction::normalized(parameters, &gaussian, Normalization::Model)
+                };
+                let d1 = draw(self.seed)?;
+                let d2 = draw(self.seed.wrapping_add(1 << 32))?;
+                let d2 = direction::orthogonalized(&d2, &d1)?;
+                [d1, d2]
+            }
+            PlaneName::Eigen => {
+                let lanczos = Lanczos {
+                    seed: self.seed,
+                    ..Lanczos::default()
+                };
+                let mut pairs = lanczos.run(&objective.hessian(), 2)?.pairs.into_iter();
+                let mut vector = || pairs.next().map(|pair| pair.vector).unwrap_or_default();
+                [vector(), vector()]
+            }
+        })
+    }
+}
+
+fn write_directions(dir: &Path, vectors: [(&str, &Vec<f64>); 3]) -> Result<(), Error> {
+    let tensors = vectors.into_iter().map(|(name, vector)| {
+        let tensor = Tensor::from_slice(vector, vector.len(), &Device::Cpu)?;
+        Ok((name.to_owned(), tensor))
+    });
+    let tensors: HashMap<String, Tensor> = tensors.collect::<Result<_, Error>>()?;
+    write_whole(&dir.join("directions.safetensors"), WRITABLE, |part| {
+        safetensors::save(&tensors, part)
+    })
+}
