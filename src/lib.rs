@@ -36,6 +36,7 @@
 //! | [`operator`] | matrices known by their products: Hessian, Gauss–Newton, Fisher, blocks, dense |
 //! | [`spectral`] | algorithms that see only an operator: eigenvalues, their density, traces |
 //! | [`landscape`] | algorithms that see only an objective: directions, lines, planes |
+//! | [`embedding`] | algorithms that see only points: pictures in few dimensions, and how faithful they are |
 //! | [`figure`] | from a result to a figure; nothing is computed here |
 //! | [`notebook`] | what a cell shows |
 //! | [`progress`], [`files`] | news of long work, files that are whole; used by all |
@@ -54,6 +55,7 @@ mod simd;
 mod vector;
 
 pub mod data;
+pub mod embedding;
 pub mod figure;
 pub mod files;
 pub mod landscape;
@@ -83,6 +85,7 @@ pub mod prelude {
     pub use crate::Error;
     pub use crate::data::synthetic::two_moons;
     pub use crate::data::{Dataset, Mnist, Targets};
+    pub use crate::embedding::{Autoencoder, Comparison, Distances, Pca, Points, Umap};
     pub use crate::figure::{self, Figure};
     pub use crate::landscape::{Line, Plane, direction};
     pub use crate::model::{Activation, Mlp, Model, Parameters, best_device};

@@ -1,12 +1,14 @@
 //! Figures: one builder a file, each from a result to a [`Figure`]. Nothing is computed here.
 
 mod density;
+mod embedding;
 mod history;
 mod line;
 mod plane;
 mod spectrum;
 
 pub use density::density;
+pub use embedding::embedding;
 pub use history::history;
 pub use line::line;
 pub use plane::{contour, surface};
