@@ -315,16 +315,18 @@ fn umap_keeps_clusters_apart_and_neighbours_together() {
     let picture = umap.run(&points).unwrap();
     assert_eq!(picture.dim(), (50, 2));
     let (within, between) = apart(&picture);
-    assert!(between > 1.5 * within, "{within} within, {between} between");
+    assert!(between > 4.0 * within, "{within} within, {between} between");
 
     // A curve in many dimensions stays in order.
-    let curve = Array2::from_shape_fn((120, 30), |(i, j)| (0.05 * (i * (j + 1)) as f64 / 6.0).sin());
+    let curve = Array2::from_shape_fn((120, 30), |(i, j)| {
+        (0.05 * (i * (j + 1)) as f64 / 6.0).sin()
+    });
     let picture = umap.run(&curve).unwrap();
     let found = Distances::of(&curve)
         .unwrap()
         .trustworthiness(&picture, 5)
         .unwrap();
-    assert!(found > 0.98, "{found}");
+    assert!(found > 0.99, "{found}");
 }
 
 #[test]
@@ -421,7 +423,7 @@ fn an_autoencoder_bends_where_pca_cannot() {
         };
         let bent = bent.run(&arc).unwrap();
         assert!(
-            bent.reconstruction_error < 0.25 * line.reconstruction_error,
+            bent.reconstruction_error < 0.1 * line.reconstruction_error,
             "seed {seed}: {} where PCA has {}",
             bent.reconstruction_error,
             line.reconstruction_error
@@ -555,8 +557,10 @@ fn senseless_points_are_refused() {
     }
     // A table of all pairs would not fit; not a point is read.
     let (count, dim) = (Distances::MAX_COUNT + 1, usize::MAX);
-    let message = Distances::of(&Diagonal { count, dim }).unwrap_err().to_string();
-    assert!(message.contains("every 2nd point"), "{message}");
+    let message = Distances::of(&Diagonal { count, dim })
+        .unwrap_err()
+        .to_string();
+    assert!(message.contains("one point in 2"), "{message}");
 }
 
 #[test]
@@ -571,23 +575,56 @@ fn senseless_settings_are_refused() {
 
     let umap = Umap::default();
     for umap in [
-        Umap { neighbors: 1, ..umap },
-        Umap { components: 0, ..umap },
+        Umap {
+            neighbors: 1,
+            ..umap
+        },
+        Umap {
+            components: 0,
+            ..umap
+        },
         Umap { epochs: 0, ..umap },
-        Umap { min_distance: -0.1, ..umap },
-        Umap { min_distance: 1.1, ..umap },
-        Umap { min_distance: f64::NAN, ..umap },
+        Umap {
+            min_distance: -0.1,
+            ..umap
+        },
+        Umap {
+            min_distance: 1.1,
+            ..umap
+        },
+        Umap {
+            min_distance: f64::NAN,
+            ..umap
+        },
     ] {
         assert!(umap.run(&points).is_err(), "{umap:?}");
     }
     let autoencoder = Autoencoder::default();
     for autoencoder in [
-        Autoencoder { components: 0, ..autoencoder },
-        Autoencoder { hidden: 0, ..autoencoder },
-        Autoencoder { epochs: 0, ..autoencoder },
-        Autoencoder { learning_rate: 0.0, ..autoencoder },
-        Autoencoder { learning_rate: f64::NAN, ..autoencoder },
-        Autoencoder { learning_rate: 1e200, ..autoencoder },
+        Autoencoder {
+            components: 0,
+            ..autoencoder
+        },
+        Autoencoder {
+            hidden: 0,
+            ..autoencoder
+        },
+        Autoencoder {
+            epochs: 0,
+            ..autoencoder
+        },
+        Autoencoder {
+            learning_rate: 0.0,
+            ..autoencoder
+        },
+        Autoencoder {
+            learning_rate: f64::NAN,
+            ..autoencoder
+        },
+        Autoencoder {
+            learning_rate: 1e200,
+            ..autoencoder
+        },
     ] {
         assert!(autoencoder.run(&points).is_err(), "{autoencoder:?}");
     }

@@ -7,7 +7,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::{Points, check_components, reduced};
+use super::{Points, check_components, overflow, reduced};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 
@@ -82,6 +82,9 @@ impl Autoencoder {
             return Err(Error::invalid(
                 "all points are the same: there is nothing for an autoencoder to learn",
             ));
+        }
+        if !spread.is_finite() {
+            return Err(overflow());
         }
         rows /= spread;
 

@@ -38,7 +38,7 @@ impl Distances {
         let (n, d) = shape(points)?;
         if n > Self::MAX_COUNT {
             return Err(Error::invalid(format!(
-                "the distances between {n} points would take {:.1} GB: take every {}th point \
+                "the distances between {n} points would take {:.1} GB: take one point in {} \
                  (they go up to {})",
                 (n as f64).powi(2) * 8e-9,
                 n.div_ceil(Self::MAX_COUNT),

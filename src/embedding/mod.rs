@@ -30,7 +30,7 @@ use ndarray::{Array2, ArrayView1};
 use crate::error::{Error, Result, check_finite};
 use crate::progress::Progress;
 
-/// n points of d entries each, all in the same units.
+/// n points of d entries each.
 pub trait Points {
     /// n
     fn count(&self) -> usize;
@@ -138,11 +138,14 @@ fn for_each(
     Ok(())
 }
 
+/// The mean, by way of the differences from the first point, so that equal points have exactly it.
 fn mean(points: &(impl Points + ?Sized)) -> Result<Vec<f64>> {
-    let (n, d) = shape(points)?;
-    let mut mean = vec![0.0; d];
+    let (n, _) = shape(points)?;
+    let first = read(points, 0)?;
+    let mut mean = first.clone();
     for_each(points, "mean of the points", |_, point| {
-        crate::vector::axpy(1.0 / n as f64, &point, &mut mean);
+        let entries = mean.iter_mut().zip(point.iter().zip(&first));
+        entries.for_each(|(mean, (x, first))| *mean += (x - first) / n as f64);
     })?;
     Ok(mean)
 }

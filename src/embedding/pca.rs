@@ -36,10 +36,10 @@ impl Pca {
     /// The first `k` components of `points`, or all there are if those are fewer: none for points
     /// that are all the same, and n points span at most n − 1.
     ///
-    /// They come from the smaller of the points' n × n Gram matrix and the d × d covariance, and
-    /// are then turned within their span to be the singular vectors of the points' coordinates,
-    /// which leaves their variances right to rounding. Directions in which the points spread by
-    /// less than some 10⁻⁷ of the largest spread are not resolved and left out.
+    /// Their span comes from eigenvectors of the points' n × n Gram matrix or of the d × d covariance,
+    /// whichever is smaller, which know a direction of spread σ to about 10⁻¹⁶ (σ₁/σ)² for the
+    /// largest spread σ₁; those below some 10⁻⁷ σ₁ are left out. Within the span they are singular
+    /// vectors of the points' coordinates, right to rounding.
     ///
     /// # Errors
     /// `k` = 0; no points, points without entries or of unequal length; numbers that are not finite
@@ -172,25 +172,19 @@ fn centered(point: &[f64], mean: &[f64]) -> Vec<f64> {
     point.iter().zip(mean).map(|(x, m)| x - m).collect()
 }
 
-/// Σᵢ uᵢ (xᵢ − mean) for the first `k` eigenvectors u of the Gram matrix.
+/// Directions of the first `k` components, by eigenvectors u of the Gram matrix: Σᵢ uᵢ (xᵢ − mean).
 fn by_gram(points: &(impl Points + ?Sized), mean: &[f64], k: usize) -> Result<Vec<Vec<f64>>> {
     let mut pairs = Distances::of(points)?.principal()?;
     pairs.truncate(k);
-    let mut sums = vec![vec![0.0; mean.len()]; pairs.len()];
-    for_each(points, "principal components", |i, point| {
-        let centered = centered(&point, mean);
-        for ((_, u), sum) in pairs.iter().zip(&mut sums) {
-            axpy(u[i], &centered, sum);
-        }
-    })?;
-    Ok(sums)
+    combinations(points, mean, pairs.len(), |j, i, _| pairs[j].1[i])
 }
 
-/// The first `k` eigenvectors of Σᵢ (xᵢ − mean)(xᵢ − mean)ᵀ.
+/// The same by eigenvectors v of Σᵢ (xᵢ − mean)(xᵢ − mean)ᵀ: that matrix times v, once more from the points,
+/// which takes out of v what rounding has put there and is not in their span.
 fn by_covariance(points: &(impl Points + ?Sized), mean: &[f64], k: usize) -> Result<Vec<Vec<f64>>> {
     let d = mean.len();
     let mut rows = vec![vec![0.0; d]; d];
-    for_each(points, "principal components", |_, point| {
+    for_each(points, "covariance", |_, point| {
         let centered = centered(&point, mean);
         for (row, x) in rows.iter_mut().zip(&centered) {
             axpy(*x, &centered, row);
@@ -200,8 +194,26 @@ fn by_covariance(points: &(impl Points + ?Sized), mean: &[f64], k: usize) -> Res
         return Err(overflow());
     }
     let (values, vectors) = symmetric_eigen(d, |i, j| rows[i][j])?;
-    let pairs = resolved(values, vectors);
-    Ok(pairs.into_iter().take(k).map(|(_, v)| v).collect())
+    let mut pairs = resolved(values, vectors);
+    pairs.truncate(k);
+    combinations(points, mean, pairs.len(), |j, _, x| dot(&pairs[j].1, x))
+}
+
+/// `count` sums Σᵢ w (xᵢ − mean) with weights w(j, i, xᵢ − mean) in the j-th.
+fn combinations(
+    points: &(impl Points + ?Sized),
+    mean: &[f64],
+    count: usize,
+    weight: impl Fn(usize, usize, &[f64]) -> f64,
+) -> Result<Vec<Vec<f64>>> {
+    let mut sums = vec![vec![0.0; mean.len()]; count];
+    for_each(points, "principal components", |i, point| {
+        let centered = centered(&point, mean);
+        for (j, sum) in sums.iter_mut().enumerate() {
+            axpy(weight(j, i, &centered), &centered, sum);
+        }
+    })?;
+    Ok(sums)
 }
 
 /// The same span with an orthonormal basis: Gram and Schmidt's, twice over. Vectors of which

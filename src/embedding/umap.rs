@@ -121,7 +121,9 @@ impl Umap {
         let weights = learned.graph().iter();
         let edges = weights.map(|(weight, (head, tail))| (f64::from(*weight), head, tail));
         let edges: Vec<_> = edges.collect();
-        let largest = edges.iter().fold(0.0, |m: f64, (weight, ..)| m.max(*weight));
+        let largest = edges
+            .iter()
+            .fold(0.0, |m: f64, (weight, ..)| m.max(*weight));
         Ok(edges
             .into_iter()
             .map(|(weight, head, tail)| (largest / weight, head as usize, tail as usize))
@@ -192,9 +194,7 @@ fn between(places: &[Vec<f64>], head: usize, tail: usize) -> (Vec<f64>, f64) {
 }
 
 fn clipped(away: &[f64], factor: f64) -> Vec<f64> {
-    away.iter()
-        .map(|x| (factor * x).clamp(-4.0, 4.0))
-        .collect()
+    away.iter().map(|x| (factor * x).clamp(-4.0, 4.0)).collect()
 }
 
 /// a and b for which 1 / (1 + a x²ᵇ) is nearest to 1 for x below `min_distance` and e^(min_distance − x) above,

@@ -2,7 +2,8 @@
 
 use ndarray::Array2;
 use plotly::common::{
-    ColorBar, ColorScale, ColorScalePalette, Line as Stroke, Marker, MarkerSymbol, Mode, Title,
+    ColorBar, ColorScale, ColorScalePalette, HoverInfo, Line as Stroke, Marker, MarkerSymbol, Mode,
+    Position, Title,
 };
 use plotly::layout::AxisConstrain;
 use plotly::{Plot, Scatter};
@@ -43,8 +44,11 @@ pub fn embedding(coordinates: &Array2<f64>, title: &str) -> Figure {
         let place = |values: &[f64]| i.and_then(|i| values.get(i)).copied().into_iter().collect();
         plot.add_trace(
             Scatter::new(place(&x), place(&y))
-                .mode(Mode::Markers)
-                .name(name)
+                .mode(Mode::MarkersText)
+                .text(name)
+                .text_position(Position::TopCenter)
+                .hover_info(HoverInfo::Skip)
+                .show_legend(false)
                 .marker(Marker::new().color(color).size(12).symbol(symbol)),
         );
     }
