@@ -397,6 +397,11 @@ fn umap_survives_few_and_equal_points() {
         let picture = Umap::default().run(&points).unwrap();
         assert_eq!(picture.dim(), (points.nrows(), 2));
         assert!(picture.iter().all(|c| c.is_finite()), "{points} {picture}");
+        // Equal points repel each other, too.
+        let distances = Distances::of(&picture).unwrap();
+        for i in 1..points.nrows() {
+            assert!((0..i).all(|j| distances.between(i, j).unwrap() > 1e-3));
+        }
     }
     // More components than the points span.
     let umap = Umap {
