@@ -36,6 +36,7 @@
 //! | [`operator`] | matrices known by their products: Hessian, Gauss–Newton, Fisher, blocks, dense |
 //! | [`spectral`] | algorithms that see only an operator: eigenvalues, their density, traces |
 //! | [`landscape`] | algorithms that see only an objective: directions, lines, planes, sharpness |
+//! | [`embedding`] | algorithms that see only points: pictures in few dimensions, and how faithful they are |
 //! | [`figure`] | from a result to a figure; nothing is computed here |
 //! | [`notebook`] | what a cell shows |
 //! | [`progress`], [`files`] | news of long work, files that are whole; used by all |
@@ -55,6 +56,7 @@ mod simd;
 mod vector;
 
 pub mod data;
+pub mod embedding;
 pub mod figure;
 pub mod files;
 pub mod landscape;
@@ -84,6 +86,7 @@ pub mod prelude {
     pub use crate::Error;
     pub use crate::data::synthetic::two_moons;
     pub use crate::data::{Dataset, Mnist, Targets};
+    pub use crate::embedding::{Autoencoder, Comparison, Distances, Pca, Points, Umap};
     pub use crate::figure::{self, Figure};
     pub use crate::landscape::{
         Flatness, Grid, Line, Plane, Projection, Sharpness, StableRate, StepChange,

@@ -1,6 +1,7 @@
 //! Figures: one builder a file, each from a result to a [`Figure`]. Nothing is computed here.
 
 mod density;
+mod embedding;
 mod extremes;
 mod history;
 mod line;
@@ -9,6 +10,7 @@ mod spectrum;
 mod trajectory;
 
 pub use density::density;
+pub use embedding::embedding;
 pub use extremes::extremes;
 pub use history::history;
 pub use line::line;

@@ -14,6 +14,7 @@ use polars::df;
 use polars::prelude::DataFrame;
 
 use crate::data::{Dataset, Targets};
+use crate::embedding::{Comparison, Pca};
 use crate::error::{Error, Result};
 use crate::figure::Figure;
 use crate::landscape::{
@@ -183,6 +184,18 @@ impl Show for Power {
 }
 
 impl Show for DensityCurve {
+    fn bundle(&self) -> Result<Bundle> {
+        self.table()?.bundle()
+    }
+}
+
+impl Show for Pca {
+    fn bundle(&self) -> Result<Bundle> {
+        self.table()?.bundle()
+    }
+}
+
+impl Show for Comparison {
     fn bundle(&self) -> Result<Bundle> {
         self.table()?.bundle()
     }

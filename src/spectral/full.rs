@@ -41,7 +41,7 @@ impl Dense {
 }
 
 /// Eigenvalues, smallest first, and eigenvectors of the symmetric n × n matrix with these entries.
-pub(super) fn symmetric_eigen(
+pub(crate) fn symmetric_eigen(
     n: usize,
     entry: impl Fn(usize, usize) -> f64,
 ) -> Result<(Vec<f64>, Vec<Vec<f64>>)> {

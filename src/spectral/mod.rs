@@ -23,6 +23,7 @@ mod xtrace;
 pub use density::{Count, Density, DensityCurve, DensitySettings, Quadrature};
 pub use diagonal::Diagonal;
 pub use estimate::{Bracket, Estimate};
+pub(crate) use full::symmetric_eigen;
 pub use lanczos::{Lanczos, Which};
 pub use power::{Power, PowerIteration};
 pub use spectrum::{Eigenpair, Inertia, Participation, Spectrum};

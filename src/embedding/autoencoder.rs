@@ -1,0 +1,161 @@
+//! [`Autoencoder`]: a network that gives back what it is given, through a narrow layer.
+
+use candle_core::{DType, Device, Module, Tensor, Var};
+use candle_nn::{AdamW, Linear, Optimizer, ParamsAdamW, Sequential, seq};
+use ndarray::Array2;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use super::{Points, check_components, overflow, reduced};
+use crate::error::{Error, Result};
+use crate::progress::Progress;
+
+/// An encoder d → hidden → k and a decoder k → hidden → d (Kramer, 1991; Hinton and Salakhutdinov, 2006) with
+/// tanh in the hidden layers, trained to give the points back with the least squared error by Adam on
+/// all points at once, with a learning rate that falls evenly to 0.
+///
+/// Points with more entries than there are points are first written in coordinates of their span,
+/// which loses nothing of them and keeps all distances; all are then scaled by one factor. Weights
+/// are drawn from the seed in `f64`: the same seed gives the same bits.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Autoencoder {
+    /// k, the dimensions of the embedding; 2.
+    pub components: usize,
+    /// Width of the hidden layers; 32.
+    pub hidden: usize,
+    /// Steps of training; 1000.
+    pub epochs: usize,
+    /// The learning rate at the start; 0.01.
+    pub learning_rate: f64,
+    /// Seed of the weights; 0.
+    pub seed: u64,
+}
+
+impl Default for Autoencoder {
+    fn default() -> Self {
+        Self {
+            components: 2,
+            hidden: 32,
+            epochs: 1000,
+            learning_rate: 0.01,
+            seed: 0,
+        }
+    }
+}
+
+/// What a trained [`Autoencoder`] makes of its points x.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Encoded {
+    /// The encoder's outputs, a row for each point.
+    pub coordinates: Array2<f64>,
+    /// The root of the mean of ‖x − x̂‖² over the points, in their units, where x̂ are the decoder's outputs.
+    pub error: f64,
+    /// ‖X − X̂‖_F / ‖X − mean‖_F
+    pub reconstruction_error: f64,
+}
+
+impl Autoencoder {
+    /// Trains on `points`.
+    ///
+    /// # Errors
+    /// 0 components, hidden units or epochs; a learning rate that is not positive, or for which the training
+    /// diverges; points that are all the same; those of [`Distances::of`](super::Distances::of).
+    pub fn run(&self, points: &(impl Points + ?Sized)) -> Result<Encoded> {
+        check_components(self.components)?;
+        let positive = self.learning_rate > 0.0 && self.learning_rate.is_finite();
+        if self.hidden == 0 || self.epochs == 0 || !positive {
+            return Err(Error::invalid(format!(
+                "an autoencoder with {} hidden units, {} epochs and a learning rate of {} learns nothing: give \
+                 numbers above 0",
+                self.hidden, self.epochs, self.learning_rate
+            )));
+        }
+        let mut rows = reduced(points)?;
+        let (n, d) = rows.dim();
+        for mut column in rows.columns_mut() {
+            let mean = column.sum() / n as f64;
+            column -= mean;
+        }
+        let spread = (rows.iter().map(|x| x * x).sum::<f64>() / n as f64).sqrt();
+        if spread == 0.0 {
+            return Err(Error::invalid(
+                "all points are the same: there is nothing for an autoencoder to learn",
+            ));
+        }
+        if !spread.is_finite() {
+            return Err(overflow());
+        }
+        rows /= spread;
+
+        let inputs = Tensor::from_iter(rows.iter().copied(), &Device::Cpu)?.reshape((n, d))?;
+        let mut weights = Weights::new(self.seed);
+        let encoder = weights.network(d, self.hidden, self.components)?;
+        let decoder = weights.network(self.components, self.hidden, d)?;
+        let loss = || -> Result<Tensor> {
+            let outputs = decoder.forward(&encoder.forward(&inputs)?)?;
+            Ok((((outputs - &inputs)?.sqr()?.sum_all()?) / n as f64)?)
+        };
+        let settings = ParamsAdamW {
+            lr: self.learning_rate,
+            weight_decay: 0.0,
+            ..ParamsAdamW::default()
+        };
+        let mut optimizer = AdamW::new(weights.vars, settings)?;
+        let mut progress = Progress::start("autoencoder");
+        for epoch in 0..self.epochs {
+            let left = 1.0 - epoch as f64 / self.epochs as f64;
+            optimizer.set_learning_rate(self.learning_rate * left);
+            optimizer.backward_step(&loss()?)?;
+            progress.part(epoch + 1, self.epochs);
+        }
+
+        let squared: f64 = loss()?.to_scalar()?;
+        if !squared.is_finite() {
+            return Err(Error::NotFinite(format!(
+                "the autoencoder diverged with a learning rate of {}: try a smaller one",
+                self.learning_rate
+            )));
+        }
+        let coordinates = encoder.forward(&inputs)?.to_vec2::<f64>()?;
+        Ok(Encoded {
+            coordinates: Array2::from_shape_fn((n, self.components), |(i, j)| coordinates[i][j]),
+            error: squared.sqrt() * spread,
+            reconstruction_error: squared.sqrt(),
+        })
+    }
+}
+
+/// Weights in the making: candle's own generator takes no seed on the CPU.
+struct Weights {
+    rng: ChaCha8Rng,
+    vars: Vec<Var>,
+}
+
+impl Weights {
+    fn new(seed: u64) -> Self {
+        Self {
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            vars: Vec::new(),
+        }
+    }
+
+    fn network(&mut self, inputs: usize, hidden: usize, outputs: usize) -> Result<Sequential> {
+        Ok(seq()
+            .add(self.linear(inputs, hidden)?)
+            .add_fn(Tensor::tanh)
+            .add(self.linear(hidden, outputs)?))
+    }
+
+    /// Weights uniform in ±√(3/n) for n inputs, which keeps the inputs' variance, and biases of 0.
+    fn linear(&mut self, inputs: usize, outputs: usize) -> Result<Linear> {
+        let bound = (3.0 / inputs as f64).sqrt();
+        let draws = (0..outputs * inputs).map(|_| self.rng.random_range(-bound..bound));
+        let draws: Vec<f64> = draws.collect();
+        let weight = Var::from_vec(draws, (outputs, inputs), &Device::Cpu)?;
+        let bias = Var::zeros(outputs, DType::F64, &Device::Cpu)?;
+        let layer = Linear::new(weight.as_tensor().clone(), Some(bias.as_tensor().clone()));
+        self.vars.extend([weight, bias]);
+        Ok(layer)
+    }
+}

@@ -1,0 +1,185 @@
+//! [`Distances`]: all distances between the points of a set.
+
+use ndarray::Array2;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::{Points, overflow, read, shape};
+use crate::error::{Error, Result};
+use crate::progress::Progress;
+use crate::simd::vectorised;
+use crate::spectral::symmetric_eigen;
+
+/// Bytes of points that are held at a time.
+const HELD: usize = 512 << 20;
+/// Points, and entries of each, whose distances are summed while they are in a core's cache.
+const TILE: usize = 8;
+const CHUNK: usize = 1024;
+
+/// The squared distances between n points: all that trustworthiness, UMAP and a picture's own
+/// coordinates need of them. Each is a sum of squared differences, so that near points far from
+/// the origin keep their digits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Distances {
+    pub(super) squared: Array2<f64>,
+}
+
+impl Distances {
+    /// Points beyond which a table of all pairs is not worth its memory and time.
+    pub const MAX_COUNT: usize = 10_000;
+
+    /// The distances between all pairs of `points`. A set that is larger than memory is read once
+    /// for each half a gigabyte of it.
+    ///
+    /// # Errors
+    /// No points, more than [`Distances::MAX_COUNT`], points without entries or of unequal length,
+    /// numbers that are not finite or whose squares are not; those of reading.
+    pub fn of(points: &(impl Points + ?Sized)) -> Result<Self> {
+        let (n, d) = shape(points)?;
+        if n > Self::MAX_COUNT {
+            return Err(Error::invalid(format!(
+                "the distances between {n} points would take {:.1} GB: take one point in {} \
+                 (they go up to {})",
+                (n as f64).powi(2) * 8e-9,
+                n.div_ceil(Self::MAX_COUNT),
+                Self::MAX_COUNT
+            )));
+        }
+        let held = (HELD / (8 * d) / TILE).max(1) * TILE;
+        let mut squared = Array2::zeros((n, n));
+        let mut progress = Progress::start("distances");
+        let mut pairs = 0;
+        for start in (0..n).step_by(held) {
+            let end = (start + held).min(n);
+            let block = (start..end).map(|i| read(points, i));
+            let block = block.collect::<Result<Vec<_>>>()?;
+            for first in (start..n).step_by(TILE) {
+                let some = first..(first + TILE).min(n);
+                let fresh;
+                let columns = if first < end {
+                    &block[first - start..some.end - start]
+                } else {
+                    fresh = some.map(|j| read(points, j)).collect::<Result<Vec<_>>>()?;
+                    &fresh
+                };
+                let rows = &block[..block.len().min(first + TILE - start)];
+                let tiles: Vec<Vec<f64>> = rows
+                    .par_chunks(TILE)
+                    .map(|rows| tile(rows, columns))
+                    .collect();
+                for (i, row) in tiles.concat().chunks(columns.len()).enumerate() {
+                    for (j, sum) in row.iter().enumerate() {
+                        squared[[start + i, first + j]] = *sum;
+                        squared[[first + j, start + i]] = *sum;
+                    }
+                }
+                pairs += rows.len() * columns.len();
+                progress.part(pairs, n * (n + TILE) / 2);
+            }
+        }
+        if !squared.sum().is_finite() {
+            return Err(overflow());
+        }
+        Ok(Self { squared })
+    }
+
+    /// n
+    pub fn count(&self) -> usize {
+        self.squared.nrows()
+    }
+
+    /// The distance between two points.
+    ///
+    /// # Errors
+    /// An index that is out of range.
+    pub fn between(&self, i: usize, j: usize) -> Result<f64> {
+        let squared = self.squared.get((i, j));
+        squared.map(|s| s.sqrt()).ok_or_else(|| {
+            Error::invalid(format!(
+                "there is no pair of points {i} and {j} among {}",
+                self.count()
+            ))
+        })
+    }
+
+    /// Coordinates of the points in an orthonormal basis of what they span around their mean, the
+    /// direction of largest variance first: at most n − 1, with the same distances (Torgerson,
+    /// 1952). Directions in which the points spread by less than some 10⁻⁷ of the largest spread
+    /// are lost to rounding; there may be none left.
+    ///
+    /// # Errors
+    /// Eigenvalues that are not found.
+    pub fn coordinates(&self) -> Result<Array2<f64>> {
+        let directions = self.principal()?;
+        Ok(Array2::from_shape_fn(
+            (self.count(), directions.len()),
+            |(i, j)| directions[j].0.sqrt() * directions[j].1[i],
+        ))
+    }
+
+    /// Eigenpairs of the Gram matrix of the points around their mean, the largest first, without those that
+    /// are rounding.
+    pub(super) fn principal(&self) -> Result<Vec<(f64, Vec<f64>)>> {
+        let n = self.count();
+        let mean = |row: ndarray::ArrayView1<f64>| row.sum() / n as f64;
+        let means: Vec<f64> = self.squared.rows().into_iter().map(mean).collect();
+        let whole = means.iter().sum::<f64>() / n as f64;
+        let gram = |i, j| -0.5 * (self.squared[[i, j]] - means[i] - means[j] + whole);
+        let (values, vectors) = symmetric_eigen(n, gram)?;
+        Ok(resolved(values, vectors))
+    }
+
+    /// ‖X − mean‖²_F, by the mean of all squared distances.
+    pub(super) fn total(&self) -> f64 {
+        let rows = self.squared.rows().into_iter().map(|row| row.sum());
+        rows.sum::<f64>() / (2 * self.count()) as f64
+    }
+
+    /// All other points, the nearest first; of equally near ones the lower index first.
+    pub(super) fn neighbors(&self, i: usize) -> Vec<usize> {
+        let mut others: Vec<usize> = (0..self.count()).filter(|j| *j != i).collect();
+        let row = self.squared.row(i);
+        others.sort_by(|a, b| row[*a].total_cmp(&row[*b]));
+        others
+    }
+}
+
+/// Pairs whose eigenvalue is above what rounding makes of 0, the largest first.
+pub(super) fn resolved(values: Vec<f64>, vectors: Vec<Vec<f64>>) -> Vec<(f64, Vec<f64>)> {
+    let smallest = values.len() as f64 * f64::EPSILON * values.last().copied().unwrap_or(0.0);
+    let pairs = values.into_iter().zip(vectors).rev();
+    pairs
+        .take_while(|(value, _)| *value > smallest.max(0.0))
+        .collect()
+}
+
+/// Σ (a − b)² for each pair, row by row.
+fn tile(rows: &[Vec<f64>], columns: &[Vec<f64>]) -> Vec<f64> {
+    let mut sums = vec![0.0; rows.len() * columns.len()];
+    add_squares(rows, columns, &mut sums);
+    sums
+}
+
+vectorised! {
+    fn add_squares(rows: &[Vec<f64>], columns: &[Vec<f64>], sums: &mut [f64]) {
+        let dim = rows.first().map_or(0, Vec::len);
+        for start in (0..dim).step_by(CHUNK) {
+            let entries = start..(start + CHUNK).min(dim);
+            let pairs = rows.iter().flat_map(|a| columns.iter().map(move |b| (a, b)));
+            for ((a, b), sum) in pairs.zip(sums.iter_mut()) {
+                let (a, b) = (&a[entries.clone()], &b[entries.clone()]);
+                let mut lanes = [0.0; 16];
+                let (a16, b16) = (a.chunks_exact(16), b.chunks_exact(16));
+                for (a, b) in a16.remainder().iter().zip(b16.remainder()) {
+                    *sum += (a - b) * (a - b);
+                }
+                for (a, b) in a16.zip(b16) {
+                    for i in 0..16 {
+                        lanes[i] += (a[i] - b[i]) * (a[i] - b[i]);
+                    }
+                }
+                *sum += lanes.iter().sum::<f64>();
+            }
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! [`Umap`]: uniform manifold approximation and projection.
+
+use ndarray::Array2;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+use umap_rs::{GraphParams, ManifoldParams, UmapConfig};
+
+use super::{Distances, Points, check_components};
+use crate::error::{Error, Result};
+use crate::progress::Progress;
+use crate::vector::{axpy, dot, gaussian};
+
+/// UMAP (McInnes, Healy and Melville, 2018): a graph of nearest neighbours whose edges are weighted by how
+/// near they are for their surroundings, laid out so that joined points attract and random pairs repel
+/// each other.
+///
+/// The graph is that of the library `umap-rs`, from exact neighbours. The layout is made here, by the
+/// paper's algorithm 5: the library's own draws from a generator that takes no seed and lets its threads
+/// race. The same seed gives the same bits.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Umap {
+    /// Nearest neighbours that a point is joined to, itself counted as in the authors' program; 15. Of n
+    /// points there are at most n − 1.
+    pub neighbors: usize,
+    /// How near to each other points may come in the picture, from 0 to 1; 0.1.
+    pub min_distance: f64,
+    /// Dimensions of the picture; 2.
+    pub components: usize,
+    /// Passes over the edges; 500.
+    pub epochs: usize,
+    /// Seed of the repelled pairs and of the start's noise; 0.
+    pub seed: u64,
+}
+
+impl Default for Umap {
+    fn default() -> Self {
+        Self {
+            neighbors: 15,
+            min_distance: 0.1,
+            components: 2,
+            epochs: 500,
+            seed: 0,
+        }
+    }
+}
+
+/// Half an edge, which draws its tail to its head and its head to its tail.
+struct Edge {
+    head: usize,
+    tail: usize,
+    /// Epochs between two uses, and when the next one is.
+    period: f64,
+    next: f64,
+}
+
+/// Pairs that repel each other for each that attracts.
+const REPELLED: usize = 5;
+
+impl Umap {
+    /// Coordinates of `points`, a row for each, in no particular units. The start is their principal
+    /// coordinates.
+    ///
+    /// # Errors
+    /// Fewer than 3 points; settings outside of what is said at them, 0 components or epochs; those of
+    /// [`Distances::of`].
+    pub fn run(&self, points: &(impl Points + ?Sized)) -> Result<Array2<f64>> {
+        check_components(self.components)?;
+        if self.neighbors < 2 || self.epochs == 0 || !(0.0..=1.0).contains(&self.min_distance) {
+            return Err(Error::invalid(format!(
+                "UMAP with {} neighbours, minimal distance {} and {} epochs: give at least 2 neighbours, \
+                 a distance from 0 to 1, and at least one epoch",
+                self.neighbors, self.min_distance, self.epochs
+            )));
+        }
+        let n = points.count();
+        if n < 3 {
+            return Err(Error::invalid(format!(
+                "UMAP of {n} points: it needs at least 3"
+            )));
+        }
+        let distances = Distances::of(points)?;
+        let edges = self.edges(&distances)?;
+        let start = self.start(&distances)?;
+        Ok(self.layout(edges, start))
+    }
+
+    /// The edges that are used at least once.
+    fn edges(&self, distances: &Distances) -> Result<Vec<Edge>> {
+        let n = distances.count();
+        let k = self.neighbors.min(n - 1);
+        // f32 holds the ratios of the distances, whatever their size.
+        let size = (distances.total() / n as f64).sqrt().max(f64::MIN_POSITIVE);
+        let mut indices = Array2::zeros((n, k));
+        let mut lengths = Array2::zeros((n, k));
+        for i in 0..n {
+            let near = [i].into_iter().chain(distances.neighbors(i));
+            for (j, neighbor) in near.take(k).enumerate() {
+                indices[[i, j]] = neighbor as u32;
+                lengths[[i, j]] = (distances.between(i, neighbor)? / size) as f32;
+            }
+        }
+        let config = UmapConfig {
+            n_components: self.components,
+            graph: GraphParams {
+                n_neighbors: k,
+                ..GraphParams::default()
+            },
+            // Not used by the graph, and costly where they are not given.
+            manifold: ManifoldParams {
+                a: Some(1.0),
+                b: Some(1.0),
+                ..ManifoldParams::default()
+            },
+            ..UmapConfig::default()
+        };
+        // Of the points themselves it takes the number.
+        let rows = Array2::zeros((n, 0));
+        let learned =
+            umap_rs::Umap::new(config).learn_manifold(rows.view(), indices.view(), lengths.view());
+        let weights = learned.graph().iter();
+        let edges = weights.map(|(weight, (head, tail))| (f64::from(*weight), head, tail));
+        let edges: Vec<_> = edges.collect();
+        let largest = edges
+            .iter()
+            .fold(0.0, |m: f64, (weight, ..)| m.max(*weight));
+        Ok(edges
+            .into_iter()
+            .map(|(weight, head, tail)| (largest / weight, head as usize, tail as usize))
+            .filter(|(period, ..)| *period <= self.epochs as f64)
+            .map(|(period, head, tail)| Edge {
+                head,
+                tail,
+                period,
+                next: period,
+            })
+            .collect())
+    }
+
+    /// Principal coordinates of a length of about 10, with a little noise to part equal points.
+    fn start(&self, distances: &Distances) -> Result<Vec<Vec<f64>>> {
+        let coordinates = distances.coordinates()?;
+        let largest = coordinates.iter().fold(0.0, |m: f64, c| m.max(c.abs()));
+        let scale = 10.0 / largest.max(f64::MIN_POSITIVE);
+        let noise = gaussian(distances.count() * self.components, self.seed);
+        let rows = noise.chunks(self.components).enumerate().map(|(i, noise)| {
+            let at = |j| coordinates.get((i, j)).map_or(0.0, |c| scale * c);
+            let entries = noise.iter().enumerate().map(|(j, e)| at(j) + 1e-4 * e);
+            entries.collect()
+        });
+        Ok(rows.collect())
+    }
+
+    fn layout(&self, mut edges: Vec<Edge>, mut places: Vec<Vec<f64>>) -> Array2<f64> {
+        let n = places.len();
+        let (a, b) = curve(self.min_distance);
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        let mut progress = Progress::start("UMAP");
+        for epoch in 0..self.epochs {
+            let rate = 1.0 - epoch as f64 / self.epochs as f64;
+            for edge in &mut edges {
+                if edge.next > epoch as f64 {
+                    continue;
+                }
+                edge.next += edge.period;
+                let (away, squared) = between(&places, edge.head, edge.tail);
+                if squared > 0.0 {
+                    let power = a * squared.powf(b);
+                    let pull = -2.0 * b * power / squared / (1.0 + power);
+                    let step = clipped(&away, pull);
+                    axpy(rate, &step, &mut places[edge.head]);
+                    axpy(-rate, &step, &mut places[edge.tail]);
+                }
+                for _ in 0..REPELLED {
+                    let other = rng.random_range(0..n);
+                    let (away, squared) = between(&places, edge.head, other);
+                    let power = a * squared.powf(b);
+                    let push = 2.0 * b / ((0.001 + squared) * (1.0 + power));
+                    axpy(rate, &clipped(&away, push), &mut places[edge.head]);
+                }
+            }
+            progress.part(epoch + 1, self.epochs);
+        }
+        Array2::from_shape_fn((n, self.components), |(i, j)| places[i][j])
+    }
+}
+
+/// From the second place to the first, and its squared length.
+fn between(places: &[Vec<f64>], head: usize, tail: usize) -> (Vec<f64>, f64) {
+    let pairs = places[head].iter().zip(&places[tail]);
+    let away: Vec<f64> = pairs.map(|(x, y)| x - y).collect();
+    let squared = dot(&away, &away);
+    (away, squared)
+}
+
+fn clipped(away: &[f64], factor: f64) -> Vec<f64> {
+    away.iter().map(|x| (factor * x).clamp(-4.0, 4.0)).collect()
+}
+
+/// a and b for which 1 / (1 + a x²ᵇ) is nearest to 1 for x below `min_distance` and e^(min_distance − x) above,
+/// on 300 values of x from 0 to 3: Gauss and Newton's steps in ln a and ln b, halved where they go too far.
+fn curve(min_distance: f64) -> (f64, f64) {
+    let at = |i: usize| {
+        let x = 3.0 * i as f64 / 299.0;
+        (x, (min_distance - x).min(0.0).exp())
+    };
+    let wanted: Vec<(f64, f64)> = (1..300).map(at).collect();
+    let value = |x: f64, [a, b]: [f64; 2]| 1.0 / (1.0 + (a + 2.0 * b.exp() * x.ln()).exp());
+    let misfit = |p| -> f64 {
+        let terms = wanted.iter().map(|(x, y)| (value(*x, p) - y).powi(2));
+        terms.sum()
+    };
+    let mut p = [0.0, 0.0];
+    for _ in 0..100 {
+        let (mut m, mut r) = ([0.0; 3], [0.0; 2]);
+        for (x, y) in &wanted {
+            let f = value(*x, p);
+            let by_a = -f * (1.0 - f);
+            let by_b = by_a * 2.0 * p[1].exp() * x.ln();
+            m = [m[0] + by_a * by_a, m[1] + by_a * by_b, m[2] + by_b * by_b];
+            r = [r[0] + by_a * (y - f), r[1] + by_b * (y - f)];
+        }
+        let determinant = m[0] * m[2] - m[1] * m[1];
+        let step = [
+            (m[2] * r[0] - m[1] * r[1]) / determinant,
+            (m[0] * r[1] - m[1] * r[0]) / determinant,
+        ];
+        let halved = (0..30).map(|i| 0.5f64.powi(i));
+        let tried = halved.map(|s| [p[0] + s * step[0], p[1] + s * step[1]]);
+        let now = misfit(p);
+        match tried.into_iter().find(|tried| misfit(*tried) < now) {
+            Some(better) => p = better,
+            None => break,
+        }
+    }
+    (p[0].exp(), p[1].exp())
+}

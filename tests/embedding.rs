@@ -1,0 +1,655 @@
+//! Pictures of points: PCA against dense algebra and theory, UMAP and the autoencoder on planted shapes, the
+//! measures against closed forms and scikit-learn.
+
+mod common;
+
+use common::{assert_close, dot, numbers};
+use faer::Mat;
+use loss_landscape::ndarray::{Array2, Axis, concatenate, s};
+use loss_landscape::prelude::*;
+
+fn random(n: usize, d: usize, seed: u64) -> Array2<f64> {
+    Array2::from_shape_vec((n, d), numbers(n * d, seed)).unwrap()
+}
+
+/// `count` points with `rank` coordinates along orthonormal directions in `dim` dimensions, away from the origin.
+fn planted(count: usize, dim: usize, rank: usize) -> Array2<f64> {
+    let coordinates = random(count, rank, 3);
+    let directions = Pca::of(&random(rank + 1, dim, 4), rank).unwrap().components;
+    let directions = Array2::from_shape_fn((rank, dim), |(i, j)| directions[i][j]);
+    coordinates.dot(&directions) + 0.5
+}
+
+fn bits(coordinates: &Array2<f64>) -> Vec<u64> {
+    coordinates.iter().map(|c| c.to_bits()).collect()
+}
+
+/// Points that are `i` in every entry, made when they are asked for.
+struct Diagonal {
+    count: usize,
+    dim: usize,
+}
+
+impl Points for Diagonal {
+    fn count(&self) -> usize {
+        self.count
+    }
+
+    fn dim(&self) -> usize {
+        self.dim
+    }
+
+    fn point(&self, i: usize) -> Result<Vec<f64>, Error> {
+        Ok(vec![i as f64; self.dim])
+    }
+}
+
+#[test]
+fn distances_are_sums_of_squares_whatever_the_blocks() {
+    // The second set does not fit into one block.
+    for (count, dim) in [(11, 1037), (70, 1 << 20)] {
+        let distances = Distances::of(&Diagonal { count, dim }).unwrap();
+        for i in 0..count {
+            for j in 0..count {
+                let expected = (dim as f64).sqrt() * i.abs_diff(j) as f64;
+                let found = distances.between(i, j).unwrap();
+                assert!(
+                    (found - expected).abs() < 1e-12 * expected.max(1.0),
+                    "{i} {j}"
+                );
+            }
+        }
+        assert!(distances.between(0, count).is_err());
+    }
+}
+
+#[test]
+fn coordinates_in_the_span_have_the_same_distances() {
+    let points = random(20, 300, 1) + 100.0;
+    let distances = Distances::of(&points).unwrap();
+    let coordinates = distances.coordinates().unwrap();
+    assert_eq!(coordinates.dim(), (20, 19));
+    let again = Distances::of(&coordinates).unwrap();
+    for i in 0..20 {
+        for j in 0..20 {
+            let (a, b) = (
+                distances.between(i, j).unwrap(),
+                again.between(i, j).unwrap(),
+            );
+            assert!((a - b).abs() < 1e-12 * a.max(1.0), "{a} is not {b}");
+        }
+    }
+}
+
+#[test]
+fn pca_is_the_singular_value_decomposition() {
+    for (n, d) in [(12, 40), (40, 12), (15, 15), (2, 9), (9, 1)] {
+        let points = random(n, d, 7 + n as u64) + 3.0;
+        let mean = points.mean_axis(Axis(0)).unwrap();
+        let centered = &points - &mean;
+        let svd = Mat::from_fn(n, d, |i, j| centered[[i, j]]).svd().unwrap();
+        let count = (n - 1).min(d);
+        let pca = Pca::of(&points, usize::MAX).unwrap();
+        assert_eq!(pca.components.len(), count);
+        assert_close(&pca.mean, mean.as_slice().unwrap(), 1e-14);
+
+        let singular = svd.S().column_vector();
+        let variance: Vec<f64> = (0..count)
+            .map(|k| singular[k].powi(2) / (n - 1) as f64)
+            .collect();
+        let total: f64 = variance.iter().sum();
+        assert_close(&pca.explained_variance, &variance, 1e-12);
+        assert!((pca.total_variance - total).abs() < 1e-12 * total);
+        assert!((pca.explained_ratio.iter().sum::<f64>() - 1.0).abs() < 1e-12);
+        assert!(pca.reconstruction_error < 1e-14);
+        for (k, component) in pca.components.iter().enumerate() {
+            let expected: Vec<f64> = svd.V().col(k).iter().copied().collect();
+            let sign = dot(component, &expected).signum();
+            let expected: Vec<f64> = expected.iter().map(|v| sign * v).collect();
+            assert_close(component, &expected, 1e-10);
+            let largest = component
+                .iter()
+                .max_by(|a, b| a.abs().total_cmp(&b.abs()))
+                .unwrap();
+            assert!(*largest > 0.0);
+            for (l, other) in pca.components.iter().enumerate() {
+                let expected = f64::from(u8::from(k == l));
+                assert!((dot(component, other) - expected).abs() < 1e-13);
+            }
+            let along = centered.dot(&loss_landscape::ndarray::arr1(component));
+            let found = pca.coordinates.column(k).to_vec();
+            assert_close(&found, along.as_slice().unwrap(), 1e-12);
+        }
+    }
+}
+
+/// The Gram matrix squares the spreads: 10⁻⁶ of the largest is 10⁻¹² there.
+#[test]
+fn weak_components_are_found_and_rounding_is_not_taken_for_one() {
+    for (n, d) in [(30, 200), (200, 30)] {
+        let turn = Pca::of(&random(n.min(d), d, 9), 3).unwrap().components;
+        let spreads = [1.0, 1e-3, 1e-6];
+        let coordinates = random(n, 3, 10);
+        let points = Array2::from_shape_fn((n, d), |(i, j)| {
+            let terms = (0..3).map(|k| spreads[k] * coordinates[[i, k]] * turn[k][j]);
+            terms.sum()
+        });
+        let pca = Pca::of(&points, 10).unwrap();
+        assert_eq!(pca.components.len(), 3, "{:?}", pca.explained_variance);
+        for (k, component) in pca.components.iter().enumerate() {
+            let inside: f64 = turn.iter().map(|t| dot(t, component).powi(2)).sum();
+            assert!((inside - 1.0).abs() < 1e-12, "component {k}: {inside}");
+            for other in &pca.components[..k] {
+                assert!(dot(component, other).abs() < 1e-13);
+            }
+        }
+        assert!(pca.reconstruction_error < 1e-14);
+    }
+}
+
+/// Antognini and Sohl-Dickstein, "PCA of high dimensional random walks with comparison to neural network
+/// training", 2018.
+#[test]
+fn a_random_walk_explains_six_over_pi_k_squared() {
+    let (n, d) = (100, 50_000);
+    let mut place = vec![0.0; d];
+    let walk: Vec<Vec<f64>> = (0..n)
+        .map(|step| {
+            // A uniform step is as good as a Gaussian one: the entries are many.
+            let steps = numbers(d, step + 1);
+            place.iter_mut().zip(steps).for_each(|(p, s)| *p += s);
+            place.clone()
+        })
+        .collect();
+    let pca = Pca::of(&walk, 4).unwrap();
+    for (k, ratio) in (1..).zip(&pca.explained_ratio) {
+        let expected = 6.0 / (std::f64::consts::PI * f64::from(k)).powi(2);
+        // An eigenvalue of a mean of d outer products has the relative deviation √(2/d); 5 of them.
+        let tolerance = 5.0 * (2.0 / d as f64).sqrt();
+        let found = ratio / expected - 1.0;
+        assert!(
+            found.abs() < tolerance,
+            "component {k}: {ratio}, not {expected}"
+        );
+    }
+}
+
+#[test]
+fn points_on_a_plane_have_two_components() {
+    let points = planted(40, 50, 2);
+    let pca = Pca::of(&points, 5).unwrap();
+    assert_eq!(pca.components.len(), 2);
+    assert_eq!(pca.coordinates.dim(), (40, 2));
+    assert!(pca.reconstruction_error < 1e-14);
+    for (i, point) in points.rows().into_iter().enumerate() {
+        let coordinates = pca.project(&point.to_vec()).unwrap();
+        assert_close(&coordinates, &pca.coordinates.row(i).to_vec(), 1e-13);
+        let back = pca.reconstruct(&coordinates).unwrap();
+        assert_close(&back, &point.to_vec(), 1e-13);
+    }
+    let one = Pca::of(&points, 1).unwrap();
+    let lost = (1.0 - one.explained_ratio[0]).sqrt();
+    assert!((one.reconstruction_error - lost).abs() < 1e-12);
+    assert_eq!(one.table().unwrap().shape(), (1, 4));
+    assert_eq!(pca, Pca::of(&points, 5).unwrap());
+    let rows: Vec<Vec<f64>> = points.rows().into_iter().map(|r| r.to_vec()).collect();
+    assert_eq!(pca, Pca::of(&rows, 5).unwrap());
+}
+
+#[test]
+fn points_without_variance_have_no_components() {
+    for points in [vec![vec![1.0, 2.0, 3.0]], vec![vec![0.1, 0.2, 0.7]; 9]] {
+        let pca = Pca::of(&points, 2).unwrap();
+        assert!(pca.components.is_empty(), "{pca:?}");
+        assert_eq!(pca.coordinates.dim(), (points.len(), 0));
+        assert_eq!(pca.reconstruction_error, 0.0);
+        assert_close(&pca.reconstruct(&[]).unwrap(), &points[0], 1e-15);
+        assert_eq!(pca.table().unwrap().height(), 0);
+    }
+}
+
+/// Points xᵢⱼ = (i²(j + 3) + 17ij + j³ + 5i) mod 1009 and two sums of their columns, i < 40, j < 6.
+fn arithmetic() -> (Array2<f64>, Array2<f64>) {
+    let points = Array2::from_shape_fn((40, 6), |(i, j)| {
+        ((i * i * (j + 3) + 17 * i * j + j * j * j + 5 * i) % 1009) as f64
+    });
+    let first = points.slice(s![.., ..4]).sum_axis(Axis(1));
+    let second = points.slice(s![.., 4..]).sum_axis(Axis(1));
+    let picture = concatenate![
+        Axis(1),
+        first.insert_axis(Axis(1)),
+        second.insert_axis(Axis(1))
+    ];
+    (points, picture)
+}
+
+/// By scikit-learn 1.9.1: sklearn.manifold.trustworthiness(points, picture, n_neighbors=k), and the same of
+/// the two exchanged.
+#[test]
+fn trustworthiness_is_scikit_learns() {
+    let (points, picture) = arithmetic();
+    let distances = Distances::of(&points).unwrap();
+    for (k, trustworthiness, continuity) in [
+        (1, 0.6822368421052631, 0.8164473684210527),
+        (2, 0.7047945205479452, 0.8082191780821918),
+        (5, 0.7246874999999999, 0.83078125),
+        (10, 0.730204081632653, 0.8235714285714286),
+        (19, 0.6930622009569378, 0.7450956937799043),
+    ] {
+        let found = distances.trustworthiness(&picture, k).unwrap();
+        assert!((found - trustworthiness).abs() < 1e-12, "{k}: {found}");
+        let found = distances.continuity(&picture, k).unwrap();
+        assert!((found - continuity).abs() < 1e-12, "{k}: {found}");
+    }
+    for k in [0, 20] {
+        assert!(distances.trustworthiness(&picture, k).is_err());
+        assert!(distances.continuity(&picture, k).is_err());
+    }
+}
+
+#[test]
+fn the_points_themselves_are_trustworthy() {
+    let (points, _) = arithmetic();
+    let twice = concatenate![Axis(0), points, points];
+    for points in [points, twice, random(21, 3, 5), random(3, 8, 6)] {
+        let distances = Distances::of(&points).unwrap();
+        for k in 1..points.nrows().div_ceil(2) {
+            assert_eq!(distances.trustworthiness(&points, k).unwrap(), 1.0);
+            assert_eq!(distances.continuity(&points, k).unwrap(), 1.0);
+        }
+    }
+}
+
+/// Against numpy: the norm of the points minus the means of their neighbours.
+#[test]
+fn the_neighbour_error_is_that_of_the_neighbours_mean() {
+    let (points, picture) = arithmetic();
+    let distances = Distances::of(&points).unwrap();
+    // The mean of all others is further from the point than the mean of all, by n / (n − 1).
+    for (k, expected) in [
+        (1, 1.1847821403871264),
+        (5, 0.8794610709741144),
+        (39, 40.0 / 39.0),
+    ] {
+        let found = distances.neighbor_error(&picture, k).unwrap();
+        assert!((found - expected).abs() < 1e-12, "{k}: {found}");
+    }
+    assert!(distances.neighbor_error(&picture, 40).is_err());
+    assert!(distances.neighbor_error(&picture, 0).is_err());
+    // Each point has its double beside it.
+    let twice = concatenate![Axis(0), points, points];
+    let distances = Distances::of(&twice).unwrap();
+    assert_eq!(distances.neighbor_error(&twice, 1).unwrap(), 0.0);
+}
+
+/// Two balls of 25 points in ten dimensions, 40 radii apart.
+fn clusters() -> Array2<f64> {
+    let mut points = random(50, 10, 2);
+    points
+        .slice_mut(s![25.., ..])
+        .mapv_inplace(|x| x + 40.0 / 10f64.sqrt());
+    points
+}
+
+/// The largest distance within a half of the rows, and the smallest between the halves.
+fn apart(picture: &Array2<f64>) -> (f64, f64) {
+    let distances = Distances::of(picture).unwrap();
+    let (mut within, mut between) = (0.0f64, f64::INFINITY);
+    for i in 0..50 {
+        for j in 0..50 {
+            let d = distances.between(i, j).unwrap();
+            if (i < 25) == (j < 25) {
+                within = within.max(d);
+            } else {
+                between = between.min(d);
+            }
+        }
+    }
+    (within, between)
+}
+
+#[test]
+fn umap_keeps_clusters_apart_and_neighbours_together() {
+    let points = clusters();
+    let umap = Umap::default();
+    let picture = umap.run(&points).unwrap();
+    assert_eq!(picture.dim(), (50, 2));
+    let (within, between) = apart(&picture);
+    assert!(between > 4.0 * within, "{within} within, {between} between");
+
+    // A curve in many dimensions stays in order.
+    let curve = Array2::from_shape_fn((120, 30), |(i, j)| {
+        (0.05 * (i * (j + 1)) as f64 / 6.0).sin()
+    });
+    let picture = umap.run(&curve).unwrap();
+    let found = Distances::of(&curve)
+        .unwrap()
+        .trustworthiness(&picture, 5)
+        .unwrap();
+    assert!(found > 0.99, "{found}");
+}
+
+#[test]
+fn the_same_seed_draws_the_same_picture() {
+    let points = clusters();
+    let short = Umap {
+        epochs: 60,
+        seed: 1,
+        ..Umap::default()
+    };
+    let first = short.run(&points).unwrap();
+    assert_eq!(bits(&first), bits(&short.run(&points).unwrap()));
+    let other = Umap { seed: 2, ..short }.run(&points).unwrap();
+    assert_ne!(bits(&first), bits(&other));
+    // In a pool of one thread, too.
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
+    let alone = pool.unwrap().install(|| short.run(&points).unwrap());
+    assert_eq!(bits(&first), bits(&alone));
+
+    let short = Autoencoder {
+        epochs: 30,
+        seed: 1,
+        ..Autoencoder::default()
+    };
+    let first = short.run(&points).unwrap();
+    assert_eq!(
+        bits(&first.coordinates),
+        bits(&short.run(&points).unwrap().coordinates)
+    );
+    let other = Autoencoder { seed: 2, ..short }.run(&points).unwrap();
+    assert_ne!(bits(&first.coordinates), bits(&other.coordinates));
+}
+
+#[test]
+fn a_larger_minimal_distance_loosens_the_picture() {
+    let points = random(80, 5, 11);
+    let nearest = |min_distance: f64| {
+        let umap = Umap {
+            min_distance,
+            ..Umap::default()
+        };
+        let picture = umap.run(&points).unwrap();
+        let distances = Distances::of(&picture).unwrap();
+        let mut nearest: Vec<f64> = (0..80)
+            .map(|i| {
+                let others = (0..80).filter(|j| *j != i);
+                let all = others.map(|j| distances.between(i, j).unwrap());
+                all.fold(f64::INFINITY, f64::min)
+            })
+            .collect();
+        nearest.sort_by(f64::total_cmp);
+        nearest[40]
+    };
+    let (tight, loose) = (nearest(0.0), nearest(0.8));
+    assert!(loose > 2.0 * tight, "{tight} and {loose}");
+}
+
+#[test]
+fn umap_survives_few_and_equal_points() {
+    for points in [
+        random(3, 4, 1),
+        random(4, 4, 1),
+        Array2::ones((10, 3)),
+        concatenate![Axis(0), random(4, 3, 1), Array2::ones((20, 3))],
+        random(6, 3, 1) * 1e100,
+        random(6, 3, 1) * 1e-100,
+    ] {
+        let picture = Umap::default().run(&points).unwrap();
+        assert_eq!(picture.dim(), (points.nrows(), 2));
+        assert!(picture.iter().all(|c| c.is_finite()), "{points} {picture}");
+        // Equal points repel each other, too.
+        let distances = Distances::of(&picture).unwrap();
+        for i in 1..points.nrows() {
+            assert!((0..i).all(|j| distances.between(i, j).unwrap() > 1e-3));
+        }
+    }
+    // More components than the points span.
+    let umap = Umap {
+        components: 5,
+        ..Umap::default()
+    };
+    assert_eq!(umap.run(&random(4, 2, 1)).unwrap().dim(), (4, 5));
+}
+
+/// An arc of 270° in a plane of five dimensions: one number says where a point is, and no line does.
+#[test]
+fn an_autoencoder_bends_where_pca_cannot() {
+    let directions = Pca::of(&random(3, 5, 4), 2).unwrap().components;
+    let arc = Array2::from_shape_fn((60, 5), |(i, j)| {
+        let angle = 1.5 * std::f64::consts::PI * i as f64 / 59.0;
+        7.0 * (angle.cos() * directions[0][j] + angle.sin() * directions[1][j]) + 2.0
+    });
+    let line = Pca::of(&arc, 1).unwrap();
+    for seed in 0..3 {
+        let bent = Autoencoder {
+            components: 1,
+            seed,
+            ..Autoencoder::default()
+        };
+        let bent = bent.run(&arc).unwrap();
+        assert!(
+            bent.reconstruction_error < 0.1 * line.reconstruction_error,
+            "seed {seed}: {} where PCA has {}",
+            bent.reconstruction_error,
+            line.reconstruction_error
+        );
+        // In the units of the points.
+        let total = (line.total_variance * 59.0 / 60.0).sqrt();
+        let relative = bent.error / total;
+        assert!((relative - bent.reconstruction_error).abs() < 1e-12 * relative);
+    }
+}
+
+/// Coordinates in the span are all that there is of the points.
+#[test]
+fn an_autoencoder_does_not_see_how_many_entries_the_points_have() {
+    let few = random(12, 11, 1);
+    let directions = Pca::of(&random(12, 3000, 2), 11).unwrap().components;
+    let turn = Array2::from_shape_fn((11, 3000), |(i, j)| directions[i][j]);
+    let many = few.dot(&turn) + 1.0;
+    let coordinates = Distances::of(&few).unwrap().coordinates().unwrap();
+    let short = Autoencoder {
+        epochs: 50,
+        ..Autoencoder::default()
+    };
+    let seen = short.run(&many).unwrap();
+    // Each axis may point either way.
+    let other = Distances::of(&many).unwrap().coordinates().unwrap();
+    for (a, b) in coordinates.columns().into_iter().zip(other.columns()) {
+        let sign = a.dot(&b).signum();
+        assert_close(&(&b * sign).to_vec(), &a.to_vec(), 1e-10);
+    }
+    assert_eq!(seen.coordinates, short.run(&other).unwrap().coordinates);
+}
+
+#[test]
+fn a_comparison_measures_all_methods() {
+    let points = planted(40, 300, 2);
+    let comparison = Comparison::of(&points, 0).unwrap();
+    let names: Vec<&str> = comparison
+        .embeddings
+        .iter()
+        .map(|e| e.name.as_str())
+        .collect();
+    assert_eq!(names, ["PCA", "UMAP", "autoencoder"]);
+    assert_eq!(comparison.neighbors, 5);
+    assert_eq!(comparison.table().unwrap().shape(), (3, 6));
+    let distances = Distances::of(&points).unwrap();
+    for embedding in &comparison.embeddings {
+        assert_eq!(embedding.coordinates.dim(), (40, 2));
+        let direct = distances
+            .trustworthiness(&embedding.coordinates, 5)
+            .unwrap();
+        assert_eq!(embedding.trustworthiness, direct);
+        let direct = distances.neighbor_error(&embedding.coordinates, 5).unwrap();
+        assert!((embedding.neighbor_error - direct).abs() < 1e-9);
+        assert!(
+            embedding.trustworthiness > 0.9,
+            "{}",
+            comparison.table().unwrap()
+        );
+    }
+    let pca = &comparison.embeddings[0];
+    assert_eq!(pca.trustworthiness, 1.0);
+    assert!(pca.reconstruction_error.unwrap() < 1e-7);
+    assert_eq!(comparison.embeddings[1].reconstruction_error, None);
+    assert!(comparison.embeddings[2].reconstruction_error.unwrap() < 0.2);
+
+    let again = Comparison::of(&points, 0).unwrap();
+    for (a, b) in comparison.embeddings.iter().zip(&again.embeddings) {
+        assert_eq!(bits(&a.coordinates), bits(&b.coordinates));
+    }
+    // The least that can be compared, and points on a line.
+    for points in [random(3, 9, 1), planted(12, 20, 1)] {
+        let comparison = Comparison::of(&points, 1).unwrap();
+        for embedding in comparison.embeddings {
+            assert_eq!(embedding.coordinates.dim(), (points.nrows(), 2));
+        }
+    }
+}
+
+#[test]
+fn senseless_points_are_refused() {
+    let all = |points: Vec<Vec<f64>>| -> Vec<String> {
+        [
+            Pca::of(&points, 2).map(|_| ()),
+            Distances::of(&points).map(|_| ()),
+            Umap::default().run(&points).map(|_| ()),
+            Autoencoder::default().run(&points).map(|_| ()),
+            Comparison::of(&points, 0).map(|_| ()),
+        ]
+        .into_iter()
+        .map(|result| result.unwrap_err().to_string())
+        .collect()
+    };
+    for (point, problem) in [
+        (vec![1.0], "1 entries"),
+        (vec![1.0, 2.0, 3.0], "3 entries"),
+        (vec![f64::NAN, 1.0], "not finite"),
+        (vec![1.0, f64::INFINITY], "not finite"),
+        (vec![1e200, -1e200], "overflow"),
+    ] {
+        for tall in [false, true] {
+            let mut points = vec![vec![0.5, 0.25]; if tall { 8 } else { 3 }];
+            points[2] = point.clone();
+            for message in all(points) {
+                assert!(message.contains(problem), "{message}");
+            }
+        }
+    }
+    // More entries than points.
+    for message in all(vec![vec![1e200; 9], vec![-1e200; 9], vec![0.0; 9]]) {
+        assert!(message.contains("overflow"), "{message}");
+    }
+    all(Vec::new());
+    all(vec![Vec::new(); 4]);
+
+    for few in [random(1, 4, 0), random(2, 4, 0)] {
+        assert!(Umap::default().run(&few).is_err());
+        assert!(Comparison::of(&few, 0).is_err());
+    }
+    let same = Array2::ones((7, 3));
+    assert!(Autoencoder::default().run(&same).is_err());
+    assert!(Comparison::of(&same, 0).is_err());
+    let distances = Distances::of(&same).unwrap();
+    assert!(distances.neighbor_error(&same, 2).is_err());
+    for picture in [
+        random(6, 2, 0),
+        Array2::zeros((7, 0)),
+        Array2::from_elem((7, 2), f64::NAN),
+    ] {
+        assert!(distances.trustworthiness(&picture, 2).is_err());
+    }
+    // A table of all pairs would not fit; not a point is read.
+    let (count, dim) = (Distances::MAX_COUNT + 1, usize::MAX);
+    let message = Distances::of(&Diagonal { count, dim })
+        .unwrap_err()
+        .to_string();
+    assert!(message.contains("one point in 2"), "{message}");
+}
+
+#[test]
+fn senseless_settings_are_refused() {
+    let points = random(10, 3, 0);
+    assert!(Pca::of(&points, 0).is_err());
+    let pca = Pca::of(&points, 2).unwrap();
+    assert!(pca.project(&[1.0, 2.0]).is_err());
+    assert!(pca.project(&[1.0, 2.0, f64::NAN]).is_err());
+    assert!(pca.reconstruct(&[1.0]).is_err());
+    assert!(pca.reconstruct(&[1.0, f64::INFINITY]).is_err());
+
+    let umap = Umap::default();
+    for umap in [
+        Umap {
+            neighbors: 1,
+            ..umap
+        },
+        Umap {
+            components: 0,
+            ..umap
+        },
+        Umap { epochs: 0, ..umap },
+        Umap {
+            min_distance: -0.1,
+            ..umap
+        },
+        Umap {
+            min_distance: 1.1,
+            ..umap
+        },
+        Umap {
+            min_distance: f64::NAN,
+            ..umap
+        },
+    ] {
+        assert!(umap.run(&points).is_err(), "{umap:?}");
+    }
+    let autoencoder = Autoencoder::default();
+    for autoencoder in [
+        Autoencoder {
+            components: 0,
+            ..autoencoder
+        },
+        Autoencoder {
+            hidden: 0,
+            ..autoencoder
+        },
+        Autoencoder {
+            epochs: 0,
+            ..autoencoder
+        },
+        Autoencoder {
+            learning_rate: 0.0,
+            ..autoencoder
+        },
+        Autoencoder {
+            learning_rate: f64::NAN,
+            ..autoencoder
+        },
+        Autoencoder {
+            learning_rate: 1e200,
+            ..autoencoder
+        },
+    ] {
+        assert!(autoencoder.run(&points).is_err(), "{autoencoder:?}");
+    }
+}
+
+#[test]
+fn a_picture_joins_its_points_in_order() {
+    let picture = random(5, 2, 1);
+    let json = figure::embedding(&picture, "five points").json();
+    let traces = json["data"].as_array().unwrap();
+    assert_eq!(traces[0]["x"].as_array().unwrap().len(), 5);
+    assert_eq!(traces[1]["marker"]["color"].as_array().unwrap().len(), 5);
+    assert_eq!(traces[2]["x"][0], traces[1]["x"][0]);
+    assert_eq!(traces[3]["y"][0], traces[1]["y"][4]);
+    // One column, and none at all.
+    let line = figure::embedding(&random(5, 1, 1), "line").json();
+    assert_eq!(line["data"][1]["y"][3], 0.0);
+    figure::embedding(&Array2::zeros((0, 2)), "nothing").json();
+    let shown = Comparison::of(&random(9, 3, 1), 0).bundle().unwrap();
+    assert!(shown.get("text/html").unwrap().contains("trustworthiness"));
+    let shown = Pca::of(&picture, 2).bundle().unwrap();
+    assert!(shown.get("text/html").unwrap().contains("cumulative"));
+}
