@@ -30,7 +30,7 @@ cargo test --locked
 say "documentation …"
 RUSTDOCFLAGS="--deny warnings" cargo doc --locked --no-deps
 
-say "the kernel, the notebooks, the browser (about ten minutes) …"
-.venv/bin/python -m pytest -p no:cacheprovider --durations=5 tests/kernel
+say "a second computation, the kernel, the notebooks, the browser (about ten minutes) …"
+.venv/bin/python -m pytest -p no:cacheprovider --durations=5 tests/numpy tests/kernel
 
 say "all passed."

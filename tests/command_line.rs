@@ -218,6 +218,25 @@ fn refusals() {
             &["density", "--points", "1", "--samples", "9", "--steps", "2"],
             "at least 2",
         ),
+        (&["surface", "--grid", "1", "--samples", "9"], "at least 2"),
+        (&["surface", "--range", "nan", "--samples", "9"], "radius"),
+        (
+            &["surface", "--out", "/dev/null/x", "--samples", "9"],
+            "cannot be made",
+        ),
+        (&["sharpness", "--radius", "0", "--samples", "9"], "above 0"),
+        (
+            &[
+                "sharpness",
+                "--tolerance",
+                "-1",
+                "--samples",
+                "9",
+                "--perturbations",
+                "2",
+            ],
+            "above 0",
+        ),
         (&["train", "--lr", "-1", "--epochs", "1"], "learning rate"),
         (&["train", "--batch", "0", "--epochs", "1"], "batch"),
         (
@@ -244,4 +263,81 @@ fn refusals() {
     for word in ["--layers", "--weights", "--top", "residual"] {
         assert!(help.contains(word), "{help}");
     }
+}
+
+#[test]
+fn surfaces_and_sharpness() {
+    let folder = Folder::new("surface");
+    let (net, out) = (
+        ["--layers", "784,6,10", "--samples", "200"],
+        folder.path("out"),
+    );
+    let run = |what: &str, more: &[&str]| json(&[&[what], &net[..], more].concat());
+    let more = [
+        "--grid",
+        "5",
+        "--plane",
+        "random",
+        "--out",
+        &out,
+        "--eigenvalues",
+    ];
+    let report = run("surface", &more);
+    let text = std::fs::read_to_string(folder.path("out/surface.csv")).unwrap();
+    assert_eq!(
+        text.lines().next().unwrap(),
+        "alpha,beta,loss,accuracy,smallest,largest"
+    );
+    let losses: Vec<f64> = text
+        .lines()
+        .skip(1)
+        .map(|line| line.split(',').nth(2).unwrap().parse().unwrap())
+        .collect();
+    let min = losses.iter().copied().fold(f64::INFINITY, f64::min);
+    assert_eq!((losses.len(), report["loss_min"].as_f64()), (25, Some(min)));
+    assert!((report["loss_center"].as_f64().unwrap() - losses[12]).abs() < 1e-5);
+    let total = 1e-3 * 25.0 * report["ms_per_point"].as_f64().unwrap();
+    assert!((total / report["seconds"].as_f64().unwrap() - 1.0).abs() < 1e-9);
+    let page = std::fs::read_to_string(folder.path("out/surface.html")).unwrap();
+    assert!(
+        page.contains("Loss surface") && page.contains("plotly.js v"),
+        "no page"
+    );
+    let parquet = std::fs::read(folder.path("out/surface.parquet")).unwrap();
+    assert!(parquet.starts_with(b"PAR1") && parquet.ends_with(b"PAR1"));
+    let mut files: Vec<String> = std::fs::read_dir(&out)
+        .unwrap()
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .collect();
+    files.sort();
+    let expected = [
+        "directions.safetensors",
+        "surface.csv",
+        "surface.html",
+        "surface.json",
+    ];
+    assert_eq!(files[..4], expected);
+    assert_eq!(files[4..], ["surface.parquet"]);
+    // Eigenvectors have length 1, and along the first the curvature is positive here.
+    let eigen = run(
+        "surface",
+        &["--grid", "3", "--plane", "eigen", "--range", "0.5"],
+    );
+    assert!(eigen["loss_max"].as_f64() > eigen["loss_center"].as_f64());
+    let filter = run("surface", &["--grid", "3"]);
+    assert_eq!(filter, {
+        let mut again = run("surface", &["--grid", "3"]);
+        for key in ["seconds", "ms_per_point"] {
+            again[key] = filter[key].clone();
+        }
+        again
+    });
+
+    let found = run("sharpness", &["--radius", "0.1"]);
+    let number = |path: &str| found.pointer(path).and_then(Value::as_f64).unwrap();
+    assert!(number("/worst/rise") >= number("/random/maximum"));
+    assert!((number("/sam/rise") / number("/sam/second_order") - 1.0).abs() < 0.01);
+    assert!(number("/stable_rate/limit/value") > 0.0);
+    let adaptive = run("sharpness", &["--radius", "0.1", "--adaptive"]);
+    assert_ne!(adaptive["worst"]["rise"], found["worst"]["rise"]);
 }

@@ -188,3 +188,36 @@ fn a_failed_training_keeps_its_snapshots() {
     );
     assert!(trajectory.len() > 1);
 }
+
+/// The plane of the two main components of the path, with the path on it.
+#[test]
+fn the_main_components_of_a_training_span_a_plane() {
+    let (model, data) = network(DType::F64);
+    let mut trajectory = Trajectory::every(2).unwrap().memory_limit(500);
+    let trainer = Trainer::adam(0.02).epochs(10).batch_size(10);
+    trainer
+        .fit_recorded(&model, &data, &data, &mut trajectory)
+        .unwrap();
+    let objective = Objective::of(&model, &data, Loss::CrossEntropy).unwrap();
+    let pca = Pca::of(&trajectory, 2).unwrap();
+    let [d1, d2] = &pca.components[..] else {
+        panic!("{} components", pca.components.len())
+    };
+    let path = Projection::onto(&objective, d1, d2, &trajectory).unwrap();
+    let plane = Plane::over(&objective, d1, d2, &path.grid(11).unwrap()).unwrap();
+    assert!(
+        pca.explained_ratio.iter().sum::<f64>() > 0.9,
+        "{:?}",
+        pca.explained_ratio
+    );
+    // The plane goes through the last snapshot, and coordinates differ from PCA's by a shift.
+    let last = trajectory.len() - 1;
+    assert!(path.distances[last] == 0.0 && path.losses[last] == plane.center);
+    assert!((path.on_plane[last] - plane.center).abs() < 1e-14);
+    for i in 0..last {
+        let shift = pca.coordinates[[i, 0]] - pca.coordinates[[last, 0]];
+        assert!((path.alphas[i] - shift).abs() < 1e-12);
+        assert!(path.distances[i] > 0.0);
+    }
+    assert!(Pca::of(&Trajectory::at([]), 2).is_err());
+}

@@ -29,6 +29,7 @@ use ndarray::{Array2, ArrayView1};
 
 use crate::error::{Error, Result, check_finite};
 use crate::progress::Progress;
+use crate::train::Trajectory;
 
 /// n points of d entries each.
 pub trait Points {
@@ -77,6 +78,21 @@ impl Points for Array2<f64> {
             return Err(out_of_range(i, self.nrows()));
         }
         Ok(self.row(i).to_vec())
+    }
+}
+
+/// Each snapshot is a point.
+impl Points for Trajectory {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn dim(&self) -> usize {
+        Trajectory::dim(self)
+    }
+
+    fn point(&self, i: usize) -> Result<Vec<f64>> {
+        self.snapshot(i)
     }
 }
 
