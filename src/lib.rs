@@ -84,7 +84,10 @@ pub mod prelude {
     pub use crate::data::synthetic::two_moons;
     pub use crate::data::{Dataset, Mnist, Targets};
     pub use crate::figure::{self, Figure};
-    pub use crate::landscape::{Line, Plane, direction};
+    pub use crate::landscape::{
+        GradientNoise, ImplicitBias, Line, ModifiedLoss, NoiseReport, PacBayes, PacBayesBound,
+        PacBayesRow, Plane, direction,
+    };
     pub use crate::model::{Activation, Mlp, Model, Parameters, best_device};
     pub use crate::notebook::Show;
     pub use crate::objective::{Loss, Objective};
@@ -93,8 +96,8 @@ pub mod prelude {
         LinearOperator, Shifted,
     };
     pub use crate::spectral::{
-        Bracket, Density, DensitySettings, Diagonal, Eigenpair, Estimate, Inertia, Lanczos,
-        PowerIteration, Spectral, Spectrum, Trace, TraceMethod, Which,
+        Alignment, Bracket, Density, DensitySettings, Diagonal, Eigenpair, Estimate, Inertia,
+        Lanczos, PowerIteration, Spectral, Spectrum, Trace, TraceMethod, Which,
     };
     pub use crate::train::{History, Trainer};
 }

@@ -3,10 +3,16 @@
 
 pub mod direction;
 
+mod generalization;
+mod implicit_bias;
 mod line;
+mod noise;
 mod plane;
 
+pub use generalization::{PacBayes, PacBayesBound, PacBayesRow};
+pub use implicit_bias::{ImplicitBias, ModifiedLoss};
 pub use line::Line;
+pub use noise::{GradientNoise, NoiseReport};
 pub use plane::Plane;
 
 use crate::error::{Error, Result};

@@ -16,10 +16,11 @@ use polars::prelude::DataFrame;
 use crate::data::{Dataset, Targets};
 use crate::error::{Error, Result};
 use crate::figure::Figure;
+use crate::landscape::{ModifiedLoss, NoiseReport, PacBayesBound};
 use crate::model::{Activation, Mlp, Model};
 use crate::objective::{DerivativeCheck, Objective};
 use crate::spectral::{
-    Bracket, Count, DensityCurve, Estimate, Inertia, Participation, Power, Spectrum,
+    Alignment, Bracket, Count, DensityCurve, Estimate, Inertia, Participation, Power, Spectrum,
 };
 use crate::train::History;
 
@@ -160,6 +161,24 @@ impl Show for Power {
     }
 }
 
+impl Show for NoiseReport {
+    fn bundle(&self) -> Result<Bundle> {
+        self.table()?.bundle()
+    }
+}
+
+impl Show for ModifiedLoss {
+    fn bundle(&self) -> Result<Bundle> {
+        self.table()?.bundle()
+    }
+}
+
+impl Show for PacBayesBound {
+    fn bundle(&self) -> Result<Bundle> {
+        self.table()?.bundle()
+    }
+}
+
 impl Show for DensityCurve {
     fn bundle(&self) -> Result<Bundle> {
         self.table()?.bundle()
@@ -216,5 +235,5 @@ macro_rules! show_as_text {
     };
 }
 show_as_text!("{}": String, &str, bool, f32, f64, i32, i64, u32, u64, usize, Inertia,
-    DerivativeCheck, Estimate, Bracket, Count);
+    DerivativeCheck, Estimate, Bracket, Count, Alignment);
 show_as_text!("{:?}": Vec<f64>, Activation, Objective);

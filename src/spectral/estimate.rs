@@ -22,7 +22,7 @@ pub struct Estimate {
 
 impl Estimate {
     /// Of N ≥ 2 samples.
-    pub(super) fn of(samples: &[f64]) -> Self {
+    pub(crate) fn of(samples: &[f64]) -> Self {
         let n = samples.len() as f64;
         let mean = samples.iter().sum::<f64>() / n;
         let squares = samples.iter().map(|s| (s - mean).powi(2)).sum::<f64>();
@@ -36,7 +36,7 @@ impl Estimate {
     }
 
     /// The same in other units.
-    pub(super) fn scaled(self, factor: f64) -> Self {
+    pub(crate) fn scaled(self, factor: f64) -> Self {
         Self {
             value: factor * self.value,
             standard_error: factor.abs() * self.standard_error,
