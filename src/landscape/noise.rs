@@ -56,7 +56,7 @@ pub struct NoiseReport {
     /// the gradient is zero, 0 without noise.
     pub simple_scale: Estimate,
     /// tr(HΣ)/(gᵀHg) (their B_noise): the batch size at which a step of the best length makes half the progress of
-    /// one along the whole gradient. Negative where the curvature along g or the noise is: there is no such step.
+    /// one along the whole gradient. Where gᵀHg or tr(HΣ) is negative there is no such step, and the number no batch size.
     pub curvature_scale: Estimate,
     /// tr(HΣ) and the cosine between H and Σ.
     pub alignment: Alignment,
