@@ -231,6 +231,12 @@ fn the_way_from_the_prior_is_what_costs() {
     let here = settings.run(&objective, &theta).unwrap();
     assert!(here.rows.iter().all(|row| row.kl == 0.0));
     assert!(here.bound < 0.3, "{here:?}");
+    let narrow = PacBayes {
+        sigmas: vec![1e-200],
+        ..settings.clone()
+    };
+    let narrow = narrow.run(&objective, &theta).unwrap();
+    assert!(narrow.kl == 0.0 && narrow.bound > narrow.empirical_error.value);
     let far = settings.run(&objective, &[1e9, 0.0, 0.0]).unwrap();
     assert!(
         far.rows

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::objective::Objective;
 use crate::progress::Progress;
 use crate::spectral::Estimate;
-use crate::vector::{axpy, dot, gaussian};
+use crate::vector::{axpy, gaussian, norm};
 
 /// A PAC-Bayes bound for the classifier that draws its weights from N(θ, σ²I) anew for each answer (Dziugaite and Roy,
 /// "Computing Nonvacuous Generalization Bounds…", 2017; with the constants of Maurer, 2004).
@@ -93,14 +93,15 @@ impl PacBayes {
         let theta = parameters.to_flat()?;
         let mut way = theta.clone();
         axpy(-1.0, prior_center, &mut way);
-        let distance_squared = dot(&way, &way);
+        let distance = norm(&way);
         let scores = self.scores(objective, &theta)?;
         let rows = self
             .sigmas
             .iter()
             .zip(scores)
             .map(|(sigma, (errors, losses))| {
-                let kl = distance_squared / (2.0 * sigma * sigma);
+                // The square of a small σ is 0, and 0/0 no number.
+                let kl = 0.5 * (distance / sigma).powi(2);
                 self.row(*sigma, kl, objective.data().len(), &errors, &losses)
             });
         let rows: Vec<PacBayesRow> = rows.collect();
