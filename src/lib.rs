@@ -89,7 +89,8 @@ pub mod prelude {
     pub use crate::embedding::{Autoencoder, Comparison, Distances, Pca, Points, Umap};
     pub use crate::figure::{self, Figure};
     pub use crate::landscape::{
-        Flatness, Grid, Line, Plane, Projection, Sharpness, StableRate, StepChange,
+        Flatness, GradientNoise, Grid, ImplicitBias, Line, ModifiedLoss, NoiseReport, PacBayes,
+        PacBayesBound, PacBayesRow, Plane, Projection, Sharpness, StableRate, StepChange,
         direction::{self, Normalization},
         directional_sharpness,
     };
@@ -101,8 +102,8 @@ pub mod prelude {
         LinearOperator, Scaled, Shifted,
     };
     pub use crate::spectral::{
-        Bracket, Density, DensitySettings, Diagonal, Eigenpair, Estimate, Inertia, Lanczos,
-        PowerIteration, Spectral, Spectrum, Trace, TraceMethod, Which,
+        Alignment, Bracket, Density, DensitySettings, Diagonal, Eigenpair, Estimate, Inertia,
+        Lanczos, PowerIteration, Spectral, Spectrum, Trace, TraceMethod, Which,
     };
     pub use crate::train::{History, Trainer, Trajectory};
 }

@@ -176,6 +176,10 @@ impl LinearOperator for GradientCovariance {
         let mut products = self.moment.apply_block(vectors)?;
         for (product, v) in products.iter_mut().zip(vectors) {
             axpy(-dot(&self.gradient, v), &self.gradient, product);
+            // One gradient does not vary: what is left is rounding, and of no matrix.
+            if self.moment.objective.data().len() == 1 {
+                product.fill(0.0);
+            }
         }
         Ok(products)
     }

@@ -6,19 +6,27 @@
 //! | the loss along a direction, or between two models | [`Line`] |
 //! | the loss over two [`direction`]s, and a training on that plane | [`Plane`], [`Projection`] |
 //! | how sharp a minimum is | [`Sharpness`], [`Flatness`], [`directional_sharpness`] |
+//! | the noise of the samples' gradients, and where it drives SGD | [`GradientNoise`], [`ImplicitBias`] |
+//! | how well the model must do on other data | [`PacBayes`] |
 //! | what a step will do, which learning rates are stable | [`StepChange`], [`StableRate`] |
 
 pub mod direction;
 
+mod generalization;
 mod grid;
+mod implicit_bias;
 mod line;
+mod noise;
 mod plane;
 mod projection;
 mod sharpness;
 mod step;
 
+pub use generalization::{PacBayes, PacBayesBound, PacBayesRow};
 pub use grid::Grid;
+pub use implicit_bias::{ImplicitBias, ModifiedLoss};
 pub use line::Line;
+pub use noise::{GradientNoise, NoiseReport};
 pub use plane::{Extremes, Plane};
 pub use projection::Projection;
 pub use sharpness::{

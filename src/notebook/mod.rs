@@ -18,13 +18,13 @@ use crate::embedding::{Comparison, Pca};
 use crate::error::{Error, Result};
 use crate::figure::Figure;
 use crate::landscape::{
-    AverageSharpness, FlatnessReport, Line, Plane, Projection, RandomSharpness, SamStep,
-    StableRate, StepChange, WorstCase,
+    AverageSharpness, FlatnessReport, Line, ModifiedLoss, NoiseReport, PacBayesBound, Plane,
+    Projection, RandomSharpness, SamStep, StableRate, StepChange, WorstCase,
 };
 use crate::model::{Activation, Mlp, Model};
 use crate::objective::{DerivativeCheck, Objective, Score};
 use crate::spectral::{
-    Bracket, Count, DensityCurve, Estimate, Inertia, Participation, Power, Spectrum,
+    Alignment, Bracket, Count, DensityCurve, Estimate, Inertia, Participation, Power, Spectrum,
 };
 use crate::train::{History, Trajectory};
 
@@ -183,6 +183,24 @@ impl Show for Power {
     }
 }
 
+impl Show for NoiseReport {
+    fn bundle(&self) -> Result<Bundle> {
+        self.table()?.bundle()
+    }
+}
+
+impl Show for ModifiedLoss {
+    fn bundle(&self) -> Result<Bundle> {
+        self.table()?.bundle()
+    }
+}
+
+impl Show for PacBayesBound {
+    fn bundle(&self) -> Result<Bundle> {
+        self.table()?.bundle()
+    }
+}
+
 impl Show for DensityCurve {
     fn bundle(&self) -> Result<Bundle> {
         self.table()?.bundle()
@@ -251,6 +269,6 @@ macro_rules! show_as_text {
     };
 }
 show_as_text!("{}": String, &str, bool, f32, f64, i32, i64, u32, u64, usize, Inertia,
-    DerivativeCheck, Estimate, Bracket, Count, AverageSharpness, FlatnessReport, RandomSharpness,
-    SamStep, StableRate, StepChange, WorstCase);
+    DerivativeCheck, Estimate, Bracket, Count, Alignment, AverageSharpness, FlatnessReport,
+    RandomSharpness, SamStep, StableRate, StepChange, WorstCase);
 show_as_text!("{:?}": Vec<f64>, Activation, Objective, Score, Trajectory);

@@ -7,7 +7,10 @@
 //! | how the eigenvalues of a large one are distributed | [`DensitySettings`] |
 //! | tr(A), ‖A‖²_F | [`Trace`] |
 //! | aᵢᵢ | [`Diagonal`] |
+//! | tr(AB), the cosine between two matrices | [`Alignment`] |
+//! | how much their leading eigenvectors share | [`Spectrum::subspace_overlap`] |
 
+mod alignment;
 mod density;
 mod diagonal;
 mod estimate;
@@ -20,6 +23,7 @@ mod spectrum;
 mod trace;
 mod xtrace;
 
+pub use alignment::Alignment;
 pub use density::{Count, Density, DensityCurve, DensitySettings, Quadrature};
 pub use diagonal::Diagonal;
 pub use estimate::{Bracket, Estimate};

@@ -235,18 +235,23 @@ impl Spectrum {
             axpy(dot(&pair.vector, vector), &pair.vector, &mut inside);
         }
         let value = (norm(&inside) / length).powi(2).min(1.0);
-        let residuals: f64 = self.pairs[..count].iter().map(|p| p.residual.powi(2)).sum();
-        let sine = match self.gap(count - 1) {
-            _ if count == self.dim => 0.0,
-            Ok(gap) if gap.low > 0.0 => residuals.sqrt() / gap.low,
-            _ => 1.0,
-        };
+        let sine = self.tilt(count);
         // |‖Pg‖² − ‖P′g‖²| ≤ ‖P − P′‖ ‖g‖² = sin Θ ‖g‖².
         Ok(Bracket {
             value,
             low: (value - sine).max(0.0),
             high: (value + sine).min(1.0),
         })
+    }
+
+    /// Largest sine of the angle between the space of the first `count` eigenvectors and the true one.
+    pub(super) fn tilt(&self, count: usize) -> f64 {
+        let residuals: f64 = self.pairs[..count].iter().map(|p| p.residual.powi(2)).sum();
+        match self.gap(count - 1) {
+            _ if count == self.dim => 0.0,
+            Ok(gap) if gap.low > 0.0 => (residuals.sqrt() / gap.low).min(1.0),
+            _ => 1.0,
+        }
     }
 
     /// How many eigenvalues are negative, zero within their error, and positive.

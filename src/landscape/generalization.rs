@@ -1,0 +1,275 @@
+//! [`PacBayes`]: a bound on the error on unseen data that is the lower, the flatter the minimum.
+
+use polars::df;
+use polars::prelude::DataFrame;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::objective::Objective;
+use crate::progress::Progress;
+use crate::spectral::Estimate;
+use crate::vector::{axpy, gaussian, norm};
+
+/// A PAC-Bayes bound for the classifier that draws its weights from N(θ, σ²I) anew for each answer (Dziugaite and Roy,
+/// "Computing Nonvacuous Generalization Bounds…", 2017; with the constants of Maurer, 2004).
+///
+/// For a prior N(θ₀, σ²I) that was fixed before the n samples were drawn, independently and from one distribution,
+/// its error e on that distribution and its error ê on the samples fulfil, with probability at least 1 − δ,
+///
+/// kl(ê‖e) ≤ (‖θ − θ₀‖²/(2σ²) + ln(2√n/δ))/n, kl(q‖p) = q ln(q/p) + (1 − q) ln((1 − q)/(1 − p)).
+///
+/// Of K values of σ each gets δ/K, so that the best may be chosen afterwards. Half of that goes to the bound above, half
+/// to that of Chernoff on ê, kl(mean‖ê) ≤ ln(2K/δ)/m, whose mean is one over m draws of the weights.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PacBayes {
+    /// The values of σ to try, chosen without a look at the data.
+    pub sigmas: Vec<f64>,
+    /// m, the draws of the weights, the same for each σ but for their length.
+    pub samples: usize,
+    /// δ, the probability that the bound is wrong.
+    pub delta: f64,
+    /// Seed of the draws.
+    pub seed: u64,
+}
+
+impl Default for PacBayes {
+    /// σ = 0.01, 0.02, 0.05, 0.1 and 0.2; 200 draws; δ = 0.05; seed 0.
+    fn default() -> Self {
+        Self {
+            sigmas: vec![0.01, 0.02, 0.05, 0.1, 0.2],
+            samples: 200,
+            delta: 0.05,
+            seed: 0,
+        }
+    }
+}
+
+/// What [`PacBayes`] found for one σ.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PacBayesRow {
+    /// σ
+    pub sigma: f64,
+    /// ‖θ − θ₀‖²/(2σ²), in nats.
+    pub kl: f64,
+    /// The share of wrong answers on the samples, a mean over the draws.
+    pub empirical_error: Estimate,
+    /// The loss L(θ + σz), a mean over the draws z.
+    pub loss: Estimate,
+    /// The error on unseen data is below this.
+    pub bound: f64,
+    /// A weaker form of the bound (McAllester, 2003), ê + √((KL + ln(2√n/δ))/(2n)), with the same bound on ê and the
+    /// same δ. Above 1 it says nothing.
+    pub mcallester: f64,
+}
+
+/// The best row of [`PacBayes`], and all of them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PacBayesBound {
+    /// The lowest bound: with probability 1 − δ the error on unseen data is below it.
+    pub bound: f64,
+    /// Its σ.
+    pub sigma: f64,
+    /// Its ‖θ − θ₀‖²/(2σ²), in nats.
+    pub kl: f64,
+    /// Its share of wrong answers on the samples.
+    pub empirical_error: Estimate,
+    /// δ
+    pub delta: f64,
+    /// A row for each σ, in the order in which they were given. All their bounds hold together.
+    pub rows: Vec<PacBayesRow>,
+}
+
+impl PacBayes {
+    /// The bound where the model of `objective` stands, with the prior about `prior_center`: the weights that training
+    /// started from, say, but none that have seen the data.
+    ///
+    /// # Errors
+    /// No σ, or one that is no positive number; fewer than 2 samples; a δ that is not between 0 and 1; a centre that is
+    /// not in θ-space; a dataset without labels; a loss that is not finite at a draw.
+    pub fn run(&self, objective: &Objective, prior_center: &[f64]) -> Result<PacBayesBound> {
+        self.check()?;
+        let parameters = objective.parameters();
+        parameters.check_vector(prior_center, "prior's centre")?;
+        let theta = parameters.to_flat()?;
+        let mut way = theta.clone();
+        axpy(-1.0, prior_center, &mut way);
+        let distance = norm(&way);
+        let scores = self.scores(objective, &theta)?;
+        let rows = self
+            .sigmas
+            .iter()
+            .zip(scores)
+            .map(|(sigma, (errors, losses))| {
+                // The square of a small σ is 0, and 0/0 no number.
+                let kl = 0.5 * (distance / sigma).powi(2);
+                self.row(*sigma, kl, objective.data().len(), &errors, &losses)
+            });
+        let rows: Vec<PacBayesRow> = rows.collect();
+        let best = rows.iter().min_by(|a, b| a.bound.total_cmp(&b.bound));
+        let best = best.cloned();
+        let best = best.ok_or_else(|| Error::invalid("there is no σ to try"))?;
+        Ok(PacBayesBound {
+            bound: best.bound,
+            sigma: best.sigma,
+            kl: best.kl,
+            empirical_error: best.empirical_error,
+            delta: self.delta,
+            rows,
+        })
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.sigmas.is_empty() {
+            return Err(Error::invalid("there is no σ to try: give at least one"));
+        }
+        let wrong = |sigma: &&f64| !(**sigma > 0.0 && sigma.is_finite());
+        if let Some(sigma) = self.sigmas.iter().find(wrong) {
+            return Err(Error::invalid(format!(
+                "σ = {sigma} is no standard deviation: give finite numbers above 0"
+            )));
+        }
+        if self.samples < 2 {
+            return Err(Error::invalid(format!(
+                "an error from {} draws of the weights has no uncertainty: take at least 2",
+                self.samples
+            )));
+        }
+        if !(self.delta > 0.0 && self.delta < 1.0) {
+            return Err(Error::invalid(format!(
+                "δ = {} is no probability to be wrong: give a number between 0 and 1, such as 0.05",
+                self.delta
+            )));
+        }
+        Ok(())
+    }
+
+    /// Shares of wrong answers and losses, one of each for each draw, for each σ.
+    fn scores(&self, objective: &Objective, theta: &[f64]) -> Result<Vec<(Vec<f64>, Vec<f64>)>> {
+        let places: Vec<[f64; 2]> = self.sigmas.iter().map(|sigma| [*sigma, 0.0]).collect();
+        let mut scores = vec![(Vec::new(), Vec::new()); self.sigmas.len()];
+        let mut progress = Progress::start("PAC-Bayes");
+        for draw in 0..self.samples {
+            let seed = self.seed.wrapping_add((draw as u64) << 32);
+            let z = gaussian(theta.len(), seed);
+            let found = objective.scores_on_plane([theta, &z, &z], &places)?;
+            for (score, (errors, losses)) in found.iter().zip(&mut scores) {
+                let accuracy = score.accuracy.ok_or_else(|| {
+                    Error::invalid(
+                        "the bound is one on the share of wrong answers, and this dataset has values \
+                         to fit, no labels: build it with Dataset::classification",
+                    )
+                })?;
+                errors.push(1.0 - accuracy);
+                losses.push(score.loss);
+            }
+            progress.part(draw + 1, self.samples);
+        }
+        Ok(scores)
+    }
+
+    fn row(&self, sigma: f64, kl: f64, n: usize, errors: &[f64], losses: &[f64]) -> PacBayesRow {
+        let share = self.delta / (2.0 * self.sigmas.len() as f64);
+        let empirical_error = Estimate::of(errors);
+        let most = kl_inverse(empirical_error.value, -share.ln() / self.samples as f64);
+        let n = n as f64;
+        let complexity = (kl + (2.0 * n.sqrt() / share).ln()) / n;
+        PacBayesRow {
+            sigma,
+            kl,
+            empirical_error,
+            loss: Estimate::of(losses),
+            bound: kl_inverse(most, complexity),
+            mcallester: most + (complexity / 2.0).sqrt(),
+        }
+    }
+}
+
+/// The largest p ≤ 1 with kl(q‖p) ≤ c, for 0 ≤ q ≤ 1 and c ≥ 0: the next number above it.
+fn kl_inverse(q: f64, c: f64) -> f64 {
+    let (mut low, mut high) = (q, 1.0);
+    loop {
+        let middle = 0.5 * (low + high);
+        if middle <= low || middle >= high {
+            return high;
+        }
+        if binary_kl(q, middle) <= c {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+}
+
+/// q ln(q/p) + (1 − q) ln((1 − q)/(1 − p))
+fn binary_kl(q: f64, p: f64) -> f64 {
+    // a ln(a/b), b = a + change: each form is the exact one where the other cancels.
+    let term = |a: f64, b: f64, change: f64| match change.abs() < 0.5 * a {
+        true => -a * (change / a).ln_1p(),
+        false if a > 0.0 => a * (a / b).ln(),
+        false => 0.0,
+    };
+    term(q, p, p - q) + term(1.0 - q, 1.0 - p, q - p)
+}
+
+impl PacBayesBound {
+    /// σ, KL, error and loss with their standard errors, and the two bounds, a row for each σ.
+    ///
+    /// # Errors
+    /// polars'.
+    pub fn table(&self) -> Result<DataFrame> {
+        let column = |of: fn(&PacBayesRow) -> f64| self.rows.iter().map(of).collect::<Vec<_>>();
+        Ok(df!(
+            "σ" => column(|row| row.sigma),
+            "KL" => column(|row| row.kl),
+            "error" => column(|row| row.empirical_error.value),
+            "error's standard error" => column(|row| row.empirical_error.standard_error),
+            "loss" => column(|row| row.loss.value),
+            "loss's standard error" => column(|row| row.loss.standard_error),
+            "bound" => column(|row| row.bound),
+            "McAllester's bound" => column(|row| row.mcallester),
+        )?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_inverse_of_kl_is_the_closed_form_where_there_is_one() {
+        for c in [1e-12, 1e-3, 0.1, 1.0, 5.0, 100.0] {
+            assert!((kl_inverse(0.0, c) + (-c).exp_m1()).abs() < 1e-15, "{c}");
+            assert_eq!(kl_inverse(1.0, c), 1.0);
+        }
+        for q in [0.0, 1e-9, 0.1, 0.5, 0.99, 1.0] {
+            assert!((kl_inverse(q, 0.0) - q).abs() < 1e-15, "{q}");
+            assert_eq!(kl_inverse(q, f64::INFINITY), 1.0);
+        }
+        // kl(½‖p) = −½ ln(4p(1 − p))
+        for c in [1e-6f64, 0.01, 0.3, 2.0] {
+            let p = 0.5 + 0.5 * (-(-2.0 * c).exp_m1()).sqrt();
+            assert!((kl_inverse(0.5, c) - p).abs() < 1e-14, "{c}");
+        }
+    }
+
+    #[test]
+    fn the_inverse_of_kl_inverts_it_and_rises() {
+        let grid = |n: usize| (0..=n).map(move |i| i as f64 / n as f64);
+        for q in grid(50).take(46) {
+            let mut last = q;
+            for c in grid(40).skip(1).map(|c| 2.0 * c) {
+                let p = kl_inverse(q, c);
+                // Near 1, kl changes by that much from one number to the next.
+                let step = f64::EPSILON * p / (1.0 - p);
+                assert!((binary_kl(q, p) - c).abs() < 1e-12 + 2.0 * step, "{q}, {c}");
+                assert!(p > last && p < 1.0, "{q}, {c}");
+                assert!(p <= q + (c / 2.0).sqrt(), "{q}, {c}: Pinsker");
+                last = p;
+            }
+        }
+        for c in [0.01, 0.1, 1.0] {
+            let values: Vec<f64> = grid(50).map(|q| kl_inverse(q, c)).collect();
+            assert!(values.is_sorted(), "{c}");
+        }
+    }
+}

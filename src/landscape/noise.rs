@@ -1,0 +1,175 @@
+//! [`GradientNoise`]: how far the gradients of batches scatter about the whole one, and along which curvature.
+
+use polars::df;
+use polars::prelude::DataFrame;
+use serde::{Deserialize, Serialize};
+
+use super::implicit_bias::{batch_variance, check_step};
+use crate::error::{Error, Result};
+use crate::objective::Objective;
+use crate::spectral::{Alignment, Bracket, Estimate, Lanczos, Spectrum, Trace};
+use crate::vector::dot;
+
+/// What to ask of the covariance Σ = (1/N) Σᵢ gᵢgᵢᵀ − ggᵀ of the N samples' gradients where a model stands. The
+/// dataset is the whole population here: its mean gradient is g, with no error of its own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GradientNoise {
+    /// Eigenpairs of Σ and of H.
+    pub top: usize,
+    /// Relative standard error of tr Σ at which to stop.
+    pub relative_error: f64,
+    /// Random vectors for tr(HΣ) and the cosine, each a product with H and one with Σ.
+    pub probes: usize,
+    /// Seed of the random vectors.
+    pub seed: u64,
+}
+
+impl Default for GradientNoise {
+    /// 5 eigenpairs, tr Σ to 1 %, 64 probes, seed 0.
+    fn default() -> Self {
+        Self {
+            top: 5,
+            relative_error: 0.01,
+            probes: 64,
+            seed: 0,
+        }
+    }
+}
+
+/// Gradient g, its noise Σ and the Hessian H at a point, held against each other. L2 is part of g and H, not of Σ.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NoiseReport {
+    /// N
+    pub samples: usize,
+    /// ‖g‖
+    pub gradient_norm: f64,
+    /// gᵀHg
+    pub gradient_curvature: f64,
+    /// The largest eigenvalues of Σ.
+    pub covariance: Spectrum,
+    /// The largest eigenvalues of H.
+    pub hessian: Spectrum,
+    /// tr Σ, the mean of ‖gᵢ − g‖².
+    pub variance: Estimate,
+    /// tr Σ/‖g‖² (B_simple of McCandlish et al., "An Empirical Model of Large-Batch Training", 2018): the batch
+    /// size, of samples drawn with replacement, at which the noise is as long as the gradient. Infinite where
+    /// the gradient is zero, 0 without noise.
+    pub simple_scale: Estimate,
+    /// tr(HΣ)/(gᵀHg) (their B_noise): the batch size at which a step of the best length makes half the progress of
+    /// one along the whole gradient. Where gᵀHg or tr(HΣ) is negative there is no such step, and the number no batch size.
+    pub curvature_scale: Estimate,
+    /// tr(HΣ) and the cosine between H and Σ.
+    pub alignment: Alignment,
+    /// The share of Σ's leading eigenspace that lies in H's; see [`Spectrum::subspace_overlap`].
+    pub overlap: Bracket,
+}
+
+impl GradientNoise {
+    /// The noise where the model of `objective` stands.
+    ///
+    /// # Errors
+    /// No eigenpairs or more than there are parameters, fewer than 2 probes, an accuracy that is no positive number;
+    /// those of the products.
+    pub fn run(&self, objective: &Objective) -> Result<NoiseReport> {
+        let n = objective.dim();
+        if self.top == 0 || self.top > n {
+            return Err(Error::invalid(format!(
+                "{} eigenpairs of {n} × {n} matrices cannot be computed: ask for 1 to {n}",
+                self.top
+            )));
+        }
+        let gradient = objective.gradient()?;
+        let square = dot(&gradient, &gradient);
+        let gradient_curvature = dot(&gradient, &objective.hvp(&gradient)?);
+        let (covariance, hessian) = (objective.gradient_covariance()?, objective.hessian());
+
+        let trace = Trace {
+            relative_error: self.relative_error,
+            seed: self.seed,
+            ..Trace::default()
+        };
+        let variance = trace.trace(&covariance)?;
+        let alignment = Alignment::estimate(&hessian, &covariance, self.probes, self.seed)?;
+        let lanczos = Lanczos {
+            seed: self.seed,
+            ..Lanczos::default()
+        };
+        // One more pair, for the gap that bounds the overlap's error.
+        let pairs = (self.top + 1).min(n);
+        let mut covariance = lanczos.run(&covariance, pairs)?;
+        let mut hessian = lanczos.run(&hessian, pairs)?;
+        let overlap = covariance.subspace_overlap(&hessian, self.top)?;
+        covariance.pairs.truncate(self.top);
+        hessian.pairs.truncate(self.top);
+        Ok(NoiseReport {
+            samples: objective.data().len(),
+            gradient_norm: square.sqrt(),
+            gradient_curvature,
+            covariance,
+            hessian,
+            variance,
+            simple_scale: over(variance, square),
+            curvature_scale: over(alignment.product, gradient_curvature),
+            alignment,
+            overlap,
+        })
+    }
+}
+
+/// The estimate divided by an exact number: infinite, and surely so, for 0.
+fn over(estimate: Estimate, by: f64) -> Estimate {
+    let quotient = estimate.scaled(1.0 / by);
+    if quotient.value.is_finite() && quotient.standard_error.is_finite() {
+        return quotient;
+    }
+    let infinite = f64::INFINITY.copysign(estimate.value);
+    Estimate {
+        value: if estimate.value == 0.0 { 0.0 } else { infinite },
+        standard_error: 0.0,
+        ..estimate
+    }
+}
+
+impl NoiseReport {
+    /// What one step of SGD with batches of B of the N samples, drawn without replacement, changes the loss by in the
+    /// mean, to second order in the learning rate η:
+    ///
+    /// E ΔL = −η ‖g‖² + ½ η² (gᵀHg + tr(HΣ)(N − B)/(B(N − 1)))
+    ///
+    /// For a quadratic loss that is all. The standard error is that of tr(HΣ).
+    ///
+    /// # Errors
+    /// A learning rate that is no positive number; a batch size that is 0 or above N.
+    pub fn expected_change(&self, learning_rate: f64, batch_size: usize) -> Result<Estimate> {
+        check_step(learning_rate, batch_size, self.samples)?;
+        let half = 0.5 * learning_rate * learning_rate;
+        let noise = half * batch_variance(self.samples, batch_size);
+        let mut change = self.alignment.product.scaled(noise);
+        change.value += half * self.gradient_curvature - learning_rate * self.gradient_norm.powi(2);
+        Ok(change)
+    }
+
+    /// A row for each number, with its standard error where it has one.
+    ///
+    /// # Errors
+    /// polars'.
+    pub fn table(&self) -> Result<DataFrame> {
+        let exact = |value| (value, None);
+        let estimated = |e: Estimate| (e.value, Some(e.standard_error));
+        let rows = [
+            ("‖g‖", exact(self.gradient_norm)),
+            ("gᵀHg", exact(self.gradient_curvature)),
+            ("tr Σ", estimated(self.variance)),
+            ("tr Σ/‖g‖²", estimated(self.simple_scale)),
+            ("tr(HΣ)", estimated(self.alignment.product)),
+            ("tr(HΣ)/(gᵀHg)", estimated(self.curvature_scale)),
+            ("cosine of H and Σ", estimated(self.alignment.cosine)),
+            ("overlap of eigenspaces", exact(self.overlap.value)),
+        ];
+        Ok(df!(
+            "quantity" => rows.map(|row| row.0),
+            "value" => rows.map(|row| row.1.0),
+            "standard error" => rows.map(|row| row.1.1),
+        )?)
+    }
+}

@@ -1,0 +1,133 @@
+//! [`Alignment`]: how far two matrices point the same way, and [`Spectrum::subspace_overlap`]: how far their
+//! leading eigenvectors do.
+
+use serde::{Deserialize, Serialize};
+
+use super::krylov::{Draws, products};
+use super::product::TOGETHER;
+use super::{Bracket, Estimate, Spectrum};
+use crate::error::{Error, Result};
+use crate::operator::{LinearOperator, images};
+use crate::progress::Progress;
+use crate::vector::dot;
+
+/// The inner product of two symmetric matrices A and B, and the cosine between them, from vectors z of random
+/// signs: tr(AB), ‖A‖²_F and ‖B‖²_F are the means of (Az)ᵀBz, ‖Az‖² and ‖Bz‖² (Hutchinson, 1990), all three
+/// over the same z.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Alignment {
+    /// tr(AB)
+    pub product: Estimate,
+    /// tr(AB)/(‖A‖_F ‖B‖_F), between −1 and 1; 0 where a matrix is zero. Its standard error is the jackknife's,
+    /// and is 0 for matrices that are multiples of each other, whose cosine comes out exactly.
+    pub cosine: Estimate,
+}
+
+impl Alignment {
+    /// The alignment of `a` and `b` from `samples` products with each.
+    ///
+    /// # Errors
+    /// Matrices of different sizes; fewer than 2 samples; products that fail or are not finite.
+    pub fn estimate(
+        a: &(impl LinearOperator + ?Sized),
+        b: &(impl LinearOperator + ?Sized),
+        samples: usize,
+        seed: u64,
+    ) -> Result<Self> {
+        let n = a.dim();
+        if b.dim() != n {
+            return Err(Error::invalid(format!(
+                "a matrix with {n} rows and one with {} have no alignment",
+                b.dim()
+            )));
+        }
+        if samples < 2 {
+            return Err(Error::invalid(format!(
+                "an alignment from {samples} samples has no uncertainty: take at least 2"
+            )));
+        }
+        let mut draws = Draws::new(seed);
+        let mut progress = Progress::start("alignment");
+        let mut forms: Vec<[f64; 3]> = Vec::with_capacity(samples);
+        while forms.len() < samples {
+            let count = TOGETHER.min(samples - forms.len());
+            let probes: Vec<Vec<f64>> = (0..count).map(|_| draws.signs(n)).collect();
+            let pairs = images(a, &probes)?.into_iter().zip(images(b, &probes)?);
+            forms.extend(pairs.map(|(a, b)| [dot(&a, &b), dot(&a, &a), dot(&b, &b)]));
+            progress.part(forms.len(), samples);
+        }
+        let inner: Vec<f64> = forms.iter().map(|f| f[0]).collect();
+        let with_products = |estimate| Estimate {
+            products: 2 * samples,
+            ..estimate
+        };
+        Ok(Self {
+            product: with_products(Estimate::of(&inner)),
+            cosine: with_products(jackknife(&forms)),
+        })
+    }
+}
+
+/// x/√(ab) of sums x, a, b.
+fn cosine([x, a, b]: [f64; 3]) -> f64 {
+    // Of sums without one sample, what is left may be rounding.
+    let size = (a.max(0.0) * b.max(0.0)).sqrt();
+    if size > 0.0 { x / size } else { 0.0 }
+}
+
+/// The cosine of the samples' sums, with the error that leaving each sample out in turn tells (Tukey, 1958).
+fn jackknife(forms: &[[f64; 3]]) -> Estimate {
+    let n = forms.len() as f64;
+    let sum = |i: usize| forms.iter().map(|form| form[i]).sum::<f64>();
+    let sums = [sum(0), sum(1), sum(2)];
+    let without = |form: &[f64; 3]| cosine([0, 1, 2].map(|i| sums[i] - form[i]));
+    let spread = Estimate::of(&forms.iter().map(without).collect::<Vec<_>>());
+    Estimate {
+        value: cosine(sums),
+        standard_error: (n - 1.0) * spread.standard_error,
+        ..spread
+    }
+}
+
+impl std::fmt::Display for Alignment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "tr(AB) {}\ncosine {}", self.product, self.cosine)
+    }
+}
+
+impl Spectrum {
+    /// (1/k)‖UᵀV‖²_F for the eigenvectors U and V of the `k` largest eigenvalues of two matrices: the share of one
+    /// space that lies in the other, 1 where they are the same and about k/n where they have nothing to do with
+    /// each other.
+    ///
+    /// The bounds come of the angles to the true spaces, as those of [`Spectrum::overlap`] do: both spectra need
+    /// `k` + 1 pairs, or all. Without a gap after the `k`-th eigenvalue they are 0 and 1.
+    ///
+    /// # Errors
+    /// `k` = 0, fewer than `k` pairs, matrices of different sizes.
+    pub fn subspace_overlap(&self, other: &Self, k: usize) -> Result<Bracket> {
+        let fewest = self.pairs.len().min(other.pairs.len());
+        if self.dim != other.dim || k == 0 || k > fewest {
+            return Err(Error::invalid(format!(
+                "there is no overlap of {k} eigenvectors: the matrices have {} and {} rows, and the \
+                 spectra {} and {} pairs",
+                self.dim,
+                other.dim,
+                self.pairs.len(),
+                other.pairs.len()
+            )));
+        }
+        let vectors = |spectrum: &Self| -> Vec<Vec<f64>> {
+            let pairs = spectrum.pairs[..k].iter();
+            pairs.map(|pair| pair.vector.clone()).collect()
+        };
+        let cosines = products(&vectors(self), &vectors(other)).concat();
+        let value = dot(&cosines, &cosines) / k as f64;
+        let error = self.tilt(k) + other.tilt(k);
+        Ok(Bracket {
+            value,
+            low: (value - error).max(0.0),
+            high: (value + error).min(1.0),
+        })
+    }
+}
