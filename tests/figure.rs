@@ -138,3 +138,28 @@ fn a_density_has_a_band_and_says_its_width() {
     assert_eq!(traces[1]["y"][0], 11.0);
     assert_eq!(traces[1]["fill"], "tonexty");
 }
+
+#[test]
+fn curvature_over_a_plane_has_two_sides() {
+    let mut plane = plane();
+    assert!(
+        figure::extremes(&plane).json()["data"]
+            .as_array()
+            .unwrap()
+            .is_empty()
+    );
+    plane.eigenvalues = Some(loss_landscape::landscape::Extremes {
+        smallest: -&plane.losses,
+        largest: plane.losses.clone(),
+        residuals: &plane.losses * 1e-3,
+    });
+    let json = figure::extremes(&plane).json();
+    assert_eq!(json["data"][0]["z"][0], json!([-1.0, -2.0, -3.0]));
+    assert_eq!(json["data"][1]["z"][0], json!([1.0, 2.0, 3.0]));
+    assert_eq!(
+        (&json["data"][1]["xaxis"], &json["data"][1]["x"]),
+        (&json!("x2"), &json!([-1.0, 0.0, 1.0]))
+    );
+    let page = figure::extremes(&plane).page();
+    assert!(page.starts_with("<!doctype html>") && !page.contains("<script src"));
+}

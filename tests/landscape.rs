@@ -131,28 +131,47 @@ fn a_filter_normalised_direction_has_the_filters_lengths() {
     assert!(dot.abs() < 1e-10 && (norm(&orthogonal) - norm(&other)).abs() < 1e-12);
 }
 
-/// Scaling a ReLU layer up and the next one down changes θ and not the function.
+/// Scaling a ReLU layer up and the next one down changes θ and not the function, nor the surface.
 #[test]
-fn filter_normalised_planes_do_not_see_rescaling() {
-    let data = two_moons(60, 0.1, 3, &CPU).unwrap();
-    let model = Mlp::new(&[2, 6, 2], Activation::Relu, 4, &CPU).unwrap();
-    let model = model.to_dtype(DType::F64).unwrap();
-    let parameters = model.parameters();
-    let objective = Objective::of(&model, &data, Loss::CrossEntropy).unwrap();
-    let plain = Plane::random(&objective, 9, 1.0, 5).unwrap();
-    for (name, factor) in [
-        ("layers.0.weight", 10.0),
-        ("layers.0.bias", 10.0),
-        ("layers.1.weight", 0.1),
-    ] {
-        let var = parameters.get(name).unwrap();
-        var.set(&(var.as_tensor() * factor).unwrap()).unwrap();
+fn filter_normalised_surfaces_do_not_see_rescaling() {
+    let (model, objective) = common::moons_network(&[2, 6, 2], Activation::Relu);
+    let before = Plane::random(&objective, 9, 1.0, 7).unwrap();
+    let theta = model.parameters().to_flat().unwrap();
+    common::rescale(&model, 10.0);
+    let after = Plane::random(&objective, 9, 1.0, 7).unwrap();
+    for (a, b) in after.losses.iter().zip(&before.losses) {
+        assert!((a - b).abs() < 1e-12, "{a} is not {b}");
     }
-    // The two directions are then no longer orthogonal in the same way, so take them one by one.
-    let rescaled = direction::filter_normalized(parameters, 9).unwrap();
-    let line = Line::along(&objective, &rescaled, 1.0, 5).unwrap();
-    for (i, loss) in line.losses.iter().enumerate() {
-        assert!((loss - plain.losses[[2, i]]).abs() < 1e-12);
+    assert!(
+        before
+            .losses
+            .iter()
+            .any(|l| (l - before.center).abs() > 0.01)
+    );
+    // Directions of one length for all do see it.
+    model.parameters().set_flat(&theta).unwrap();
+    let d = direction::gaussian(model.parameters(), 9);
+    let line = || {
+        let d = direction::normalized(model.parameters(), &d, Normalization::Model).unwrap();
+        Line::along(&objective, &d, 0.3, 3).unwrap().losses[0]
+    };
+    let before = line();
+    common::rescale(&model, 10.0);
+    assert!((line() / before - 1.0).abs() > 0.05);
+}
+
+#[test]
+fn the_pair_of_directions_is_orthogonal_in_every_filter() {
+    let model = Mlp::new(&[6, 4, 3], Activation::Tanh, 2, &CPU).unwrap();
+    let theta = model.parameters().to_flat().unwrap();
+    let [d1, d2] = direction::filter_normalized_pair(model.parameters(), 5).unwrap();
+    for filter in (0..4)
+        .map(|i| 4 + 6 * i..10 + 6 * i)
+        .chain((0..3).map(|i| 31 + 4 * i..35 + 4 * i))
+    {
+        let [a, b, w] = [&d1, &d2, &theta].map(|v| &v[filter.clone()]);
+        assert!(common::dot(a, b).abs() < 1e-14);
+        assert!((common::dot(b, b) - common::dot(w, w)).abs() < 1e-14);
     }
 }
 
@@ -297,7 +316,7 @@ fn accuracy_on_a_plane_is_that_of_the_moved_model() {
     let plane = Plane::random(&objective, 1, 1.5, 5).unwrap();
     let plain = Plane::random(&objective.clone().by_autograd(), 1, 1.5, 5).unwrap();
     assert_eq!(plane.accuracies, plain.accuracies);
-    let [d1, d2] = Plane::random_directions(&objective, 1).unwrap();
+    let [d1, d2] = direction::filter_normalized_pair(objective.parameters(), 1).unwrap();
     let theta = model.parameters().to_flat().unwrap();
     let moved: Vec<f64> = (0..theta.len())
         .map(|i| theta[i] + plane.alphas[4] * d1[i] + plane.betas[0] * d2[i])
@@ -353,7 +372,7 @@ fn eigenvalues_over_a_plane() {
     // Elsewhere those of the moved model.
     let (model, objective) = common::moons_network(&[2, 4, 2], Activation::Tanh);
     let before = bits(model.parameters());
-    let [d1, d2] = Plane::random_directions(&objective, 1).unwrap();
+    let [d1, d2] = direction::filter_normalized_pair(objective.parameters(), 1).unwrap();
     let plane = Plane::over(&objective, &d1, &d2, &grid).unwrap();
     let plane = plane.with_eigenvalues(&objective, &d1, &d2, &grid).unwrap();
     assert_eq!(bits(model.parameters()), before);

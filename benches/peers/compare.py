@@ -108,6 +108,10 @@ def main() -> None:
     difference = max(abs(x - y) for x, y in pairs) / abs(pairs[0][1])
     worst = max(mine[0]["residuals"]) / pairs[0][0]
 
+    theirs_surface, mine_surface = in_turn(peer("surface"), [ours, "surface", "--grid", "51", "--json"])
+    a, b = median(mine_surface, "ms_per_point"), median(theirs_surface, "ms_per_point")
+    row("a point of a 51 × 51 plane; PyTorch", f"{a:.1f} ms", f"{b:.1f} ms", a / b, "≤ 0.15")
+
     together, alone = median(facts, "density_seconds"), median(facts, "density_one_by_one_seconds")
     row("density, 10 probes × 60 steps; one probe at a time", f"{together:.2f} s", f"{alone:.2f} s", together / alone, "≤ 0.70")
     _, memory = run(ours, "spectrum", "--top", "30", "--samples", "60000", *at, "--json")

@@ -1,7 +1,8 @@
-"""The work of `landscape hvp` and `landscape spectrum`, done with PyTorch and SciPy. Prints one JSON line.
+"""The work of `landscape hvp`, `spectrum` and `surface`, done with PyTorch and SciPy. Prints one JSON line.
 
     peers.py hvp --weights W.safetensors        times of loss, gradient and Hessian-vector product
     peers.py top --weights W.safetensors        the eigenvalues of largest magnitude, by scipy.sparse.linalg.eigsh
+    peers.py surface --weights W.safetensors    the loss on a grid over two random directions
 """
 
 import argparse
@@ -52,10 +53,11 @@ def median_ms(work, runs: int = 9) -> float:
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("what", choices=["hvp", "top"])
+    arguments.add_argument("what", choices=["hvp", "top", "surface"])
     arguments.add_argument("--weights", required=True)
     arguments.add_argument("--samples", type=int, default=10_000)
     arguments.add_argument("--k", type=int, default=30)
+    arguments.add_argument("--grid", type=int, default=11)
     chosen = arguments.parse_args()
 
     (x, y), model = images(chosen.samples), network(chosen.weights)
@@ -69,6 +71,21 @@ def main() -> None:
         return torch.autograd.grad(gradients, parameters, grad_outputs=v, retain_graph=True)
 
     found = {"samples": chosen.samples, "threads": torch.get_num_threads(), "torch": torch.__version__}
+    if chosen.what == "surface":
+        torch.manual_seed(0)
+        base = [p.data.clone() for p in parameters]
+        d1, d2 = ([0.01 * torch.randn_like(p) for p in parameters] for _ in range(2))
+        places = np.linspace(-1, 1, chosen.grid).tolist()
+        start = time.perf_counter()
+        with torch.no_grad():
+            for alpha in places:
+                for beta in places:
+                    for p, b, u, v in zip(parameters, base, d1, d2):
+                        p.data.copy_(b + alpha * u + beta * v)
+                    loss(model(x), y).item()
+        found["ms_per_point"] = 1e3 * (time.perf_counter() - start) / chosen.grid**2
+        print(json.dumps(found))
+        return
     kept = gradient(graph=True)
     if chosen.what == "hvp":
         torch.manual_seed(0)

@@ -2,7 +2,7 @@
 
 use ndarray::Array2;
 use plotly::common::{Anchor, ColorBar, ColorScale, ColorScalePalette, Title};
-use plotly::layout::{Annotation, LayoutGrid};
+use plotly::layout::{Annotation, LayoutGrid, Margin};
 use plotly::{HeatMap, Plot};
 
 use super::{Figure, INK, axis, layout};
@@ -14,6 +14,7 @@ pub fn extremes(plane: &Plane) -> Figure {
     let title = "Curvature over a plane";
     let mut plot = Plot::new();
     let mut layout = layout(title)
+        .margin(Margin::new().left(70).right(30).top(85).bottom(60))
         .grid(LayoutGrid::new().rows(1).columns(2))
         .x_axis(axis("α").domain(&[0.0, 0.37]))
         .y_axis(axis("β"))

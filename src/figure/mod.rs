@@ -71,7 +71,7 @@ impl Figure {
         self
     }
 
-    /// A web page with the figure, of some 5 MB: it needs no network.
+    /// A web page with the figure, of some 7 MB: it needs no network.
     pub fn page(&self) -> String {
         self.plot.to_html()
     }

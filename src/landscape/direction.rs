@@ -2,7 +2,7 @@
 //!
 //! | direction | |
 //! | --- | --- |
-//! | random | [`gaussian`], [`filter_normalized`], or any other [`normalized`] |
+//! | random | [`gaussian`], [`filter_normalized`], [`filter_normalized_pair`], or any other [`normalized`] |
 //! | down or up the slope | [`Objective::gradient`](crate::objective::Objective::gradient) |
 //! | from one model to another | [`difference`] |
 //! | along an eigenvector | [`Eigenpair::vector`](crate::spectral::Eigenpair::vector) |
@@ -43,6 +43,31 @@ pub fn filter_normalized(parameters: &Parameters, seed: u64) -> Result<Vec<f64>>
         &gaussian(parameters, seed),
         Normalization::Filter,
     )
+}
+
+/// Two [filter-normalised](Normalization::Filter) Gaussian directions that are orthogonal in every
+/// filter (of more than one entry), and so as a whole.
+///
+/// Orthogonal as a whole alone, as is usual, would turn the second by the first one's share in large
+/// filters, and the plane would see rescalings of the layers that leave the function alone.
+///
+/// # Errors
+/// candle's, when a device cannot be read.
+pub fn filter_normalized_pair(parameters: &Parameters, seed: u64) -> Result<[Vec<f64>; 2]> {
+    let first = gaussian(parameters, seed);
+    let mut second = gaussian(parameters, seed.wrapping_add(1 << 32));
+    for (range, (_, var)) in parameters.ranges().into_iter().zip(parameters.iter()) {
+        let filter = range.len() / var.dims().first().copied().unwrap_or(1);
+        if filter < 2 {
+            continue;
+        }
+        let filters = second[range.clone()].chunks_exact_mut(filter);
+        for (b, a) in filters.zip(first[range].chunks_exact(filter)) {
+            axpy(-dot(a, b) / dot(a, a), a, b);
+        }
+    }
+    let normalized = |d| normalized(parameters, d, Normalization::Filter);
+    Ok([normalized(&first)?, normalized(&second)?])
 }
 
 /// `direction` scaled to the model's lengths, part by part. A part that is 0 stays 0.

@@ -57,26 +57,13 @@ impl Plane {
         Self::over(objective, d1, d2, &Grid::square(radius, points)?)
     }
 
-    /// The plane along two random [filter-normalised](direction::filter_normalized) directions,
-    /// the second made orthogonal to the first.
+    /// The plane along two random [filter-normalised directions](direction::filter_normalized_pair).
     ///
     /// # Errors
     /// As [`Plane::spanned`].
     pub fn random(objective: &Objective, seed: u64, radius: f64, points: usize) -> Result<Self> {
-        let [d1, d2] = Self::random_directions(objective, seed)?;
+        let [d1, d2] = direction::filter_normalized_pair(objective.parameters(), seed)?;
         Self::spanned(objective, &d1, &d2, radius, points)
-    }
-
-    /// The two directions of [`Plane::random`].
-    ///
-    /// # Errors
-    /// Weights that are all 0 in the filters that would span the plane.
-    pub fn random_directions(objective: &Objective, seed: u64) -> Result<[Vec<f64>; 2]> {
-        let parameters = objective.parameters();
-        let d1 = direction::filter_normalized(parameters, seed)?;
-        let d2 = direction::filter_normalized(parameters, seed.wrapping_add(1 << 32))?;
-        let d2 = direction::orthogonalized(&d2, &d1)?;
-        Ok([d1, d2])
     }
 
     /// The plane along the first two eigenvectors of a `spectrum`, which have length 1.

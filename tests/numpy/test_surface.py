@@ -68,11 +68,13 @@ def test_filter_normalised_surface(tmp_path):
         saved = safetensors(weights)
         assert np.array_equal(weight, saved[f"layers.{name}.weight"]) and np.array_equal(bias, saved[f"layers.{name}.bias"])
 
-    # Each row of a weight has the length of the model's; biases stay. The second direction was turned afterwards.
-    for (weight, _), (direction, bias) in zip(split(theta), split(d1)):
-        assert np.allclose(np.linalg.norm(direction, axis=1), np.linalg.norm(weight, axis=1), rtol=1e-10)
-        assert not bias.any()
-    assert abs(d1 @ d2) < 1e-10 * np.linalg.norm(d1) * np.linalg.norm(d2)
+    # Each row of a weight has the length of the model's; biases stay; the directions are orthogonal, row by row.
+    for (weight, _), (first, bias), (second, bias2) in zip(split(theta), split(d1), split(d2)):
+        length = np.linalg.norm(weight, axis=1)
+        for direction in (first, second):
+            assert np.allclose(np.linalg.norm(direction, axis=1), length, rtol=1e-10)
+        assert (np.abs((first * second).sum(1)) < 1e-10 * length**2).all()
+        assert not bias.any() and not bias2.any()
 
     rows = list(csv.DictReader((tmp_path / "surface.csv").open()))
     assert len(rows) == 49

@@ -48,7 +48,7 @@ pub struct Surface {
 enum PlaneName {
     /// Two orthogonal Gaussian directions of θ's length
     Random,
-    /// Two orthogonal Gaussian directions, filter-normalised
+    /// Two Gaussian directions, filter-normalised and orthogonal in each filter
     Filter,
     /// The first two eigenvectors of the Hessian, of length 1
     Eigen,
@@ -115,7 +115,7 @@ impl Surface {
     fn directions(&self, objective: &Objective) -> Result<[Vec<f64>; 2], Error> {
         let parameters = objective.parameters();
         Ok(match self.plane {
-            PlaneName::Filter => Plane::random_directions(objective, self.seed)?,
+            PlaneName::Filter => direction::filter_normalized_pair(parameters, self.seed)?,
             PlaneName::Random => {
                 let draw = |seed: u64| {
                     let gaussian = direction::gaussian(parameters, seed);
