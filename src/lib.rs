@@ -1,5 +1,6 @@
-//! The geometry of a neural network's loss, for [candle](candle_core) models: Hessian spectra and
-//! loss planes, each number with its error, in Rust notebooks where gradients are right.
+//! The geometry of a neural network's loss, for [candle](candle_core) models: Hessian spectra,
+//! sharpness, planes and paths, alignment, trajectories, each number with its error, in Rust
+//! notebooks where gradients are right.
 //!
 //! ```
 //! use loss_landscape::prelude::*;
@@ -35,7 +36,7 @@
 //! | [`train`] | training, its history, and θ on the way |
 //! | [`operator`] | matrices known by their products: Hessian, Gauss–Newton, Fisher, blocks, dense |
 //! | [`spectral`] | algorithms that see only an operator: eigenvalues, their density, traces |
-//! | [`landscape`] | algorithms that see only an objective: directions, lines, planes, sharpness |
+//! | [`landscape`] | algorithms that see only an objective: directions, lines, planes, sharpness, paths, noise |
 //! | [`embedding`] | algorithms that see only points: pictures in few dimensions, and how faithful they are |
 //! | [`figure`] | from a result to a figure; nothing is computed here |
 //! | [`notebook`] | what a cell shows |

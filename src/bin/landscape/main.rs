@@ -1,5 +1,6 @@
 //! `landscape`: loss and curvature of multilayer perceptrons from the command line, by the crate's own calls.
 
+mod connect;
 mod density;
 mod hvp;
 mod network;
@@ -37,6 +38,8 @@ enum Task {
     Trace(trace::Trace),
     /// The loss over a plane through the network's weights
     Surface(surface::Surface),
+    /// The paths between two networks, and what stands in their way
+    Connect(connect::Connect),
     /// How much the loss rises nearby
     Sharpness(sharpness::Sharpness),
     /// Time gradient and Hessian-vector product
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Task::Density(task) => task.run(),
         Task::Trace(task) => task.run(),
         Task::Surface(task) => task.run(),
+        Task::Connect(task) => task.run(),
         Task::Sharpness(task) => task.run(),
         Task::Hvp(task) => task.run(),
     };

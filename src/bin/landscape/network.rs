@@ -1,6 +1,6 @@
 //! What every command needs to know of a network and its data.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use loss_landscape::Error;
@@ -26,12 +26,19 @@ pub struct Network {
 /// A network at a point, and the samples that its loss is of.
 #[derive(Args)]
 pub struct Point {
-    #[command(flatten)]
-    pub network: Network,
     /// Weights in safetensors format, keyed layers.0.weight (out × in), layers.0.bias, …; without them the
     /// network is a random one of seed 0
     #[arg(long, value_name = "FILE")]
     pub weights: Option<PathBuf>,
+    #[command(flatten)]
+    pub setting: Setting,
+}
+
+/// A network, the samples that its loss is of, and how it is computed.
+#[derive(Args)]
+pub struct Setting {
+    #[command(flatten)]
+    pub network: Network,
     /// Take the first N training samples
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     pub samples: usize,
@@ -96,26 +103,36 @@ impl Network {
 
 impl Point {
     pub fn objective(&self) -> Result<Objective, Error> {
-        let dtype = match self.dtype {
-            TypeName::F32 => DType::F32,
-            TypeName::F64 => DType::F64,
-        };
-        let model = self.network.model(0)?.to_dtype(dtype)?;
-        if let Some(path) = &self.weights {
+        let model = self.setting.model(self.weights.as_deref())?;
+        self.setting.objective(&model)
+    }
+}
+
+impl Setting {
+    pub fn model(&self, weights: Option<&Path>) -> Result<Mlp, Error> {
+        let model = self.network.model(0)?.to_dtype(self.dtype())?;
+        if let Some(path) = weights {
             model.parameters().load(path)?;
         }
-        let data = self
-            .network
-            .data()?
-            .train
-            .first(self.samples)?
-            .to_dtype(dtype)?;
-        let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
+        Ok(model)
+    }
+
+    pub fn objective(&self, model: &Mlp) -> Result<Objective, Error> {
+        let data = self.network.data()?.train.first(self.samples)?;
+        let data = data.to_dtype(self.dtype())?;
+        let objective = Objective::of(model, &data, Loss::CrossEntropy)?;
         Ok(if self.autograd {
             objective.by_autograd()
         } else {
             objective
         })
+    }
+
+    fn dtype(&self) -> DType {
+        match self.dtype {
+            TypeName::F32 => DType::F32,
+            TypeName::F64 => DType::F64,
+        }
     }
 }
 
