@@ -1,0 +1,361 @@
+//! What an [`Objective`] knows of a point: loss, accuracy, gradient, products with curvature matrices; where its model
+//! stands, or at another θ.
+
+use std::sync::{PoisonError, RwLock};
+
+use candle_core::backprop::GradStore;
+use candle_core::{DType, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::feedforward::{Curvature, Engine};
+use super::{Objective, autograd, loss};
+use crate::data::{Dataset, Targets};
+use crate::error::{Error, Result};
+use crate::model::Parameters;
+use crate::vector::{axpy, dot, norm};
+
+/// Held for writing while a model's parameters are moved away and back, for reading while they
+/// are used.
+static PARAMETERS_IN_PLACE: RwLock<()> = RwLock::new(());
+
+/// How well a model does on a dataset.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Score {
+    /// L(θ)
+    pub loss: f64,
+    /// Share of the samples whose largest output is at their label (for one output: whose sign is
+    /// right); none for data without labels.
+    pub accuracy: Option<f64>,
+}
+
+impl Objective {
+    /// L(θ) where the model stands.
+    ///
+    /// # Errors
+    /// A loss that is not finite; candle's.
+    pub fn loss(&self) -> Result<f64> {
+        Ok(self.score()?.loss)
+    }
+
+    /// L at another θ. The model is there only during the call: afterwards, error or not, its
+    /// parameters have the bits they had before.
+    ///
+    /// # Errors
+    /// A θ of the wrong length or not finite; as [`Objective::loss`].
+    pub fn loss_at(&self, theta: &[f64]) -> Result<f64> {
+        Ok(self.score_at(theta)?.loss)
+    }
+
+    /// Share of the samples whose largest output is at their label (for one output: whose sign
+    /// is right).
+    ///
+    /// # Errors
+    /// A dataset without labels; candle's.
+    pub fn accuracy(&self) -> Result<f64> {
+        self.score()?.accuracy.ok_or_else(|| {
+            Error::invalid("accuracy needs labels, and this dataset has values to fit")
+        })
+    }
+
+    /// Loss and accuracy where the model stands.
+    ///
+    /// # Errors
+    /// As [`Objective::loss`].
+    pub fn score(&self) -> Result<Score> {
+        self.score_of(None)
+    }
+
+    /// Loss and accuracy at another θ; the model is the same afterwards.
+    ///
+    /// # Errors
+    /// As [`Objective::loss_at`].
+    pub fn score_at(&self, theta: &[f64]) -> Result<Score> {
+        self.score_of(Some(theta))
+    }
+
+    fn score_of(&self, theta: Option<&[f64]>) -> Result<Score> {
+        let (mean, right) = self.by(
+            theta,
+            |engine, theta| engine.loss(theta, &self.data),
+            Self::score_by_autograd,
+        )?;
+        let mut square = 0.0;
+        if self.l2 > 0.0 {
+            let theta = self.theta(theta)?;
+            square = dot(&theta, &theta);
+        }
+        self.scored(mean, right, square)
+    }
+
+    /// From the mean loss, the number of samples classified right and ‖θ‖².
+    fn scored(&self, mean: f64, right: usize, square: f64) -> Result<Score> {
+        let loss = mean + self.l2 * square;
+        if !loss.is_finite() {
+            return Err(Error::NotFinite(format!(
+                "the loss is {loss}: look for parameters that are not finite, a learning rate \
+                 that is too large, or outputs that overflow"
+            )));
+        }
+        let accuracy = match self.data.targets() {
+            Targets::Labels(_) => Some(right as f64 / self.data.len() as f64),
+            Targets::Values(_) => None,
+        };
+        Ok(Score { loss, accuracy })
+    }
+
+    /// Loss and accuracy at θ + αd₁ + βd₂ for each of some points α, β, with `vectors` θ, d₁ and d₂ in θ-space. The
+    /// model does not move where hand-derived rules give the losses, and is back afterwards where not.
+    pub(crate) fn scores_on_plane(
+        &self,
+        vectors: [&[f64]; 3],
+        points: &[[f64; 2]],
+    ) -> Result<Vec<Score>> {
+        let [theta, d1, d2] = vectors;
+        let by_hand = match &self.engine {
+            Some(engine) => engine.on_plane(vectors, &self.data, points)?,
+            None => None,
+        };
+        let Some(found) = by_hand else {
+            let scores = points.iter().map(|[alpha, beta]| {
+                let mut moved = theta.to_vec();
+                axpy(*alpha, d1, &mut moved);
+                axpy(*beta, d2, &mut moved);
+                self.score_at(&moved)
+            });
+            return scores.collect();
+        };
+        let [tt, t1, t2] = [theta, d1, d2].map(|v| dot(theta, v));
+        let [d11, d12, d22] = [dot(d1, d1), dot(d1, d2), dot(d2, d2)];
+        let square = |[a, b]: [f64; 2]| {
+            tt + 2.0 * (a * t1 + b * t2 + a * b * d12) + a * a * d11 + b * b * d22
+        };
+        let found = found.into_iter().zip(points);
+        found
+            .map(|((mean, right), point)| self.scored(mean, right, square(*point)))
+            .collect()
+    }
+
+    /// ∇L(θ) where the model stands.
+    ///
+    /// # Errors
+    /// A gradient that is not finite; a parameter without one; candle's.
+    pub fn gradient(&self) -> Result<Vec<f64>> {
+        Ok(self.gradient_of(None)?.1)
+    }
+
+    /// L and ∇L at another θ; the model is the same afterwards.
+    ///
+    /// # Errors
+    /// As [`Objective::loss_at`] and [`Objective::gradient`].
+    pub fn gradient_at(&self, theta: &[f64]) -> Result<(f64, Vec<f64>)> {
+        self.gradient_of(Some(theta))
+    }
+
+    /// ‖∇L(θ)‖, the slope in the steepest direction.
+    ///
+    /// # Errors
+    /// As [`Objective::gradient`].
+    pub fn gradient_norm(&self) -> Result<f64> {
+        Ok(norm(&self.gradient()?))
+    }
+
+    fn gradient_of(&self, theta: Option<&[f64]>) -> Result<(f64, Vec<f64>)> {
+        let (mut loss, mut gradient) = self.by(
+            theta,
+            |engine, theta| engine.gradient(theta, &self.data),
+            Self::gradient_by_autograd,
+        )?;
+        if self.l2 > 0.0 {
+            let theta = self.theta(theta)?;
+            loss += self.l2 * dot(&theta, &theta);
+            axpy(2.0 * self.l2, &theta, &mut gradient);
+        }
+        self.check_finite(&gradient, "gradient")?;
+        Ok((loss, gradient))
+    }
+
+    /// The mean loss on some of the samples and its gradient, both without the L2 term, for a step of
+    /// training.
+    pub(crate) fn on_batch(&self, batch: &Dataset) -> Result<(f64, GradStore)> {
+        let Some(engine) = &self.engine else {
+            let _in_place = in_place();
+            let loss = self.loss.mean(&self.outputs(batch)?, batch.targets())?;
+            let value = loss.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+            return Ok((value, loss.backward()?));
+        };
+        let (value, gradient) = engine.gradient(&self.theta(None)?, batch)?;
+        Ok((value, autograd::store(&self.parameters, &gradient)?))
+    }
+
+    /// The exact Hessian-vector product Hv, H = ∇²L(θ), where the model stands: the gradient of
+    /// ⟨∇L, v⟩ by a second backward pass (Pearlmutter, 1994).
+    ///
+    /// # Errors
+    /// A `v` of the wrong length or not finite; a product that is not finite; candle's.
+    pub fn hvp(&self, v: &[f64]) -> Result<Vec<f64>> {
+        let mut products = self.products(None, &[v.to_vec()], Curvature::Hessian)?;
+        Ok(products.swap_remove(0))
+    }
+
+    /// Products of several vectors with a curvature matrix of the mean loss at θ, or where the model stands.
+    /// λ‖θ‖² adds its 2λ where the matrix is one of the loss, and not of the predictions or the samples' gradients.
+    pub(crate) fn products(
+        &self,
+        theta: Option<&[f64]>,
+        vectors: &[Vec<f64>],
+        curvature: Curvature,
+    ) -> Result<Vec<Vec<f64>>> {
+        for v in vectors {
+            self.parameters.check_vector(v, "vector")?;
+        }
+        if vectors.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut products = self.by(
+            theta,
+            |engine, theta| engine.products(theta, &self.data, vectors, curvature),
+            |objective| {
+                let product = |v: &Vec<f64>| objective.product_by_autograd(v, curvature);
+                vectors.iter().map(product).collect()
+            },
+        )?;
+        for (product, v) in products.iter_mut().zip(vectors) {
+            if matches!(curvature, Curvature::Hessian | Curvature::GaussNewton) {
+                axpy(2.0 * self.l2, v, product);
+            }
+            self.check_finite(product, curvature.name())?;
+        }
+        Ok(products)
+    }
+
+    /// An answer of the hand-derived rules, or else of the model in its place, at θ or where it stands.
+    fn by<T>(
+        &self,
+        theta: Option<&[f64]>,
+        by_hand: impl FnOnce(&dyn Engine, &[f64]) -> Result<T>,
+        by_autograd: impl FnOnce(&Self) -> Result<T>,
+    ) -> Result<T> {
+        match (&self.engine, theta) {
+            (Some(engine), _) => by_hand(engine.as_ref(), &self.theta(theta)?),
+            (None, None) => {
+                let _in_place = in_place();
+                by_autograd(self)
+            }
+            (None, Some(theta)) => {
+                let moved = self.parameters.unflatten(theta)?;
+                let _away = PARAMETERS_IN_PLACE
+                    .write()
+                    .unwrap_or_else(PoisonError::into_inner);
+                let _restore = Restore {
+                    parameters: &self.parameters,
+                    saved: self.parameters.copies()?,
+                };
+                self.parameters.set_tensors(&moved)?;
+                by_autograd(self)
+            }
+        }
+    }
+
+    /// The θ that was given, looked at, or that of the model.
+    fn theta(&self, given: Option<&[f64]>) -> Result<Vec<f64>> {
+        match given {
+            Some(theta) => {
+                self.parameters.check_vector(theta, "point")?;
+                Ok(theta.to_vec())
+            }
+            None => {
+                let _in_place = in_place();
+                self.parameters.to_flat()
+            }
+        }
+    }
+
+    fn score_by_autograd(&self) -> Result<(f64, usize)> {
+        let mut total = (0.0, 0);
+        self.over_batches(
+            |batch| {
+                let outputs = self.outputs(batch)?;
+                let losses = self.loss.per_sample(&outputs, batch.targets())?;
+                let losses = losses.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+                let right = match batch.targets() {
+                    Targets::Labels(_) => {
+                        let predicted = loss::predict(&outputs)?.to_vec1::<u32>()?;
+                        let labels = batch.labels()?;
+                        let pairs = predicted.iter().zip(&labels);
+                        pairs.filter(|(p, l)| p == l).count()
+                    }
+                    Targets::Values(_) => 0,
+                };
+                Ok((losses.iter().sum::<f64>(), right))
+            },
+            |(sum, right)| total = (total.0 + sum, total.1 + right),
+        )?;
+        Ok((total.0 / self.data.len() as f64, total.1))
+    }
+
+    fn gradient_by_autograd(&self) -> Result<(f64, Vec<f64>)> {
+        let mut total = (0.0, vec![0.0; self.dim()]);
+        self.over_batches(
+            |batch| {
+                let loss = self.partial_loss(&self.outputs(batch)?, batch)?;
+                let value = loss.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+                Ok((value, autograd::gradient(&self.parameters, &loss)?))
+            },
+            |(value, part)| {
+                total.0 += value;
+                axpy(1.0, &part, &mut total.1);
+            },
+        )?;
+        Ok(total)
+    }
+
+    fn product_by_autograd(&self, v: &[f64], curvature: Curvature) -> Result<Vec<f64>> {
+        let directions = self.parameters.unflatten(v)?;
+        let mut product = vec![0.0; self.dim()];
+        let share = 1.0 / self.data.len() as f64;
+        self.over_batches(
+            |batch| {
+                let outputs = self.outputs(batch)?;
+                let loss = |z: &Tensor| self.partial_loss(z, batch);
+                match curvature {
+                    Curvature::Hessian => {
+                        autograd::hvp(&self.parameters, &loss(&outputs)?, &directions)
+                    }
+                    Curvature::GaussNewton | Curvature::Fisher => {
+                        let bend = |z: &Tensor, rz: &Tensor| autograd::output_hvp(loss, z, rz);
+                        autograd::jacobian_sandwich(&self.parameters, &outputs, &directions, bend)
+                    }
+                    Curvature::Gradients => {
+                        let bend = |z: &Tensor, rz: &Tensor| {
+                            let dz = autograd::output_gradient(loss, z)?;
+                            let along = ((&dz * rz)?.sum_keepdim(1)? / share)?;
+                            Ok(dz.broadcast_mul(&along)?)
+                        };
+                        autograd::jacobian_sandwich(&self.parameters, &outputs, &directions, bend)
+                    }
+                }
+            },
+            |part| axpy(1.0, &part, &mut product),
+        )?;
+        Ok(product)
+    }
+}
+
+fn in_place() -> std::sync::RwLockReadGuard<'static, ()> {
+    PARAMETERS_IN_PLACE
+        .read()
+        .unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Puts a model's parameters back when it goes, whatever happened meanwhile.
+struct Restore<'a> {
+    parameters: &'a Parameters,
+    saved: Vec<Tensor>,
+}
+
+impl Drop for Restore<'_> {
+    fn drop(&mut self) {
+        // The copies have the variables' own shapes and types, so this cannot fail.
+        let _ = self.parameters.set_tensors(&self.saved);
+    }
+}
