@@ -35,7 +35,7 @@
 //! | [`train`] | training, and its history |
 //! | [`operator`] | matrices known by their products: Hessian, Gauss–Newton, Fisher, blocks, dense |
 //! | [`spectral`] | algorithms that see only an operator: eigenvalues, their density, traces |
-//! | [`landscape`] | algorithms that see only an objective: directions, lines, planes |
+//! | [`landscape`] | algorithms that see only an objective: directions, lines, planes, paths between models |
 //! | [`figure`] | from a result to a figure; nothing is computed here |
 //! | [`notebook`] | what a cell shows |
 //! | [`progress`], [`files`] | news of long work, files that are whole; used by all |
@@ -84,7 +84,10 @@ pub mod prelude {
     pub use crate::data::synthetic::two_moons;
     pub use crate::data::{Dataset, Mnist, Targets};
     pub use crate::figure::{self, Figure};
-    pub use crate::landscape::{Line, Plane, direction};
+    pub use crate::landscape::{
+        Alignment, Connectivity, Curve, HiddenUnits, Line, PathProfile, PathShape, PathTrainer,
+        Plane, RunningStatistics, UnitAxis, align, direction,
+    };
     pub use crate::model::{Activation, Mlp, Model, Parameters, best_device};
     pub use crate::notebook::Show;
     pub use crate::objective::{Loss, Objective};

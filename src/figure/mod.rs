@@ -3,12 +3,14 @@
 mod density;
 mod history;
 mod line;
+mod path;
 mod plane;
 mod spectrum;
 
 pub use density::density;
 pub use history::history;
 pub use line::line;
+pub use path::paths;
 pub use plane::{contour, surface};
 pub use spectrum::spectrum;
 
@@ -25,6 +27,10 @@ pub const HEIGHT: usize = 440;
 /// Colours that remain apart for colour-blind readers (Okabe and Ito, 2008).
 const BLUE: &str = "#0072B2";
 const ORANGE: &str = "#D55E00";
+const GREEN: &str = "#009E73";
+const PURPLE: &str = "#CC79A7";
+const YELLOW: &str = "#E69F00";
+const SKY: &str = "#56B4E9";
 const INK: &str = "#222222";
 const GRID: &str = "#dddddd";
 const PAPER: &str = "#ffffff";

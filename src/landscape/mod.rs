@@ -1,13 +1,25 @@
 //! Slices of the loss: [`Line`]s and [`Plane`]s through the point where a model stands, along
 //! [`direction`]s in θ-space. The model is the same afterwards, to the bit.
 
+pub mod align;
 pub mod direction;
 
+mod connect;
+mod connectivity;
+mod curve;
 mod line;
 mod plane;
+mod profile;
+mod statistics;
 
+pub use align::{Alignment, HiddenUnits, UnitAxis};
+pub use connect::{PathShape, PathTrainer};
+pub use connectivity::Connectivity;
+pub use curve::Curve;
 pub use line::Line;
 pub use plane::Plane;
+pub use profile::PathProfile;
+pub use statistics::{NormStatistics, RunningStatistics};
 
 use crate::error::{Error, Result};
 use crate::objective::Objective;

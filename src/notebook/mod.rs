@@ -16,6 +16,7 @@ use polars::prelude::DataFrame;
 use crate::data::{Dataset, Targets};
 use crate::error::{Error, Result};
 use crate::figure::Figure;
+use crate::landscape::{Connectivity, PathProfile};
 use crate::model::{Activation, Mlp, Model};
 use crate::objective::{DerivativeCheck, Objective};
 use crate::spectral::{
@@ -161,6 +162,18 @@ impl Show for Power {
 }
 
 impl Show for DensityCurve {
+    fn bundle(&self) -> Result<Bundle> {
+        self.table()?.bundle()
+    }
+}
+
+impl Show for PathProfile {
+    fn bundle(&self) -> Result<Bundle> {
+        self.table()?.bundle()
+    }
+}
+
+impl Show for Connectivity {
     fn bundle(&self) -> Result<Bundle> {
         self.table()?.bundle()
     }
