@@ -2,7 +2,7 @@
 
 use std::borrow::Borrow;
 
-use plotly::common::{Line as Stroke, Mode};
+use plotly::common::{Line as Stroke, Mode, Orientation};
 use plotly::layout::Legend;
 use plotly::{Plot, Scatter};
 
@@ -30,7 +30,8 @@ pub fn paths<N: AsRef<str>, P: Borrow<PathProfile>>(paths: &[(N, P)]) -> Figure 
     plot.set_layout(
         layout(title)
             .show_legend(true)
-            .legend(Legend::new().x(0.5).y(0.98))
+            // Below, for a hump can be anywhere.
+            .legend(Legend::new().orientation(Orientation::Horizontal).y(-0.25))
             .x_axis(axis("t, from the first model to the second"))
             .y_axis(axis("loss")),
     );

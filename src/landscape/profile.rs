@@ -10,7 +10,7 @@ use crate::objective::{Objective, Score};
 use crate::progress::Progress;
 
 /// Times that the surroundings of the largest value are looked at more closely.
-const REFINEMENTS: usize = 3;
+const REFINEMENTS: usize = 4;
 /// Points of a closer look: the interval that holds the maximum shrinks by 2/(POINTS + 1).
 const POINTS: usize = 8;
 /// Points of a piece that hand-derived rules evaluate together.
@@ -18,7 +18,7 @@ const TOGETHER: usize = 64;
 
 /// L(φ(t)) along a path φ from θ₁ to θ₂.
 ///
-/// The maximum over t is that of an even grid, both ends included, and of three closer looks between the grid
+/// The maximum over t is that of an even grid, both ends included, and of four closer looks between the grid
 /// points beside the largest value. It is a lower bound of the true one: a second hump that is narrower than
 /// the grid can hide between its points, which more points show.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,10 +31,10 @@ pub struct PathProfile {
     pub accuracies: Option<Vec<f64>>,
     /// max L(φ(t)) − max(L(θ₁), L(θ₂)), at least 0.
     pub barrier_height: f64,
-    /// By how much the last closer look raised the maximum. Where the loss is smooth, another would raise it
-    /// by about a twentieth of that.
+    /// How much higher this maximum may be: twice what it is for a parabola between the points that are known,
+    /// and 0 at an end from which the loss falls.
     pub barrier_error: f64,
-    /// Where the maximum is.
+    /// The time of the maximum.
     pub barrier_at: f64,
     /// The times nearest to it at which the loss is known, between which this maximum lies.
     pub barrier_between: [f64; 2],
@@ -109,22 +109,34 @@ impl Curve {
         let grid = known_at(&times)?;
         let [first, second] = [grid[0], grid[points - 1]].map(|(_, score)| score.loss);
         let height = |(_, score): &(f64, Score)| score.loss - first.max(second);
-        let excess = |(t, score): &(f64, Score)| score.loss - ((1.0 - t) * first + t * second);
+        // Written so that it is exactly 0 at the ends, and along a path of one loss.
+        let excess = |(t, score): &(f64, Score)| {
+            (1.0 - t) * (score.loss - first) + t * (score.loss - second)
+        };
         let mut known = grid.clone();
-        let mut barrier_error = 0.0;
         for _ in 0..REFINEMENTS {
-            let before = height(&known[largest(&known, height)]);
-            for [low, high] in [around(&known, height), around(&known, excess)] {
+            let mut brackets = [around(&known, height), around(&known, excess)].to_vec();
+            brackets.dedup();
+            for [low, high] in brackets {
                 let step = (high - low) / (POINTS as f64 + 1.0);
                 let closer: Vec<f64> = (1..=POINTS).map(|i| low + i as f64 * step).collect();
                 known.extend(known_at(&closer)?);
             }
             known.sort_by(|a, b| a.0.total_cmp(&b.0));
-            barrier_error = height(&known[largest(&known, height)]) - before;
+            known.dedup_by(|a, b| a.0 == b.0);
         }
 
-        let (barrier_at, worst) = known[largest(&known, height)];
-        let barrier_height = height(&(barrier_at, worst));
+        let at = largest(&known, height);
+        let (barrier_at, worst) = known[at];
+        let barrier_height = height(&known[at]);
+        let beside = beside(&known, at);
+        let lower = beside.map(|i| height(&known[i]));
+        // A parabola's vertex is higher by an eighth of this at most; the rest is for what is not quite one.
+        let barrier_error = if beside.contains(&at) {
+            0.0
+        } else {
+            (barrier_height - lower[0].min(lower[1])) / 4.0
+        };
         Ok(PathProfile {
             losses: grid.iter().map(|(_, score)| score.loss).collect(),
             accuracies: grid.iter().map(|(_, score)| score.accuracy).collect(),
@@ -132,7 +144,7 @@ impl Curve {
             barrier_height,
             barrier_error,
             barrier_at,
-            barrier_between: around(&known, height),
+            barrier_between: beside.map(|i| known[i].0),
             accuracy_at_barrier: worst.accuracy,
             excess: excess(&known[largest(&known, excess)]),
             connectivity_score: 1.0 / (1.0 + barrier_height),
@@ -162,9 +174,12 @@ fn largest(known: &[(f64, Score)], key: impl Fn(&(f64, Score)) -> f64) -> usize 
     (0..values.len()).fold(0, better)
 }
 
-/// The times beside the largest, or its own at an end.
+/// The places beside one, or its own at an end.
+fn beside(known: &[(f64, Score)], at: usize) -> [usize; 2] {
+    [at.saturating_sub(1), (at + 1).min(known.len() - 1)]
+}
+
+/// The times beside the largest.
 fn around(known: &[(f64, Score)], key: impl Fn(&(f64, Score)) -> f64) -> [f64; 2] {
-    let at = largest(known, key);
-    let beside = [at.saturating_sub(1), (at + 1).min(known.len() - 1)];
-    beside.map(|i| known[i].0)
+    beside(known, largest(known, key)).map(|i| known[i].0)
 }

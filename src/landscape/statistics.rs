@@ -57,7 +57,10 @@ pub struct NormStatistics {
 impl RunningStatistics {
     /// Those among `map`'s variables, to be estimated on `data`, all at once or in batches of at most
     /// `batch_size` samples; `train_forward` is the forward pass in training mode, such as
-    /// `move |x| net.forward_t(x, true)`. The model is the same afterwards.
+    /// `move |x| net.forward_t(x, true)`, and nothing
+    /// that asks an objective, which may be waiting for it. The model is the same afterwards.
+    ///
+    /// Batches come in the data's order: shuffle samples that are sorted by class.
     ///
     /// # Errors
     /// No running statistics, or one of a pair without the other; a `train_forward` that fails or updates none
