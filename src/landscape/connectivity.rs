@@ -18,8 +18,8 @@ pub struct Connectivity {
 }
 
 impl Connectivity {
-    /// The straight line from `a` to `b`, that to `b` with its hidden units matched by weights and by their
-    /// activations on the objective's data, and a path trained by each of `trainers`; each profile with
+    /// The straight line from `a` to `b`, that to `b` with its hidden units matched by weights (with seed 0) and by
+    /// their activations on the objective's data, and a path trained by each of `trainers`; each profile with
     /// `points` points on a grid.
     ///
     /// `a` and `b` have the layers of the objective's model, which may be one of them.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result, check_finite};
-use crate::vector::{axpy, norm};
+use crate::vector::{axpy, dot, norm};
 
 /// A path φ(t), t from 0 to 1, that begins and ends at points which stay where they are.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -125,8 +125,7 @@ impl Curve {
                 // φ' = 2(1 − t)u + 2tv with the control polygon's sides u and v.
                 let [u, v] = [0, 1].map(|i| minus(&self.points[i + 1], &self.points[i]));
                 let turn = minus(&v, &u);
-                let [uu, ut, tt] =
-                    [(&u, &u), (&u, &turn), (&turn, &turn)].map(|(a, b)| crate::vector::dot(a, b));
+                let [uu, ut, tt] = [dot(&u, &u), dot(&u, &turn), dot(&turn, &turn)];
                 let speed = |t: f64| 2.0 * (uu + 2.0 * t * ut + t * t * tt).max(0.0).sqrt();
                 let middles = (0..STEPS).map(|i| (i as f64 + 0.5) / STEPS as f64);
                 middles.map(speed).sum::<f64>() / STEPS as f64

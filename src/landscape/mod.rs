@@ -1,5 +1,6 @@
 //! Slices of the loss: [`Line`]s and [`Plane`]s through the point where a model stands, along
-//! [`direction`]s in θ-space. The model is the same afterwards, to the bit.
+//! [`direction`]s in θ-space; [`Curve`]s from one model to another, and [what brings them together](align).
+//! The model is the same afterwards, to the bit.
 
 pub mod align;
 pub mod direction;

@@ -14,6 +14,7 @@ use super::{Curve, PathProfile};
 use crate::data::Dataset;
 use crate::error::{Error, Result, check_finite};
 use crate::objective::Objective;
+use crate::vector::axpy;
 
 /// A number that the update of a running value carries through exactly, and beside which a batch's own mean
 /// or variance is small.
@@ -130,32 +131,25 @@ impl RunningStatistics {
     /// The forward pass's; an estimate that is not finite. They are then as they were before.
     pub fn estimate(&self) -> Result<()> {
         let kept = self.keep()?;
-        let mut sums: Vec<Vec<f64>> = Vec::new();
+        let zeros = |r: &Running| vec![0.0; r.var.elem_count()];
+        let mut estimates: Vec<Vec<f64>> = self.running.iter().map(zeros).collect();
         for i in 0..self.batches() {
             let batch = self.batch(i)?;
             let share = batch.len() as f64 / self.data.len() as f64;
             let after = self.after(0.0, &batch)?;
-            sums.resize_with(after.len(), Vec::new);
-            for (sum, values) in sums.iter_mut().zip(after) {
-                sum.resize(values.len(), 0.0);
-                crate::vector::axpy(share, &values, sum);
+            for ((estimate, running), r) in estimates.iter_mut().zip(&self.running).zip(after) {
+                axpy(share / running.momentum, &r, estimate);
             }
-        }
-        let mut estimates = Vec::with_capacity(sums.len());
-        for (running, mut sum) in self.running.iter().zip(sums) {
-            crate::vector::scale(&mut sum, 1.0 / running.momentum);
-            if running.momentum != 0.0 {
-                check_finite(&sum, &format!("the estimate of `{}`", running.name))?;
-            }
-            estimates.push(sum);
         }
         drop(kept);
-        for (running, estimate) in self.running.iter().zip(&estimates) {
-            if running.momentum != 0.0 {
-                let var = &running.var;
-                let tensor = Tensor::from_slice(estimate, var.shape(), var.device())?;
-                var.set(&tensor.to_dtype(var.dtype())?)?;
-            }
+        let updated = self.running.iter().zip(&estimates);
+        let updated = updated.filter(|(running, _)| running.momentum != 0.0);
+        for (running, estimate) in updated.clone() {
+            check_finite(estimate, &format!("the estimate of `{}`", running.name))?;
+        }
+        for (Running { var, .. }, estimate) in updated {
+            let tensor = Tensor::from_slice(estimate, var.shape(), var.device())?;
+            var.set(&tensor.to_dtype(var.dtype())?)?;
         }
         Ok(())
     }
