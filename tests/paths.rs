@@ -211,7 +211,7 @@ fn a_trained_curve_finds_the_valley() {
     let before = bits(&objective);
     let (a, b) = ([1.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, 1.0]);
     let trainer = PathTrainer {
-        epochs: 4000,
+        epochs: 2000,
         batch_size: 1,
         learning_rate: 0.02,
         ..PathTrainer::default()
