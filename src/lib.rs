@@ -90,8 +90,10 @@ pub mod prelude {
     pub use crate::embedding::{Autoencoder, Comparison, Distances, Pca, Points, Umap};
     pub use crate::figure::{self, Figure};
     pub use crate::landscape::{
-        Flatness, GradientNoise, Grid, ImplicitBias, Line, ModifiedLoss, NoiseReport, PacBayes,
-        PacBayesBound, PacBayesRow, Plane, Projection, Sharpness, StableRate, StepChange,
+        Connectivity, Curve, Flatness, GradientNoise, Grid, HiddenUnits, ImplicitBias, Line,
+        Matching, ModifiedLoss, NoiseReport, PacBayes, PacBayesBound, PacBayesRow, PathProfile,
+        PathShape, PathTrainer, Plane, Projection, RunningStatistics, Sharpness, StableRate,
+        StepChange, UnitAxis, align,
         direction::{self, Normalization},
         directional_sharpness,
     };

@@ -5,34 +5,49 @@
 //! | --- | --- |
 //! | the loss along a direction, or between two models | [`Line`] |
 //! | the loss over two [`direction`]s, and a training on that plane | [`Plane`], [`Projection`] |
+//! | what stands between two models, and ways around it | [`Curve`], [`PathTrainer`], [`Connectivity`] |
+//! | which hidden units of two models are the same | [`align`] |
+//! | batch normalisation's statistics away from where the model was trained | [`RunningStatistics`] |
 //! | how sharp a minimum is | [`Sharpness`], [`Flatness`], [`directional_sharpness`] |
 //! | the noise of the samples' gradients, and where it drives SGD | [`GradientNoise`], [`ImplicitBias`] |
 //! | how well the model must do on other data | [`PacBayes`] |
 //! | what a step will do, which learning rates are stable | [`StepChange`], [`StableRate`] |
 
+pub mod align;
 pub mod direction;
 
+mod connect;
+mod connectivity;
+mod curve;
 mod generalization;
 mod grid;
 mod implicit_bias;
 mod line;
 mod noise;
 mod plane;
+mod profile;
 mod projection;
 mod sharpness;
+mod statistics;
 mod step;
 
+pub use align::{HiddenUnits, Matching, UnitAxis};
+pub use connect::{PathShape, PathTrainer};
+pub use connectivity::Connectivity;
+pub use curve::Curve;
 pub use generalization::{PacBayes, PacBayesBound, PacBayesRow};
 pub use grid::Grid;
 pub use implicit_bias::{ImplicitBias, ModifiedLoss};
 pub use line::Line;
 pub use noise::{GradientNoise, NoiseReport};
 pub use plane::{Extremes, Plane};
+pub use profile::PathProfile;
 pub use projection::Projection;
 pub use sharpness::{
     AverageSharpness, Flatness, FlatnessReport, RandomSharpness, SamStep, Sharpness, WorstCase,
     directional_sharpness,
 };
+pub use statistics::{NormStatistics, RunningStatistics};
 pub use step::{StableRate, StepChange};
 
 use std::path::Path;

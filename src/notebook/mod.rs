@@ -18,8 +18,8 @@ use crate::embedding::{Comparison, Pca};
 use crate::error::{Error, Result};
 use crate::figure::Figure;
 use crate::landscape::{
-    AverageSharpness, FlatnessReport, Line, ModifiedLoss, NoiseReport, PacBayesBound, Plane,
-    Projection, RandomSharpness, SamStep, StableRate, StepChange, WorstCase,
+    AverageSharpness, Connectivity, FlatnessReport, Line, ModifiedLoss, NoiseReport, PacBayesBound,
+    PathProfile, Plane, Projection, RandomSharpness, SamStep, StableRate, StepChange, WorstCase,
 };
 use crate::model::{Activation, Mlp, Model};
 use crate::objective::{DerivativeCheck, Objective, Score};
@@ -202,6 +202,18 @@ impl Show for PacBayesBound {
 }
 
 impl Show for DensityCurve {
+    fn bundle(&self) -> Result<Bundle> {
+        self.table()?.bundle()
+    }
+}
+
+impl Show for PathProfile {
+    fn bundle(&self) -> Result<Bundle> {
+        self.table()?.bundle()
+    }
+}
+
+impl Show for Connectivity {
     fn bundle(&self) -> Result<Bundle> {
         self.table()?.bundle()
     }

@@ -139,7 +139,7 @@ pub(super) fn output_hvp(
 }
 
 /// A gradient as candle's optimizers take it.
-pub(super) fn store(parameters: &Parameters, gradient: &[f64]) -> Result<GradStore> {
+pub(crate) fn store(parameters: &Parameters, gradient: &[f64]) -> Result<GradStore> {
     // An empty store cannot be made otherwise.
     let mut store = Tensor::zeros((), DType::F32, &Device::Cpu)?.backward()?;
     for ((_, var), part) in parameters.iter().zip(parameters.unflatten(gradient)?) {

@@ -87,6 +87,20 @@ impl Objective {
         self.scored(mean, right, square)
     }
 
+    /// Loss and accuracy at another θ of a model whose forward pass depends on more than θ: `prepare` brings
+    /// that to θ while the model is there, and what it returns lives until the score is known.
+    pub(crate) fn score_prepared<G>(
+        &self,
+        theta: &[f64],
+        prepare: impl FnOnce() -> Result<G>,
+    ) -> Result<Score> {
+        let (mean, right) = self.moved(theta, |objective| {
+            let _prepared = prepare()?;
+            objective.score_by_autograd()
+        })?;
+        self.scored(mean, right, dot(theta, theta))
+    }
+
     /// From the mean loss, the number of samples classified right and ‖θ‖².
     fn scored(&self, mean: f64, right: usize, square: f64) -> Result<Score> {
         let loss = mean + self.l2 * square;
@@ -241,19 +255,22 @@ impl Objective {
                 let _in_place = in_place();
                 by_autograd(self)
             }
-            (None, Some(theta)) => {
-                let moved = self.parameters.unflatten(theta)?;
-                let _away = PARAMETERS_IN_PLACE
-                    .write()
-                    .unwrap_or_else(PoisonError::into_inner);
-                let _restore = Restore {
-                    parameters: &self.parameters,
-                    saved: self.parameters.copies()?,
-                };
-                self.parameters.set_tensors(&moved)?;
-                by_autograd(self)
-            }
+            (None, Some(theta)) => self.moved(theta, by_autograd),
         }
+    }
+
+    /// `f` of the model while it is at θ. The lock is held: `f` may not ask for a score.
+    fn moved<T>(&self, theta: &[f64], f: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
+        let moved = self.parameters.unflatten(theta)?;
+        let _away = PARAMETERS_IN_PLACE
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let _restore = Restore {
+            parameters: &self.parameters,
+            saved: self.parameters.copies()?,
+        };
+        self.parameters.set_tensors(&moved)?;
+        f(self)
     }
 
     /// The θ that was given, looked at, or that of the model.

@@ -11,6 +11,7 @@ mod evaluate;
 mod feedforward;
 mod loss;
 
+pub(crate) use autograd::store as gradient_store;
 pub use check::DerivativeCheck;
 pub use evaluate::Score;
 pub(crate) use feedforward::Curvature;

@@ -1,0 +1,39 @@
+//! The loss along paths between models.
+
+use std::borrow::Borrow;
+
+use plotly::common::{Line as Stroke, Mode, Orientation};
+use plotly::layout::Legend;
+use plotly::{Plot, Scatter};
+
+use super::{BLUE, Figure, GREEN, ORANGE, PURPLE, SKY, YELLOW, axis, layout};
+use crate::landscape::PathProfile;
+
+/// Colours in the order in which neighbours are easiest to tell apart.
+const COLORS: [&str; 6] = [ORANGE, BLUE, GREEN, PURPLE, YELLOW, SKY];
+
+/// The loss over t, one colour for each named path; a [`Connectivity`](crate::landscape::Connectivity)'s
+/// `paths` fit. After six paths the colours come again.
+pub fn paths<N: AsRef<str>, P: Borrow<PathProfile>>(paths: &[(N, P)]) -> Figure {
+    let title = "Loss along paths";
+    let mut plot = Plot::new();
+    for ((name, profile), color) in paths.iter().zip(COLORS.iter().cycle()) {
+        let profile = profile.borrow();
+        plot.add_trace(
+            Scatter::new(profile.times.clone(), profile.losses.clone())
+                .mode(Mode::Lines)
+                .name(name.as_ref())
+                .line(Stroke::new().color(*color).width(2.5))
+                .hover_template("t = %{x:.3f}<br>loss = %{y:.5g}"),
+        );
+    }
+    plot.set_layout(
+        layout(title)
+            .show_legend(true)
+            // Below, for a hump can be anywhere.
+            .legend(Legend::new().orientation(Orientation::Horizontal).y(-0.25))
+            .x_axis(axis("t, from the first model to the second"))
+            .y_axis(axis("loss")),
+    );
+    Figure::new(plot, title)
+}

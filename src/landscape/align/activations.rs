@@ -1,0 +1,154 @@
+//! Activation matching: units that answer the same data alike.
+
+use candle_core::{DType, Tensor};
+use ndarray::Array2;
+
+use super::assignment::assign;
+use super::{Matching, hidden_units, layers, order, strips};
+use crate::data::Dataset;
+use crate::error::{Error, Result, check_finite};
+use crate::model::{LayerKind, Model};
+use crate::progress::Progress;
+
+/// Samples that go through the models together.
+const BATCH_SIZE: usize = 512;
+
+/// For each hidden layer the permutation that maximises the sum of Pearson's correlations between units of `a`
+/// and units of `b` over `data` (Li et al., "Convergent learning: do different neural networks learn the same
+/// representations?", 2016), each layer by itself. A unit that gives the same to all samples correlates with
+/// none.
+///
+/// Without hidden layers the alignment is the identity.
+///
+/// # Errors
+/// Models that do not say what [layers](Model::layers) they are made of, or whose layers differ; data that
+/// does not fit them; activations that are not finite.
+pub fn match_activations<M: Model>(a: &M, b: &M, data: &Dataset) -> Result<Matching> {
+    let both = [a, b];
+    let shapes = both.map(|model| {
+        let shapes = model.parameters().iter();
+        shapes
+            .map(|(n, v)| (n.clone(), v.dims().to_vec()))
+            .collect::<Vec<_>>()
+    });
+    if shapes[0] != shapes[1] || layers(a)? != layers(b)? {
+        return Err(Error::invalid(
+            "the two models differ in their layers: units can be matched between models of one \
+             architecture",
+        ));
+    }
+    let groups = strips(a.parameters(), &hidden_units(a)?)?;
+    let mut progress = Progress::start("activation matching");
+    let mut moments: Vec<Moments> = Vec::new();
+    let batches = data.batches(BATCH_SIZE)?;
+    let total = batches.len();
+    for (done, batch) in batches.enumerate() {
+        let inputs = batch?.inputs().clone();
+        let [a, b] = both.map(|model| hidden(model, &inputs));
+        for (layer, (a, b)) in a?.into_iter().zip(b?).enumerate() {
+            if moments.len() == layer {
+                moments.push(Moments::around(&a, &b)?);
+            }
+            moments[layer].add(&a, &b)?;
+        }
+        progress.part(done + 1, total);
+    }
+    let correlations = moments.iter().map(|m| m.correlations(data.len() as f64));
+    let correlations = correlations.collect::<Result<Vec<_>>>()?;
+    let permutations: Vec<Vec<usize>> = correlations.iter().map(assign).collect();
+    let units: usize = permutations.iter().map(Vec::len).sum();
+    let mean = |place: &dyn Fn(usize, usize) -> usize| {
+        let layers = correlations.iter().enumerate();
+        let matched = layers.flat_map(|(l, c)| (0..c.nrows()).map(move |i| c[[i, place(l, i)]]));
+        match units {
+            0 => 1.0,
+            _ => matched.sum::<f64>() / units as f64,
+        }
+    };
+    Ok(Matching {
+        similarity_before: mean(&|_, i| i),
+        similarity_after: mean(&|l, i| permutations[l][i]),
+        order: order(a.parameters().len(), &groups, &permutations),
+        permutations,
+    })
+}
+
+/// What enters each dense layer but the first, `f64`, samples × units.
+fn hidden(model: &impl Model, inputs: &Tensor) -> Result<Vec<Tensor>> {
+    let mut h = inputs.flatten_from(1)?;
+    let mut entered = Vec::new();
+    for layer in layers(model)? {
+        h = match layer {
+            LayerKind::Linear { weight, bias } => {
+                entered.push(h.to_dtype(DType::F64)?);
+                let [w, b] = [&weight, &bias].map(|name| model.parameters().get(name));
+                let (w, b) = (w?.as_detached_tensor(), b?.as_detached_tensor());
+                h.matmul(&w.t()?)?.broadcast_add(&b)?
+            }
+            LayerKind::Activation(activation) => activation.apply(&h)?,
+        };
+    }
+    Ok(entered.split_off(1.min(entered.len())))
+}
+
+/// Sums over samples of two layers' units, less a constant near their means, so that little cancels.
+struct Moments {
+    centers: [Tensor; 2],
+    sums: [Tensor; 2],
+    squares: [Tensor; 2],
+    products: Tensor,
+}
+
+impl Moments {
+    fn around(a: &Tensor, b: &Tensor) -> Result<Self> {
+        let centers = [a.mean_keepdim(0)?, b.mean_keepdim(0)?];
+        let zeros =
+            || -> Result<[Tensor; 2]> { Ok([centers[0].zeros_like()?, centers[1].zeros_like()?]) };
+        Ok(Self {
+            sums: zeros()?,
+            squares: zeros()?,
+            products: a.t()?.matmul(b)?.zeros_like()?,
+            centers,
+        })
+    }
+
+    fn add(&mut self, a: &Tensor, b: &Tensor) -> Result<()> {
+        let [a, b] = [(a, 0), (b, 1)].map(|(h, i)| h.broadcast_sub(&self.centers[i]));
+        let both = [a?, b?];
+        for (i, h) in both.iter().enumerate() {
+            self.sums[i] = (&self.sums[i] + h.sum_keepdim(0)?)?;
+            self.squares[i] = (&self.squares[i] + h.sqr()?.sum_keepdim(0)?)?;
+        }
+        self.products = (&self.products + both[0].t()?.matmul(&both[1])?)?;
+        Ok(())
+    }
+
+    fn correlations(&self, n: f64) -> Result<Array2<f64>> {
+        let host = |t: &Tensor| -> Result<Vec<f64>> { Ok(t.flatten_all()?.to_vec1()?) };
+        let mut means = Vec::new();
+        let mut deviations = Vec::new();
+        for i in 0..2 {
+            let sums: Vec<f64> = host(&self.sums[i])?.iter().map(|s| s / n).collect();
+            let (squares, centers) = (host(&self.squares[i])?, host(&self.centers[i])?);
+            let deviation = |u: usize| {
+                let found = (squares[u] / n - sums[u] * sums[u]).max(0.0).sqrt();
+                // Less is the rounding of a constant.
+                if found > 1e-10 * centers[u].abs() {
+                    found
+                } else {
+                    0.0
+                }
+            };
+            deviations.push((0..sums.len()).map(deviation).collect::<Vec<_>>());
+            means.push(sums);
+        }
+        let products = host(&self.products)?;
+        check_finite(&products, "the products of hidden activations")?;
+        let width = means[1].len();
+        Ok(Array2::from_shape_fn((means[0].len(), width), |(i, j)| {
+            let covariance = products[i * width + j] / n - means[0][i] * means[1][j];
+            let scale = deviations[0][i] * deviations[1][j];
+            if scale > 0.0 { covariance / scale } else { 0.0 }
+        }))
+    }
+}

@@ -1,0 +1,223 @@
+//! Permutations of hidden units that bring one model as near to another as they can.
+//!
+//! Units of a layer can change places without a change of the function, if all that runs along them moves with
+//! them. Two trainings find two of many such arrangements, and the straight line between them crosses a barrier
+//! that is often none after alignment (Ainsworth, Hayase and Srinivasa, "Git Re-Basin: merging models modulo
+//! permutation symmetries", 2023). [`match_weights`] looks at parameters alone, [`match_activations`] at what
+//! the units answer to data (Li et al., "Convergent learning", 2016).
+
+mod activations;
+mod assignment;
+mod weights;
+
+pub use activations::match_activations;
+pub use weights::match_weights;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::model::{LayerKind, Model, Parameters};
+
+/// Hidden units that can change places with each other, such as a layer's: all that runs along them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HiddenUnits {
+    /// The axes of parameters; for a dense layer, axis 0 of its weight and bias and axis 1 of the next weight.
+    pub axes: Vec<UnitAxis>,
+}
+
+/// An axis of a parameter that has a place for each of some units.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnitAxis {
+    /// The parameter's name.
+    pub parameter: String,
+    /// The axis, counted from 0.
+    pub axis: usize,
+    /// Neighbouring entries that belong to one unit: 1, or height × width where a convolution's channels are
+    /// flattened into a dense layer's inputs.
+    pub block: usize,
+}
+
+impl UnitAxis {
+    /// One entry of the axis for each unit.
+    pub fn new(parameter: impl Into<String>, axis: usize) -> Self {
+        Self {
+            parameter: parameter.into(),
+            axis,
+            block: 1,
+        }
+    }
+
+    /// The same with `block` neighbouring entries for each unit.
+    pub fn block(self, block: usize) -> Self {
+        Self { block, ..self }
+    }
+}
+
+/// The hidden layers of a model that says what [layers](Model::layers) it is made of, a group each.
+///
+/// # Errors
+/// A model that does not say it.
+pub fn hidden_units(model: &impl Model) -> Result<Vec<HiddenUnits>> {
+    let layers = layers(model)?;
+    let linear = layers.iter().filter_map(|layer| match layer {
+        LayerKind::Linear { weight, bias } => Some((weight, bias)),
+        LayerKind::Activation(_) => None,
+    });
+    let linear: Vec<_> = linear.collect();
+    let groups = linear.windows(2).map(|pair| HiddenUnits {
+        axes: vec![
+            UnitAxis::new(pair[0].0, 0),
+            UnitAxis::new(pair[0].1, 0),
+            UnitAxis::new(pair[1].0, 1),
+        ],
+    });
+    Ok(groups.collect())
+}
+
+fn layers(model: &impl Model) -> Result<Vec<LayerKind>> {
+    model.layers().ok_or_else(|| {
+        Error::invalid(
+            "the model does not say what layers it is made of: describe what runs along its \
+             hidden units with HiddenUnits, and use match_weights",
+        )
+    })
+}
+
+/// Which hidden unit of a second model takes whose place in a first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Matching {
+    /// For each group of units a permutation p: in place i comes the second model's unit p\[i\].
+    pub permutations: Vec<Vec<usize>>,
+    /// How alike the models are as they stand, at most 1: the cosine of the angle between θ₁ and θ₂ for
+    /// [`match_weights`], the mean correlation of hidden units in the same place for [`match_activations`].
+    pub similarity_before: f64,
+    /// How alike they are after it.
+    pub similarity_after: f64,
+    /// Where each entry of the permuted θ comes from.
+    order: Vec<usize>,
+}
+
+impl Matching {
+    /// θ of the second model with its units in their new places, the same function.
+    ///
+    /// # Errors
+    /// A vector that is not in θ-space.
+    pub fn apply(&self, theta: &[f64]) -> Result<Vec<f64>> {
+        if theta.len() != self.order.len() {
+            return Err(Error::invalid(format!(
+                "the point has {} entries, but the matching is one of models with {} parameters",
+                theta.len(),
+                self.order.len()
+            )));
+        }
+        Ok(self.order.iter().map(|i| theta[*i]).collect())
+    }
+}
+
+/// An axis of a parameter as the entries of θ in (outer, len, inner) order.
+#[derive(Clone, Debug)]
+struct Strip {
+    start: usize,
+    outer: usize,
+    len: usize,
+    inner: usize,
+    block: usize,
+}
+
+impl Strip {
+    fn units(&self) -> usize {
+        self.len / self.block
+    }
+
+    /// Where in θ the entries of a unit stand, in a fixed order.
+    fn entries(&self, unit: usize) -> impl Iterator<Item = usize> {
+        let (length, stride) = (self.block * self.inner, self.len * self.inner);
+        let first = self.start + unit * length;
+        let starts = (0..self.outer).map(move |o| first + o * stride);
+        starts.flat_map(move |start| start..start + length)
+    }
+}
+
+/// Looks at the description of each group and finds its axes in θ.
+fn strips(parameters: &Parameters, groups: &[HiddenUnits]) -> Result<Vec<Vec<Strip>>> {
+    let mut taken = Vec::new();
+    let mut found = Vec::with_capacity(groups.len());
+    for (g, group) in groups.iter().enumerate() {
+        let mut strips: Vec<Strip> = Vec::with_capacity(group.axes.len());
+        for UnitAxis {
+            parameter,
+            axis,
+            block,
+        } in &group.axes
+        {
+            let wrong = |what: String| {
+                Error::invalid(format!("axis {axis} of `{parameter}` in group {g}: {what}"))
+            };
+            let dims = parameters.get(parameter)?.dims();
+            let Some(&len) = dims.get(*axis) else {
+                return Err(wrong(format!("the parameter has the shape {dims:?}")));
+            };
+            if *block == 0 || len == 0 || len % block != 0 {
+                return Err(wrong(format!(
+                    "its {len} entries are no whole number of blocks of {block}"
+                )));
+            }
+            if taken.contains(&(parameter, *axis)) {
+                return Err(wrong("it is named twice: an axis has one order".into()));
+            }
+            if group
+                .axes
+                .iter()
+                .any(|other| other.parameter == *parameter && other.axis != *axis)
+            {
+                return Err(wrong(
+                    "another axis of this parameter runs along the same units, which no linear \
+                     assignment can match"
+                        .into(),
+                ));
+            }
+            taken.push((parameter, *axis));
+            let strip = Strip {
+                start: parameters.range(parameter)?.start,
+                outer: dims[..*axis].iter().product(),
+                len,
+                inner: dims[axis + 1..].iter().product(),
+                block: *block,
+            };
+            if let Some(first) = strips.first()
+                && first.units() != strip.units()
+            {
+                return Err(wrong(format!(
+                    "it has {} units, but the group's first axis has {}",
+                    strip.units(),
+                    first.units()
+                )));
+            }
+            strips.push(strip);
+        }
+        if strips.is_empty() {
+            return Err(Error::invalid(format!("group {g} of units has no axes")));
+        }
+        found.push(strips);
+    }
+    Ok(found)
+}
+
+/// Moves unit p\[i\] to place i along these axes.
+fn permute<T: Copy>(values: &mut [T], strips: &[Strip], permutation: &[usize]) {
+    for strip in strips {
+        let moved = permutation.iter().flat_map(|unit| strip.entries(*unit));
+        let moved: Vec<T> = moved.map(|from| values[from]).collect();
+        let places = (0..strip.units()).flat_map(|unit| strip.entries(unit));
+        places.zip(moved).for_each(|(to, value)| values[to] = value);
+    }
+}
+
+/// The order of θ's entries under one permutation for each group.
+fn order(dim: usize, groups: &[Vec<Strip>], permutations: &[Vec<usize>]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..dim).collect();
+    for (strips, permutation) in groups.iter().zip(permutations) {
+        permute(&mut order, strips, permutation);
+    }
+    order
+}

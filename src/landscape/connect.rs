@@ -1,0 +1,196 @@
+//! [`PathTrainer`]: paths that are trained to go around barriers.
+
+use candle_core::{Device, Var};
+use candle_nn::{AdamW, Optimizer, ParamsAdamW};
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::Curve;
+use crate::error::{Error, Result};
+use crate::model::Parameters;
+use crate::objective::{Objective, gradient_store};
+use crate::progress::Progress;
+use crate::vector::axpy;
+
+/// Steps in a row whose times fall into different parts of the path, one each.
+const STRATA: usize = 16;
+
+/// What kind of path is trained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PathShape {
+    /// A quadratic Bézier curve, which has one bend.
+    Bezier,
+    /// A polygonal chain with this many bends.
+    Chain(usize),
+}
+
+/// Settings of the search for a path φ of low loss between two models (Garipov et al., "Loss surfaces, mode
+/// connectivity, and fast ensembling of DNNs", 2018): the bends that minimise the mean of L(φ(t)) over t, from
+/// the straight line on, by Adam with a rate that falls linearly to 0.
+///
+/// Each step takes a batch and a random t; of 16 steps in a row each falls into another sixteenth of the path.
+/// The same seed gives the same bits on a CPU.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PathTrainer {
+    /// Bézier curve or chain.
+    pub shape: PathShape,
+    /// Passes over the data.
+    pub epochs: u32,
+    /// Samples a step; all at once where there are no more than that.
+    pub batch_size: usize,
+    /// Adam's rate at the start.
+    pub learning_rate: f64,
+    /// Seed of the times and of the order in which samples come.
+    pub seed: u64,
+}
+
+impl Default for PathTrainer {
+    /// A Bézier curve, 10 epochs, batches of 128, learning rate 0.01, seed 0.
+    fn default() -> Self {
+        Self {
+            shape: PathShape::Bezier,
+            epochs: 10,
+            batch_size: 128,
+            learning_rate: 0.01,
+            seed: 0,
+        }
+    }
+}
+
+impl PathTrainer {
+    /// The trained path from `a` to `b`. The model does not move, or is back afterwards.
+    ///
+    /// # Errors
+    /// Ends that are not in θ-space; a batch size of 0, a learning rate that is not positive, a chain without
+    /// bends; a loss that is not finite, with the step at which it appeared; the gradient's.
+    pub fn connect(&self, objective: &Objective, a: &[f64], b: &[f64]) -> Result<Curve> {
+        self.check()?;
+        objective.parameters().check_vector(a, "path's start")?;
+        objective.parameters().check_vector(b, "path's end")?;
+        let straight = Curve::linear(a, b)?;
+        let bends = match self.shape {
+            PathShape::Bezier => 1,
+            PathShape::Chain(bends) => bends,
+        };
+        let start = (1..=bends).map(|i| {
+            let point = straight.at(i as f64 / (bends as f64 + 1.0))?;
+            let var = Var::from_vec(point, a.len(), &Device::Cpu)?;
+            // Padded, for parameters are sorted by name.
+            Ok((format!("bend.{i:020}"), var))
+        });
+        let bends = Parameters::new(start.collect::<Result<Vec<_>>>()?)?;
+        let mut adam = AdamW::new(
+            bends.vars(),
+            ParamsAdamW {
+                lr: self.learning_rate,
+                weight_decay: 0.0,
+                ..ParamsAdamW::default()
+            },
+        )?;
+
+        let data = objective.data();
+        let a_pass = data.len().div_ceil(self.batch_size);
+        let steps = a_pass * self.epochs as usize;
+        let mut times = Times::new(self.seed);
+        let mut progress = Progress::start("training a path");
+        let mut curve = self.curve(a, &bends, b)?;
+        let mut step = 0;
+        for epoch in 0..self.epochs {
+            let order = self.seed.wrapping_add(u64::from(epoch) << 32);
+            let batches = match a_pass {
+                1 => data.batches(self.batch_size)?,
+                _ => data.shuffled_batches(self.batch_size, order)?,
+            };
+            for batch in batches {
+                let t = times.next();
+                let on_batch = objective.with_batch(batch?);
+                let found = curve.at(t).and_then(|theta| on_batch.gradient_at(&theta));
+                let (loss, slope) = found.map_err(|e| self.explained(e, step))?;
+                if !loss.is_finite() {
+                    return Err(self.diverged(step));
+                }
+                let weights = curve.weights(t);
+                let mut gradient = vec![0.0; bends.len()];
+                let shares = gradient.chunks_exact_mut(a.len()).zip(&weights[1..]);
+                shares.for_each(|(share, weight)| axpy(*weight, &slope, share));
+                adam.set_learning_rate(self.learning_rate * (1.0 - step as f64 / steps as f64));
+                adam.step(&gradient_store(&bends, &gradient)?)?;
+                step += 1;
+                curve = self
+                    .curve(a, &bends, b)
+                    .map_err(|e| self.explained(e, step))?;
+                progress.part(step, steps);
+            }
+        }
+        Ok(curve)
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.batch_size == 0 {
+            return Err(Error::invalid("a batch needs at least one sample"));
+        }
+        if !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {
+            return Err(Error::invalid(format!(
+                "a learning rate of {} does not train: give a finite number above 0",
+                self.learning_rate
+            )));
+        }
+        if self.shape == PathShape::Chain(0) {
+            return Err(Error::invalid(
+                "a chain without bends is the straight line: ask for at least 1 bend",
+            ));
+        }
+        Ok(())
+    }
+
+    fn curve(&self, a: &[f64], bends: &Parameters, b: &[f64]) -> Result<Curve> {
+        let bends = bends.to_flat()?;
+        let mut points = vec![a.to_vec()];
+        points.extend(bends.chunks_exact(a.len()).map(<[f64]>::to_vec));
+        points.push(b.to_vec());
+        match self.shape {
+            PathShape::Bezier => Curve::bezier(&points[0], &points[1], &points[2]),
+            PathShape::Chain(_) => Curve::chain(points),
+        }
+    }
+
+    fn explained(&self, error: Error, step: usize) -> Error {
+        match error {
+            Error::NotFinite(_) => self.diverged(step),
+            other => other,
+        }
+    }
+
+    fn diverged(&self, step: usize) -> Error {
+        Error::NotFinite(format!(
+            "training the path diverged: the loss is no longer finite at step {step} with a \
+             learning rate of {:?}. Try a smaller one",
+            self.learning_rate
+        ))
+    }
+}
+
+/// Random times, one of each [`STRATA`] in another part of the path.
+struct Times {
+    rng: ChaCha8Rng,
+    parts: Vec<usize>,
+}
+
+impl Times {
+    fn new(seed: u64) -> Self {
+        Self {
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            parts: Vec::new(),
+        }
+    }
+
+    fn next(&mut self) -> f64 {
+        if self.parts.is_empty() {
+            self.parts = (0..STRATA).collect();
+            self.parts.shuffle(&mut self.rng);
+        }
+        let part = self.parts.pop().unwrap_or(0) as f64;
+        (part + self.rng.random::<f64>()) / STRATA as f64
+    }
+}

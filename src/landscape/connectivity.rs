@@ -1,0 +1,83 @@
+//! [`Connectivity`]: all that may join two models, side by side.
+
+use polars::df;
+use polars::prelude::DataFrame;
+use serde::{Deserialize, Serialize};
+
+use super::align::{hidden_units, match_activations, match_weights};
+use super::{Curve, PathProfile, PathShape, PathTrainer};
+use crate::error::Result;
+use crate::model::Model;
+use crate::objective::Objective;
+
+/// The paths between two models, and what stands in their way.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Connectivity {
+    /// Name and profile of each path.
+    pub paths: Vec<(String, PathProfile)>,
+}
+
+impl Connectivity {
+    /// The straight line from `a` to `b`, that to `b` with its hidden units matched by weights (with seed 0) and by
+    /// their activations on the objective's data, and a path trained by each of `trainers`; each profile with
+    /// `points` points on a grid.
+    ///
+    /// `a` and `b` have the layers of the objective's model, which may be one of them.
+    ///
+    /// # Errors
+    /// As [`Curve::profile`], [`match_weights`], [`match_activations`] and [`PathTrainer::connect`].
+    pub fn between<M: Model>(
+        objective: &Objective,
+        a: &M,
+        b: &M,
+        trainers: &[PathTrainer],
+        points: usize,
+    ) -> Result<Self> {
+        let [start, end] = [a, b].map(|model| model.parameters().to_flat());
+        let (start, end) = (start?, end?);
+        let by_weights = match_weights(a.parameters(), &hidden_units(a)?, &start, &end, 0)?;
+        let by_activations = match_activations(a, b, objective.data())?;
+        let straight = [
+            ("linear", end.clone()),
+            ("linear after weight matching", by_weights.apply(&end)?),
+            (
+                "linear after activation matching",
+                by_activations.apply(&end)?,
+            ),
+        ];
+        let mut paths = Vec::with_capacity(straight.len() + trainers.len());
+        for (name, end) in straight {
+            let profile = Curve::linear(&start, &end)?.profile(objective, points)?;
+            paths.push((name.to_owned(), profile));
+        }
+        for trainer in trainers {
+            let name = match trainer.shape {
+                PathShape::Bezier => "trained Bézier".to_owned(),
+                PathShape::Chain(1) => "trained chain, 1 bend".to_owned(),
+                PathShape::Chain(bends) => format!("trained chain, {bends} bends"),
+            };
+            let curve = trainer.connect(objective, &start, &end)?;
+            paths.push((name, curve.profile(objective, points)?));
+        }
+        Ok(Self { paths })
+    }
+
+    /// One row for each path.
+    ///
+    /// # Errors
+    /// polars'.
+    pub fn table(&self) -> Result<DataFrame> {
+        let names: Vec<&str> = self.paths.iter().map(|(name, _)| name.as_str()).collect();
+        let profiles = || self.paths.iter().map(|(_, profile)| profile);
+        let column = |f: fn(&PathProfile) -> f64| profiles().map(f).collect::<Vec<_>>();
+        let accuracies = profiles().map(|p| p.accuracy_at_barrier);
+        Ok(df!(
+            "path" => names,
+            "barrier_height" => column(|p| p.barrier_height),
+            "excess" => column(|p| p.excess),
+            "connectivity_score" => column(|p| p.connectivity_score),
+            "path_norm" => column(|p| p.path_norm),
+            "accuracy at the worst point" => accuracies.collect::<Vec<_>>(),
+        )?)
+    }
+}
