@@ -75,6 +75,26 @@ fn the_stated_errors_of_means_cover() {
     assert!((180..=198).contains(&held), "{held} of 200");
 }
 
+/// In f32 a mean rise near the loss's rounding is off by no more than that says.
+#[test]
+fn rounding_is_stated() {
+    let (model, objective) = moons_network(&[2, 8, 2], Activation::Tanh);
+    let single = model.to_dtype(DType::F32).unwrap();
+    let data = objective.data().to_dtype(DType::F32).unwrap();
+    let single = Objective::of(&single, &data, Loss::CrossEntropy).unwrap();
+    for radius in [1e-3, 1e-2, 1e-1] {
+        let sharpness = Sharpness::within(radius);
+        let (a, b) = (
+            sharpness.average(&single).unwrap(),
+            sharpness.average(&objective).unwrap(),
+        );
+        assert!((a.rounding / a.center - f64::from(f32::EPSILON)).abs() < 1e-12);
+        let difference = (a.mean.value - b.mean.value).abs();
+        assert!(difference < 3.0 * a.rounding, "{a}\n{b}");
+        assert!(b.rounding < 1e-8 * a.rounding);
+    }
+}
+
 #[test]
 fn random_search_covers_what_it_says() {
     let objective = quadratic(&[2.0, 1.0], &[0.0, 0.0], &[0.0, 0.0]);

@@ -77,6 +77,7 @@ impl Sharpness {
             ),
             json: json!({
                 "loss": random.center,
+                "rounding": random.rounding,
                 "radius": self.radius,
                 "adaptive": self.adaptive,
                 "random": random,

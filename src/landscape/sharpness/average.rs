@@ -15,6 +15,8 @@ pub struct AverageSharpness {
     pub mean: Estimate,
     /// ρ² tr(THT) / 2n, what the mean is on a quadratic.
     pub quadratic: Estimate,
+    /// The loss in the model's type is rounded by about this much: smaller rises mean nothing.
+    pub rounding: f64,
     /// ρ
     pub radius: f64,
     /// L(θ)
@@ -58,6 +60,7 @@ impl Sharpness {
         Ok(AverageSharpness {
             mean: Estimate::of(&means),
             quadratic: trace.scaled(self.radius.powi(2) / (2.0 * ball.theta.len() as f64)),
+            rounding: ball.rounding,
             radius: self.radius,
             center: ball.center,
         })
@@ -71,6 +74,10 @@ impl std::fmt::Display for AverageSharpness {
             f,
             "mean rise {:.5e} ± {:.1e} at distance {}; by the quadratic model {:.5e} ± {:.1e}",
             a.0, a.1, self.radius, b.0, b.1
-        )
+        )?;
+        match self.rounding > a.1 {
+            true => write!(f, "; rounding of the loss: {:.1e}", self.rounding),
+            false => Ok(()),
+        }
     }
 }

@@ -20,6 +20,8 @@ pub use random::RandomSharpness;
 pub use sam::SamStep;
 pub use worst::WorstCase;
 
+use candle_core::DType;
+
 use crate::error::{Error, Result};
 use crate::objective::Objective;
 use crate::operator::{Hessian, Scaled};
@@ -83,10 +85,16 @@ impl Sharpness {
             true => theta.iter().map(|t| t.abs()).collect(),
             false => vec![1.0; theta.len()],
         };
+        let epsilon = match objective.parameters().dtype() {
+            DType::F64 => f64::EPSILON,
+            _ => f64::from(f32::EPSILON),
+        };
+        let center = objective.loss()?;
         Ok(Ball {
-            center: objective.loss()?,
             theta,
             stretch,
+            center,
+            rounding: epsilon * center.abs(),
         })
     }
 
@@ -135,6 +143,8 @@ struct Ball {
     stretch: Vec<f64>,
     /// L(θ)
     center: f64,
+    /// What the model's type leaves uncertain of a rise: its ε times L(θ).
+    rounding: f64,
 }
 
 impl Ball {

@@ -24,6 +24,8 @@ pub struct RandomSharpness {
     pub coverage: f64,
     /// The mean rise over the ball, each sample one of a pair ±δ.
     pub mean: Estimate,
+    /// The loss in the model's type is rounded by about this much: smaller rises mean nothing.
+    pub rounding: f64,
     /// ε
     pub radius: f64,
     /// L(θ)
@@ -49,6 +51,7 @@ impl Sharpness {
             maximum: rises.as_flattened().iter().copied().fold(0.0, f64::max),
             coverage: 0.05f64.powf(1.0 / self.samples as f64),
             mean: Estimate::of(&means),
+            rounding: ball.rounding,
             radius: self.radius,
             center: ball.center,
         })
@@ -67,6 +70,10 @@ impl std::fmt::Display for RandomSharpness {
             100.0 * self.coverage,
             self.mean.value,
             self.mean.standard_error
-        )
+        )?;
+        match self.rounding > self.mean.standard_error {
+            true => write!(f, "; rounding of the loss: {:.1e}", self.rounding),
+            false => Ok(()),
+        }
     }
 }

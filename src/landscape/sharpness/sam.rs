@@ -21,6 +21,8 @@ pub struct SamStep {
     pub perturbation: Vec<f64>,
     /// ∇L(θ + δ), the direction of a step of training.
     pub gradient: Vec<f64>,
+    /// The loss in the model's type is rounded by about this much: smaller rises mean nothing.
+    pub rounding: f64,
     /// ρ
     pub radius: f64,
 }
@@ -47,6 +49,7 @@ impl Sharpness {
             second_order: first_order + 0.5 * bend,
             perturbation,
             gradient,
+            rounding: ball.rounding,
             radius: self.radius,
         })
     }

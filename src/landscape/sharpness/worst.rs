@@ -30,6 +30,8 @@ pub struct WorstCase {
     /// ρ‖Tg‖ + ½ρ² max(λ₁, 0) with the largest eigenvalue λ₁ of THT: at a minimum the quadratic
     /// model's own maximum ρ²λ₁/2, elsewhere a bound of it.
     pub quadratic: f64,
+    /// The loss in the model's type is rounded by about this much: smaller rises mean nothing.
+    pub rounding: f64,
     /// ρ
     pub radius: f64,
     /// L(θ)
@@ -83,6 +85,7 @@ impl Sharpness {
             converged: found.iter().all(|ascent| ascent.converged),
             gradients: 1 + found.iter().map(|ascent| ascent.gradients).sum::<usize>(),
             quadratic,
+            rounding: ball.rounding,
             radius: self.radius,
             center: ball.center,
         })
