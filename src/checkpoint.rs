@@ -11,7 +11,7 @@ use crate::files::write_whole;
 use crate::progress::Progress;
 
 /// How often the file is written, at most.
-const EVERY: Duration = Duration::from_secs(5);
+const EVERY: Duration = Duration::from_secs(1);
 
 /// A file that belongs to one piece of work: its first bytes are a hash of what the work depends on.
 pub(crate) struct Checkpoint {

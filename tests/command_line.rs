@@ -341,3 +341,104 @@ fn surfaces_and_sharpness() {
     let adaptive = run("sharpness", &["--radius", "0.1", "--adaptive"]);
     assert_ne!(adaptive["worst"]["rise"], found["worst"]["rise"]);
 }
+
+/// A run that is killed goes on where it was, to the same numbers.
+#[test]
+fn a_killed_surface_resumes() {
+    let folder = Folder::new("killed");
+    let (whole, killed) = (folder.path("whole"), folder.path("killed"));
+    let arguments = |out: &'static str| -> Vec<String> {
+        let more = [
+            "surface",
+            "--layers",
+            "784,32,10",
+            "--samples",
+            "5000",
+            "--grid",
+            "61",
+        ];
+        let out = folder.path(out);
+        more.iter()
+            .map(|s| (*s).to_owned())
+            .chain(["--out".into(), out])
+            .collect()
+    };
+    let mut child = Command::new(env!("CARGO_BIN_EXE_landscape"))
+        .args(arguments("killed"))
+        .spawn()
+        .unwrap();
+    let unfinished = folder.0.join("killed/unfinished");
+    while !unfinished.exists() {
+        assert!(child.try_wait().unwrap().is_none(), "too fast to be killed");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!folder.0.join("killed/surface.csv").exists());
+    let done = (std::fs::metadata(&unfinished).unwrap().len() - 32) / 16;
+    assert!(done > 0 && done < 61 * 61, "{done} points");
+    // Another plane is not mixed with it.
+    let mut other = arguments("killed");
+    other.extend(["--seed".into(), "1".into()]);
+    let other: Vec<&str> = other.iter().map(String::as_str).collect();
+    let error = landscape(&other);
+    assert!(String::from_utf8_lossy(&error.stderr).contains("other work"));
+
+    for out in ["whole", "killed"] {
+        let all = arguments(out);
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+        assert!(landscape(&all).status.success());
+    }
+    let csv = |dir: &str| std::fs::read(PathBuf::from(dir).join("surface.csv")).unwrap();
+    assert_eq!(csv(&whole), csv(&killed));
+    assert!(!unfinished.exists());
+}
+
+#[test]
+fn two_networks_are_connected() {
+    let folder = Folder::new("connect");
+    let (a, b) = (folder.path("a.safetensors"), folder.path("b.safetensors"));
+    for (path, seed) in [(&a, "0"), (&b, "1")] {
+        json(
+            &[
+                &["train"],
+                &NET[..],
+                &["--epochs", "1", "--seed", seed, "--save", path],
+            ]
+            .concat(),
+        );
+    }
+    let out = folder.path("out");
+    let at = [
+        &["connect", &a, &b],
+        &NET[..],
+        &["--samples", "500", "--epochs", "5"],
+    ]
+    .concat();
+    let found = json(&[&at[..], &["--bends", "2", "--out", &out]].concat());
+    let paths = found["paths"].as_array().unwrap();
+    let height = |i: usize| paths[i]["barrier_height"].as_f64().unwrap();
+    assert_eq!(paths.len(), 5);
+    assert!(height(0) > 0.05 && height(3) < height(0) && height(4) < height(0));
+    let table = std::fs::read_to_string(folder.path("out/connect.csv")).unwrap();
+    assert_eq!(table.lines().count(), 6);
+    assert!(folder.0.join("out/connect.html").exists());
+
+    let same = json(
+        &[
+            &["connect", &a, &a],
+            &NET[..],
+            &["--samples", "500", "--epochs", "0"],
+        ]
+        .concat(),
+    );
+    for path in same["paths"].as_array().unwrap() {
+        assert_eq!(
+            (path["barrier_height"].as_f64(), path["path_norm"].as_f64()),
+            (Some(0.0), Some(0.0))
+        );
+    }
+    let wrong = landscape(&["connect", &a, &b, "--layers", "784,5,10", "--samples", "9"]);
+    let error = String::from_utf8_lossy(&wrong.stderr);
+    assert!(error.contains("shape"), "{error}");
+}
