@@ -1,8 +1,8 @@
 """Starts the Rust kernel with a build directory of its own: launch.py EVCXR_JUPYTER CONNECTION_FILE
 
 A kernel compiles every cell in its build directory, and two kernels in one directory break each other. So each takes
-the first directory that no other holds (a lock that lasts as long as the kernel), and a new one starts from the
-project's compiled dependencies instead of from nothing.
+the first directory that no other holds (a lock that lasts as long as the kernel), and starts from the project's
+compiled dependencies instead of from nothing; again when the lock file has changed.
 """
 
 import fcntl
@@ -63,13 +63,15 @@ def prepare(build: Path, dependencies: Path, project: Path) -> None:
     The second member keeps the versions that the kernel's crate, at first without dependencies, would drop. The kernel
     analyses everything in its workspace, so that is put together only after it has started.
     """
-    cell = build / "cell"
-    if not (cell / "target").exists() and dependencies.exists():
+    cell, taken = build / "cell", build / "dependencies"
+    compiled = dependencies.resolve()
+    if compiled.exists() and not (taken.exists() and taken.read_text() == compiled.name):
         sys.path.insert(0, str(project / "environment"))
         import builds
 
         cell.mkdir(parents=True, exist_ok=True)
-        builds.copy(dependencies.resolve(), cell / "target")
+        builds.copy(compiled, cell / "target")
+        taken.write_text(compiled.name)
     (build / "Cargo.toml").unlink(missing_ok=True)
     write(build / "workspace.toml", '[workspace]\nresolver = "3"\nmembers = ["cell", "locked"]\n')
     write(build / "locked/Cargo.toml", LOCKED.format(project=project))
