@@ -1,5 +1,5 @@
 //! Slices of the loss and what they measure, by algorithms that see only an
-//! [`Objective`](crate::objective::Objective): the model is the same afterwards, to the bit.
+//! [`Objective`]: the model is the same afterwards, to the bit.
 //!
 //! | question | answer |
 //! | --- | --- |
