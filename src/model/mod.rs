@@ -1,11 +1,14 @@
-//! Models: [`Parameters`] (names, shapes, the flat vector θ), [`Mlp`] and its [`Activation`]s.
+//! Models: [`Parameters`] (names, shapes, the flat vector θ), [`Mlp`] and its [`Activation`]s,
+//! [`Layered`] models of other layers.
 
 mod activation;
+mod layers;
 mod mlp;
 mod parameters;
 
 pub use activation::Activation;
 pub(crate) use activation::softplus;
+pub use layers::{LayerKind, Layered};
 pub use mlp::Mlp;
 pub use parameters::Parameters;
 
@@ -18,26 +21,11 @@ pub trait Model: Module {
     /// The parameters, shared with the model: setting them changes the model.
     fn parameters(&self) -> &Parameters;
 
-    /// What the model is made of, if it is nothing but these layers in a row after flattening its
-    /// inputs: its derivatives are then computed by hand-derived rules on the CPU, much faster than
-    /// by automatic differentiation.
+    /// What the model is made of, if it is nothing but these layers in a row: its derivatives are then
+    /// computed by hand-derived rules on the CPU, much faster than by automatic differentiation.
     fn layers(&self) -> Option<Vec<LayerKind>> {
         None
     }
-}
-
-/// A layer of a network that is layers in a row.
-#[derive(Clone, Debug, PartialEq)]
-pub enum LayerKind {
-    /// h ← h Wᵀ + b, with these parameters.
-    Linear {
-        /// Name of W, outputs × inputs.
-        weight: String,
-        /// Name of b.
-        bias: String,
-    },
-    /// h ← φ(h)
-    Activation(Activation),
 }
 
 /// The first CUDA device where this build and machine have one, else the CPU.

@@ -227,7 +227,7 @@ impl Objective {
         }
         let mut products = self.by(
             theta,
-            |engine, theta| engine.products(theta, &self.data, vectors, curvature),
+            |engine, theta| engine.products(theta, &self.data, vectors, curvature, self.memory),
             |objective| {
                 let product = |v: &Vec<f64>| objective.product_by_autograd(v, curvature);
                 vectors.iter().map(product).collect()

@@ -32,6 +32,10 @@ type Forward = dyn Fn(&Tensor) -> candle_core::Result<Tensor> + Send + Sync;
 /// otherwise.
 const BATCH_SIZE: usize = 512;
 
+/// Bytes of the primal pass that hand-derived rules keep for products at a point, unless
+/// [`Objective::with_memory`] says otherwise.
+const MEMORY: usize = 4 << 30;
+
 /// The loss L(θ) of a model on a dataset, a mean over its samples plus, if asked for,
 /// λ‖θ‖²:
 ///
@@ -49,6 +53,7 @@ pub struct Objective {
     loss: Loss,
     l2: f64,
     batch_size: usize,
+    memory: usize,
     check: DerivativeCheck,
     engine: Option<Arc<dyn Engine>>,
 }
@@ -101,6 +106,7 @@ impl Objective {
             loss,
             l2: 0.0,
             batch_size: BATCH_SIZE,
+            memory: MEMORY,
             check: DerivativeCheck::default(),
             engine: None,
         };
@@ -183,6 +189,14 @@ impl Objective {
             data,
             ..self.clone()
         }
+    }
+
+    /// Keeps at most `bytes` of the primal pass for products at a point, where they come by hand-derived
+    /// rules; 2³² if not said. What is beyond is computed again for each product, which then takes about
+    /// half as long again; the result is the same, to the bit.
+    pub fn with_memory(mut self, bytes: usize) -> Self {
+        self.memory = bytes;
+        self
     }
 
     /// Number of parameters, the length of θ.

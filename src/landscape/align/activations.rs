@@ -4,7 +4,7 @@ use candle_core::{DType, Tensor};
 use ndarray::Array2;
 
 use super::assignment::assign;
-use super::{Matching, hidden_units, layers, order, strips};
+use super::{Matching, hidden_units, layers, not_plain, order, strips};
 use crate::data::Dataset;
 use crate::error::{Error, Result, check_finite};
 use crate::model::{LayerKind, Model};
@@ -86,6 +86,7 @@ fn hidden(model: &impl Model, inputs: &Tensor) -> Result<Vec<Tensor>> {
                 h.matmul(&w.t()?)?.broadcast_add(&b)?
             }
             LayerKind::Activation(activation) => activation.apply(&h)?,
+            _ => return Err(not_plain()),
         };
     }
     Ok(entered.split_off(1.min(entered.len())))

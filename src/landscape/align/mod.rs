@@ -61,7 +61,7 @@ pub fn hidden_units(model: &impl Model) -> Result<Vec<HiddenUnits>> {
     let layers = layers(model)?;
     let linear = layers.iter().filter_map(|layer| match layer {
         LayerKind::Linear { weight, bias } => Some((weight, bias)),
-        LayerKind::Activation(_) => None,
+        _ => None,
     });
     let linear: Vec<_> = linear.collect();
     let groups = linear.windows(2).map(|pair| HiddenUnits {
@@ -74,13 +74,19 @@ pub fn hidden_units(model: &impl Model) -> Result<Vec<HiddenUnits>> {
     Ok(groups.collect())
 }
 
+/// The model's layers, if all are dense ones and activations.
 fn layers(model: &impl Model) -> Result<Vec<LayerKind>> {
-    model.layers().ok_or_else(|| {
-        Error::invalid(
-            "the model does not say what layers it is made of: describe what runs along its \
-             hidden units with HiddenUnits, and use match_weights",
-        )
-    })
+    let plain =
+        |kind: &LayerKind| matches!(kind, LayerKind::Linear { .. } | LayerKind::Activation(_));
+    let layers = model.layers().filter(|layers| layers.iter().all(plain));
+    layers.ok_or_else(not_plain)
+}
+
+fn not_plain() -> Error {
+    Error::invalid(
+        "the model does not say that it is made of dense layers and activations alone: describe \
+         what runs along its hidden units with HiddenUnits, and use match_weights",
+    )
 }
 
 /// Which hidden unit of a second model takes whose place in a first.

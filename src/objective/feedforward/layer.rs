@@ -107,10 +107,11 @@ pub(super) struct Arranged<T> {
 }
 
 impl<T: Scalar> Arranged<T> {
-    pub(super) fn new(layer: &dyn Layer<T>, vectors: &[&[T]]) -> Self {
+    /// Nothing where there is no layer.
+    pub(super) fn new(layer: Option<&dyn Layer<T>>, vectors: &[&[T]]) -> Self {
         Self {
-            forward: layer.arrange_forward(vectors),
-            backward: layer.arrange_backward(vectors),
+            forward: layer.map_or_else(Vec::new, |layer| layer.arrange_forward(vectors)),
+            backward: layer.map_or_else(Vec::new, |layer| layer.arrange_backward(vectors)),
             count: vectors.len(),
         }
     }

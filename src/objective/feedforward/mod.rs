@@ -1,4 +1,4 @@
-//! The hand-derived engine for networks that are layers in a row, on the CPU.
+//! The hand-derived engine for networks of known layers, in a row or with shortcuts, on the CPU.
 //!
 //! Gradient by backpropagation; products with the Hessian and its relatives by forward-over-reverse
 //! differentiation (Pearlmutter's R-operator, "Fast exact multiplication by the Hessian", 1994).
@@ -7,7 +7,9 @@
 //!
 //! | file | |
 //! | --- | --- |
-//! | `network` | layers in a row over the whole dataset, and what is kept of it |
+//! | `network` | the whole dataset through the layers, and what is kept of it |
+//! | `graph` | how layers hang together: sums and concatenations of what two of them give |
+//! | `build` | from a model's own list of its layers |
 //! | `tiles` | samples in tiles, threads, sums in order |
 //! | `plane` | losses on a plane in θ-space |
 //! | `layer` | what every kind of layer knows: forward, backward, and the tangent of each |
@@ -16,6 +18,8 @@
 //! | `matrix`, `scalar` | products, elementary functions |
 
 mod activation;
+mod build;
+mod graph;
 mod head;
 mod layer;
 mod linear;
@@ -32,10 +36,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{DType, Device, Storage, Tensor, WithDType};
 
-use self::activation::Pointwise;
+use self::build::Builder;
+use self::graph::Plan;
 use self::head::{Head, Targets};
-use self::layer::Layer;
-use self::linear::Linear;
 use self::network::{Network, Point, Samples};
 use super::Loss;
 use crate::data::{self, Dataset};
@@ -59,13 +62,15 @@ pub(super) trait Engine: Send + Sync {
         points: &[[f64; 2]],
     ) -> Result<Option<Vec<(f64, usize)>>>;
 
-    /// Products with a curvature matrix at θ. The first at a θ keeps what the next ones need.
+    /// Products with a curvature matrix at θ. The first at a θ keeps what the next ones need, up to `budget` bytes;
+    /// what is beyond is computed again for each.
     fn products(
         &self,
         theta: &[f64],
         data: &Dataset,
         directions: &[Vec<f64>],
         curvature: Curvature,
+        budget: usize,
     ) -> Result<Vec<Vec<f64>>>;
 }
 
@@ -108,38 +113,17 @@ impl<T: Scalar + WithDType> Typed<T> {
         if kinds.is_empty() {
             return None;
         }
-        let inputs = data.inputs().elem_count() / data.len();
-        let place = |name: &str| Some((parameters.range(name).ok()?, parameters.get(name).ok()?));
-        let mut width = inputs;
-        let mut layers: Vec<Box<dyn Layer<T>>> = Vec::new();
-        for kind in kinds {
-            match kind {
-                LayerKind::Linear { weight, bias } => {
-                    let ((weight, var), (bias, _)) = (place(weight)?, place(bias)?);
-                    let (outputs, inputs) = var.dims2().ok()?;
-                    if inputs != width || bias.len() != outputs {
-                        return None;
-                    }
-                    width = outputs;
-                    layers.push(Box::new(Linear {
-                        inputs,
-                        outputs,
-                        weight,
-                        bias,
-                    }));
-                }
-                LayerKind::Activation(activation) => layers.push(Box::new(Pointwise {
-                    activation: *activation,
-                    width,
-                })),
-            }
-        }
+        let shape = &data.inputs().dims()[1..];
+        let mut builder = Builder::new(parameters, shape)?;
+        builder.add(kinds)?;
+        let (nodes, [inputs, width]) = builder.finish()?;
         let outputs = Tensor::zeros((1, width), parameters.dtype(), &Device::Cpu).ok()?;
         loss.check(&outputs, data).ok()?;
         let head = Head { loss, width };
         Some(Self {
             network: Network {
-                layers,
+                plan: Plan::of(&nodes),
+                nodes,
                 head,
                 inputs,
                 parameters: parameters.len(),
@@ -148,16 +132,17 @@ impl<T: Scalar + WithDType> Typed<T> {
         })
     }
 
-    fn point(&self, theta: Vec<T>, samples: Samples<T>) -> Arc<Point<T>> {
+    fn point(&self, theta: Vec<T>, samples: Samples<T>, budget: usize) -> Arc<Point<T>> {
         let mut kept = self.point.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(point) = &*kept
             && point.theta == theta
+            && point.budget == budget
         {
             return point.clone();
         }
         // The old point goes first: two would need twice the memory.
         *kept = None;
-        kept.insert(Arc::new(self.network.point(theta, samples)))
+        kept.insert(Arc::new(self.network.point(theta, samples, budget)))
             .clone()
     }
 
@@ -223,11 +208,12 @@ impl<T: Scalar + WithDType> Engine for Typed<T> {
         data: &Dataset,
         directions: &[Vec<f64>],
         curvature: Curvature,
+        budget: usize,
     ) -> Result<Vec<Vec<f64>>> {
         let directions: Vec<Vec<T>> = directions.iter().map(|v| rounded(v)).collect();
         let directions: Vec<&[T]> = directions.iter().map(Vec::as_slice).collect();
         self.with_samples(data, |samples| {
-            let point = self.point(rounded(theta), samples);
+            let point = self.point(rounded(theta), samples, budget);
             self.network
                 .products(&point, samples, &directions, curvature)
         })

@@ -5,13 +5,13 @@ use rayon::prelude::*;
 use super::Scalar;
 use super::layer::{Arranged, At};
 use super::network::{Kept, Network, Samples};
-use super::tiles::{Split, over_groups};
+use super::tiles::over_groups;
 use crate::simd::vectorised;
 
 impl<T: Scalar> Network<T> {
     /// Whether [`Network::on_plane`] applies.
     pub(super) fn has_affine_start(&self) -> bool {
-        self.layers[0].is_affine()
+        self.nodes[0].layer().is_some_and(|layer| layer.is_affine())
     }
 
     /// The sum of all samples' losses at θ + αd₁ + βd₂ for `vectors` θ, d₁, d₂ and each of some points α, β, and how
@@ -25,23 +25,24 @@ impl<T: Scalar> Network<T> {
         samples: Samples<T>,
         points: &[[T; 2]],
     ) -> Vec<(f64, usize)> {
-        let first = Arranged::new(self.layers[0].as_ref(), &vectors);
+        let Some(layer) = self.nodes[0].layer() else {
+            return Vec::new();
+        };
+        let first = Arranged::new(Some(layer), &vectors);
         let moved = |point: &[T; 2]| -> Vec<Arranged<T>> {
             let mut theta = vec![T::ZERO; self.parameters];
             combine(vectors, *point, &mut theta);
-            let above = self.layers[1..].iter();
-            above
-                .map(|layer| Arranged::new(layer.as_ref(), &[&theta]))
-                .collect()
+            self.arrange(1, &[&theta])
         };
         let moved: Vec<Vec<Arranged<T>>> = points.par_iter().map(moved).collect();
-        let width = self.layers[0].outputs();
+        let (width, split) = (layer.outputs(), self.split(samples.count));
         let mut totals = vec![(0.0, 0); points.len()];
         over_groups(
             samples.count,
+            split,
             || {
                 (
-                    vec![T::ZERO; 3 * width * Split::of(samples.count).tile],
+                    vec![T::ZERO; 3 * width * split.tile],
                     Kept::default(),
                     vec![(0.0, 0); points.len()],
                 )
@@ -56,7 +57,7 @@ impl<T: Scalar> Network<T> {
                         dy: &[],
                     };
                     let parts = &mut parts[..3 * width * tile.len];
-                    self.layers[0].forward_tangent(&first, &first, &at, None, parts);
+                    layer.forward_tangent(&first, &first, &at, None, parts);
                     let targets = samples.targets(*tile, self);
                     for ((arranged, point), sum) in moved.iter().zip(points).zip(sums.iter_mut()) {
                         kept.fit(self, 0, tile.len, false);
@@ -66,9 +67,9 @@ impl<T: Scalar> Network<T> {
                             let (b, c) = rest.split_at(width);
                             combine([a, b, c], *point, z);
                         }
-                        self.forward_above(1, arranged, tile.len, false, kept);
+                        self.forward_above(1, arranged, at.x, false, kept);
                         let (loss, right) =
-                            self.head.score(&kept.values[self.layers.len()], targets);
+                            self.head.score(&kept.values[self.nodes.len()], targets);
                         *sum = (sum.0 + loss, sum.1 + right);
                     }
                 }

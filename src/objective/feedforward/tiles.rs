@@ -15,18 +15,23 @@ pub(super) struct Split {
     pub(super) tile: usize,
 }
 
+/// Samples of a tile, at most, and bytes of its widest boundary.
+const TILE: usize = 320;
+const ROWS: usize = 512 << 10;
+
 impl Split {
-    pub(super) fn of(samples: usize) -> Self {
+    /// Where the widest row of a sample takes `row` bytes.
+    pub(super) fn of(samples: usize, row: usize) -> Self {
         let groups = match samples {
             0..1_024 => samples.div_ceil(64),
             1_024..10_240 => 16,
             _ => 16 * samples.div_ceil(10_240),
         };
         let group = samples.div_ceil(groups);
-        const TILE: usize = 320;
+        let most = (ROWS / row.max(1)).clamp(1, TILE);
         Self {
             group,
-            tile: group.div_ceil(group.div_ceil(TILE)),
+            tile: group.div_ceil(group.div_ceil(most)),
         }
     }
 }
@@ -35,11 +40,11 @@ impl Split {
 /// `finish` on the states, in the order of the groups.
 pub(super) fn over_groups<S: Send>(
     samples: usize,
+    split: Split,
     state: impl Fn() -> S + Sync,
     work: impl Fn(&[Tile], &mut S) + Sync,
     finish: impl FnMut(&mut S) + Send,
 ) {
-    let split = Split::of(samples);
     let groups = samples.div_ceil(split.group);
     let next = AtomicUsize::new(0);
     let turns = Turns {

@@ -1,0 +1,123 @@
+//! [`Builder`]: from a model's list of its layers to the nodes of a network.
+
+use super::Scalar;
+use super::activation::Pointwise;
+use super::graph::{Join, Node};
+use super::layer::Layer;
+use super::linear::Linear;
+use crate::model::{LayerKind, Parameters};
+
+/// The nodes so far, and what the last one gives: channels, height and width of a sample. Every step gives
+/// nothing where layers do not fit together.
+pub(super) struct Builder<'a, T> {
+    parameters: &'a Parameters,
+    nodes: Vec<Node<T>>,
+    inputs: usize,
+    /// The boundary on top, and the shape there.
+    top: usize,
+    shape: [usize; 3],
+}
+
+impl<'a, T: Scalar> Builder<'a, T> {
+    /// For samples of this shape; what is not channels × height × width counts as that many channels.
+    pub(super) fn new(parameters: &'a Parameters, shape: &[usize]) -> Option<Self> {
+        let inputs = shape.iter().product();
+        Some(Self {
+            parameters,
+            nodes: Vec::new(),
+            inputs,
+            top: 0,
+            shape: match shape {
+                [channels, height, width] => [*channels, *height, *width],
+                _ => [inputs, 1, 1],
+            },
+        })
+    }
+
+    /// The nodes, and how many numbers of a sample go in and come out.
+    pub(super) fn finish(self) -> Option<(Vec<Node<T>>, [usize; 2])> {
+        let width = self.width();
+        (!self.nodes.is_empty()).then_some((self.nodes, [self.inputs, width]))
+    }
+
+    pub(super) fn add(&mut self, kinds: &[LayerKind]) -> Option<()> {
+        kinds.iter().try_for_each(|kind| self.add_one(kind))
+    }
+
+    fn add_one(&mut self, kind: &LayerKind) -> Option<()> {
+        let width = self.width();
+        match kind {
+            LayerKind::Linear { weight, bias } => {
+                let (outputs, inputs) = self.parameters.get(weight).ok()?.dims2().ok()?;
+                let [weight, bias] = [weight, bias].map(|name| self.parameters.range(name).ok());
+                let (weight, bias) = (weight?, bias?);
+                if inputs != width || bias.len() != outputs {
+                    return None;
+                }
+                let linear = Linear {
+                    inputs,
+                    outputs,
+                    weight,
+                    bias,
+                };
+                self.push(linear, [outputs, 1, 1]);
+            }
+            LayerKind::Activation(activation) => {
+                let pointwise = Pointwise {
+                    activation: *activation,
+                    width,
+                };
+                self.push(pointwise, self.shape);
+            }
+            LayerKind::Flatten => self.shape = [width, 1, 1],
+            LayerKind::Unflatten(shape) => {
+                self.shape = *shape;
+                return (self.width() == width).then_some(());
+            }
+            LayerKind::Conv2d { .. } | LayerKind::GlobalAveragePool => return None,
+            LayerKind::Residual { body, shortcut } => {
+                let (below, shape) = (self.top, self.shape);
+                self.add(body)?;
+                let (top, given) = (self.top, self.shape);
+                (self.top, self.shape) = (below, shape);
+                self.add(shortcut)?;
+                if self.shape != given {
+                    return None;
+                }
+                let join = Join::Sum {
+                    width: self.width(),
+                };
+                self.join(join, [top, self.top]);
+            }
+            LayerKind::Concat { body } => {
+                let (below, [channels, height, width]) = (self.top, self.shape);
+                let before = self.width();
+                self.add(body)?;
+                if self.shape[1..] != [height, width] {
+                    return None;
+                }
+                let widths = [before, self.width()];
+                self.shape[0] += channels;
+                self.join(Join::Concat { widths }, [below, self.top]);
+            }
+        }
+        Some(())
+    }
+
+    fn width(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    fn push(&mut self, layer: impl Layer<T> + 'static, shape: [usize; 3]) {
+        self.nodes.push(Node::Layer {
+            layer: Box::new(layer),
+            from: self.top,
+        });
+        (self.top, self.shape) = (self.nodes.len(), shape);
+    }
+
+    fn join(&mut self, join: Join, from: [usize; 2]) {
+        self.nodes.push(Node::Join { join, from });
+        self.top = self.nodes.len();
+    }
+}

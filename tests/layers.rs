@@ -1,0 +1,217 @@
+//! Networks with shortcuts: hand-derived rules against candle's graph, and identities of the products.
+
+mod common;
+
+use common::{assert_close, dot, numbers};
+use loss_landscape::prelude::*;
+
+const CPU: Device = Device::Cpu;
+
+fn linear(name: &str) -> LayerKind {
+    LayerKind::Linear {
+        weight: format!("{name}.weight"),
+        bias: format!("{name}.bias"),
+    }
+}
+
+fn act() -> LayerKind {
+    LayerKind::Activation(Activation::Tanh)
+}
+
+/// Parameters of these shapes, filled with numbers of about 1/√inputs.
+fn parameters(shapes: &[(&str, &[usize])]) -> Parameters {
+    let vars = shapes.iter().enumerate().map(|(i, (name, shape))| {
+        let count = shape.iter().product();
+        let fan = shape[1..].iter().product::<usize>() as f64;
+        let values = numbers(count, i as u64 + 1);
+        let values = values.iter().map(|v| v / fan.sqrt()).collect::<Vec<_>>();
+        let var = Var::from_vec(values, *shape, &CPU).unwrap();
+        ((*name).to_owned(), var)
+    });
+    Parameters::new(vars).unwrap()
+}
+
+fn data(n: usize, shape: &[usize]) -> Dataset {
+    let width: usize = shape.iter().product();
+    let inputs = Tensor::from_vec(numbers(n * width, 99), (n, width), &CPU).unwrap();
+    let dims = [&[n][..], shape].concat();
+    let labels: Vec<u32> = (0..n as u32).map(|i| i * i % 3).collect();
+    let labels = Tensor::from_vec(labels, n, &CPU).unwrap();
+    Dataset::classification(&inputs.reshape(dims).unwrap(), &labels).unwrap()
+}
+
+/// Networks of 4 inputs and 3 outputs in which layers hang together in every way.
+fn shapes_of_networks() -> Vec<(&'static str, Layered)> {
+    let dense = |name: &'static str, o: usize, i: usize| {
+        let (w, b) = (format!("{name}.weight"), format!("{name}.bias"));
+        [(w, vec![o, i]), (b, vec![o])]
+    };
+    let build = |layers: Vec<LayerKind>, shapes: Vec<[(String, Vec<usize>); 2]>| {
+        let shapes: Vec<_> = shapes.concat();
+        let shapes: Vec<(&str, &[usize])> =
+            shapes.iter().map(|(n, s)| (n.as_str(), &s[..])).collect();
+        Layered::new(layers, parameters(&shapes))
+    };
+    let residual = |body, shortcut| LayerKind::Residual { body, shortcut };
+    vec![
+        (
+            "identity shortcut",
+            build(
+                vec![
+                    linear("a"),
+                    residual(vec![act(), linear("b"), act(), linear("c")], vec![]),
+                    act(),
+                    linear("d"),
+                ],
+                vec![
+                    dense("a", 5, 4),
+                    dense("b", 6, 5),
+                    dense("c", 5, 6),
+                    dense("d", 3, 5),
+                ],
+            ),
+        ),
+        (
+            "shortcut from the inputs, projection",
+            build(
+                vec![
+                    residual(vec![linear("a"), act()], vec![]),
+                    residual(vec![linear("b"), act()], vec![linear("c")]),
+                    linear("d"),
+                ],
+                vec![
+                    dense("a", 4, 4),
+                    dense("b", 6, 4),
+                    dense("c", 6, 4),
+                    dense("d", 3, 6),
+                ],
+            ),
+        ),
+        (
+            "dense blocks from the inputs",
+            build(
+                vec![
+                    LayerKind::Concat {
+                        body: vec![linear("a"), act()],
+                    },
+                    LayerKind::Concat {
+                        body: vec![linear("b"), act()],
+                    },
+                    linear("d"),
+                ],
+                vec![dense("a", 3, 4), dense("b", 2, 7), dense("d", 3, 9)],
+            ),
+        ),
+        (
+            "blocks within blocks, everything twice",
+            build(
+                vec![
+                    linear("a"),
+                    residual(
+                        vec![
+                            act(),
+                            residual(vec![linear("b"), act()], vec![]),
+                            LayerKind::Concat { body: vec![] },
+                            linear("c"),
+                        ],
+                        vec![act(), residual(vec![], vec![])],
+                    ),
+                    residual(vec![act()], vec![]),
+                    linear("d"),
+                ],
+                vec![
+                    dense("a", 5, 4),
+                    dense("b", 5, 5),
+                    dense("c", 5, 10),
+                    dense("d", 3, 5),
+                ],
+            ),
+        ),
+    ]
+}
+
+#[track_caller]
+fn both_ways_agree(name: &str, model: &Layered, data: &Dataset) {
+    let by_hand = Objective::of(model, data, Loss::CrossEntropy).unwrap();
+    assert!(by_hand.is_hand_derived(), "{name}");
+    let graph = by_hand.clone().by_autograd();
+    assert_close(&[by_hand.loss().unwrap()], &[graph.loss().unwrap()], 1e-12);
+    assert_eq!(by_hand.accuracy().unwrap(), graph.accuracy().unwrap());
+    assert_close(
+        &by_hand.gradient().unwrap(),
+        &graph.gradient().unwrap(),
+        1e-10,
+    );
+    let n = by_hand.dim();
+    let vectors: Vec<Vec<f64>> = (0..3).map(|i| numbers(n, 7 + i)).collect();
+    let operators: [[Box<dyn LinearOperator>; 2]; 3] = [
+        [Box::new(by_hand.hessian()), Box::new(graph.hessian())],
+        [
+            Box::new(by_hand.gauss_newton()),
+            Box::new(graph.gauss_newton()),
+        ],
+        [
+            Box::new(by_hand.empirical_fisher()),
+            Box::new(graph.empirical_fisher()),
+        ],
+    ];
+    for [a, b] in operators {
+        let (a, b) = (
+            a.apply_block(&vectors).unwrap(),
+            b.apply_block(&vectors).unwrap(),
+        );
+        for (a, b) in a.iter().zip(&b) {
+            assert_close(a, b, 1e-10);
+        }
+        let sides = [dot(&vectors[0], &a[1]), dot(&vectors[1], &a[0])];
+        assert_close(&sides[..1], &sides[1..], 1e-11);
+    }
+    let plane = |o: &Objective| Plane::random(o, 3, 0.5, 3).unwrap();
+    for (a, b) in plane(&by_hand).losses.iter().zip(&plane(&graph).losses) {
+        assert!((a - b).abs() < 1e-11, "{name}: {a} is not {b}");
+    }
+}
+
+#[test]
+fn shortcuts_and_dense_blocks() {
+    for (name, model) in shapes_of_networks() {
+        for samples in [1, 2, 130] {
+            both_ways_agree(name, &model, &data(samples, &[4]));
+        }
+    }
+}
+
+/// Whatever of the primal pass is kept, products are the same to the bit.
+#[test]
+fn a_memory_budget_changes_nothing_but_time() {
+    for (_, model) in shapes_of_networks() {
+        let objective = Objective::of(&model, &data(300, &[4]), Loss::CrossEntropy).unwrap();
+        let v = numbers(objective.dim(), 5);
+        let whole = objective.hvp(&v).unwrap();
+        for bytes in [0, 1, 20_000, 60_000] {
+            let bounded = objective.clone().with_memory(bytes);
+            assert_eq!(bounded.hvp(&v).unwrap(), whole);
+            assert_eq!(bounded.hvp(&v).unwrap(), whole);
+        }
+    }
+}
+
+/// Shapes that do not fit together leave the model to candle, which says what is wrong.
+#[test]
+fn misfits_are_not_hand_derived() {
+    let shapes: [(&str, &[usize]); 4] = [
+        ("a.weight", &[5, 4]),
+        ("a.bias", &[5]),
+        ("d.weight", &[3, 5]),
+        ("d.bias", &[3]),
+    ];
+    let sum = |body, shortcut| LayerKind::Residual { body, shortcut };
+    let wrong = Layered::new(
+        vec![sum(vec![linear("a")], vec![]), linear("d")],
+        parameters(&shapes),
+    );
+    assert!(Objective::of(&wrong, &data(5, &[4]), Loss::CrossEntropy).is_err());
+    let unknown = Layered::new(vec![linear("nobody")], parameters(&shapes));
+    let error = Objective::of(&unknown, &data(5, &[4]), Loss::CrossEntropy).unwrap_err();
+    assert!(error.to_string().contains("nobody"), "{error}");
+}
