@@ -673,3 +673,84 @@ fn senseless_paths_are_refused() {
     let untrained = untrained.connect(&objective, &a, &b).unwrap();
     assert_eq!(untrained.points()[1], [0.0, 0.0]);
 }
+
+/// Channels of convolutions are units too, up to the dense layer behind a flattened image.
+#[test]
+fn planted_permutations_of_channels_are_recovered() {
+    let conv = |name: &str, stride| LayerKind::Conv2d {
+        weight: format!("{name}.weight"),
+        bias: Some(format!("{name}.bias")),
+        stride,
+        padding: 1,
+        dilation: 1,
+        groups: 1,
+    };
+    let layers = vec![
+        LayerKind::Unflatten([1, 6, 6]),
+        conv("a", 1),
+        LayerKind::Activation(Activation::Tanh),
+        conv("b", 2),
+        LayerKind::Activation(Activation::Relu),
+        LayerKind::Flatten,
+        LayerKind::Linear {
+            weight: "c.weight".into(),
+            bias: "c.bias".into(),
+        },
+    ];
+    let tensor = |shape: &[usize], seed: u64| {
+        let values = common::numbers(shape.iter().product(), seed);
+        Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+    };
+    let a: Vec<(&str, Tensor)> = vec![
+        ("a.weight", tensor(&[5, 1, 3, 3], 1)),
+        ("a.bias", tensor(&[5], 2)),
+        ("b.weight", tensor(&[4, 5, 3, 3], 3)),
+        ("b.bias", tensor(&[4], 4)),
+        ("c.weight", tensor(&[3, 36], 5)),
+        ("c.bias", tensor(&[3], 6)),
+    ];
+    let (p, q) = ([3u32, 0, 4, 2, 1], [2u32, 3, 1, 0]);
+    let places: Vec<u32> = q
+        .iter()
+        .flat_map(|c| (0..9).map(move |i| 9 * c + i))
+        .collect();
+    let b = a.iter().map(|(name, t)| {
+        let pick = |t: &Tensor, by: &[u32], axis: usize| {
+            t.index_select(&Tensor::new(by, &Device::Cpu).unwrap(), axis)
+                .unwrap()
+        };
+        let moved = match *name {
+            "a.weight" | "a.bias" => pick(t, &p, 0),
+            "b.weight" => pick(&pick(t, &q, 0), &p, 1),
+            "b.bias" => pick(t, &q, 0),
+            "c.weight" => pick(t, &places, 1),
+            _ => t.clone(),
+        };
+        (*name, moved)
+    });
+    let b: Vec<(&str, Tensor)> = b.collect();
+    let model = |tensors: &[(&str, Tensor)]| {
+        let vars = tensors
+            .iter()
+            .map(|(n, t)| ((*n).to_owned(), Var::from_tensor(t).unwrap()));
+        Layered::new(layers.clone(), Parameters::new(vars).unwrap())
+    };
+    let (a, b) = (model(&a), model(&b));
+    let [one, two] = [&a, &b].map(|m| m.parameters().to_flat().unwrap());
+    assert_ne!(one, two);
+    let inputs = tensor(&[40, 36], 9);
+    let labels = Tensor::from_vec(
+        (0..40).map(|i| i % 3).collect::<Vec<u32>>(),
+        40,
+        &Device::Cpu,
+    );
+    let data = Dataset::classification(&inputs, &labels.unwrap()).unwrap();
+    let groups = align::hidden_units(&a).unwrap();
+    assert_eq!(groups.len(), 2);
+    let by_weights = align::match_weights(a.parameters(), &groups, &one, &two, 0).unwrap();
+    let by_activations = align::match_activations(&a, &b, &data).unwrap();
+    for found in [by_weights, by_activations] {
+        assert_eq!(found.apply(&two).unwrap(), one);
+        assert!((found.similarity_after - 1.0).abs() < 1e-12);
+    }
+}

@@ -54,8 +54,12 @@ impl Hvp {
                  gradient                    {gradient_ms:>9.2} ms\n\
                  Hessian-vector product      {hvp_ms:>9.2} ms\n\
                  … at a fresh point          {fresh_hvp_ms:>9.2} ms\n\
-                 … in blocks of {:<3}, each    {block_hvp_ms_per_vector:>9.2} ms\n",
-                self.block
+                 … in blocks of {:<3}, each    {block_hvp_ms_per_vector:>9.2} ms\n{}",
+                self.block,
+                match objective.is_hand_derived() {
+                    true => "",
+                    false => "by candle's automatic differentiation\n",
+                }
             ),
             json: json!({
                 "loss_ms": loss_ms,
@@ -66,6 +70,7 @@ impl Hvp {
                 "block": self.block,
                 "parameters": theta.len(),
                 "samples": objective.data().len(),
+                "hand_derived": objective.is_hand_derived(),
                 "threads": std::thread::available_parallelism().map_or(1, usize::from),
             }),
         })

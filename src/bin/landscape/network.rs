@@ -9,12 +9,15 @@ use loss_landscape::prelude::*;
 /// The network.
 #[derive(Args)]
 pub struct Network {
-    /// Widths of the layers, input first
+    /// Which network: a multilayer perceptron, or a small convolutional one
+    #[arg(long, value_enum, default_value = "mlp")]
+    pub model: ModelName,
+    /// Widths of a perceptron's layers, input first
     #[arg(long, value_delimiter = ',', default_value = "784,128,128,10")]
     pub layers: Vec<usize>,
-    /// Non-linearity between layers
-    #[arg(long, value_enum, default_value = "sigmoid")]
-    pub activation: ActivationName,
+    /// Non-linearity between layers; if not said, sigmoid for a perceptron and tanh for the convolutional network
+    #[arg(long, value_enum)]
+    pub activation: Option<ActivationName>,
     /// Data to learn
     #[arg(long, value_enum, default_value = "mnist")]
     pub dataset: DatasetName,
@@ -48,6 +51,14 @@ pub struct Setting {
     /// Differentiate by candle's graph instead of the hand-derived rules
     #[arg(long)]
     pub autograd: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum ModelName {
+    /// Dense layers
+    Mlp,
+    /// Seven 3 × 3 convolutions (1-16-16-16-32-32-64-64), global pooling, a dense layer
+    Cnn,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -89,15 +100,22 @@ impl Network {
         }
     }
 
-    pub fn model(&self, seed: u64) -> Result<Mlp, Error> {
-        let activation = match self.activation {
+    pub fn model(&self, seed: u64) -> Result<Layered, Error> {
+        let usual = match self.model {
+            ModelName::Mlp => ActivationName::Sigmoid,
+            ModelName::Cnn => ActivationName::Tanh,
+        };
+        let activation = match self.activation.unwrap_or(usual) {
             ActivationName::Sigmoid => Activation::Sigmoid,
             ActivationName::Tanh => Activation::Tanh,
             ActivationName::Relu => Activation::Relu,
             ActivationName::Gelu => Activation::Gelu,
             ActivationName::Softplus => Activation::Softplus,
         };
-        Mlp::new(&self.layers, activation, seed, &Device::Cpu)
+        match self.model {
+            ModelName::Mlp => Ok((&Mlp::new(&self.layers, activation, seed, &Device::Cpu)?).into()),
+            ModelName::Cnn => Layered::cnn(activation, seed, &Device::Cpu),
+        }
     }
 }
 
@@ -109,7 +127,7 @@ impl Point {
 }
 
 impl Setting {
-    pub fn model(&self, weights: Option<&Path>) -> Result<Mlp, Error> {
+    pub fn model(&self, weights: Option<&Path>) -> Result<Layered, Error> {
         let model = self.network.model(0)?.to_dtype(self.dtype())?;
         if let Some(path) = weights {
             model.parameters().load(path)?;
@@ -117,7 +135,7 @@ impl Setting {
         Ok(model)
     }
 
-    pub fn objective(&self, model: &Mlp) -> Result<Objective, Error> {
+    pub fn objective(&self, model: &Layered) -> Result<Objective, Error> {
         let data = self.network.data()?.train.first(self.samples)?;
         let data = data.to_dtype(self.dtype())?;
         let objective = Objective::of(model, &data, Loss::CrossEntropy)?;

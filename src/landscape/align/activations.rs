@@ -4,17 +4,17 @@ use candle_core::{DType, Tensor};
 use ndarray::Array2;
 
 use super::assignment::assign;
-use super::{Matching, hidden_units, layers, not_plain, order, strips};
+use super::{Matching, hidden_units, layers, order, strips, weight};
 use crate::data::Dataset;
 use crate::error::{Error, Result, check_finite};
-use crate::model::{LayerKind, Model};
+use crate::model::Model;
 use crate::progress::Progress;
 
 /// Samples that go through the models together.
 const BATCH_SIZE: usize = 512;
 
 /// For each hidden layer the permutation that maximises the sum of Pearson's correlations between units of `a`
-/// and units of `b` over `data` (Li et al., "Convergent learning: do different neural networks learn the same
+/// and units of `b` over `data`, a convolution's also over the places in the image (Li et al., "Convergent learning: do different neural networks learn the same
 /// representations?", 2016), each layer by itself. A unit that gives the same to all samples correlates with
 /// none.
 ///
@@ -53,7 +53,7 @@ pub fn match_activations<M: Model>(a: &M, b: &M, data: &Dataset) -> Result<Match
         }
         progress.part(done + 1, total);
     }
-    let correlations = moments.iter().map(|m| m.correlations(data.len() as f64));
+    let correlations = moments.iter().map(Moments::correlations);
     let correlations = correlations.collect::<Result<Vec<_>>>()?;
     let permutations: Vec<Vec<usize>> = correlations.iter().map(assign).collect();
     let units: usize = permutations.iter().map(Vec::len).sum();
@@ -73,23 +73,25 @@ pub fn match_activations<M: Model>(a: &M, b: &M, data: &Dataset) -> Result<Match
     })
 }
 
-/// What enters each dense layer but the first, `f64`, samples × units.
+/// What enters each layer with weights but the first, `f64`: a row for each sample and place in its image, a
+/// column for each unit of the layer before.
 fn hidden(model: &impl Model, inputs: &Tensor) -> Result<Vec<Tensor>> {
-    let mut h = inputs.flatten_from(1)?;
+    let parameters = model.parameters();
+    let mut h = inputs.clone();
     let mut entered = Vec::new();
+    let mut units = None;
     for layer in layers(model)? {
-        h = match layer {
-            LayerKind::Linear { weight, bias } => {
-                entered.push(h.to_dtype(DType::F64)?);
-                let [w, b] = [&weight, &bias].map(|name| model.parameters().get(name));
-                let (w, b) = (w?.as_detached_tensor(), b?.as_detached_tensor());
-                h.matmul(&w.t()?)?.broadcast_add(&b)?
+        if let Some(weight) = weight(&layer) {
+            if let Some(units) = units {
+                let places = h.elem_count() / h.dim(0)? / units;
+                let by_unit = h.reshape((h.dim(0)?, units, places))?.transpose(1, 2)?;
+                entered.push(by_unit.to_dtype(DType::F64)?.reshape(((), units))?);
             }
-            LayerKind::Activation(activation) => activation.apply(&h)?,
-            _ => return Err(not_plain()),
-        };
+            units = Some(parameters.get(weight)?.dims()[0]);
+        }
+        h = layer.apply(parameters, &h)?.detach();
     }
-    Ok(entered.split_off(1.min(entered.len())))
+    Ok(entered)
 }
 
 /// Sums over samples of two layers' units, less a constant near their means, so that little cancels.
@@ -98,6 +100,7 @@ struct Moments {
     sums: [Tensor; 2],
     squares: [Tensor; 2],
     products: Tensor,
+    rows: usize,
 }
 
 impl Moments {
@@ -110,12 +113,14 @@ impl Moments {
             squares: zeros()?,
             products: a.t()?.matmul(b)?.zeros_like()?,
             centers,
+            rows: 0,
         })
     }
 
     fn add(&mut self, a: &Tensor, b: &Tensor) -> Result<()> {
         let [a, b] = [(a, 0), (b, 1)].map(|(h, i)| h.broadcast_sub(&self.centers[i]));
         let both = [a?, b?];
+        self.rows += both[0].dim(0)?;
         for (i, h) in both.iter().enumerate() {
             self.sums[i] = (&self.sums[i] + h.sum_keepdim(0)?)?;
             self.squares[i] = (&self.squares[i] + h.sqr()?.sum_keepdim(0)?)?;
@@ -124,7 +129,8 @@ impl Moments {
         Ok(())
     }
 
-    fn correlations(&self, n: f64) -> Result<Array2<f64>> {
+    fn correlations(&self) -> Result<Array2<f64>> {
+        let n = self.rows as f64;
         let host = |t: &Tensor| -> Result<Vec<f64>> { Ok(t.flatten_all()?.to_vec1()?) };
         let mut means = Vec::new();
         let mut deviations = Vec::new();

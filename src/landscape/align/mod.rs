@@ -53,40 +53,60 @@ impl UnitAxis {
     }
 }
 
-/// The hidden layers of a model that says what [layers](Model::layers) it is made of, a group each.
+/// The hidden layers of a model that says what [layers](Model::layers) it is made of, a group each: units of dense
+/// layers, channels of convolutions.
 ///
 /// # Errors
-/// A model that does not say it.
+/// A model that does not say it, or that is more than dense layers, convolutions, activations and global pooling
+/// in a row.
 pub fn hidden_units(model: &impl Model) -> Result<Vec<HiddenUnits>> {
     let layers = layers(model)?;
-    let linear = layers.iter().filter_map(|layer| match layer {
-        LayerKind::Linear { weight, bias } => Some((weight, bias)),
+    let weighted: Vec<&LayerKind> = layers.iter().filter(|l| weight(l).is_some()).collect();
+    let groups = weighted.windows(2).map(|pair| {
+        let [below, above] = [pair[0], pair[1]].map(|layer| weight(layer).unwrap_or_default());
+        let bias = match pair[0] {
+            LayerKind::Linear { bias, .. } => Some(bias),
+            LayerKind::Conv2d { bias, .. } => bias.as_ref(),
+            _ => None,
+        };
+        // Of an image that is flattened, as many entries as it has places belong to a channel.
+        let units = model.parameters().get(below)?.dims()[0];
+        let inputs = model.parameters().get(above)?.dims()[1];
+        let mut axes = vec![UnitAxis::new(below, 0)];
+        axes.extend(bias.map(|bias| UnitAxis::new(bias, 0)));
+        axes.push(UnitAxis::new(above, 1).block((inputs / units).max(1)));
+        Ok(HiddenUnits { axes })
+    });
+    groups.collect()
+}
+
+/// The name of the layer's weight, of outputs × inputs × ….
+fn weight(layer: &LayerKind) -> Option<&str> {
+    match layer {
+        LayerKind::Linear { weight, .. } | LayerKind::Conv2d { weight, .. } => Some(weight),
         _ => None,
-    });
-    let linear: Vec<_> = linear.collect();
-    let groups = linear.windows(2).map(|pair| HiddenUnits {
-        axes: vec![
-            UnitAxis::new(pair[0].0, 0),
-            UnitAxis::new(pair[0].1, 0),
-            UnitAxis::new(pair[1].0, 1),
-        ],
-    });
-    Ok(groups.collect())
+    }
 }
 
-/// The model's layers, if all are dense ones and activations.
+/// The model's layers, if units can be told in all of them.
 fn layers(model: &impl Model) -> Result<Vec<LayerKind>> {
-    let plain =
-        |kind: &LayerKind| matches!(kind, LayerKind::Linear { .. } | LayerKind::Activation(_));
+    let plain = |kind: &LayerKind| match kind {
+        LayerKind::Conv2d { groups, .. } => *groups == 1,
+        LayerKind::Residual { .. } | LayerKind::Concat { .. } => false,
+        LayerKind::Linear { .. }
+        | LayerKind::Activation(_)
+        | LayerKind::Flatten
+        | LayerKind::Unflatten(_)
+        | LayerKind::GlobalAveragePool => true,
+    };
     let layers = model.layers().filter(|layers| layers.iter().all(plain));
-    layers.ok_or_else(not_plain)
-}
-
-fn not_plain() -> Error {
-    Error::invalid(
-        "the model does not say that it is made of dense layers and activations alone: describe \
-         what runs along its hidden units with HiddenUnits, and use match_weights",
-    )
+    layers.ok_or_else(|| {
+        Error::invalid(
+            "the model does not say that it is made of dense layers, convolutions, activations and \
+             global pooling in a row: describe what runs along its hidden units with HiddenUnits, \
+             and use match_weights",
+        )
+    })
 }
 
 /// Which hidden unit of a second model takes whose place in a first.
