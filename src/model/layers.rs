@@ -1,8 +1,6 @@
 //! [`LayerKind`] and [`Layered`]: models as lists of layers.
 
-use candle_core::{D, DType, Device, Module, Result, Tensor, Var};
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+use candle_core::{D, DType, Module, Result, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
 use super::{Activation, Mlp, Model, Parameters};
@@ -37,6 +35,45 @@ pub enum LayerKind {
         dilation: usize,
         /// Groups of channels that do not mix.
         groups: usize,
+    },
+    /// Group normalisation (Wu and He, 2018): each group of channels of each sample to mean 0 and variance 1, then
+    /// γh + β, channel by channel. With one group and images of one place it is layer normalisation.
+    GroupNorm {
+        /// Name of γ, a number for each channel.
+        weight: String,
+        /// Name of β.
+        bias: String,
+        /// Groups of neighbouring channels.
+        groups: usize,
+        /// Added to the variance.
+        epsilon: f64,
+    },
+    /// Batch normalisation (Ioffe and Szegedy, 2015) with frozen statistics, as in evaluation: samples stay independent.
+    BatchNorm {
+        /// Name of γ, a number for each channel.
+        weight: String,
+        /// Name of β.
+        bias: String,
+        /// The mean of each channel.
+        mean: Vec<f64>,
+        /// The variance of each channel.
+        variance: Vec<f64>,
+        /// Added to the variance.
+        epsilon: f64,
+    },
+    /// The mean of each square of `kernel` × `kernel` places, `stride` apart.
+    AveragePool {
+        /// Side of the square.
+        kernel: usize,
+        /// Step between squares.
+        stride: usize,
+    },
+    /// The largest of each square of `kernel` × `kernel` places, `stride` apart.
+    MaxPool {
+        /// Side of the square.
+        kernel: usize,
+        /// Step between squares.
+        stride: usize,
     },
     /// The mean of each channel.
     GlobalAveragePool,
@@ -84,6 +121,51 @@ impl LayerKind {
                     None => Ok(y),
                 }
             }
+            Self::GroupNorm {
+                weight,
+                bias,
+                groups,
+                epsilon,
+            } => {
+                let grouped = h.reshape((h.dim(0)?, *groups, ()))?;
+                let centered = grouped.broadcast_sub(&grouped.mean_keepdim(2)?)?;
+                let deviation = (centered.sqr()?.mean_keepdim(2)? + *epsilon)?.sqrt()?;
+                let normal = centered.broadcast_div(&deviation)?.reshape(h.shape())?;
+                scaled(&normal, &var(weight)?, &var(bias)?)
+            }
+            Self::BatchNorm {
+                weight,
+                bias,
+                mean,
+                variance,
+                epsilon,
+            } => {
+                let channels = |values: Vec<f64>| {
+                    let n = values.len();
+                    Tensor::from_vec(values, n, h.device())?.to_dtype(h.dtype())
+                };
+                let inverse = variance
+                    .iter()
+                    .map(|v| 1.0 / (v + epsilon).sqrt())
+                    .collect();
+                let scale = (var(weight)? * channels(inverse)?)?;
+                let shift = (var(bias)? - (&scale * channels(mean.clone())?)?)?;
+                scaled(h, &scale, &shift)
+            }
+            Self::AveragePool { kernel, stride } => {
+                // candle's own pooling differentiates only where squares do not overlap.
+                let (n, channels, height, width) = h.dims4()?;
+                let one_by_one = h.reshape((n * channels, 1, height, width))?;
+                let mean = Tensor::full(
+                    1.0 / (kernel * kernel) as f64,
+                    (1, 1, *kernel, *kernel),
+                    h.device(),
+                )?;
+                let y = one_by_one.conv2d(&mean.to_dtype(h.dtype())?, 0, *stride, 1, 1)?;
+                let (_, _, height, width) = y.dims4()?;
+                y.reshape((n, channels, height, width))
+            }
+            Self::MaxPool { kernel, stride } => h.max_pool2d_with_stride(*kernel, *stride),
             Self::GlobalAveragePool => h.mean_keepdim((D::Minus1, D::Minus2)),
             Self::Residual { body, shortcut } => {
                 apply_all(body, parameters, h)? + apply_all(shortcut, parameters, h)?
@@ -91,6 +173,14 @@ impl LayerKind {
             Self::Concat { body } => Tensor::cat(&[h, &apply_all(body, parameters, h)?], 1),
         }
     }
+}
+
+/// γh + β, channel by channel.
+fn scaled(h: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    let mut shape = vec![1; h.rank()];
+    shape[1] = weight.elem_count();
+    h.broadcast_mul(&weight.reshape(&shape[..])?)?
+        .broadcast_add(&bias.reshape(&shape[..])?)
 }
 
 fn apply_all(layers: &[LayerKind], parameters: &Parameters, h: &Tensor) -> Result<Tensor> {
@@ -112,48 +202,6 @@ impl Layered {
     /// A model of these layers; each names those of the `parameters` that it uses.
     pub fn new(layers: Vec<LayerKind>, parameters: Parameters) -> Self {
         Self { layers, parameters }
-    }
-
-    /// A small convolutional network for images of 1 × 28 × 28 and ten classes: seven 3 × 3 convolutions with 16, 16, 16,
-    /// 32, 32, 64 and 64 channels, the fourth and sixth of stride 2, an activation after each, global average pooling
-    /// and a dense layer. Its parameters are `layers.0.weight` to `layers.7.bias`, uniform in ±1/√n for n inputs
-    /// of a unit, drawn from `seed`: the same seed gives the same bits.
-    ///
-    /// # Errors
-    /// candle's, when the device is out of memory.
-    pub fn cnn(activation: Activation, seed: u64, device: &Device) -> crate::Result<Self> {
-        const CHANNELS: [usize; 8] = [1, 16, 16, 16, 32, 32, 64, 64];
-        let mut layers = vec![LayerKind::Unflatten([1, 28, 28])];
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let mut vars = Vec::new();
-        let mut draw = |i: usize, outputs: usize, inputs: &[usize]| -> Result<(String, String)> {
-            let shape = [&[outputs], inputs].concat();
-            let names = (format!("layers.{i}.weight"), format!("layers.{i}.bias"));
-            let bound = 1.0 / (inputs.iter().product::<usize>() as f64).sqrt();
-            for (name, shape) in [(&names.0, shape), (&names.1, vec![outputs])] {
-                let values = (0..shape.iter().product())
-                    .map(|_| rng.random_range(-bound..bound) as f32)
-                    .collect();
-                vars.push((name.clone(), Var::from_vec(values, shape, device)?));
-            }
-            Ok(names)
-        };
-        for (i, pair) in CHANNELS.windows(2).enumerate() {
-            let (weight, bias) = draw(i, pair[1], &[pair[0], 3, 3])?;
-            layers.push(LayerKind::Conv2d {
-                weight,
-                bias: Some(bias),
-                stride: if i == 3 || i == 5 { 2 } else { 1 },
-                padding: 1,
-                dilation: 1,
-                groups: 1,
-            });
-            layers.push(LayerKind::Activation(activation));
-        }
-        let (weight, bias) = draw(7, 10, &[64])?;
-        layers.push(LayerKind::GlobalAveragePool);
-        layers.push(LayerKind::Linear { weight, bias });
-        Ok(Self::new(layers, Parameters::new(vars)?))
     }
 
     /// A copy in another floating-point type, with parameters of its own.

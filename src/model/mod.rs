@@ -5,6 +5,7 @@ mod activation;
 mod layers;
 mod mlp;
 mod parameters;
+mod zoo;
 
 pub use activation::Activation;
 pub(crate) use activation::softplus;

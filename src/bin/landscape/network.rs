@@ -9,13 +9,14 @@ use loss_landscape::prelude::*;
 /// The network.
 #[derive(Args)]
 pub struct Network {
-    /// Which network: a multilayer perceptron, or a small convolutional one
+    /// Which network
     #[arg(long, value_enum, default_value = "mlp")]
     pub model: ModelName,
     /// Widths of a perceptron's layers, input first
     #[arg(long, value_delimiter = ',', default_value = "784,128,128,10")]
     pub layers: Vec<usize>,
-    /// Non-linearity between layers; if not said, sigmoid for a perceptron and tanh for the convolutional network
+    /// Non-linearity between layers; if not said, sigmoid in a perceptron, tanh in the
+    /// small convolutional network; ResNet-20 has ReLUs
     #[arg(long, value_enum)]
     pub activation: Option<ActivationName>,
     /// Data to learn
@@ -59,6 +60,8 @@ pub enum ModelName {
     Mlp,
     /// Seven 3 × 3 convolutions (1-16-16-16-32-32-64-64), global pooling, a dense layer
     Cnn,
+    /// ResNet-20 with group normalisation in 8 groups
+    Resnet20,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -104,6 +107,7 @@ impl Network {
         let usual = match self.model {
             ModelName::Mlp => ActivationName::Sigmoid,
             ModelName::Cnn => ActivationName::Tanh,
+            ModelName::Resnet20 => ActivationName::Relu,
         };
         let activation = match self.activation.unwrap_or(usual) {
             ActivationName::Sigmoid => Activation::Sigmoid,
@@ -115,6 +119,7 @@ impl Network {
         match self.model {
             ModelName::Mlp => Ok((&Mlp::new(&self.layers, activation, seed, &Device::Cpu)?).into()),
             ModelName::Cnn => Layered::cnn(activation, seed, &Device::Cpu),
+            ModelName::Resnet20 => Layered::resnet20([1, 28, 28], 10, 8, seed, &Device::Cpu),
         }
     }
 }

@@ -57,8 +57,8 @@ impl UnitAxis {
 /// layers, channels of convolutions.
 ///
 /// # Errors
-/// A model that does not say it, or that is more than dense layers, convolutions, activations and global pooling
-/// in a row.
+/// A model that does not say it, or that is more than dense layers, convolutions, activations and pooling in a
+/// row.
 pub fn hidden_units(model: &impl Model) -> Result<Vec<HiddenUnits>> {
     let layers = layers(model)?;
     let weighted: Vec<&LayerKind> = layers.iter().filter(|l| weight(l).is_some()).collect();
@@ -92,7 +92,11 @@ fn weight(layer: &LayerKind) -> Option<&str> {
 fn layers(model: &impl Model) -> Result<Vec<LayerKind>> {
     let plain = |kind: &LayerKind| match kind {
         LayerKind::Conv2d { groups, .. } => *groups == 1,
-        LayerKind::Residual { .. } | LayerKind::Concat { .. } => false,
+        LayerKind::AveragePool { .. } | LayerKind::MaxPool { .. } => true,
+        LayerKind::GroupNorm { .. }
+        | LayerKind::BatchNorm { .. }
+        | LayerKind::Residual { .. }
+        | LayerKind::Concat { .. } => false,
         LayerKind::Linear { .. }
         | LayerKind::Activation(_)
         | LayerKind::Flatten
@@ -103,7 +107,7 @@ fn layers(model: &impl Model) -> Result<Vec<LayerKind>> {
     layers.ok_or_else(|| {
         Error::invalid(
             "the model does not say that it is made of dense layers, convolutions, activations and \
-             global pooling in a row: describe what runs along its hidden units with HiddenUnits, \
+             pooling in a row: describe what runs along its hidden units with HiddenUnits, \
              and use match_weights",
         )
     })

@@ -74,7 +74,6 @@ impl<'a, T: Scalar> Builder<'a, T> {
                 self.shape = *shape;
                 return (self.width() == width).then_some(());
             }
-            LayerKind::Conv2d { .. } | LayerKind::GlobalAveragePool => return None,
             LayerKind::Residual { body, shortcut } => {
                 let (below, shape) = (self.top, self.shape);
                 self.add(body)?;
@@ -100,6 +99,7 @@ impl<'a, T: Scalar> Builder<'a, T> {
                 self.shape[0] += channels;
                 self.join(Join::Concat { widths }, [below, self.top]);
             }
+            _ => return None,
         }
         Some(())
     }
