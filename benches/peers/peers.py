@@ -28,16 +28,64 @@ def images(samples: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.tensor(x.astype(np.float32) / 255), torch.tensor(y.astype(np.int64))
 
 
+class Block(torch.nn.Module):
+    """A block of ResNet-20 with group normalisation, its parts named as ours."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__()
+        self.conv1 = torch.nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.norm1 = torch.nn.GroupNorm(8, outputs)
+        self.conv2 = torch.nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.norm2 = torch.nn.GroupNorm(8, outputs)
+        self.shortcut = torch.nn.Sequential()
+        if stride > 1:
+            self.shortcut.add_module("conv", torch.nn.Conv2d(inputs, outputs, 1, stride, bias=False))
+            self.shortcut.add_module("norm", torch.nn.GroupNorm(8, outputs))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = torch.relu(self.norm1(self.conv1(x)))
+        return torch.relu(self.norm2(self.conv2(h)) + self.shortcut(x))
+
+
+def named(*parts: tuple[str, torch.nn.Module]) -> torch.nn.Sequential:
+    sequential = torch.nn.Sequential()
+    for name, module in parts:
+        sequential.add_module(name, module)
+    return sequential
+
+
+def resnet20() -> torch.nn.Sequential:
+    stem = named(("conv", torch.nn.Conv2d(1, 16, 3, 1, 1, bias=False)), ("norm", torch.nn.GroupNorm(8, 16)))
+    stages, channels = [], 16
+    for stage, outputs in enumerate([16, 32, 64]):
+        blocks = [(f"block{b}", Block(outputs if b else channels, outputs, 2 if stage and not b else 1)) for b in range(3)]
+        stages.append((f"stage{stage}", named(*blocks)))
+        channels = outputs
+    image, relu = torch.nn.Unflatten(1, (1, 28, 28)), torch.nn.ReLU()
+    pool = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    return named(("image", image), ("stem", stem), ("relu", relu), *stages, ("pool", pool), ("out", torch.nn.Linear(64, 10)))
+
+
 def network(path: str) -> torch.nn.Sequential:
-    """A multilayer perceptron with sigmoids, of whatever widths the file's weights have."""
+    """A ResNet-20, or dense layers with sigmoids or 3 × 3 convolutions with tanh of whatever shapes the file's weights have."""
     weights = load_file(path)
+    if "stem.conv.weight" in weights:
+        model = resnet20()
+        model.load_state_dict(weights)
+        return model
     layers = []
     for i in range(len(weights) // 2):
         weight = weights[f"layers.{i}.weight"]
-        linear = torch.nn.Linear(weight.shape[1], weight.shape[0])
-        linear.weight.data.copy_(weight)
-        linear.bias.data.copy_(weights[f"layers.{i}.bias"])
-        layers += [linear, torch.nn.Sigmoid()]
+        if weight.dim() == 4:
+            layer, between = torch.nn.Conv2d(weight.shape[1], weight.shape[0], 3, 2 if i in (3, 5) else 1, 1), torch.nn.Tanh()
+        else:
+            layer, between = torch.nn.Linear(weight.shape[1], weight.shape[0]), torch.nn.Sigmoid()
+        layer.weight.data.copy_(weight)
+        layer.bias.data.copy_(weights[f"layers.{i}.bias"])
+        layers += [layer, between]
+    if "layers.0.weight" in weights and weights["layers.0.weight"].dim() == 4:
+        layers.insert(-2, torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()))
+        layers.insert(0, torch.nn.Unflatten(1, (1, 28, 28)))
     return torch.nn.Sequential(*layers[:-1])
 
 
