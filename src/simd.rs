@@ -1,15 +1,15 @@
 //! [`vectorised!`]: loops compiled for AVX-512, AVX2 and any processor, chosen at run time.
 
-/// Defines private functions whose bodies are compiled for each instruction set.
+/// Defines functions whose bodies are compiled for each instruction set.
 macro_rules! vectorised {
     ($(
         $(#[$meta:meta])*
-        fn $name:ident $(<$t:ident: Scalar $(, $f:ident: $bound:path)?>)?(
+        $vis:vis fn $name:ident $(<$t:ident: Scalar $(, $f:ident: $bound:path)?>)?(
             $($argument:ident: $type:ty),* $(,)?
         ) $body:block
     )*) => {$(
         $(#[$meta])*
-        fn $name $(<$t: Scalar $(, $f: $bound)?>)?($($argument: $type),*) {
+        $vis fn $name $(<$t: Scalar $(, $f: $bound)?>)?($($argument: $type),*) {
             #[inline(always)]
             fn generic $(<$t: Scalar $(, $f: $bound)?>)?($($argument: $type),*) $body
 
@@ -54,4 +54,14 @@ pub(crate) fn has_avx512() -> bool {
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn has_avx2() -> bool {
     is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) fn has_avx512() -> bool {
+    false
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) fn has_avx2() -> bool {
+    false
 }

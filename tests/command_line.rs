@@ -442,3 +442,81 @@ fn two_networks_are_connected() {
     let error = String::from_utf8_lossy(&wrong.stderr);
     assert!(error.contains("shape"), "{error}");
 }
+
+/// The most memory that a command held, in MiB, as far as looking at it every few milliseconds tells.
+#[cfg(target_os = "linux")]
+fn peak(arguments: &[&str]) -> f64 {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_landscape"))
+        .args(arguments)
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let status = format!("/proc/{}/status", child.id());
+    let mut most = 0.0f64;
+    while child.try_wait().unwrap().is_none() {
+        let text = std::fs::read_to_string(&status).unwrap_or_default();
+        let line = text.lines().find(|line| line.starts_with("VmHWM"));
+        let number = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<f64>().ok());
+        most = most.max(number.unwrap_or(0.0) / 1024.0);
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    most
+}
+
+/// 1,200 images in the convolutional network keep some 800 MiB; within a budget they keep that.
+#[cfg(target_os = "linux")]
+#[test]
+fn memory_stays_within_its_budget() {
+    let net = [
+        "hvp",
+        "--model",
+        "cnn",
+        "--samples",
+        "1200",
+        "--runs",
+        "1",
+        "--block",
+        "1",
+    ];
+    let with = |megabytes: &'static str| peak(&[&net[..], &["--memory", megabytes]].concat());
+    let [none, some, all] = ["0", "100", "4096"].map(with);
+    assert!(all - none > 400.0, "{none}, {some}, {all} MiB");
+    assert!(some - none < 130.0, "{none}, {some}, {all} MiB");
+}
+
+#[test]
+fn convolutional_networks() {
+    let folder = Folder::new("cnn");
+    let saved = folder.path("w.safetensors");
+    for model in ["cnn", "resnet20"] {
+        json(&["train", "--model", model, "--epochs", "0", "--save", &saved]);
+        let at = ["--model", model, "--samples", "8", "--weights", &saved];
+        let times = json(&[&["hvp"], &at[..], &["--runs", "1"]].concat());
+        assert_eq!(times["hand_derived"], true);
+        let ours = json(&[&["spectrum", "--top", "2", "--dtype", "f64"], &at[..]].concat());
+        let graph = [
+            &["spectrum", "--top", "2", "--dtype", "f64", "--autograd"],
+            &at[..],
+        ]
+        .concat();
+        for (a, b) in numbers(&ours["eigenvalues"])
+            .iter()
+            .zip(numbers(&json(&graph)["eigenvalues"]))
+        {
+            assert!((a - b).abs() < 1e-6 * b.abs(), "{model}: {a} is not {b}");
+        }
+    }
+    let other = landscape(&[
+        "hvp",
+        "--model",
+        "cnn",
+        "--samples",
+        "8",
+        "--weights",
+        &saved,
+    ]);
+    assert!(
+        String::from_utf8_lossy(&other.stderr).contains("which the model has not"),
+        "{other:?}"
+    );
+}

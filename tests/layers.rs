@@ -215,3 +215,115 @@ fn misfits_are_not_hand_derived() {
     let error = Objective::of(&unknown, &data(5, &[4]), Loss::CrossEntropy).unwrap_err();
     assert!(error.to_string().contains("nobody"), "{error}");
 }
+
+/// Images of 2 × 7 × 7 through every kind of layer.
+#[test]
+fn every_kind_of_layer() {
+    let conv = |name: &str, stride, padding, dilation, groups| LayerKind::Conv2d {
+        weight: format!("{name}.weight"),
+        bias: (name != "b").then(|| format!("{name}.bias")),
+        stride,
+        padding,
+        dilation,
+        groups,
+    };
+    let group = |groups| LayerKind::GroupNorm {
+        weight: "g.weight".into(),
+        bias: "g.bias".into(),
+        groups,
+        epsilon: 1e-5,
+    };
+    let batch = LayerKind::BatchNorm {
+        weight: "g.weight".into(),
+        bias: "g.bias".into(),
+        mean: vec![0.1, -0.2, 0.3, 0.0],
+        variance: vec![0.5, 1.0, 2.0, 0.1],
+        epsilon: 1e-5,
+    };
+    let a: (&str, &[usize]) = ("a.weight", &[4, 2, 3, 3]);
+    let a_bias: (&str, &[usize]) = ("a.bias", &[4]);
+    let scales: [(&str, &[usize]); 2] = [("g.weight", &[4]), ("g.bias", &[4])];
+    let out = |inputs: &'static [usize]| [("d.weight", inputs), ("d.bias", &[3usize][..])];
+    let networks: Vec<(&str, Vec<LayerKind>, Vec<(&str, &[usize])>)> = vec![
+        (
+            "convolution, stride, group norm",
+            vec![conv("a", 2, 1, 1, 1), group(2), act(), linear("d")],
+            [&[a, a_bias][..], &scales, &out(&[3, 64])].concat(),
+        ),
+        (
+            "frozen batch norm, average pooling",
+            vec![
+                conv("a", 1, 1, 1, 1),
+                batch,
+                act(),
+                LayerKind::AveragePool {
+                    kernel: 3,
+                    stride: 2,
+                },
+                linear("d"),
+            ],
+            [&[a, a_bias][..], &scales, &out(&[3, 36])].concat(),
+        ),
+        (
+            "groups, dilation, global pooling",
+            vec![
+                conv("b", 1, 2, 2, 2),
+                act(),
+                conv("c", 3, 0, 1, 4),
+                group(4),
+                LayerKind::GlobalAveragePool,
+                linear("d"),
+            ],
+            [
+                &[
+                    ("b.weight", &[4, 1, 3, 3][..]),
+                    ("c.weight", &[4, 1, 1, 1]),
+                    ("c.bias", &[4]),
+                ][..],
+                &scales,
+                &out(&[3, 4]),
+            ]
+            .concat(),
+        ),
+        (
+            "residual with a strided projection, concatenation of channels",
+            vec![
+                conv("a", 1, 1, 1, 1),
+                LayerKind::Concat {
+                    body: vec![act(), conv("e", 1, 1, 1, 1)],
+                },
+                LayerKind::Residual {
+                    body: vec![act(), conv("f", 2, 1, 1, 1), group(1)],
+                    shortcut: vec![conv("h", 2, 0, 1, 1)],
+                },
+                LayerKind::MaxPool {
+                    kernel: 2,
+                    stride: 2,
+                },
+                LayerKind::Flatten,
+                linear("d"),
+            ],
+            [
+                &[
+                    a,
+                    a_bias,
+                    ("e.weight", &[2, 4, 3, 3][..]),
+                    ("e.bias", &[2]),
+                    ("f.weight", &[4, 6, 3, 3]),
+                    ("f.bias", &[4]),
+                    ("h.weight", &[4, 6, 1, 1]),
+                    ("h.bias", &[4]),
+                ][..],
+                &scales,
+                &out(&[3, 16]),
+            ]
+            .concat(),
+        ),
+    ];
+    for (name, layers, shapes) in networks {
+        let model = Layered::new(layers, parameters(&shapes));
+        for samples in [1, 3, 70] {
+            both_ways_agree(name, &model, &data(samples, &[2, 7, 7]));
+        }
+    }
+}

@@ -63,9 +63,9 @@ def main() -> None:
     run(ours, "train", "--epochs", "3", "--save", weights)
     at = ["--weights", str(weights)]
 
-    def in_turn(*commands: list) -> list[list[dict]]:
+    def in_turn(*commands: list, weights: Path = weights) -> list[list[dict]]:
         """The answers of each command, all of them run once in every round."""
-        found = [[answer(*command, *at) for command in commands] for _ in range(rounds)]
+        found = [[answer(*command, "--weights", weights) for command in commands] for _ in range(rounds)]
         return [list(answers) for answers in zip(*found)]
 
     def peer(what: str) -> list:
@@ -111,6 +111,16 @@ def main() -> None:
     theirs_surface, mine_surface = in_turn(peer("surface"), [ours, "surface", "--grid", "51", "--json"])
     a, b = median(mine_surface, "ms_per_point"), median(theirs_surface, "ms_per_point")
     row("a point of a 51 × 51 plane; PyTorch", f"{a:.1f} ms", f"{b:.1f} ms", a / b, "≤ 0.15")
+
+    for model, name, goals in [("cnn", "seven convolutions", ["≤ 0.70", "≤ 0.60"]), ("resnet20", "ResNet-20", ["", "≤ 0.80"])]:
+        saved = ROOT / f"target/peers/{model}.safetensors"
+        run(ours, "train", "--model", model, "--epochs", "0", "--save", saved)
+        theirs, mine = in_turn(
+            [*peer("hvp"), "--samples", "256"], [ours, "hvp", "--model", model, "--samples", "256", "--json"], weights=saved
+        )
+        for work, key, their_key, goal in zip(["gradient", "HVP"], ["gradient_ms", "hvp_ms"], ["gradient_ms", "hvp_cached_ms"], goals):
+            a, b = median(mine, key), median(theirs, their_key)
+            row(f"{work} of {name}, 256 images; PyTorch", f"{a:.0f} ms", f"{b:.0f} ms", a / b, goal)
 
     together, alone = median(facts, "density_seconds"), median(facts, "density_one_by_one_seconds")
     row("density, 10 probes × 60 steps; one probe at a time", f"{together:.2f} s", f"{alone:.2f} s", together / alone, "≤ 0.70")

@@ -165,7 +165,7 @@ impl LayerKind {
                 let (_, _, height, width) = y.dims4()?;
                 y.reshape((n, channels, height, width))
             }
-            Self::MaxPool { kernel, stride } => h.max_pool2d_with_stride(*kernel, *stride),
+            Self::MaxPool { kernel, stride } => max_pool(h, *kernel, *stride),
             Self::GlobalAveragePool => h.mean_keepdim((D::Minus1, D::Minus2)),
             Self::Residual { body, shortcut } => {
                 apply_all(body, parameters, h)? + apply_all(shortcut, parameters, h)?
@@ -173,6 +173,31 @@ impl LayerKind {
             Self::Concat { body } => Tensor::cat(&[h, &apply_all(body, parameters, h)?], 1),
         }
     }
+}
+
+/// The largest of each square, by comparing the places of all squares one after another: candle's own has a gradient
+/// that is too small by the square's area (0.11.1).
+fn max_pool(h: &Tensor, kernel: usize, stride: usize) -> Result<Tensor> {
+    let (_, _, height, width) = h.dims4()?;
+    if kernel == 0 || stride == 0 || kernel > height.min(width) {
+        candle_core::bail!("no squares of {kernel}, {stride} apart, in {height} × {width} places");
+    }
+    let every = |from: usize, size: usize| {
+        let places = (0..=(size - kernel) / stride).map(|i| (from + i * stride) as u32);
+        Tensor::from_iter(places, h.device())
+    };
+    let mut largest: Option<Tensor> = None;
+    for i in 0..kernel {
+        let rows = h.index_select(&every(i, height)?, 2)?;
+        for j in 0..kernel {
+            let here = rows.index_select(&every(j, width)?, 3)?;
+            largest = Some(match largest {
+                Some(largest) => largest.maximum(&here)?,
+                None => here,
+            });
+        }
+    }
+    largest.ok_or_else(|| candle_core::Error::Msg("a square of no places".into()))
 }
 
 /// γh + β, channel by channel.

@@ -52,6 +52,9 @@ pub struct Setting {
     /// Differentiate by candle's graph instead of the hand-derived rules
     #[arg(long)]
     pub autograd: bool,
+    /// Megabytes of the forward pass to keep for products with the Hessian; more are computed again each time
+    #[arg(long, value_name = "MB", default_value_t = 4096)]
+    pub memory: usize,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -144,6 +147,7 @@ impl Setting {
         let data = self.network.data()?.train.first(self.samples)?;
         let data = data.to_dtype(self.dtype())?;
         let objective = Objective::of(model, &data, Loss::CrossEntropy)?;
+        let objective = objective.with_memory(self.memory.saturating_mul(1 << 20));
         Ok(if self.autograd {
             objective.by_autograd()
         } else {

@@ -1,10 +1,15 @@
 //! [`Builder`]: from a model's list of its layers to the nodes of a network.
 
+use std::ops::Range;
+
 use super::Scalar;
 use super::activation::Pointwise;
+use super::conv::{Conv2d, Shape};
 use super::graph::{Join, Node};
 use super::layer::Layer;
 use super::linear::Linear;
+use super::norm::{BatchNorm, GroupNorm};
+use super::pool::{Pool, Pooling};
 use crate::model::{LayerKind, Parameters};
 
 /// The nodes so far, and what the last one gives: channels, height and width of a sample. Every step gives
@@ -49,8 +54,7 @@ impl<'a, T: Scalar> Builder<'a, T> {
         match kind {
             LayerKind::Linear { weight, bias } => {
                 let (outputs, inputs) = self.parameters.get(weight).ok()?.dims2().ok()?;
-                let [weight, bias] = [weight, bias].map(|name| self.parameters.range(name).ok());
-                let (weight, bias) = (weight?, bias?);
+                let [weight, bias] = self.places(weight, bias)?;
                 if inputs != width || bias.len() != outputs {
                     return None;
                 }
@@ -99,8 +103,79 @@ impl<'a, T: Scalar> Builder<'a, T> {
                 self.shape[0] += channels;
                 self.join(Join::Concat { widths }, [below, self.top]);
             }
-            _ => return None,
+            LayerKind::Conv2d {
+                weight,
+                bias,
+                stride,
+                padding,
+                dilation,
+                groups,
+            } => {
+                let dims = self.parameters.get(weight).ok()?.dims();
+                let [channels, _, height, width] = dims else {
+                    return None;
+                };
+                let shape = Shape {
+                    input: self.shape,
+                    channels: *channels,
+                    kernel: [*height, *width],
+                    stride: *stride,
+                    padding: *padding,
+                    dilation: *dilation,
+                    groups: *groups,
+                };
+                let bias = match bias {
+                    Some(name) => Some(self.parameters.range(name).ok()?),
+                    None => None,
+                };
+                let conv = Conv2d::new(shape, self.parameters.range(weight).ok()?, bias)?;
+                let output = conv.output();
+                self.push(conv, output);
+            }
+            LayerKind::GroupNorm {
+                weight,
+                bias,
+                groups,
+                epsilon,
+            } => {
+                let [weight, bias] = self.places(weight, bias)?;
+                let norm = GroupNorm::new(self.shape, *groups, *epsilon, weight, bias)?;
+                self.push(norm, self.shape);
+            }
+            LayerKind::BatchNorm {
+                weight,
+                bias,
+                mean,
+                variance,
+                epsilon,
+            } => {
+                let places = self.places(weight, bias)?;
+                let norm = BatchNorm::new(self.shape, [mean, variance], *epsilon, Some(places))?;
+                self.push(norm, self.shape);
+            }
+            LayerKind::AveragePool { kernel, stride } => {
+                self.pool(Pooling::Average, *kernel, *stride)?;
+            }
+            LayerKind::MaxPool { kernel, stride } => self.pool(Pooling::Max, *kernel, *stride)?,
+            LayerKind::GlobalAveragePool => {
+                let pool = Pool::global_average(self.shape)?;
+                let output = pool.output();
+                self.push(pool, output);
+            }
         }
+        Some(())
+    }
+
+    /// The places of two parameters in θ.
+    fn places(&self, weight: &str, bias: &str) -> Option<[Range<usize>; 2]> {
+        let place = |name| self.parameters.range(name).ok();
+        Some([place(weight)?, place(bias)?])
+    }
+
+    fn pool(&mut self, pooling: Pooling, kernel: usize, stride: usize) -> Option<()> {
+        let pool = Pool::new(pooling, self.shape, [kernel; 2], [stride; 2])?;
+        let output = pool.output();
+        self.push(pool, output);
         Some(())
     }
 

@@ -13,19 +13,29 @@
 //! | `tiles` | samples in tiles, threads, sums in order |
 //! | `plane` | losses on a plane in θ-space |
 //! | `layer` | what every kind of layer knows: forward, backward, and the tangent of each |
-//! | `linear`, `activation` | the kinds |
+//! | `linear`, `activation`, `conv`, `norm`, `pool` | the kinds |
+//! | `grid`, `planes`, `correlate` | how convolutions lay images out, and their sums |
+//! | `checks` | tests that hold for every kind |
 //! | `head` | the losses |
 //! | `matrix`, `scalar` | products, elementary functions |
 
 mod activation;
 mod build;
+#[cfg(test)]
+mod checks;
+mod conv;
+mod correlate;
 mod graph;
+mod grid;
 mod head;
 mod layer;
 mod linear;
 mod matrix;
 mod network;
+mod norm;
 mod plane;
+mod planes;
+mod pool;
 mod scalar;
 mod tiles;
 

@@ -32,6 +32,9 @@ pub(crate) trait Scalar:
     fn max(self, other: Self) -> Self;
     fn copysign(self, sign: Self) -> Self;
 
+    /// self · factor + term, rounded once.
+    fn mul_add(self, factor: Self, term: Self) -> Self;
+
     /// s and p with eˣ = s(1 + p), s a power of two and |p| < ½; x is clamped to the type's range.
     fn split_exp(self) -> (Self, Self);
 
@@ -118,6 +121,11 @@ macro_rules! scalar {
             #[inline(always)]
             fn copysign(self, sign: Self) -> Self {
                 $float::copysign(self, sign)
+            }
+
+            #[inline(always)]
+            fn mul_add(self, factor: Self, term: Self) -> Self {
+                $float::mul_add(self, factor, term)
             }
 
             #[inline(always)]

@@ -1,0 +1,210 @@
+//! [`Grid`]: a layout of images in which whatever a tap of a convolution's kernel meets is a slice.
+//!
+//! Positions of the output are numbered row after row and image after image, with as many more after each
+//! row and image as there is padding on one side: zeros, which the end of one row shares with the start of
+//! the next. Then the number of the input that a tap meets at position p lies at offset + p, with an offset
+//! that depends on the tap alone. For a stride of s the input is split into s² *phases*, planes of rows and
+//! columns that are s apart. So each image is copied once, and not once for every tap as im2col does.
+
+use std::ops::Range;
+
+/// Positions that are laid out together, or a few more, where there are as many.
+const POSITIONS: usize = 2048;
+/// Bytes of the planes that are laid out together at most, for a core's cache.
+const CACHE_BYTES: usize = 512 << 10;
+
+/// One direction of an image.
+#[derive(Clone, Debug)]
+struct Axis {
+    size: usize,
+    outputs: usize,
+    /// From one row or image to the next.
+    pitch: usize,
+    stride: usize,
+    padding: usize,
+    /// Each tap's phase and offset.
+    taps: Vec<(usize, usize)>,
+}
+
+impl Axis {
+    fn new(size: usize, kernel: usize, [stride, padding, dilation]: [usize; 3]) -> Option<Self> {
+        if [size, kernel, stride, dilation].contains(&0) {
+            return None;
+        }
+        let reach = (kernel - 1).checked_mul(dilation)?;
+        let outputs = padding
+            .checked_mul(2)?
+            .checked_add(size)?
+            .checked_sub(reach + 1)?
+            / stride
+            + 1;
+        let taps = (0..kernel).map(|tap| (tap * dilation % stride, tap * dilation / stride));
+        Some(Self {
+            size,
+            outputs,
+            // Of all phases, the first reaches furthest; what taps meet beyond is zeros, and the next row's.
+            pitch: outputs.max((padding + size).div_ceil(stride)),
+            stride,
+            padding,
+            taps: taps.collect(),
+        })
+    }
+
+    /// Where a phase's numbers lie, between zeros.
+    fn span(&self, phase: usize) -> Range<usize> {
+        let until = |end: usize| end.saturating_sub(phase).div_ceil(self.stride);
+        until(self.padding)..until(self.padding + self.size)
+    }
+}
+
+/// How the images of a convolution are laid out.
+#[derive(Clone, Debug)]
+pub(super) struct Grid {
+    vertical: Axis,
+    horizontal: Axis,
+    /// Row and column that each phase starts at, of the phases that some tap meets.
+    phases: Vec<[usize; 2]>,
+    /// Each tap's phase and offset.
+    pub(super) taps: Vec<(usize, usize)>,
+}
+
+/// The input or the output of a convolution.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Side {
+    Input,
+    Output,
+}
+
+impl Side {
+    pub(super) fn other(self) -> Self {
+        match self {
+            Self::Input => Self::Output,
+            Self::Output => Self::Input,
+        }
+    }
+}
+
+impl Grid {
+    /// None where the kernel does not fit into the padded image or something is zero.
+    pub(super) fn new(
+        image: [usize; 2],
+        kernel: [usize; 2],
+        stride: usize,
+        padding: usize,
+        dilation: usize,
+    ) -> Option<Self> {
+        let vertical = Axis::new(image[0], kernel[0], [stride, padding, dilation])?;
+        let horizontal = Axis::new(image[1], kernel[1], [stride, padding, dilation])?;
+        let (mut phases, mut taps) = (Vec::new(), Vec::new());
+        for (top, down) in &vertical.taps {
+            for (left, right) in &horizontal.taps {
+                let phase = [*top, *left];
+                let index = phases.iter().position(|p| *p == phase);
+                let index = index.unwrap_or_else(|| {
+                    phases.push(phase);
+                    phases.len() - 1
+                });
+                taps.push((index, down * horizontal.pitch + right));
+            }
+        }
+        Some(Self {
+            vertical,
+            horizontal,
+            phases,
+            taps,
+        })
+    }
+
+    /// Height and width of the output.
+    pub(super) fn outputs(&self) -> [usize; 2] {
+        [self.vertical.outputs, self.horizontal.outputs]
+    }
+
+    /// Positions of an image.
+    pub(super) fn area(&self) -> usize {
+        self.vertical.pitch * self.horizontal.pitch
+    }
+
+    /// How many of some images go together when there are so many planes of each.
+    pub(super) fn together<T>(&self, samples: usize, planes: usize) -> usize {
+        let fit = CACHE_BYTES / (planes * self.area() * size_of::<T>());
+        POSITIONS
+            .div_ceil(self.area())
+            .min(fit)
+            .clamp(1, samples.max(1))
+    }
+
+    /// The largest offset.
+    pub(super) fn reach(&self) -> usize {
+        self.taps
+            .iter()
+            .map(|(_, offset)| *offset)
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// How many planes hold a channel's image.
+    pub(super) fn planes(&self, side: Side) -> usize {
+        match side {
+            Side::Input => self.phases.len(),
+            Side::Output => 1,
+        }
+    }
+
+    /// Whether every number of the input belongs to a phase that some tap meets.
+    pub(super) fn meets_all(&self) -> bool {
+        self.phases.len() == self.vertical.stride * self.horizontal.stride
+    }
+
+    /// Where a channel's image lies in the plane of each phase.
+    pub(super) fn places(&self, side: Side) -> Vec<Place> {
+        let (down, right) = (&self.vertical, &self.horizontal);
+        if side == Side::Output {
+            return vec![Place {
+                rows: down.outputs,
+                columns: right.outputs,
+                at: 0,
+                pitch: right.pitch,
+                pixel: 0,
+                width: right.outputs,
+                step: 1,
+            }];
+        }
+        let phases = self.phases.iter().map(|[top, left]| {
+            let (rows, columns) = (down.span(*top), right.span(*left));
+            let pixel = |axis: &Axis, line, phase| line * axis.stride + phase - axis.padding;
+            Place {
+                at: rows.start * right.pitch + columns.start,
+                pitch: right.pitch,
+                pixel: pixel(down, rows.start, *top) * right.size
+                    + pixel(right, columns.start, *left),
+                width: right.size * down.stride,
+                step: right.stride,
+                rows: rows.len(),
+                columns: columns.len(),
+            }
+        });
+        phases.collect()
+    }
+
+    /// Numbers of a channel's image.
+    pub(super) fn pixels(&self, side: Side) -> usize {
+        match side {
+            Side::Input => self.vertical.size * self.horizontal.size,
+            Side::Output => self.vertical.outputs * self.horizontal.outputs,
+        }
+    }
+}
+
+/// A channel's image, or a phase of it: its lines in a plane, `pitch` apart from number `at`, and in a row of
+/// the tile, `width` apart from number `pixel`, with the numbers of a line `step` apart.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+    pub(super) at: usize,
+    pub(super) pitch: usize,
+    pub(super) pixel: usize,
+    pub(super) width: usize,
+    pub(super) step: usize,
+}

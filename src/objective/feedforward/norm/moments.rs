@@ -1,0 +1,123 @@
+//! [`Group`]: a group of one of a tile's samples, and the means over it that its derivatives are made of.
+
+use std::ops::Range;
+
+use super::super::Scalar;
+use super::{combine, sums, weigh};
+
+/// A group's place in a tile, and what is noted of it.
+pub(super) struct Group<T> {
+    pub(super) sample: usize,
+    /// Its number in the sample, and of how many.
+    pub(super) number: usize,
+    pub(super) of: usize,
+    /// Numbers in it.
+    pub(super) size: usize,
+    pub(super) mean: T,
+    /// r = 1/√(σ² + ε)
+    pub(super) r: f64,
+}
+
+/// Σ a and Σ a x̂ over each channel of a group.
+pub(super) struct Moments {
+    pub(super) plain: Vec<f64>,
+    pub(super) along: Vec<f64>,
+}
+
+impl Moments {
+    pub(super) fn new(channels: usize) -> Self {
+        Self {
+            plain: vec![0.0; channels],
+            along: vec![0.0; channels],
+        }
+    }
+}
+
+/// μ and r of a group.
+pub(super) fn statistics<T: Scalar>(x: &[T], epsilon: f64) -> [T; 2] {
+    let mean = |f: &dyn Fn(&mut [f64])| {
+        let mut sum = [0.0];
+        f(&mut sum);
+        sum[0] / x.len() as f64
+    };
+    let near = T::of(mean(&|sum| sums([x, x], sum, |x, _| x)));
+    // How far off rounding has left the mean.
+    let rest = mean(&|sum| sums([x, x], sum, |x, _| x - near));
+    let square = |x: T| (x - near) * (x - near);
+    let variance = mean(&|sum| sums([x, x], sum, |x, _| square(x))) - rest * rest;
+    let r = 1.0 / (variance.max(0.0) + epsilon).sqrt();
+    [near.f64() + rest, r].map(T::of)
+}
+
+impl<T: Scalar> Group<T> {
+    /// Where it is in a tile.
+    pub(super) fn row(&self) -> Range<usize> {
+        self.tangent(0, 1)
+    }
+
+    /// Where it is in row `j` of a tile with `k` rows a sample.
+    pub(super) fn tangent(&self, j: usize, k: usize) -> Range<usize> {
+        let start = ((self.sample * k + j) * self.of + self.number) * self.size;
+        start..start + self.size
+    }
+
+    /// Writes the moments of a.
+    pub(super) fn moments(&self, a: &[T], x: &[T], moments: &mut Moments) {
+        self.sums(a, x, &mut moments.plain, &mut moments.along);
+    }
+
+    /// M(a) and M(x̂ a)
+    pub(super) fn means(&self, a: &[T], x: &[T]) -> [f64; 2] {
+        let (mut plain, mut along) = ([0.0], [0.0]);
+        self.sums(a, x, &mut plain, &mut along);
+        [plain, along].map(|[sum]| sum / self.size as f64)
+    }
+
+    fn sums(&self, a: &[T], x: &[T], plain: &mut [f64], along: &mut [f64]) {
+        let mean = self.mean;
+        sums([a, a], plain, |a, _| a);
+        sums([a, x], along, |a, x| a * (x - mean));
+        along.iter_mut().for_each(|sum| *sum *= self.r);
+    }
+
+    /// M(w a), with weights w of the channels, from sums of a over each.
+    pub(super) fn mean(&self, weights: &[T], sums: &[f64]) -> f64 {
+        let mut sum = 0.0;
+        weigh(weights, sums, &mut sum);
+        sum / self.size as f64
+    }
+
+    /// Writes Σ dy rx̂ of each channel, from M(rx) and M(x̂ rx).
+    pub(super) fn turned(
+        &self,
+        [plain, along]: [f64; 2],
+        [dy, rx]: [&[T]; 2],
+        of_dy: &Moments,
+        turned: &mut [f64],
+    ) {
+        sums([dy, rx], turned, |dy, rx| dy * rx);
+        for ((turned, p), a) in turned.iter_mut().zip(&of_dy.plain).zip(&of_dy.along) {
+            *turned = self.r * (*turned - plain * p - along * a);
+        }
+    }
+
+    /// dx = r P(γ dy) from the moments of dy.
+    pub(super) fn pull_back(
+        &self,
+        weight: &[T],
+        [x, dy]: [&[T]; 2],
+        of_dy: &Moments,
+        coefficients: &mut [[T; 3]],
+        dx: &mut [T],
+    ) {
+        for (c, weight) in coefficients.iter_mut().zip(weight) {
+            c[0] = T::of(self.r * weight.f64());
+        }
+        let [plain, along] = [&of_dy.plain, &of_dy.along].map(|sums| self.mean(weight, sums));
+        let (slope, shift) = (T::of(-self.r * self.r * along), T::of(-self.r * plain));
+        let mean = self.mean;
+        combine(coefficients, [dy, x], dx, |[scale, ..], dy, x, _| {
+            scale * dy + (slope * (x - mean) + shift)
+        });
+    }
+}
