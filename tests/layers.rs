@@ -7,6 +7,9 @@ use loss_landscape::prelude::*;
 
 const CPU: Device = Device::Cpu;
 
+/// A parameter's name and shape.
+type Shaped = (&'static str, &'static [usize]);
+
 fn linear(name: &str) -> LayerKind {
     LayerKind::Linear {
         weight: format!("{name}.weight"),
@@ -244,7 +247,7 @@ fn every_kind_of_layer() {
     let a_bias: (&str, &[usize]) = ("a.bias", &[4]);
     let scales: [(&str, &[usize]); 2] = [("g.weight", &[4]), ("g.bias", &[4])];
     let out = |inputs: &'static [usize]| [("d.weight", inputs), ("d.bias", &[3usize][..])];
-    let networks: Vec<(&str, Vec<LayerKind>, Vec<(&str, &[usize])>)> = vec![
+    let networks: Vec<(&str, Vec<LayerKind>, Vec<Shaped>)> = vec![
         (
             "convolution, stride, group norm",
             vec![conv("a", 2, 1, 1, 1), group(2), act(), linear("d")],

@@ -537,6 +537,27 @@ fn a_wrong_derivative_is_an_error() {
     assert!(found.contains("the gradient is wrong"), "{found}");
 }
 
+/// So is that of `max_pool2d`, a fourth of what it should be for squares of 2 × 2.
+#[test]
+fn a_wrong_derivative_of_pooling_is_an_error() {
+    let w = Var::from_vec(numbers(16, 18), (1, 16), &CPU).unwrap();
+    let v = Var::from_vec(numbers(8, 19), (4, 2), &CPU).unwrap();
+    let named = [("w".to_owned(), w.clone()), ("v".to_owned(), v.clone())];
+    let data = labelled(12, 16, 2, 19);
+    let forward = move |x: &Tensor| {
+        let h = x.broadcast_mul(&w)?.reshape((x.dim(0)?, 1, 4, 4))?;
+        h.max_pool2d(2)?.flatten_from(1)?.matmul(&v)
+    };
+    let parameters = Parameters::new(named).unwrap();
+    let found = message(Objective::from_fn(
+        &parameters,
+        &data,
+        Loss::CrossEntropy,
+        forward,
+    ));
+    assert!(found.contains("the gradient is wrong"), "{found}");
+}
+
 #[test]
 fn two_dimensional_convolutions_differentiate_twice() {
     let first = Var::from_vec(numbers(27, 18), (3, 1, 3, 3), &CPU).unwrap();

@@ -115,11 +115,11 @@ def main() -> None:
     for model, name, goals in [("cnn", "seven convolutions", ["≤ 0.70", "≤ 0.60"]), ("resnet20", "ResNet-20", ["", "≤ 0.80"])]:
         saved = ROOT / f"target/peers/{model}.safetensors"
         run(ours, "train", "--model", model, "--epochs", "0", "--save", saved)
-        theirs, mine = in_turn(
+        their_times, our_times = in_turn(
             [*peer("hvp"), "--samples", "256"], [ours, "hvp", "--model", model, "--samples", "256", "--json"], weights=saved
         )
         for work, key, their_key, goal in zip(["gradient", "HVP"], ["gradient_ms", "hvp_ms"], ["gradient_ms", "hvp_cached_ms"], goals):
-            a, b = median(mine, key), median(theirs, their_key)
+            a, b = median(our_times, key), median(their_times, their_key)
             row(f"{work} of {name}, 256 images; PyTorch", f"{a:.0f} ms", f"{b:.0f} ms", a / b, goal)
 
     together, alone = median(facts, "density_seconds"), median(facts, "density_one_by_one_seconds")
