@@ -86,17 +86,6 @@ impl<T: Scalar> Layer<T> for Pointwise {
         }
     }
 
-    fn backward(&self, _theta: &Arranged<T>, at: &At<T>, dx: &mut [T]) {
-        match self.activation {
-            Activation::Sigmoid => zip(at.y, at.dy, dx, |y, dy| from_output!(sigmoid y).0 * dy),
-            Activation::Tanh => zip(at.y, at.dy, dx, |y, dy| from_output!(tanh y).0 * dy),
-            _ => {
-                let first = &at.notes[..at.notes.len() / 2];
-                zip(first, at.dy, dx, |d, dy| d * dy);
-            }
-        }
-    }
-
     fn forward_tangent(
         &self,
         _theta: &Arranged<T>,
@@ -182,12 +171,6 @@ vectorised! {
     fn note<T: Scalar, F: Fn(T) -> (T, T)>(x: &[T], first: &mut [T], second: &mut [T], f: F) {
         for ((x, d), dd) in x.iter().zip(first).zip(second) {
             (*d, *dd) = f(*x);
-        }
-    }
-
-    fn zip<T: Scalar, F: Fn(T, T) -> T>(a: &[T], b: &[T], c: &mut [T], f: F) {
-        for ((a, b), c) in a.iter().zip(b).zip(c) {
-            *c = f(*a, *b);
         }
     }
 

@@ -278,10 +278,6 @@ impl<T: Scalar> Layer<T> for Conv2d {
         true
     }
 
-    fn keeps_output(&self) -> bool {
-        false
-    }
-
     fn parameters(&self) -> usize {
         self.weight.len() + self.bias.as_ref().map_or(0, Range::len)
     }
@@ -311,15 +307,6 @@ impl<T: Scalar> Layer<T> for Conv2d {
     fn forward(&self, theta: &Arranged<T>, x: &[T], y: &mut [T], _notes: &mut [T]) {
         let (weights, bias) = self.split(theta);
         self.sums(Side::Output, (Some((weights, x)), None), bias, y, 1);
-    }
-
-    fn backward(&self, theta: &Arranged<T>, at: &At<T>, dx: &mut [T]) {
-        let own = Some((&theta.backward[..], at.dy));
-        self.sums(Side::Input, (own, None), &[], dx, 1);
-    }
-
-    fn gradient(&self, at: &At<T>, gradient: &mut [T], first: bool) {
-        self.gradient_tangent(at, None, at.dy, gradient, first, true);
     }
 
     fn forward_tangent(

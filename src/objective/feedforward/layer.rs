@@ -25,7 +25,9 @@ pub(super) trait Layer<T: Scalar>: Send + Sync {
     fn keeps_input(&self) -> bool;
 
     /// Whether derivatives need y.
-    fn keeps_output(&self) -> bool;
+    fn keeps_output(&self) -> bool {
+        false
+    }
 
     /// Numbers that derivatives need of each sample besides x and y.
     fn notes(&self) -> usize {
@@ -51,11 +53,15 @@ pub(super) trait Layer<T: Scalar>: Send + Sync {
     /// Writes y, and the notes if derivatives are wanted.
     fn forward(&self, theta: &Arranged<T>, x: &[T], y: &mut [T], notes: &mut [T]);
 
-    /// Writes dx.
-    fn backward(&self, theta: &Arranged<T>, at: &At<T>, dx: &mut [T]);
+    /// Writes dx: what [`Layer::backward_tangent`] makes of rdy where x and θ stay.
+    fn backward(&self, theta: &Arranged<T>, at: &At<T>, dx: &mut [T]) {
+        self.backward_tangent((theta, at), theta, None, at.dy, dx, true);
+    }
 
-    /// Adds to dθ, or writes it if `first`.
-    fn gradient(&self, _at: &At<T>, _gradient: &mut [T], _first: bool) {}
+    /// Adds to dθ, or writes it if `first`, as [`Layer::gradient_tangent`] does.
+    fn gradient(&self, at: &At<T>, gradient: &mut [T], first: bool) {
+        self.gradient_tangent(at, None, at.dy, gradient, first, true);
+    }
 
     /// Writes ry. Without rx, x does not depend on θ.
     fn forward_tangent(

@@ -30,10 +30,6 @@ impl<T: Scalar> Layer<T> for Linear {
         true
     }
 
-    fn keeps_output(&self) -> bool {
-        false
-    }
-
     fn parameters(&self) -> usize {
         self.weight.len() + self.bias.len()
     }
@@ -75,24 +71,6 @@ impl<T: Scalar> Layer<T> for Linear {
         repeat(bias, y);
         let weights = Matrix::new(weights, self.inputs, self.outputs);
         multiply(y, Matrix::new(x, samples, self.inputs), weights, true);
-    }
-
-    fn backward(&self, theta: &Arranged<T>, at: &At<T>, dx: &mut [T]) {
-        let dy = Matrix::new(at.dy, at.samples, self.outputs);
-        let weights = Matrix::new(&theta.backward, self.outputs, self.inputs);
-        multiply(dx, dy, weights, false);
-    }
-
-    fn gradient(&self, at: &At<T>, gradient: &mut [T], first: bool) {
-        let dy = Matrix::new(at.dy, at.samples, self.outputs);
-        let (weights, bias) = gradient.split_at_mut(self.weight.len());
-        multiply(
-            weights,
-            dy.t(),
-            Matrix::new(at.x, at.samples, self.inputs),
-            !first,
-        );
-        sum_rows(at.dy, bias, first);
     }
 
     fn forward_tangent(

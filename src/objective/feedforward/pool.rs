@@ -117,10 +117,6 @@ impl<T: Scalar> Layer<T> for Pool {
         false
     }
 
-    fn keeps_output(&self) -> bool {
-        false
-    }
-
     fn notes(&self) -> usize {
         match self.pooling {
             Pooling::Average => 0,
@@ -134,10 +130,6 @@ impl<T: Scalar> Layer<T> for Pool {
             Pooling::Max if notes.is_empty() => largest(self, x, y, &mut vec![T::ZERO; y.len()]),
             Pooling::Max => largest(self, x, y, notes),
         }
-    }
-
-    fn backward(&self, _theta: &Arranged<T>, at: &At<T>, dx: &mut [T]) {
-        self.transpose(at.notes, 1, at.dy, dx);
     }
 
     fn forward_tangent(

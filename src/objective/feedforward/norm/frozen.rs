@@ -102,10 +102,6 @@ impl<T: Scalar> Layer<T> for BatchNorm {
         self.scales.is_some()
     }
 
-    fn keeps_output(&self) -> bool {
-        false
-    }
-
     fn parameters(&self) -> usize {
         self.scales.as_ref().map_or(0, |scales| 2 * scales.channels)
     }
@@ -124,14 +120,6 @@ impl<T: Scalar> Layer<T> for BatchNorm {
                 scale * x + shift
             });
         }
-    }
-
-    fn backward(&self, theta: &Arranged<T>, at: &At<T>, dx: &mut [T]) {
-        self.backward_tangent((theta, at), theta, None, at.dy, dx, true);
-    }
-
-    fn gradient(&self, at: &At<T>, gradient: &mut [T], first: bool) {
-        self.gradient_tangent(at, None, at.dy, gradient, first, true);
     }
 
     fn forward_tangent(

@@ -88,10 +88,6 @@ impl<T: Scalar> Layer<T> for GroupNorm {
         true
     }
 
-    fn keeps_output(&self) -> bool {
-        false
-    }
-
     fn notes(&self) -> usize {
         2 * self.groups
     }
@@ -122,14 +118,6 @@ impl<T: Scalar> Layer<T> for GroupNorm {
                 scale * (x - mean) + shift
             });
         }
-    }
-
-    fn backward(&self, theta: &Arranged<T>, at: &At<T>, dx: &mut [T]) {
-        self.backward_tangent((theta, at), theta, None, at.dy, dx, true);
-    }
-
-    fn gradient(&self, at: &At<T>, gradient: &mut [T], first: bool) {
-        self.gradient_tangent(at, None, at.dy, gradient, first, true);
     }
 
     fn forward_tangent(
