@@ -34,11 +34,22 @@ pub(crate) fn axpy(a: f64, x: &[f64], y: &mut [f64]) {
     }
 }
 
+/// a − b
+pub(crate) fn minus(a: &[f64], b: &[f64]) -> Vec<f64> {
+    a.iter().zip(b).map(|(a, b)| a - b).collect()
+}
+
 /// v ← a v
 pub(crate) fn scale(v: &mut [f64], a: f64) {
     for v in v {
         *v *= a;
     }
+}
+
+/// The seed of the `i`-th thing that work with a seed of its own draws: another for each, unless `seed`s are
+/// 2³² apart.
+pub(crate) fn stream(seed: u64, i: u64) -> u64 {
+    seed.wrapping_add(i << 32)
 }
 
 /// Independent standard normal entries, drawn from `seed`.

@@ -10,7 +10,7 @@ use super::distances::resolved;
 use super::{Distances, Points, check_components, for_each, mean, overflow, shape};
 use crate::error::{Error, Result, check_finite};
 use crate::spectral::symmetric_eigen;
-use crate::vector::{axpy, dot, norm, scale};
+use crate::vector::{axpy, dot, minus, norm, scale};
 
 /// The directions in which n points x differ most (Pearson, 1901), the first first.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -59,7 +59,7 @@ impl Pca {
         let mut scores = Mat::zeros(n, basis.len());
         let (mut total, mut left) = (0.0, 0.0);
         for_each(points, "projection", |i, point| {
-            let mut rest = centered(&point, &mean);
+            let mut rest = minus(&point, &mean);
             total += dot(&rest, &rest);
             for (j, direction) in basis.iter().enumerate() {
                 scores[(i, j)] = dot(direction, &rest);
@@ -122,7 +122,7 @@ impl Pca {
     /// Another number of entries than d, entries that are not finite.
     pub fn project(&self, point: &[f64]) -> Result<Vec<f64>> {
         check(point, self.mean.len(), "the point")?;
-        let centered = centered(point, &self.mean);
+        let centered = minus(point, &self.mean);
         let along = |c: &Vec<f64>| dot(c, &centered);
         Ok(self.components.iter().map(along).collect())
     }
@@ -168,10 +168,6 @@ fn check(v: &[f64], expected: usize, what: &str) -> Result<()> {
     check_finite(v, what)
 }
 
-fn centered(point: &[f64], mean: &[f64]) -> Vec<f64> {
-    point.iter().zip(mean).map(|(x, m)| x - m).collect()
-}
-
 /// Directions of the first `k` components, by eigenvectors u of the Gram matrix: Σᵢ uᵢ (xᵢ − mean).
 fn by_gram(points: &(impl Points + ?Sized), mean: &[f64], k: usize) -> Result<Vec<Vec<f64>>> {
     let mut pairs = Distances::of(points)?.principal()?;
@@ -185,7 +181,7 @@ fn by_covariance(points: &(impl Points + ?Sized), mean: &[f64], k: usize) -> Res
     let d = mean.len();
     let mut rows = vec![vec![0.0; d]; d];
     for_each(points, "covariance", |_, point| {
-        let centered = centered(&point, mean);
+        let centered = minus(&point, mean);
         for (row, x) in rows.iter_mut().zip(&centered) {
             axpy(*x, &centered, row);
         }
@@ -208,7 +204,7 @@ fn combinations(
 ) -> Result<Vec<Vec<f64>>> {
     let mut sums = vec![vec![0.0; mean.len()]; count];
     for_each(points, "principal components", |i, point| {
-        let centered = centered(&point, mean);
+        let centered = minus(&point, mean);
         for (j, sum) in sums.iter_mut().enumerate() {
             axpy(weight(j, i, &centered), &centered, sum);
         }

@@ -2,13 +2,11 @@
 
 use ndarray::Array2;
 use plotly::common::{
-    ColorBar, ColorScale, ColorScalePalette, HoverInfo, Line as Stroke, Marker, MarkerSymbol, Mode,
-    Position, Title,
+    ColorBar, HoverInfo, Line as Stroke, Marker, MarkerSymbol, Mode, Position, Title,
 };
-use plotly::layout::AxisConstrain;
 use plotly::{Plot, Scatter};
 
-use super::{Figure, GRID, INK, ORANGE, axis, layout};
+use super::{Figure, GRID, INK, ORANGE, colors, square};
 
 /// The first two columns of an embedding (a missing one is 0), joined in the order of the rows and coloured by it,
 /// with a square at the first and a cross at the last.
@@ -28,7 +26,7 @@ pub fn embedding(coordinates: &Array2<f64>, title: &str) -> Figure {
             Marker::new()
                 .size(7)
                 .color_array((0..n).collect())
-                .color_scale(ColorScale::Palette(ColorScalePalette::Viridis))
+                .color_scale(colors())
                 .color_bar(ColorBar::new().title(Title::with_text("snapshot")))
                 .show_scale(true),
         )
@@ -52,16 +50,6 @@ pub fn embedding(coordinates: &Array2<f64>, title: &str) -> Figure {
                 .marker(Marker::new().color(color).size(12).symbol(symbol)),
         );
     }
-    plot.set_layout(
-        layout(title)
-            .width(600)
-            .height(520)
-            .x_axis(axis("first coordinate").constrain(AxisConstrain::Domain))
-            .y_axis(
-                axis("second coordinate")
-                    .scale_anchor("x")
-                    .constrain(AxisConstrain::Domain),
-            ),
-    );
+    plot.set_layout(square(title, "first coordinate", "second coordinate"));
     Figure::new(plot, title)
 }

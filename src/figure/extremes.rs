@@ -1,11 +1,10 @@
 //! The Hessian's extreme eigenvalues over a plane.
 
-use ndarray::Array2;
-use plotly::common::{Anchor, ColorBar, ColorScale, ColorScalePalette, Title};
+use plotly::common::{Anchor, ColorBar, Title};
 use plotly::layout::{Annotation, LayoutGrid, Margin};
 use plotly::{HeatMap, Plot};
 
-use super::{Figure, INK, axis, layout};
+use super::{Figure, INK, axis, colors, layout, rows};
 use crate::landscape::Plane;
 
 /// λ_min on the left and λ_max on the right, each on a scale of its own; nothing where the plane has
@@ -27,7 +26,7 @@ pub fn extremes(plane: &Plane) -> Figure {
         ];
         for (name, values, x, y, left, bar) in sides {
             let map = HeatMap::new(plane.alphas.clone(), plane.betas.clone(), rows(values))
-                .color_scale(ColorScale::Palette(ColorScalePalette::Viridis))
+                .color_scale(colors())
                 .color_bar(
                     ColorBar::new()
                         .x(bar)
@@ -56,9 +55,4 @@ pub fn extremes(plane: &Plane) -> Figure {
     }
     plot.set_layout(layout);
     Figure::new(plot, title)
-}
-
-fn rows(values: &Array2<f64>) -> Vec<Vec<f64>> {
-    let rows = values.rows().into_iter();
-    rows.map(|row| row.to_vec()).collect()
 }

@@ -20,9 +20,10 @@ pub use plane::{contour, surface};
 pub use spectrum::spectrum;
 pub use trajectory::trajectory;
 
+use ndarray::Array2;
 use plotly::Plot;
-use plotly::common::{Font, Title};
-use plotly::layout::{Axis, Layout, Margin};
+use plotly::common::{ColorScale, ColorScalePalette, Font, Title};
+use plotly::layout::{Axis, AxisConstrain, Layout, Margin};
 use serde_json::{Number, Value};
 
 /// Width of a figure in pixels: a notebook's column.
@@ -140,4 +141,23 @@ fn axis(title: &str) -> Axis {
         .zero_line_color(GRID)
         .line_color(INK)
         .show_line(true)
+}
+
+/// For two coordinates with one scale.
+fn square(title: &str, x: &str, y: &str) -> Layout {
+    layout(title)
+        .width(600)
+        .height(520)
+        .x_axis(axis(x).constrain(AxisConstrain::Domain))
+        .y_axis(axis(y).scale_anchor("x").constrain(AxisConstrain::Domain))
+}
+
+fn colors() -> ColorScale {
+    ColorScale::Palette(ColorScalePalette::Viridis)
+}
+
+/// Row by row, as plotly takes them.
+fn rows(values: &Array2<f64>) -> Vec<Vec<f64>> {
+    let rows = values.rows().into_iter();
+    rows.map(|row| row.to_vec()).collect()
 }

@@ -1,10 +1,10 @@
 //! The loss over a plane: from above, and as a surface.
 
-use plotly::common::{ColorBar, ColorScale, ColorScalePalette, Marker, MarkerSymbol, Mode, Title};
-use plotly::layout::{AspectMode, AxisConstrain, Camera, Eye, LayoutScene, Margin};
+use plotly::common::{ColorBar, Marker, MarkerSymbol, Mode, Title};
+use plotly::layout::{AspectMode, Camera, Eye, LayoutScene, Margin};
 use plotly::{Contour, Plot, Scatter, Scatter3D, Surface};
 
-use super::{Figure, ORANGE, PAPER, axis, layout};
+use super::{Figure, ORANGE, PAPER, axis, colors, layout, rows, square};
 use crate::landscape::Plane;
 
 const HOVER: &str = "α = %{x:.4g}<br>β = %{y:.4g}<br>loss = %{z:.5g}<extra></extra>";
@@ -12,11 +12,15 @@ const HOVER: &str = "α = %{x:.4g}<br>β = %{y:.4g}<br>loss = %{z:.5g}<extra></e
 /// L(θ + αd₁ + βd₂) as lines of equal loss, with θ at the cross.
 pub fn contour(plane: &Plane) -> Figure {
     let title = "Loss over a plane";
-    let levels = Contour::new(plane.alphas.clone(), plane.betas.clone(), rows(plane))
-        .color_scale(colors())
-        .color_bar(ColorBar::new().title(Title::with_text("loss")))
-        .n_contours(24)
-        .hover_template(HOVER);
+    let levels = Contour::new(
+        plane.alphas.clone(),
+        plane.betas.clone(),
+        rows(&plane.losses),
+    )
+    .color_scale(colors())
+    .color_bar(ColorBar::new().title(Title::with_text("loss")))
+    .n_contours(24)
+    .hover_template(HOVER);
     let center = Scatter::new(vec![0.0], vec![0.0])
         .mode(Mode::Markers)
         .name("θ")
@@ -26,24 +30,14 @@ pub fn contour(plane: &Plane) -> Figure {
     let mut plot = Plot::new();
     plot.add_trace(levels);
     plot.add_trace(center);
-    plot.set_layout(
-        layout(title)
-            .width(600)
-            .height(520)
-            .x_axis(axis("α, steps of d₁").constrain(AxisConstrain::Domain))
-            .y_axis(
-                axis("β, steps of d₂")
-                    .scale_anchor("x")
-                    .constrain(AxisConstrain::Domain),
-            ),
-    );
+    plot.set_layout(square(title, "α, steps of d₁", "β, steps of d₂"));
     Figure::new(plot, title)
 }
 
 /// L(θ + αd₁ + βd₂) as a surface that can be turned, with θ at the dot.
 pub fn surface(plane: &Plane) -> Figure {
     let title = "Loss surface";
-    let surface = Surface::<f64, f64, f64>::new(rows(plane))
+    let surface = Surface::<f64, f64, f64>::new(rows(&plane.losses))
         .x(plane.alphas.clone())
         .y(plane.betas.clone())
         .color_scale(colors())
@@ -73,17 +67,4 @@ pub fn surface(plane: &Plane) -> Figure {
             ),
     );
     Figure::new(plot, title)
-}
-
-fn rows(plane: &Plane) -> Vec<Vec<f64>> {
-    plane
-        .losses
-        .rows()
-        .into_iter()
-        .map(|row| row.to_vec())
-        .collect()
-}
-
-fn colors() -> ColorScale {
-    ColorScale::Palette(ColorScalePalette::Viridis)
 }

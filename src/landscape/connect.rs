@@ -1,7 +1,7 @@
 //! [`PathTrainer`]: paths that are trained to go around barriers.
 
 use candle_core::{Device, Var};
-use candle_nn::{AdamW, Optimizer, ParamsAdamW};
+use candle_nn::Optimizer;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -11,7 +11,8 @@ use crate::error::{Error, Result};
 use crate::model::Parameters;
 use crate::objective::{Objective, gradient_store};
 use crate::progress::Progress;
-use crate::vector::axpy;
+use crate::train::adam;
+use crate::vector::{axpy, stream};
 
 /// Steps in a row whose times fall into different parts of the path, one each.
 const STRATA: usize = 16;
@@ -80,14 +81,7 @@ impl PathTrainer {
             Ok((format!("bend.{i:020}"), var))
         });
         let bends = Parameters::new(start.collect::<Result<Vec<_>>>()?)?;
-        let mut adam = AdamW::new(
-            bends.vars(),
-            ParamsAdamW {
-                lr: self.learning_rate,
-                weight_decay: 0.0,
-                ..ParamsAdamW::default()
-            },
-        )?;
+        let mut adam = adam(bends.vars(), self.learning_rate)?;
 
         let data = objective.data();
         let a_pass = data.len().div_ceil(self.batch_size);
@@ -97,7 +91,7 @@ impl PathTrainer {
         let mut curve = self.curve(a, &bends, b)?;
         let mut step = 0;
         for epoch in 0..self.epochs {
-            let order = self.seed.wrapping_add(u64::from(epoch) << 32);
+            let order = stream(self.seed, epoch.into());
             let batches = match a_pass {
                 1 => data.batches(self.batch_size)?,
                 _ => data.shuffled_batches(self.batch_size, order)?,
@@ -106,10 +100,7 @@ impl PathTrainer {
                 let t = times.next();
                 let on_batch = objective.with_batch(batch?);
                 let found = curve.at(t).and_then(|theta| on_batch.gradient_at(&theta));
-                let (loss, slope) = found.map_err(|e| self.explained(e, step))?;
-                if !loss.is_finite() {
-                    return Err(self.diverged(step));
-                }
+                let (_, slope) = found.map_err(|e| self.explained(e, step))?;
                 let weights = curve.weights(t);
                 let mut gradient = vec![0.0; bends.len()];
                 let shares = gradient.chunks_exact_mut(a.len()).zip(&weights[1..]);
@@ -157,17 +148,13 @@ impl PathTrainer {
 
     fn explained(&self, error: Error, step: usize) -> Error {
         match error {
-            Error::NotFinite(_) => self.diverged(step),
+            Error::NotFinite(_) => Error::NotFinite(format!(
+                "training the path diverged: the loss is no longer finite at step {step} with a \
+                 learning rate of {:?}. Try a smaller one",
+                self.learning_rate
+            )),
             other => other,
         }
-    }
-
-    fn diverged(&self, step: usize) -> Error {
-        Error::NotFinite(format!(
-            "training the path diverged: the loss is no longer finite at step {step} with a \
-             learning rate of {:?}. Try a smaller one",
-            self.learning_rate
-        ))
     }
 }
 

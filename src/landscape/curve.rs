@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result, check_finite};
-use crate::vector::{axpy, dot, norm};
+use crate::vector::{axpy, dot, minus, norm};
 
 /// A path φ(t), t from 0 to 1, that begins and ends at points which stay where they are.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -166,8 +166,4 @@ impl Curve {
         let segment = (along as usize).min(segments - 1);
         (segment, along - segment as f64)
     }
-}
-
-fn minus(a: &[f64], b: &[f64]) -> Vec<f64> {
-    a.iter().zip(b).map(|(a, b)| a - b).collect()
 }

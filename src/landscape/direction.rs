@@ -10,7 +10,7 @@
 
 use crate::error::{Error, Result};
 use crate::model::Parameters;
-use crate::vector::{self, axpy, dot, norm, scale};
+use crate::vector::{self, axpy, dot, minus, norm, scale, stream};
 
 /// What of a direction gets the length of what of the model. What it is called after is scaled as
 /// d ← d ‖w‖ / ‖d‖ with the model's own w, so that a step of 1 is as large as the weights that it
@@ -55,7 +55,7 @@ pub fn filter_normalized(parameters: &Parameters, seed: u64) -> Result<Vec<f64>>
 /// candle's, when a device cannot be read.
 pub fn filter_normalized_pair(parameters: &Parameters, seed: u64) -> Result<[Vec<f64>; 2]> {
     let first = gaussian(parameters, seed);
-    let mut second = gaussian(parameters, seed.wrapping_add(1 << 32));
+    let mut second = gaussian(parameters, stream(seed, 1));
     for (range, (_, var)) in parameters.ranges().into_iter().zip(parameters.iter()) {
         let filter = range.len() / var.dims().first().copied().unwrap_or(1);
         if filter < 2 {
@@ -115,13 +115,7 @@ fn match_lengths(d: &mut [f64], w: &[f64]) {
 /// # Errors
 /// Models with other parameter names or shapes.
 pub fn difference(from: &Parameters, to: &Parameters) -> Result<Vec<f64>> {
-    let shape = |p: &Parameters| -> Vec<(String, Vec<usize>)> {
-        let named = p.iter();
-        named
-            .map(|(name, var)| (name.clone(), var.dims().to_vec()))
-            .collect()
-    };
-    let (ours, theirs) = (shape(from), shape(to));
+    let (ours, theirs) = (from.shapes(), to.shapes());
     if let Some((a, b)) = ours.iter().zip(&theirs).find(|(a, b)| a != b) {
         return Err(Error::invalid(format!(
             "no way leads from one model to the other: parameter `{}` of shape {:?} stands where \
@@ -136,9 +130,7 @@ pub fn difference(from: &Parameters, to: &Parameters) -> Result<Vec<f64>> {
             to.len()
         )));
     }
-    let mut difference = to.to_flat()?;
-    axpy(-1.0, &from.to_flat()?, &mut difference);
-    Ok(difference)
+    Ok(minus(&to.to_flat()?, &from.to_flat()?))
 }
 
 /// `b` without its component along `a`, scaled back to its old length.
@@ -159,10 +151,12 @@ pub fn orthogonalized(b: &[f64], a: &[f64]) -> Result<Vec<f64>> {
     let left = norm(&rest);
     // Zero vectors make NaN.
     if left.is_nan() || left <= 1e-8 * length {
-        return Err(Error::invalid(
-            "the two directions are parallel, or one of them is zero: they span no plane",
-        ));
+        return Err(parallel());
     }
     scale(&mut rest, length / left);
     Ok(rest)
+}
+
+pub(super) fn parallel() -> Error {
+    Error::invalid("the two directions are parallel, or one of them is zero: they span no plane")
 }

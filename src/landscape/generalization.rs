@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::objective::Objective;
 use crate::progress::Progress;
 use crate::spectral::Estimate;
-use crate::vector::{axpy, gaussian, norm};
+use crate::vector::{gaussian, minus, norm, stream};
 
 /// A PAC-Bayes bound for the classifier that draws its weights from N(θ, σ²I) anew for each answer (Dziugaite and Roy,
 /// "Computing Nonvacuous Generalization Bounds…", 2017; with the constants of Maurer, 2004).
@@ -91,9 +91,7 @@ impl PacBayes {
         let parameters = objective.parameters();
         parameters.check_vector(prior_center, "prior's centre")?;
         let theta = parameters.to_flat()?;
-        let mut way = theta.clone();
-        axpy(-1.0, prior_center, &mut way);
-        let distance = norm(&way);
+        let distance = norm(&minus(&theta, prior_center));
         let scores = self.scores(objective, &theta)?;
         let rows = self
             .sigmas
@@ -149,8 +147,7 @@ impl PacBayes {
         let mut scores = vec![(Vec::new(), Vec::new()); self.sigmas.len()];
         let mut progress = Progress::start("PAC-Bayes");
         for draw in 0..self.samples {
-            let seed = self.seed.wrapping_add((draw as u64) << 32);
-            let z = gaussian(theta.len(), seed);
+            let z = gaussian(theta.len(), stream(self.seed, draw as u64));
             let found = objective.scores_on_plane([theta, &z, &z], &places)?;
             for (score, (errors, losses)) in found.iter().zip(&mut scores) {
                 let accuracy = score.accuracy.ok_or_else(|| {

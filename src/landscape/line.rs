@@ -7,7 +7,7 @@ use super::{grid, scores};
 use crate::error::Result;
 use crate::objective::Objective;
 use crate::progress::Progress;
-use crate::vector::{axpy, dot, norm};
+use crate::vector::{axpy, dot, minus, norm};
 
 /// L(θ + αd) for some α.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -50,8 +50,7 @@ impl Line {
     /// As [`Line::along`].
     pub fn between(objective: &Objective, other: &[f64], points: usize) -> Result<Self> {
         objective.parameters().check_vector(other, "other end")?;
-        let mut direction = other.to_vec();
-        axpy(-1.0, &objective.parameters().to_flat()?, &mut direction);
+        let direction = minus(other, &objective.parameters().to_flat()?);
         let unit = grid::symmetric(0.5, points)?;
         let alphas = unit.iter().map(|u| u + 0.5).collect();
         Self::over(objective, &direction, alphas)

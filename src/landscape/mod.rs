@@ -65,8 +65,6 @@ fn scores(
     points: &[[f64; 2]],
     resume: Option<&Path>,
 ) -> Result<Vec<Score>> {
-    // Hand-derived rules make the products that do not depend on the point once for all of them.
-    let together = if objective.is_hand_derived() { 64 } else { 1 };
     let [theta, d1, d2] = vectors;
     let checkpoint = match resume {
         None => None,
@@ -76,16 +74,36 @@ fn scores(
             Some(Checkpoint::new(path, task, &inputs))
         }
     };
-    let numbers = in_parts(task, points.len(), together, checkpoint.as_ref(), |some| {
-        let scores = objective.scores_on_plane(vectors, &points[some])?;
-        let numbers = scores
-            .iter()
-            .map(|s| [s.loss, s.accuracy.unwrap_or(f64::NAN)]);
-        Ok(numbers.collect())
-    })?;
+    let numbers = in_parts(
+        task,
+        points.len(),
+        together(objective),
+        checkpoint.as_ref(),
+        |some| {
+            let scores = objective.scores_on_plane(vectors, &points[some])?;
+            let numbers = scores
+                .iter()
+                .map(|s| [s.loss, s.accuracy.unwrap_or(f64::NAN)]);
+            Ok(numbers.collect())
+        },
+    )?;
     let score = |[loss, accuracy]: &[f64; 2]| Score {
         loss: *loss,
         accuracy: (!accuracy.is_nan()).then_some(*accuracy),
     };
     Ok(numbers.iter().map(score).collect())
+}
+
+/// How many points of a line or plane are asked for at once: hand-derived rules make the products that do not
+/// depend on the point once for all of them.
+fn together(objective: &Objective) -> usize {
+    if objective.is_hand_derived() { 64 } else { 1 }
+}
+
+/// θ where the model stands, after a look at two directions from there.
+fn origin(objective: &Objective, d1: &[f64], d2: &[f64]) -> Result<Vec<f64>> {
+    let parameters = objective.parameters();
+    parameters.check_vector(d1, "first direction")?;
+    parameters.check_vector(d2, "second direction")?;
+    parameters.to_flat()
 }

@@ -5,7 +5,7 @@ use polars::df;
 use polars::prelude::{Column, DataFrame, NamedFrom, Series};
 use serde::{Deserialize, Serialize};
 
-use super::{Grid, direction, scores};
+use super::{Grid, direction, origin, scores};
 use crate::checkpoint::{Checkpoint, in_parts};
 use crate::error::{Error, Result};
 use crate::objective::Objective;
@@ -91,10 +91,7 @@ impl Plane {
     /// Directions that are not in θ-space, a loss that is not finite somewhere on the plane, a file
     /// to resume from that belongs to other work.
     pub fn over(objective: &Objective, d1: &[f64], d2: &[f64], grid: &Grid) -> Result<Self> {
-        let parameters = objective.parameters();
-        parameters.check_vector(d1, "first direction")?;
-        parameters.check_vector(d2, "second direction")?;
-        let theta = parameters.to_flat()?;
+        let theta = origin(objective, d1, d2)?;
         let (vectors, resume) = ([&theta[..], d1, d2], grid.resume.as_deref());
         let scores = scores("plane", objective, vectors, &grid.points(), resume)?;
         let accuracies: Option<Vec<f64>> = scores.iter().map(|score| score.accuracy).collect();
@@ -127,10 +124,7 @@ impl Plane {
                 "the grid is not the one that this plane was made with",
             ));
         }
-        let parameters = objective.parameters();
-        parameters.check_vector(d1, "first direction")?;
-        parameters.check_vector(d2, "second direction")?;
-        let (theta, points) = (parameters.to_flat()?, grid.points());
+        let (theta, points) = (origin(objective, d1, d2)?, grid.points());
         let checkpoint = grid.resume.as_ref().map(|path| {
             let mut path = path.clone().into_os_string();
             path.push(".eigenvalues");

@@ -4,7 +4,7 @@ use polars::df;
 use polars::prelude::{Column, DataFrame};
 use serde::{Deserialize, Serialize};
 
-use super::Curve;
+use super::{Curve, together};
 use crate::error::{Error, Result};
 use crate::objective::{Objective, Score};
 use crate::progress::Progress;
@@ -13,8 +13,6 @@ use crate::progress::Progress;
 const REFINEMENTS: usize = 4;
 /// Points of a closer look: the interval that holds the maximum shrinks by 2/(POINTS + 1).
 const POINTS: usize = 8;
-/// Points of a piece that hand-derived rules evaluate together.
-const TOGETHER: usize = 64;
 
 /// L(φ(t)) along a path φ from θ₁ to θ₂.
 ///
@@ -57,12 +55,7 @@ impl Curve {
     /// # Errors
     /// Fewer than 2 points; a path that is not in θ-space; a loss that is not finite somewhere on it.
     pub fn profile(&self, objective: &Objective, points: usize) -> Result<PathProfile> {
-        let together = if objective.is_hand_derived() {
-            TOGETHER
-        } else {
-            1
-        };
-        self.profile_by(objective, points, together, |times| {
+        self.profile_by(objective, points, together(objective), |times| {
             let places: Vec<_> = times.iter().map(|t| self.place(*t)).collect();
             let mut scores = Vec::with_capacity(times.len());
             for same in places.chunk_by(|a, b| a.0 == b.0) {

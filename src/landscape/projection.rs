@@ -4,11 +4,11 @@ use polars::df;
 use polars::prelude::DataFrame;
 use serde::{Deserialize, Serialize};
 
-use super::{Grid, scores};
+use super::{Grid, direction, origin, scores};
 use crate::error::{Error, Result};
 use crate::objective::Objective;
 use crate::train::Trajectory;
-use crate::vector::{axpy, dot, norm};
+use crate::vector::{axpy, dot, minus, norm};
 
 /// The snapshots of a training, each at the point of a plane that is closest to it.
 ///
@@ -43,9 +43,7 @@ impl Projection {
         d2: &[f64],
         trajectory: &Trajectory,
     ) -> Result<Self> {
-        let parameters = objective.parameters();
-        parameters.check_vector(d1, "first direction")?;
-        parameters.check_vector(d2, "second direction")?;
+        let theta = origin(objective, d1, d2)?;
         let steps = trajectory.steps().to_vec();
         if steps.is_empty() {
             return Err(Error::invalid(
@@ -55,18 +53,14 @@ impl Projection {
         let [d11, d12, d22] = [dot(d1, d1), dot(d1, d2), dot(d2, d2)];
         let determinant = d11 * d22 - d12 * d12;
         if determinant <= 1e-12 * d11 * d22 {
-            return Err(Error::invalid(
-                "the two directions are parallel, or one of them is zero: they span no plane",
-            ));
+            return Err(direction::parallel());
         }
-        let theta = parameters.to_flat()?;
         let mut places = Vec::with_capacity(steps.len());
         let (mut losses, mut distances) = (Vec::new(), Vec::new());
         for i in 0..steps.len() {
             let snapshot = trajectory.snapshot(i)?;
             losses.push(objective.loss_at(&snapshot)?);
-            let mut away = snapshot;
-            axpy(-1.0, &theta, &mut away);
+            let mut away = minus(&snapshot, &theta);
             let (a, b) = (dot(&away, d1), dot(&away, d2));
             let place = [d22 * a - d12 * b, d11 * b - d12 * a].map(|x| x / determinant);
             axpy(-place[0], d1, &mut away);

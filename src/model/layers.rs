@@ -3,7 +3,7 @@
 use candle_core::{D, DType, Module, Result, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
-use super::{Activation, Mlp, Model, Parameters};
+use super::{Activation, Model, Parameters};
 
 /// A layer, or layers in a block. Parameters go by their names; images are channels × height × width.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -240,13 +240,6 @@ impl Layered {
         });
         let copies = copies.collect::<Result<Vec<_>>>()?;
         Ok(Self::new(self.layers.clone(), Parameters::new(copies)?))
-    }
-}
-
-/// A multilayer perceptron with the same parameters.
-impl From<&Mlp> for Layered {
-    fn from(mlp: &Mlp) -> Self {
-        Self::new(mlp.layers().unwrap_or_default(), mlp.parameters().clone())
     }
 }
 

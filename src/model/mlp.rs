@@ -1,10 +1,9 @@
 //! [`Mlp`]: the multilayer perceptron.
 
-use candle_core::{DType, Device, Module, Tensor, Var};
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+use candle_core::{DType, Device, Module, Tensor};
 
-use super::{Activation, LayerKind, Model, Parameters};
+use super::making::Making;
+use super::{Activation, LayerKind, Layered, Model, Parameters};
 use crate::error::{Error, Result};
 
 /// A multilayer perceptron: h₀ = x (flattened), hᵢ₊₁ = φ(hᵢ Wᵢᵀ + bᵢ), without φ after the last
@@ -15,8 +14,7 @@ use crate::error::{Error, Result};
 pub struct Mlp {
     widths: Vec<usize>,
     activation: Activation,
-    layers: Vec<(Var, Var)>,
-    parameters: Parameters,
+    layered: Layered,
 }
 
 impl Mlp {
@@ -38,40 +36,18 @@ impl Mlp {
                  none of them 0, for example [784, 128, 10]"
             )));
         }
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut made = Making::new(seed, device);
         let mut layers = Vec::new();
-        for pair in widths.windows(2) {
-            let (inputs, outputs) = (pair[0], pair[1]);
-            let bound = 1.0 / (inputs as f64).sqrt();
-            let mut draw = |n: usize| -> Vec<f32> {
-                (0..n)
-                    .map(|_| rng.random_range(-bound..bound) as f32)
-                    .collect()
-            };
-            let weight = Var::from_vec(draw(outputs * inputs), (outputs, inputs), device)?;
-            let bias = Var::from_vec(draw(outputs), outputs, device)?;
-            layers.push((weight, bias));
+        for (i, pair) in widths.windows(2).enumerate() {
+            if i > 0 {
+                layers.push(LayerKind::Activation(activation));
+            }
+            layers.push(made.linear(&format!("layers.{i}"), pair[0], pair[1])?);
         }
-        Self::with_layers(widths.to_vec(), activation, layers)
-    }
-
-    fn with_layers(
-        widths: Vec<usize>,
-        activation: Activation,
-        layers: Vec<(Var, Var)>,
-    ) -> Result<Self> {
-        let named = layers.iter().enumerate().flat_map(|(i, (weight, bias))| {
-            [
-                (format!("layers.{i}.weight"), weight.clone()),
-                (format!("layers.{i}.bias"), bias.clone()),
-            ]
-        });
-        let parameters = Parameters::new(named)?;
         Ok(Self {
-            widths,
+            widths: widths.to_vec(),
             activation,
-            layers,
-            parameters,
+            layered: made.finish(layers)?,
         })
     }
 
@@ -80,14 +56,10 @@ impl Mlp {
     /// # Errors
     /// A type other than `f32` and `f64`.
     pub fn to_dtype(&self, dtype: DType) -> Result<Self> {
-        let cast = |var: &Var| -> Result<Var> {
-            Ok(Var::from_tensor(&var.to_dtype(dtype)?.copy()?.detach())?)
-        };
-        let layers = self.layers.iter();
-        let layers = layers
-            .map(|(weight, bias)| Ok((cast(weight)?, cast(bias)?)))
-            .collect::<Result<_>>()?;
-        Self::with_layers(self.widths.clone(), self.activation, layers)
+        Ok(Self {
+            layered: self.layered.to_dtype(dtype)?,
+            ..self.clone()
+        })
     }
 
     /// Layer widths, input first.
@@ -101,36 +73,26 @@ impl Mlp {
     }
 }
 
+/// The same layers and parameters.
+impl From<&Mlp> for Layered {
+    fn from(mlp: &Mlp) -> Self {
+        mlp.layered.clone()
+    }
+}
+
 impl Module for Mlp {
     /// Outputs of shape `(n, outputs)` for inputs of shape `(n, …)`.
     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let mut h = x.flatten_from(1)?;
-        for (i, (weight, bias)) in self.layers.iter().enumerate() {
-            h = h.matmul(&weight.t()?)?.broadcast_add(bias)?;
-            if i + 1 < self.layers.len() {
-                h = self.activation.apply(&h)?;
-            }
-        }
-        Ok(h)
+        self.layered.forward(x)
     }
 }
 
 impl Model for Mlp {
     fn parameters(&self) -> &Parameters {
-        &self.parameters
+        self.layered.parameters()
     }
 
     fn layers(&self) -> Option<Vec<LayerKind>> {
-        let mut layers = Vec::new();
-        for i in 0..self.layers.len() {
-            if i > 0 {
-                layers.push(LayerKind::Activation(self.activation));
-            }
-            layers.push(LayerKind::Linear {
-                weight: format!("layers.{i}.weight"),
-                bias: format!("layers.{i}.bias"),
-            });
-        }
-        Some(layers)
+        self.layered.layers()
     }
 }

@@ -3,6 +3,7 @@
 
 mod activation;
 mod layers;
+mod making;
 mod mlp;
 mod parameters;
 mod zoo;

@@ -127,6 +127,14 @@ impl Parameters {
         names.zip(self.ranges()).collect()
     }
 
+    /// Each variable's name and shape, in order: the same for models of one architecture.
+    pub(crate) fn shapes(&self) -> Vec<(String, Vec<usize>)> {
+        let named = self.named.iter();
+        named
+            .map(|(name, var)| (name.clone(), var.dims().to_vec()))
+            .collect()
+    }
+
     /// Where each variable stands in θ, in order.
     pub(crate) fn ranges(&self) -> Vec<Range<usize>> {
         let mut start = 0;

@@ -1,10 +1,9 @@
 //! Networks made of layers: `Layered::cnn`, `Layered::resnet20`.
 
-use candle_core::{Device, Var};
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+use candle_core::Device;
 
-use super::{Activation, LayerKind, Layered, Parameters};
+use super::making::Making;
+use super::{Activation, LayerKind, Layered};
 use crate::error::{Error, Result};
 
 impl Layered {
@@ -91,86 +90,5 @@ impl Layered {
         layers.push(LayerKind::GlobalAveragePool);
         layers.push(made.linear("out", 64, classes)?);
         made.finish(layers)
-    }
-}
-
-/// The parameters of a network in the making.
-struct Making<'a> {
-    rng: ChaCha8Rng,
-    device: &'a Device,
-    vars: Vec<(String, Var)>,
-}
-
-impl<'a> Making<'a> {
-    fn new(seed: u64, device: &'a Device) -> Self {
-        Self {
-            rng: ChaCha8Rng::seed_from_u64(seed),
-            device,
-            vars: Vec::new(),
-        }
-    }
-
-    fn finish(self, layers: Vec<LayerKind>) -> Result<Layered> {
-        Ok(Layered::new(layers, Parameters::new(self.vars)?))
-    }
-
-    /// A parameter with entries uniform in ±1/√`inputs`.
-    fn draw(&mut self, name: String, shape: &[usize], inputs: usize) -> Result<String> {
-        let bound = 1.0 / (inputs as f64).sqrt();
-        let values = (0..shape.iter().product())
-            .map(|_| self.rng.random_range(-bound..bound) as f32)
-            .collect();
-        let var = Var::from_vec(values, shape, self.device)?;
-        self.vars.push((name.clone(), var));
-        Ok(name)
-    }
-
-    fn linear(&mut self, name: &str, inputs: usize, outputs: usize) -> Result<LayerKind> {
-        Ok(LayerKind::Linear {
-            weight: self.draw(format!("{name}.weight"), &[outputs, inputs], inputs)?,
-            bias: self.draw(format!("{name}.bias"), &[outputs], inputs)?,
-        })
-    }
-
-    /// A square kernel, padded so that with stride 1 the image keeps its size.
-    fn conv(
-        &mut self,
-        name: &str,
-        [inputs, outputs]: [usize; 2],
-        kernel: usize,
-        stride: usize,
-        bias: bool,
-    ) -> Result<LayerKind> {
-        let fan = inputs * kernel * kernel;
-        let shape = [outputs, inputs, kernel, kernel];
-        let weight = self.draw(format!("{name}.weight"), &shape, fan)?;
-        let bias = match bias {
-            true => Some(self.draw(format!("{name}.bias"), &[outputs], fan)?),
-            false => None,
-        };
-        Ok(LayerKind::Conv2d {
-            weight,
-            bias,
-            stride,
-            padding: kernel / 2,
-            dilation: 1,
-            groups: 1,
-        })
-    }
-
-    /// Group normalisation that starts with γ = 1 and β = 0.
-    fn norm(&mut self, name: &str, channels: usize, groups: usize) -> Result<LayerKind> {
-        let mut constant = |part: &str, value: f32| -> Result<String> {
-            let name = format!("{name}.{part}");
-            let var = Var::from_vec(vec![value; channels], channels, self.device)?;
-            self.vars.push((name.clone(), var));
-            Ok(name)
-        };
-        Ok(LayerKind::GroupNorm {
-            weight: constant("weight", 1.0)?,
-            bias: constant("bias", 0.0)?,
-            groups,
-            epsilon: 1e-5,
-        })
     }
 }

@@ -147,90 +147,6 @@ impl Show for DataFrame {
     }
 }
 
-impl Show for History {
-    fn bundle(&self) -> Result<Bundle> {
-        self.table()?.bundle()
-    }
-}
-
-impl Show for Spectrum {
-    fn bundle(&self) -> Result<Bundle> {
-        self.table()?.bundle()
-    }
-}
-
-impl Show for Line {
-    fn bundle(&self) -> Result<Bundle> {
-        self.table()?.bundle()
-    }
-}
-
-impl Show for Plane {
-    fn bundle(&self) -> Result<Bundle> {
-        self.table()?.bundle()
-    }
-}
-
-impl Show for Projection {
-    fn bundle(&self) -> Result<Bundle> {
-        self.table()?.bundle()
-    }
-}
-
-impl Show for Power {
-    fn bundle(&self) -> Result<Bundle> {
-        self.table()?.bundle()
-    }
-}
-
-impl Show for NoiseReport {
-    fn bundle(&self) -> Result<Bundle> {
-        self.table()?.bundle()
-    }
-}
-
-impl Show for ModifiedLoss {
-    fn bundle(&self) -> Result<Bundle> {
-        self.table()?.bundle()
-    }
-}
-
-impl Show for PacBayesBound {
-    fn bundle(&self) -> Result<Bundle> {
-        self.table()?.bundle()
-    }
-}
-
-impl Show for DensityCurve {
-    fn bundle(&self) -> Result<Bundle> {
-        self.table()?.bundle()
-    }
-}
-
-impl Show for PathProfile {
-    fn bundle(&self) -> Result<Bundle> {
-        self.table()?.bundle()
-    }
-}
-
-impl Show for Connectivity {
-    fn bundle(&self) -> Result<Bundle> {
-        self.table()?.bundle()
-    }
-}
-
-impl Show for Pca {
-    fn bundle(&self) -> Result<Bundle> {
-        self.table()?.bundle()
-    }
-}
-
-impl Show for Comparison {
-    fn bundle(&self) -> Result<Bundle> {
-        self.table()?.bundle()
-    }
-}
-
 impl Show for Vec<Participation> {
     fn bundle(&self) -> Result<Bundle> {
         df!(
@@ -270,6 +186,32 @@ impl Show for Mlp {
         )))
     }
 }
+
+macro_rules! show_as_table {
+    ($($type:ty),+) => {
+        $(impl Show for $type {
+            fn bundle(&self) -> Result<Bundle> {
+                self.table()?.bundle()
+            }
+        })+
+    };
+}
+show_as_table!(
+    History,
+    Spectrum,
+    Line,
+    Plane,
+    Projection,
+    Power,
+    NoiseReport,
+    ModifiedLoss,
+    PacBayesBound,
+    DensityCurve,
+    PathProfile,
+    Connectivity,
+    Pca,
+    Comparison
+);
 
 macro_rules! show_as_text {
     ($format:literal: $($type:ty),+) => {

@@ -98,7 +98,7 @@ pub(super) fn check(
         let side = |sign: f64| {
             let mut moved = theta.clone();
             axpy(sign * h, &direction, &mut moved);
-            Ok::<_, Error>((probe.loss_at(&moved)?, probe.gradient_at(&moved)?.1))
+            probe.gradient_at(&moved)
         };
         // A step can leave the model's domain; a smaller one is then tried.
         let (Ok(ahead), Ok(behind)) = (side(1.0), side(-1.0)) else {

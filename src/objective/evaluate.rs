@@ -1,6 +1,7 @@
 //! What an [`Objective`] knows of a point: loss, accuracy, gradient, products with curvature matrices; where its model
 //! stands, or at another θ.
 
+use std::borrow::Cow;
 use std::sync::{PoisonError, RwLock};
 
 use candle_core::backprop::GradStore;
@@ -103,13 +104,7 @@ impl Objective {
 
     /// From the mean loss, the number of samples classified right and ‖θ‖².
     fn scored(&self, mean: f64, right: usize, square: f64) -> Result<Score> {
-        let loss = mean + self.l2 * square;
-        if !loss.is_finite() {
-            return Err(Error::NotFinite(format!(
-                "the loss is {loss}: look for parameters that are not finite, a learning rate \
-                 that is too large, or outputs that overflow"
-            )));
-        }
+        let loss = finite(mean + self.l2 * square)?;
         let accuracy = match self.data.targets() {
             Targets::Labels(_) => Some(right as f64 / self.data.len() as f64),
             Targets::Values(_) => None,
@@ -162,7 +157,8 @@ impl Objective {
     /// # Errors
     /// As [`Objective::loss_at`] and [`Objective::gradient`].
     pub fn gradient_at(&self, theta: &[f64]) -> Result<(f64, Vec<f64>)> {
-        self.gradient_of(Some(theta))
+        let (loss, gradient) = self.gradient_of(Some(theta))?;
+        Ok((finite(loss)?, gradient))
     }
 
     /// ‖∇L(θ)‖, the slope in the steepest direction.
@@ -274,15 +270,15 @@ impl Objective {
     }
 
     /// The θ that was given, looked at, or that of the model.
-    fn theta(&self, given: Option<&[f64]>) -> Result<Vec<f64>> {
+    fn theta<'a>(&self, given: Option<&'a [f64]>) -> Result<Cow<'a, [f64]>> {
         match given {
             Some(theta) => {
                 self.parameters.check_vector(theta, "point")?;
-                Ok(theta.to_vec())
+                Ok(Cow::Borrowed(theta))
             }
             None => {
                 let _in_place = in_place();
-                self.parameters.to_flat()
+                Ok(Cow::Owned(self.parameters.to_flat()?))
             }
         }
     }
@@ -293,7 +289,6 @@ impl Objective {
             |batch| {
                 let outputs = self.outputs(batch)?;
                 let losses = self.loss.per_sample(&outputs, batch.targets())?;
-                let losses = losses.to_dtype(DType::F64)?.to_vec1::<f64>()?;
                 let right = match batch.targets() {
                     Targets::Labels(_) => {
                         let predicted = loss::predict(&outputs)?.to_vec1::<u32>()?;
@@ -303,7 +298,7 @@ impl Objective {
                     }
                     Targets::Values(_) => 0,
                 };
-                Ok((losses.iter().sum::<f64>(), right))
+                Ok((sum(&losses)?, right))
             },
             |(sum, right)| total = (total.0 + sum, total.1 + right),
         )?;
@@ -314,15 +309,18 @@ impl Objective {
         let mut total = (0.0, vec![0.0; self.dim()]);
         self.over_batches(
             |batch| {
-                let loss = self.partial_loss(&self.outputs(batch)?, batch)?;
-                let value = loss.to_dtype(DType::F64)?.to_scalar::<f64>()?;
-                Ok((value, autograd::gradient(&self.parameters, &loss)?))
+                let losses = self
+                    .loss
+                    .per_sample(&self.outputs(batch)?, batch.targets())?;
+                let share = (losses.sum_all()? / self.data.len() as f64)?;
+                Ok((sum(&losses)?, autograd::gradient(&self.parameters, &share)?))
             },
             |(value, part)| {
                 total.0 += value;
                 axpy(1.0, &part, &mut total.1);
             },
         )?;
+        total.0 /= self.data.len() as f64;
         Ok(total)
     }
 
@@ -356,6 +354,22 @@ impl Objective {
         )?;
         Ok(product)
     }
+}
+
+fn finite(loss: f64) -> Result<f64> {
+    if !loss.is_finite() {
+        return Err(Error::NotFinite(format!(
+            "the loss is {loss}: look for parameters that are not finite, a learning rate that is \
+             too large, or outputs that overflow"
+        )));
+    }
+    Ok(loss)
+}
+
+/// The sum in `f64`, whatever the tensor's type.
+fn sum(losses: &Tensor) -> Result<f64> {
+    let losses = losses.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+    Ok(losses.iter().sum())
 }
 
 fn in_place() -> std::sync::RwLockReadGuard<'static, ()> {

@@ -7,7 +7,7 @@
 use rayon::prelude::*;
 
 use crate::simd::vectorised;
-use crate::vector::{axpy, gaussian, norm, scale};
+use crate::vector::{axpy, gaussian, norm, scale, stream};
 
 /// Rows of a chunk.
 const CHUNK: usize = 1024;
@@ -178,7 +178,7 @@ impl Draws {
     }
 
     fn next(&mut self) -> u64 {
-        let seed = self.seed.wrapping_add(self.drawn << 32);
+        let seed = stream(self.seed, self.drawn);
         self.drawn += 1;
         seed
     }

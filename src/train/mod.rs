@@ -6,4 +6,5 @@ mod trajectory;
 
 pub use history::{Epoch, History};
 pub use trainer::Trainer;
+pub(crate) use trainer::adam;
 pub use trajectory::Trajectory;

@@ -1,5 +1,6 @@
 //! [`Trainer`]: mini-batch training with candle's optimizers.
 
+use candle_core::Var;
 use candle_core::backprop::GradStore;
 use candle_nn::{AdamW, Optimizer, ParamsAdamW, SGD};
 
@@ -9,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::objective::{Loss, Objective};
 use crate::progress::Progress;
+use crate::vector::stream;
 
 /// Trains a model in mini-batches: cross-entropy on labels, mean squared error on values.
 ///
@@ -128,7 +130,7 @@ impl Trainer {
         }
         for epoch in 0..self.epochs {
             let mut total = 0.0;
-            let order = self.seed.wrapping_add(u64::from(epoch) << 32);
+            let order = stream(self.seed, epoch.into());
             for (step, batch) in train.shuffled_batches(self.batch_size, order)?.enumerate() {
                 let batch = batch?;
                 let step = epoch as usize * steps + step;
@@ -181,14 +183,7 @@ impl Stepper {
         let vars = model.parameters().vars();
         Ok(match *method {
             Method::Sgd { learning_rate } => Self::Sgd(SGD::new(vars, learning_rate)?),
-            Method::Adam { learning_rate } => {
-                let parameters = ParamsAdamW {
-                    lr: learning_rate,
-                    weight_decay: 0.0,
-                    ..ParamsAdamW::default()
-                };
-                Self::Adam(AdamW::new(vars, parameters)?)
-            }
+            Method::Adam { learning_rate } => Self::Adam(adam(vars, learning_rate)?),
         })
     }
 
@@ -199,4 +194,14 @@ impl Stepper {
         }
         Ok(())
     }
+}
+
+/// Adam (Kingma and Ba, 2015) with its usual constants.
+pub(crate) fn adam(vars: Vec<Var>, learning_rate: f64) -> Result<AdamW> {
+    let settings = ParamsAdamW {
+        lr: learning_rate,
+        weight_decay: 0.0,
+        ..ParamsAdamW::default()
+    };
+    Ok(AdamW::new(vars, settings)?)
 }

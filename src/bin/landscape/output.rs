@@ -1,5 +1,6 @@
 //! What a command says: progress on standard error while it works, a report at the end.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use loss_landscape::Error;
+use loss_landscape::candle::{Device, Tensor, safetensors};
 use loss_landscape::files::write_whole;
 use loss_landscape::polars::prelude::{
     CsvWriter, DataFrame, ParquetWriter, PolarsError, SerWriter,
@@ -48,7 +50,7 @@ pub fn check_writable(path: &Path) -> Result<(), Error> {
 }
 
 /// What to do about a file in a directory that cannot be written to.
-pub const WRITABLE: &str = "Give a directory that is writable and has room";
+const WRITABLE: &str = "Give a directory that is writable and has room";
 
 pub fn make_directory(dir: &Path) -> Result<(), Error> {
     std::fs::create_dir_all(dir)
@@ -57,6 +59,19 @@ pub fn make_directory(dir: &Path) -> Result<(), Error> {
 
 pub fn write_text(path: &Path, text: &str) -> Result<(), Error> {
     write_whole(path, WRITABLE, |part| std::fs::write(part, text))
+}
+
+/// Writes vectors under their names to a safetensors file.
+pub fn write_vectors<'a>(
+    path: &Path,
+    vectors: impl IntoIterator<Item = (String, &'a [f64])>,
+) -> Result<(), Error> {
+    let tensors = vectors.into_iter().map(|(name, vector)| {
+        let tensor = Tensor::from_slice(vector, vector.len(), &Device::Cpu)?;
+        Ok((name, tensor))
+    });
+    let tensors: HashMap<String, Tensor> = tensors.collect::<Result<_, Error>>()?;
+    write_whole(path, WRITABLE, |part| safetensors::save(&tensors, part))
 }
 
 /// Writes `name`.csv and `name`.parquet.

@@ -1,17 +1,15 @@
 //! `landscape spectrum`
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 use loss_landscape::Error;
-use loss_landscape::files::write_whole;
 use loss_landscape::prelude::*;
-use loss_landscape::serde_json::{Value, json};
+use loss_landscape::serde_json::json;
 
 use crate::network::{OperatorName, Point};
-use crate::output::{Report, WRITABLE, make_directory, write_text};
+use crate::output::{Report, make_directory, write_text, write_vectors};
 
 #[derive(Args)]
 pub struct Spectrum {
@@ -98,7 +96,10 @@ impl Spectrum {
             "samples": objective.data().len(),
         });
         if let Some(dir) = &self.out {
-            write(dir, &report, &spectrum)?;
+            write_text(&dir.join("spectrum.json"), &report.to_string())?;
+            let pairs = spectrum.pairs.iter().enumerate();
+            let vectors = pairs.map(|(i, pair)| (format!("v{i}"), &pair.vector[..]));
+            write_vectors(&dir.join("eigenvectors.safetensors"), vectors)?;
         }
         let mut text = String::from("   eigenvalue    ± residual\n");
         for pair in &spectrum.pairs {
@@ -110,20 +111,4 @@ impl Spectrum {
         }
         Ok(Report { text, json: report })
     }
-}
-
-fn write(
-    dir: &Path,
-    report: &Value,
-    spectrum: &loss_landscape::spectral::Spectrum,
-) -> Result<(), Error> {
-    write_text(&dir.join("spectrum.json"), &report.to_string())?;
-    let vectors = spectrum.pairs.iter().enumerate().map(|(i, pair)| {
-        let vector = Tensor::from_slice(&pair.vector, pair.vector.len(), &Device::Cpu)?;
-        Ok((format!("v{i}"), vector))
-    });
-    let vectors: HashMap<String, Tensor> = vectors.collect::<Result<_, Error>>()?;
-    write_whole(&dir.join("eigenvectors.safetensors"), WRITABLE, |part| {
-        loss_landscape::candle::safetensors::save(&vectors, part)
-    })
 }

@@ -1,18 +1,15 @@
 //! `landscape surface`
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 use loss_landscape::Error;
-use loss_landscape::candle::safetensors;
-use loss_landscape::files::write_whole;
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json::json;
 
 use crate::network::Point;
-use crate::output::{Report, WRITABLE, make_directory, write_table, write_text};
+use crate::output::{Report, make_directory, write_table, write_text, write_vectors};
 
 #[derive(Args)]
 pub struct Surface {
@@ -100,7 +97,11 @@ impl Surface {
         }
         if let Some(dir) = &self.out {
             let theta = objective.parameters().to_flat()?;
-            write_directions(dir, [("theta", &theta), ("d1", &d1), ("d2", &d2)])?;
+            let vectors = [("theta", &theta), ("d1", &d1), ("d2", &d2)];
+            write_vectors(
+                &dir.join("directions.safetensors"),
+                vectors.map(|(name, vector)| (name.to_owned(), &vector[..])),
+            )?;
             write_table(dir, "surface", &mut plane.table()?)?;
             write_text(&dir.join("surface.html"), &figure::surface(&plane).page())?;
             write_text(&dir.join("surface.json"), &report.to_string())?;
@@ -137,15 +138,4 @@ impl Surface {
             }
         })
     }
-}
-
-fn write_directions(dir: &Path, vectors: [(&str, &Vec<f64>); 3]) -> Result<(), Error> {
-    let tensors = vectors.into_iter().map(|(name, vector)| {
-        let tensor = Tensor::from_slice(vector, vector.len(), &Device::Cpu)?;
-        Ok((name.to_owned(), tensor))
-    });
-    let tensors: HashMap<String, Tensor> = tensors.collect::<Result<_, Error>>()?;
-    write_whole(&dir.join("directions.safetensors"), WRITABLE, |part| {
-        safetensors::save(&tensors, part)
-    })
 }

@@ -25,13 +25,8 @@ const BATCH_SIZE: usize = 512;
 /// does not fit them; activations that are not finite.
 pub fn match_activations<M: Model>(a: &M, b: &M, data: &Dataset) -> Result<Matching> {
     let both = [a, b];
-    let shapes = both.map(|model| {
-        let shapes = model.parameters().iter();
-        shapes
-            .map(|(n, v)| (n.clone(), v.dims().to_vec()))
-            .collect::<Vec<_>>()
-    });
-    if shapes[0] != shapes[1] || layers(a)? != layers(b)? {
+    let [ours, theirs] = both.map(|model| model.parameters().shapes());
+    if ours != theirs || layers(a)? != layers(b)? {
         return Err(Error::invalid(
             "the two models differ in their layers: units can be matched between models of one \
              architecture",

@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Sharpness;
+use super::{Sharpness, trace, write_rounding};
 use crate::error::Result;
 use crate::objective::Objective;
-use crate::spectral::{Estimate, Trace};
+use crate::spectral::Estimate;
 use crate::vector::norm;
 
 /// A mean rise E L(θ + δ) − L(θ), measured and by the quadratic model.
@@ -51,12 +51,7 @@ impl Sharpness {
         let ball = self.ball(objective)?;
         let rises = self.rises("average sharpness", objective, &ball, factor)?;
         let means: Vec<f64> = rises.iter().map(|[a, b]| 0.5 * (a + b)).collect();
-        let trace = Trace {
-            relative_error: 0.02,
-            seed: self.seed,
-            ..Trace::default()
-        };
-        let trace = trace.trace(&ball.hessian(objective)?)?;
+        let trace = trace(&ball.hessian(objective)?, self.seed)?;
         Ok(AverageSharpness {
             mean: Estimate::of(&means),
             quadratic: trace.scaled(self.radius.powi(2) / (2.0 * ball.theta.len() as f64)),
@@ -75,9 +70,6 @@ impl std::fmt::Display for AverageSharpness {
             "mean rise {:.5e} ± {:.1e} at distance {}; by the quadratic model {:.5e} ± {:.1e}",
             a.0, a.1, self.radius, b.0, b.1
         )?;
-        match self.rounding > a.1 {
-            true => write!(f, "; rounding of the loss: {:.1e}", self.rounding),
-            false => Ok(()),
-        }
+        write_rounding(f, self.rounding, a.1)
     }
 }

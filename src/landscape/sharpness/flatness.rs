@@ -2,12 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::stream;
+use super::{draw, trace};
 use crate::error::{Error, Result};
 use crate::objective::Objective;
 use crate::progress::Progress;
-use crate::spectral::{Estimate, Trace};
-use crate::vector::{gaussian, norm, scale};
+use crate::spectral::Estimate;
+use crate::vector::{norm, scale};
 
 /// Distances that are looked at in one go, and how often the interval between two is looked at again.
 const PLACES: usize = 16;
@@ -75,7 +75,7 @@ impl Flatness {
         let mut progress = Progress::start("flatness");
         let mut radii = Vec::new();
         for i in 0..self.directions {
-            let mut direction = gaussian(theta.len(), stream(self.seed, i));
+            let mut direction = draw(theta.len(), self.seed, i);
             let length = norm(&direction);
             scale(&mut direction, 1.0 / length);
             radii.extend(first_crossing(objective, &theta, &direction, level)?);
@@ -90,12 +90,7 @@ impl Flatness {
                 self.tolerance
             )));
         }
-        let trace = Trace {
-            relative_error: 0.02,
-            seed: self.seed,
-            ..Trace::default()
-        };
-        let trace = trace.trace(&objective.hessian())?.value;
+        let trace = trace(&objective.hessian(), self.seed)?.value;
         let square = 2.0 * theta.len() as f64 * self.tolerance / trace;
         Ok(FlatnessReport {
             radius: Estimate::of(&radii),

@@ -20,13 +20,16 @@ pub use random::RandomSharpness;
 pub use sam::SamStep;
 pub use worst::WorstCase;
 
+use std::fmt::Formatter;
+
 use candle_core::DType;
 
 use crate::error::{Error, Result};
 use crate::objective::Objective;
-use crate::operator::{Hessian, Scaled};
+use crate::operator::{Hessian, LinearOperator, Scaled};
 use crate::progress::Progress;
-use crate::vector::{dot, gaussian, norm, scale};
+use crate::spectral::{Estimate, Trace};
+use crate::vector::{dot, gaussian, norm, scale, stream};
 
 /// How sharpness is measured: over which ball, and by how much work.
 ///
@@ -119,7 +122,7 @@ impl Sharpness {
             let together = 2.min(self.samples - rises.len());
             let directions: Vec<Vec<f64>> = (rises.len()..rises.len() + together)
                 .map(|i| {
-                    let mut u = gaussian(ball.theta.len(), stream(self.seed, i));
+                    let mut u = draw(ball.theta.len(), self.seed, i);
                     let factor = factor(&u);
                     scale(&mut u, factor);
                     ball.perturbation(&u)
@@ -166,9 +169,27 @@ impl Ball {
     }
 }
 
-/// The seed of the `i`th vector that work with a seed of its own draws.
-fn stream(seed: u64, i: usize) -> u64 {
-    seed.wrapping_add((i as u64 + 1) << 32)
+/// The `i`-th standard normal vector of work with a seed of its own.
+fn draw(n: usize, seed: u64, i: usize) -> Vec<f64> {
+    gaussian(n, stream(seed, i as u64 + 1))
+}
+
+/// The trace that quadratic predictions are made of, to 2 %.
+fn trace(operator: &impl LinearOperator, seed: u64) -> Result<Estimate> {
+    let trace = Trace {
+        relative_error: 0.02,
+        seed,
+        ..Trace::default()
+    };
+    trace.trace(operator)
+}
+
+/// Says what rounding leaves uncertain where that is more than `error`.
+fn write_rounding(f: &mut Formatter<'_>, rounding: f64, error: f64) -> std::fmt::Result {
+    match rounding > error {
+        true => write!(f, "; rounding of the loss: {rounding:.1e}"),
+        false => Ok(()),
+    }
 }
 
 /// vᵀHv / ‖v‖², the curvature of the loss along `v`.

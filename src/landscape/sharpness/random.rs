@@ -4,7 +4,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::Sharpness;
+use super::{Sharpness, write_rounding};
 use crate::error::Result;
 use crate::objective::Objective;
 use crate::spectral::Estimate;
@@ -71,9 +71,6 @@ impl std::fmt::Display for RandomSharpness {
             self.mean.value,
             self.mean.standard_error
         )?;
-        match self.rounding > self.mean.standard_error {
-            true => write!(f, "; rounding of the loss: {:.1e}", self.rounding),
-            false => Ok(()),
-        }
+        write_rounding(f, self.rounding, self.mean.standard_error)
     }
 }

@@ -41,10 +41,10 @@ impl Sharpness {
         }
         let perturbation = ball.perturbation(&u);
         let bend = dot(&objective.hvp(&perturbation)?, &perturbation);
-        let (_, gradient) = objective.gradient_at(&ball.point(&u))?;
+        let (loss, gradient) = objective.gradient_at(&ball.point(&u))?;
         let first_order = self.radius * slope;
         Ok(SamStep {
-            rise: objective.loss_at(&ball.point(&u))? - ball.center,
+            rise: loss - ball.center,
             first_order,
             second_order: first_order + 0.5 * bend,
             perturbation,

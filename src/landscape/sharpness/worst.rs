@@ -2,12 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Ball, Sharpness, stream};
+use super::{Ball, Sharpness, draw};
 use crate::error::{Error, Result};
 use crate::objective::Objective;
 use crate::progress::Progress;
 use crate::spectral::{Lanczos, Which};
-use crate::vector::{axpy, gaussian, norm, scale};
+use crate::vector::{axpy, norm, scale};
 
 /// A search has ended when a step gains less than this share of the rise.
 const GAIN: f64 = 1e-9;
@@ -58,7 +58,7 @@ impl Sharpness {
         for start in 0..self.starts {
             let mut u = match start {
                 0 if norm(&slope) > 0.0 => slope.clone(),
-                _ => gaussian(slope.len(), stream(self.seed, start)),
+                _ => draw(slope.len(), self.seed, start),
             };
             let length = norm(&u);
             scale(&mut u, self.radius / length);
