@@ -1,0 +1,285 @@
+//! Small networks of random layers and shapes: hand-derived rules against candle's graph, symmetry, central differences.
+
+mod common;
+
+use common::{assert_close, dot, numbers};
+use loss_landscape::prelude::*;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+const CPU: Device = Device::Cpu;
+
+/// A network in the making, and the shape that its last layer gives.
+struct Draft {
+    rng: ChaCha8Rng,
+    shape: [usize; 3],
+    vars: Vec<(String, Var)>,
+    /// Whether candle's graph differentiates all of it twice: not convolutions that leave some of the image over.
+    graph: bool,
+}
+
+impl Draft {
+    fn new(seed: u64) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut size = |most| rng.random_range(1..=most);
+        let shape = [size(4), size(7), size(7)];
+        Self {
+            rng,
+            shape,
+            vars: Vec::new(),
+            graph: true,
+        }
+    }
+
+    fn one_of(&mut self, sizes: &[usize]) -> usize {
+        sizes[self.rng.random_range(0..sizes.len())]
+    }
+
+    fn divisor(&mut self, n: usize) -> usize {
+        let divisors: Vec<usize> = (1..=n).filter(|d| n.is_multiple_of(*d)).collect();
+        self.one_of(&divisors)
+    }
+
+    fn parameter(&mut self, shape: &[usize], around: f64) -> String {
+        let name = format!("p{}", self.vars.len());
+        let fan = shape[1..].iter().product::<usize>() as f64;
+        let seed = self.rng.random();
+        let values = numbers(shape.iter().product(), seed);
+        let values: Vec<f64> = values.iter().map(|v| around + v / fan.sqrt()).collect();
+        let var = Var::from_vec(values, shape, &CPU).unwrap();
+        self.vars.push((name.clone(), var));
+        name
+    }
+
+    fn conv(&mut self, kernel: [usize; 2], stride: usize, padding: usize) -> LayerKind {
+        let groups = self.divisor(self.shape[0]);
+        let channels = groups * self.one_of(&[1, 2, 3]);
+        self.conv_to(channels, groups, kernel, stride, padding)
+    }
+
+    fn conv_to(
+        &mut self,
+        channels: usize,
+        groups: usize,
+        kernel: [usize; 2],
+        stride: usize,
+        padding: usize,
+    ) -> LayerKind {
+        let [inputs, height, width] = self.shape;
+        let most = |size: usize, kernel: usize| match kernel {
+            1 => 2,
+            _ => (size + 2 * padding - 1) / (kernel - 1),
+        };
+        let dilation = self
+            .one_of(&[1, 2])
+            .min(most(height, kernel[0]))
+            .min(most(width, kernel[1]));
+        let left = |size: usize, kernel: usize| size + 2 * padding - dilation * (kernel - 1) - 1;
+        let [down, right] = [left(height, kernel[0]), left(width, kernel[1])];
+        self.graph &= down.is_multiple_of(stride) && right.is_multiple_of(stride);
+        self.shape = [channels, down / stride + 1, right / stride + 1];
+        LayerKind::Conv2d {
+            weight: self.parameter(&[channels, inputs / groups, kernel[0], kernel[1]], 0.0),
+            bias: match self.rng.random() {
+                true => Some(self.parameter(&[channels], 0.0)),
+                false => None,
+            },
+            stride,
+            padding,
+            dilation,
+            groups,
+        }
+    }
+
+    fn activation(&mut self) -> LayerKind {
+        LayerKind::Activation(match self.rng.random_range(0..4) {
+            0 => Activation::Tanh,
+            1 => Activation::Sigmoid,
+            2 => Activation::Gelu,
+            _ => Activation::Softplus,
+        })
+    }
+
+    fn norm(&mut self) -> LayerKind {
+        let channels = self.shape[0];
+        LayerKind::GroupNorm {
+            weight: self.parameter(&[channels], 1.0),
+            bias: self.parameter(&[channels], 0.0),
+            groups: self.divisor(channels),
+            epsilon: 0.1,
+        }
+    }
+
+    /// Any layer that fits, or block of them.
+    fn layer(&mut self, blocks: bool) -> LayerKind {
+        let [channels, height, width] = self.shape;
+        let shorter = height.min(width);
+        match self.rng.random_range(0..if blocks { 9 } else { 7 }) {
+            0 | 1 => {
+                let padding = self.one_of(&[0, 1, 2]);
+                let kernel =
+                    [height, width].map(|size| self.one_of(&[1, 2, 3]).min(size + 2 * padding));
+                let stride = self.one_of(&[1, 1, 2, 4]);
+                self.conv(kernel, stride, padding)
+            }
+            2 | 3 => self.activation(),
+            4 => self.norm(),
+            pool @ (5 | 6) => {
+                let kernel = self.one_of(&[1, 2, 3]).min(shorter);
+                let stride = self.one_of(&[1, 2, 3]);
+                let left = [height, width].map(|size| size - kernel);
+                self.shape = [channels, left[0] / stride + 1, left[1] / stride + 1];
+                if pool == 6 {
+                    return LayerKind::MaxPool { kernel, stride };
+                }
+                self.graph &= left.iter().all(|left| left.is_multiple_of(stride));
+                LayerKind::AveragePool { kernel, stride }
+            }
+            7 => {
+                let (before, stride) = (self.shape, self.one_of(&[1, 2]));
+                let outputs = self.one_of(&[2, 4]);
+                let projection = stride > 1 || outputs != channels || self.rng.random();
+                let shortcut = match projection {
+                    true => vec![self.conv_to(outputs, 1, [1, 1], stride, 0)],
+                    false => Vec::new(),
+                };
+                let given = self.shape;
+                self.shape = before;
+                let mut body = vec![self.conv_to(outputs, 1, [1, 1], stride, 0)];
+                assert_eq!(self.shape, given);
+                body.extend([self.norm(), self.activation()]);
+                LayerKind::Residual { body, shortcut }
+            }
+            _ => {
+                let mut body = vec![self.activation()];
+                let added = self.one_of(&[1, 2]);
+                body.push(self.conv_to(added, 1, [1, 1], 1, 0));
+                if self.rng.random() {
+                    body.push(self.norm());
+                }
+                self.shape[0] += channels;
+                LayerKind::Concat { body }
+            }
+        }
+    }
+
+    fn finish(mut self, mut layers: Vec<LayerKind>) -> (Layered, bool) {
+        if self.rng.random() {
+            layers.push(LayerKind::GlobalAveragePool);
+            self.shape = [self.shape[0], 1, 1];
+        }
+        let inputs = self.shape.iter().product();
+        layers.push(LayerKind::Linear {
+            weight: self.parameter(&[3, inputs], 0.0),
+            bias: self.parameter(&[3], 0.0),
+        });
+        let parameters = Parameters::new(self.vars).unwrap();
+        (Layered::new(layers, parameters), self.graph)
+    }
+}
+
+fn data(samples: usize, shape: [usize; 3], seed: u64) -> Dataset {
+    let count = samples * shape.iter().product::<usize>();
+    let [channels, height, width] = shape;
+    let dims = (samples, channels, height, width);
+    let inputs = Tensor::from_vec(numbers(count, seed), dims, &CPU).unwrap();
+    let labels: Vec<u32> = (0..samples as u32).map(|i| i * i % 3).collect();
+    Dataset::classification(&inputs, &Tensor::from_vec(labels, samples, &CPU).unwrap()).unwrap()
+}
+
+/// Panics unless what the engine says of the network holds; true if candle's graph had a say.
+fn holds(what: &str, draft: Draft, layers: Vec<LayerKind>, data: &Dataset) -> bool {
+    let (model, graph) = draft.finish(layers.clone());
+    let objective = Objective::of(&model, data, Loss::CrossEntropy)
+        .unwrap_or_else(|error| panic!("{what}: {error}\n{layers:#?}"));
+    assert!(objective.is_hand_derived(), "{what}: {layers:#?}");
+    let theta = objective.parameters().to_flat().unwrap();
+    let [u, v] = [5, 6].map(|seed| numbers(theta.len(), seed));
+    let [hu, hv] = [&u, &v].map(|v| objective.hvp(v).unwrap());
+    let sides = [dot(&u, &hv), dot(&v, &hu)];
+    let size = 1.0 + sides[0].abs();
+    assert!(
+        (sides[0] - sides[1]).abs() < 1e-11 * size,
+        "{what}: {sides:?}\n{layers:#?}"
+    );
+
+    // Richardson's extrapolation of central differences of the gradient.
+    let central = |h: f64| -> Vec<f64> {
+        let [ahead, behind] = [h, -h].map(|h| {
+            let moved: Vec<f64> = theta.iter().zip(&v).map(|(t, v)| t + h * v).collect();
+            objective.gradient_at(&moved).unwrap().1
+        });
+        ahead
+            .iter()
+            .zip(&behind)
+            .map(|(a, b)| (a - b) / (2.0 * h))
+            .collect()
+    };
+    let steps = central(2e-4).into_iter().zip(central(1e-4));
+    let difference: Vec<f64> = steps.map(|(h, half)| (4.0 * half - h) / 3.0).collect();
+    let size = 1.0 + dot(&hv, &hv).sqrt();
+    for (hv, difference) in hv.iter().zip(&difference) {
+        assert!(
+            (hv - difference).abs() < 1e-7 * size,
+            "{what}: {hv} is not {difference}\n{layers:#?}"
+        );
+    }
+
+    if graph {
+        let slow = objective.clone().by_autograd();
+        assert_close(
+            &objective.gradient().unwrap(),
+            &slow.gradient().unwrap(),
+            1e-10,
+        );
+        assert_close(&hv, &slow.hvp(&v).unwrap(), 1e-10);
+        let [fast, slow] = [&objective, &slow].map(|o| o.gauss_newton().apply(&v).unwrap());
+        assert_close(&fast, &slow, 1e-10);
+    }
+    graph
+}
+
+#[test]
+fn networks_of_random_layers() {
+    let mut by_graph = 0;
+    for seed in 0..120 {
+        let mut draft = Draft::new(seed);
+        let samples = draft.one_of(&[1, 2, 5]);
+        let data = data(samples, draft.shape, seed);
+        let depth = draft.one_of(&[1, 2, 3, 5]);
+        let layers = (0..depth).map(|_| draft.layer(true)).collect();
+        by_graph += usize::from(holds(&format!("network {seed}"), draft, layers, &data));
+    }
+    assert!(
+        by_graph >= 60,
+        "candle's graph had a say in {by_graph} networks only"
+    );
+}
+
+/// The corners of convolution: one place, one channel, one sample, strides beyond the kernel, as many groups as
+/// channels, more padding than image.
+#[test]
+fn convolutions_at_the_corners() {
+    let shapes = [[1, 1, 1], [4, 1, 1], [1, 7, 5], [4, 5, 7], [3, 1, 6]];
+    for (i, shape) in shapes.into_iter().enumerate() {
+        for (kernel, stride, padding) in [
+            ([1, 1], 1, 0),
+            ([1, 1], 3, 0),
+            ([3, 3], 1, 1),
+            ([3, 1], 2, 2),
+            ([1, 3], 5, 3),
+            ([2, 2], 3, 1),
+        ] {
+            for samples in [1, 3] {
+                let what = format!("{shape:?} by {kernel:?}, stride {stride}, padding {padding}");
+                for groups in [1, shape[0]] {
+                    let mut draft = Draft::new(i as u64);
+                    draft.shape = shape;
+                    let conv = draft.conv_to(2 * groups, groups, kernel, stride, padding);
+                    let layers = vec![conv, draft.activation()];
+                    holds(&what, draft, layers, &data(samples, shape, 3));
+                }
+            }
+        }
+    }
+}
