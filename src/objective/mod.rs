@@ -269,6 +269,7 @@ impl std::fmt::Debug for Objective {
             .field("samples", &self.data.len())
             .field("loss", &self.loss)
             .field("l2", &self.l2)
+            .field("hand_derived", &self.is_hand_derived())
             .finish_non_exhaustive()
     }
 }

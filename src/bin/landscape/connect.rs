@@ -65,7 +65,7 @@ impl Connect {
         let started = Instant::now();
         let found = Connectivity::between(&objective, &a, &b, &trainers, self.points)?;
         let seconds = started.elapsed().as_secs_f64();
-        let report = json!({
+        let json = json!({
             "paths": found.paths.iter().map(|(name, profile)| json!({
                 "name": name,
                 "barrier_height": profile.barrier_height,
@@ -74,8 +74,6 @@ impl Connect {
                 "path_norm": profile.path_norm,
                 "accuracy": profile.accuracy_at_barrier,
             })).collect::<Vec<_>>(),
-            "parameters": objective.dim(),
-            "samples": objective.data().len(),
             "seconds": seconds,
         });
         let mut text = format!(
@@ -94,13 +92,14 @@ impl Connect {
             );
         }
         text += &format!("accuracy at the worst point; {seconds:.2} s\n");
+        let mut report = Report::of(&objective, text, json);
         if let Some(dir) = &self.out {
             let paths: Vec<_> = found.paths.iter().map(|(n, p)| (n.as_str(), p)).collect();
             write_text(&dir.join("connect.html"), &figure::paths(&paths).page())?;
             write_table(dir, "connect", &mut found.table()?)?;
-            write_text(&dir.join("connect.json"), &report.to_string())?;
-            text += &format!("{}\n", dir.join("connect.html").display());
+            write_text(&dir.join("connect.json"), &report.json.to_string())?;
+            report.text += &format!("{}\n", dir.join("connect.html").display());
         }
-        Ok(Report { text, json: report })
+        Ok(report)
     }
 }

@@ -56,8 +56,9 @@ impl Density {
         let cumulative = density.cumulative(curve.width, self.points)?;
         let (trace, squares) = (density.trace(), density.frobenius_squared());
         let negative = density.negative();
-        Ok(Report {
-            text: format!(
+        Ok(Report::of(
+            &objective,
+            format!(
                 "eigenvalues        {low:.5} to {high:.5} (smallest and largest node)\n\
                  negative           {negative}, of {}\n\
                  trace              {trace}\n\
@@ -65,17 +66,16 @@ impl Density {
                  {} products, {seconds:.2} s; the curve itself comes with --json\n",
                 density.dim, density.products
             ),
-            json: json!({
+            json!({
                 "density": curve,
                 "cumulative": cumulative,
                 "negative": negative,
                 "trace": trace,
                 "frobenius_squared": squares,
                 "quadratures": density.probes,
-                "parameters": density.dim,
                 "products": density.products,
                 "seconds": seconds,
             }),
-        })
+        ))
     }
 }

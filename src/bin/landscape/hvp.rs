@@ -48,32 +48,26 @@ impl Hvp {
         let hvp_ms = self.median(|_| hessian.apply(&v).map(drop))?;
         let block_ms = self.median(|_| hessian.apply_block(&vectors).map(drop))?;
         let block_hvp_ms_per_vector = block_ms / self.block as f64;
-        Ok(Report {
-            text: format!(
+        Ok(Report::of(
+            &objective,
+            format!(
                 "loss                        {loss_ms:>9.2} ms\n\
                  gradient                    {gradient_ms:>9.2} ms\n\
                  Hessian-vector product      {hvp_ms:>9.2} ms\n\
                  … at a fresh point          {fresh_hvp_ms:>9.2} ms\n\
-                 … in blocks of {:<3}, each    {block_hvp_ms_per_vector:>9.2} ms\n{}",
-                self.block,
-                match objective.is_hand_derived() {
-                    true => "",
-                    false => "by candle's automatic differentiation\n",
-                }
+                 … in blocks of {:<3}, each    {block_hvp_ms_per_vector:>9.2} ms\n",
+                self.block
             ),
-            json: json!({
+            json!({
                 "loss_ms": loss_ms,
                 "gradient_ms": gradient_ms,
                 "hvp_ms": hvp_ms,
                 "fresh_hvp_ms": fresh_hvp_ms,
                 "block_hvp_ms_per_vector": block_hvp_ms_per_vector,
                 "block": self.block,
-                "parameters": theta.len(),
-                "samples": objective.data().len(),
-                "hand_derived": objective.is_hand_derived(),
                 "threads": std::thread::available_parallelism().map_or(1, usize::from),
             }),
-        })
+        ))
     }
 
     /// Milliseconds, the median of the runs; one more run comes first.

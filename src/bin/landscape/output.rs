@@ -14,6 +14,7 @@ use loss_landscape::files::write_whole;
 use loss_landscape::polars::prelude::{
     CsvWriter, DataFrame, ParquetWriter, PolarsError, SerWriter,
 };
+use loss_landscape::prelude::Objective;
 use loss_landscape::progress::{News, listen};
 use loss_landscape::serde_json::Value;
 
@@ -24,6 +25,17 @@ pub struct Report {
 }
 
 impl Report {
+    /// Of an objective: adds how large it is and which way its derivatives come.
+    pub fn of(objective: &Objective, mut text: String, mut json: Value) -> Self {
+        json["parameters"] = objective.dim().into();
+        json["samples"] = objective.data().len().into();
+        json["hand_derived"] = objective.is_hand_derived().into();
+        if !objective.is_hand_derived() {
+            text += "by candle's automatic differentiation\n";
+        }
+        Self { text, json }
+    }
+
     pub fn print(&self, json: bool) -> Result<(), Error> {
         let mut out = std::io::stdout().lock();
         let printed = match json {

@@ -62,8 +62,9 @@ impl Sharpness {
         let flat = flatness.run(&objective)?;
         let rate = StableRate::of(&objective)?;
         let seconds = started.elapsed().as_secs_f64();
-        Ok(Report {
-            text: format!(
+        Ok(Report::of(
+            &objective,
+            format!(
                 "loss           {:.6}\n\
                  random search  {random}\n\
                  sphere         {average}\n\
@@ -75,7 +76,7 @@ impl Sharpness {
                  {seconds:.2} s\n",
                 random.center
             ),
-            json: json!({
+            json!({
                 "loss": random.center,
                 "rounding": random.rounding,
                 "radius": self.radius,
@@ -96,10 +97,8 @@ impl Sharpness {
                 },
                 "flatness": flat,
                 "stable_rate": rate,
-                "parameters": objective.dim(),
-                "samples": objective.data().len(),
                 "seconds": seconds,
             }),
-        })
+        ))
     }
 }

@@ -86,21 +86,13 @@ impl Spectrum {
             WhichName::La | WhichName::Both => {}
         }
 
-        let report = json!({
+        let json = json!({
             "eigenvalues": spectrum.values(),
             "residuals": spectrum.residuals(),
             "products": spectrum.products,
             "seconds": seconds,
             "converged": spectrum.converged,
-            "parameters": objective.dim(),
-            "samples": objective.data().len(),
         });
-        if let Some(dir) = &self.out {
-            write_text(&dir.join("spectrum.json"), &report.to_string())?;
-            let pairs = spectrum.pairs.iter().enumerate();
-            let vectors = pairs.map(|(i, pair)| (format!("v{i}"), &pair.vector[..]));
-            write_vectors(&dir.join("eigenvectors.safetensors"), vectors)?;
-        }
         let mut text = String::from("   eigenvalue    ± residual\n");
         for pair in &spectrum.pairs {
             text += &format!("{:>13.6} {:>13.1e}\n", pair.value, pair.residual);
@@ -109,6 +101,13 @@ impl Spectrum {
         if !spectrum.converged {
             text += "not all residuals are below the tolerance\n";
         }
-        Ok(Report { text, json: report })
+        let report = Report::of(&objective, text, json);
+        if let Some(dir) = &self.out {
+            write_text(&dir.join("spectrum.json"), &report.json.to_string())?;
+            let pairs = spectrum.pairs.iter().enumerate();
+            let vectors = pairs.map(|(i, pair)| (format!("v{i}"), &pair.vector[..]));
+            write_vectors(&dir.join("eigenvectors.safetensors"), vectors)?;
+        }
+        Ok(report)
     }
 }

@@ -70,15 +70,13 @@ impl Surface {
         let ms_per_point = 1e3 * seconds / points as f64;
         let min = plane.losses.iter().copied().fold(f64::INFINITY, f64::min);
         let max = plane.losses.iter().copied().fold(0.0, f64::max);
-        let report = json!({
+        let json = json!({
             "seconds": seconds,
             "ms_per_point": ms_per_point,
             "loss_center": plane.center,
             "loss_min": min,
             "loss_max": max,
             "grid": self.grid,
-            "parameters": objective.dim(),
-            "samples": objective.data().len(),
         });
         let mut text = format!(
             "loss at θ          {:.6}\n\
@@ -95,6 +93,7 @@ impl Surface {
                 .fold(f64::NEG_INFINITY, f64::max);
             text += &format!("eigenvalues        {low:.5} to {high:.5}\n");
         }
+        let mut report = Report::of(&objective, text, json);
         if let Some(dir) = &self.out {
             let theta = objective.parameters().to_flat()?;
             let vectors = [("theta", &theta), ("d1", &d1), ("d2", &d2)];
@@ -104,13 +103,13 @@ impl Surface {
             )?;
             write_table(dir, "surface", &mut plane.table()?)?;
             write_text(&dir.join("surface.html"), &figure::surface(&plane).page())?;
-            write_text(&dir.join("surface.json"), &report.to_string())?;
+            write_text(&dir.join("surface.json"), &report.json.to_string())?;
             // All is written: there is nothing left to go on with.
             let _ = std::fs::remove_file(dir.join("unfinished"));
             let _ = std::fs::remove_file(dir.join("unfinished.eigenvalues"));
-            text += &format!("{}\n", dir.join("surface.html").display());
+            report.text += &format!("{}\n", dir.join("surface.html").display());
         }
-        Ok(Report { text, json: report })
+        Ok(report)
     }
 
     fn directions(&self, objective: &Objective) -> Result<[Vec<f64>; 2], Error> {

@@ -57,15 +57,15 @@ impl Trace {
         let trace = settings.trace(operator.as_ref())?;
         let squares = settings.frobenius_squared(operator.as_ref())?;
         let seconds = started.elapsed().as_secs_f64();
-        Ok(Report {
-            text: format!("trace   {trace}\n‖A‖²_F  {squares}\n{seconds:.2} s\n"),
-            json: json!({
+        Ok(Report::of(
+            &objective,
+            format!("trace   {trace}\n‖A‖²_F  {squares}\n{seconds:.2} s\n"),
+            json!({
                 "trace": trace,
                 "frobenius_squared": squares,
-                "parameters": objective.dim(),
                 "products": trace.products + squares.products,
                 "seconds": seconds,
             }),
-        })
+        ))
     }
 }
