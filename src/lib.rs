@@ -97,7 +97,10 @@ pub mod prelude {
         direction::{self, Normalization},
         directional_sharpness,
     };
-    pub use crate::model::{Activation, LayerKind, Layered, Mlp, Model, Parameters, best_device};
+    pub use crate::model::{
+        Activation, Architecture, Design, LayerKind, Layered, Mlp, Model, Norm, Parameters,
+        best_device,
+    };
     pub use crate::notebook::Show;
     pub use crate::objective::{Loss, Objective, Score};
     pub use crate::operator::{

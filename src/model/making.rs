@@ -12,6 +12,8 @@ pub(super) struct Making<'a> {
     rng: ChaCha8Rng,
     device: &'a Device,
     vars: Vec<(String, Var)>,
+    /// What hidden layers' weights are multiplied with.
+    gain: f64,
 }
 
 impl<'a> Making<'a> {
@@ -20,16 +22,22 @@ impl<'a> Making<'a> {
             rng: ChaCha8Rng::seed_from_u64(seed),
             device,
             vars: Vec::new(),
+            gain: 1.0,
         }
+    }
+
+    /// For units that ReLUs follow, which halve the mean square.
+    pub(super) fn rectified(self) -> Self {
+        let gain = 6f64.sqrt();
+        Self { gain, ..self }
     }
 
     pub(super) fn finish(self, layers: Vec<LayerKind>) -> Result<Layered> {
         Ok(Layered::new(layers, Parameters::new(self.vars)?))
     }
 
-    /// A parameter with entries uniform in ±1/√`inputs`.
-    fn draw(&mut self, name: String, shape: &[usize], inputs: usize) -> Result<String> {
-        let bound = 1.0 / (inputs as f64).sqrt();
+    /// A parameter with entries uniform in ±`bound`.
+    fn draw(&mut self, name: String, shape: &[usize], bound: f64) -> Result<String> {
         let values = (0..shape.iter().product())
             .map(|_| self.rng.random_range(-bound..bound) as f32)
             .collect();
@@ -44,10 +52,25 @@ impl<'a> Making<'a> {
         inputs: usize,
         outputs: usize,
     ) -> Result<LayerKind> {
+        let bound = 1.0 / (inputs as f64).sqrt();
+        let weight = format!("{name}.weight");
         Ok(LayerKind::Linear {
-            weight: self.draw(format!("{name}.weight"), &[outputs, inputs], inputs)?,
-            bias: self.draw(format!("{name}.bias"), &[outputs], inputs)?,
+            weight: self.draw(weight, &[outputs, inputs], self.gain * bound)?,
+            bias: self.draw(format!("{name}.bias"), &[outputs], bound)?,
         })
+    }
+
+    /// The last layer, which nothing follows.
+    pub(super) fn readout(
+        &mut self,
+        name: &str,
+        inputs: usize,
+        outputs: usize,
+    ) -> Result<LayerKind> {
+        let gain = std::mem::replace(&mut self.gain, 1.0);
+        let layer = self.linear(name, inputs, outputs);
+        self.gain = gain;
+        layer
     }
 
     /// A square kernel, padded so that with stride 1 the image keeps its size.
@@ -59,11 +82,11 @@ impl<'a> Making<'a> {
         stride: usize,
         bias: bool,
     ) -> Result<LayerKind> {
-        let fan = inputs * kernel * kernel;
+        let bound = 1.0 / ((inputs * kernel * kernel) as f64).sqrt();
         let shape = [outputs, inputs, kernel, kernel];
-        let weight = self.draw(format!("{name}.weight"), &shape, fan)?;
+        let weight = self.draw(format!("{name}.weight"), &shape, self.gain * bound)?;
         let bias = match bias {
-            true => Some(self.draw(format!("{name}.bias"), &[outputs], fan)?),
+            true => Some(self.draw(format!("{name}.bias"), &[outputs], bound)?),
             false => None,
         };
         Ok(LayerKind::Conv2d {

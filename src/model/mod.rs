@@ -13,6 +13,7 @@ pub(crate) use activation::softplus;
 pub use layers::{LayerKind, Layered};
 pub use mlp::Mlp;
 pub use parameters::Parameters;
+pub use zoo::{Architecture, Design, Norm};
 
 use candle_core::{Device, Module};
 

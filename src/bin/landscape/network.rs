@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 use loss_landscape::Error;
 use loss_landscape::prelude::*;
@@ -15,8 +16,7 @@ pub struct Network {
     /// Widths of a perceptron's layers, input first
     #[arg(long, value_delimiter = ',', default_value = "784,128,128,10")]
     pub layers: Vec<usize>,
-    /// Non-linearity between layers; if not said, sigmoid in a perceptron, tanh in the
-    /// small convolutional network; ResNet-20 has ReLUs
+    /// Non-linearity between layers; if not said, sigmoid in `mlp`, tanh in `cnn`, ReLU in the others
     #[arg(long, value_enum)]
     pub activation: Option<ActivationName>,
     /// Data to learn
@@ -57,14 +57,36 @@ pub struct Setting {
     pub memory: usize,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+/// A perceptron of any widths, or a network of the zoo.
+#[derive(Clone, Copy)]
 pub enum ModelName {
-    /// Dense layers
     Mlp,
-    /// Seven 3 × 3 convolutions (1-16-16-16-32-32-64-64), global pooling, a dense layer
-    Cnn,
-    /// ResNet-20 with group normalisation in 8 groups
-    Resnet20,
+    Zoo(Architecture),
+}
+
+impl ValueEnum for ModelName {
+    fn value_variants<'a>() -> &'a [Self] {
+        const ALL: [ModelName; 9] = [
+            ModelName::Mlp,
+            ModelName::Zoo(Architecture::Shallow),
+            ModelName::Zoo(Architecture::Deep),
+            ModelName::Zoo(Architecture::Residual),
+            ModelName::Zoo(Architecture::Dense),
+            ModelName::Zoo(Architecture::Cnn),
+            ModelName::Zoo(Architecture::ResNet20),
+            ModelName::Zoo(Architecture::ResNet18),
+            ModelName::Zoo(Architecture::DenseNet),
+        ];
+        &ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let (name, help) = match self {
+            Self::Mlp => ("mlp", "Dense layers of the widths in --layers"),
+            Self::Zoo(architecture) => (architecture.name(), architecture.summary()),
+        };
+        Some(PossibleValue::new(name).help(help))
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -107,22 +129,23 @@ impl Network {
     }
 
     pub fn model(&self, seed: u64) -> Result<Layered, Error> {
-        let usual = match self.model {
-            ModelName::Mlp => ActivationName::Sigmoid,
-            ModelName::Cnn => ActivationName::Tanh,
-            ModelName::Resnet20 => ActivationName::Relu,
-        };
-        let activation = match self.activation.unwrap_or(usual) {
+        let activation = self.activation.map(|name| match name {
             ActivationName::Sigmoid => Activation::Sigmoid,
             ActivationName::Tanh => Activation::Tanh,
             ActivationName::Relu => Activation::Relu,
             ActivationName::Gelu => Activation::Gelu,
             ActivationName::Softplus => Activation::Softplus,
-        };
+        });
         match self.model {
-            ModelName::Mlp => Ok((&Mlp::new(&self.layers, activation, seed, &Device::Cpu)?).into()),
-            ModelName::Cnn => Layered::cnn(activation, seed, &Device::Cpu),
-            ModelName::Resnet20 => Layered::resnet20([1, 28, 28], 10, 8, seed, &Device::Cpu),
+            ModelName::Mlp => {
+                let activation = activation.unwrap_or(Activation::Sigmoid);
+                Ok((&Mlp::new(&self.layers, activation, seed, &Device::Cpu)?).into())
+            }
+            ModelName::Zoo(architecture) => {
+                let mut design = architecture.design();
+                design.activation = activation.unwrap_or(design.activation);
+                design.build(&[1, 28, 28], 10, seed, &Device::Cpu)
+            }
         }
     }
 }

@@ -1,0 +1,285 @@
+//! [`Architecture`]: the zoo, networks by their names.
+
+mod convolutional;
+mod perceptrons;
+
+use candle_core::Device;
+use serde::{Deserialize, Serialize};
+
+use super::making::Making;
+use super::{Activation, LayerKind, Layered};
+use crate::error::{Error, Result};
+
+/// Networks to compare, each with its usual settings:
+///
+/// | name | layers | widths | activation | normalisation |
+/// | --- | --- | --- | --- | --- |
+/// | `toy` | one hidden layer: 2-3-1 has 13 parameters | 3 | tanh | |
+/// | `shallow` | one hidden layer | 64 | ReLU | |
+/// | `deep` | six hidden layers | 64 | ReLU | |
+/// | `residual` | a dense layer, four residual blocks of two | 64 | ReLU | |
+/// | `dense` | four layers, each of which is given what all before it give | 32 | ReLU | |
+/// | `cnn` | seven 3 × 3 convolutions, the fourth and sixth of stride 2 | 16, 16, 16, 32, 32, 64, 64 | tanh | |
+/// | `resnet20` | a convolution, three stages of three residual blocks of two | 16, 32, 64 | ReLU | groups of channels, 8 |
+/// | `resnet18` | the same, four stages of two blocks | 64, 128, 256, 512 | ReLU | groups, 8 |
+/// | `densenet` | a convolution, three dense blocks of four, halved between | 16, then 12 more each | ReLU | groups, 4 |
+///
+/// The first five take a sample as a vector, the others as an image of channels × height × width, and end in global
+/// average pooling and a dense layer. ResNets are those of He et al. ("Deep Residual Learning for Image
+/// Recognition", 2016) for small images: the first convolution is 3 × 3 of stride 1, without pooling after it; where a
+/// stage halves the image, the shortcut is a 1 × 1 convolution. `densenet` is a small one of Huang et al.'s ("Densely
+/// Connected Convolutional Networks", 2017).
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// # fn main() -> Result<(), Error> {
+/// let plain = Architecture::ResNet20.design().without_shortcuts();
+/// let model = plain.build(&[1, 28, 28], 10, 42, &Device::Cpu)?;
+/// println!("{} parameters", model.parameters().len());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)] // the table has them
+pub enum Architecture {
+    Toy,
+    Shallow,
+    Deep,
+    Residual,
+    Dense,
+    Cnn,
+    ResNet20,
+    ResNet18,
+    DenseNet,
+}
+
+/// What layers of an [`Architecture`] are followed by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Norm {
+    /// Nothing.
+    None,
+    /// Group normalisation in so many groups of channels.
+    Group(usize),
+}
+
+/// An [`Architecture`] and what can be changed about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Design {
+    /// Which network.
+    pub architecture: Architecture,
+    /// The non-linearity.
+    pub activation: Activation,
+    /// What every hidden layer's outputs go through before the non-linearity.
+    pub normalization: Norm,
+    /// Whether residual blocks add their inputs, and dense blocks append to them. Without, a residual block is its body
+    /// alone, and a layer of a dense block gives as many channels as it would have together with its inputs.
+    pub shortcuts: bool,
+}
+
+impl Architecture {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Toy,
+        Self::Shallow,
+        Self::Deep,
+        Self::Residual,
+        Self::Dense,
+        Self::Cnn,
+        Self::ResNet20,
+        Self::ResNet18,
+        Self::DenseNet,
+    ];
+
+    /// The name in the table.
+    pub fn name(self) -> &'static str {
+        self.entry().0
+    }
+
+    /// What it is, in a few words.
+    pub fn summary(self) -> &'static str {
+        self.entry().1
+    }
+
+    fn entry(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Toy => ("toy", "One hidden layer of 3 units"),
+            Self::Shallow => ("shallow", "One hidden layer of 64 units"),
+            Self::Deep => ("deep", "Six hidden layers of 64 units"),
+            Self::Residual => ("residual", "Four residual blocks of dense layers"),
+            Self::Dense => ("dense", "Four dense layers, each on all before it"),
+            Self::Cnn => (
+                "cnn",
+                "Seven 3 × 3 convolutions, global pooling, a dense layer",
+            ),
+            Self::ResNet20 => ("resnet20", "ResNet-20 with group normalisation"),
+            Self::ResNet18 => ("resnet18", "ResNet-18 with group normalisation"),
+            Self::DenseNet => ("densenet", "A small DenseNet with group normalisation"),
+        }
+    }
+
+    /// The architecture of that name.
+    ///
+    /// # Errors
+    /// A name that is none of them; the message lists them.
+    pub fn named(name: &str) -> Result<Self> {
+        let found = Self::ALL.into_iter().find(|a| a.name() == name);
+        found.ok_or_else(|| {
+            Error::invalid(format!(
+                "no network is called `{name}`: there are {}",
+                Self::ALL.map(Self::name).join(", ")
+            ))
+        })
+    }
+
+    /// With its usual settings.
+    pub fn design(self) -> Design {
+        Design {
+            architecture: self,
+            activation: match self {
+                Self::Toy | Self::Cnn => Activation::Tanh,
+                _ => Activation::Relu,
+            },
+            normalization: match self {
+                Self::ResNet20 | Self::ResNet18 => Norm::Group(8),
+                Self::DenseNet => Norm::Group(4),
+                _ => Norm::None,
+            },
+            shortcuts: true,
+        }
+    }
+
+    /// The network with its usual settings; see [`Design::build`].
+    ///
+    /// # Errors
+    /// As [`Design::build`].
+    pub fn build(
+        self,
+        inputs: &[usize],
+        outputs: usize,
+        seed: u64,
+        device: &Device,
+    ) -> Result<Layered> {
+        self.design().build(inputs, outputs, seed, device)
+    }
+}
+
+impl Design {
+    /// With another non-linearity.
+    pub fn activation(mut self, activation: Activation) -> Self {
+        self.activation = activation;
+        self
+    }
+
+    /// With another normalisation.
+    pub fn normalization(mut self, normalization: Norm) -> Self {
+        self.normalization = normalization;
+        self
+    }
+
+    /// Without residual shortcuts and dense concatenation.
+    pub fn without_shortcuts(mut self) -> Self {
+        self.shortcuts = false;
+        self
+    }
+
+    /// The network for samples of shape `inputs`, in `f32`, with parameters drawn from `seed`: the same seed gives the same
+    /// bits. Weights and biases of a layer with n inputs to a unit are uniform in ±1/√n; with ReLUs, the hidden layers' weights
+    /// are in ±√(6/n) (He et al., "Delving Deep into Rectifiers", 2015).
+    ///
+    /// # Errors
+    /// A shape or a number of outputs of 0; images that are not channels × height × width; groups that do not divide the
+    /// channels; candle's.
+    pub fn build(
+        &self,
+        inputs: &[usize],
+        outputs: usize,
+        seed: u64,
+        device: &Device,
+    ) -> Result<Layered> {
+        let name = self.architecture.name();
+        if inputs.is_empty() || inputs.contains(&0) || outputs == 0 {
+            return Err(Error::invalid(format!(
+                "no `{name}` takes samples of shape {inputs:?} to {outputs} outputs: none can be 0"
+            )));
+        }
+        let image = || -> Result<[usize; 3]> {
+            inputs.try_into().map_err(|_| {
+                Error::invalid(format!(
+                    "`{name}` takes images of channels × height × width, not samples of shape {inputs:?}"
+                ))
+            })
+        };
+        let mut made = Making::new(seed, device);
+        if self.activation == Activation::Relu {
+            made = made.rectified();
+        }
+        let width = inputs.iter().product();
+        let layers = match self.architecture {
+            Architecture::Toy => perceptrons::plain(self, &mut made, [width, outputs], &[3]),
+            Architecture::Shallow => perceptrons::plain(self, &mut made, [width, outputs], &[64]),
+            Architecture::Deep => perceptrons::plain(self, &mut made, [width, outputs], &[64; 6]),
+            Architecture::Residual => perceptrons::residual(self, &mut made, [width, outputs]),
+            Architecture::Dense => perceptrons::dense(self, &mut made, [width, outputs]),
+            Architecture::Cnn => convolutional::cnn(self, &mut made, image()?, outputs),
+            Architecture::ResNet20 => {
+                convolutional::resnet(self, &mut made, image()?, outputs, &[16, 32, 64], 3)
+            }
+            Architecture::ResNet18 => {
+                let widths = [64, 128, 256, 512];
+                convolutional::resnet(self, &mut made, image()?, outputs, &widths, 2)
+            }
+            Architecture::DenseNet => convolutional::densenet(self, &mut made, image()?, outputs),
+        };
+        made.finish(layers?)
+    }
+
+    /// Normalisation, where there is one, and the non-linearity.
+    fn after(&self, made: &mut Making, name: &str, channels: usize) -> Result<Vec<LayerKind>> {
+        let mut layers = self.norm(made, name, channels)?;
+        layers.push(LayerKind::Activation(self.activation));
+        Ok(layers)
+    }
+
+    fn norm(&self, made: &mut Making, name: &str, channels: usize) -> Result<Vec<LayerKind>> {
+        match self.normalization {
+            Norm::None => Ok(Vec::new()),
+            Norm::Group(groups) if !channels.is_multiple_of(groups) => {
+                Err(Error::invalid(format!(
+                    "{groups} groups do not divide the {channels} channels of `{name}` in `{}`",
+                    self.architecture.name()
+                )))
+            }
+            Norm::Group(groups) => Ok(vec![made.norm(name, channels, groups)?]),
+        }
+    }
+
+    /// A residual block without a projection.
+    fn around(&self, body: Vec<LayerKind>) -> Vec<LayerKind> {
+        match self.shortcuts {
+            true => vec![LayerKind::Residual {
+                body,
+                shortcut: Vec::new(),
+            }],
+            false => body,
+        }
+    }
+
+    /// A layer of a dense block.
+    fn beside(&self, body: Vec<LayerKind>) -> Vec<LayerKind> {
+        match self.shortcuts {
+            true => vec![LayerKind::Concat { body }],
+            false => body,
+        }
+    }
+
+    /// What a layer of a dense block gives by itself.
+    fn grown(&self, channels: usize, growth: usize) -> usize {
+        match self.shortcuts {
+            true => growth,
+            false => channels + growth,
+        }
+    }
+}
