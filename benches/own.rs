@@ -1,5 +1,5 @@
 //! What `benches/peers/compare.py` needs of ours besides the command line, as JSON: the rate of plain matrix
-//! products on all cores, and a density with its probes together and one by one.
+//! products on all cores, a density with its probes together and one by one, and a product of ResNet-18 with nothing kept.
 
 use std::time::Instant;
 
@@ -64,6 +64,25 @@ fn gemm_gflops() -> f64 {
     2e-9 * (N * N * N * PRODUCTS * threads) as f64 / best
 }
 
+/// Seconds for an image of a Hessian-vector product of ResNet-18 on images of 3 × 32 × 32, where nothing of the forward
+/// pass is kept, as for thousands of them.
+fn resnet18_seconds() -> Result<f64, Error> {
+    const IMAGES: usize = 64;
+    let pixel = |i: usize| (i as f32).sin();
+    let inputs = (0..IMAGES * 3 * 32 * 32).map(pixel).collect();
+    let inputs = Tensor::from_vec(inputs, (IMAGES, 3, 32, 32), &Device::Cpu)?;
+    let labels = (0..IMAGES as u32).map(|i| i % 10).collect::<Vec<_>>();
+    let labels = Tensor::from_vec(labels, IMAGES, &Device::Cpu)?;
+    let data = Dataset::classification(&inputs, &labels)?;
+    let model = Architecture::ResNet18.build(&[3, 32, 32], 10, 0, &Device::Cpu)?;
+    let objective = Objective::of(&model, &data, Loss::CrossEntropy)?.with_memory(0);
+    let v: Vec<f64> = (0..objective.dim()).map(|i| (i as f64).sin()).collect();
+    objective.hvp(&v)?;
+    let started = Instant::now();
+    objective.hvp(&v)?;
+    Ok(started.elapsed().as_secs_f64() / IMAGES as f64)
+}
+
 fn main() -> Result<(), Error> {
     loss_landscape::progress::listen(|_| {});
     let data = Mnist::load(&Device::Cpu)?.train.first(10_000)?;
@@ -83,6 +102,7 @@ fn main() -> Result<(), Error> {
             "gemm_gflops": gemm_gflops(),
             "density_seconds": together,
             "density_one_by_one_seconds": one_by_one,
+            "resnet18_hvp_seconds_per_image": resnet18_seconds()?,
         })
     );
     Ok(())

@@ -3,6 +3,7 @@
     peers.py hvp --weights W.safetensors        times of loss, gradient and Hessian-vector product
     peers.py top --weights W.safetensors        the eigenvalues of largest magnitude, by scipy.sparse.linalg.eigsh
     peers.py surface --weights W.safetensors    the loss on a grid over two random directions
+    peers.py epoch --weights W.safetensors      one pass of Adam over all training images, in batches of 128
 """
 
 import argparse
@@ -101,7 +102,7 @@ def median_ms(work, runs: int = 9) -> float:
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("what", choices=["hvp", "top", "surface"])
+    arguments.add_argument("what", choices=["hvp", "top", "surface", "epoch"])
     arguments.add_argument("--weights", required=True)
     arguments.add_argument("--samples", type=int, default=10_000)
     arguments.add_argument("--k", type=int, default=30)
@@ -132,6 +133,16 @@ def main() -> None:
                         p.data.copy_(b + alpha * u + beta * v)
                     loss(model(x), y).item()
         found["ms_per_point"] = 1e3 * (time.perf_counter() - start) / chosen.grid**2
+        print(json.dumps(found))
+        return
+    if chosen.what == "epoch":
+        (x, y), optimizer = images(60_000), torch.optim.Adam(parameters, 1e-3)
+        start = time.perf_counter()
+        for batch in torch.randperm(len(x)).split(128):
+            optimizer.zero_grad()
+            loss(model(x[batch]), y[batch]).backward()
+            optimizer.step()
+        found["seconds"] = time.perf_counter() - start
         print(json.dumps(found))
         return
     kept = gradient(graph=True)
