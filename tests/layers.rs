@@ -239,9 +239,10 @@ fn every_kind_of_layer() {
     let batch = LayerKind::BatchNorm {
         weight: "g.weight".into(),
         bias: "g.bias".into(),
-        mean: vec![0.1, -0.2, 0.3, 0.0],
-        variance: vec![0.5, 1.0, 2.0, 0.1],
+        mean: "g.running_mean".into(),
+        variance: "g.running_var".into(),
         epsilon: 1e-5,
+        momentum: 0.1,
     };
     let a: (&str, &[usize]) = ("a.weight", &[4, 2, 3, 3]);
     let a_bias: (&str, &[usize]) = ("a.bias", &[4]);
@@ -324,7 +325,13 @@ fn every_kind_of_layer() {
         ),
     ];
     for (name, layers, shapes) in networks {
-        let model = Layered::new(layers, parameters(&shapes));
+        let statistic =
+            |name: &str, values: [f64; 4]| (format!("g.{name}"), Var::new(&values, &CPU).unwrap());
+        let parameters = parameters(&shapes).with_statistics([
+            statistic("running_mean", [0.1, -0.2, 0.3, 0.0]),
+            statistic("running_var", [0.5, 1.0, 2.0, 0.1]),
+        ]);
+        let model = Layered::new(layers, parameters.unwrap());
         for samples in [1, 3, 70] {
             both_ways_agree(name, &model, &data(samples, &[2, 7, 7]));
         }

@@ -1,9 +1,12 @@
 //! [`LayerKind`] and [`Layered`]: models as lists of layers.
 
 use candle_core::{D, DType, Module, Result, Tensor, Var};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::{Activation, Model, Parameters};
+use crate::error::Error;
 
 /// A layer, or layers in a block. Parameters go by their names; images are channels × height × width.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -48,18 +51,32 @@ pub enum LayerKind {
         /// Added to the variance.
         epsilon: f64,
     },
-    /// Batch normalisation (Ioffe and Szegedy, 2015) with frozen statistics, as in evaluation: samples stay independent.
+    /// Batch normalisation (Ioffe and Szegedy, 2015): each channel to mean 0 and variance 1, then γh + β.
+    ///
+    /// In a step of training mean and biased variance are the batch's own, over its samples and places, and move
+    /// the running ones: r ← (1 − m)r + m s with the batch's mean or unbiased variance s. Everywhere else they are
+    /// the running ones as they stand, and samples stay independent.
     BatchNorm {
         /// Name of γ, a number for each channel.
         weight: String,
         /// Name of β.
         bias: String,
-        /// The mean of each channel.
-        mean: Vec<f64>,
-        /// The variance of each channel.
-        variance: Vec<f64>,
+        /// Name of the running mean among the [statistics](Parameters::statistics), a number for each channel.
+        mean: String,
+        /// Name of the running variance.
+        variance: String,
         /// Added to the variance.
         epsilon: f64,
+        /// m, between 0 and 1; 0.1 is usual.
+        momentum: f64,
+    },
+    /// Dropout (Srivastava et al., 2014): in a step of training each number is 0 with this probability below 1, or else
+    /// divided by 1 − rate; everywhere else nothing happens to it.
+    ///
+    /// Models with dropout are trained through candle's automatic differentiation, and analysed by hand-derived rules.
+    Dropout {
+        /// The probability.
+        rate: f64,
     },
     /// The mean of each square of `kernel` × `kernel` places, `stride` apart.
     AveragePool {
@@ -92,9 +109,15 @@ pub enum LayerKind {
 }
 
 impl LayerKind {
-    pub(crate) fn apply(&self, parameters: &Parameters, h: &Tensor) -> Result<Tensor> {
+    /// The forward pass; that of a step of training if there is something to draw from.
+    pub(crate) fn apply(
+        &self,
+        parameters: &Parameters,
+        h: &Tensor,
+        training: Option<&mut ChaCha8Rng>,
+    ) -> Result<Tensor> {
         let var = |name: &String| -> Result<Tensor> {
-            let var = parameters.get(name).map_err(candle_core::Error::wrap)?;
+            let var = parameters.get(name).map_err(wrapped)?;
             Ok(var.as_tensor().clone())
         };
         match self {
@@ -139,18 +162,37 @@ impl LayerKind {
                 mean,
                 variance,
                 epsilon,
+                momentum,
             } => {
-                let channels = |values: Vec<f64>| {
-                    let n = values.len();
-                    Tensor::from_vec(values, n, h.device())?.to_dtype(h.dtype())
+                if !(*epsilon >= 0.0 && (0.0..=1.0).contains(momentum)) {
+                    candle_core::bail!(
+                        "no batch normalisation with epsilon {epsilon} and momentum {momentum}: give one ≥ 0 \
+                         and one from 0 to 1"
+                    );
+                }
+                let statistic = |name| parameters.statistic(name).map_err(wrapped);
+                let running = [statistic(mean)?, statistic(variance)?];
+                let normal = match training {
+                    Some(_) => normal_in_batch(h, running, *epsilon, *momentum)?,
+                    None => {
+                        let [mean, variance] =
+                            running.map(|var| by_channel(h, &var.as_detached_tensor()));
+                        let deviation = (variance? + *epsilon)?.sqrt()?;
+                        h.broadcast_sub(&mean?)?.broadcast_div(&deviation)?
+                    }
                 };
-                let inverse = variance
-                    .iter()
-                    .map(|v| 1.0 / (v + epsilon).sqrt())
-                    .collect();
-                let scale = (var(weight)? * channels(inverse)?)?;
-                let shift = (var(bias)? - (&scale * channels(mean.clone())?)?)?;
-                scaled(h, &scale, &shift)
+                scaled(&normal, &var(weight)?, &var(bias)?)
+            }
+            Self::Dropout { rate } => {
+                if !(0.0..1.0).contains(rate) {
+                    candle_core::bail!(
+                        "no dropout at a rate of {rate}: give one from 0 to below 1"
+                    );
+                }
+                match training {
+                    Some(rng) => dropped(h, *rate, rng),
+                    None => Ok(h.clone()),
+                }
             }
             Self::AveragePool { kernel, stride } => {
                 // candle's own pooling differentiates only where squares do not overlap.
@@ -168,9 +210,13 @@ impl LayerKind {
             Self::MaxPool { kernel, stride } => max_pool(h, *kernel, *stride),
             Self::GlobalAveragePool => h.mean_keepdim((D::Minus1, D::Minus2)),
             Self::Residual { body, shortcut } => {
-                apply_all(body, parameters, h)? + apply_all(shortcut, parameters, h)?
+                let mut training = training;
+                apply_all(body, parameters, h, training.as_deref_mut())?
+                    + apply_all(shortcut, parameters, h, training)?
             }
-            Self::Concat { body } => Tensor::cat(&[h, &apply_all(body, parameters, h)?], 1),
+            Self::Concat { body } => {
+                Tensor::cat(&[h, &apply_all(body, parameters, h, training)?], 1)
+            }
         }
     }
 }
@@ -200,20 +246,69 @@ fn max_pool(h: &Tensor, kernel: usize, stride: usize) -> Result<Tensor> {
     largest.ok_or_else(|| candle_core::Error::Msg("a square of no places".into()))
 }
 
-/// γh + β, channel by channel.
-fn scaled(h: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
-    let mut shape = vec![1; h.rank()];
-    shape[1] = weight.elem_count();
-    h.broadcast_mul(&weight.reshape(&shape[..])?)?
-        .broadcast_add(&bias.reshape(&shape[..])?)
+/// Batch normalisation by the batch's own mean and variance, which move the running ones.
+fn normal_in_batch(h: &Tensor, running: [&Var; 2], epsilon: f64, momentum: f64) -> Result<Tensor> {
+    let channels = h.transpose(0, 1)?;
+    let rows = channels.flatten_from(1)?.contiguous()?;
+    let n = rows.dim(1)?;
+    if n == 1 {
+        return Err(wrapped(no_variance()));
+    }
+    let mean = rows.mean_keepdim(1)?;
+    let centered = rows.broadcast_sub(&mean)?;
+    let variance = centered.sqr()?.mean_keepdim(1)?;
+    let unbiased = (&variance * (n as f64 / (n as f64 - 1.0)))?;
+    for (var, batch) in running.into_iter().zip([&mean, &unbiased]) {
+        let batch = batch.flatten_all()?.detach();
+        var.set(&((var.as_detached_tensor() * (1.0 - momentum))? + (batch * momentum)?)?)?;
+    }
+    let normal = centered.broadcast_div(&(variance + epsilon)?.sqrt()?)?;
+    normal.reshape(channels.shape())?.transpose(0, 1)
 }
 
-fn apply_all(layers: &[LayerKind], parameters: &Parameters, h: &Tensor) -> Result<Tensor> {
+pub(crate) fn no_variance() -> Error {
+    Error::invalid(
+        "batch normalisation of one number has no variance to divide by: a step of training needs a batch of \
+         at least two samples, also for the samples that are left at the end of an epoch",
+    )
+}
+
+/// Each number 0 with probability `rate`, or divided by 1 − `rate`.
+fn dropped(h: &Tensor, rate: f64, rng: &mut ChaCha8Rng) -> Result<Tensor> {
+    let factor = |keep: bool| if keep { 1.0 / (1.0 - rate) } else { 0.0 };
+    let factors = (0..h.elem_count()).map(|_| factor(rng.random::<f64>() >= rate));
+    let factors = Tensor::from_iter(factors, h.device())?.to_dtype(h.dtype())?;
+    h * factors.reshape(h.shape())?
+}
+
+/// A number for each channel, beside h.
+fn by_channel(h: &Tensor, numbers: &Tensor) -> Result<Tensor> {
+    let mut shape = vec![1; h.rank()];
+    shape[1] = numbers.elem_count();
+    numbers.reshape(shape)
+}
+
+/// γh + β, channel by channel.
+fn scaled(h: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    h.broadcast_mul(&by_channel(h, weight)?)?
+        .broadcast_add(&by_channel(h, bias)?)
+}
+
+fn apply_all(
+    layers: &[LayerKind],
+    parameters: &Parameters,
+    h: &Tensor,
+    mut training: Option<&mut ChaCha8Rng>,
+) -> Result<Tensor> {
     let mut h = h.clone();
     for layer in layers {
-        h = layer.apply(parameters, &h)?;
+        h = layer.apply(parameters, &h, training.as_deref_mut())?;
     }
     Ok(h)
+}
+
+fn wrapped(error: Error) -> candle_core::Error {
+    candle_core::Error::wrap(error)
 }
 
 /// A model that is a list of layers over named parameters, and nothing else. Cloning shares the parameters.
@@ -229,23 +324,19 @@ impl Layered {
         Self { layers, parameters }
     }
 
-    /// A copy in another floating-point type, with parameters of its own.
+    /// A copy in another floating-point type, with parameters and running statistics of its own.
     ///
     /// # Errors
     /// A type other than `f32` and `f64`.
     pub fn to_dtype(&self, dtype: DType) -> crate::Result<Self> {
-        let copies = self.parameters.iter().map(|(name, var)| {
-            let copy = var.to_dtype(dtype)?.copy()?.detach();
-            Ok((name.clone(), Var::from_tensor(&copy)?))
-        });
-        let copies = copies.collect::<Result<Vec<_>>>()?;
-        Ok(Self::new(self.layers.clone(), Parameters::new(copies)?))
+        let parameters = self.parameters.to_dtype(dtype)?;
+        Ok(Self::new(self.layers.clone(), parameters))
     }
 }
 
 impl Module for Layered {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        apply_all(&self.layers, &self.parameters, x)
+        apply_all(&self.layers, &self.parameters, x, None)
     }
 }
 
@@ -256,5 +347,10 @@ impl Model for Layered {
 
     fn layers(&self) -> Option<Vec<LayerKind>> {
         Some(self.layers.clone())
+    }
+
+    fn forward_training(&self, x: &Tensor, seed: u64) -> Result<Tensor> {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        apply_all(&self.layers, &self.parameters, x, Some(&mut rng))
     }
 }

@@ -14,6 +14,7 @@ pub(super) struct Making<'a> {
     vars: Vec<(String, Var)>,
     /// What hidden layers' weights are multiplied with.
     gain: f64,
+    statistics: Vec<(String, Var)>,
 }
 
 impl<'a> Making<'a> {
@@ -23,6 +24,7 @@ impl<'a> Making<'a> {
             device,
             vars: Vec::new(),
             gain: 1.0,
+            statistics: Vec::new(),
         }
     }
 
@@ -33,7 +35,8 @@ impl<'a> Making<'a> {
     }
 
     pub(super) fn finish(self, layers: Vec<LayerKind>) -> Result<Layered> {
-        Ok(Layered::new(layers, Parameters::new(self.vars)?))
+        let parameters = Parameters::new(self.vars)?.with_statistics(self.statistics)?;
+        Ok(Layered::new(layers, parameters))
     }
 
     /// A parameter with entries uniform in ±`bound`.
@@ -99,19 +102,44 @@ impl<'a> Making<'a> {
         })
     }
 
+    fn constant(&self, name: &str, value: f32, channels: usize) -> Result<(String, Var)> {
+        let var = Var::from_vec(vec![value; channels], channels, self.device)?;
+        Ok((name.to_owned(), var))
+    }
+
+    /// γ = 1 and β = 0.
+    fn scales(&mut self, name: &str, channels: usize) -> Result<[String; 2]> {
+        let [weight, bias] = ["weight", "bias"].map(|part| format!("{name}.{part}"));
+        self.vars.push(self.constant(&weight, 1.0, channels)?);
+        self.vars.push(self.constant(&bias, 0.0, channels)?);
+        Ok([weight, bias])
+    }
+
     /// Group normalisation that starts with γ = 1 and β = 0.
     pub(super) fn norm(&mut self, name: &str, channels: usize, groups: usize) -> Result<LayerKind> {
-        let mut constant = |part: &str, value: f32| -> Result<String> {
-            let name = format!("{name}.{part}");
-            let var = Var::from_vec(vec![value; channels], channels, self.device)?;
-            self.vars.push((name.clone(), var));
-            Ok(name)
-        };
+        let [weight, bias] = self.scales(name, channels)?;
         Ok(LayerKind::GroupNorm {
-            weight: constant("weight", 1.0)?,
-            bias: constant("bias", 0.0)?,
+            weight,
+            bias,
             groups,
             epsilon: 1e-5,
+        })
+    }
+
+    /// Batch normalisation that starts with γ = 1, β = 0 and running statistics 0 and 1.
+    pub(super) fn batch_norm(&mut self, name: &str, channels: usize) -> Result<LayerKind> {
+        let [weight, bias] = self.scales(name, channels)?;
+        let [mean, variance] = ["running_mean", "running_var"].map(|part| format!("{name}.{part}"));
+        self.statistics.push(self.constant(&mean, 0.0, channels)?);
+        self.statistics
+            .push(self.constant(&variance, 1.0, channels)?);
+        Ok(LayerKind::BatchNorm {
+            weight,
+            bias,
+            mean,
+            variance,
+            epsilon: 1e-5,
+            momentum: 0.1,
         })
     }
 }

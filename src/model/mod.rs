@@ -10,12 +10,13 @@ mod zoo;
 
 pub use activation::Activation;
 pub(crate) use activation::softplus;
+pub(crate) use layers::no_variance;
 pub use layers::{LayerKind, Layered};
 pub use mlp::Mlp;
 pub use parameters::Parameters;
 pub use zoo::{Architecture, Design, Norm};
 
-use candle_core::{Device, Module};
+use candle_core::{Device, Module, Tensor};
 
 use crate::error::Result;
 
@@ -28,6 +29,17 @@ pub trait Model: Module {
     /// computed by hand-derived rules on the CPU, much faster than by automatic differentiation.
     fn layers(&self) -> Option<Vec<LayerKind>> {
         None
+    }
+
+    /// The forward pass in a step of training, where it is another than [`Module::forward`]: batch normalisation by
+    /// the batch's own mean and variance, which move the running [statistics](Parameters::statistics), and dropout,
+    /// drawn from `seed`.
+    ///
+    /// # Errors
+    /// candle's.
+    fn forward_training(&self, x: &Tensor, seed: u64) -> candle_core::Result<Tensor> {
+        let _ = seed;
+        self.forward(x)
     }
 }
 

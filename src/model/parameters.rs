@@ -12,9 +12,13 @@ use crate::files::write_whole;
 
 /// A model's parameters, sorted by name. θ is their concatenation in that order, each in row-major
 /// order. The variables are shared with the model: setting θ changes the model.
+///
+/// Beside θ stand the running statistics of batch normalisation: variables that steps of training move and no
+/// derivative is taken by. Files hold both.
 #[derive(Clone, Debug)]
 pub struct Parameters {
     named: Vec<(String, Var)>,
+    statistics: Vec<(String, Var)>,
     dtype: DType,
     device: Device,
     len: usize,
@@ -27,8 +31,7 @@ impl Parameters {
     /// No variables, a name or a variable that comes twice, types or devices that differ, a type
     /// that is not `f32` or `f64`.
     pub fn new(named: impl IntoIterator<Item = (String, Var)>) -> Result<Self> {
-        let mut named: Vec<_> = named.into_iter().collect();
-        named.sort_by(|a, b| a.0.cmp(&b.0));
+        let named = sorted(named);
         let Some((first_name, first)) = named.first() else {
             return Err(Error::invalid("a model needs at least one parameter"));
         };
@@ -38,19 +41,49 @@ impl Parameters {
                 "parameter `{first_name}` is {dtype:?}: curvature needs f32 or f64"
             )));
         }
-        for (i, (name, var)) in named.iter().enumerate() {
-            if var.dtype() != dtype {
+        let len = count(named.iter());
+        let parameters = Self {
+            named,
+            statistics: Vec::new(),
+            dtype,
+            device,
+            len,
+        };
+        parameters.check()?;
+        Ok(parameters)
+    }
+
+    /// The same with running statistics of batch normalisation, in any order.
+    ///
+    /// # Errors
+    /// A name or a variable that comes twice, be it as a parameter; another type or device than the parameters'.
+    pub fn with_statistics(
+        self,
+        statistics: impl IntoIterator<Item = (String, Var)>,
+    ) -> Result<Self> {
+        let statistics = sorted(statistics);
+        let parameters = Self { statistics, ..self };
+        parameters.check()?;
+        Ok(parameters)
+    }
+
+    fn check(&self) -> Result<()> {
+        let all: Vec<_> = self.all().collect();
+        let first_name = &all[0].0;
+        for (i, (name, var)) in all.iter().enumerate() {
+            if var.dtype() != self.dtype {
                 return Err(Error::invalid(format!(
-                    "parameter `{name}` is {:?} but `{first_name}` is {dtype:?}: use one type",
-                    var.dtype()
+                    "parameter `{name}` is {:?} but `{first_name}` is {:?}: use one type",
+                    var.dtype(),
+                    self.dtype
                 )));
             }
-            if !var.device().same_device(&device) {
+            if !var.device().same_device(&self.device) {
                 return Err(Error::invalid(format!(
                     "parameters `{name}` and `{first_name}` live on different devices"
                 )));
             }
-            if let Some((other, _)) = named[..i]
+            if let Some((other, _)) = all[..i]
                 .iter()
                 .find(|(n, v)| n == name || v.id() == var.id())
             {
@@ -60,13 +93,7 @@ impl Parameters {
                 )));
             }
         }
-        let len = named.iter().map(|(_, var)| var.elem_count()).sum();
-        Ok(Self {
-            named,
-            dtype,
-            device,
-            len,
-        })
+        Ok(())
     }
 
     /// Number of parameters: the length of θ.
@@ -90,6 +117,16 @@ impl Parameters {
         self.named.iter()
     }
 
+    /// Names and variables of the running statistics, sorted by name.
+    pub fn statistics(&self) -> std::slice::Iter<'_, (String, Var)> {
+        self.statistics.iter()
+    }
+
+    /// Parameters, then statistics.
+    fn all(&self) -> impl Iterator<Item = &(String, Var)> {
+        self.named.iter().chain(&self.statistics)
+    }
+
     /// The variables, in θ's order.
     pub fn vars(&self) -> Vec<Var> {
         self.named.iter().map(|(_, var)| var.clone()).collect()
@@ -100,14 +137,12 @@ impl Parameters {
     /// # Errors
     /// A name that is not there; the message lists those that are.
     pub fn get(&self, name: &str) -> Result<&Var> {
-        let found = self.named.iter().find(|(n, _)| n == name);
-        found.map(|(_, var)| var).ok_or_else(|| {
-            let names: Vec<_> = self.named.iter().map(|(n, _)| n.as_str()).collect();
-            Error::invalid(format!(
-                "no parameter is called `{name}`: there are {}",
-                names.join(", ")
-            ))
-        })
+        find(&self.named, name, "parameter")
+    }
+
+    /// The running statistic called `name`.
+    pub(crate) fn statistic(&self, name: &str) -> Result<&Var> {
+        find(&self.statistics, name, "running statistic")
     }
 
     /// Where the variable called `name` stands in θ.
@@ -116,8 +151,14 @@ impl Parameters {
     /// As [`Parameters::get`].
     pub fn range(&self, name: &str) -> Result<Range<usize>> {
         let len = self.get(name)?.elem_count();
-        let before = self.named.iter().take_while(|(n, _)| n != name);
-        let start = before.map(|(_, var)| var.elem_count()).sum();
+        let start = count(self.named.iter().take_while(|(n, _)| n != name));
+        Ok(start..start + len)
+    }
+
+    /// Where the running statistic called `name` stands in the vector of θ and, after it, all statistics.
+    pub(crate) fn statistic_range(&self, name: &str) -> Result<Range<usize>> {
+        let len = self.statistic(name)?.elem_count();
+        let start = self.len + count(self.statistics.iter().take_while(|(n, _)| n != name));
         Ok(start..start + len)
     }
 
@@ -153,7 +194,38 @@ impl Parameters {
         self.flatten(self.named.iter().map(|(_, var)| var.as_tensor()))
     }
 
-    /// One tensor for each variable, in θ's order, as one vector.
+    /// Length of the vector of θ and, after it, all statistics.
+    pub(crate) fn len_with_statistics(&self) -> usize {
+        count(self.all())
+    }
+
+    /// All running statistics in their order, on the host.
+    pub(crate) fn flat_statistics(&self) -> Result<Vec<f64>> {
+        self.flatten(self.statistics.iter().map(|(_, var)| var.as_tensor()))
+    }
+
+    /// Sets all of them.
+    pub(crate) fn set_flat_statistics(&self, mut flat: &[f64]) -> Result<()> {
+        for (_, var) in &self.statistics {
+            let (values, rest) = flat.split_at(var.elem_count());
+            let values = Tensor::from_slice(values, var.shape(), &self.device)?;
+            var.set(&values.to_dtype(self.dtype)?)?;
+            flat = rest;
+        }
+        Ok(())
+    }
+
+    /// A copy in another floating-point type, with variables of its own.
+    pub(crate) fn to_dtype(&self, dtype: DType) -> Result<Self> {
+        let copy = |(name, var): &(String, Var)| -> Result<_> {
+            let copy = var.to_dtype(dtype)?.copy()?.detach();
+            Ok((name.clone(), Var::from_tensor(&copy)?))
+        };
+        let copies = |named: &[(String, Var)]| named.iter().map(copy).collect::<Result<Vec<_>>>();
+        Self::new(copies(&self.named)?)?.with_statistics(copies(&self.statistics)?)
+    }
+
+    /// Some tensors as one vector.
     pub(crate) fn flatten<'a>(
         &self,
         tensors: impl Iterator<Item = &'a Tensor>,
@@ -194,16 +266,14 @@ impl Parameters {
         self.set_tensors(&tensors)
     }
 
-    /// Writes the variables to a safetensors file, under their names: to another name first, so that
-    /// the file is whole or not there.
+    /// Writes parameters and running statistics to a safetensors file, under their names: to another name first, so
+    /// that the file is whole or not there.
     ///
     /// # Errors
     /// A path that cannot be written to.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        let tensors = self
-            .named
-            .iter()
-            .map(|(name, var)| (name.clone(), var.as_detached_tensor()));
+        let tensors = self.all();
+        let tensors = tensors.map(|(name, var)| (name.clone(), var.as_detached_tensor()));
         let tensors: HashMap<_, _> = tensors.collect();
         let cure = "Give a path in a directory that is there and writable";
         write_whole(path.as_ref(), cure, |part| {
@@ -211,7 +281,7 @@ impl Parameters {
         })
     }
 
-    /// Sets the variables to those of a safetensors file with the same names and shapes, in any
+    /// Sets parameters and running statistics to those of a safetensors file with the same names and shapes, in any
     /// floating-point type.
     ///
     /// # Errors
@@ -228,13 +298,16 @@ impl Parameters {
         };
         let loaded = candle_core::safetensors::load(path, &self.device)
             .map_err(|e| wrong(format!("cannot be read: {}", Error::from(e))))?;
-        if let Some(name) = loaded.keys().find(|name| self.get(name).is_err()) {
+        if let Some(name) = loaded
+            .keys()
+            .find(|name| self.all().all(|(n, _)| n != *name))
+        {
             return Err(wrong(format!(
                 "has a tensor `{name}`, which the model has not"
             )));
         }
-        let mut tensors = Vec::with_capacity(self.named.len());
-        for (name, var) in &self.named {
+        let mut tensors = Vec::with_capacity(loaded.len());
+        for (name, var) in self.all() {
             let tensor = loaded
                 .get(name)
                 .ok_or_else(|| wrong(format!("has no tensor `{name}`")))?;
@@ -248,10 +321,13 @@ impl Parameters {
             tensors.push(tensor.to_dtype(self.dtype)?);
         }
         check_finite(&self.flatten(tensors.iter())?, "what the file holds")?;
-        self.set_tensors(&tensors)
+        for ((_, var), tensor) in self.all().zip(&tensors) {
+            var.set(tensor)?;
+        }
+        Ok(())
     }
 
-    /// A copy of every variable that later changes do not reach.
+    /// A copy of every parameter that later changes do not reach.
     pub(crate) fn copies(&self) -> Result<Vec<Tensor>> {
         let copies = self.named.iter().map(|(_, var)| Ok(var.copy()?.detach()));
         copies.collect()
@@ -277,8 +353,30 @@ impl Parameters {
     }
 }
 
-/// The variables of a `VarMap`, without the running statistics of batch normalisation, which are
-/// not trained.
+fn sorted(named: impl IntoIterator<Item = (String, Var)>) -> Vec<(String, Var)> {
+    let mut named: Vec<_> = named.into_iter().collect();
+    named.sort_by(|a, b| a.0.cmp(&b.0));
+    named
+}
+
+/// How many numbers they hold.
+fn count<'a>(named: impl Iterator<Item = &'a (String, Var)>) -> usize {
+    named.map(|(_, var)| var.elem_count()).sum()
+}
+
+fn find<'a>(named: &'a [(String, Var)], name: &str, what: &str) -> Result<&'a Var> {
+    let found = named.iter().find(|(n, _)| n == name);
+    found.map(|(_, var)| var).ok_or_else(|| {
+        let names: Vec<_> = named.iter().map(|(n, _)| n.as_str()).collect();
+        let there = match names[..] {
+            [] => "none".to_owned(),
+            _ => names.join(", "),
+        };
+        Error::invalid(format!("no {what} is called `{name}`: there are {there}"))
+    })
+}
+
+/// The variables of a `VarMap`; `running_mean` and `running_var` of batch normalisation are its statistics.
 impl TryFrom<&VarMap> for Parameters {
     type Error = Error;
 
@@ -286,13 +384,10 @@ impl TryFrom<&VarMap> for Parameters {
         let data = map.data().lock().map_err(|_| {
             Error::invalid("the VarMap's lock is poisoned: a thread panicked while it held it")
         })?;
-        let trained =
-            |name: &str| !name.ends_with("running_mean") && !name.ends_with("running_var");
-        Self::new(
-            data.iter()
-                .filter(|(name, _)| trained(name))
-                .map(|(name, var)| (name.clone(), var.clone())),
-        )
+        let named = data.iter().map(|(name, var)| (name.clone(), var.clone()));
+        let (statistics, named): (Vec<_>, _) = named
+            .partition(|(name, _)| name.ends_with("running_mean") || name.ends_with("running_var"));
+        Self::new(named)?.with_statistics(statistics)
     }
 }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::feedforward::{Curvature, Engine};
 use super::{Objective, autograd, loss};
 use crate::data::{Dataset, Targets};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_finite};
 use crate::model::Parameters;
 use crate::vector::{axpy, dot, norm};
 
@@ -77,7 +77,7 @@ impl Objective {
     fn score_of(&self, theta: Option<&[f64]>) -> Result<Score> {
         let (mean, right) = self.by(
             theta,
-            |engine, theta| engine.loss(theta, &self.data),
+            |engine, point| engine.loss(point, &self.data),
             Self::score_by_autograd,
         )?;
         let mut square = 0.0;
@@ -121,7 +121,9 @@ impl Objective {
     ) -> Result<Vec<Score>> {
         let [theta, d1, d2] = vectors;
         let by_hand = match &self.engine {
-            Some(engine) => engine.on_plane(vectors, &self.data, points)?,
+            Some(engine) => {
+                engine.on_plane(&self.point(Some(theta))?, [d1, d2], &self.data, points)?
+            }
             None => None,
         };
         let Some(found) = by_hand else {
@@ -172,7 +174,7 @@ impl Objective {
     fn gradient_of(&self, theta: Option<&[f64]>) -> Result<(f64, Vec<f64>)> {
         let (mut loss, mut gradient) = self.by(
             theta,
-            |engine, theta| engine.gradient(theta, &self.data),
+            |engine, point| engine.gradient(point, &self.data),
             Self::gradient_by_autograd,
         )?;
         if self.l2 > 0.0 {
@@ -184,17 +186,35 @@ impl Objective {
         Ok((loss, gradient))
     }
 
-    /// The mean loss on some of the samples and its gradient, both without the L2 term, for a step of
-    /// training.
-    pub(crate) fn on_batch(&self, batch: &Dataset) -> Result<(f64, GradStore)> {
-        let Some(engine) = &self.engine else {
-            let _in_place = in_place();
-            let loss = self.loss.mean(&self.outputs(batch)?, batch.targets())?;
-            let value = loss.to_dtype(DType::F64)?.to_scalar::<f64>()?;
-            return Ok((value, loss.backward()?));
+    /// A step of training on some of the samples: their mean loss and its gradient, both without the L2 term. What is
+    /// of the batch or random in the forward pass is so here alone, the latter drawn from `seed`, and running
+    /// statistics move, unless loss or gradient are not finite.
+    pub(crate) fn on_batch(&self, batch: &Dataset, seed: u64) -> Result<(f64, GradStore)> {
+        let by_hand = match &self.engine {
+            Some(engine) => engine.training(&self.point(None)?, batch)?,
+            None => None,
         };
-        let (value, gradient) = engine.gradient(&self.theta(None)?, batch)?;
-        Ok((value, autograd::store(&self.parameters, &gradient)?))
+        if let Some(step) = by_hand {
+            let loss = finite(step.loss)?;
+            let gradients = autograd::store(&self.parameters, &step.gradient)?;
+            check_finite(&step.statistics, "running mean or variance")?;
+            self.parameters.set_flat_statistics(&step.statistics)?;
+            return Ok((loss, gradients));
+        }
+        let _in_place = in_place();
+        let before = self.parameters.flat_statistics()?;
+        let found = self.on_batch_by_autograd(batch, seed);
+        if found.is_err() {
+            self.parameters.set_flat_statistics(&before)?;
+        }
+        found
+    }
+
+    fn on_batch_by_autograd(&self, batch: &Dataset, seed: u64) -> Result<(f64, GradStore)> {
+        let outputs = (self.training)(batch.inputs(), seed)?;
+        let loss = self.loss.mean(&outputs, batch.targets())?;
+        let value = finite(loss.to_dtype(DType::F64)?.to_scalar::<f64>()?)?;
+        Ok((value, loss.backward()?))
     }
 
     /// The exact Hessian-vector product Hv, H = ∇²L(θ), where the model stands: the gradient of
@@ -223,7 +243,7 @@ impl Objective {
         }
         let mut products = self.by(
             theta,
-            |engine, theta| engine.products(theta, &self.data, vectors, curvature, self.memory),
+            |engine, point| engine.products(point, &self.data, vectors, curvature, self.memory),
             |objective| {
                 let product = |v: &Vec<f64>| objective.product_by_autograd(v, curvature);
                 vectors.iter().map(product).collect()
@@ -246,7 +266,7 @@ impl Objective {
         by_autograd: impl FnOnce(&Self) -> Result<T>,
     ) -> Result<T> {
         match (&self.engine, theta) {
-            (Some(engine), _) => by_hand(engine.as_ref(), &self.theta(theta)?),
+            (Some(engine), _) => by_hand(engine.as_ref(), &self.point(theta)?),
             (None, None) => {
                 let _in_place = in_place();
                 by_autograd(self)
@@ -281,6 +301,16 @@ impl Objective {
                 Ok(Cow::Owned(self.parameters.to_flat()?))
             }
         }
+    }
+
+    /// θ as above, and after it the running statistics as they stand.
+    fn point<'a>(&self, theta: Option<&'a [f64]>) -> Result<Cow<'a, [f64]>> {
+        let mut point = self.theta(theta)?;
+        if self.parameters.statistics().len() > 0 {
+            let _in_place = in_place();
+            point.to_mut().extend(self.parameters.flat_statistics()?);
+        }
+        Ok(point)
     }
 
     fn score_by_autograd(&self) -> Result<(f64, usize)> {

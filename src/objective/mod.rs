@@ -28,6 +28,9 @@ use crate::model::{LayerKind, Model, Parameters};
 
 type Forward = dyn Fn(&Tensor) -> candle_core::Result<Tensor> + Send + Sync;
 
+/// The forward pass of a step of training, which may draw from a seed.
+type Training = dyn Fn(&Tensor, u64) -> candle_core::Result<Tensor> + Send + Sync;
+
 /// Samples that go through the model together, unless [`Objective::with_batch_size`] says
 /// otherwise.
 const BATCH_SIZE: usize = 512;
@@ -48,6 +51,7 @@ const MEMORY: usize = 4 << 30;
 #[derive(Clone)]
 pub struct Objective {
     forward: Arc<Forward>,
+    training: Arc<Training>,
     parameters: Parameters,
     data: Dataset,
     loss: Loss,
@@ -69,8 +73,11 @@ impl Objective {
     {
         let model = model.clone();
         let (parameters, layers) = (model.parameters().clone(), model.layers());
-        let forward = move |x: &Tensor| model.forward(x);
-        Self::new(parameters, data, loss, Arc::new(forward), layers.as_deref())
+        let trained = model.clone();
+        let training = move |x: &Tensor, seed| trained.forward_training(x, seed);
+        let passes: (Arc<Forward>, Arc<Training>) =
+            (Arc::new(move |x| model.forward(x)), Arc::new(training));
+        Self::new(parameters, data, loss, passes, layers.as_deref())
     }
 
     /// The loss of your own candle model: `forward` maps inputs of shape `(n, …)` to outputs of
@@ -89,18 +96,22 @@ impl Objective {
         Error: From<P::Error>,
         F: Fn(&Tensor) -> candle_core::Result<Tensor> + Send + Sync + 'static,
     {
-        Self::new(parameters.try_into()?, data, loss, Arc::new(forward), None)
+        let forward = Arc::new(forward);
+        let training = forward.clone();
+        let passes: (Arc<Forward>, Arc<Training>) = (forward, Arc::new(move |x, _| training(x)));
+        Self::new(parameters.try_into()?, data, loss, passes, None)
     }
 
     fn new(
         parameters: Parameters,
         data: &Dataset,
         loss: Loss,
-        forward: Arc<Forward>,
+        (forward, training): (Arc<Forward>, Arc<Training>),
         layers: Option<&[LayerKind]>,
     ) -> Result<Self> {
         let mut objective = Self {
             forward,
+            training,
             parameters,
             data: data.clone(),
             loss,

@@ -61,7 +61,7 @@ impl Trainer {
         self
     }
 
-    /// Seed of the order in which samples come; 0 if not said.
+    /// Seed of the order in which samples come, and of dropout; 0 if not said.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
@@ -134,13 +134,12 @@ impl Trainer {
             for (step, batch) in train.shuffled_batches(self.batch_size, order)?.enumerate() {
                 let batch = batch?;
                 let step = epoch as usize * steps + step;
-                let (value, gradients) = match learned.on_batch(&batch) {
+                // The complement is never the seed of an order.
+                let draws = stream(!self.seed, step as u64);
+                let (value, gradients) = match learned.on_batch(&batch, draws) {
                     Err(Error::NotFinite(_)) => return Err(diverged(step, learning_rate)),
                     found => found?,
                 };
-                if !value.is_finite() {
-                    return Err(diverged(step, learning_rate));
-                }
                 total += value * batch.len() as f64;
                 optimizer.step(&gradients)?;
                 if let Some(trajectory) = &mut trajectory {

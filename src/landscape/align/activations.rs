@@ -84,7 +84,7 @@ fn hidden(model: &impl Model, inputs: &Tensor) -> Result<Vec<Tensor>> {
             }
             units = Some(parameters.get(weight)?.dims()[0]);
         }
-        h = layer.apply(parameters, &h)?.detach();
+        h = layer.apply(parameters, &h, None)?.detach();
     }
     Ok(entered)
 }

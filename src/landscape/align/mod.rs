@@ -99,6 +99,7 @@ fn layers(model: &impl Model) -> Result<Vec<LayerKind>> {
         | LayerKind::Concat { .. } => false,
         LayerKind::Linear { .. }
         | LayerKind::Activation(_)
+        | LayerKind::Dropout { .. }
         | LayerKind::Flatten
         | LayerKind::Unflatten(_)
         | LayerKind::GlobalAveragePool => true,

@@ -21,6 +21,8 @@ pub(super) struct Builder<'a, T> {
     /// The boundary on top, and the shape there.
     top: usize,
     shape: [usize; 3],
+    /// Whether steps of training drop numbers.
+    pub(super) dropout: bool,
 }
 
 impl<'a, T: Scalar> Builder<'a, T> {
@@ -36,6 +38,7 @@ impl<'a, T: Scalar> Builder<'a, T> {
                 [channels, height, width] => [*channels, *height, *width],
                 _ => [inputs, 1, 1],
             },
+            dropout: false,
         })
     }
 
@@ -148,11 +151,15 @@ impl<'a, T: Scalar> Builder<'a, T> {
                 mean,
                 variance,
                 epsilon,
+                momentum,
             } => {
+                let statistic = |name| self.parameters.statistic_range(name).ok();
+                let statistics = [statistic(mean)?, statistic(variance)?];
                 let places = self.places(weight, bias)?;
-                let norm = BatchNorm::new(self.shape, [mean, variance], *epsilon, Some(places))?;
+                let norm = BatchNorm::new(self.shape, places, statistics, [*epsilon, *momentum])?;
                 self.push(norm, self.shape);
             }
+            LayerKind::Dropout { .. } => self.dropout = true,
             LayerKind::AveragePool { kernel, stride } => {
                 self.pool(Pooling::Average, *kernel, *stride)?;
             }

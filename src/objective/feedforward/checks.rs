@@ -113,13 +113,13 @@ pub(super) fn evaluate<T: Scalar>(layer: &dyn Layer<T>, tile: &Tile) -> Derivati
         vectors.iter_mut().flatten().for_each(|v| *v *= 0.5);
         vectors
     };
-    let gradient = gradients(1, &|g, first| layer.gradient(&at, g, first)).remove(0);
+    let gradient = gradients(1, &|g, first| layer.gradient(&theta, &at, g, first)).remove(0);
     let [hessian, gauss_newton] = [false, true].map(|gauss_newton| {
         let mut rdx = vec![nan; k * x.len()];
         let point = (&theta, &at);
         layer.backward_tangent(point, &directions, rx, &rdy, &mut rdx, gauss_newton);
         let rgradient = gradients(k, &|g, first| {
-            layer.gradient_tangent(&at, rx, &rdy, g, first, gauss_newton);
+            layer.gradient_tangent((&theta, &at), rx, &rdy, g, first, gauss_newton);
         });
         (back(&rdx), rgradient)
     });

@@ -339,7 +339,7 @@ impl<T: Scalar> Layer<T> for Conv2d {
 
     fn gradient_tangent(
         &self,
-        at: &At<T>,
+        (_, at): (&Arranged<T>, &At<T>),
         rx: Option<&[T]>,
         rdy: &[T],
         gradient: &mut [T],

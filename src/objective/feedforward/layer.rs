@@ -1,6 +1,7 @@
 //! [`Layer`]: what every kind of layer knows.
 
 use super::Scalar;
+use super::norm::BatchNorm;
 
 /// A kind of layer: how it maps a tile of samples, and the derivatives of that.
 ///
@@ -39,6 +40,11 @@ pub(super) trait Layer<T: Scalar>: Send + Sync {
         0
     }
 
+    /// The layer as batch normalisation, which in a step of training looks at the whole batch.
+    fn batch_norm(&self) -> Option<&BatchNorm> {
+        None
+    }
+
     /// The layer's part of each θ-space vector, arranged for [`Layer::forward`] (of θ itself) or
     /// [`Layer::forward_tangent`] (of the directions).
     fn arrange_forward(&self, _vectors: &[&[T]]) -> Vec<T> {
@@ -59,8 +65,8 @@ pub(super) trait Layer<T: Scalar>: Send + Sync {
     }
 
     /// Adds to dθ, or writes it if `first`, as [`Layer::gradient_tangent`] does.
-    fn gradient(&self, at: &At<T>, gradient: &mut [T], first: bool) {
-        self.gradient_tangent(at, None, at.dy, gradient, first, true);
+    fn gradient(&self, theta: &Arranged<T>, at: &At<T>, gradient: &mut [T], first: bool) {
+        self.gradient_tangent((theta, at), None, at.dy, gradient, first, true);
     }
 
     /// Writes ry. Without rx, x does not depend on θ.
@@ -90,7 +96,7 @@ pub(super) trait Layer<T: Scalar>: Send + Sync {
     /// Adds to rdθ, or writes it if `first`.
     fn gradient_tangent(
         &self,
-        _at: &At<T>,
+        _point: (&Arranged<T>, &At<T>),
         _rx: Option<&[T]>,
         _rdy: &[T],
         _gradient: &mut [T],

@@ -117,7 +117,7 @@ impl<T: Scalar> Layer<T> for Linear {
 
     fn gradient_tangent(
         &self,
-        at: &At<T>,
+        (_, at): (&Arranged<T>, &At<T>),
         rx: Option<&[T]>,
         rdy: &[T],
         gradient: &mut [T],

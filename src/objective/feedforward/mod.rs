@@ -10,6 +10,7 @@
 //! | `network` | the whole dataset through the layers, and what is kept of it |
 //! | `graph` | how layers hang together: sums and concatenations of what two of them give |
 //! | `build` | from a model's own list of its layers |
+//! | `training` | steps of training with batch normalisation, where samples depend on each other |
 //! | `tiles` | samples in tiles, threads, sums in order |
 //! | `plane` | losses on a plane in θ-space |
 //! | `layer` | what every kind of layer knows: forward, backward, and the tangent of each |
@@ -38,9 +39,11 @@ mod planes;
 mod pool;
 mod scalar;
 mod tiles;
+mod training;
 
 pub(crate) use head::Curvature;
 pub(crate) use scalar::Scalar;
+pub(super) use training::Step;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -50,33 +53,41 @@ use self::build::Builder;
 use self::graph::Plan;
 use self::head::{Head, Targets};
 use self::network::{Network, Point, Samples};
+use self::training::Part;
 use super::Loss;
 use crate::data::{self, Dataset};
 use crate::error::{Error, Result};
 use crate::model::{LayerKind, Parameters};
 
 /// A network whose derivatives are known by hand, whatever its type.
+///
+/// A point is θ and after it the model's running statistics, which no derivative is taken by.
 pub(super) trait Engine: Send + Sync {
-    /// The mean loss at θ and how many samples are classified right.
-    fn loss(&self, theta: &[f64], data: &Dataset) -> Result<(f64, usize)>;
+    /// The mean loss at a point and how many samples are classified right.
+    fn loss(&self, point: &[f64], data: &Dataset) -> Result<(f64, usize)>;
 
-    /// The mean loss at θ and its gradient.
-    fn gradient(&self, theta: &[f64], data: &Dataset) -> Result<(f64, Vec<f64>)>;
+    /// The mean loss at a point and its gradient.
+    fn gradient(&self, point: &[f64], data: &Dataset) -> Result<(f64, Vec<f64>)>;
 
-    /// The mean losses at θ + αd₁ + βd₂ for `vectors` θ, d₁, d₂ and each of some points α, β, and how many samples
-    /// are classified right; none where that is not faster than one by one.
+    /// A step of training: the gradient with batch normalisation by the batch's own statistics, and what the running
+    /// ones are then; none where numbers would have to be dropped at random.
+    fn training(&self, point: &[f64], batch: &Dataset) -> Result<Option<Step>>;
+
+    /// The mean losses at a point + αd₁ + βd₂ for two directions in θ-space and each of some points α, β, and how
+    /// many samples are classified right; none where that is not faster than one by one.
     fn on_plane(
         &self,
-        vectors: [&[f64]; 3],
+        point: &[f64],
+        directions: [&[f64]; 2],
         data: &Dataset,
         points: &[[f64; 2]],
     ) -> Result<Option<Vec<(f64, usize)>>>;
 
-    /// Products with a curvature matrix at θ. The first at a θ keeps what the next ones need, up to `budget` bytes;
-    /// what is beyond is computed again for each.
+    /// Products with a curvature matrix at a point. The first there keeps what the next ones need, up to `budget`
+    /// bytes; what is beyond is computed again for each.
     fn products(
         &self,
-        theta: &[f64],
+        point: &[f64],
         data: &Dataset,
         directions: &[Vec<f64>],
         curvature: Curvature,
@@ -109,8 +120,13 @@ pub(super) fn engine(
 
 struct Typed<T> {
     network: Network<T>,
+    /// Length of a point.
+    coordinates: usize,
+    dropout: bool,
     /// The last point at which products were asked for.
     point: Mutex<Option<Arc<Point<T>>>>,
+    /// The buffers of the last step of training.
+    parts: Mutex<Vec<Part<T>>>,
 }
 
 impl<T: Scalar + WithDType> Typed<T> {
@@ -126,6 +142,7 @@ impl<T: Scalar + WithDType> Typed<T> {
         let shape = &data.inputs().dims()[1..];
         let mut builder = Builder::new(parameters, shape)?;
         builder.add(kinds)?;
+        let dropout = builder.dropout;
         let (nodes, [inputs, width]) = builder.finish()?;
         let outputs = Tensor::zeros((1, width), parameters.dtype(), &Device::Cpu).ok()?;
         loss.check(&outputs, data).ok()?;
@@ -138,8 +155,18 @@ impl<T: Scalar + WithDType> Typed<T> {
                 inputs,
                 parameters: parameters.len(),
             },
+            coordinates: parameters.len_with_statistics(),
+            dropout,
             point: Mutex::new(None),
+            parts: Mutex::default(),
         })
+    }
+
+    /// A point, or a direction, which leaves the statistics as they are.
+    fn vector(&self, vector: &[f64]) -> Vec<T> {
+        let mut vector: Vec<T> = vector.iter().map(|v| T::of(*v)).collect();
+        vector.resize(self.coordinates, T::ZERO);
+        vector
     }
 
     fn point(&self, theta: Vec<T>, samples: Samples<T>, budget: usize) -> Arc<Point<T>> {
@@ -177,31 +204,54 @@ impl<T: Scalar + WithDType> Typed<T> {
 }
 
 impl<T: Scalar + WithDType> Engine for Typed<T> {
-    fn loss(&self, theta: &[f64], data: &Dataset) -> Result<(f64, usize)> {
-        let theta = rounded::<T>(theta);
+    fn loss(&self, point: &[f64], data: &Dataset) -> Result<(f64, usize)> {
+        let point = self.vector(point);
         let (total, right) =
-            self.with_samples(data, |samples| self.network.loss(&theta, samples))?;
+            self.with_samples(data, |samples| self.network.loss(&point, samples))?;
         Ok((total / data.len() as f64, right))
     }
 
-    fn gradient(&self, theta: &[f64], data: &Dataset) -> Result<(f64, Vec<f64>)> {
-        let theta = rounded::<T>(theta);
+    fn gradient(&self, point: &[f64], data: &Dataset) -> Result<(f64, Vec<f64>)> {
+        let point = self.vector(point);
         self.with_samples(data, |samples| {
-            let (total, gradient) = self.network.gradient(&theta, samples);
+            let (total, gradient) = self.network.gradient(&point, samples);
             (total / data.len() as f64, gradient)
         })
     }
 
+    fn training(&self, point: &[f64], batch: &Dataset) -> Result<Option<Step>> {
+        if self.dropout {
+            return Ok(None);
+        }
+        if (0..self.network.nodes.len()).all(|l| self.network.batch_norm(l).is_none()) {
+            let (loss, gradient) = self.gradient(point, batch)?;
+            let statistics = point[gradient.len()..].to_vec();
+            return Ok(Some(Step {
+                loss,
+                gradient,
+                statistics,
+            }));
+        }
+        let kept = || self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut parts = std::mem::take(&mut *kept());
+        let step = self.with_samples(batch, |samples| {
+            self.network.training(point, samples, &mut parts)
+        })?;
+        *kept() = parts;
+        step.map(Some)
+    }
+
     fn on_plane(
         &self,
-        vectors: [&[f64]; 3],
+        point: &[f64],
+        directions: [&[f64]; 2],
         data: &Dataset,
         points: &[[f64; 2]],
     ) -> Result<Option<Vec<(f64, usize)>>> {
         if !self.network.has_affine_start() {
             return Ok(None);
         }
-        let vectors = vectors.map(rounded::<T>);
+        let vectors = [point, directions[0], directions[1]].map(|v| self.vector(v));
         let points: Vec<[T; 2]> = points.iter().map(|point| point.map(T::of)).collect();
         self.with_samples(data, |samples| {
             let vectors = [&vectors[0][..], &vectors[1], &vectors[2]];
@@ -214,24 +264,20 @@ impl<T: Scalar + WithDType> Engine for Typed<T> {
 
     fn products(
         &self,
-        theta: &[f64],
+        point: &[f64],
         data: &Dataset,
         directions: &[Vec<f64>],
         curvature: Curvature,
         budget: usize,
     ) -> Result<Vec<Vec<f64>>> {
-        let directions: Vec<Vec<T>> = directions.iter().map(|v| rounded(v)).collect();
+        let directions: Vec<Vec<T>> = directions.iter().map(|v| self.vector(v)).collect();
         let directions: Vec<&[T]> = directions.iter().map(Vec::as_slice).collect();
         self.with_samples(data, |samples| {
-            let point = self.point(rounded(theta), samples, budget);
+            let point = self.point(self.vector(point), samples, budget);
             self.network
                 .products(&point, samples, &directions, curvature)
         })
     }
-}
-
-fn rounded<T: Scalar>(vector: &[f64]) -> Vec<T> {
-    vector.iter().map(|v| T::of(*v)).collect()
 }
 
 /// `f` of a CPU tensor's numbers, in row-major order, without a copy where they lie so.

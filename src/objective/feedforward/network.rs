@@ -45,12 +45,12 @@ pub(super) struct Point<T> {
 #[derive(Default)]
 pub(super) struct Kept<T> {
     pub(super) values: Vec<Vec<T>>,
-    adjoints: Vec<Vec<T>>,
+    pub(super) adjoints: Vec<Vec<T>>,
     notes: Vec<Vec<T>>,
 }
 
 impl<T: Scalar> Network<T> {
-    fn width(&self, boundary: usize) -> usize {
+    pub(super) fn width(&self, boundary: usize) -> usize {
         match boundary {
             0 => self.inputs,
             _ => self.nodes[boundary - 1].outputs(),
@@ -68,7 +68,7 @@ impl<T: Scalar> Network<T> {
     }
 
     /// The layers' own gradients for `k` directions, as buffers to fill.
-    fn gradients(&self, k: usize) -> Vec<Vec<T>> {
+    pub(super) fn gradients(&self, k: usize) -> Vec<Vec<T>> {
         let parameters = |node: &Node<T>| node.layer().map_or(0, |layer| layer.parameters());
         let nodes = self.nodes.iter();
         nodes
@@ -76,7 +76,7 @@ impl<T: Scalar> Network<T> {
             .collect()
     }
 
-    fn add_gradients(&self, gradients: &[Vec<T>], vectors: &mut [Vec<f64>]) {
+    pub(super) fn add_gradients(&self, gradients: &[Vec<T>], vectors: &mut [Vec<f64>]) {
         for (node, gradient) in self.nodes.iter().zip(gradients) {
             if let Some(layer) = node.layer() {
                 layer.add_gradient(gradient, vectors);
@@ -134,7 +134,8 @@ impl<T: Scalar> Network<T> {
                     self.backward(&arranged, x, targets, kept);
                     for (l, node) in self.nodes.iter().enumerate() {
                         if let Some(layer) = node.layer() {
-                            layer.gradient(&self.at(l, x, kept), &mut buffers[l], i == 0);
+                            let at = self.at(l, x, kept);
+                            layer.gradient(&arranged[l], &at, &mut buffers[l], i == 0);
                         }
                     }
                 }
@@ -297,32 +298,45 @@ impl<T: Scalar> Network<T> {
         self.head
             .gradient(&kept.values[depth], targets, &mut kept.adjoints[depth]);
         let mut more = Vec::new();
-        for (l, node) in self.nodes.iter().enumerate().rev() {
-            for (side, from) in node.from().iter().enumerate() {
-                if *from == 0 {
-                    continue;
-                }
-                let first = self.plan.first[l][side];
-                let mut dx = std::mem::take(&mut kept.adjoints[*from]);
-                match node {
-                    Node::Layer { layer, .. } if first => {
-                        layer.backward(&arranged[l], &self.at(l, x, kept), &mut dx);
-                    }
-                    Node::Layer { layer, .. } => {
-                        more.resize(dx.len(), T::ZERO);
-                        layer.backward(&arranged[l], &self.at(l, x, kept), &mut more);
-                        add(&more, &mut dx);
-                    }
-                    Node::Join { join, .. } => {
-                        join.backward(side, &kept.adjoints[l + 1], &mut dx, first);
-                    }
-                }
-                kept.adjoints[*from] = dx;
-            }
+        for l in (0..depth).rev() {
+            self.backward_of(l, &arranged[l], x, kept, &mut more);
         }
     }
 
-    fn at<'a>(&self, l: usize, x: &'a [T], kept: &'a Kept<T>) -> At<'a, T> {
+    /// The backward pass of one node, where there is room for what it writes.
+    pub(super) fn backward_of(
+        &self,
+        l: usize,
+        arranged: &Arranged<T>,
+        x: &[T],
+        kept: &mut Kept<T>,
+        more: &mut Vec<T>,
+    ) {
+        let node = &self.nodes[l];
+        for (side, from) in node.from().iter().enumerate() {
+            if *from == 0 {
+                continue;
+            }
+            let first = self.plan.first[l][side];
+            let mut dx = std::mem::take(&mut kept.adjoints[*from]);
+            match node {
+                Node::Layer { layer, .. } if first => {
+                    layer.backward(arranged, &self.at(l, x, kept), &mut dx);
+                }
+                Node::Layer { layer, .. } => {
+                    more.resize(dx.len(), T::ZERO);
+                    layer.backward(arranged, &self.at(l, x, kept), more);
+                    add(more, &mut dx);
+                }
+                Node::Join { join, .. } => {
+                    join.backward(side, &kept.adjoints[l + 1], &mut dx, first);
+                }
+            }
+            kept.adjoints[*from] = dx;
+        }
+    }
+
+    pub(super) fn at<'a>(&self, l: usize, x: &'a [T], kept: &'a Kept<T>) -> At<'a, T> {
         let from = self.nodes[l].from()[0];
         At {
             samples: x.len() / self.inputs,
@@ -370,7 +384,8 @@ impl<T: Scalar> Network<T> {
             if let Node::Layer { layer, from } = node {
                 let rx = (*from > 0).then(|| &scratch.tangents[*from][..size(*from)]);
                 let gradient = &mut scratch.gradients[l];
-                layer.gradient_tangent(&at(l), rx, above, gradient, first_tile, gauss_newton);
+                let here = (&point.arranged[l], &at(l));
+                layer.gradient_tangent(here, rx, above, gradient, first_tile, gauss_newton);
             }
             for (side, from) in node.from().iter().enumerate() {
                 if *from == 0 {

@@ -30,7 +30,7 @@ impl<T: Scalar> Network<T> {
         };
         let first = Arranged::new(Some(layer), &vectors);
         let moved = |point: &[T; 2]| -> Vec<Arranged<T>> {
-            let mut theta = vec![T::ZERO; self.parameters];
+            let mut theta = vec![T::ZERO; vectors[0].len()];
             combine(vectors, *point, &mut theta);
             self.arrange(1, &[&theta])
         };

@@ -133,9 +133,9 @@ fn check<T: Scalar>(conv: &Conv2d, samples: usize, k: usize, tolerance: f64) {
         gradient = sum(gradient, &weight_product(conv, &dy, &x));
     }
     let mut found = some(layer.parameters());
-    layer.gradient(&at, &mut found, true);
+    layer.gradient(&arranged, &at, &mut found, true);
     assert_close(&found, &gradient, tolerance, &what);
-    layer.gradient(&at, &mut found, false);
+    layer.gradient(&arranged, &at, &mut found, false);
     assert_close(&found, &sum(gradient.clone(), &gradient), tolerance, &what);
 
     for with_rx in [false, true] {
@@ -156,7 +156,7 @@ fn check<T: Scalar>(conv: &Conv2d, samples: usize, k: usize, tolerance: f64) {
             let (mut rdx, mut found) = (some(samples * k * inputs), some(k * layer.parameters()));
             let here = (&arranged, &at);
             layer.backward_tangent(here, &moves, own, &rdy, &mut rdx, gauss_newton);
-            layer.gradient_tangent(&at, own, &rdy, &mut found, true, gauss_newton);
+            layer.gradient_tangent(here, own, &rdy, &mut found, true, gauss_newton);
             let mut expected = vec![vec![0.0; length]; k];
             for row in 0..samples * k {
                 let (s, j) = (row / k, row % k);

@@ -3,14 +3,14 @@
 //! Every derivative of it is a sum over the pixels of a channel or a combination of rows with
 //! coefficients of each channel: [`sums`] and [`combine`].
 
-mod frozen;
+mod batch;
 mod group;
 mod moments;
 mod scales;
 #[cfg(test)]
 mod tests;
 
-pub(super) use self::{frozen::BatchNorm, group::GroupNorm};
+pub(super) use self::{batch::BatchNorm, batch::Spread, group::GroupNorm};
 
 use self::scales::Scales;
 use super::Scalar;
@@ -37,6 +37,24 @@ vectorised! {
         for (sum, (a, b)) in sums.iter_mut().zip(channels) {
             let blocks = a.chunks(BLOCK).zip(b.chunks(BLOCK));
             *sum = blocks.map(|(a, b)| total(a, b, &f).f64()).sum();
+        }
+    }
+
+    /// Adds for each channel the sums over its pixels of x − m and (x − m)².
+    fn distances<T: Scalar>(centers: &[T], x: &[T], sums: &mut [[f64; 2]]) {
+        let pixels = x.len() / centers.len();
+        if pixels == 1 {
+            for ((sum, m), x) in sums.iter_mut().zip(centers).zip(x) {
+                let d = (*x - *m).f64();
+                *sum = [sum[0] + d, sum[1] + d * d];
+            }
+            return;
+        }
+        for ((sum, m), x) in sums.iter_mut().zip(centers).zip(x.chunks_exact(pixels)) {
+            for x in x.chunks(BLOCK) {
+                sum[0] += total(x, x, |x, _| x - *m).f64();
+                sum[1] += total(x, x, |x, _| (x - *m) * (x - *m)).f64();
+            }
         }
     }
 

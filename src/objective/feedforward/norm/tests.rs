@@ -7,6 +7,25 @@ fn group_norm(image: [usize; 3], groups: usize, epsilon: f64) -> GroupNorm {
     GroupNorm::new(image, groups, epsilon, 1..c + 1, c + 1..2 * c + 1).unwrap()
 }
 
+/// γ and β at the same places, and so many statistics after the numbers around.
+fn batch_norm(
+    image: [usize; 3],
+    [means, variances]: [usize; 2],
+    epsilon: f64,
+) -> Option<BatchNorm> {
+    let (c, start) = (image[0], 2 * image[0] + 2);
+    let statistics = [
+        start..start + means,
+        start + means..start + means + variances,
+    ];
+    BatchNorm::new(
+        image,
+        [1..c + 1, c + 1..2 * c + 1],
+        statistics,
+        [epsilon, 0.1],
+    )
+}
+
 fn tile([c, h, w]: [usize; 3], samples: usize, k: usize) -> Tile {
     Tile::random([c * h * w, c * h * w, 2 * c + 2], samples, k, 5)
 }
@@ -115,32 +134,23 @@ fn a_large_constant_is_its_own_mean_in_single_precision() {
 fn frozen_batch_normalisation_is_its_formula_and_derivatives_are_its_own() {
     for (image, samples, k) in [([3, 4, 5], 3, 2), ([1, 1, 1], 1, 1), ([5, 1, 1], 2, 3)] {
         let [c, h, w] = image;
-        let tile = tile(image, samples, k);
+        let mut tile = tile(image, samples, k);
         let means: Vec<f64> = (0..c).map(|i| 0.3 * i as f64 - 0.5).collect();
         let variances: Vec<f64> = (0..c).map(|i| i as f64).collect();
-        for scales in [Some([1..c + 1, c + 1..2 * c + 1]), None] {
-            let statistics = [&means[..], &variances];
-            let layer = BatchNorm::new(image, statistics, 0.1, scales.clone()).unwrap();
-            let expected = tile.x.iter().enumerate().map(|(i, x)| {
-                let channel = i / (h * w) % c;
-                let normal = (x - means[channel]) / (variances[channel] + 0.1).sqrt();
-                match scales {
-                    Some(_) => tile.theta[1 + channel] * normal + tile.theta[1 + c + channel],
-                    None => normal,
-                }
-            });
-            let expected: Vec<f64> = expected.collect();
-            close("y", &evaluate::<f64>(&layer, &tile).y, &expected, 1e-13);
-            check(&layer, &tile, 1e-10);
-            check(
-                &layer,
-                &Tile {
-                    rx: None,
-                    ..tile.clone()
-                },
-                1e-10,
-            );
+        tile.theta.extend(means.iter().chain(&variances));
+        for v in &mut tile.directions {
+            v.resize(tile.theta.len(), 0.0);
         }
+        let layer = batch_norm(image, [c, c], 0.1).unwrap();
+        let expected = tile.x.iter().enumerate().map(|(i, x)| {
+            let channel = i / (h * w) % c;
+            let normal = (x - means[channel]) / (variances[channel] + 0.1).sqrt();
+            tile.theta[1 + channel] * normal + tile.theta[1 + c + channel]
+        });
+        let expected: Vec<f64> = expected.collect();
+        close("y", &evaluate::<f64>(&layer, &tile).y, &expected, 1e-13);
+        check(&layer, &tile, 1e-10);
+        check(&layer, &Tile { rx: None, ..tile }, 1e-10);
     }
 }
 
@@ -158,13 +168,10 @@ fn shapes_that_do_not_fit_are_none() {
     assert!(group([6, 2, 2], 2, -1e-5, 0..6, 6..12));
     assert!(group([6, 2, 2], 2, f64::NAN, 0..6, 6..12));
     assert!(!group([6, 2, 2], 2, 0.0, 0..6, 6..12));
-    let batch = |means: &[f64], variances: &[f64], scales| {
-        BatchNorm::new([2, 3, 3], [means, variances], 0.0, scales).is_none()
-    };
-    assert!(batch(&[0.0], &[1.0, 1.0], None));
-    assert!(batch(&[0.0, 0.0], &[1.0], None));
-    assert!(batch(&[0.0, 0.0], &[1.0, 0.0], None));
-    assert!(batch(&[0.0, 0.0], &[1.0, f64::NAN], None));
-    assert!(batch(&[0.0, 0.0], &[1.0, 1.0], Some([0..2, 2..3])));
-    assert!(!batch(&[0.0, 0.0], &[1.0, 1.0], Some([0..2, 2..4])));
+    let batch = |statistics, epsilon| batch_norm([2, 3, 3], statistics, epsilon).is_none();
+    assert!(batch([1, 2], 0.0));
+    assert!(batch([2, 3], 0.0));
+    assert!(batch([2, 2], -0.1));
+    assert!(batch([2, 2], f64::NAN));
+    assert!(!batch([2, 2], 0.0));
 }
