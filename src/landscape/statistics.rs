@@ -7,12 +7,12 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Tensor, Var};
-use candle_nn::VarMap;
 use serde::{Deserialize, Serialize};
 
 use super::{Curve, PathProfile};
 use crate::data::Dataset;
 use crate::error::{Error, Result, check_finite};
+use crate::model::Parameters;
 use crate::objective::Objective;
 use crate::vector::axpy;
 
@@ -22,7 +22,8 @@ const MARK: f64 = (1u64 << 40) as f64;
 
 type Forward = dyn Fn(&Tensor) -> candle_core::Result<Tensor> + Send + Sync;
 
-/// The `running_mean` and `running_var` of a model's batch normalisations, and how to estimate them on data.
+/// The `running_mean` and `running_var` of a model's batch normalisations, as its
+/// [statistics](Parameters::statistics) are called, and how to estimate them on data.
 ///
 /// The model's forward pass in training mode moves each of them by r ← (1 − m)r + m s towards the batch's own
 /// s. Here r is set to 0 before each batch, so that s = r/m; m is found by one pass with a very large r. The
@@ -56,18 +57,25 @@ pub struct NormStatistics {
 }
 
 impl RunningStatistics {
-    /// Those among `map`'s variables, to be estimated on `data`, all at once or in batches of at most
-    /// `batch_size` samples; `train_forward` is the forward pass in training mode, such as
-    /// `move |x| net.forward_t(x, true)`, and nothing
-    /// that asks an objective, which may be waiting for it. The model is the same afterwards.
+    /// Those of `parameters`, a `&VarMap` or [`Parameters`], to be estimated on `data`, all at once or in batches of
+    /// at most `batch_size` samples; `train_forward` is the forward pass in training mode, such as
+    /// `move |x| net.forward_t(x, true)` or `move |x| model.forward_training(x, 0)`, and nothing that asks an
+    /// objective, which may be waiting for it. The model is the same afterwards.
     ///
     /// Batches come in the data's order: shuffle samples that are sorted by class.
     ///
     /// # Errors
-    /// No running statistics, or one of a pair without the other; a `train_forward` that fails or updates none
-    /// of them; a batch size below 2.
-    pub fn new<F>(map: &VarMap, data: &Dataset, batch_size: usize, train_forward: F) -> Result<Self>
+    /// No running statistics, some of other names, or one of a pair without the other; a `train_forward` that fails
+    /// or updates none of them; a batch size below 2.
+    pub fn new<P, F>(
+        parameters: P,
+        data: &Dataset,
+        batch_size: usize,
+        train_forward: F,
+    ) -> Result<Self>
     where
+        P: TryInto<Parameters>,
+        Error: From<P::Error>,
         F: Fn(&Tensor) -> candle_core::Result<Tensor> + Send + Sync + 'static,
     {
         if batch_size < 2 || data.len() < 2 {
@@ -77,7 +85,7 @@ impl RunningStatistics {
             )));
         }
         let mut statistics = Self {
-            running: found_in(map)?,
+            running: found_in(&parameters.try_into()?)?,
             data: data.clone(),
             batch_size,
             forward: Arc::new(train_forward),
@@ -225,40 +233,37 @@ impl Curve {
     }
 }
 
-/// The pairs in a map, a mean and its variance after another, sorted by name.
-fn found_in(map: &VarMap) -> Result<Vec<Running>> {
-    let vars = map.data().lock().map_err(|_| {
-        Error::invalid("the VarMap's lock is poisoned: a thread panicked while it held it")
-    })?;
-    let mut running = Vec::new();
-    let mut layers: Vec<&str> = vars
-        .keys()
-        .filter_map(|n| {
-            n.strip_suffix("running_mean")
-                .or(n.strip_suffix("running_var"))
-        })
-        .collect();
+/// A mean and its variance after another, sorted by name.
+fn found_in(parameters: &Parameters) -> Result<Vec<Running>> {
+    let mut layers = Vec::new();
+    for (name, _) in parameters.statistics() {
+        let layer = name.strip_suffix("running_mean");
+        let layer = layer.or(name.strip_suffix("running_var")).ok_or_else(|| {
+            Error::invalid(format!(
+                "running statistic `{name}` is no mean and no variance by its name: end names in \
+                 running_mean and running_var"
+            ))
+        })?;
+        layers.push(layer);
+    }
     layers.sort_unstable();
     layers.dedup();
+    if layers.is_empty() {
+        return Err(Error::invalid(
+            "the model has no running_mean and running_var: it needs no statistics",
+        ));
+    }
+    let mut running = Vec::new();
     for layer in layers {
         for half in ["running_mean", "running_var"] {
             let name = format!("{layer}{half}");
-            let var = vars.get(&name).cloned().ok_or_else(|| {
-                Error::invalid(format!(
-                    "the model has no variable `{name}`, but its companion"
-                ))
-            })?;
+            let var = parameters.statistic(&name)?.clone();
             running.push(Running {
                 name,
                 var,
                 momentum: 0.0,
             });
         }
-    }
-    if running.is_empty() {
-        return Err(Error::invalid(
-            "the model has no running_mean and running_var: it needs no statistics",
-        ));
     }
     Ok(running)
 }

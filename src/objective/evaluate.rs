@@ -97,7 +97,13 @@ impl Objective {
     ) -> Result<Score> {
         let (mean, right) = self.moved(theta, |objective| {
             let _prepared = prepare()?;
-            objective.score_by_autograd()
+            match &objective.engine {
+                Some(engine) => {
+                    let statistics = objective.parameters.flat_statistics()?;
+                    engine.loss(&[theta, &statistics].concat(), &objective.data)
+                }
+                None => objective.score_by_autograd(),
+            }
         })?;
         self.scored(mean, right, dot(theta, theta))
     }
