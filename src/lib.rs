@@ -90,10 +90,10 @@ pub mod prelude {
     pub use crate::embedding::{Autoencoder, Comparison, Distances, Pca, Points, Umap};
     pub use crate::figure::{self, Figure};
     pub use crate::landscape::{
-        Connectivity, Curve, Flatness, GradientNoise, Grid, HiddenUnits, ImplicitBias, Line,
-        Matching, ModifiedLoss, NoiseReport, PacBayes, PacBayesBound, PacBayesRow, PathProfile,
-        PathShape, PathTrainer, Plane, Projection, RunningStatistics, Sharpness, StableRate,
-        StepChange, UnitAxis, align,
+        Connectivity, Curve, Evolution, Flatness, GradientNoise, Grid, HiddenUnits, ImplicitBias,
+        Line, Matching, ModifiedLoss, NoiseReport, PacBayes, PacBayesBound, PacBayesRow,
+        PathProfile, PathShape, PathTrainer, Plane, Projection, RunningStatistics, Sharpness,
+        StableRate, StepChange, UnitAxis, Watch, align,
         direction::{self, Normalization},
         directional_sharpness,
     };
@@ -111,5 +111,5 @@ pub mod prelude {
         Alignment, Bracket, Density, DensitySettings, Diagonal, Eigenpair, Estimate, Inertia,
         Lanczos, PowerIteration, Spectral, Spectrum, Trace, TraceMethod, Which,
     };
-    pub use crate::train::{History, Trainer, Trajectory};
+    pub use crate::train::{History, Schedule, Trainer, Trajectory};
 }

@@ -40,7 +40,7 @@ fn training_learns() {
     let history = history.unwrap();
     let last = history.epochs.last().unwrap();
     assert!(last.test_accuracy.unwrap() > 0.99, "{last:?}");
-    assert_eq!(history.table().unwrap().shape(), (150, 5));
+    assert_eq!(history.table().unwrap().shape(), (150, 8));
 }
 
 /// Gradient descent on a quadratic converges below η = 2/λ₁ and diverges above.
@@ -84,6 +84,18 @@ fn senseless_settings_are_refused() {
         Trainer::sgd(-1.0),
         Trainer::adam(f64::NAN),
         Trainer::sgd(0.1).batch_size(0),
+        Trainer::sgd(0.1).momentum(1.0),
+        Trainer::sgd(0.1).nesterov(-0.1),
+        Trainer::adam(0.1).momentum(0.9),
+        Trainer::adamw(0.1, -1.0),
+        Trainer::sgd(0.1).sam(0.0),
+        Trainer::sgd(0.1).asam(f64::NAN),
+        Trainer::sgd(0.1).l2(-0.1),
+        Trainer::sgd(0.1).patience(0),
+        Trainer::sgd(0.1).schedule(Schedule::Decay {
+            every: 0,
+            factor: 0.1,
+        }),
     ] {
         assert!(trainer.fit(&model, &data, &data).is_err());
     }
@@ -97,4 +109,251 @@ fn senseless_settings_are_refused() {
         .unwrap_err()
         .to_string();
     assert!(error.contains("layers.0.bias, layers.0.weight"), "{error}");
+}
+
+/// θ, full batches of a small network, and the gradient at any θ.
+struct Descent {
+    model: Mlp,
+    data: Dataset,
+    objective: Objective,
+    start: Vec<f64>,
+}
+
+impl Descent {
+    fn new() -> Self {
+        let data = two_moons(40, 0.1, 0, &CPU).unwrap();
+        let model = Mlp::new(&[2, 5, 2], Activation::Tanh, 3, &CPU).unwrap();
+        let model = model.to_dtype(DType::F64).unwrap();
+        let objective = Objective::of(&model, &data, Loss::CrossEntropy).unwrap();
+        let start = model.parameters().to_flat().unwrap();
+        Self {
+            model,
+            data,
+            objective,
+            start,
+        }
+    }
+
+    /// θ after some steps with the whole batch.
+    fn after(&self, trainer: Trainer, steps: u32) -> Vec<f64> {
+        self.model.parameters().set_flat(&self.start).unwrap();
+        let trainer = trainer.batch_size(40).epochs(steps);
+        trainer.fit(&self.model, &self.data, &self.data).unwrap();
+        self.model.parameters().to_flat().unwrap()
+    }
+
+    fn gradient(&self, theta: &[f64]) -> Vec<f64> {
+        self.objective.gradient_at(theta).unwrap().1
+    }
+}
+
+fn close(a: &[f64], b: &[f64]) {
+    for (a, b) in a.iter().zip(b) {
+        assert!((a - b).abs() < 1e-12, "{a} is not {b}");
+    }
+}
+
+fn plus(a: &[f64], factor: f64, b: &[f64]) -> Vec<f64> {
+    a.iter().zip(b).map(|(a, b)| a + factor * b).collect()
+}
+
+#[test]
+fn momentum_is_as_by_hand() {
+    let descent = Descent::new();
+    for nesterov in [false, true] {
+        let (rate, momentum) = (0.3, 0.8);
+        let mut theta = descent.start.clone();
+        let mut memory = vec![0.0; theta.len()];
+        for _ in 0..5 {
+            let gradient = descent.gradient(&theta);
+            memory = plus(&gradient, momentum, &memory);
+            let step = match nesterov {
+                true => plus(&gradient, momentum, &memory),
+                false => memory.clone(),
+            };
+            theta = plus(&theta, -rate, &step);
+        }
+        let trainer = Trainer::sgd(rate);
+        let trainer = match nesterov {
+            true => trainer.nesterov(momentum),
+            false => trainer.momentum(momentum),
+        };
+        close(&descent.after(trainer, 5), &theta);
+    }
+}
+
+#[test]
+fn sharpness_aware_steps_are_as_by_hand() {
+    let descent = Descent::new();
+    for adaptive in [false, true] {
+        let (rate, radius) = (0.3, 0.2);
+        let mut theta = descent.start.clone();
+        for _ in 0..3 {
+            let gradient = descent.gradient(&theta);
+            let scale = |t: &f64| if adaptive { t.abs() } else { 1.0 };
+            let pull: Vec<f64> = theta
+                .iter()
+                .zip(&gradient)
+                .map(|(t, g)| scale(t) * g)
+                .collect();
+            let norm = pull.iter().map(|p| p * p).sum::<f64>().sqrt();
+            let uphill: Vec<f64> = theta.iter().zip(&pull).map(|(t, p)| scale(t) * p).collect();
+            let ahead = descent.gradient(&plus(&theta, radius / norm, &uphill));
+            theta = plus(&theta, -rate, &ahead);
+        }
+        let trainer = Trainer::sgd(rate);
+        let trainer = match adaptive {
+            true => trainer.asam(radius),
+            false => trainer.sam(radius),
+        };
+        close(&descent.after(trainer, 3), &theta);
+    }
+}
+
+#[test]
+fn l2_and_schedules_are_as_by_hand() {
+    let descent = Descent::new();
+    let (rate, strength) = (0.3, 0.05);
+    let mut theta = descent.start.clone();
+    for step in 0..4 {
+        let gradient = plus(&descent.gradient(&theta), 2.0 * strength, &theta);
+        let warm = [0.5, 1.0, 1.0, 1.0][step];
+        let cosine = 0.5 * (1.0 + (std::f64::consts::PI * step as f64 / 4.0).cos());
+        theta = plus(&theta, -rate * warm * cosine, &gradient);
+    }
+    let trainer = Trainer::sgd(rate).l2(strength).warmup(2);
+    close(
+        &descent.after(trainer.schedule(Schedule::Cosine), 4),
+        &theta,
+    );
+
+    let mut theta = descent.start.clone();
+    for step in 0..5 {
+        let rate = rate * 0.1f64.powi(step / 2);
+        theta = plus(&theta, -rate, &descent.gradient(&theta));
+    }
+    let decay = Schedule::Decay {
+        every: 2,
+        factor: 0.1,
+    };
+    close(
+        &descent.after(Trainer::sgd(rate).schedule(decay), 5),
+        &theta,
+    );
+}
+
+/// Decoupled decay of weights is a shrinking before Adam's own step.
+#[test]
+fn weight_decay_is_decoupled() {
+    let descent = Descent::new();
+    let (rate, decay) = (0.01, 0.5);
+    let plain = descent.after(Trainer::adam(rate), 1);
+    let step = plus(&plain, -1.0, &descent.start);
+    let shrunk: Vec<f64> = descent
+        .start
+        .iter()
+        .map(|t| t * (1.0 - rate * decay))
+        .collect();
+    close(
+        &descent.after(Trainer::adamw(rate, decay), 1),
+        &plus(&shrunk, 1.0, &step),
+    );
+}
+
+/// The model ends with the weights of the best pass, and no later than patience allows.
+#[test]
+fn patience_brings_back_the_best_weights() {
+    let descent = Descent::new();
+    let limit = StableRate::of(&descent.objective).unwrap().limit.value;
+    // Descent that does not settle: the loss goes up and down.
+    let trainer = Trainer::sgd(8.0 * limit).batch_size(8).seed(1).epochs(200);
+    let trainer = trainer.patience(3);
+    let mut trajectory = Trajectory::every(5).unwrap();
+    let history = trainer
+        .fit_recorded(
+            &descent.model,
+            &descent.data,
+            &descent.data,
+            &mut trajectory,
+        )
+        .unwrap();
+    let losses: Vec<f64> = history.epochs.iter().map(|e| e.train_loss).collect();
+    let best = history.best.unwrap() as usize;
+    let lowest = losses.iter().copied().fold(f64::INFINITY, f64::min);
+    assert_eq!(losses[best - 1], lowest);
+    assert!(
+        losses.len() < 200 && losses.len() == best + 3,
+        "{best} of {losses:?}"
+    );
+    let theta = descent.model.parameters().to_flat().unwrap();
+    assert_eq!(theta, trajectory.snapshot(best).unwrap());
+}
+
+/// The history's numbers are those of the batches, by hand for one batch.
+#[test]
+fn the_history_of_whole_batches() {
+    let descent = Descent::new();
+    let trainer = Trainer::sgd(0.1).l2(0.01).batch_size(40).epochs(1);
+    let history = trainer
+        .fit(&descent.model, &descent.data, &descent.data)
+        .unwrap();
+    let epoch = &history.epochs[0];
+    let there = descent.objective.clone().with_l2(0.01).unwrap();
+    let (loss, gradient) = there.gradient_at(&descent.start).unwrap();
+    let norm = gradient.iter().map(|g| g * g).sum::<f64>().sqrt();
+    close(&[epoch.train_loss, epoch.gradient_norm], &[loss, norm]);
+    let score = there.score_at(&descent.start).unwrap();
+    assert_eq!(epoch.train_accuracy, score.accuracy);
+    assert_eq!(history.best, None);
+}
+
+/// Curvature along a recorded training is that of the matrices at its snapshots; the model stays.
+#[test]
+fn evolution_is_of_the_snapshots() {
+    let descent = Descent::new();
+    let mut trajectory = Trajectory::every(4).unwrap();
+    let trainer = Trainer::sgd(0.5).batch_size(40).epochs(8);
+    trainer
+        .fit_recorded(
+            &descent.model,
+            &descent.data,
+            &descent.data,
+            &mut trajectory,
+        )
+        .unwrap();
+    let end = descent.model.parameters().to_flat().unwrap();
+    let watch = Watch {
+        test: Some(descent.data.clone()),
+        ..Watch::default()
+    };
+    let evolution = Evolution::along(&descent.objective, &trajectory, &watch).unwrap();
+    assert_eq!(descent.model.parameters().to_flat().unwrap(), end);
+    assert_eq!(evolution.table().unwrap().shape(), (3, 11));
+    for (i, moment) in evolution.moments.iter().enumerate() {
+        let theta = trajectory.snapshot(i).unwrap();
+        assert_eq!(moment.step, 4 * i);
+        let loss = descent.objective.loss_at(&theta).unwrap();
+        close(&[moment.loss, moment.test_loss.unwrap()], &[loss, loss]);
+        let dense = descent
+            .objective
+            .hessian()
+            .at(theta)
+            .unwrap()
+            .dense()
+            .unwrap();
+        let all = dense.eigen().unwrap().values();
+        let (largest, smallest) = (all[0], all[all.len() - 1]);
+        assert!(moment.largest.low - 1e-12 <= largest && largest <= moment.largest.high + 1e-12);
+        assert!(
+            moment.smallest.low - 1e-12 <= smallest && smallest <= moment.smallest.high + 1e-12
+        );
+        let trace = moment.trace.unwrap();
+        let exact: f64 = all.iter().sum();
+        assert!(
+            (trace.value - exact).abs() <= 6.0 * trace.standard_error + 1e-9,
+            "{trace} {exact}"
+        );
+        let ratio = moment.sharpness_ratio();
+        assert!(ratio.low <= ratio.value && ratio.value <= ratio.high);
+    }
 }

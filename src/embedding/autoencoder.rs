@@ -97,7 +97,7 @@ impl Autoencoder {
             let outputs = decoder.forward(&encoder.forward(&inputs)?)?;
             Ok((((outputs - &inputs)?.sqr()?.sum_all()?) / n as f64)?)
         };
-        let mut optimizer = adam(weights.vars, self.learning_rate)?;
+        let mut optimizer = adam(weights.vars, self.learning_rate, 0.0)?;
         let mut progress = Progress::start("autoencoder");
         for epoch in 0..self.epochs {
             let left = 1.0 - epoch as f64 / self.epochs as f64;

@@ -81,7 +81,7 @@ impl PathTrainer {
             Ok((format!("bend.{i:020}"), var))
         });
         let bends = Parameters::new(start.collect::<Result<Vec<_>>>()?)?;
-        let mut adam = adam(bends.vars(), self.learning_rate)?;
+        let mut adam = adam(bends.vars(), self.learning_rate, 0.0)?;
 
         let data = objective.data();
         let a_pass = data.len().div_ceil(self.batch_size);

@@ -9,6 +9,7 @@
 //! | which hidden units of two models are the same | [`align`] |
 //! | batch normalisation's statistics away from where the model was trained | [`RunningStatistics`] |
 //! | how sharp a minimum is | [`Sharpness`], [`Flatness`], [`directional_sharpness`] |
+//! | curvature in the course of a training | [`Evolution`] |
 //! | the noise of the samples' gradients, and where it drives SGD | [`GradientNoise`], [`ImplicitBias`] |
 //! | how well the model must do on other data | [`PacBayes`] |
 //! | what a step will do, which learning rates are stable | [`StepChange`], [`StableRate`] |
@@ -19,6 +20,7 @@ pub mod direction;
 mod connect;
 mod connectivity;
 mod curve;
+mod evolution;
 mod generalization;
 mod grid;
 mod implicit_bias;
@@ -35,6 +37,7 @@ pub use align::{HiddenUnits, Matching, UnitAxis};
 pub use connect::{PathShape, PathTrainer};
 pub use connectivity::Connectivity;
 pub use curve::Curve;
+pub use evolution::{Evolution, Moment, Watch};
 pub use generalization::{PacBayes, PacBayesBound, PacBayesRow};
 pub use grid::Grid;
 pub use implicit_bias::{ImplicitBias, ModifiedLoss};

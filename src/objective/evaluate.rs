@@ -4,14 +4,13 @@
 use std::borrow::Cow;
 use std::sync::{PoisonError, RwLock};
 
-use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::feedforward::{Curvature, Engine};
 use super::{Objective, autograd, loss};
 use crate::data::{Dataset, Targets};
-use crate::error::{Error, Result, check_finite};
+use crate::error::{Error, Result};
 use crate::model::Parameters;
 use crate::vector::{axpy, dot, norm};
 
@@ -192,37 +191,6 @@ impl Objective {
         Ok((loss, gradient))
     }
 
-    /// A step of training on some of the samples: their mean loss and its gradient, both without the L2 term. What is
-    /// of the batch or random in the forward pass is so here alone, the latter drawn from `seed`, and running
-    /// statistics move, unless loss or gradient are not finite.
-    pub(crate) fn on_batch(&self, batch: &Dataset, seed: u64) -> Result<(f64, GradStore)> {
-        let by_hand = match &self.engine {
-            Some(engine) => engine.training(&self.point(None)?, batch)?,
-            None => None,
-        };
-        if let Some(step) = by_hand {
-            let loss = finite(step.loss)?;
-            let gradients = autograd::store(&self.parameters, &step.gradient)?;
-            check_finite(&step.statistics, "running mean or variance")?;
-            self.parameters.set_flat_statistics(&step.statistics)?;
-            return Ok((loss, gradients));
-        }
-        let _in_place = in_place();
-        let before = self.parameters.flat_statistics()?;
-        let found = self.on_batch_by_autograd(batch, seed);
-        if found.is_err() {
-            self.parameters.set_flat_statistics(&before)?;
-        }
-        found
-    }
-
-    fn on_batch_by_autograd(&self, batch: &Dataset, seed: u64) -> Result<(f64, GradStore)> {
-        let outputs = (self.training)(batch.inputs(), seed)?;
-        let loss = self.loss.mean(&outputs, batch.targets())?;
-        let value = finite(loss.to_dtype(DType::F64)?.to_scalar::<f64>()?)?;
-        Ok((value, loss.backward()?))
-    }
-
     /// The exact Hessian-vector product Hv, H = ∇²L(θ), where the model stands: the gradient of
     /// ⟨∇L, v⟩ by a second backward pass (Pearlmutter, 1994).
     ///
@@ -310,7 +278,7 @@ impl Objective {
     }
 
     /// θ as above, and after it the running statistics as they stand.
-    fn point<'a>(&self, theta: Option<&'a [f64]>) -> Result<Cow<'a, [f64]>> {
+    pub(super) fn point<'a>(&self, theta: Option<&'a [f64]>) -> Result<Cow<'a, [f64]>> {
         let mut point = self.theta(theta)?;
         if self.parameters.statistics().len() > 0 {
             let _in_place = in_place();
@@ -325,16 +293,7 @@ impl Objective {
             |batch| {
                 let outputs = self.outputs(batch)?;
                 let losses = self.loss.per_sample(&outputs, batch.targets())?;
-                let right = match batch.targets() {
-                    Targets::Labels(_) => {
-                        let predicted = loss::predict(&outputs)?.to_vec1::<u32>()?;
-                        let labels = batch.labels()?;
-                        let pairs = predicted.iter().zip(&labels);
-                        pairs.filter(|(p, l)| p == l).count()
-                    }
-                    Targets::Values(_) => 0,
-                };
-                Ok((sum(&losses)?, right))
+                Ok((sum(&losses)?, right(&outputs, batch)?))
             },
             |(sum, right)| total = (total.0 + sum, total.1 + right),
         )?;
@@ -392,7 +351,20 @@ impl Objective {
     }
 }
 
-fn finite(loss: f64) -> Result<f64> {
+/// How many samples are classified right.
+pub(super) fn right(outputs: &Tensor, data: &Dataset) -> Result<usize> {
+    match data.targets() {
+        Targets::Labels(_) => {
+            let predicted = loss::predict(outputs)?.to_vec1::<u32>()?;
+            let labels = data.labels()?;
+            let pairs = predicted.iter().zip(&labels);
+            Ok(pairs.filter(|(p, l)| p == l).count())
+        }
+        Targets::Values(_) => Ok(0),
+    }
+}
+
+pub(super) fn finite(loss: f64) -> Result<f64> {
     if !loss.is_finite() {
         return Err(Error::NotFinite(format!(
             "the loss is {loss}: look for parameters that are not finite, a learning rate that is \
@@ -408,7 +380,7 @@ fn sum(losses: &Tensor) -> Result<f64> {
     Ok(losses.iter().sum())
 }
 
-fn in_place() -> std::sync::RwLockReadGuard<'static, ()> {
+pub(super) fn in_place() -> std::sync::RwLockReadGuard<'static, ()> {
     PARAMETERS_IN_PLACE
         .read()
         .unwrap_or_else(PoisonError::into_inner)

@@ -10,12 +10,14 @@ mod check;
 mod evaluate;
 mod feedforward;
 mod loss;
+mod step;
 
 pub(crate) use autograd::store as gradient_store;
 pub use check::DerivativeCheck;
 pub use evaluate::Score;
 pub(crate) use feedforward::Curvature;
 pub use loss::Loss;
+pub(crate) use step::BatchStep;
 
 use self::feedforward::Engine;
 use std::sync::Arc;

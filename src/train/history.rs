@@ -11,21 +11,29 @@ use crate::error::Result;
 pub struct Epoch {
     /// Passes made, counted from 1.
     pub epoch: u32,
-    /// Mean loss of the pass's batches, each measured just before its step.
+    /// Mean loss of the pass's batches, each measured just before its step, with the L2 term.
     pub train_loss: f64,
+    /// Share of the training data that was classified right just before its step, if it has labels.
+    pub train_accuracy: Option<f64>,
+    /// Root of the mean ‖g‖² of the batches' gradients g.
+    pub gradient_norm: f64,
     /// Loss on the test data after the pass.
     pub test_loss: f64,
     /// Share of the test data that is classified right, if it has labels.
     pub test_accuracy: Option<f64>,
+    /// Of the last step.
+    pub learning_rate: f64,
     /// Seconds since the start.
     pub seconds: f64,
 }
 
 /// One line for each pass over the training data.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct History {
     /// The passes, in order.
     pub epochs: Vec<Epoch>,
+    /// With patience the pass after which the model had the weights that it has now.
+    pub best: Option<u32>,
 }
 
 impl History {
@@ -35,11 +43,15 @@ impl History {
     /// polars'.
     pub fn table(&self) -> Result<DataFrame> {
         let column = |f: fn(&Epoch) -> f64| self.epochs.iter().map(f).collect::<Vec<_>>();
+        let share = |f: fn(&Epoch) -> Option<f64>| self.epochs.iter().map(f).collect::<Vec<_>>();
         Ok(df!(
             "epoch" => self.epochs.iter().map(|e| e.epoch).collect::<Vec<_>>(),
             "train loss" => column(|e| e.train_loss),
+            "train accuracy" => share(|e| e.train_accuracy),
+            "gradient norm" => column(|e| e.gradient_norm),
             "test loss" => column(|e| e.test_loss),
-            "test accuracy" => self.epochs.iter().map(|e| e.test_accuracy).collect::<Vec<_>>(),
+            "test accuracy" => share(|e| e.test_accuracy),
+            "learning rate" => column(|e| e.learning_rate),
             "seconds" => column(|e| e.seconds),
         )?)
     }

@@ -1,10 +1,13 @@
 //! Training: [`Trainer`], the [`History`] it leaves, and the [`Trajectory`] of θ.
 
 mod history;
+mod optimizer;
+mod schedule;
 mod trainer;
 mod trajectory;
 
 pub use history::{Epoch, History};
+pub(crate) use optimizer::adam;
+pub use schedule::Schedule;
 pub use trainer::Trainer;
-pub(crate) use trainer::adam;
 pub use trajectory::Trajectory;

@@ -1,57 +1,144 @@
-//! [`Trainer`]: mini-batch training with candle's optimizers.
+//! [`Trainer`]: mini-batch training.
 
 use candle_core::Var;
 use candle_core::backprop::GradStore;
-use candle_nn::{AdamW, Optimizer, ParamsAdamW, SGD};
 
-use super::{Epoch, History, Trajectory};
+use super::optimizer::{Ascent, Method, Optimizer};
+use super::{Epoch, History, Schedule, Trajectory};
 use crate::data::{Dataset, Targets};
 use crate::error::{Error, Result};
-use crate::model::Model;
-use crate::objective::{Loss, Objective};
+use crate::model::{Model, Parameters};
+use crate::objective::{BatchStep, Loss, Objective};
 use crate::progress::Progress;
 use crate::vector::stream;
 
 /// Trains a model in mini-batches: cross-entropy on labels, mean squared error on values.
 ///
 /// The same seed, model and data give the same bits on a CPU.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// # fn main() -> Result<(), Error> {
+/// let data = two_moons(200, 0.1, 0, &Device::Cpu)?;
+/// let model = Mlp::new(&[2, 8, 1], Activation::Tanh, 1, data.device())?.to_dtype(DType::F64)?;
+/// let trainer = Trainer::sgd(0.1).momentum(0.9).sam(0.05).batch_size(20).epochs(30);
+/// let history = trainer.schedule(Schedule::Cosine).fit(&model, &data, &data)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trainer {
     method: Method,
+    learning_rate: f64,
+    schedule: Schedule,
+    warmup: usize,
+    ascent: Option<Ascent>,
+    l2: f64,
     epochs: u32,
+    patience: Option<u32>,
     batch_size: usize,
     seed: u64,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-enum Method {
-    Sgd { learning_rate: f64 },
-    Adam { learning_rate: f64 },
 }
 
 impl Trainer {
     /// Stochastic gradient descent, θ ← θ − ηg.
     pub fn sgd(learning_rate: f64) -> Self {
-        Self::new(Method::Sgd { learning_rate })
+        let method = Method::Sgd {
+            momentum: 0.0,
+            nesterov: false,
+        };
+        Self::new(method, learning_rate)
     }
 
     /// Adam (Kingma and Ba, 2015) with β₁ = 0.9, β₂ = 0.999, ε = 10⁻⁸.
     pub fn adam(learning_rate: f64) -> Self {
-        Self::new(Method::Adam { learning_rate })
+        Self::new(Method::Adam { decay: 0.0 }, learning_rate)
     }
 
-    fn new(method: Method) -> Self {
+    /// Adam with decoupled weight decay, θ ← (1 − η `decay`) θ before each step (Loshchilov and Hutter, 2019).
+    pub fn adamw(learning_rate: f64, decay: f64) -> Self {
+        Self::new(Method::Adam { decay }, learning_rate)
+    }
+
+    fn new(method: Method, learning_rate: f64) -> Self {
         Self {
             method,
+            learning_rate,
+            schedule: Schedule::Constant,
+            warmup: 0,
+            ascent: None,
+            l2: 0.0,
             epochs: 1,
+            patience: None,
             batch_size: 128,
             seed: 0,
         }
     }
 
+    /// With momentum μ in [0, 1): b ← μb + g, θ ← θ − ηb (Polyak, 1964). Adam has its own.
+    pub fn momentum(self, momentum: f64) -> Self {
+        self.with_momentum(momentum, false)
+    }
+
+    /// With Nesterov's momentum μ in (0, 1): b ← μb + g, θ ← θ − η(g + μb) (Sutskever et al., 2013).
+    pub fn nesterov(self, momentum: f64) -> Self {
+        self.with_momentum(momentum, true)
+    }
+
+    fn with_momentum(mut self, momentum: f64, nesterov: bool) -> Self {
+        // For Adam it stays for `fit` to refuse.
+        self.method = match self.method {
+            Method::Sgd { .. } => Method::Sgd { momentum, nesterov },
+            Method::Adam { .. } => Method::Adam { decay: f64::NAN },
+        };
+        self
+    }
+
+    /// Sharpness-aware minimisation (Foret et al., 2021): each step goes down the gradient at θ + ρg/‖g‖, which takes
+    /// two gradients.
+    pub fn sam(mut self, radius: f64) -> Self {
+        let adaptive = false;
+        self.ascent = Some(Ascent { radius, adaptive });
+        self
+    }
+
+    /// Adaptive sharpness-aware minimisation (Kwon et al., 2021): the gradient at θ + ρT²g/‖Tg‖ with T = diag|θ|, which
+    /// does not see rescalings of the layers.
+    pub fn asam(mut self, radius: f64) -> Self {
+        let adaptive = true;
+        self.ascent = Some(Ascent { radius, adaptive });
+        self
+    }
+
+    /// How the learning rate changes; constant if not said.
+    pub fn schedule(mut self, schedule: Schedule) -> Self {
+        self.schedule = schedule;
+        self
+    }
+
+    /// Raises the learning rate from 0 in this many first steps, linearly.
+    pub fn warmup(mut self, steps: usize) -> Self {
+        self.warmup = steps;
+        self
+    }
+
+    /// Adds λ‖θ‖² to the loss.
+    pub fn l2(mut self, strength: f64) -> Self {
+        self.l2 = strength;
+        self
+    }
+
     /// Passes over the training data; 1 if not said.
     pub fn epochs(mut self, epochs: u32) -> Self {
         self.epochs = epochs;
+        self
+    }
+
+    /// Ends the training when so many epochs in a row have not lowered the training loss, and brings back the weights of the
+    /// epoch with the lowest.
+    pub fn patience(mut self, epochs: u32) -> Self {
+        self.patience = Some(epochs);
         self
     }
 
@@ -70,9 +157,8 @@ impl Trainer {
     /// Trains `model` on `train` and watches `test`.
     ///
     /// # Errors
-    /// A learning rate that is not positive; a batch size of 0; a loss that is not finite, with
-    /// the step at which it appeared; those of [`Objective::of`]. The model keeps what it has
-    /// learned until then.
+    /// Settings that make no sense; a loss that is not finite, with the step at which it appeared;
+    /// those of [`Objective::of`]. The model keeps what it has learned until then.
     pub fn fit<M>(&self, model: &M, train: &Dataset, test: &Dataset) -> Result<History>
     where
         M: Model + Clone + Send + Sync + 'static,
@@ -98,6 +184,48 @@ impl Trainer {
         self.run(model, train, test, Some(trajectory))
     }
 
+    fn check(&self) -> Result<()> {
+        let positive = |value: f64| value > 0.0 && value.is_finite();
+        if !positive(self.learning_rate) {
+            return Err(Error::invalid(format!(
+                "a learning rate of {} does not train: give a finite number above 0",
+                self.learning_rate
+            )));
+        }
+        match self.method {
+            Method::Sgd { momentum, .. } if !(0.0..1.0).contains(&momentum) => {
+                return Err(Error::invalid(format!(
+                    "a momentum of {momentum} does not settle: give a number from 0 to below 1"
+                )));
+            }
+            Method::Adam { decay } if decay.is_nan() => {
+                return Err(Error::invalid(
+                    "Adam has a momentum of its own: leave it out, or train with sgd",
+                ));
+            }
+            Method::Adam { decay } if !(decay >= 0.0 && decay.is_finite()) => {
+                return Err(Error::invalid(format!(
+                    "a weight decay of {decay} makes no sense: give a finite number ≥ 0"
+                )));
+            }
+            _ => {}
+        }
+        if let Some(ascent) = &self.ascent
+            && !positive(ascent.radius)
+        {
+            return Err(Error::invalid(format!(
+                "a radius of {} gives sharpness-aware steps no direction: give a finite number above 0",
+                ascent.radius
+            )));
+        }
+        if self.patience == Some(0) {
+            return Err(Error::invalid(
+                "a patience of 0 epochs would end every training: give at least 1",
+            ));
+        }
+        self.schedule.check()
+    }
+
     fn run<M>(
         &self,
         model: &M,
@@ -108,99 +236,163 @@ impl Trainer {
     where
         M: Model + Clone + Send + Sync + 'static,
     {
-        let (Method::Sgd { learning_rate } | Method::Adam { learning_rate }) = self.method;
-        if !(learning_rate > 0.0 && learning_rate.is_finite()) {
-            return Err(Error::invalid(format!(
-                "a learning rate of {learning_rate} does not train: give a finite number above 0"
-            )));
-        }
+        self.check()?;
         let loss = match train.targets() {
             Targets::Labels(_) => Loss::CrossEntropy,
             Targets::Values(_) => Loss::Mse,
         };
-        let learned = Objective::of(model, train, loss)?;
+        let learned = Objective::of(model, train, loss)?.with_l2(self.l2)?;
         let watched = Objective::of(model, test, loss)?;
-        let mut optimizer = Stepper::new(&self.method, model)?;
+        let parameters = model.parameters();
+        let vars = parameters.vars();
+        let mut optimizer = Optimizer::new(self.method, vars.clone())?;
         let mut progress = Progress::start("training");
-        let mut history = History { epochs: Vec::new() };
-        let steps = train.len().div_ceil(self.batch_size.max(1));
-        let total_steps = steps * self.epochs as usize;
+        let mut history = History::default();
+        let per_epoch = train.len().div_ceil(self.batch_size.max(1));
+        let total = per_epoch * self.epochs as usize;
         if let Some(trajectory) = &mut trajectory {
-            trajectory.start(total_steps, model.parameters())?;
+            trajectory.start(total, parameters)?;
         }
+        let mut best: Option<Best> = None;
         for epoch in 0..self.epochs {
-            let mut total = 0.0;
+            let mut sums = Sums::default();
             let order = stream(self.seed, epoch.into());
-            for (step, batch) in train.shuffled_batches(self.batch_size, order)?.enumerate() {
+            for (batch, step) in train
+                .shuffled_batches(self.batch_size, order)?
+                .zip(epoch as usize * per_epoch..)
+            {
                 let batch = batch?;
-                let step = epoch as usize * steps + step;
+                let rate = self.rate(step, total, per_epoch);
                 // The complement is never the seed of an order.
                 let draws = stream(!self.seed, step as u64);
-                let (value, gradients) = match learned.on_batch(&batch, draws) {
-                    Err(Error::NotFinite(_)) => return Err(diverged(step, learning_rate)),
-                    found => found?,
-                };
-                total += value * batch.len() as f64;
-                optimizer.step(&gradients)?;
+                let gradients = learned
+                    .on_batch(&batch, draws)
+                    .and_then(|found| {
+                        sums.add(&found, batch.len());
+                        self.uphill((&learned, &batch, draws), &vars, found.gradients)
+                    })
+                    .map_err(|error| diverged(error, step, rate))?;
+                optimizer.step(&gradients, rate)?;
                 if let Some(trajectory) = &mut trajectory {
-                    trajectory.offer(step + 1, model.parameters())?;
+                    trajectory.offer(step + 1, parameters)?;
                 }
-                progress.part(step + 1, total_steps);
+                progress.part(step + 1, total);
             }
+            let steps = (epoch as usize + 1) * per_epoch;
+            let rate = self.rate(steps - 1, total, per_epoch);
+            let score = watched.score();
+            let score = score.map_err(|error| diverged(error, steps, rate))?;
+            let train_loss = sums.loss / train.len() as f64;
             history.epochs.push(Epoch {
                 epoch: epoch + 1,
-                train_loss: total / train.len() as f64,
-                test_loss: watched.loss().map_err(|error| match error {
-                    Error::NotFinite(_) => diverged((epoch as usize + 1) * steps, learning_rate),
-                    other => other,
-                })?,
-                test_accuracy: match test.targets() {
-                    Targets::Labels(_) => Some(watched.accuracy()?),
+                train_loss,
+                train_accuracy: match train.targets() {
+                    Targets::Labels(_) => Some(sums.right as f64 / train.len() as f64),
                     Targets::Values(_) => None,
                 },
+                gradient_norm: (sums.squares / per_epoch as f64).sqrt(),
+                test_loss: score.loss,
+                test_accuracy: score.accuracy,
+                learning_rate: rate,
                 seconds: progress.seconds(),
             });
+            let Some(patience) = self.patience else {
+                continue;
+            };
+            match &best {
+                Some(best) if best.loss <= train_loss => {
+                    if epoch + 1 - best.epoch >= patience {
+                        break;
+                    }
+                }
+                _ => best = Some(Best::here(parameters, epoch + 1, train_loss)?),
+            }
+        }
+        if let Some(best) = best {
+            best.restore(parameters)?;
+            history.best = Some(best.epoch);
         }
         Ok(history)
     }
+
+    fn rate(&self, step: usize, total: usize, per_epoch: usize) -> f64 {
+        let warm = match step < self.warmup {
+            true => (step + 1) as f64 / self.warmup as f64,
+            false => 1.0,
+        };
+        self.learning_rate * warm * self.schedule.factor(step, total, per_epoch)
+    }
+
+    /// The gradient to go down: that at θ, or for sharpness-aware steps that uphill of it. The model is at θ again
+    /// afterwards.
+    fn uphill(
+        &self,
+        (objective, batch, draws): (&Objective, &Dataset, u64),
+        vars: &[Var],
+        gradients: GradStore,
+    ) -> Result<GradStore> {
+        let Some(ascent) = self.ascent else {
+            return Ok(gradients);
+        };
+        let Some(before) = ascent.climb(vars, &gradients)? else {
+            return Ok(gradients);
+        };
+        let statistics = objective.parameters().flat_statistics()?;
+        let found = objective.on_batch(batch, draws);
+        for (var, value) in &before {
+            var.set(value)?;
+        }
+        objective.parameters().set_flat_statistics(&statistics)?;
+        Ok(found?.gradients)
+    }
 }
 
-fn diverged(step: usize, learning_rate: f64) -> Error {
-    Error::NotFinite(format!(
-        "training diverged: the loss is no longer finite at step {step} with a learning rate of \
-         {learning_rate:?}. Try a smaller one"
-    ))
+/// Over the batches of an epoch.
+#[derive(Default)]
+struct Sums {
+    loss: f64,
+    right: usize,
+    squares: f64,
 }
 
-enum Stepper {
-    Sgd(SGD),
-    Adam(AdamW),
+impl Sums {
+    fn add(&mut self, found: &BatchStep, samples: usize) {
+        self.loss += found.loss * samples as f64;
+        self.right += found.right;
+        self.squares += found.square;
+    }
 }
 
-impl Stepper {
-    fn new(method: &Method, model: &impl Model) -> Result<Self> {
-        let vars = model.parameters().vars();
-        Ok(match *method {
-            Method::Sgd { learning_rate } => Self::Sgd(SGD::new(vars, learning_rate)?),
-            Method::Adam { learning_rate } => Self::Adam(adam(vars, learning_rate)?),
+/// The model after the epoch with the lowest training loss.
+struct Best {
+    epoch: u32,
+    loss: f64,
+    theta: Vec<f64>,
+    statistics: Vec<f64>,
+}
+
+impl Best {
+    fn here(parameters: &Parameters, epoch: u32, loss: f64) -> Result<Self> {
+        Ok(Self {
+            epoch,
+            loss,
+            theta: parameters.to_flat()?,
+            statistics: parameters.flat_statistics()?,
         })
     }
 
-    fn step(&mut self, gradients: &GradStore) -> Result<()> {
-        match self {
-            Self::Sgd(optimizer) => optimizer.step(gradients)?,
-            Self::Adam(optimizer) => optimizer.step(gradients)?,
-        }
-        Ok(())
+    fn restore(&self, parameters: &Parameters) -> Result<()> {
+        parameters.set_flat(&self.theta)?;
+        parameters.set_flat_statistics(&self.statistics)
     }
 }
 
-/// Adam (Kingma and Ba, 2015) with its usual constants.
-pub(crate) fn adam(vars: Vec<Var>, learning_rate: f64) -> Result<AdamW> {
-    let settings = ParamsAdamW {
-        lr: learning_rate,
-        weight_decay: 0.0,
-        ..ParamsAdamW::default()
-    };
-    Ok(AdamW::new(vars, settings)?)
+fn diverged(error: Error, step: usize, learning_rate: f64) -> Error {
+    match error {
+        Error::NotFinite(_) => Error::NotFinite(format!(
+            "training diverged: the loss is no longer finite at step {step} with a learning rate of \
+             {learning_rate:?}. Try a smaller one"
+        )),
+        other => other,
+    }
 }

@@ -214,7 +214,7 @@ impl<T: Scalar + WithDType> Engine for Typed<T> {
     fn gradient(&self, point: &[f64], data: &Dataset) -> Result<(f64, Vec<f64>)> {
         let point = self.vector(point);
         self.with_samples(data, |samples| {
-            let (total, gradient) = self.network.gradient(&point, samples);
+            let (total, _, gradient) = self.network.gradient(&point, samples);
             (total / data.len() as f64, gradient)
         })
     }
@@ -224,12 +224,14 @@ impl<T: Scalar + WithDType> Engine for Typed<T> {
             return Ok(None);
         }
         if (0..self.network.nodes.len()).all(|l| self.network.batch_norm(l).is_none()) {
-            let (loss, gradient) = self.gradient(point, batch)?;
-            let statistics = point[gradient.len()..].to_vec();
+            let theta = self.vector(point);
+            let found = self.with_samples(batch, |samples| self.network.gradient(&theta, samples));
+            let (total, right, gradient) = found?;
             return Ok(Some(Step {
-                loss,
+                loss: total / batch.len() as f64,
+                right,
+                statistics: point[gradient.len()..].to_vec(),
                 gradient,
-                statistics,
             }));
         }
         let kept = || self.parts.lock().unwrap_or_else(PoisonError::into_inner);

@@ -116,21 +116,22 @@ impl<T: Scalar> Network<T> {
         total
     }
 
-    /// The sum of all samples' losses, and the gradient of their mean.
-    pub(super) fn gradient(&self, theta: &[T], samples: Samples<T>) -> (f64, Vec<f64>) {
+    /// The sum of all samples' losses, how many of them are classified right, and the gradient of the mean loss.
+    pub(super) fn gradient(&self, theta: &[T], samples: Samples<T>) -> (f64, usize, Vec<f64>) {
         let arranged = self.arrange(0, &[theta]);
-        let mut total = 0.0;
+        let mut total = (0.0, 0);
         let mut gradient = [vec![0.0; self.parameters]];
         over_groups(
             samples.count,
             self.split(samples.count),
-            || (Kept::default(), self.gradients(1), 0.0),
-            |tiles, (kept, buffers, loss)| {
+            || (Kept::default(), self.gradients(1), (0.0, 0)),
+            |tiles, (kept, buffers, sum)| {
                 for (i, tile) in tiles.iter().enumerate() {
                     let x = samples.tile(*tile, self);
                     self.forward(&arranged, x, true, kept);
                     let targets = samples.targets(*tile, self);
-                    *loss += self.head.loss(&kept.values[self.nodes.len()], targets);
+                    let (loss, right) = self.head.score(&kept.values[self.nodes.len()], targets);
+                    *sum = (sum.0 + loss, sum.1 + right);
                     self.backward(&arranged, x, targets, kept);
                     for (l, node) in self.nodes.iter().enumerate() {
                         if let Some(layer) = node.layer() {
@@ -140,14 +141,15 @@ impl<T: Scalar> Network<T> {
                     }
                 }
             },
-            |(_, buffers, loss)| {
-                total += std::mem::take(loss);
+            |(_, buffers, sum)| {
+                let (loss, right) = std::mem::take(sum);
+                total = (total.0 + loss, total.1 + right);
                 self.add_gradients(buffers, &mut gradient);
             },
         );
         let [mut gradient] = gradient;
         scale(&mut gradient, 1.0 / samples.count as f64);
-        (total, gradient)
+        (total.0, total.1, gradient)
     }
 
     /// The primal pass at θ, kept for products up to `budget` bytes.

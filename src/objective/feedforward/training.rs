@@ -20,6 +20,8 @@ use crate::vector::scale;
 pub(in super::super) struct Step {
     /// The batch's mean loss.
     pub(in super::super) loss: f64,
+    /// How many of its samples were classified right.
+    pub(in super::super) right: usize,
     pub(in super::super) gradient: Vec<f64>,
     /// All running statistics afterwards.
     pub(in super::super) statistics: Vec<f64>,
@@ -34,7 +36,8 @@ pub(super) struct Part<T> {
     gradients: Vec<Vec<T>>,
     /// Of each tile, at the batch normalisation that comes next.
     spreads: Vec<Vec<Spread>>,
-    loss: f64,
+    /// The sum of the losses, and how many samples were classified right.
+    score: (f64, usize),
     spare: Vec<Vec<T>>,
     more: Vec<T>,
 }
@@ -101,7 +104,8 @@ impl<T: Scalar> Network<T> {
         let [mut gradient] = gradient;
         scale(&mut gradient, 1.0 / count as f64);
         Ok(Step {
-            loss: parts.iter().map(|part| part.loss).sum::<f64>() / count as f64,
+            loss: parts.iter().map(|part| part.score.0).sum::<f64>() / count as f64,
+            right: parts.iter().map(|part| part.score.1).sum(),
             gradient,
             statistics: moved.split_off(self.parameters),
         })
@@ -120,7 +124,7 @@ impl<T: Scalar> Network<T> {
             tiles: Vec::new(),
             gradients: self.gradients(1),
             spreads: Vec::new(),
-            loss: 0.0,
+            score: (0.0, 0),
             spare: Vec::new(),
             more: Vec::new(),
         });
@@ -168,13 +172,13 @@ impl<T: Scalar> Network<T> {
         let Part {
             tiles,
             gradients,
-            loss,
+            score,
             spare,
             more,
             ..
         } = part;
         if cut[1] == depth {
-            *loss = 0.0;
+            *score = (0.0, 0);
         }
         for (i, (tile, kept)) in tiles.iter_mut().enumerate() {
             let x = samples.tile(*tile, self);
@@ -183,7 +187,8 @@ impl<T: Scalar> Network<T> {
                 let targets = samples.targets(*tile, self);
                 let mut dz = spare.pop().unwrap_or_default();
                 dz.resize(tile.len * self.width(depth), T::ZERO);
-                *loss += self.head.loss(&kept.values[depth], targets);
+                let (loss, right) = self.head.score(&kept.values[depth], targets);
+                *score = (score.0 + loss, score.1 + right);
                 self.head.gradient(&kept.values[depth], targets, &mut dz);
                 kept.adjoints[depth] = dz;
             } else {

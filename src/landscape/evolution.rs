@@ -1,0 +1,201 @@
+//! [`Evolution`]: curvature in the course of a training.
+
+use polars::df;
+use polars::prelude::DataFrame;
+use serde::{Deserialize, Serialize};
+
+use super::Sharpness;
+use crate::data::Dataset;
+use crate::error::{Error, Result};
+use crate::model::Parameters;
+use crate::objective::Objective;
+use crate::progress::Progress;
+use crate::spectral::{Bracket, Estimate, Lanczos, Spectrum, Trace, Which};
+use crate::train::Trajectory;
+use crate::vector::norm;
+
+/// What is measured at each snapshot of a training.
+#[derive(Clone, Debug)]
+pub struct Watch {
+    /// Also the loss on this data.
+    pub test: Option<Dataset>,
+    /// The settings of the search for the extreme eigenvalues.
+    pub lanczos: Lanczos,
+    /// Of the trace; none leaves it out.
+    pub trace: Option<Trace>,
+    /// Of the random search for ε-sharpness; none leaves it out.
+    pub sharpness: Option<Sharpness>,
+}
+
+/// Loss, gradient and extreme eigenvalues, the trace to 5 %, and ε-sharpness with ε = 0.05 and 10 pairs of perturbations.
+impl Default for Watch {
+    fn default() -> Self {
+        Self {
+            test: None,
+            lanczos: Lanczos::default(),
+            trace: Some(Trace {
+                relative_error: 0.05,
+                ..Trace::default()
+            }),
+            sharpness: Some(Sharpness {
+                samples: 10,
+                ..Sharpness::within(0.05)
+            }),
+        }
+    }
+}
+
+/// The loss and its curvature at the snapshots of a training: their spectral evolution.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Evolution {
+    /// The snapshots, in order.
+    pub moments: Vec<Moment>,
+}
+
+/// What is known at a snapshot.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Moment {
+    /// Steps of training made.
+    pub step: usize,
+    /// L(θ), on the objective's data.
+    pub loss: f64,
+    /// The loss on the test data.
+    pub test_loss: Option<f64>,
+    /// ‖∇L(θ)‖
+    pub gradient_norm: f64,
+    /// λ_max of the Hessian, between bounds by its residual.
+    pub largest: Bracket,
+    /// λ_min, likewise.
+    pub smallest: Bracket,
+    /// tr H
+    pub trace: Option<Estimate>,
+    /// The largest rise L(θ + δ) − L(θ) that was found for ‖δ‖ ≤ ε.
+    pub sharpness: Option<f64>,
+}
+
+impl Moment {
+    /// λ_max/|λ_min|, how elongated the loss is between its extremes; infinite where λ_min may be 0.
+    pub fn sharpness_ratio(&self) -> Bracket {
+        let size = |value: f64| value.abs();
+        let [low, high] = [self.smallest.low, self.smallest.high];
+        let (least, most) = match low <= 0.0 && high >= 0.0 {
+            true => (0.0, size(low).max(size(high))),
+            false => (size(low).min(size(high)), size(low).max(size(high))),
+        };
+        Bracket {
+            value: self.largest.value / size(self.smallest.value),
+            low: self.largest.low / most,
+            high: self.largest.high / least,
+        }
+    }
+}
+
+impl Evolution {
+    /// At every snapshot of `trajectory`. The model is there meanwhile, and where it was afterwards, error or not.
+    /// A model's running statistics of batch normalisation stay as they are.
+    ///
+    /// # Errors
+    /// A trajectory without snapshots or of another model; those of [`Lanczos::run`], [`Trace::trace`] and
+    /// [`Sharpness::random`].
+    pub fn along(objective: &Objective, trajectory: &Trajectory, watch: &Watch) -> Result<Self> {
+        if trajectory.is_empty() {
+            return Err(Error::invalid(
+                "the trajectory has no snapshots: record some with Trainer::fit_recorded",
+            ));
+        }
+        let test = match &watch.test {
+            Some(test) => Some(objective.on(test)?),
+            None => None,
+        };
+        let lanczos = Lanczos {
+            which: Which::BothEnds,
+            ..watch.lanczos.clone()
+        };
+        let mut progress = Progress::start("evolution");
+        let visit = Visit::new(objective.parameters())?;
+        let mut moments = Vec::with_capacity(trajectory.len());
+        for (i, step) in trajectory.steps().iter().enumerate() {
+            visit.go(&trajectory.snapshot(i)?)?;
+            let hessian = objective.hessian();
+            let ends = lanczos.run(&hessian, 2.min(objective.dim()))?;
+            moments.push(Moment {
+                step: *step,
+                loss: objective.loss()?,
+                test_loss: test.as_ref().map(Objective::loss).transpose()?,
+                gradient_norm: norm(&objective.gradient()?),
+                largest: end(&ends, f64::max),
+                smallest: end(&ends, f64::min),
+                trace: match &watch.trace {
+                    Some(trace) => Some(trace.trace(&hessian)?),
+                    None => None,
+                },
+                sharpness: match &watch.sharpness {
+                    Some(sharpness) => Some(sharpness.random(objective)?.maximum),
+                    None => None,
+                },
+            });
+            progress.part(i + 1, trajectory.len());
+        }
+        Ok(Self { moments })
+    }
+
+    /// One row for each snapshot; an eigenvalue's error is its residual, the trace's its standard error.
+    ///
+    /// # Errors
+    /// polars'.
+    pub fn table(&self) -> Result<DataFrame> {
+        let moments = || self.moments.iter();
+        let column = |f: fn(&Moment) -> f64| moments().map(f).collect::<Vec<_>>();
+        let some = |f: fn(&Moment) -> Option<f64>| moments().map(f).collect::<Vec<_>>();
+        Ok(df!(
+            "step" => moments().map(|m| m.step as u64).collect::<Vec<_>>(),
+            "loss" => column(|m| m.loss),
+            "test loss" => some(|m| m.test_loss),
+            "gradient norm" => column(|m| m.gradient_norm),
+            "λ_max" => column(|m| m.largest.value),
+            "± λ_max" => column(|m| m.largest.high - m.largest.value),
+            "λ_min" => column(|m| m.smallest.value),
+            "± λ_min" => column(|m| m.smallest.high - m.smallest.value),
+            "trace" => some(|m| m.trace.map(|t| t.value)),
+            "± trace" => some(|m| m.trace.map(|t| t.standard_error)),
+            "sharpness" => some(|m| m.sharpness),
+        )?)
+    }
+}
+
+/// The eigenvalue at one end.
+fn end(spectrum: &Spectrum, further: fn(f64, f64) -> f64) -> Bracket {
+    let values = spectrum.pairs.iter().map(|pair| pair.value);
+    let value = values.reduce(further).unwrap_or(f64::NAN);
+    let pair = spectrum.pairs.iter().find(|pair| pair.value == value);
+    let residual = pair.map_or(f64::NAN, |pair| pair.residual);
+    Bracket {
+        value,
+        low: value - residual,
+        high: value + residual,
+    }
+}
+
+/// A model away from its place, until this goes.
+struct Visit<'a> {
+    parameters: &'a Parameters,
+    home: Vec<f64>,
+}
+
+impl<'a> Visit<'a> {
+    fn new(parameters: &'a Parameters) -> Result<Self> {
+        let home = parameters.to_flat()?;
+        Ok(Self { parameters, home })
+    }
+
+    fn go(&self, theta: &[f64]) -> Result<()> {
+        self.parameters.set_flat(theta)
+    }
+}
+
+impl Drop for Visit<'_> {
+    fn drop(&mut self) {
+        // The numbers came from these variables, so this cannot fail.
+        let _ = self.parameters.set_flat(&self.home);
+    }
+}

@@ -1,0 +1,52 @@
+//! [`Schedule`]: how the learning rate changes in the course of a training.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// What the learning rate is multiplied with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Schedule {
+    /// 1 throughout.
+    #[default]
+    Constant,
+    /// ½(1 + cos πt), from 1 at the start, t = 0, to 0 at the end, t = 1 (Loshchilov and Hutter, "SGDR", 2017).
+    Cosine,
+    /// `factor`ⁱ after i times `every` epochs.
+    Decay {
+        /// Epochs between two changes.
+        every: u32,
+        /// What the rate is multiplied with each time.
+        factor: f64,
+    },
+}
+
+impl Schedule {
+    /// For step number `step`, counted from 0, of `total`, of which `per_epoch` make an epoch.
+    pub(super) fn factor(self, step: usize, total: usize, per_epoch: usize) -> f64 {
+        match self {
+            Self::Constant => 1.0,
+            Self::Cosine => {
+                let t = step as f64 / total.max(1) as f64;
+                0.5 * (1.0 + (std::f64::consts::PI * t).cos())
+            }
+            Self::Decay { every, factor } => {
+                let epoch = step / per_epoch.max(1);
+                factor.powf((epoch / every.max(1) as usize) as f64)
+            }
+        }
+    }
+
+    pub(super) fn check(self) -> Result<()> {
+        match self {
+            Self::Decay { every, factor } if every == 0 || !(factor > 0.0 && factor <= 1.0) => {
+                Err(Error::invalid(format!(
+                    "a learning rate times {factor} every {every} epochs makes no sense: give a factor in \
+                     (0, 1] and at least 1 epoch"
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+}
