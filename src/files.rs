@@ -1,6 +1,7 @@
 //! Files that are whole or not there.
 
 use std::fmt::Display;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use crate::error::{Error, Result};
@@ -21,5 +22,16 @@ pub fn write_whole<E: Display>(
     written.map_err(|problem| {
         let _ = std::fs::remove_file(&part);
         Error::file(path, format!("cannot be written ({problem})"), cure)
+    })
+}
+
+/// All bytes of the file at `path`.
+pub(crate) fn read(path: &Path, cure: &str) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(|e| {
+        let problem = match e.kind() {
+            ErrorKind::NotFound => "is missing".into(),
+            _ => format!("cannot be read ({e})"),
+        };
+        Error::file(path, problem, cure)
     })
 }

@@ -30,7 +30,7 @@
 //!
 //! | room | what is in it |
 //! | --- | --- |
-//! | [`data`] | datasets, seeded subsets and batches; MNIST, synthetic sets |
+//! | [`data`] | datasets, seeded subsets and batches; MNIST, CIFAR-10, synthetic sets |
 //! | [`model`] | models, activations, parameters as one vector |
 //! | [`objective`] | loss, gradient and Hessian-vector product at a point |
 //! | [`train`] | training, its history, and θ on the way |
@@ -86,7 +86,7 @@ pub mod prelude {
 
     pub use crate::Error;
     pub use crate::data::synthetic::two_moons;
-    pub use crate::data::{Dataset, Mnist, Targets};
+    pub use crate::data::{Cifar10, Dataset, Mnist, Targets};
     pub use crate::embedding::{Autoencoder, Comparison, Distances, Pca, Points, Umap};
     pub use crate::figure::{self, Figure};
     pub use crate::landscape::{

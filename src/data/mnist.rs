@@ -5,7 +5,7 @@
 //! first use; every load checks the SHA-256 of what it reads.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io::Read;
 use std::path::Path;
 
 use candle_core::Device;
@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::Dataset;
 use crate::error::{Error, Result};
-use crate::files::write_whole;
+use crate::files::{read, write_whole};
 
 /// A file of the set, with the SHA-256 of its gzipped and of its unpacked form.
 struct Source {
@@ -109,16 +109,6 @@ impl Source {
             "Make the directory writable, or copy data/mnist elsewhere and use Mnist::load_from";
         write_whole(&unpacked, cure, |part| fs::write(part, &content))
     }
-}
-
-fn read(path: &Path, cure: &str) -> Result<Vec<u8>> {
-    fs::read(path).map_err(|e| {
-        let problem = match e.kind() {
-            io::ErrorKind::NotFound => "is missing".into(),
-            _ => format!("cannot be read ({e})"),
-        };
-        Error::file(path, problem, cure)
-    })
 }
 
 fn verify(bytes: &[u8], expected: &str, path: &Path, cure: &str) -> Result<()> {

@@ -1,5 +1,6 @@
-//! Data: [`Dataset`], its seeded subsets and batches; [`mnist`] and [`synthetic`] sets.
+//! Data: [`Dataset`], its seeded subsets and batches; [`mnist`], [`cifar10`] and [`synthetic`] sets.
 
+pub mod cifar10;
 pub mod mnist;
 pub mod synthetic;
 
@@ -7,5 +8,6 @@ mod batches;
 mod dataset;
 
 pub use batches::Batches;
+pub use cifar10::Cifar10;
 pub use dataset::{Dataset, Targets};
 pub use mnist::Mnist;

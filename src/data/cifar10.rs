@@ -1,0 +1,100 @@
+//! CIFAR-10 (Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009): 50,000
+//! training and 10,000 test photographs of 32 × 32 coloured pixels, in ten classes.
+//!
+//! It does not come with this crate. The binary version is six files, `data_batch_1.bin` to
+//! `data_batch_5.bin` for training and `test_batch.bin`; each is a sequence of records of 3,073
+//! bytes: the label, then the red, the green and the blue pixels, each 32 rows of 32.
+
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+
+use super::Dataset;
+use crate::error::{Error, Result};
+use crate::files::read;
+
+const PIXELS: usize = 3 * 32 * 32;
+
+const CURE: &str = "Give the directory with the six .bin files of the binary version of CIFAR-10, \
+                    unpacked anew from its archive cifar-10-binary.tar.gz";
+
+/// CIFAR-10: images in [0, 1] of shape `(n, 3, 32, 32)` (red, green, blue; rows from the top;
+/// columns from the left), `f32`, with labels 0 airplane, 1 automobile, 2 bird, 3 cat, 4 deer, 5
+/// dog, 6 frog, 7 horse, 8 ship, 9 truck.
+#[derive(Clone, Debug)]
+pub struct Cifar10 {
+    /// The five training batches, one after the other: 50,000 images.
+    pub train: Dataset,
+    /// The test batch: 10,000 images.
+    pub test: Dataset,
+}
+
+impl Cifar10 {
+    /// Loads the six files from `dir`, or from `cifar-10-batches-bin` in it as the archive unpacks.
+    /// A file may hold any number of images.
+    ///
+    /// # Errors
+    /// A file that is missing, empty, truncated or of another format is named.
+    pub fn load_from(dir: impl AsRef<Path>, device: &Device) -> Result<Self> {
+        let mut dir = dir.as_ref().to_path_buf();
+        let unpacked = dir.join("cifar-10-batches-bin");
+        if unpacked.is_dir() {
+            dir = unpacked;
+        }
+        let mut train = Images::default();
+        for i in 1..=5 {
+            train.append(&dir.join(format!("data_batch_{i}.bin")))?;
+        }
+        let mut test = Images::default();
+        test.append(&dir.join("test_batch.bin"))?;
+        Ok(Self {
+            train: train.dataset(device)?,
+            test: test.dataset(device)?,
+        })
+    }
+}
+
+#[derive(Default)]
+struct Images {
+    pixels: Vec<f32>,
+    labels: Vec<u32>,
+}
+
+impl Images {
+    fn append(&mut self, path: &Path) -> Result<()> {
+        let bytes = read(path, CURE)?;
+        if bytes.is_empty() {
+            return Err(Error::file(path, "is empty", CURE));
+        }
+        let records = bytes.chunks_exact(1 + PIXELS);
+        if !records.remainder().is_empty() {
+            let problem = format!(
+                "is truncated or of another format ({} bytes, no multiple of {})",
+                bytes.len(),
+                1 + PIXELS
+            );
+            return Err(Error::file(path, problem, CURE));
+        }
+        for (i, record) in records.enumerate() {
+            let label = record[0];
+            if label > 9 {
+                let problem = format!(
+                    "is damaged or of another format (image {i} has the label {label}, more than 9)"
+                );
+                return Err(Error::file(path, problem, CURE));
+            }
+            self.labels.push(u32::from(label));
+            let pixels = record[1..].iter();
+            self.pixels.extend(pixels.map(|&p| f32::from(p) / 255.0));
+        }
+        Ok(())
+    }
+
+    fn dataset(self, device: &Device) -> Result<Dataset> {
+        let n = self.labels.len();
+        Dataset::classification(
+            &Tensor::from_vec(self.pixels, (n, 3, 32, 32), device)?,
+            &Tensor::from_vec(self.labels, n, device)?,
+        )
+    }
+}
