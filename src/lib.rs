@@ -85,7 +85,9 @@ pub mod prelude {
     pub use crate::polars::prelude::DataFrame;
 
     pub use crate::Error;
-    pub use crate::data::synthetic::two_moons;
+    pub use crate::data::synthetic::{
+        TeacherStudent, linearly_separable, spirals, sum_of_two, teacher_student, two_moons,
+    };
     pub use crate::data::{Cifar10, Dataset, Mnist, Targets};
     pub use crate::embedding::{Autoencoder, Comparison, Distances, Pca, Points, Umap};
     pub use crate::figure::{self, Figure};

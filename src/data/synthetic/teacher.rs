@@ -1,0 +1,129 @@
+//! [`TeacherStudent`]: a regression whose answer is known.
+
+use std::collections::BTreeMap;
+
+use candle_core::{Device, Tensor};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use rand_distr::Distribution;
+
+use super::{normal, standard_normal};
+use crate::data::Dataset;
+use crate::error::{Error, Result};
+use crate::vector::scale;
+
+/// Samples of a random network, and that network; see [`teacher_student`].
+#[derive(Clone, Debug)]
+pub struct TeacherStudent {
+    /// The samples with the teacher's values.
+    pub data: Dataset,
+    /// The teacher, as θ of an [`Mlp`](crate::model::Mlp) with the same widths and tanh.
+    pub teacher: Vec<f64>,
+}
+
+/// Values of a random network, the teacher, at `n` standard normal inputs: inputs of shape `(n, first
+/// width)`, values of shape `(n, last width)`, `f64`.
+///
+/// The teacher is h₀ = x, hᵢ₊₁ = tanh(hᵢ Wᵢᵀ + bᵢ), without tanh after the last layer; the weights and
+/// biases of a layer with m inputs are normal with variance 1/m. It depends on `widths` and `seed`
+/// alone, and the first inputs are the same for every `n`. `noise` is the standard deviation of the
+/// Gaussian added to each value.
+///
+/// Without noise the teacher is a global minimum of a student that has its widths, at loss 0:
+///
+/// ```
+/// # use loss_landscape::prelude::*;
+/// # fn main() -> Result<(), Error> {
+/// let widths = [3, 4, 1];
+/// let set = teacher_student(100, &widths, 0.0, 0, &Device::Cpu)?;
+/// let student = Mlp::new(&widths, Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+/// let objective = Objective::of(&student, &set.data, Loss::Mse)?;
+/// student.parameters().set_flat(&set.teacher)?;
+/// assert!(objective.loss()? < 1e-30);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// No samples, fewer than two widths, a width of 0, a negative or infinite `noise`.
+pub fn teacher_student(
+    n: usize,
+    widths: &[usize],
+    noise: f64,
+    seed: u64,
+    device: &Device,
+) -> Result<TeacherStudent> {
+    if widths.len() < 2 || widths.contains(&0) {
+        return Err(Error::invalid(format!(
+            "widths {widths:?} make no teacher: give at least an input and an output width, none of \
+             them 0, for example [5, 10, 1]"
+        )));
+    }
+    if n == 0 {
+        return Err(Error::invalid("a student needs at least one sample"));
+    }
+    let noise = normal(noise)?;
+    let (features, outputs) = (widths[0], widths[widths.len() - 1]);
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let layers: Vec<Layer> = widths
+        .windows(2)
+        .map(|pair| Layer::draw(pair[0], pair[1], &mut rng))
+        .collect();
+    let (mut inputs, mut errors) = (Vec::new(), Vec::new());
+    for _ in 0..n {
+        inputs.extend(standard_normal(features, &mut rng));
+        errors.extend(noise.sample_iter(&mut rng).take(outputs));
+    }
+    let inputs = Tensor::from_vec(inputs, (n, features), &Device::Cpu)?;
+    let errors = Tensor::from_vec(errors, (n, outputs), &Device::Cpu)?;
+    let mut h = inputs.clone();
+    for (i, layer) in layers.iter().enumerate() {
+        if i > 0 {
+            h = h.tanh()?;
+        }
+        h = layer.forward(&h)?;
+    }
+    let values = (h + errors)?;
+    Ok(TeacherStudent {
+        data: Dataset::regression(&inputs.to_device(device)?, &values.to_device(device)?)?,
+        teacher: flat(layers),
+    })
+}
+
+struct Layer {
+    weight: Vec<f64>,
+    bias: Vec<f64>,
+}
+
+impl Layer {
+    fn draw(inputs: usize, outputs: usize, rng: &mut ChaCha8Rng) -> Self {
+        let mut drawn = |n| {
+            let mut values = standard_normal(n, rng);
+            scale(&mut values, 1.0 / (inputs as f64).sqrt());
+            values
+        };
+        Self {
+            weight: drawn(outputs * inputs),
+            bias: drawn(outputs),
+        }
+    }
+
+    fn forward(&self, h: &Tensor) -> Result<Tensor> {
+        let shape = (self.bias.len(), h.dim(1)?);
+        let weight = Tensor::from_slice(&self.weight, shape, &Device::Cpu)?;
+        let bias = Tensor::from_slice(&self.bias, self.bias.len(), &Device::Cpu)?;
+        Ok(h.matmul(&weight.t()?)?.broadcast_add(&bias)?)
+    }
+}
+
+/// In the order of the names that the parameters have in a model.
+fn flat(layers: Vec<Layer>) -> Vec<f64> {
+    let named = layers.into_iter().enumerate().flat_map(|(i, layer)| {
+        [
+            (format!("layers.{i}.weight"), layer.weight),
+            (format!("layers.{i}.bias"), layer.bias),
+        ]
+    });
+    let sorted: BTreeMap<String, Vec<f64>> = named.collect();
+    sorted.into_values().flatten().collect()
+}
