@@ -6,6 +6,7 @@ pub mod synthetic;
 
 mod batches;
 mod dataset;
+mod label_noise;
 
 pub use batches::Batches;
 pub use cifar10::Cifar10;

@@ -1,0 +1,49 @@
+//! Labels that lie.
+
+use candle_core::Tensor;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::Dataset;
+use super::dataset::permutation;
+use crate::error::{Error, Result};
+use crate::vector::stream;
+
+impl Dataset {
+    /// The same samples with wrong labels for a `share` of them: ⌊`share` · n⌉ samples, drawn from
+    /// `seed`, get another of the classes that occur, each as likely. Comparing the labels with
+    /// this dataset's tells which. With the same seed a larger `share` spoils the same samples in the
+    /// same way, and more.
+    ///
+    /// # Errors
+    /// A `share` outside [0, 1], a dataset without labels or with one class.
+    pub fn with_label_noise(&self, share: f64, seed: u64) -> Result<Self> {
+        if !(0.0..=1.0).contains(&share) {
+            return Err(Error::invalid(format!(
+                "a share of {share} of the labels cannot be wrong: give a number from 0 to 1"
+            )));
+        }
+        let mut labels = self.labels()?;
+        let mut classes = labels.clone();
+        classes.sort_unstable();
+        classes.dedup();
+        if classes.len() < 2 {
+            return Err(Error::invalid(format!(
+                "every sample is of class {}: wrong labels need at least two classes",
+                classes[0]
+            )));
+        }
+        let wrong = (share * self.len() as f64).round() as usize;
+        let mut rng = ChaCha8Rng::seed_from_u64(stream(seed, 1));
+        for i in permutation(self.len(), seed).into_iter().take(wrong) {
+            // One of the others: the last stands in for the sample's own.
+            let drawn = classes[rng.random_range(0..classes.len() - 1)];
+            let last = classes[classes.len() - 1];
+            labels[i] = if drawn == labels[i] { last } else { drawn };
+        }
+        Self::classification(
+            self.inputs(),
+            &Tensor::from_vec(labels, self.len(), self.device())?,
+        )
+    }
+}
