@@ -15,7 +15,7 @@ mod step;
 pub(crate) use autograd::store as gradient_store;
 pub use check::DerivativeCheck;
 pub use evaluate::Score;
-pub(crate) use feedforward::Curvature;
+pub(crate) use feedforward::{Convolution, Curvature, Scalar};
 pub use loss::Loss;
 pub(crate) use step::BatchStep;
 

@@ -32,12 +32,10 @@ impl Axis {
             return None;
         }
         let reach = (kernel - 1).checked_mul(dilation)?;
-        let outputs = padding
-            .checked_mul(2)?
-            .checked_add(size)?
-            .checked_sub(reach + 1)?
-            / stride
-            + 1;
+        let padded = padding.checked_mul(2)?.checked_add(size)?;
+        // Beyond the image there is nothing to step over.
+        let stride = stride.min(padded);
+        let outputs = padded.checked_sub(reach)?.checked_sub(1)? / stride + 1;
         let taps = (0..kernel).map(|tap| (tap * dilation % stride, tap * dilation / stride));
         Some(Self {
             size,

@@ -16,6 +16,7 @@
 //! | `layer` | what every kind of layer knows: forward, backward, and the tangent of each |
 //! | `linear`, `activation`, `conv`, `norm`, `pool` | the kinds |
 //! | `grid`, `planes`, `correlate` | how convolutions lay images out, and their sums |
+//! | `convolution` | those kernels by themselves, for candle's graphs |
 //! | `checks` | tests that hold for every kind |
 //! | `head` | the losses |
 //! | `matrix`, `scalar` | products, elementary functions |
@@ -25,6 +26,7 @@ mod build;
 #[cfg(test)]
 mod checks;
 mod conv;
+mod convolution;
 mod correlate;
 mod graph;
 mod grid;
@@ -41,6 +43,7 @@ mod scalar;
 mod tiles;
 mod training;
 
+pub(crate) use convolution::Convolution;
 pub(crate) use head::Curvature;
 pub(crate) use scalar::Scalar;
 pub(super) use training::Step;
