@@ -31,6 +31,7 @@
 //! | room | what is in it |
 //! | --- | --- |
 //! | [`data`] | datasets, seeded subsets and batches; MNIST, CIFAR-10, synthetic sets |
+//! | [`nn`] | for candle models of your own: convolutions and pools that differentiate twice, and fast |
 //! | [`model`] | models, activations, parameters as one vector |
 //! | [`objective`] | loss, gradient and Hessian-vector product at a point |
 //! | [`train`] | training, its history, and θ on the way |
@@ -42,7 +43,7 @@
 //! | [`notebook`] | what a cell shows |
 //! | [`progress`], [`files`] | news of long work, files that are whole; used by all |
 //!
-//! A room knows only the rooms above it.
+//! A room knows only the rooms above it, but for the kernels that [`nn`] has in common with [`objective`].
 //!
 //! # In a notebook
 //!
@@ -62,6 +63,7 @@ pub mod figure;
 pub mod files;
 pub mod landscape;
 pub mod model;
+pub mod nn;
 pub mod notebook;
 pub mod objective;
 pub mod operator;
@@ -103,6 +105,7 @@ pub mod prelude {
         Activation, Architecture, Design, LayerKind, Layered, Mlp, Model, Norm, Parameters,
         best_device,
     };
+    pub use crate::nn;
     pub use crate::notebook::Show;
     pub use crate::objective::{Loss, Objective, Score};
     pub use crate::operator::{

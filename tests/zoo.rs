@@ -24,6 +24,7 @@ fn designs(architecture: Architecture) -> Vec<Design> {
         usual.without_shortcuts(),
         usual.normalization(Norm::Group(1)),
         usual.normalization(Norm::None),
+        usual.normalization(Norm::Batch),
     ];
     let mut distinct: Vec<Design> = Vec::new();
     for design in designs {

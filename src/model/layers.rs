@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Activation, Model, Parameters};
 use crate::error::Error;
+use crate::nn;
 
 /// A layer, or layers in a block. Parameters go by their names; images are channels × height × width.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -194,20 +195,8 @@ impl LayerKind {
                     None => Ok(h.clone()),
                 }
             }
-            Self::AveragePool { kernel, stride } => {
-                // candle's own pooling differentiates only where squares do not overlap.
-                let (n, channels, height, width) = h.dims4()?;
-                let one_by_one = h.reshape((n * channels, 1, height, width))?;
-                let mean = Tensor::full(
-                    1.0 / (kernel * kernel) as f64,
-                    (1, 1, *kernel, *kernel),
-                    h.device(),
-                )?;
-                let y = one_by_one.conv2d(&mean.to_dtype(h.dtype())?, 0, *stride, 1, 1)?;
-                let (_, _, height, width) = y.dims4()?;
-                y.reshape((n, channels, height, width))
-            }
-            Self::MaxPool { kernel, stride } => max_pool(h, *kernel, *stride),
+            Self::AveragePool { kernel, stride } => nn::ops::avg_pool2d(h, *kernel, *stride),
+            Self::MaxPool { kernel, stride } => nn::ops::max_pool2d(h, *kernel, *stride),
             Self::GlobalAveragePool => h.mean_keepdim((D::Minus1, D::Minus2)),
             Self::Residual { body, shortcut } => {
                 let mut training = training;
@@ -219,31 +208,6 @@ impl LayerKind {
             }
         }
     }
-}
-
-/// The largest of each square, by comparing the places of all squares one after another: candle's own has a gradient
-/// that is too small by the square's area (0.11.1).
-fn max_pool(h: &Tensor, kernel: usize, stride: usize) -> Result<Tensor> {
-    let (_, _, height, width) = h.dims4()?;
-    if kernel == 0 || stride == 0 || kernel > height.min(width) {
-        candle_core::bail!("no squares of {kernel}, {stride} apart, in {height} × {width} places");
-    }
-    let every = |from: usize, size: usize| {
-        let places = (0..=(size - kernel) / stride).map(|i| (from + i * stride) as u32);
-        Tensor::from_iter(places, h.device())
-    };
-    let mut largest: Option<Tensor> = None;
-    for i in 0..kernel {
-        let rows = h.index_select(&every(i, height)?, 2)?;
-        for j in 0..kernel {
-            let here = rows.index_select(&every(j, width)?, 3)?;
-            largest = Some(match largest {
-                Some(largest) => largest.maximum(&here)?,
-                None => here,
-            });
-        }
-    }
-    largest.ok_or_else(|| candle_core::Error::Msg("a square of no places".into()))
 }
 
 /// Batch normalisation by the batch's own mean and variance, which move the running ones.

@@ -63,6 +63,8 @@ pub enum Norm {
     None,
     /// Group normalisation in so many groups of channels.
     Group(usize),
+    /// Batch normalisation: by the batch in training, by running statistics, which stay as they are, in analysis.
+    Batch,
 }
 
 /// An [`Architecture`] and what can be changed about it.
@@ -246,6 +248,7 @@ impl Design {
     fn norm(&self, made: &mut Making, name: &str, channels: usize) -> Result<Vec<LayerKind>> {
         match self.normalization {
             Norm::None => Ok(Vec::new()),
+            Norm::Batch => Ok(vec![made.batch_norm(name, channels)?]),
             Norm::Group(groups) if !channels.is_multiple_of(groups) => {
                 Err(Error::invalid(format!(
                     "{groups} groups do not divide the {channels} channels of `{name}` in `{}`",

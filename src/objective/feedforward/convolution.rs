@@ -98,6 +98,8 @@ impl Convolution {
         let layer: &dyn Layer<T> = &self.conv;
         let samples = x.len() / inputs;
         let weights = self.weight.iter().product();
+        // The derivative by W does not depend on W.
+        let nothing = Arranged::new(None, &[]);
         let mut total = vec![vec![0.0; weights]];
         over_groups(
             samples,
@@ -113,7 +115,7 @@ impl Convolution {
                         notes: &[],
                         dy: &dy[part.start * outputs..part.end * outputs],
                     };
-                    layer.gradient(&at, gradient, i == 0);
+                    layer.gradient(&nothing, &at, gradient, i == 0);
                 }
             },
             |gradient| layer.add_gradient(gradient, &mut total),

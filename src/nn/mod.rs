@@ -1,0 +1,131 @@
+//! Parts for candle models of your own that differentiate twice, and fast: [`conv2d`] in the place of
+//! [`candle_nn::conv2d`], and the functions in [`ops`] in the place of a tensor's own.
+//!
+//! candle's own convolution is slow on the CPU, and has no gradient where its stride leaves another number of
+//! rows over than of columns; its average pooling differentiates only squares that do not overlap, and the
+//! gradient of its maximum pooling is too small by the square's area (0.11.1). A model on these parts goes
+//! into [`Objective::from_fn`](crate::objective::Objective::from_fn) like any other; the convolution's kernels
+//! are those of the hand-derived rules for [`Layered`](crate::model::Layered) models.
+//!
+//! ```
+//! use loss_landscape::candle_nn::{Conv2dConfig, linear};
+//! use loss_landscape::prelude::*;
+//!
+//! # fn main() -> Result<(), Error> {
+//! let vars = VarMap::new();
+//! let vb = VarBuilder::from_varmap(&vars, DType::F32, &Device::Cpu);
+//! let config = Conv2dConfig { padding: 1, ..Default::default() };
+//! let first = nn::conv2d(1, 4, 3, config, vb.pp("first"))?; // was candle_nn::conv2d
+//! let second = nn::conv2d(4, 8, 3, config, vb.pp("second"))?;
+//! let last = linear(8, 10, vb.pp("last"))?;
+//!
+//! let data = Mnist::load(&Device::Cpu)?.train.first(32)?;
+//! let objective = Objective::from_fn(&vars, &data, Loss::CrossEntropy, move |x| {
+//!     let h = first.forward(&x.reshape(((), 1, 28, 28))?)?.tanh()?;
+//!     let h = second.forward(&nn::ops::max_pool2d(&h, 2, 2)?)?.tanh()?;
+//!     last.forward(&h.mean((2, 3))?)
+//! })?;
+//! println!("{}", objective.derivative_check());
+//! let sharpest = objective.hessian().top(1)?;
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod ops;
+mod trilinear;
+
+use candle_core::{Module, Result, Tensor};
+use candle_nn::{Conv2dConfig, VarBuilder};
+
+/// A two-dimensional convolution, [`candle_nn::Conv2d`] with [`ops::conv2d`] inside.
+#[derive(Clone, Debug)]
+pub struct Conv2d(candle_nn::Conv2d);
+
+impl Conv2d {
+    /// With this weight, channels out × channels in / groups × height × width, and a bias for each channel
+    /// out, if there is one.
+    pub fn new(weight: Tensor, bias: Option<Tensor>, config: Conv2dConfig) -> Self {
+        candle_nn::Conv2d::new(weight, bias, config).into()
+    }
+
+    /// The kernels.
+    pub fn weight(&self) -> &Tensor {
+        self.0.weight()
+    }
+
+    /// The biases.
+    pub fn bias(&self) -> Option<&Tensor> {
+        self.0.bias()
+    }
+
+    /// Padding, stride, dilation and groups.
+    pub fn config(&self) -> &Conv2dConfig {
+        self.0.config()
+    }
+}
+
+impl From<candle_nn::Conv2d> for Conv2d {
+    fn from(conv: candle_nn::Conv2d) -> Self {
+        Self(conv)
+    }
+}
+
+impl Module for Conv2d {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        if !ops::has_kernels(x) {
+            return self.0.forward(x);
+        }
+        let config = self.config();
+        let y = ops::conv2d(
+            x,
+            self.weight(),
+            config.padding,
+            config.stride,
+            config.dilation,
+            config.groups,
+        )?;
+        match self.bias() {
+            Some(bias) => y.broadcast_add(&bias.reshape((1, (), 1, 1))?),
+            None => Ok(y),
+        }
+    }
+}
+
+/// [`candle_nn::conv2d`]: a convolution with square kernels and a bias. Its `weight` and `bias` come of `vb`, by
+/// the same names and from the same distributions.
+///
+/// # Errors
+/// Tensors in `vb` of other shapes; no groups.
+pub fn conv2d(
+    in_channels: usize,
+    out_channels: usize,
+    kernel_size: usize,
+    config: Conv2dConfig,
+    vb: VarBuilder,
+) -> Result<Conv2d> {
+    check_groups(&config)?;
+    Ok(candle_nn::conv2d(in_channels, out_channels, kernel_size, config, vb)?.into())
+}
+
+/// The same without a bias: [`candle_nn::conv2d_no_bias`].
+///
+/// # Errors
+/// As [`conv2d`].
+pub fn conv2d_no_bias(
+    in_channels: usize,
+    out_channels: usize,
+    kernel_size: usize,
+    config: Conv2dConfig,
+    vb: VarBuilder,
+) -> Result<Conv2d> {
+    check_groups(&config)?;
+    Ok(candle_nn::conv2d_no_bias(in_channels, out_channels, kernel_size, config, vb)?.into())
+}
+
+/// candle divides by them.
+fn check_groups(config: &Conv2dConfig) -> Result<()> {
+    if config.groups == 0 {
+        candle_core::bail!("a convolution of 0 groups: give 1, or a divisor of both channels");
+    }
+    Ok(())
+}

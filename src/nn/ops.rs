@@ -1,0 +1,120 @@
+//! Functions of images, tensors of n × channels × height × width, that differentiate as often as one likes.
+
+use candle_core::{DType, Result, Tensor, bail};
+
+use super::trilinear::convolve;
+use crate::objective::Convolution;
+
+/// The convolution (cross-correlation, as everywhere in the field) of images with kernels, [`Tensor::conv2d`]
+/// with the arguments in the same order.
+///
+/// `weight` is channels out × channels / `groups` × height × width; `padding` rows and columns of zeros lie on
+/// each side; `dilation` is the step within a kernel. In `f32` and `f64` on the CPU it has kernels and
+/// derivatives of its own; elsewhere it is candle's. The same bits come for any number of threads.
+///
+/// # Errors
+/// Channels and groups that do not fit; a kernel larger than the padded image; zeros; two types.
+pub fn conv2d(
+    x: &Tensor,
+    weight: &Tensor,
+    padding: usize,
+    stride: usize,
+    dilation: usize,
+    groups: usize,
+) -> Result<Tensor> {
+    if !has_kernels(x) {
+        return x.conv2d(weight, padding, stride, dilation, groups);
+    }
+    if x.dtype() != weight.dtype() {
+        bail!(
+            "images of {:?} and kernels of {:?}: bring one to the other's type with to_dtype",
+            x.dtype(),
+            weight.dtype()
+        );
+    }
+    let (n, channels, height, width) = x.dims4()?;
+    let (outputs, inputs, down, right) = weight.dims4()?;
+    if groups == 0 || outputs % groups != 0 || inputs.checked_mul(groups) != Some(channels) {
+        bail!(
+            "kernels of shape {:?} in {groups} groups do not fit images of {channels} channels: kernels see \
+             channels / groups, and groups must divide {outputs}",
+            weight.dims()
+        );
+    }
+    let convolution = Convolution::new(
+        [channels, height, width],
+        [outputs, inputs, down, right],
+        [padding, stride, dilation, groups],
+    );
+    let Some(convolution) = convolution else {
+        bail!(
+            "no kernel of {down} × {right} with dilation {dilation}, {stride} apart, in images of {channels} × \
+             {height} × {width} with padding {padding}: it must fit, and nothing but the padding can be 0"
+        );
+    };
+    let output = convolution.output();
+    if output
+        .iter()
+        .try_fold(n, |n, size| n.checked_mul(*size))
+        .is_none()
+    {
+        bail!("{n} images of {output:?}, from a padding of {padding}, are too large");
+    }
+    convolve(convolution, x, weight)
+}
+
+/// Whether the convolution's own kernels are for such a tensor.
+pub(super) fn has_kernels(x: &Tensor) -> bool {
+    x.device().is_cpu() && matches!(x.dtype(), DType::F32 | DType::F64)
+}
+
+/// The mean of each square of `kernel` × `kernel` places, `stride` apart, as [`Tensor::avg_pool2d_with_stride`].
+/// Rows and columns that are left over count for nothing.
+///
+/// # Errors
+/// A square larger than the image; zeros.
+pub fn avg_pool2d(x: &Tensor, kernel: usize, stride: usize) -> Result<Tensor> {
+    let (n, channels, height, width) = x.dims4()?;
+    check_squares(kernel, stride, [height, width])?;
+    let share = 1.0 / (kernel * kernel) as f64;
+    let mean = Tensor::full(share, (1, 1, kernel, kernel), x.device())?.to_dtype(x.dtype())?;
+    let one_by_one = x.reshape((n * channels, 1, height, width))?;
+    let y = conv2d(&one_by_one, &mean, 0, stride, 1, 1)?;
+    let (_, _, height, width) = y.dims4()?;
+    y.reshape((n, channels, height, width))
+}
+
+/// The largest of each square of `kernel` × `kernel` places, `stride` apart, as [`Tensor::max_pool2d_with_stride`].
+/// Rows and columns that are left over count for nothing; places that are equally large share the derivative.
+///
+/// # Errors
+/// A square larger than the image; zeros.
+pub fn max_pool2d(x: &Tensor, kernel: usize, stride: usize) -> Result<Tensor> {
+    let (_, _, height, width) = x.dims4()?;
+    check_squares(kernel, stride, [height, width])?;
+    let every = |from: usize, size: usize| {
+        let places = (0..=(size - kernel) / stride).map(|i| (from + i * stride) as u32);
+        Tensor::from_iter(places, x.device())
+    };
+    // The places of all squares, one after another.
+    let x = x.contiguous()?;
+    let mut largest: Option<Tensor> = None;
+    for i in 0..kernel {
+        let rows = x.index_select(&every(i, height)?, 2)?;
+        for j in 0..kernel {
+            let here = rows.index_select(&every(j, width)?, 3)?;
+            largest = Some(match largest {
+                Some(largest) => largest.maximum(&here)?,
+                None => here,
+            });
+        }
+    }
+    largest.ok_or_else(|| candle_core::Error::Msg("a square of no places".into()))
+}
+
+fn check_squares(kernel: usize, stride: usize, [height, width]: [usize; 2]) -> Result<()> {
+    if kernel == 0 || stride == 0 || kernel > height.min(width) {
+        bail!("no squares of {kernel}, {stride} apart, in {height} × {width} places");
+    }
+    Ok(())
+}
