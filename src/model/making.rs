@@ -127,7 +127,6 @@ impl<'a> Making<'a> {
     }
 
     /// Batch normalisation that starts with γ = 1, β = 0 and running statistics 0 and 1.
-    #[expect(dead_code, reason = "no network of ours has it yet")]
     pub(super) fn batch_norm(&mut self, name: &str, channels: usize) -> Result<LayerKind> {
         let [weight, bias] = self.scales(name, channels)?;
         let [mean, variance] = ["running_mean", "running_var"].map(|part| format!("{name}.{part}"));
