@@ -6,14 +6,15 @@ mod layers;
 mod making;
 mod mlp;
 mod parameters;
+mod training;
 mod zoo;
 
 pub use activation::Activation;
 pub(crate) use activation::softplus;
-pub(crate) use layers::no_variance;
 pub use layers::{LayerKind, Layered};
 pub use mlp::Mlp;
 pub use parameters::Parameters;
+pub(crate) use training::no_variance;
 pub use zoo::{Architecture, Design, Norm};
 
 use candle_core::{Device, Module, Tensor};

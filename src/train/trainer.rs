@@ -14,6 +14,9 @@ use crate::vector::stream;
 
 /// Trains a model in mini-batches: cross-entropy on labels, mean squared error on values.
 ///
+/// Steps go through the model's [`forward_training`](Model::forward_training), with batch normalisation by the batch's
+/// own statistics and dropout, scores through its forward pass.
+///
 /// The same seed, model and data give the same bits on a CPU.
 ///
 /// ```

@@ -15,7 +15,8 @@ use crate::model::Parameters;
 const MEMORY: usize = 1 << 30;
 
 /// Snapshots of θ, in the order in which they were taken and in the model's own type: 4 bytes a
-/// number for `f32`.
+/// number for `f32`. Running statistics of batch normalisation are not among them: where θ is put back, estimate
+/// them anew.
 ///
 /// Up to a limit they stay in memory; beyond it they are appended to a temporary file, which goes
 /// with the last copy of the trajectory. [`Trajectory::save`] keeps them.

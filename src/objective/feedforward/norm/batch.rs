@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::super::Scalar;
 use super::super::layer::{Arranged, At, Layer};
-use super::{Scales, combine, distances, sums};
+use super::{Scales, combine, sums};
 
 /// Batch normalisation (Ioffe and Szegedy, 2015) with γ and β of each channel at their places of θ.
 ///
@@ -17,18 +17,11 @@ use super::{Scales, combine, distances, sums};
 ///
 /// Arranged are γ, β, m and v of each vector; backwards, in training alone, slope and shift of dx by x.
 pub(in super::super) struct BatchNorm {
-    pixels: usize,
+    pub(super) pixels: usize,
     epsilon: f64,
-    momentum: f64,
-    scales: Scales,
-    statistics: [Range<usize>; 2],
-}
-
-/// Some numbers of a channel: their mean, and the sum of their squared distances from it.
-#[derive(Clone, Copy, Debug, Default)]
-pub(in super::super) struct Spread {
-    mean: f64,
-    squares: f64,
+    pub(super) momentum: f64,
+    pub(super) scales: Scales,
+    pub(super) statistics: [Range<usize>; 2],
 }
 
 impl BatchNorm {
@@ -51,123 +44,19 @@ impl BatchNorm {
         })
     }
 
-    /// How many numbers of a channel some samples have.
-    pub(in super::super) fn count(&self, samples: usize) -> usize {
-        samples * self.pixels
-    }
-
-    /// Each channel's spread in a tile.
-    pub(in super::super) fn spread<T: Scalar>(&self, x: &[T]) -> Vec<Spread> {
-        let (row, channels) = (self.row(), self.scales.channels);
-        let n = self.count(x.len() / row) as f64;
-        let (mut sum, mut means) = (vec![0.0; channels], vec![0.0; channels]);
-        for x in x.chunks_exact(row) {
-            sums([x, x], &mut sum, |x, _| x);
-            for (mean, sum) in means.iter_mut().zip(&sum) {
-                *mean += sum / n;
-            }
-        }
-        // Rounding has left the means a little off.
-        let near: Vec<T> = means.into_iter().map(T::of).collect();
-        let mut totals = vec![[0.0; 2]; channels];
-        for x in x.chunks_exact(row) {
-            distances(&near, x, &mut totals);
-        }
-        let spreads = near
-            .iter()
-            .zip(totals)
-            .map(|(near, [plain, square])| Spread {
-                mean: near.f64() + plain / n,
-                squares: (square - plain * plain / n).max(0.0),
-            });
-        spreads.collect()
-    }
-
-    /// The batch's mean and the sum of squares about it, from tiles of so many samples (Chan, Golub and LeVeque, 1983).
-    pub(in super::super) fn together(&self, tiles: &[(usize, &[Spread])]) -> Vec<Spread> {
-        let of_channel = |c: usize| {
-            let parts = || {
-                let tiles = tiles.iter();
-                tiles.map(move |(samples, spreads)| (self.count(*samples) as f64, spreads[c]))
-            };
-            let n: f64 = parts().map(|(n, _)| n).sum();
-            let mean = parts().map(|(n, s)| n * s.mean).sum::<f64>() / n;
-            let squares = parts().map(|(n, s)| s.squares + n * (s.mean - mean).powi(2));
-            Spread {
-                mean,
-                squares: squares.sum(),
-            }
-        };
-        (0..self.scales.channels).map(of_channel).collect()
-    }
-
-    /// Puts a batch's mean and biased variance in the place of the running ones.
-    pub(in super::super) fn settle<T: Scalar>(
-        &self,
-        batch: &[Spread],
-        samples: usize,
-        theta: &mut Arranged<T>,
-    ) {
-        let (channels, n) = (self.scales.channels, self.count(samples) as f64);
-        let (means, variances) = theta.forward[2 * channels..].split_at_mut(channels);
-        for ((m, v), batch) in means.iter_mut().zip(variances).zip(batch) {
-            (*m, *v) = (T::of(batch.mean), T::of(batch.squares / n));
-        }
-    }
-
-    /// Moves the running mean and variance of a point towards a batch's mean and unbiased variance.
-    pub(in super::super) fn move_running(
-        &self,
-        batch: &[Spread],
-        samples: usize,
-        point: &mut [f64],
-    ) {
-        let n = self.count(samples) as f64;
-        let [means, variances] = self.statistics.clone();
-        for ((m, v), batch) in means.zip(variances).zip(batch) {
-            for (place, value) in [(m, batch.mean), (v, batch.squares / (n - 1.0))] {
-                point[place] = (1.0 - self.momentum) * point[place] + self.momentum * value;
-            }
-        }
-    }
-
-    /// Puts in place what the batch's own statistics add to dx, from dγ and dβ over the whole batch.
-    pub(in super::super) fn settle_backward<T: Scalar>(
-        &self,
-        gradient: &[f64],
-        samples: usize,
-        theta: &mut Arranged<T>,
-    ) {
-        let (channels, n) = (self.scales.channels, self.count(samples) as f64);
-        let [weights, ..] = self.of(theta, 0);
-        let (along, plain) = gradient.split_at(channels);
-        let sums = along.iter().zip(plain).zip(weights);
-        let both = sums.zip(self.statistics(theta));
-        let both = both.map(|(((along, plain), weight), [mean, r])| {
-            let slope = -weight.f64() * r * r * along / n;
-            [slope, -weight.f64() * r * plain / n - slope * mean]
-        });
-        let both: Vec<[f64; 2]> = both.collect();
-        theta.backward = [0, 1]
-            .map(|i| both.iter().map(move |b| T::of(b[i])))
-            .into_iter()
-            .flatten()
-            .collect();
-    }
-
     /// Numbers in a sample's row.
-    fn row(&self) -> usize {
+    pub(super) fn row(&self) -> usize {
         self.scales.channels * self.pixels
     }
 
     /// γ, β, m and v of vector `j`.
-    fn of<'a, T: Scalar>(&self, arranged: &'a Arranged<T>, j: usize) -> [&'a [T]; 4] {
+    pub(super) fn of<'a, T: Scalar>(&self, arranged: &'a Arranged<T>, j: usize) -> [&'a [T]; 4] {
         let n = self.scales.channels;
         [0, 1, 2, 3].map(|i| &arranged.forward[(4 * j + i) * n..][..n])
     }
 
     /// m and r = 1/√(v + ε) of each channel.
-    fn statistics<'a, T: Scalar>(
+    pub(super) fn statistics_of<'a, T: Scalar>(
         &'a self,
         theta: &'a Arranged<T>,
     ) -> impl Iterator<Item = [f64; 2]> + 'a {
@@ -186,7 +75,7 @@ impl BatchNorm {
         let [weights, biases, ..] = self.of(vectors, j);
         let scales = weights.iter().zip(biases);
         scales
-            .zip(self.statistics(theta))
+            .zip(self.statistics_of(theta))
             .map(|((weight, bias), [mean, r])| {
                 let scale = weight.f64() * r;
                 [scale, bias.f64() - scale * mean]
@@ -324,7 +213,7 @@ impl<T: Scalar> Layer<T> for BatchNorm {
         let k = rdy.len() / at.dy.len();
         let mut totals = vec![[0.0; 2]; k * channels];
         let (mut plain, mut along) = (vec![0.0; channels], vec![0.0; channels]);
-        let statistics: Vec<[f64; 2]> = self.statistics(theta).collect();
+        let statistics: Vec<[f64; 2]> = self.statistics_of(theta).collect();
         for (i, rdy) in rdy.chunks_exact(row).enumerate() {
             let (place, j) = (i / k * row..(i / k + 1) * row, i % k);
             let (x, dy) = (&at.x[place.clone()], &at.dy[place]);

@@ -9,8 +9,9 @@ mod moments;
 mod scales;
 #[cfg(test)]
 mod tests;
+mod whole;
 
-pub(super) use self::{batch::BatchNorm, batch::Spread, group::GroupNorm};
+pub(super) use self::{batch::BatchNorm, group::GroupNorm, whole::Spread};
 
 use self::scales::Scales;
 use super::Scalar;
