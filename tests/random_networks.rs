@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::ops::Range;
+
 use common::{assert_close, dot, numbers};
 use loss_landscape::prelude::*;
 use rand::{Rng, SeedableRng};
@@ -14,6 +16,7 @@ struct Draft {
     rng: ChaCha8Rng,
     shape: [usize; 3],
     vars: Vec<(String, Var)>,
+    statistics: Vec<(String, Var)>,
     /// Whether candle's graph differentiates all of it twice: not convolutions that leave some of the image over.
     graph: bool,
 }
@@ -27,6 +30,7 @@ impl Draft {
             rng,
             shape,
             vars: Vec::new(),
+            statistics: Vec::new(),
             graph: true,
         }
     }
@@ -102,19 +106,40 @@ impl Draft {
 
     fn norm(&mut self) -> LayerKind {
         let channels = self.shape[0];
-        LayerKind::GroupNorm {
-            weight: self.parameter(&[channels], 1.0),
-            bias: self.parameter(&[channels], 0.0),
-            groups: self.divisor(channels),
+        let weight = self.parameter(&[channels], 1.0);
+        let bias = self.parameter(&[channels], 0.0);
+        if self.rng.random() {
+            return LayerKind::GroupNorm {
+                weight,
+                bias,
+                groups: self.divisor(channels),
+                epsilon: 0.1,
+            };
+        }
+        LayerKind::BatchNorm {
+            weight,
+            bias,
+            mean: self.statistic(-0.5..0.5),
+            variance: self.statistic(0.1..2.0),
             epsilon: 0.1,
+            momentum: 0.1,
         }
     }
 
+    /// A number for each channel.
+    fn statistic(&mut self, range: Range<f64>) -> String {
+        let name = format!("s{}", self.statistics.len());
+        let channels = (0..self.shape[0]).map(|_| self.rng.random_range(range.clone()));
+        let var = Var::from_vec(channels.collect(), self.shape[0], &CPU).unwrap();
+        self.statistics.push((name.clone(), var));
+        name
+    }
+
     /// Any layer that fits, or block of them.
-    fn layer(&mut self, blocks: bool) -> LayerKind {
+    fn layer(&mut self) -> LayerKind {
         let [channels, height, width] = self.shape;
         let shorter = height.min(width);
-        match self.rng.random_range(0..if blocks { 9 } else { 7 }) {
+        match self.rng.random_range(0..10) {
             0 | 1 => {
                 let padding = self.one_of(&[0, 1, 2]);
                 let kernel =
@@ -124,6 +149,7 @@ impl Draft {
             }
             2 | 3 => self.activation(),
             4 => self.norm(),
+            8 => LayerKind::Dropout { rate: 0.3 },
             pool @ (5 | 6) => {
                 let kernel = self.one_of(&[1, 2, 3]).min(shorter);
                 let stride = self.one_of(&[1, 2, 3]);
@@ -174,6 +200,7 @@ impl Draft {
             bias: self.parameter(&[3], 0.0),
         });
         let parameters = Parameters::new(self.vars).unwrap();
+        let parameters = parameters.with_statistics(self.statistics).unwrap();
         (Layered::new(layers, parameters), self.graph)
     }
 }
@@ -247,7 +274,7 @@ fn networks_of_random_layers() {
         let samples = draft.one_of(&[1, 2, 5]);
         let data = data(samples, draft.shape, seed);
         let depth = draft.one_of(&[1, 2, 3, 5]);
-        let layers = (0..depth).map(|_| draft.layer(true)).collect();
+        let layers = (0..depth).map(|_| draft.layer()).collect();
         by_graph += usize::from(holds(&format!("network {seed}"), draft, layers, &data));
     }
     assert!(
