@@ -47,7 +47,8 @@ const MEMORY: usize = 4 << 30;
 /// L(θ) = (1/n) Σᵢ ℓ(f(xᵢ; θ), yᵢ) + λ‖θ‖²
 ///
 /// It is evaluated where the model stands: after more training, the same objective speaks of the
-/// new θ, and of the new running statistics of batch normalisation, which stand still here. All vectors are `f64`, on the host, in the order of [`Parameters`].
+/// new θ, and of the new running statistics of batch normalisation, which stand still here. All
+/// vectors are `f64`, on the host, in the order of [`Parameters`].
 ///
 /// Sums over batches are made in a fixed order, so the same point gives the same bits on a CPU.
 #[derive(Clone)]

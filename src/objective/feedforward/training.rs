@@ -58,12 +58,6 @@ impl<T: Scalar> Network<T> {
         let norms: Vec<usize> = (0..depth)
             .filter(|l| self.batch_norm(*l).is_some())
             .collect();
-        if norms.iter().any(|l| {
-            self.batch_norm(*l)
-                .is_some_and(|norm| norm.count(count) < 2)
-        }) {
-            return Err(no_variance());
-        }
         let cuts = [&[0], &norms[..], &[depth]].concat();
         let rounded: Vec<T> = point.iter().map(|p| T::of(*p)).collect();
         let mut arranged = self.arrange(0, &[&rounded]);
@@ -74,6 +68,9 @@ impl<T: Scalar> Network<T> {
             let each = |part: &mut Part<T>| self.forward_between(cut, &arranged, samples, part);
             parts.par_iter_mut().for_each(each);
             if let Some(norm) = self.batch_norm(cut[1]) {
+                if norm.count(count) < 2 {
+                    return Err(no_variance());
+                }
                 let tiles = parts.iter().flat_map(|part| {
                     let spreads = part.spreads.iter().map(Vec::as_slice);
                     part.tiles.iter().map(|(tile, _)| tile.len).zip(spreads)
