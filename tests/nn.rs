@@ -567,6 +567,10 @@ fn what_does_not_fit_is_an_error_that_says_so() {
         message.contains("F64") && message.contains("F32"),
         "{message}"
     );
+    let config = Conv2dConfig::default();
+    let wrong = nn::Conv2d::new(tensor(&[3, 4, 3, 3], 2), Some(tensor(&[4], 3)), config);
+    let message = wrong.forward(&x).unwrap_err().to_string();
+    assert!(message.contains("[4] for 3 channels"), "{message}");
     // A stride is never too large.
     let y = nn::ops::conv2d(&x, &tensor(&[3, 4, 3, 3], 2), 1, usize::MAX, 1, 1).unwrap();
     assert_eq!(y.dims(), [2, 3, 1, 1]);

@@ -76,18 +76,13 @@ impl Module for Conv2d {
             return self.0.forward(x);
         }
         let config = self.config();
-        let y = ops::conv2d(
-            x,
-            self.weight(),
+        let numbers = [
             config.padding,
             config.stride,
             config.dilation,
             config.groups,
-        )?;
-        match self.bias() {
-            Some(bias) => y.broadcast_add(&bias.reshape((1, (), 1, 1))?),
-            None => Ok(y),
-        }
+        ];
+        ops::convolution(x, self.weight(), self.bias(), numbers)
     }
 }
 

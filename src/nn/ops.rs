@@ -22,9 +22,24 @@ pub fn conv2d(
     dilation: usize,
     groups: usize,
 ) -> Result<Tensor> {
-    if !has_kernels(x) {
-        return x.conv2d(weight, padding, stride, dilation, groups);
+    match has_kernels(x) {
+        true => convolution(x, weight, None, [padding, stride, dilation, groups]),
+        false => x.conv2d(weight, padding, stride, dilation, groups),
     }
+}
+
+/// Whether the convolution's own kernels are for such a tensor.
+pub(super) fn has_kernels(x: &Tensor) -> bool {
+    x.device().is_cpu() && matches!(x.dtype(), DType::F32 | DType::F64)
+}
+
+/// [`conv2d`] by kernels of its own, plus a number for each channel.
+pub(super) fn convolution(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    [padding, stride, dilation, groups]: [usize; 4],
+) -> Result<Tensor> {
     if x.dtype() != weight.dtype() {
         bail!(
             "images of {:?} and kernels of {:?}: bring one to the other's type with to_dtype",
@@ -41,10 +56,14 @@ pub fn conv2d(
             weight.dims()
         );
     }
+    if let Some(bias) = bias.filter(|bias| bias.dims() != [outputs]) {
+        bail!("a bias of shape {:?} for {outputs} channels", bias.dims());
+    }
     let convolution = Convolution::new(
         [channels, height, width],
         [outputs, inputs, down, right],
         [padding, stride, dilation, groups],
+        bias.is_some(),
     );
     let Some(convolution) = convolution else {
         bail!(
@@ -60,12 +79,11 @@ pub fn conv2d(
     {
         bail!("{n} images of {output:?}, from a padding of {padding}, are too large");
     }
-    convolve(convolution, x, weight)
-}
-
-/// Whether the convolution's own kernels are for such a tensor.
-pub(super) fn has_kernels(x: &Tensor) -> bool {
-    x.device().is_cpu() && matches!(x.dtype(), DType::F32 | DType::F64)
+    let weight = weight.flatten_all()?;
+    match bias {
+        Some(bias) => convolve(convolution, x, &Tensor::cat(&[&weight, bias], 0)?),
+        None => convolve(convolution, x, &weight),
+    }
 }
 
 /// The mean of each square of `kernel` × `kernel` places, `stride` apart, as [`Tensor::avg_pool2d_with_stride`].

@@ -6,31 +6,42 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, WithDTyp
 
 use crate::objective::{Convolution, Scalar};
 
-/// x ∗ W, for tensors on the CPU that are both `f32` or both `f64`.
-pub(super) fn convolve(convolution: Convolution, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    derivative(Slot::Output, &Arc::new(convolution), x, weight)
+/// x ∗ W + b, for tensors on the CPU that are both `f32` or both `f64`; `theta` is W and then b, if there is one.
+pub(super) fn convolve(convolution: Convolution, x: &Tensor, theta: &Tensor) -> Result<Tensor> {
+    derivative(Slot::Output, true, &Arc::new(convolution), x, theta)
 }
 
 #[derive(Clone, Copy)]
 enum Slot {
     Input,
-    Weight,
+    Parameters,
     Output,
 }
 
-/// The derivative of t(x, W, y) = ⟨x ∗ W, y⟩ by one of the three: a function of the other two, in their order.
+/// The derivative of t(x, θ, y) = ⟨x ∗ W + s b, y⟩ by one of the three: a function of the other two, in their order.
 ///
-/// By y it is the convolution; by x and by W it is what backpropagation through that needs. As t is linear in
-/// each of the three, backpropagation through any of these functions needs the other two, and no more.
+/// By y it is the convolution; by x and by θ it is what backpropagation through that needs. t is linear in θ, in y,
+/// and in x with s, which goes with it: 1 for images and 0 for what stands in their place when a derivative
+/// by x is differentiated. So backpropagation through any of these functions needs the other two, and no more.
 struct Derivative {
     by: Slot,
+    with_bias: bool,
     convolution: Arc<Convolution>,
 }
 
-fn derivative(by: Slot, of: &Arc<Convolution>, a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    let convolution = of.clone();
-    a.contiguous()?
-        .apply_op2(&b.contiguous()?, Derivative { by, convolution })
+fn derivative(
+    by: Slot,
+    with_bias: bool,
+    convolution: &Arc<Convolution>,
+    a: &Tensor,
+    b: &Tensor,
+) -> Result<Tensor> {
+    let derivative = Derivative {
+        by,
+        with_bias,
+        convolution: convolution.clone(),
+    };
+    a.contiguous()?.apply_op2(&b.contiguous()?, derivative)
 }
 
 impl Derivative {
@@ -46,8 +57,8 @@ impl Derivative {
         };
         Ok(T::to_cpu_storage_owned(match self.by {
             Slot::Input => self.convolution.input_gradient(a, b),
-            Slot::Weight => self.convolution.weight_gradient(a, b),
-            Slot::Output => self.convolution.forward(a, b),
+            Slot::Parameters => self.convolution.gradient(a, b, self.with_bias),
+            Slot::Output => self.convolution.forward(a, b, self.with_bias),
         }))
     }
 }
@@ -56,7 +67,7 @@ impl CustomOp2 for Derivative {
     fn name(&self) -> &'static str {
         match self.by {
             Slot::Input => "conv2d-input-gradient",
-            Slot::Weight => "conv2d-weight-gradient",
+            Slot::Parameters => "conv2d-weight-gradient",
             Slot::Output => "conv2d",
         }
     }
@@ -77,7 +88,7 @@ impl CustomOp2 for Derivative {
         };
         let shape = match self.by {
             Slot::Input => images(b_layout, self.convolution.input),
-            Slot::Weight => Shape::from(&self.convolution.weight),
+            Slot::Parameters => Shape::from(self.convolution.parameters()),
             Slot::Output => images(a_layout, self.convolution.output()),
         };
         Ok((result?, shape))
@@ -90,29 +101,30 @@ impl CustomOp2 for Derivative {
         _result: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let by = |slot, a, b| derivative(slot, &self.convolution, a, b).map(Some);
+        let by =
+            |slot, with_bias, a, b| derivative(slot, with_bias, &self.convolution, a, b).map(Some);
         // Data and constants need none.
         let wanted =
             |tensor: &Tensor, of: &dyn Fn() -> Result<Option<Tensor>>| match tensor.track_op() {
                 true => of(),
                 false => Ok(None),
             };
-        let g = gradient;
+        let (g, s) = (gradient, self.with_bias);
         Ok(match self.by {
-            // (x, W) ↦ y
+            // (x, θ) ↦ y
             Slot::Output => (
-                wanted(a, &|| by(Slot::Input, b, g))?,
-                wanted(b, &|| by(Slot::Weight, a, g))?,
+                wanted(a, &|| by(Slot::Input, s, b, g))?,
+                wanted(b, &|| by(Slot::Parameters, s, a, g))?,
             ),
-            // (W, y) ↦ x
+            // (θ, y) ↦ x
             Slot::Input => (
-                wanted(a, &|| by(Slot::Weight, g, b))?,
-                wanted(b, &|| by(Slot::Output, g, a))?,
+                wanted(a, &|| by(Slot::Parameters, false, g, b))?,
+                wanted(b, &|| by(Slot::Output, false, g, a))?,
             ),
-            // (x, y) ↦ W
-            Slot::Weight => (
-                wanted(a, &|| by(Slot::Input, g, b))?,
-                wanted(b, &|| by(Slot::Output, a, g))?,
+            // (x, y) ↦ θ
+            Slot::Parameters => (
+                wanted(a, &|| by(Slot::Input, s, g, b))?,
+                wanted(b, &|| by(Slot::Output, s, a, g))?,
             ),
         })
     }

@@ -7,15 +7,16 @@ use super::conv::{Conv2d, Shape};
 use super::layer::{Arranged, At, Layer};
 use super::tiles::{Split, over_groups};
 
-/// y = x ∗ W of images that are channels × height × width, and its transposes in x and in W.
+/// y = x ∗ W + b of images that are channels × height × width, and its transposes in x and in θ, which is W
+/// and then b, if there is one.
 ///
 /// A batch goes over all threads; sums over it are made in a fixed order.
 pub(crate) struct Convolution {
     conv: Conv2d,
     /// Channels, height and width of an image of x.
     pub(crate) input: [usize; 3],
-    /// The shape of W.
-    pub(crate) weight: [usize; 4],
+    weights: usize,
+    biases: usize,
 }
 
 impl Convolution {
@@ -24,6 +25,7 @@ impl Convolution {
         input: [usize; 3],
         weight: [usize; 4],
         [padding, stride, dilation, groups]: [usize; 4],
+        has_bias: bool,
     ) -> Option<Self> {
         let [channels, _, height, width] = weight;
         let shape = Shape {
@@ -35,16 +37,25 @@ impl Convolution {
             dilation,
             groups,
         };
+        let weights = weight.iter().product();
+        let biases = if has_bias { channels } else { 0 };
+        let bias = has_bias.then_some(weights..weights + biases);
         Some(Self {
-            conv: Conv2d::new(shape, 0..weight.iter().product(), None)?,
+            conv: Conv2d::new(shape, 0..weights, bias)?,
             input,
-            weight,
+            weights,
+            biases,
         })
     }
 
     /// Channels, height and width of an image of y.
     pub(crate) fn output(&self) -> [usize; 3] {
         self.conv.output()
+    }
+
+    /// Numbers of θ.
+    pub(crate) fn parameters(&self) -> usize {
+        self.weights + self.biases
     }
 
     /// Numbers of an image of x, and of y.
@@ -57,27 +68,31 @@ impl Convolution {
         Split::of(samples.max(1), x.max(y) * size_of::<T>())
     }
 
-    /// y
-    pub(crate) fn forward<T: Scalar>(&self, x: &[T], weight: &[T]) -> Vec<T> {
+    /// y, or y − b.
+    pub(crate) fn forward<T: Scalar>(&self, x: &[T], theta: &[T], with_bias: bool) -> Vec<T> {
         let [from, to] = self.widths();
         let layer: &dyn Layer<T> = &self.conv;
-        let arranged = Arranged {
-            forward: layer.arrange_forward(&[weight]),
+        let mut arranged = Arranged {
+            forward: layer.arrange_forward(&[theta]),
             backward: Vec::new(),
             count: 1,
         };
+        if !with_bias {
+            let weights = arranged.forward.len() - self.biases;
+            arranged.forward[weights..].fill(T::ZERO);
+        }
         self.map(x, [from, to], |x, y| {
             layer.forward(&arranged, x, y, &mut [])
         })
     }
 
     /// dx
-    pub(crate) fn input_gradient<T: Scalar>(&self, weight: &[T], dy: &[T]) -> Vec<T> {
+    pub(crate) fn input_gradient<T: Scalar>(&self, theta: &[T], dy: &[T]) -> Vec<T> {
         let [to, from] = self.widths();
         let layer: &dyn Layer<T> = &self.conv;
         let arranged = Arranged {
             forward: Vec::new(),
-            backward: layer.arrange_backward(&[weight]),
+            backward: layer.arrange_backward(&[theta]),
             count: 1,
         };
         self.map(dy, [from, to], |dy, dx| {
@@ -92,19 +107,18 @@ impl Convolution {
         })
     }
 
-    /// dW
-    pub(crate) fn weight_gradient<T: Scalar>(&self, x: &[T], dy: &[T]) -> Vec<T> {
+    /// dθ, or dW and zeros.
+    pub(crate) fn gradient<T: Scalar>(&self, x: &[T], dy: &[T], with_bias: bool) -> Vec<T> {
         let [inputs, outputs] = self.widths();
         let layer: &dyn Layer<T> = &self.conv;
         let samples = x.len() / inputs;
-        let weights = self.weight.iter().product();
-        // The derivative by W does not depend on W.
+        // The derivative by θ does not depend on θ.
         let nothing = Arranged::new(None, &[]);
-        let mut total = vec![vec![0.0; weights]];
+        let mut total = vec![vec![0.0; self.parameters()]];
         over_groups(
             samples,
             self.split::<T>(samples),
-            || vec![T::ZERO; weights],
+            || vec![T::ZERO; self.parameters()],
             |tiles, gradient| {
                 for (i, tile) in tiles.iter().enumerate() {
                     let part = tile.start..tile.start + tile.len;
@@ -120,6 +134,9 @@ impl Convolution {
             },
             |gradient| layer.add_gradient(gradient, &mut total),
         );
+        if !with_bias {
+            total[0][self.weights..].fill(0.0);
+        }
         total[0].iter().map(|sum| T::of(*sum)).collect()
     }
 
