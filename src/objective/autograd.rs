@@ -4,6 +4,11 @@
 //! when a thread first calls `backward`, and remembers that for the thread's life. Here only
 //! threads of our own call it, and each makes its first call with the variable set; so products
 //! are right on any thread of the caller's, whatever ran there before.
+//!
+//! Batches run side by side, each on one thread. candle spreads its element-wise operations over threads of
+//! its own, one operation at a time, and batches would wait for one another: products take twice as long.
+//! `CANDLE_NUM_THREADS=1` prevents that, if it is set before the process's first large operation. The notebooks'
+//! kernel and the command line set it, and the first objective of a process does where nothing came before it.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,6 +25,7 @@ use crate::model::Parameters;
 const STACK_BYTES: usize = 256 << 20;
 
 const KEEP_GRAPH: &str = "CANDLE_GRAD_DO_NOT_DETACH";
+const OPERATION_THREADS: &str = "CANDLE_NUM_THREADS";
 
 /// How many batches run at once.
 pub(super) fn threads() -> Result<usize> {
@@ -225,28 +231,47 @@ fn workers() -> Result<&'static [ThreadPool]> {
             )),
         }
     };
-    let workers = WORKERS.get_or_init(|| (0..rayon::current_num_threads()).map(start).collect());
+    let workers = WORKERS.get_or_init(|| {
+        one_thread_an_operation();
+        (0..rayon::current_num_threads()).map(start).collect()
+    });
     match workers {
         Ok(workers) => Ok(workers),
         Err(message) => Err(Error::invalid(message.clone())),
     }
 }
 
-/// The first `backward` of this thread, with the variable set.
-#[allow(unsafe_code)]
+/// The first `backward` of this thread, with the graph kept.
 fn first_backward() -> candle_core::Result<()> {
+    with_variable(KEEP_GRAPH, || {
+        Var::new(1f64, &Device::Cpu)?.sqr()?.backward().map(drop)
+    })
+}
+
+/// Has candle make its pool of threads for element-wise operations, if there is none yet, without threads in it.
+fn one_thread_an_operation() {
+    if std::env::var_os(OPERATION_THREADS).is_none() {
+        with_variable(OPERATION_THREADS, || {
+            candle_core::utils::barrier_pool();
+        });
+    }
+}
+
+/// `f` with a variable of the environment at 1.
+#[allow(unsafe_code)]
+fn with_variable<T>(name: &str, f: impl FnOnce() -> T) -> T {
     static ENVIRONMENT: Mutex<()> = Mutex::new(());
     let _one_at_a_time = ENVIRONMENT.lock().unwrap_or_else(PoisonError::into_inner);
-    let before = std::env::var_os(KEEP_GRAPH);
+    let before = std::env::var_os(name);
     // SAFETY: Rust code reads and writes the environment under the standard library's lock. C code
     // that called `getenv` in this moment could race, as with any use of `set_var`; candle offers
-    // no other way, and the window is one backward pass through one multiplication.
-    unsafe { std::env::set_var(KEEP_GRAPH, "1") };
-    let result = Var::new(1f64, &Device::Cpu).and_then(|x| x.sqr()?.backward().map(drop));
+    // no other way, and `f` is short.
+    unsafe { std::env::set_var(name, "1") };
+    let result = f();
     unsafe {
         match before {
-            Some(value) => std::env::set_var(KEEP_GRAPH, value),
-            None => std::env::remove_var(KEEP_GRAPH),
+            Some(value) => std::env::set_var(name, value),
+            None => std::env::remove_var(name),
         }
     }
     result

@@ -47,6 +47,14 @@ enum Task {
 }
 
 fn main() -> ExitCode {
+    if std::env::var_os("CANDLE_NUM_THREADS").is_none() {
+        // Batches run side by side; see the crate's `objective`.
+        // SAFETY: there is no other thread yet.
+        #[allow(unsafe_code)]
+        unsafe {
+            std::env::set_var("CANDLE_NUM_THREADS", "1");
+        }
+    }
     let cli = Cli::parse();
     output::show_progress();
     let done = match cli.task {
