@@ -1,5 +1,8 @@
 //! What `benches/peers/compare.py` needs of ours besides the command line, as JSON: the rate of plain matrix
-//! products on all cores, a density with its probes together and one by one, and a product of ResNet-18 with nothing kept.
+//! products on all cores, a density with its probes together and one by one, a product of ResNet-18 with nothing kept, and products for
+//! a candle model of convolutions.
+
+mod models;
 
 use std::time::Instant;
 
@@ -83,7 +86,27 @@ fn resnet18_seconds() -> Result<f64, Error> {
     Ok(started.elapsed().as_secs_f64() / IMAGES as f64)
 }
 
+/// Milliseconds of a product for a candle model, the median of five.
+fn candle_cnn_ms(convolutions: &str) -> Result<f64, Error> {
+    let objective = models::candle_cnn(convolutions)?;
+    let v: Vec<f64> = (0..objective.dim()).map(|i| (i as f64).sin()).collect();
+    objective.hvp(&v)?;
+    let mut times = Vec::new();
+    for _ in 0..5 {
+        let started = Instant::now();
+        objective.hvp(&v)?;
+        times.push(1e3 * started.elapsed().as_secs_f64());
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(times[2])
+}
+
 fn main() -> Result<(), Error> {
+    // SAFETY: there is no other thread yet.
+    #[allow(unsafe_code)]
+    unsafe {
+        std::env::set_var("CANDLE_NUM_THREADS", "1");
+    }
     loss_landscape::progress::listen(|_| {});
     let data = Mnist::load(&Device::Cpu)?.train.first(10_000)?;
     let model = Mlp::new(&[784, 128, 128, 10], Activation::Sigmoid, 0, &Device::Cpu)?;
@@ -102,6 +125,8 @@ fn main() -> Result<(), Error> {
             "gemm_gflops": gemm_gflops(),
             "density_seconds": together,
             "density_one_by_one_seconds": one_by_one,
+            "nn_hvp_ms": candle_cnn_ms("nn")?,
+            "candle_hvp_ms": candle_cnn_ms("candle")?,
             "resnet18_hvp_seconds_per_image": resnet18_seconds()?,
         })
     );

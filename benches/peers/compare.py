@@ -133,6 +133,8 @@ def main() -> None:
             a, b = median(our_times, key), median(their_times, their_key)
             row(f"{work} of {name}, 256 images; PyTorch", f"{a:.0f} ms", f"{b:.0f} ms", a / b, goal)
 
+    a, b = median(facts, "nn_hvp_ms"), median(facts, "candle_hvp_ms")
+    row("HVP of a candle model on `nn::conv2d`; on candle's own", f"{a:.0f} ms", f"{b:.0f} ms", a / b, "≤ 0.20")
     epoch("resnet20", "ResNet-20", ROOT / "target/peers/resnet20.safetensors", 1, "≤ 1.0")
 
     together, alone = median(facts, "density_seconds"), median(facts, "density_one_by_one_seconds")
