@@ -39,6 +39,7 @@
 //! | [`spectral`] | algorithms that see only an operator: eigenvalues, their density, traces |
 //! | [`landscape`] | algorithms that see only an objective: directions, lines, planes, sharpness, paths, noise |
 //! | [`embedding`] | algorithms that see only points: pictures in few dimensions, and how faithful they are |
+//! | [`analysis`] | all of that about a model in one call, and a report in words |
 //! | [`figure`] | from a result to a figure; nothing is computed here |
 //! | [`notebook`] | what a cell shows |
 //! | [`progress`], [`files`] | news of long work, files that are whole; used by all |
@@ -56,7 +57,9 @@ mod checkpoint;
 mod error;
 mod simd;
 mod vector;
+mod verdict;
 
+pub mod analysis;
 pub mod data;
 pub mod embedding;
 pub mod figure;
@@ -87,6 +90,7 @@ pub mod prelude {
     pub use crate::polars::prelude::DataFrame;
 
     pub use crate::Error;
+    pub use crate::analysis::{Analyzer, HessianMetrics, Report};
     pub use crate::data::synthetic::{
         TeacherStudent, linearly_separable, spirals, sum_of_two, teacher_student, two_moons,
     };

@@ -2,6 +2,8 @@
 
 mod density;
 mod embedding;
+mod ends;
+mod evolution;
 mod extremes;
 mod history;
 mod line;
@@ -12,6 +14,8 @@ mod trajectory;
 
 pub use density::density;
 pub use embedding::embedding;
+pub use ends::ends;
+pub use evolution::evolution;
 pub use extremes::extremes;
 pub use history::history;
 pub use line::line;

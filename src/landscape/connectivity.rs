@@ -62,7 +62,7 @@ impl Connectivity {
         Ok(Self { paths })
     }
 
-    /// One row for each path.
+    /// One row for each path, with its [verdict](PathProfile::verdict).
     ///
     /// # Errors
     /// polars'.
@@ -77,6 +77,7 @@ impl Connectivity {
             "excess" => column(|p| p.excess),
             "connectivity_score" => column(|p| p.connectivity_score),
             "path_norm" => column(|p| p.path_norm),
+            "verdict" => profiles().map(PathProfile::verdict).collect::<Vec<_>>(),
             "accuracy at the worst point" => accuracies.collect::<Vec<_>>(),
         )?)
     }

@@ -8,6 +8,8 @@ use super::{Curve, together};
 use crate::error::{Error, Result};
 use crate::objective::{Objective, Score};
 use crate::progress::Progress;
+use crate::spectral::Bracket;
+use crate::verdict::BARRIER;
 
 /// Times that the surroundings of the largest value are looked at more closely.
 const REFINEMENTS: usize = 4;
@@ -47,6 +49,18 @@ pub struct PathProfile {
     pub connectivity_score: f64,
     /// The length of the path; ‖θ₂ − θ₁‖ if it is straight.
     pub path_norm: f64,
+}
+
+impl PathProfile {
+    /// A word for the barrier: connected below 0.1, moderately connected up to 1, disconnected above; and what its error
+    /// allows besides.
+    pub fn verdict(&self) -> String {
+        BARRIER.verdict(&Bracket {
+            value: self.barrier_height,
+            low: self.barrier_height,
+            high: self.barrier_height + self.barrier_error,
+        })
+    }
 }
 
 impl Curve {

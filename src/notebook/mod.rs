@@ -13,13 +13,15 @@ use std::io::{self, Write};
 use polars::df;
 use polars::prelude::DataFrame;
 
+use crate::analysis::{HessianMetrics, Report};
 use crate::data::{Dataset, Targets};
 use crate::embedding::{Comparison, Pca};
 use crate::error::{Error, Result};
 use crate::figure::Figure;
 use crate::landscape::{
-    AverageSharpness, Connectivity, FlatnessReport, Line, ModifiedLoss, NoiseReport, PacBayesBound,
-    PathProfile, Plane, Projection, RandomSharpness, SamStep, StableRate, StepChange, WorstCase,
+    AverageSharpness, Connectivity, Evolution, FlatnessReport, Line, ModifiedLoss, NoiseReport,
+    PacBayesBound, PathProfile, Plane, Projection, RandomSharpness, SamStep, StableRate,
+    StepChange, WorstCase,
 };
 use crate::model::{Activation, Mlp, Model};
 use crate::objective::{DerivativeCheck, Objective, Score};
@@ -147,6 +149,13 @@ impl Show for DataFrame {
     }
 }
 
+impl Show for Report {
+    fn bundle(&self) -> Result<Bundle> {
+        let table = table::html(&self.table()?)?;
+        Ok(Bundle::text(self.to_string()).with("text/html", table))
+    }
+}
+
 impl Show for Vec<Participation> {
     fn bundle(&self) -> Result<Bundle> {
         df!(
@@ -209,6 +218,8 @@ show_as_table!(
     DensityCurve,
     PathProfile,
     Connectivity,
+    Evolution,
+    HessianMetrics,
     Pca,
     Comparison
 );

@@ -255,6 +255,27 @@ impl Density {
         self.moment(2).scaled(self.dim as f64)
     }
 
+    /// The effective rank (Σ|λ|)² / Σλ², from the same probes, with its standard error by leaving each probe out in turn;
+    /// none for a zero matrix.
+    pub fn effective_rank(&self) -> Option<Estimate> {
+        let moments = |f: fn(f64) -> f64| -> Vec<f64> {
+            self.probes.iter().map(|probe| probe.integrate(f)).collect()
+        };
+        let (sizes, squares) = (moments(f64::abs), moments(|x| x * x));
+        let (size, square): (f64, f64) = (sizes.iter().sum(), squares.iter().sum());
+        let (n, count) = (self.dim as f64, sizes.len() as f64);
+        let rank = |size: f64, square: f64, count: f64| n * size * size / (count * square);
+        let left_out = sizes.iter().zip(&squares);
+        let left_out = left_out.map(|(a, b)| rank(size - a, square - b, count - 1.0));
+        let left_out = Estimate::of(&left_out.collect::<Vec<f64>>());
+        (square > 0.0).then(|| Estimate {
+            value: rank(size, square, count),
+            standard_error: (count - 1.0) * left_out.standard_error,
+            products: self.products,
+            ..left_out
+        })
+    }
+
     /// The smallest and the largest node.
     pub fn range(&self) -> [f64; 2] {
         let nodes = self.probes.iter().flat_map(|probe| &probe.nodes);

@@ -100,7 +100,7 @@ impl std::fmt::Display for Bracket {
 }
 
 /// Prints as many significant digits as the format's precision says.
-struct Short(f64);
+pub(crate) struct Short(pub(crate) f64);
 
 impl std::fmt::Display for Short {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

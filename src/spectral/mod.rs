@@ -26,6 +26,7 @@ mod xtrace;
 pub use alignment::Alignment;
 pub use density::{Count, Density, DensityCurve, DensitySettings, Quadrature};
 pub use diagonal::Diagonal;
+pub(crate) use estimate::Short;
 pub use estimate::{Bracket, Estimate};
 pub(crate) use full::symmetric_eigen;
 pub use lanczos::{Lanczos, Which};

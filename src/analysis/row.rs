@@ -1,0 +1,63 @@
+//! [`Row`]: a quantity, its value, how uncertain it is, and what it means.
+
+use polars::df;
+use polars::prelude::DataFrame;
+
+use crate::error::Result;
+use crate::spectral::{Bracket, Estimate};
+
+pub(super) struct Row {
+    pub(super) quantity: String,
+    pub(super) value: Option<f64>,
+    pub(super) uncertainty: Option<f64>,
+    pub(super) verdict: String,
+}
+
+impl Row {
+    pub(super) fn new(quantity: impl Into<String>, value: impl Into<Option<f64>>) -> Self {
+        Self {
+            quantity: quantity.into(),
+            value: value.into(),
+            uncertainty: None,
+            verdict: String::new(),
+        }
+    }
+
+    pub(super) fn give_or_take(mut self, error: f64) -> Self {
+        self.uncertainty = Some(error);
+        self
+    }
+
+    pub(super) fn verdict(mut self, words: impl Into<String>) -> Self {
+        self.verdict = words.into();
+        self
+    }
+
+    /// As uncertain as the further of the bounds is away.
+    pub(super) fn between(quantity: &str, found: Option<Bracket>) -> Self {
+        let error = |b: Bracket| (b.high - b.value).max(b.value - b.low);
+        Self {
+            uncertainty: found.map(error),
+            ..Self::new(quantity, found.map(|b| b.value))
+        }
+    }
+
+    /// With its standard error.
+    pub(super) fn estimate(quantity: &str, found: Option<Estimate>) -> Self {
+        Self {
+            uncertainty: found.map(|e| e.standard_error),
+            ..Self::new(quantity, found.map(|e| e.value))
+        }
+    }
+}
+
+pub(super) fn table(rows: &[Row]) -> Result<DataFrame> {
+    let text = |f: fn(&Row) -> &String| rows.iter().map(|r| f(r).as_str()).collect::<Vec<_>>();
+    let number = |f: fn(&Row) -> Option<f64>| rows.iter().map(f).collect::<Vec<_>>();
+    Ok(df!(
+        "quantity" => text(|r| &r.quantity),
+        "value" => number(|r| r.value),
+        "uncertainty" => number(|r| r.uncertainty),
+        "verdict" => text(|r| &r.verdict),
+    )?)
+}

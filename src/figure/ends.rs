@@ -1,0 +1,43 @@
+//! Both ends of a spectrum.
+
+use plotly::common::{ErrorData, ErrorType, Marker, Mode};
+use plotly::{Plot, Scatter};
+
+use super::{BLUE, Figure, INK, ORANGE, axis, layout};
+use crate::analysis::HessianMetrics;
+
+/// The largest eigenvalues, blue, over their rank, and the smallest ones, orange, over theirs counted from the other end;
+/// each with its residual as an error bar.
+pub fn ends(metrics: &HessianMetrics) -> Figure {
+    let title = match metrics.largest.len() == metrics.dim {
+        true => format!("All {} eigenvalues of the Hessian", metrics.dim),
+        false => format!("The ends of the Hessian's {} eigenvalues", metrics.dim),
+    };
+    let mut plot = Plot::new();
+    for (name, color, found) in [
+        ("largest", BLUE, &metrics.largest),
+        ("smallest", ORANGE, &metrics.smallest),
+    ] {
+        if name == "smallest" && found.len() == metrics.dim {
+            continue;
+        }
+        let residuals: Vec<f64> = found.iter().map(|e| e.residual).collect();
+        let errors = residuals.iter().map(|r| format!("{r:.1e}")).collect();
+        let values = found.iter().map(|e| e.value).collect();
+        plot.add_trace(
+            Scatter::new((1..=found.len()).collect(), values)
+                .mode(Mode::Markers)
+                .name(name)
+                .marker(Marker::new().color(color).size(8))
+                .error_y(ErrorData::new(ErrorType::Data).array(residuals).width(5))
+                .text_array(errors)
+                .hover_template("%{y:.5g} ± %{text}<extra></extra>"),
+        );
+    }
+    plot.set_layout(
+        layout(&title)
+            .x_axis(axis("rank, counted from each end"))
+            .y_axis(axis("eigenvalue λ").zero_line_color(INK)),
+    );
+    Figure::new(plot, &title)
+}
