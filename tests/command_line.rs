@@ -520,3 +520,164 @@ fn convolutional_networks() {
         "{other:?}"
     );
 }
+
+#[test]
+fn an_analysis_can_be_done_again() {
+    let folder = Folder::new("analyze");
+    let (first, again) = (folder.path("first"), folder.path("again"));
+    let net = ["analyze", "--model", "shallow", "--dataset", "synthetic"];
+    let more = [
+        "--compute-hessian",
+        "--visualize",
+        "--track-trajectory",
+        "--samples",
+        "300",
+        "--top",
+        "3",
+        "--grid",
+        "5",
+        "--epochs",
+        "2",
+        "--optimizer",
+        "sgd",
+        "--lr",
+        "0.1",
+        "--nesterov",
+        "--schedule",
+        "cosine",
+        "--warmup",
+        "3",
+        "--sam",
+        "0.05",
+        "--seed",
+        "4",
+        "--save-dir",
+        &first,
+    ];
+    let report = json(&[&net[..], &more].concat());
+    let number = |path: &str| report.pointer(path).and_then(Value::as_f64).unwrap();
+    assert!(number("/train/accuracy") > 0.6 && number("/hessian/largest/0/value") > 0.0);
+    assert_eq!(report["subsample"]["balanced"]["samples"], 300);
+    let mut files: Vec<String> = std::fs::read_dir(&first)
+        .unwrap()
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .collect();
+    files.sort();
+    let expected = [
+        "config.toml",
+        "evolution.csv",
+        "evolution.html",
+        "evolution.parquet",
+        "report.csv",
+        "report.json",
+        "report.parquet",
+        "spectrum.html",
+        "surface.csv",
+        "surface.html",
+        "surface.parquet",
+        "weights.safetensors",
+    ];
+    assert_eq!(files, expected);
+    let read = |dir: &str, name: &str| std::fs::read(PathBuf::from(dir).join(name)).unwrap();
+    let csv = String::from_utf8(read(&first, "report.csv")).unwrap();
+    assert!(
+        csv.starts_with("quantity,value,uncertainty,verdict\n"),
+        "{csv}"
+    );
+    let evolution = String::from_utf8(read(&first, "evolution.csv")).unwrap();
+    assert!(evolution.lines().count() > 10, "{evolution}");
+
+    // The file says all of it, and flags override it.
+    let config = folder.path("first/config.toml");
+    json(&["analyze", "--config", &config, "--save-dir", &again]);
+    for name in ["report.json", "weights.safetensors", "surface.csv"] {
+        assert_eq!(read(&first, name), read(&again, name), "{name}");
+    }
+    let weights = folder.path("first/weights.safetensors");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let untracked = text.replace("track-trajectory = true", "track-trajectory = false");
+    std::fs::write(&config, untracked).unwrap();
+    let loaded = json(&[
+        "analyze",
+        "--config",
+        &config,
+        "--weights",
+        &weights,
+        "--save-dir",
+        &again,
+    ]);
+    assert_eq!(loaded, report);
+    let plain = json(&[&net[..], &["--epochs", "0", "--save-dir", &again]].concat());
+    assert!(plain["hessian"].is_null() && plain["sharpness"]["worst"].as_f64() > Some(0.0));
+}
+
+#[test]
+fn wrong_names_are_answered_with_the_right_ones() {
+    let folder = Folder::new("names");
+    let (config, out) = (folder.path("config.toml"), folder.path("out"));
+    let run = |text: &str| {
+        std::fs::write(&config, text).unwrap();
+        landscape(&["analyze", "--config", &config, "--save-dir", &out])
+    };
+    for (text, words) in [
+        (
+            "modle = 'cnn'",
+            "there is no key `modle`: there are model, layers",
+        ),
+        ("config = 'x'", "there is no key `config`"),
+        ("model = 'resnet19'", "resnet20, resnet18"),
+        ("dataset = 'svhn'", "mnist, cifar10, synthetic"),
+        ("device = 'tpu'", "cpu, cuda"),
+        ("optimizer = 'lion'", "sgd, adam, adamw"),
+        ("epochs = 1.5", "--epochs"),
+        ("lr = true", "--lr"),
+        ("[training]\nlr = 1", "there is no key `training`"),
+        ("layers = [[1]]", "`layers` cannot be array"),
+        ("model", "TOML parse error"),
+        ("sam = 0.1\nasam = 0.1", "cannot be used with"),
+    ] {
+        let output = run(text);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{text}: {error}");
+        assert!(
+            error.contains("config.toml: ") && error.contains(words),
+            "{text}: {error}"
+        );
+    }
+    let missing = landscape(&["analyze", "--config", &folder.path("none.toml")]);
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("none.toml: cannot be read"));
+    let net = ["analyze", "--save-dir", &out, "--dataset", "synthetic"];
+    for (arguments, words) in [
+        (&["--device", "cuda"][..], "take --device cpu"),
+        (&["--dataset", "cifar10"], "--data"),
+        (&["--model", "cnn"], "channels × height × width"),
+        (&["--optimizer", "sgd", "--weight-decay", "0.1"], "adamw"),
+        (&["--momentum", "0.9"], "Adam has a momentum"),
+        (&["--epochs", "0", "--radius", "0"], "above 0"),
+        (&["--epochs", "0", "--samples", "0"], "subset of 0"),
+        (
+            &["--epochs", "0", "--top", "0", "--compute-hessian"],
+            "at least 1",
+        ),
+        (&["--save-dir", "/dev/null/x"], "cannot be made"),
+    ] {
+        let output = landscape(&[&net[..], arguments].concat());
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {error}");
+        assert!(error.contains(words), "{arguments:?}: {error}");
+    }
+    let both = ["--weights", "w", "--track-trajectory"];
+    let output = landscape(&[&net[..], &both].concat());
+    assert_eq!(output.status.code(), Some(2));
+    let spectrum = [
+        "spectrum",
+        "--dataset",
+        "synthetic",
+        "--model",
+        "residual",
+        "--top",
+        "2",
+    ];
+    let found = json(&spectrum);
+    assert_eq!(found["samples"], 800);
+}

@@ -1,5 +1,7 @@
-//! `landscape`: loss and curvature of multilayer perceptrons from the command line, by the crate's own calls.
+//! `landscape`: loss and curvature of networks from the command line, by the crate's own calls.
 
+mod analyze;
+mod config;
 mod connect;
 mod density;
 mod hvp;
@@ -10,12 +12,14 @@ mod spectrum;
 mod surface;
 mod trace;
 mod train;
+mod training;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use loss_landscape::Error;
 
-/// The geometry of a neural network's loss: train a multilayer perceptron, then look at it from several sides.
+/// The geometry of a neural network's loss: train a network, then look at it from several sides.
 #[derive(Parser)]
 #[command(version, max_term_width = 100, arg_required_else_help = true)]
 struct Cli {
@@ -30,6 +34,9 @@ struct Cli {
 enum Task {
     /// Train a network and save its weights
     Train(train::Train),
+    /// Train a network, and write a report of the geometry of its loss
+    #[command(args_override_self = true)]
+    Analyze(analyze::Analyze),
     /// Eigenvalues, each with its residual
     Spectrum(spectrum::Spectrum),
     /// How all eigenvalues are distributed
@@ -55,9 +62,23 @@ fn main() -> ExitCode {
             std::env::set_var("CANDLE_NUM_THREADS", "1");
         }
     }
-    let cli = Cli::parse();
     output::show_progress();
-    let done = match cli.task {
+    let cli = config::parse("analyze", |cli: &Cli| match &cli.task {
+        Task::Analyze(task) => task.config.as_deref(),
+        _ => None,
+    });
+    match cli.and_then(run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), Error> {
+    let report = match cli.task {
+        Task::Analyze(task) => task.run(),
         Task::Train(task) => task.run(),
         Task::Spectrum(task) => task.run(),
         Task::Density(task) => task.run(),
@@ -67,11 +88,5 @@ fn main() -> ExitCode {
         Task::Sharpness(task) => task.run(),
         Task::Hvp(task) => task.run(),
     };
-    match done.and_then(|report| report.print(cli.json)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    report?.print(cli.json)
 }

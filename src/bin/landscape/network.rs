@@ -6,26 +6,43 @@ use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 use loss_landscape::Error;
 use loss_landscape::prelude::*;
+use loss_landscape::serde::{Serialize, Serializer};
 
-/// The network.
-#[derive(Args)]
+/// The network and its data.
+#[derive(Args, Clone, Debug, Serialize)]
+#[serde(crate = "loss_landscape::serde", rename_all = "kebab-case")]
 pub struct Network {
     /// Which network
     #[arg(long, value_enum, default_value = "mlp")]
     pub model: ModelName,
-    /// Widths of a perceptron's layers, input first
-    #[arg(long, value_delimiter = ',', default_value = "784,128,128,10")]
-    pub layers: Vec<usize>,
+    /// Widths of a perceptron's layers, input first; two hidden layers of 128 if not said
+    #[arg(long, value_name = "WIDTHS", value_delimiter = ',')]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layers: Option<Vec<usize>>,
     /// Non-linearity between layers; if not said, sigmoid in `mlp`, tanh in `cnn`, ReLU in the others
     #[arg(long, value_enum)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub activation: Option<ActivationName>,
     /// Data to learn
     #[arg(long, value_enum, default_value = "mnist")]
     pub dataset: DatasetName,
     /// Directory with the dataset's files, if they are not where this program was built
     #[arg(long, value_name = "DIR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<PathBuf>,
+    /// Where to compute
+    #[arg(long, value_enum, default_value = "cpu")]
+    pub device: DeviceName,
 }
+
+/// Samples to learn from, and others.
+pub struct Data {
+    pub train: Dataset,
+    pub test: Dataset,
+}
+
+/// Of the synthetic samples.
+const SYNTHETIC_TRAIN: usize = 800;
 
 /// A network at a point, and the samples that its loss is of.
 #[derive(Args)]
@@ -43,9 +60,9 @@ pub struct Point {
 pub struct Setting {
     #[command(flatten)]
     pub network: Network,
-    /// Take the first N training samples
-    #[arg(long, value_name = "N", default_value_t = 10_000)]
-    pub samples: usize,
+    /// Take the first N training samples; 10,000 if not said, or all if there are fewer
+    #[arg(long, value_name = "N")]
+    pub samples: Option<usize>,
     /// Floating-point type to compute in
     #[arg(long, value_enum, default_value = "f32")]
     pub dtype: TypeName,
@@ -58,7 +75,7 @@ pub struct Setting {
 }
 
 /// A perceptron of any widths, or a network of the zoo.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub enum ModelName {
     Mlp,
     Zoo(Architecture),
@@ -81,15 +98,16 @@ impl ValueEnum for ModelName {
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
-        let (name, help) = match self {
-            Self::Mlp => ("mlp", "Dense layers of the widths in --layers"),
-            Self::Zoo(architecture) => (architecture.name(), architecture.summary()),
+        let help = match self {
+            Self::Mlp => "Dense layers of the widths in --layers",
+            Self::Zoo(architecture) => architecture.summary(),
         };
-        Some(PossibleValue::new(name).help(help))
+        Some(PossibleValue::new(self.name()).help(help))
     }
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, Debug, ValueEnum, Serialize)]
+#[serde(crate = "loss_landscape::serde", rename_all = "lowercase")]
 pub enum ActivationName {
     Sigmoid,
     Tanh,
@@ -98,9 +116,22 @@ pub enum ActivationName {
     Softplus,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, Debug, ValueEnum, Serialize)]
+#[serde(crate = "loss_landscape::serde", rename_all = "lowercase")]
 pub enum DatasetName {
+    /// Handwritten digits, 28 × 28
     Mnist,
+    /// Photographs, 3 × 32 × 32; give their directory in --data
+    Cifar10,
+    /// 1,000 samples of 20 features, of which two tell the class; the last 200 are for testing
+    Synthetic,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum, Serialize)]
+#[serde(crate = "loss_landscape::serde", rename_all = "lowercase")]
+pub enum DeviceName {
+    Cpu,
+    Cuda,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -121,10 +152,46 @@ pub enum OperatorName {
 }
 
 impl Network {
-    pub fn data(&self) -> Result<Mnist, Error> {
+    pub fn data(&self) -> Result<Data, Error> {
+        let device = &self.device()?;
         match (self.dataset, &self.data) {
-            (DatasetName::Mnist, None) => Mnist::load(&Device::Cpu),
-            (DatasetName::Mnist, Some(dir)) => Mnist::load_from(dir, &Device::Cpu),
+            (DatasetName::Mnist, dir) => {
+                let Mnist { train, test } = match dir {
+                    None => Mnist::load(device)?,
+                    Some(dir) => Mnist::load_from(dir, device)?,
+                };
+                Ok(Data { train, test })
+            }
+            (DatasetName::Cifar10, Some(dir)) => {
+                let Cifar10 { train, test } = Cifar10::load_from(dir, device)?;
+                Ok(Data { train, test })
+            }
+            (DatasetName::Cifar10, None) => Err(Error::Invalid(
+                "CIFAR-10 does not come with this program: give the directory of its binary version \
+                 with --data"
+                    .into(),
+            )),
+            (DatasetName::Synthetic, _) => {
+                let all = sum_of_two(0, device)?.to_dtype(DType::F32)?;
+                let rest: Vec<usize> = (SYNTHETIC_TRAIN..all.len()).collect();
+                Ok(Data {
+                    train: all.first(SYNTHETIC_TRAIN)?,
+                    test: all.select(&rest)?,
+                })
+            }
+        }
+    }
+
+    fn device(&self) -> Result<Device, Error> {
+        match self.device {
+            DeviceName::Cpu => Ok(Device::Cpu),
+            DeviceName::Cuda => Device::new_cuda(0).map_err(|e| {
+                let problem = Error::from(e);
+                Error::Invalid(format!(
+                    "no CUDA device can be used ({problem}): take --device cpu, or build with candle's \
+                     feature `cuda` on a machine that has one"
+                ))
+            }),
         }
     }
 
@@ -136,16 +203,53 @@ impl Network {
             ActivationName::Gelu => Activation::Gelu,
             ActivationName::Softplus => Activation::Softplus,
         });
+        let (device, shape, classes) =
+            (self.device()?, self.dataset.shape(), self.dataset.classes());
         match self.model {
             ModelName::Mlp => {
                 let activation = activation.unwrap_or(Activation::Sigmoid);
-                Ok((&Mlp::new(&self.layers, activation, seed, &Device::Cpu)?).into())
+                let usual = || vec![shape.iter().product(), 128, 128, classes];
+                let widths = self.layers.clone().unwrap_or_else(usual);
+                Ok((&Mlp::new(&widths, activation, seed, &device)?).into())
             }
             ModelName::Zoo(architecture) => {
                 let mut design = architecture.design();
                 design.activation = activation.unwrap_or(design.activation);
-                design.build(&[1, 28, 28], 10, seed, &Device::Cpu)
+                design.build(shape, classes, seed, &device)
             }
+        }
+    }
+}
+
+impl DatasetName {
+    /// Of a sample.
+    fn shape(self) -> &'static [usize] {
+        match self {
+            Self::Mnist => &[1, 28, 28],
+            Self::Cifar10 => &[3, 32, 32],
+            Self::Synthetic => &[20],
+        }
+    }
+
+    fn classes(self) -> usize {
+        match self {
+            Self::Mnist | Self::Cifar10 => 10,
+            Self::Synthetic => 2,
+        }
+    }
+}
+
+impl Serialize for ModelName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+impl ModelName {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Mlp => "mlp",
+            Self::Zoo(architecture) => architecture.name(),
         }
     }
 }
@@ -167,8 +271,9 @@ impl Setting {
     }
 
     pub fn objective(&self, model: &Layered) -> Result<Objective, Error> {
-        let data = self.network.data()?.train.first(self.samples)?;
-        let data = data.to_dtype(self.dtype())?;
+        let data = self.network.data()?.train;
+        let samples = self.samples.unwrap_or(data.len().min(10_000));
+        let data = data.first(samples)?.to_dtype(self.dtype())?;
         let objective = Objective::of(model, &data, Loss::CrossEntropy)?;
         let objective = objective.with_memory(self.memory.saturating_mul(1 << 20));
         Ok(if self.autograd {

@@ -1,0 +1,126 @@
+//! How a network is trained, for every command that trains one.
+
+use clap::{Args, ValueEnum};
+use loss_landscape::Error;
+use loss_landscape::prelude::*;
+use loss_landscape::serde::Serialize;
+
+/// Everything about a training.
+#[derive(Args, Clone, Debug, Serialize)]
+#[serde(crate = "loss_landscape::serde", rename_all = "kebab-case")]
+#[command(next_help_heading = "Training")]
+pub struct Training {
+    /// How steps are made
+    #[arg(long, value_enum, default_value = "adam")]
+    pub optimizer: OptimizerName,
+    /// Learning rate
+    #[arg(long, default_value_t = 1e-3, allow_negative_numbers = true)]
+    pub lr: f64,
+    /// Momentum of SGD, from 0 to below 1; with --nesterov 0.9 if not said, else none
+    #[arg(long, value_name = "MU", allow_negative_numbers = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub momentum: Option<f64>,
+    /// With Nesterov's correction of the momentum
+    #[arg(long)]
+    pub nesterov: bool,
+    /// Decoupled weight decay of AdamW; 0.01 if not said
+    #[arg(long, value_name = "DECAY", allow_negative_numbers = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight_decay: Option<f64>,
+    /// Sharpness-aware steps within this distance, at two gradients each
+    #[arg(
+        long,
+        value_name = "RHO",
+        conflicts_with = "asam",
+        allow_negative_numbers = true
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sam: Option<f64>,
+    /// The same with distances in proportion to the weights
+    #[arg(long, value_name = "RHO", allow_negative_numbers = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asam: Option<f64>,
+    /// Add λ‖θ‖² to the loss
+    #[arg(
+        long,
+        value_name = "LAMBDA",
+        default_value_t = 0.0,
+        allow_negative_numbers = true
+    )]
+    pub l2: f64,
+    /// End when so many epochs in a row have not lowered the training loss, and keep the best weights
+    #[arg(long, value_name = "EPOCHS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patience: Option<u32>,
+    /// How the learning rate changes
+    #[arg(long, value_enum, default_value = "constant")]
+    pub schedule: ScheduleName,
+    /// First steps in which the learning rate rises from 0
+    #[arg(long, value_name = "STEPS", default_value_t = 0)]
+    pub warmup: usize,
+    /// Samples a step
+    #[arg(long, default_value_t = 128)]
+    pub batch: usize,
+    /// Passes over the training data
+    #[arg(long, default_value_t = 3)]
+    pub epochs: u32,
+    /// Seed of the weights, of the order of the samples and of all else that is drawn
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum, Serialize)]
+#[serde(crate = "loss_landscape::serde", rename_all = "lowercase")]
+pub enum OptimizerName {
+    /// Stochastic gradient descent
+    Sgd,
+    /// Adam
+    Adam,
+    /// Adam with decoupled weight decay
+    #[value(name = "adamw")]
+    AdamW,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum, Serialize)]
+#[serde(crate = "loss_landscape::serde", rename_all = "lowercase")]
+pub enum ScheduleName {
+    /// It does not
+    Constant,
+    /// Along half a cosine to 0
+    Cosine,
+}
+
+impl Training {
+    pub fn trainer(&self) -> Result<Trainer, Error> {
+        if self.weight_decay.is_some() && self.optimizer != OptimizerName::AdamW {
+            return Err(Error::Invalid(
+                "--weight-decay is AdamW's: add --optimizer adamw, or take --l2".into(),
+            ));
+        }
+        let mut trainer = match self.optimizer {
+            OptimizerName::Sgd => Trainer::sgd(self.lr),
+            OptimizerName::Adam => Trainer::adam(self.lr),
+            OptimizerName::AdamW => Trainer::adamw(self.lr, self.weight_decay.unwrap_or(0.01)),
+        };
+        trainer = match (self.nesterov, self.momentum) {
+            (true, momentum) => trainer.nesterov(momentum.unwrap_or(0.9)),
+            (false, Some(momentum)) => trainer.momentum(momentum),
+            (false, None) => trainer,
+        };
+        trainer = match (self.sam, self.asam) {
+            (Some(radius), _) => trainer.sam(radius),
+            (None, Some(radius)) => trainer.asam(radius),
+            (None, None) => trainer,
+        };
+        if let Some(patience) = self.patience {
+            trainer = trainer.patience(patience);
+        }
+        let schedule = match self.schedule {
+            ScheduleName::Constant => Schedule::Constant,
+            ScheduleName::Cosine => Schedule::Cosine,
+        };
+        let trainer = trainer.schedule(schedule).warmup(self.warmup).l2(self.l2);
+        let trainer = trainer.batch_size(self.batch).epochs(self.epochs);
+        Ok(trainer.seed(self.seed))
+    }
+}
