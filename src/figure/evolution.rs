@@ -1,44 +1,106 @@
 //! Loss and curvature in the course of a training.
 
-use plotly::common::{Line as Stroke, Mode};
-use plotly::layout::AxisType;
+use plotly::common::{Anchor, ErrorData, ErrorType, Font, Line as Stroke, Mode, Orientation};
+use plotly::layout::{Annotation, Axis, AxisType, LayoutGrid, Legend, Margin};
 use plotly::{Plot, Scatter};
 
-use super::{BLUE, Figure, GREEN, ORANGE, PURPLE, YELLOW, axis, layout};
+use super::{BLUE, Figure, GREEN, INK, ORANGE, PURPLE, SKY, YELLOW, axis, layout};
 use crate::landscape::{Evolution, Moment};
 
-/// Losses, gradient norm, λ_max and sharpness over the steps of training, on a logarithmic axis: what is not positive has no
-/// place on it.
+/// A number and how far it may be off, where both are there.
+type Value = fn(&Moment) -> Option<(f64, f64)>;
+
+/// A line: its name, colour, panel and values.
+type Trace = (&'static str, &'static str, usize, Value);
+
+const TRACES: [Trace; 7] = [
+    ("loss", BLUE, 0, |m| Some((m.loss, 0.0))),
+    ("test loss", ORANGE, 0, |m| Some((m.test_loss?, 0.0))),
+    ("gradient norm", GREEN, 0, |m| Some((m.gradient_norm, 0.0))),
+    ("λ_max", PURPLE, 1, |m| {
+        Some((m.largest.value, m.largest.high - m.largest.value))
+    }),
+    ("λ_min", SKY, 1, |m| {
+        Some((m.smallest.value, m.smallest.high - m.smallest.value))
+    }),
+    ("trace", YELLOW, 2, |m| {
+        m.trace.map(|trace| (trace.value, trace.standard_error))
+    }),
+    ("λ_max / |λ_min|", INK, 3, |m| {
+        let ratio = m.sharpness_ratio();
+        Some((ratio.value, 0.0))
+    }),
+];
+
+/// Four panels over the steps of training: loss and gradient norm; the extreme eigenvalues, with their residuals; the trace
+/// of the Hessian, with its standard error; and λ_max/|λ_min|. The first and last are logarithmic: what is not positive has
+/// no place there.
 pub fn evolution(evolution: &Evolution) -> Figure {
-    type Value = fn(&Moment) -> Option<f64>;
     let title = "Loss and curvature in training";
-    let lines: [(&str, &str, Value); 5] = [
-        ("loss", BLUE, |m| Some(m.loss)),
-        ("test loss", ORANGE, |m| m.test_loss),
-        ("gradient norm", GREEN, |m| Some(m.gradient_norm)),
-        ("λ_max", PURPLE, |m| Some(m.largest.value)),
-        ("sharpness", YELLOW, |m| m.sharpness),
-    ];
     let mut plot = Plot::new();
-    for (name, color, value) in lines {
+    for (name, color, panel, value) in TRACES {
+        let logarithmic = panel == 0 || panel == 3;
         let moments = evolution.moments.iter();
-        let points = moments.filter_map(|m| Some((m.step, value(m).filter(|v| *v > 0.0)?)));
-        let (steps, values): (Vec<usize>, Vec<f64>) = points.unzip();
+        let points = moments.filter_map(|m| Some((m.step, value(m)?)));
+        let points = points.filter(|(_, (v, _))| v.is_finite() && (!logarithmic || *v > 0.0));
+        let (steps, values): (Vec<usize>, Vec<(f64, f64)>) = points.unzip();
         if steps.is_empty() {
             continue;
         }
-        plot.add_trace(
-            Scatter::new(steps, values)
-                .mode(Mode::LinesMarkers)
-                .name(name)
-                .line(Stroke::new().color(color).width(2.5))
-                .hover_template("step %{x}<br>%{y:.5g}"),
+        let (values, errors): (Vec<f64>, Vec<f64>) = values.into_iter().unzip();
+        let axes = [["x", "y"], ["x2", "y2"], ["x3", "y3"], ["x4", "y4"]][panel];
+        let mut trace = Scatter::new(steps, values)
+            .mode(Mode::LinesMarkers)
+            .name(name)
+            .line(Stroke::new().color(color).width(2.0))
+            .x_axis(axes[0])
+            .y_axis(axes[1])
+            .hover_template("step %{x}<br>%{y:.5g}");
+        if errors.iter().any(|error| *error > 0.0) {
+            trace = trace.error_y(ErrorData::new(ErrorType::Data).array(errors));
+        }
+        plot.add_trace(trace);
+    }
+    let steps = |y: &str| axis("").anchor(y);
+    let log = |name: &str| axis(name).type_(AxisType::Log);
+    let place = |axis: Axis, from: f64, to: f64| axis.domain(&[from, to]);
+    let mut layout = layout(title)
+        .height(680)
+        .margin(Margin::new().left(70).right(30).top(85).bottom(90))
+        .legend(
+            Legend::new()
+                .orientation(Orientation::Horizontal)
+                .x(0.0)
+                .y(-0.16),
+        )
+        .grid(LayoutGrid::new().rows(2).columns(2))
+        .x_axis(place(steps("y"), 0.0, 0.44))
+        .x_axis2(place(steps("y2"), 0.56, 1.0))
+        .x_axis3(place(axis("steps of training").anchor("y3"), 0.0, 0.44))
+        .x_axis4(place(axis("steps of training").anchor("y4"), 0.56, 1.0))
+        .y_axis(place(log(""), 0.58, 1.0))
+        .y_axis2(place(axis("").anchor("x2"), 0.58, 1.0))
+        .y_axis3(place(axis("").anchor("x3"), 0.0, 0.42))
+        .y_axis4(place(log("").anchor("x4"), 0.0, 0.42));
+    for (name, x, y) in [
+        ("loss and gradient norm", 0.0, 1.0),
+        ("extreme eigenvalues", 0.56, 1.0),
+        ("trace of the Hessian", 0.0, 0.42),
+        ("sharpness ratio λ_max / |λ_min|", 0.56, 0.42),
+    ] {
+        layout.add_annotation(
+            Annotation::new()
+                .text(name)
+                .x_ref("paper")
+                .y_ref("paper")
+                .x(x)
+                .y(y)
+                .x_anchor(Anchor::Left)
+                .y_anchor(Anchor::Bottom)
+                .show_arrow(false)
+                .font(Font::new().size(14).color(INK)),
         );
     }
-    plot.set_layout(
-        layout(title)
-            .x_axis(axis("steps of training"))
-            .y_axis(axis("value").type_(AxisType::Log)),
-    );
+    plot.set_layout(layout);
     Figure::new(plot, title)
 }
