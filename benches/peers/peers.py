@@ -4,9 +4,11 @@
     peers.py top --weights W.safetensors        the eigenvalues of largest magnitude, by scipy.sparse.linalg.eigsh
     peers.py surface --weights W.safetensors    the loss on a grid over two random directions
     peers.py epoch --weights W.safetensors      one pass of Adam over all training images, in batches of 128
+    peers.py point --weights W.safetensors      a point of the L2 study: training to early stopping, then eigsh
 """
 
 import argparse
+import copy
 import gzip
 import json
 import statistics
@@ -102,11 +104,14 @@ def median_ms(work, runs: int = 9) -> float:
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("what", choices=["hvp", "top", "surface", "epoch"])
+    arguments.add_argument("what", choices=["hvp", "top", "surface", "epoch", "point"])
     arguments.add_argument("--weights", required=True)
     arguments.add_argument("--samples", type=int, default=10_000)
     arguments.add_argument("--k", type=int, default=30)
     arguments.add_argument("--grid", type=int, default=11)
+    arguments.add_argument("--l2", type=float, default=0.0)
+    arguments.add_argument("--epochs", type=int, default=20)
+    arguments.add_argument("--patience", type=int, default=5)
     chosen = arguments.parse_args()
 
     (x, y), model = images(chosen.samples), network(chosen.weights)
@@ -135,16 +140,43 @@ def main() -> None:
         found["ms_per_point"] = 1e3 * (time.perf_counter() - start) / chosen.grid**2
         print(json.dumps(found))
         return
+    def descend(optimizer: torch.optim.Optimizer) -> float:
+        """A pass over the training images; their mean loss on the way."""
+        total = 0.0
+        for batch in torch.randperm(len(x)).split(128):
+            optimizer.zero_grad()
+            value = loss(model(x[batch]), y[batch])
+            value.backward()
+            optimizer.step()
+            total += value.item() * len(batch)
+        return total / len(x)
+
     if chosen.what == "epoch":
         (x, y), optimizer = images(60_000), torch.optim.Adam(parameters, 1e-3)
         start = time.perf_counter()
-        for batch in torch.randperm(len(x)).split(128):
-            optimizer.zero_grad()
-            loss(model(x[batch]), y[batch]).backward()
-            optimizer.step()
+        descend(optimizer)
         found["seconds"] = time.perf_counter() - start
         print(json.dumps(found))
         return
+    if chosen.what == "point":
+        plain = loss
+
+        def loss(outputs, labels):
+            return plain(outputs, labels) + chosen.l2 * sum((p * p).sum() for p in parameters)
+
+        (x, y), optimizer = images(60_000), torch.optim.Adam(parameters, 1e-3)
+        start, best, since = time.perf_counter(), float("inf"), 0
+        for found["epochs"] in range(1, chosen.epochs + 1):
+            mean = descend(optimizer)
+            if mean < best:
+                best, since, state = mean, 0, copy.deepcopy(model.state_dict())
+            else:
+                since += 1
+                if since >= chosen.patience:
+                    break
+        model.load_state_dict(state)
+        found["training_seconds"] = time.perf_counter() - start
+        found["loss"], found["samples"] = best, len(x)
     kept = gradient(graph=True)
     if chosen.what == "hvp":
         torch.manual_seed(0)
