@@ -23,6 +23,13 @@ pub struct Network {
     #[arg(long, value_enum)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub activation: Option<ActivationName>,
+    /// What hidden layers of the zoo's networks are followed by; if not said, groups in ResNets and DenseNet
+    #[arg(long, value_enum)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub norm: Option<NormName>,
+    /// Without the shortcuts of residual blocks and the concatenation of dense ones
+    #[arg(long)]
+    pub no_shortcuts: bool,
     /// Data to learn
     #[arg(long, value_enum, default_value = "mnist")]
     pub dataset: DatasetName,
@@ -118,6 +125,17 @@ pub enum ActivationName {
 
 #[derive(Clone, Copy, Debug, ValueEnum, Serialize)]
 #[serde(crate = "loss_landscape::serde", rename_all = "lowercase")]
+pub enum NormName {
+    /// Nothing
+    None,
+    /// Group normalisation, in 8 groups of channels, or 4 in DenseNet
+    Group,
+    /// Batch normalisation, by running statistics except in steps of training
+    Batch,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum, Serialize)]
+#[serde(crate = "loss_landscape::serde", rename_all = "lowercase")]
 pub enum DatasetName {
     /// Handwritten digits, 28 × 28
     Mnist,
@@ -206,6 +224,9 @@ impl Network {
         let (device, shape, classes) =
             (self.device()?, self.dataset.shape(), self.dataset.classes());
         match self.model {
+            ModelName::Mlp if self.norm.is_some() || self.no_shortcuts => Err(Error::Invalid(
+                "--norm and --no-shortcuts are for networks of the zoo: `mlp` has neither".into(),
+            )),
             ModelName::Mlp => {
                 let activation = activation.unwrap_or(Activation::Sigmoid);
                 let usual = || vec![shape.iter().product(), 128, 128, classes];
@@ -215,6 +236,16 @@ impl Network {
             ModelName::Zoo(architecture) => {
                 let mut design = architecture.design();
                 design.activation = activation.unwrap_or(design.activation);
+                design.normalization = match self.norm {
+                    None => design.normalization,
+                    Some(NormName::None) => Norm::None,
+                    Some(NormName::Batch) => Norm::Batch,
+                    Some(NormName::Group) if architecture == Architecture::DenseNet => {
+                        Norm::Group(4)
+                    }
+                    Some(NormName::Group) => Norm::Group(8),
+                };
+                design.shortcuts = !self.no_shortcuts;
                 design.build(shape, classes, seed, &device)
             }
         }
