@@ -40,6 +40,7 @@
 //! | [`landscape`] | algorithms that see only an objective: directions, lines, planes, sharpness, paths, noise |
 //! | [`embedding`] | algorithms that see only points: pictures in few dimensions, and how faithful they are |
 //! | [`analysis`] | all of that about a model in one call, and a report in words |
+//! | [`sweep`] | the L2 study: training and spectrum at each strength, in a directory of files |
 //! | [`figure`] | from a result to a figure; nothing is computed here |
 //! | [`notebook`] | what a cell shows |
 //! | [`progress`], [`files`] | news of long work, files that are whole; used by all |
@@ -72,6 +73,7 @@ pub mod objective;
 pub mod operator;
 pub mod progress;
 pub mod spectral;
+pub mod sweep;
 pub mod train;
 
 pub use error::{Error, Result};
@@ -120,5 +122,6 @@ pub mod prelude {
         Alignment, Bracket, Density, DensitySettings, Diagonal, Eigenpair, Estimate, Inertia,
         Lanczos, PowerIteration, Spectral, Spectrum, Trace, TraceMethod, Which,
     };
+    pub use crate::sweep::{Sweep, SweepPoint, SweepReport};
     pub use crate::train::{History, Schedule, Trainer, Trajectory};
 }

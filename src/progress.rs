@@ -83,10 +83,27 @@ impl Progress {
         });
     }
 
+    /// Says at once that `what` begins, with `done` of `total` equal parts done, and how long the rest will take.
+    pub(crate) fn begin(&mut self, what: &str, done: usize, total: usize) {
+        let left = self
+            .started
+            .elapsed()
+            .mul_f64((total - done) as f64 / done.max(1) as f64);
+        let left = match done {
+            0 => String::new(),
+            _ => format!(", about {:.0} s left", left.as_secs_f64()),
+        };
+        self.say_now(Some(done as f64 / total as f64), || format!("{what}{left}"));
+    }
+
     fn say(&mut self, share: Option<f64>, state: impl FnOnce() -> String) {
         if self.told.elapsed() < Duration::from_millis(100) {
             return;
         }
+        self.say_now(share, state);
+    }
+
+    fn say_now(&mut self, share: Option<f64>, state: impl FnOnce() -> String) {
         self.told = Instant::now();
         let state = state();
         let news = News::Working {

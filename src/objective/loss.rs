@@ -18,6 +18,14 @@ pub enum Loss {
 }
 
 impl Loss {
+    /// What a model is trained by: cross-entropy on labels, mean squared error on values.
+    pub(crate) fn of(targets: &Targets) -> Self {
+        match targets {
+            Targets::Labels(_) => Self::CrossEntropy,
+            Targets::Values(_) => Self::Mse,
+        }
+    }
+
     /// The mean loss of a batch as a scalar tensor, for training.
     ///
     /// # Errors

@@ -3,11 +3,12 @@
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor, Var};
 use candle_nn::{AdamW, Optimizer as _, ParamsAdamW};
+use serde::Serialize;
 
 use crate::error::{Error, Result};
 
 /// The rule of a step.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(super) enum Method {
     /// b ← μb + g, θ ← θ − ηb; with Nesterov's correction θ ← θ − η(g + μb).
     Sgd { momentum: f64, nesterov: bool },
@@ -89,7 +90,7 @@ pub(crate) fn adam(vars: Vec<Var>, learning_rate: f64, decay: f64) -> Result<Ada
 
 /// The step uphill of sharpness-aware minimisation (Foret et al., 2021): where the gradient is taken that a step then goes
 /// down.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(super) struct Ascent {
     pub(super) radius: f64,
     /// Distances relative to each weight's size, as in adaptive SAM (Kwon et al., 2021).

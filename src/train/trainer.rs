@@ -2,6 +2,7 @@
 
 use candle_core::Var;
 use candle_core::backprop::GradStore;
+use serde::Serialize;
 
 use super::optimizer::{Ascent, Method, Optimizer};
 use super::{Epoch, History, Schedule, Trajectory};
@@ -30,7 +31,7 @@ use crate::vector::stream;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Trainer {
     method: Method,
     learning_rate: f64,
@@ -187,7 +188,8 @@ impl Trainer {
         self.run(model, train, test, Some(trajectory))
     }
 
-    fn check(&self) -> Result<()> {
+    /// Refuses settings that make no sense.
+    pub(crate) fn check(&self) -> Result<()> {
         let positive = |value: f64| value > 0.0 && value.is_finite();
         if !positive(self.learning_rate) {
             return Err(Error::invalid(format!(
@@ -226,6 +228,9 @@ impl Trainer {
                 "a patience of 0 epochs would end every training: give at least 1",
             ));
         }
+        if self.batch_size == 0 {
+            return Err(Error::invalid("a batch needs at least one sample"));
+        }
         self.schedule.check()
     }
 
@@ -240,10 +245,7 @@ impl Trainer {
         M: Model + Clone + Send + Sync + 'static,
     {
         self.check()?;
-        let loss = match train.targets() {
-            Targets::Labels(_) => Loss::CrossEntropy,
-            Targets::Values(_) => Loss::Mse,
-        };
+        let loss = Loss::of(train.targets());
         let learned = Objective::of(model, train, loss)?.with_l2(self.l2)?;
         let watched = Objective::of(model, test, loss)?;
         let parameters = model.parameters();
@@ -251,7 +253,7 @@ impl Trainer {
         let mut optimizer = Optimizer::new(self.method, vars.clone())?;
         let mut progress = Progress::start("training");
         let mut history = History::default();
-        let per_epoch = train.len().div_ceil(self.batch_size.max(1));
+        let per_epoch = train.len().div_ceil(self.batch_size);
         let total = per_epoch * self.epochs as usize;
         if let Some(trajectory) = &mut trajectory {
             trajectory.start(total, parameters)?;

@@ -1,0 +1,152 @@
+//! [`Directory`]: where a study lies. A point's files appear there all or none.
+//!
+//! They are written into `.unfinished/{ID}`, which is renamed to `.unfinished/{ID}-whole` when all are, and brought up
+//! from there one by one, `Model-{ID}.csv` last. Whatever is in a directory `-whole` when a study begins, is brought
+//! up then; what is beside it is thrown away.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use super::{Sweep, manifest};
+use crate::error::{Error, Result};
+
+/// What to do about a directory that cannot be written to.
+pub(super) const WRITABLE: &str = "Give a directory that is writable and has room";
+
+const UNFINISHED: &str = ".unfinished";
+const WHOLE: &str = "-whole";
+
+/// The directory of a study. While one lives, no other is at work there.
+pub(super) struct Directory {
+    path: PathBuf,
+    /// The manifest, locked; the lock goes with it, or with the process.
+    _lock: File,
+}
+
+pub(super) fn model_file(dir: &Path, id: usize) -> PathBuf {
+    dir.join(format!("Model-{id}.csv"))
+}
+
+pub(super) fn manifest_file(dir: &Path) -> PathBuf {
+    dir.join("manifest.json")
+}
+
+impl Directory {
+    /// Makes the directory, or takes up the study in it.
+    pub(super) fn open(path: &Path, manifest: &str, sweep: &Sweep) -> Result<Self> {
+        let unwritable = |e| unwritable(path, e);
+        fs::create_dir_all(path).map_err(unwritable)?;
+        let file = manifest_file(path);
+        let mut options = OpenOptions::new();
+        let options = options.read(true).write(true).create(true);
+        let mut lock = options.truncate(false).open(&file).map_err(unwritable)?;
+        lock.try_lock().map_err(|e| match e {
+            TryLockError::WouldBlock => {
+                let cure = "Wait for its end, or give another directory";
+                Error::file(path, "another sweep is at work there", cure)
+            }
+            TryLockError::Error(e) => unwritable(e),
+        })?;
+        let directory = Self {
+            path: path.to_path_buf(),
+            _lock: lock.try_clone().map_err(unwritable)?,
+        };
+
+        let mut found = String::new();
+        lock.read_to_string(&mut found).map_err(unwritable)?;
+        // A sweep that was killed while it wrote the manifest has left nothing else.
+        if found.len() < manifest.len() && manifest.starts_with(&found) {
+            if let Some(id) = (0..sweep.strengths.len()).find(|id| directory.holds(*id)) {
+                let problem = format!("holds Model-{id}.csv of a sweep whose manifest is gone");
+                return Err(Error::file(path, problem, "Give another directory"));
+            }
+            let written = lock.rewind();
+            let written = written.and_then(|()| lock.write_all(manifest.as_bytes()));
+            if let Err(e) = written.and_then(|()| lock.sync_all()) {
+                let _ = lock.set_len(0);
+                return Err(unwritable(e));
+            }
+        } else if !sweep.resume {
+            let cure = "Resume it, or give another directory";
+            return Err(Error::file(path, "holds a sweep already", cure));
+        } else {
+            let [there, here] = [&found, manifest].map(|text| manifest::parse(&file, text));
+            if let Some(difference) = manifest::difference(&there?, &here?) {
+                let problem = format!("holds a sweep with other settings: {difference}");
+                let cure = "Resume it with its own, or give another directory";
+                return Err(Error::file(path, problem, cure));
+            }
+        }
+        directory.roll_forward().map_err(unwritable)?;
+        Ok(directory)
+    }
+
+    /// Whether all files of a point are there.
+    pub(super) fn holds(&self, id: usize) -> bool {
+        model_file(&self.path, id).exists()
+    }
+
+    /// Lets `write` write a point's files into the directory that it is given, and brings them up.
+    pub(super) fn put(&self, id: usize, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+        let unfinished = self.path.join(UNFINISHED);
+        let (part, whole) = (
+            unfinished.join(id.to_string()),
+            unfinished.join(format!("{id}{WHOLE}")),
+        );
+        let unwritable = |e| unwritable(&self.path, e);
+        fs::create_dir_all(&part).map_err(unwritable)?;
+        let written = write(&part).and_then(|()| sync(&part).map_err(unwritable));
+        if written.is_err() {
+            // Room for others.
+            let _ = fs::remove_dir_all(&part);
+        }
+        written?;
+        fs::rename(part, &whole).map_err(unwritable)?;
+        self.bring_up(&whole).map_err(unwritable)
+    }
+
+    fn roll_forward(&self) -> io::Result<()> {
+        let entries = match fs::read_dir(self.path.join(UNFINISHED)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let path = entry?.path();
+            match path.to_string_lossy().ends_with(WHOLE) {
+                true => self.bring_up(&path)?,
+                false => fs::remove_dir_all(path)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn bring_up(&self, whole: &Path) -> io::Result<()> {
+        let entries = fs::read_dir(whole)?.map(|entry| Ok(entry?.file_name()));
+        let mut names = entries.collect::<io::Result<Vec<_>>>()?;
+        names.sort_by_key(|name| name.to_string_lossy().starts_with("Model-"));
+        for name in names {
+            fs::rename(whole.join(&name), self.path.join(&name))?;
+        }
+        fs::remove_dir(whole)
+    }
+}
+
+impl Drop for Directory {
+    /// Takes the place of unfinished points away, unless some could not be brought up.
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(self.path.join(UNFINISHED));
+    }
+}
+
+/// Brings the files to the disk, so that not even a power cut leaves empty ones under their last names.
+fn sync(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        File::open(entry?.path())?.sync_all()?;
+    }
+    Ok(())
+}
+
+fn unwritable(path: &Path, e: io::Error) -> Error {
+    Error::file(path, format!("cannot be written to ({e})"), WRITABLE)
+}

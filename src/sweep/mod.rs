@@ -1,0 +1,252 @@
+//! The L2 study: [`Sweep`] trains a network at each of many L2 strengths and decomposes the Hessian of what it was
+//! trained by; a directory keeps the results.
+//!
+//! | file | what is in it |
+//! | --- | --- |
+//! | `Model-{ID}.csv` | one row: strength, losses, accuracies, epochs, how the decomposition ended |
+//! | `gradients-{ID}-{L2}.csv` | ∇L: parameter, index within it (row-major), value |
+//! | `Hessian-eigenvalues-{ID}-{L2}.csv` | rank, eigenvalue, residual ‖Hv − λv‖; largest magnitude first |
+//! | `Hessian-eigenvectors-{ID}-{L2}.csv` | columns v1, v2, … in that order, a row for each entry of θ, rounded to `f32` |
+//! | `model_weights-{ID}-{L2}.safetensors` | the weights, as of [`Parameters::save`](crate::model::Parameters::save) |
+//! | `manifest.json` | everything that the results depend on |
+//!
+//! ID is the strength's place in the list, counted from 0, and L2 the strength as the shortest decimal. With
+//! [`parquet`](Sweep::parquet) the tables of gradients and eigenpairs are `.parquet`: an eigenvector takes some 12 bytes
+//! an entry in a CSV file, and 4 there. No file holds a time: the same settings give the same bytes.
+//!
+//! A point's files appear all or none, and `Model-{ID}.csv` last: where it is, the point is whole. A sweep that was
+//! killed goes on with [`resume`](Sweep::resume), and ends with the bytes of one that was not.
+
+mod directory;
+mod manifest;
+mod point;
+mod report;
+mod table;
+
+pub use report::{SweepPoint, SweepReport};
+
+use std::panic::resume_unwind;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use self::directory::Directory;
+use self::manifest::manifest;
+use self::point::Point;
+use crate::data::Dataset;
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::progress::Progress;
+use crate::train::Trainer;
+
+/// Strengths of a study.
+const MOST: usize = 1_000_000;
+
+/// candle walks a graph recursively, and a deep model makes a deep graph.
+const STACK_BYTES: usize = 256 << 20;
+
+/// The settings of an L2 study: for each strength λ a network is trained by L = loss + λ‖θ‖², then the eigenpairs of
+/// largest magnitude of ∇²L on the training data are computed where the training has ended.
+///
+/// ```no_run
+/// use loss_landscape::prelude::*;
+///
+/// # fn main() -> Result<(), Error> {
+/// let data = two_moons(200, 0.1, 0, &Device::Cpu)?;
+/// let sweep = Sweep {
+///     trainer: Trainer::adam(0.01).batch_size(20).epochs(200).patience(5),
+///     top: 5,
+///     ..Sweep::between(0.0, 0.02, 11)?
+/// };
+/// let model = |seed| Mlp::new(&[2, 16, 1], Activation::Tanh, seed, &Device::Cpu);
+/// let report = sweep.run("moons", model, &data, &data)?;
+/// report.table()?.show();
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sweep {
+    /// λ of each point, rounded to 12 significant digits.
+    pub strengths: Vec<f64>,
+    /// How each network is trained. λ and the seed are those of this study.
+    pub trainer: Trainer,
+    /// How many eigenpairs of largest magnitude.
+    pub top: usize,
+    /// Largest residual, in units of the largest |λ|, at which a pair counts as found.
+    pub tolerance: f64,
+    /// Seed of the weights, the order of the samples and the search for eigenpairs: the same at each point, so that
+    /// points differ by their strength alone.
+    pub seed: u64,
+    /// Points at a time, each on a thread of its own. The results are the same, to the bit.
+    pub jobs: usize,
+    /// Tables as Parquet instead of CSV.
+    pub parquet: bool,
+    /// Goes on with a study of the same settings that lies in the directory.
+    pub resume: bool,
+}
+
+impl Sweep {
+    /// A study at these strengths: Adam with a learning rate of 10⁻³ for 100 epochs at most and with a patience of 5, 30
+    /// eigenpairs to a tolerance of 10⁻⁴, seed 0, one point at a time, CSV, in a new directory.
+    pub fn of(strengths: impl Into<Vec<f64>>) -> Self {
+        Self {
+            strengths: strengths.into(),
+            trainer: Trainer::adam(1e-3).epochs(100).patience(5),
+            top: 30,
+            tolerance: 1e-4,
+            seed: 0,
+            jobs: 1,
+            parquet: false,
+            resume: false,
+        }
+    }
+
+    /// As [`Sweep::of`], at `count` evenly spaced strengths, both ends among them.
+    ///
+    /// # Errors
+    /// Ends that are not finite or not in order; fewer than 2 strengths or more than a million.
+    pub fn between(start: f64, end: f64, count: usize) -> Result<Self> {
+        let ends = start < end && start.is_finite() && end.is_finite();
+        if !(ends && (2..=MOST).contains(&count)) {
+            return Err(Error::invalid(format!(
+                "{count} strengths from {start} to {end} make no study: give two finite ends in order and from 2 to \
+                 {MOST} strengths"
+            )));
+        }
+        let share = |i: usize| i as f64 / (count - 1) as f64;
+        let strengths = (0..count).map(|i| start + share(i) * (end - start));
+        Ok(Self::of(strengths.map(decimal).collect::<Vec<_>>()))
+    }
+
+    /// Computes the points that `dir` does not hold yet, with networks that `model` makes from a seed, and reads all of
+    /// them back.
+    ///
+    /// # Errors
+    /// Settings that make no sense. A directory that cannot be made or written to, that holds a study already, with
+    /// `resume` one of other settings, or in which another study is at work. A training that diverges, a decomposition
+    /// that fails: the message names the strength. Points that are finished by then stay in any case.
+    pub fn run<M>(
+        &self,
+        dir: impl AsRef<Path>,
+        model: impl Fn(u64) -> Result<M> + Sync,
+        train: &Dataset,
+        test: &Dataset,
+    ) -> Result<SweepReport>
+    where
+        M: Model + Clone + Send + Sync + 'static,
+    {
+        let sweep = self.checked()?;
+        let manifest = manifest(&sweep, &model(self.seed)?, [train, test])?;
+        let directory = Directory::open(dir.as_ref(), &manifest, self)?;
+        let count = sweep.strengths.len();
+        let todo: Vec<usize> = (0..count).filter(|id| !directory.holds(*id)).collect();
+        let progress = Mutex::new(Progress::start("sweep"));
+        let done = AtomicUsize::new(0);
+
+        let compute = |id: usize| {
+            let l2 = sweep.strengths[id];
+            let what = format!("point {} of {count}, L2 {l2}", id + 1);
+            let mut news = progress.lock().unwrap_or_else(PoisonError::into_inner);
+            news.begin(&what, done.load(Ordering::Relaxed), todo.len());
+            drop(news);
+            let point = Point {
+                sweep: &sweep,
+                id,
+                l2,
+            };
+            let found = model(self.seed).and_then(|m| point.write(&directory, &m, train, test));
+            done.fetch_add(1, Ordering::Relaxed);
+            found.map_err(|error| at(&what, error))
+        };
+        each(&todo, self.jobs, compute)?;
+        drop(directory);
+        let mut report = SweepReport::read(dir)?;
+        report.computed = todo.len();
+        Ok(report)
+    }
+
+    /// The same with decimal strengths, if the settings make sense.
+    fn checked(&self) -> Result<Self> {
+        let strengths: Vec<f64> = self.strengths.iter().copied().map(decimal).collect();
+        if strengths.is_empty() {
+            return Err(Error::invalid("a study needs at least one L2 strength"));
+        }
+        let wrong = |strength: &&f64| !(**strength >= 0.0 && strength.is_finite());
+        if let Some(strength) = strengths.iter().find(wrong) {
+            return Err(Error::invalid(format!(
+                "an L2 strength of {strength} makes no sense: give a finite number ≥ 0"
+            )));
+        }
+        let mut sorted = strengths.clone();
+        sorted.sort_by(f64::total_cmp);
+        if let Some(pair) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(Error::invalid(format!(
+                "the L2 strength {} comes twice: give each once",
+                pair[0]
+            )));
+        }
+        if !(self.tolerance > 0.0 && self.tolerance.is_finite()) {
+            return Err(Error::invalid(format!(
+                "a tolerance of {} cannot be reached: give a finite number above 0",
+                self.tolerance
+            )));
+        }
+        if self.jobs == 0 {
+            return Err(Error::invalid(
+                "0 points at a time would never end: give at least 1 job",
+            ));
+        }
+        self.trainer.check()?;
+        Ok(Self {
+            strengths,
+            ..self.clone()
+        })
+    }
+}
+
+/// To 12 significant digits: 0.0002 for what lies beside it by the rounding of a sum.
+fn decimal(strength: f64) -> f64 {
+    // What was printed parses. The sum makes 0 of −0.
+    format!("{strength:.11e}")
+        .parse::<f64>()
+        .unwrap_or(strength)
+        + 0.0
+}
+
+/// `work` on the items, `jobs` at a time, until one fails.
+fn each(items: &[usize], jobs: usize, work: impl Fn(usize) -> Result<()> + Sync) -> Result<()> {
+    let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let some = || -> Result<()> {
+        while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if failed.load(Ordering::Relaxed) {
+                break;
+            }
+            work(*item).inspect_err(|_| failed.store(true, Ordering::Relaxed))?;
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let threads = (0..jobs.min(items.len())).map(|_| {
+            let thread = thread::Builder::new().stack_size(STACK_BYTES);
+            let started = thread.spawn_scoped(scope, some);
+            started.map_err(|e| Error::invalid(format!("a thread cannot be started: {e}")))
+        });
+        let threads: Vec<_> = threads.collect::<Result<_>>()?;
+        let results = threads.into_iter().map(|thread| thread.join());
+        let results: Vec<_> = results
+            .map(|r| r.unwrap_or_else(|p| resume_unwind(p)))
+            .collect();
+        results.into_iter().collect()
+    })
+}
+
+/// Which point failed.
+fn at(point: &str, error: Error) -> Error {
+    match error {
+        Error::Invalid(message) => Error::Invalid(format!("{point}: {message}")),
+        Error::NotFinite(message) => Error::NotFinite(format!("{point}: {message}")),
+        Error::Panicked(message) => Error::Panicked(format!("{point}: {message}")),
+        other => other,
+    }
+}

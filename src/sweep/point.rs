@@ -1,0 +1,125 @@
+//! [`Point`]: a training and its spectrum, at one strength.
+
+use std::path::Path;
+
+use polars::df;
+use polars::prelude::{Column, DataFrame};
+
+use super::directory::{Directory, model_file};
+use super::manifest::ending;
+use super::{Sweep, SweepPoint, SweepReport, table};
+use crate::data::Dataset;
+use crate::error::Result;
+use crate::model::{Model, Parameters};
+use crate::objective::{Loss, Objective};
+use crate::spectral::{Eigenpair, Lanczos, Spectrum, Which};
+use crate::vector::{dot, norm};
+
+/// Bytes of the forward pass that all points together keep for products with the Hessian.
+const MEMORY: usize = 4 << 30;
+
+pub(super) struct Point<'a> {
+    pub(super) sweep: &'a Sweep,
+    pub(super) id: usize,
+    pub(super) l2: f64,
+}
+
+/// The name of one of a point's files.
+pub(super) fn file(what: &str, id: usize, l2: f64, ending: &str) -> String {
+    format!("{what}-{id}-{l2}.{ending}")
+}
+
+impl Point<'_> {
+    /// Trains the model, decomposes the Hessian, and puts what it finds into the directory.
+    pub(super) fn write<M>(
+        &self,
+        directory: &Directory,
+        model: &M,
+        train: &Dataset,
+        test: &Dataset,
+    ) -> Result<()>
+    where
+        M: Model + Clone + Send + Sync + 'static,
+    {
+        let (sweep, parameters) = (self.sweep, model.parameters());
+        let trainer = sweep.trainer.clone().l2(self.l2).seed(sweep.seed);
+        let history = trainer.fit(model, train, test)?;
+
+        let objective = Objective::of(model, train, Loss::of(train.targets()))?;
+        let objective = objective.with_l2(self.l2)?.with_memory(MEMORY / sweep.jobs);
+        let gradient = objective.gradient()?;
+        let lanczos = Lanczos {
+            which: Which::LargestMagnitude,
+            tolerance: sweep.tolerance,
+            seed: sweep.seed,
+            ..Lanczos::default()
+        };
+        let mut spectrum = lanczos.run(&objective.hessian(), sweep.top)?;
+        let size = |pair: &Eigenpair| pair.value.abs();
+        spectrum.pairs.sort_by(|a, b| size(b).total_cmp(&size(a)));
+
+        let (learned, watched) = (
+            objective.score()?,
+            objective.on(test)?.with_l2(0.0)?.score()?,
+        );
+        let theta = parameters.to_flat()?;
+        let found = SweepPoint {
+            id: self.id,
+            l2: self.l2,
+            train_loss: learned.loss,
+            penalty: self.l2 * dot(&theta, &theta),
+            test_loss: watched.loss,
+            train_accuracy: learned.accuracy,
+            test_accuracy: watched.accuracy,
+            epochs: history.epochs.len() as u32,
+            best_epoch: history.best,
+            gradient_norm: norm(&gradient),
+            converged: spectrum.converged,
+            products: spectrum.products,
+            eigenvalues: spectrum.values(),
+            residuals: spectrum.residuals(),
+        };
+        directory.put(self.id, |dir| {
+            let name = |what, ending| dir.join(file(what, self.id, self.l2, ending));
+            let tables = ending(sweep);
+            parameters.save(name("model_weights", "safetensors"))?;
+            let mut gradient = gradient_table(parameters, &gradient)?;
+            table::write(&name("gradients", tables), &mut gradient)?;
+            table::write(&name("Hessian-eigenvalues", tables), &mut spectrum.table()?)?;
+            let mut vectors = vector_table(&spectrum)?;
+            table::write(&name("Hessian-eigenvectors", tables), &mut vectors)?;
+            self.write_row(dir, found)
+        })
+    }
+
+    fn write_row(&self, dir: &Path, found: SweepPoint) -> Result<()> {
+        let row = SweepReport {
+            points: vec![found],
+            computed: 1,
+        };
+        table::write(&model_file(dir, self.id), &mut row.table()?)
+    }
+}
+
+/// A row for each entry of θ.
+fn gradient_table(parameters: &Parameters, gradient: &[f64]) -> Result<DataFrame> {
+    let blocks = parameters.blocks();
+    let names = blocks
+        .iter()
+        .flat_map(|(name, range)| vec![name.as_str(); range.len()]);
+    let indices = blocks.iter().flat_map(|(_, range)| 0..range.len() as u64);
+    Ok(df!(
+        "parameter" => names.collect::<Vec<_>>(),
+        "index" => indices.collect::<Vec<_>>(),
+        "value" => gradient,
+    )?)
+}
+
+/// A column for each eigenvector.
+fn vector_table(spectrum: &Spectrum) -> Result<DataFrame> {
+    let columns = spectrum.pairs.iter().enumerate().map(|(i, pair)| {
+        let rounded: Vec<f32> = pair.vector.iter().map(|v| *v as f32).collect();
+        Column::new(format!("v{}", i + 1).into(), rounded)
+    });
+    Ok(DataFrame::new(spectrum.dim, columns.collect())?)
+}

@@ -1,0 +1,155 @@
+//! [`SweepReport`]: what a study has found, read from its directory.
+
+use std::path::Path;
+
+use polars::df;
+use polars::prelude::{DataFrame, DataType};
+use serde::{Deserialize, Serialize};
+
+use super::directory::{manifest_file, model_file};
+use super::{manifest, point, table};
+use crate::error::{Error, Result};
+use crate::files::read;
+
+/// What a study has found at one strength.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SweepPoint {
+    /// The strength's place in the list, counted from 0.
+    pub id: usize,
+    /// λ
+    pub l2: f64,
+    /// L(θ) on the training data, with its λ‖θ‖², where the training has ended.
+    pub train_loss: f64,
+    /// λ‖θ‖²
+    pub penalty: f64,
+    /// The loss on the test data, without λ‖θ‖².
+    pub test_loss: f64,
+    /// Share of the training data that is classified right, if it has labels.
+    pub train_accuracy: Option<f64>,
+    /// Share of the test data that is classified right, if it has labels.
+    pub test_accuracy: Option<f64>,
+    /// Passes over the training data.
+    pub epochs: u32,
+    /// With patience the pass whose weights these are.
+    pub best_epoch: Option<u32>,
+    /// ‖∇L(θ)‖
+    pub gradient_norm: f64,
+    /// Whether every eigenpair's residual went below the tolerance.
+    pub converged: bool,
+    /// Matrix-vector products that the eigenpairs took.
+    pub products: usize,
+    /// Eigenvalues of ∇²L(θ), largest magnitude first.
+    pub eigenvalues: Vec<f64>,
+    /// The residual ‖Hv − λv‖ of each.
+    pub residuals: Vec<f64>,
+}
+
+/// The points of a study that are whole, in the order of their strengths' list.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SweepReport {
+    /// The points.
+    pub points: Vec<SweepPoint>,
+    /// How many of them were computed by the call that this is of; the others had been there.
+    pub computed: usize,
+}
+
+impl SweepReport {
+    /// Reads the points that are whole in the directory of a study, finished or not.
+    ///
+    /// # Errors
+    /// A directory without a study, files that are missing or damaged.
+    pub fn read(dir: impl AsRef<Path>) -> Result<Self> {
+        let dir = dir.as_ref();
+        let path = manifest_file(dir);
+        let text = read(&path, "Give the directory of a sweep")?;
+        let manifest = manifest::parse(&path, &String::from_utf8_lossy(&text))?;
+        let tables = manifest["tables"].as_str().unwrap_or("csv");
+        let count = manifest["strengths"].as_array().map_or(0, Vec::len);
+        let ids = (0..count).filter(|id| model_file(dir, *id).exists());
+        Ok(Self {
+            points: ids
+                .map(|id| SweepPoint::read(dir, id, tables))
+                .collect::<Result<_>>()?,
+            computed: 0,
+        })
+    }
+
+    /// A row for each point, with the eigenvalue of largest magnitude and its residual.
+    ///
+    /// # Errors
+    /// polars'.
+    pub fn table(&self) -> Result<DataFrame> {
+        let column = |f: fn(&SweepPoint) -> f64| self.points.iter().map(f).collect::<Vec<_>>();
+        let share =
+            |f: fn(&SweepPoint) -> Option<f64>| self.points.iter().map(f).collect::<Vec<_>>();
+        let count = |f: fn(&SweepPoint) -> u64| self.points.iter().map(f).collect::<Vec<_>>();
+        let first = |values: &[f64]| values.first().copied();
+        Ok(df!(
+            "id" => count(|p| p.id as u64),
+            "l2" => column(|p| p.l2),
+            "train_loss" => column(|p| p.train_loss),
+            "penalty" => column(|p| p.penalty),
+            "test_loss" => column(|p| p.test_loss),
+            "train_accuracy" => share(|p| p.train_accuracy),
+            "test_accuracy" => share(|p| p.test_accuracy),
+            "epochs" => count(|p| p.epochs.into()),
+            "best_epoch" => self.points.iter().map(|p| p.best_epoch).collect::<Vec<_>>(),
+            "gradient_norm" => column(|p| p.gradient_norm),
+            "eigenvalue" => self.points.iter().map(|p| first(&p.eigenvalues)).collect::<Vec<_>>(),
+            "residual" => self.points.iter().map(|p| first(&p.residuals)).collect::<Vec<_>>(),
+            "converged" => self.points.iter().map(|p| p.converged).collect::<Vec<_>>(),
+            "products" => count(|p| p.products as u64),
+        )?)
+    }
+}
+
+impl SweepPoint {
+    fn read(dir: &Path, id: usize, tables: &str) -> Result<Self> {
+        let path = model_file(dir, id);
+        let row = table::read(&path)?;
+        let damaged = |problem: String| {
+            Error::file(
+                &path,
+                problem,
+                "Remove it, and resume the sweep to compute the point again",
+            )
+        };
+        let share = |name: &str| -> Result<Option<f64>> {
+            let values = numbers(&row, name)?;
+            values
+                .first()
+                .copied()
+                .ok_or_else(|| damaged("has no row".into()))
+        };
+        let number =
+            |name: &str| share(name)?.ok_or_else(|| damaged(format!("has nothing under `{name}`")));
+        let l2 = number("l2")?;
+        let eigen = table::read(&dir.join(point::file("Hessian-eigenvalues", id, l2, tables)))?;
+        let column = |name: &str| -> Result<Vec<f64>> {
+            let values = numbers(&eigen, name)?.into_iter().collect::<Option<_>>();
+            values.ok_or_else(|| damaged(format!("goes with a table that misses an {name}")))
+        };
+        Ok(Self {
+            id,
+            l2,
+            train_loss: number("train_loss")?,
+            penalty: number("penalty")?,
+            test_loss: number("test_loss")?,
+            train_accuracy: share("train_accuracy")?,
+            test_accuracy: share("test_accuracy")?,
+            epochs: number("epochs")? as u32,
+            best_epoch: share("best_epoch")?.map(|epoch| epoch as u32),
+            gradient_norm: number("gradient_norm")?,
+            converged: number("converged")? != 0.0,
+            products: number("products")? as usize,
+            eigenvalues: column("eigenvalue")?,
+            residuals: column("residual")?,
+        })
+    }
+}
+
+/// A column as numbers, a truth value as 1 or 0.
+fn numbers(table: &DataFrame, name: &str) -> Result<Vec<Option<f64>>> {
+    let column = table.column(name)?.cast(&DataType::Float64)?;
+    Ok(column.f64()?.iter().collect())
+}
