@@ -107,7 +107,7 @@ impl Analyze {
         }
         let mut evolution = None;
         if self.track_trajectory {
-            let steps = data.train.len().div_ceil(self.training.batch.max(1));
+            let steps = data.train.len().div_ceil(self.training.steps.batch.max(1));
             let steps = steps * self.training.epochs as usize;
             let interval = steps.div_ceil(SNAPSHOTS).max(1);
             evolution = Some(analyzer.trajectory(&trainer, interval)?);

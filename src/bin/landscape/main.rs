@@ -10,6 +10,7 @@ mod output;
 mod sharpness;
 mod spectrum;
 mod surface;
+mod sweep;
 mod trace;
 mod train;
 mod training;
@@ -49,6 +50,8 @@ enum Task {
     Connect(connect::Connect),
     /// How much the loss rises nearby
     Sharpness(sharpness::Sharpness),
+    /// Train at many L2 strengths, each with the spectrum of its Hessian, into a directory of files
+    Sweep(sweep::SweepCommand),
     /// Time gradient and Hessian-vector product
     Hvp(hvp::Hvp),
 }
@@ -86,6 +89,7 @@ fn run(cli: Cli) -> Result<(), Error> {
         Task::Surface(task) => task.run(),
         Task::Connect(task) => task.run(),
         Task::Sharpness(task) => task.run(),
+        Task::Sweep(task) => task.run(),
         Task::Hvp(task) => task.run(),
     };
     report?.print(cli.json)

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use loss_landscape::Error;
 use loss_landscape::candle::{Device, Tensor, safetensors};
 use loss_landscape::files::write_whole;
@@ -98,16 +98,18 @@ pub fn write_table(dir: &Path, name: &str, table: &mut DataFrame) -> Result<(), 
     })
 }
 
-/// Shows the crate's news on standard error: a bar on a terminal, else a line every ten seconds.
+/// Shows the crate's news on standard error: a bar for each task on a terminal, else a line for each every ten seconds.
 pub fn show_progress() {
     let terminal = std::io::stderr().is_terminal();
-    let bar: Mutex<Option<ProgressBar>> = Mutex::new(None);
-    let last_line = Mutex::new(Instant::now());
+    let together = MultiProgress::new();
+    let bars: Mutex<HashMap<String, ProgressBar>> = Mutex::new(HashMap::new());
+    let lines: Mutex<HashMap<String, Instant>> = Mutex::new(HashMap::new());
     listen(move |news| match news {
         News::Warning(message) => eprintln!("warning: {message}"),
         News::Working { task, state, share } if terminal => {
-            if let Ok(mut bar) = bar.lock() {
-                let bar = bar.get_or_insert_with(|| new_bar(share.is_some()));
+            if let Ok(mut bars) = bars.lock() {
+                let new = || together.add(new_bar(share.is_some()));
+                let bar = bars.entry(task.to_owned()).or_insert_with(new);
                 bar.set_prefix(task.to_owned());
                 bar.set_message(state.to_owned());
                 bar.set_position((1000.0 * share.unwrap_or(0.0)) as u64);
@@ -115,16 +117,17 @@ pub fn show_progress() {
             }
         }
         News::Working { task, state, .. } => {
-            if let Ok(mut last) = last_line.lock()
-                && last.elapsed() >= Duration::from_secs(10)
-            {
-                *last = Instant::now();
-                eprintln!("{task}: {state}");
+            if let Ok(mut lines) = lines.lock() {
+                let last = lines.entry(task.to_owned()).or_insert_with(Instant::now);
+                if last.elapsed() >= Duration::from_secs(10) {
+                    *last = Instant::now();
+                    eprintln!("{task}: {state}");
+                }
             }
         }
-        News::Ended { .. } => {
-            if let Ok(mut bar) = bar.lock()
-                && let Some(bar) = bar.take()
+        News::Ended { task } => {
+            if let Ok(mut bars) = bars.lock()
+                && let Some(bar) = bars.remove(task)
             {
                 bar.finish_and_clear();
             }

@@ -10,6 +10,33 @@ use loss_landscape::serde::Serialize;
 #[serde(crate = "loss_landscape::serde", rename_all = "kebab-case")]
 #[command(next_help_heading = "Training")]
 pub struct Training {
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub steps: Steps,
+    /// Add λ‖θ‖² to the loss
+    #[arg(
+        long,
+        value_name = "LAMBDA",
+        default_value_t = 0.0,
+        allow_negative_numbers = true
+    )]
+    pub l2: f64,
+    /// End when so many epochs in a row have not lowered the training loss, and keep the best weights
+    #[arg(long, value_name = "EPOCHS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patience: Option<u32>,
+    /// Passes over the training data
+    #[arg(long, default_value_t = 3)]
+    pub epochs: u32,
+    /// Seed of the weights, of the order of the samples and of all else that is drawn
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+}
+
+/// The steps of a training.
+#[derive(Args, Clone, Debug, Serialize)]
+#[serde(crate = "loss_landscape::serde", rename_all = "kebab-case")]
+pub struct Steps {
     /// How steps are made
     #[arg(long, value_enum, default_value = "adam")]
     pub optimizer: OptimizerName,
@@ -40,18 +67,6 @@ pub struct Training {
     #[arg(long, value_name = "RHO", allow_negative_numbers = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub asam: Option<f64>,
-    /// Add λ‖θ‖² to the loss
-    #[arg(
-        long,
-        value_name = "LAMBDA",
-        default_value_t = 0.0,
-        allow_negative_numbers = true
-    )]
-    pub l2: f64,
-    /// End when so many epochs in a row have not lowered the training loss, and keep the best weights
-    #[arg(long, value_name = "EPOCHS")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub patience: Option<u32>,
     /// How the learning rate changes
     #[arg(long, value_enum, default_value = "constant")]
     pub schedule: ScheduleName,
@@ -61,12 +76,6 @@ pub struct Training {
     /// Samples a step
     #[arg(long, default_value_t = 128)]
     pub batch: usize,
-    /// Passes over the training data
-    #[arg(long, default_value_t = 3)]
-    pub epochs: u32,
-    /// Seed of the weights, of the order of the samples and of all else that is drawn
-    #[arg(long, default_value_t = 0)]
-    pub seed: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum, Serialize)]
@@ -92,6 +101,16 @@ pub enum ScheduleName {
 
 impl Training {
     pub fn trainer(&self) -> Result<Trainer, Error> {
+        let mut trainer = self.steps.trainer()?.l2(self.l2);
+        if let Some(patience) = self.patience {
+            trainer = trainer.patience(patience);
+        }
+        Ok(trainer.epochs(self.epochs).seed(self.seed))
+    }
+}
+
+impl Steps {
+    pub fn trainer(&self) -> Result<Trainer, Error> {
         if self.weight_decay.is_some() && self.optimizer != OptimizerName::AdamW {
             return Err(Error::Invalid(
                 "--weight-decay is AdamW's: add --optimizer adamw, or take --l2".into(),
@@ -112,15 +131,11 @@ impl Training {
             (None, Some(radius)) => trainer.asam(radius),
             (None, None) => trainer,
         };
-        if let Some(patience) = self.patience {
-            trainer = trainer.patience(patience);
-        }
         let schedule = match self.schedule {
             ScheduleName::Constant => Schedule::Constant,
             ScheduleName::Cosine => Schedule::Cosine,
         };
-        let trainer = trainer.schedule(schedule).warmup(self.warmup).l2(self.l2);
-        let trainer = trainer.batch_size(self.batch).epochs(self.epochs);
-        Ok(trainer.seed(self.seed))
+        let trainer = trainer.schedule(schedule).warmup(self.warmup);
+        Ok(trainer.batch_size(self.batch))
     }
 }

@@ -1,0 +1,143 @@
+//! `landscape sweep`
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::Args;
+use loss_landscape::Error;
+use loss_landscape::prelude::*;
+use loss_landscape::serde_json::json;
+
+use crate::network::Network;
+use crate::output::Report;
+use crate::training::Steps;
+
+#[derive(Args)]
+pub struct SweepCommand {
+    #[command(flatten)]
+    network: Network,
+    /// Strengths λ of the λ‖θ‖² in the loss: start:end:count, evenly spaced, such as 0:0.09:451, or a list with commas
+    #[arg(long, value_name = "λ", allow_hyphen_values = true)]
+    l2: Strengths,
+    #[command(flatten)]
+    steps: Steps,
+    /// Passes over the training data, at most
+    #[arg(long, default_value_t = 100)]
+    epochs: u32,
+    /// Passes in a row without a lower training loss that end a training; the weights are those of the lowest
+    #[arg(long, default_value_t = 5)]
+    patience: u32,
+    /// How many eigenpairs
+    #[arg(long, value_name = "K", default_value_t = 30)]
+    top: usize,
+    /// Largest residual, in units of the largest |λ|
+    #[arg(long, default_value_t = 1e-4, allow_negative_numbers = true)]
+    tolerance: f64,
+    /// Seed of the weights, the order of the samples and the search for eigenpairs
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Take the first N training samples instead of all
+    #[arg(long, value_name = "N")]
+    samples: Option<usize>,
+    /// Directory for manifest.json and, for each strength, Model-{ID}.csv, gradients-{ID}-{L2}.csv,
+    /// Hessian-eigenvalues-{ID}-{L2}.csv, Hessian-eigenvectors-{ID}-{L2}.csv and model_weights-{ID}-{L2}.safetensors;
+    /// ID counts from 0
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Go on with the sweep of the same settings in that directory
+    #[arg(long)]
+    resume: bool,
+    /// Points at a time
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    jobs: usize,
+    /// Write gradients and eigenpairs as Parquet instead of CSV, where eigenvectors take three times as much room
+    #[arg(long)]
+    parquet: bool,
+}
+
+#[derive(Clone)]
+struct Strengths(Vec<f64>);
+
+impl FromStr for Strengths {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let number = |text: &str| {
+            let wrong = |_| Error::Invalid(format!("`{text}` is not a number"));
+            text.trim().parse::<f64>().map_err(wrong)
+        };
+        if let [start, end, count] = text.split(':').collect::<Vec<_>>()[..] {
+            let wrong = |_| Error::Invalid(format!("`{count}` is not a number of strengths"));
+            let count = count.trim().parse().map_err(wrong)?;
+            return Ok(Self(
+                Sweep::between(number(start)?, number(end)?, count)?.strengths,
+            ));
+        }
+        text.split(',')
+            .map(number)
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+}
+
+impl SweepCommand {
+    pub fn run(&self) -> Result<Report, Error> {
+        let trainer = self.steps.trainer()?;
+        let sweep = Sweep {
+            trainer: trainer.epochs(self.epochs).patience(self.patience),
+            top: self.top,
+            tolerance: self.tolerance,
+            seed: self.seed,
+            jobs: self.jobs,
+            parquet: self.parquet,
+            resume: self.resume,
+            ..Sweep::of(&self.l2.0[..])
+        };
+        let data = self.network.data()?;
+        let train = match self.samples {
+            Some(samples) => data.train.first(samples)?,
+            None => data.train,
+        };
+        let report = sweep.run(
+            &self.out,
+            |seed| self.network.model(seed),
+            &train,
+            &data.test,
+        )?;
+
+        let mut text = String::from(
+            "        L2  training loss  test loss  test accuracy  epochs  largest eigenvalue\n",
+        );
+        for point in &report.points {
+            text += &format!(
+                "{:>10}  {:>13.5}  {:>9.5}  {:>11.2} %  {:>6}  {:>10.5} ± {:.0e}{}\n",
+                point.l2,
+                point.train_loss,
+                point.test_loss,
+                100.0 * point.test_accuracy.unwrap_or(f64::NAN),
+                point.epochs,
+                point.eigenvalues.first().unwrap_or(&f64::NAN),
+                point.residuals.first().unwrap_or(&f64::NAN),
+                if point.converged {
+                    ""
+                } else {
+                    ", not all residuals are below the tolerance"
+                }
+            );
+        }
+        text += &match report.computed {
+            0 => format!(
+                "all {} points were there already: nothing was computed\n",
+                report.points.len()
+            ),
+            new => format!(
+                "{} points, {new} of them computed now\n",
+                report.points.len()
+            ),
+        };
+        Ok(Report {
+            text,
+            json: json!({ "points": report.points, "computed": report.computed, "out": self.out }),
+        })
+    }
+}

@@ -1,0 +1,101 @@
+//! A sweep that is killed, again and again, ends with the bytes of one that was not.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use tempfile::tempdir;
+
+fn sweep(out: &Path, more: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_landscape"));
+    command.args([
+        "sweep",
+        "--layers",
+        "784,16,10",
+        "--samples",
+        "600",
+        "--epochs",
+        "2",
+    ]);
+    command.args(["--top", "8", "--l2", "0:0.09:31", "--out"]);
+    command.arg(out).args(more).stdout(Stdio::null());
+    command
+}
+
+/// Every file, and a directory as one without bytes.
+fn bytes(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = fs::read_dir(dir).unwrap().map(Result::unwrap);
+    let read = |path: &Path| {
+        if path.is_dir() {
+            Vec::new()
+        } else {
+            fs::read(path).unwrap()
+        }
+    };
+    entries
+        .map(|e| (e.file_name().into_string().unwrap(), read(&e.path())))
+        .collect()
+}
+
+/// The number of whole points.
+fn points(dir: &Path) -> usize {
+    let names = fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name());
+    names
+        .filter(|name| name.to_string_lossy().starts_with("Model-"))
+        .count()
+}
+
+#[test]
+fn ten_kills_change_no_byte() {
+    let dir = tempdir().unwrap();
+    let (whole, killed) = (dir.path().join("whole"), dir.path().join("killed"));
+    let started = Instant::now();
+    assert!(sweep(&whole, &[]).status().unwrap().success());
+    let took = started.elapsed().as_secs_f64();
+
+    // Moments like random ones, of a seed: a tenth of the whole on average.
+    let mut state = 0x9E37_79B9_7F4A_7C15u64;
+    let mut moment = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        0.2 * took * (state >> 11) as f64 / (1u64 << 53) as f64
+    };
+    let mut interrupted = 0;
+    for kill in 0..10 {
+        let jobs = if kill % 2 == 0 { "1" } else { "3" };
+        let mut command = sweep(&killed, &["--jobs", jobs]);
+        if kill > 0 {
+            command.arg("--resume");
+        }
+        let mut child = command.spawn().unwrap();
+        // Before the first manifest there is nothing to interrupt.
+        while !killed.join("manifest.json").exists() {
+            assert!(child.try_wait().unwrap().is_none(), "no sweep began");
+            sleep(Duration::from_millis(1));
+        }
+        sleep(Duration::from_secs_f64(moment()));
+        interrupted += usize::from(child.try_wait().unwrap().is_none());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    assert!(
+        interrupted >= 8 && points(&killed) > 0,
+        "{interrupted}, {}",
+        points(&killed)
+    );
+    assert!(sweep(&killed, &["--resume"]).status().unwrap().success());
+
+    let (whole, killed) = (bytes(&whole), bytes(&killed));
+    assert_eq!(whole.len(), 1 + 31 * 5);
+    assert_eq!(
+        whole.keys().collect::<Vec<_>>(),
+        killed.keys().collect::<Vec<_>>()
+    );
+    for (name, bytes) in &whole {
+        assert!(*bytes == killed[name], "{name} differs");
+    }
+}
