@@ -61,7 +61,7 @@ const STACK_BYTES: usize = 256 << 20;
 /// };
 /// let model = |seed| Mlp::new(&[2, 16, 1], Activation::Tanh, seed, &Device::Cpu);
 /// let report = sweep.run("moons", model, &data, &data)?;
-/// report.table()?.show();
+/// println!("{}", report.table()?);
 /// # Ok(())
 /// # }
 /// ```
