@@ -598,7 +598,7 @@ fn one_call_compares_the_paths() {
     ];
     assert_eq!(names, expected);
     let table = found.table().unwrap();
-    assert_eq!((table.height(), table.width()), (5, 6));
+    assert_eq!((table.height(), table.width()), (5, 7));
     let html = found.bundle().unwrap();
     let html = html.get("text/html").unwrap();
     assert!(html.contains("linear after weight matching") && html.contains("barrier_height"));

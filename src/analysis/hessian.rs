@@ -117,8 +117,8 @@ impl HessianMetrics {
             };
         } else {
             let settings = DensitySettings {
-                probes: 5,
-                steps: 40,
+                probes: 4,
+                steps: 25,
                 seed,
             };
             let density = settings.run(hessian)?;

@@ -20,7 +20,7 @@ use crate::landscape::{
 };
 use crate::model::{LayerKind, Model, Parameters};
 use crate::objective::{Loss, Objective};
-use crate::spectral::Lanczos;
+use crate::spectral::{Estimate, Lanczos};
 use crate::train::{Trainer, Trajectory};
 
 /// The rise of the loss up to which the surroundings count as flat.
@@ -151,7 +151,7 @@ impl Analyzer {
             train,
             test,
             generalization_gap: test.loss - train.loss,
-            gradient_norm: self.train.gradient_norm()?,
+            gradient_norm: self.curvature.gradient_norm()?,
             hessian: match self.hessian {
                 true => Some(self.hessian_metrics(self.eigenvalues)?),
                 false => None,
@@ -256,18 +256,21 @@ impl Analyzer {
 
     fn sharpness(&self, radius: f64) -> Sharpness {
         Sharpness {
+            samples: 25,
+            starts: 2,
             seed: self.seed,
             ..Sharpness::within(radius)
         }
     }
 
-    fn flatness(&self) -> Result<Option<crate::spectral::Estimate>> {
+    fn flatness(&self) -> Result<Option<Estimate>> {
         let flatness = Flatness {
+            directions: 5,
             seed: self.seed,
             ..Flatness::of(RISE)
         };
-        match flatness.run(&self.curvature) {
-            Ok(found) => Ok(Some(found.radius)),
+        match flatness.radius(&self.curvature) {
+            Ok((radius, _)) => Ok(Some(radius)),
             // It never rises so far, or is not finite before.
             Err(Error::Invalid(_) | Error::NotFinite(_)) => Ok(None),
             Err(error) => Err(error),

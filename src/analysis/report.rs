@@ -58,11 +58,11 @@ pub struct SharpnessMetrics {
 pub struct Report {
     /// Length of θ.
     pub parameters: usize,
-    /// Samples that the training loss and its gradient are of.
+    /// Samples that the training loss is of.
     pub train_samples: usize,
     /// Samples that the test loss is of.
     pub test_samples: usize,
-    /// Which samples curvature and sharpness are of.
+    /// Which of them gradient, curvature and sharpness are of.
     pub subsample: Subsample,
     /// Of all random vectors.
     pub seed: u64,
@@ -74,7 +74,7 @@ pub struct Report {
     pub test: Score,
     /// Test loss − training loss.
     pub generalization_gap: f64,
-    /// ‖∇L(θ)‖ on the training data.
+    /// ‖∇L(θ)‖ on the samples that curvature is measured on.
     pub gradient_norm: f64,
     /// Eigenvalues, trace and what follows of them; none if they were left out.
     pub hessian: Option<HessianMetrics>,

@@ -56,6 +56,23 @@ impl Flatness {
     /// A tolerance that is not positive, fewer than 2 directions, a loss that is not finite before it
     /// has risen by the tolerance, one that rises in fewer than 2 directions.
     pub fn run(&self, objective: &Objective) -> Result<FlatnessReport> {
+        let (radius, unbounded) = self.radius(objective)?;
+        let trace = trace(&objective.hessian(), self.seed)?.value;
+        let square = 2.0 * objective.dim() as f64 * self.tolerance / trace;
+        Ok(FlatnessReport {
+            radius,
+            quadratic: if trace > 0.0 {
+                square.sqrt()
+            } else {
+                f64::INFINITY
+            },
+            unbounded,
+            tolerance: self.tolerance,
+        })
+    }
+
+    /// The mean distance, and the number of directions without one.
+    pub(crate) fn radius(&self, objective: &Objective) -> Result<(Estimate, usize)> {
         if !(self.tolerance > 0.0 && self.tolerance.is_finite()) {
             return Err(Error::invalid(format!(
                 "a tolerance of {} is none: give a finite number above 0",
@@ -90,18 +107,7 @@ impl Flatness {
                 self.tolerance
             )));
         }
-        let trace = trace(&objective.hessian(), self.seed)?.value;
-        let square = 2.0 * theta.len() as f64 * self.tolerance / trace;
-        Ok(FlatnessReport {
-            radius: Estimate::of(&radii),
-            quadratic: if trace > 0.0 {
-                square.sqrt()
-            } else {
-                f64::INFINITY
-            },
-            unbounded: self.directions - radii.len(),
-            tolerance: self.tolerance,
-        })
+        Ok((Estimate::of(&radii), self.directions - radii.len()))
     }
 }
 
