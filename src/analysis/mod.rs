@@ -20,7 +20,7 @@ use crate::landscape::{
 };
 use crate::model::{LayerKind, Model, Parameters};
 use crate::objective::{Loss, Objective};
-use crate::spectral::{Estimate, Lanczos};
+use crate::spectral::{Estimate, Lanczos, Trace};
 use crate::train::{Trainer, Trajectory};
 
 /// The rise of the loss up to which the surroundings count as flat.
@@ -183,8 +183,8 @@ impl Analyzer {
         Plane::random(&self.curvature, self.seed, radius, points)
     }
 
-    /// Trains the model by `trainer`, and tells what loss, gradient, extreme eigenvalues and sharpness were every
-    /// `interval` steps; the training loss is that of the samples that curvature is measured on.
+    /// Trains the model by `trainer`, and tells what loss, gradient, extreme eigenvalues, trace (to a tenth) and sharpness
+    /// were every `interval` steps; the training loss is that of the samples that curvature is measured on.
     ///
     /// # Errors
     /// As [`Trainer::fit_recorded`] and [`Evolution::along`]; `interval` is 0.
@@ -199,7 +199,11 @@ impl Analyzer {
                 seed: self.seed,
                 ..Lanczos::default()
             },
-            trace: None,
+            trace: self.hessian.then(|| Trace {
+                relative_error: 0.1,
+                seed: self.seed,
+                ..Trace::default()
+            }),
             sharpness: Some(Sharpness {
                 samples: 10,
                 ..self.sharpness(self.radius)
