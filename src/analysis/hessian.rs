@@ -156,7 +156,7 @@ impl HessianMetrics {
         };
         let top = self.largest.iter().enumerate().map(|(i, e)| (i + 1, e));
         let bottom = self.smallest.iter().enumerate();
-        let bottom = bottom.map(|(i, e)| (self.dim - i, e)).rev();
+        let bottom = bottom.map(|(i, e)| (self.dim.saturating_sub(i), e)).rev();
         let bottom = bottom.filter(|(rank, _)| *rank > self.largest.len());
         let rows: Vec<Row> = top.chain(bottom).map(row).chain(self.sums()).collect();
         row::table(&rows)
@@ -164,12 +164,13 @@ impl HessianMetrics {
 
     /// Both ends, and what is made of them.
     pub(super) fn rows(&self) -> Vec<Row> {
-        let end = |name: &str, found: Eigenvalue| {
-            Row::new(name, found.value).give_or_take(found.residual)
+        let end = |name: &str, found: Option<&Eigenvalue>| Row {
+            uncertainty: found.map(|e| e.residual),
+            ..Row::new(name, found.map(|e| e.value))
         };
         let mut rows = vec![
-            end("largest eigenvalue", self.largest[0]),
-            end("smallest eigenvalue", self.smallest[0]),
+            end("largest eigenvalue", self.largest.first()),
+            end("smallest eigenvalue", self.smallest.first()),
         ];
         if !self.converged {
             rows[0].verdict = "not all residuals went below their tolerance".into();
@@ -199,7 +200,10 @@ impl HessianMetrics {
         if let Some(number) = &self.condition_number {
             return CONDITION.verdict(number);
         }
-        let (high, low, rounding) = (self.largest[0], self.smallest[0], self.negative.threshold);
+        let rounding = self.negative.threshold;
+        let (Some(high), Some(low)) = (self.largest.first(), self.smallest.first()) else {
+            return String::new();
+        };
         if low.value + low.residual < -rounding {
             return "not meaningful: λ_min is negative".into();
         }

@@ -262,6 +262,7 @@ impl Analyzer {
         Sharpness {
             samples: 25,
             starts: 2,
+            steps: 30,
             seed: self.seed,
             ..Sharpness::within(radius)
         }
