@@ -253,7 +253,9 @@ fn refusals() {
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {error}");
         assert!(output.stdout.is_empty());
         // On a busy machine news of the work may stand before it.
-        let mut lines = error.lines().skip_while(|line| !line.starts_with("error: "));
+        let mut lines = error
+            .lines()
+            .skip_while(|line| !line.starts_with("error: "));
         assert!(
             lines.any(|line| line.contains(words)),
             "{arguments:?}: {error}"
