@@ -111,6 +111,22 @@ fn senseless_settings_are_refused() {
     assert!(error.contains("layers.0.bias, layers.0.weight"), "{error}");
 }
 
+/// A model that does not tell its layers.
+#[derive(Clone)]
+struct Opaque(Mlp);
+
+impl Module for Opaque {
+    fn forward(&self, x: &Tensor) -> loss_landscape::candle::Result<Tensor> {
+        self.0.forward(x)
+    }
+}
+
+impl Model for Opaque {
+    fn parameters(&self) -> &Parameters {
+        self.0.parameters()
+    }
+}
+
 /// θ, full batches of a small network, and the gradient at any θ.
 struct Descent {
     model: Mlp,
@@ -134,12 +150,19 @@ impl Descent {
         }
     }
 
-    /// θ after some steps with the whole batch.
+    /// θ after some steps with the whole batch, which candle's graph and tensors lead to as well.
     fn after(&self, trainer: Trainer, steps: u32) -> Vec<f64> {
-        self.model.parameters().set_flat(&self.start).unwrap();
         let trainer = trainer.batch_size(40).epochs(steps);
+        let parameters = self.model.parameters();
+        parameters.set_flat(&self.start).unwrap();
+        let opaque = Opaque(self.model.clone());
+        trainer.fit(&opaque, &self.data, &self.data).unwrap();
+        let by_graph = parameters.to_flat().unwrap();
+        parameters.set_flat(&self.start).unwrap();
         trainer.fit(&self.model, &self.data, &self.data).unwrap();
-        self.model.parameters().to_flat().unwrap()
+        let by_hand = parameters.to_flat().unwrap();
+        close(&by_graph, &by_hand);
+        by_hand
     }
 
     fn gradient(&self, theta: &[f64]) -> Vec<f64> {

@@ -17,7 +17,6 @@ pub use check::DerivativeCheck;
 pub use evaluate::Score;
 pub(crate) use feedforward::{Convolution, Curvature, Scalar};
 pub use loss::Loss;
-pub(crate) use step::BatchStep;
 
 use self::feedforward::Engine;
 use std::sync::Arc;

@@ -3,60 +3,71 @@
 use candle_core::DType;
 use candle_core::backprop::GradStore;
 
+use super::Objective;
 use super::evaluate::{finite, in_place, right};
-use super::{Objective, autograd};
 use crate::data::Dataset;
 use crate::error::{Result, check_finite};
 use crate::vector::{axpy, dot};
 
-/// A batch at the point where the model stands.
-pub(crate) struct BatchStep {
-    /// Its mean loss, with the L2 term.
+/// A batch at a point, and its gradient there.
+pub(crate) struct BatchStep<G> {
+    /// The mean loss, with the L2 term.
     pub(crate) loss: f64,
-    /// How many of its samples are classified right.
+    /// How many of the samples are classified right.
     pub(crate) right: usize,
     /// ‖g‖² of the loss's gradient g.
     pub(crate) square: f64,
-    pub(crate) gradients: GradStore,
+    pub(crate) gradient: G,
 }
 
+/// In both, what is of the batch in the forward pass is so in steps of training alone.
 impl Objective {
-    /// A step of training on some of the samples. What is of the batch or random in the forward pass is so here alone, the
-    /// latter drawn from `seed`, and running statistics move, unless loss or gradient are not finite.
-    pub(crate) fn on_batch(&self, batch: &Dataset, seed: u64) -> Result<BatchStep> {
-        let point = self.point(None)?;
-        let by_hand = match &self.engine {
-            Some(engine) => engine.training(&point, batch)?,
-            None => None,
+    /// Whether [`Objective::step_by_hand`] knows all of the model.
+    pub(crate) fn steps_by_hand(&self) -> bool {
+        self.engine.as_ref().is_some_and(|engine| engine.trains())
+    }
+
+    /// A step of training at a point, which is θ and after it the running statistics; those move, unless loss or
+    /// gradient are not finite.
+    pub(crate) fn step_by_hand(
+        &self,
+        point: &mut [f64],
+        batch: &Dataset,
+    ) -> Result<BatchStep<Vec<f64>>> {
+        let Some(engine) = &self.engine else {
+            unreachable!("only where `steps_by_hand`");
         };
-        if let Some(mut step) = by_hand {
-            let theta = &point[..self.dim()];
-            if self.l2 > 0.0 {
-                step.loss += self.l2 * dot(theta, theta);
-                axpy(2.0 * self.l2, theta, &mut step.gradient);
-            }
-            let loss = finite(step.loss)?;
-            let square = dot(&step.gradient, &step.gradient);
-            let gradients = autograd::store(&self.parameters, &step.gradient)?;
-            check_finite(&step.statistics, "running mean or variance")?;
-            self.parameters.set_flat_statistics(&step.statistics)?;
-            return Ok(BatchStep {
-                loss,
-                right: step.right,
-                square,
-                gradients,
-            });
+        let mut step = engine.training(point, batch)?;
+        let (theta, statistics) = point.split_at_mut(self.dim());
+        if self.l2 > 0.0 {
+            step.loss += self.l2 * dot(theta, theta);
+            axpy(2.0 * self.l2, theta, &mut step.gradient);
         }
+        let loss = finite(step.loss)?;
+        let square = finite(dot(&step.gradient, &step.gradient))?;
+        check_finite(&step.statistics, "running mean or variance")?;
+        statistics.copy_from_slice(&step.statistics);
+        Ok(BatchStep {
+            loss,
+            right: step.right,
+            square,
+            gradient: step.gradient,
+        })
+    }
+
+    /// A step of training where the model stands, by candle's graph. What is random in the forward pass is drawn from
+    /// `seed`, and running statistics move, unless something is not finite.
+    pub(crate) fn step_by_graph(&self, batch: &Dataset, seed: u64) -> Result<BatchStep<GradStore>> {
         let _in_place = in_place();
         let before = self.parameters.flat_statistics()?;
-        let found = self.on_batch_by_autograd(batch, seed);
+        let found = self.by_graph(batch, seed);
         if found.is_err() {
             self.parameters.set_flat_statistics(&before)?;
         }
         found
     }
 
-    fn on_batch_by_autograd(&self, batch: &Dataset, seed: u64) -> Result<BatchStep> {
+    fn by_graph(&self, batch: &Dataset, seed: u64) -> Result<BatchStep<GradStore>> {
         let outputs = (self.training)(batch.inputs(), seed)?;
         let mut loss = self.loss.mean(&outputs, batch.targets())?;
         if self.l2 > 0.0 {
@@ -65,11 +76,11 @@ impl Objective {
             }
         }
         let value = finite(loss.to_dtype(DType::F64)?.to_scalar::<f64>()?)?;
-        let gradients = loss.backward()?;
+        let gradient = loss.backward()?;
         let mut square = 0.0;
         for (_, var) in self.parameters.iter() {
-            if let Some(gradient) = gradients.get(var) {
-                let part = gradient.sqr()?.sum_all()?.to_dtype(DType::F64)?;
+            if let Some(part) = gradient.get(var) {
+                let part = part.sqr()?.sum_all()?.to_dtype(DType::F64)?;
                 square += part.to_scalar::<f64>()?;
             }
         }
@@ -77,7 +88,7 @@ impl Objective {
             loss: value,
             right: right(&outputs, batch)?,
             square,
-            gradients,
+            gradient,
         })
     }
 }

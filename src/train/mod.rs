@@ -1,5 +1,6 @@
 //! Training: [`Trainer`], the [`History`] it leaves, and the [`Trajectory`] of θ.
 
+mod descent;
 mod history;
 mod optimizer;
 mod schedule;

@@ -1,15 +1,14 @@
 //! [`Trainer`]: mini-batch training.
 
-use candle_core::Var;
-use candle_core::backprop::GradStore;
 use serde::Serialize;
 
-use super::optimizer::{Ascent, Method, Optimizer};
+use super::descent::{Found, descent};
+use super::optimizer::{Ascent, Method};
 use super::{Epoch, History, Schedule, Trajectory};
 use crate::data::{Dataset, Targets};
 use crate::error::{Error, Result};
 use crate::model::{Model, Parameters};
-use crate::objective::{BatchStep, Loss, Objective};
+use crate::objective::{Loss, Objective};
 use crate::progress::Progress;
 use crate::vector::stream;
 
@@ -249,8 +248,7 @@ impl Trainer {
         let learned = Objective::of(model, train, loss)?.with_l2(self.l2)?;
         let watched = Objective::of(model, test, loss)?;
         let parameters = model.parameters();
-        let vars = parameters.vars();
-        let mut optimizer = Optimizer::new(self.method, vars.clone())?;
+        let mut descent = descent(&learned, self.method, self.ascent)?;
         let mut progress = Progress::start("training");
         let mut history = History::default();
         let per_epoch = train.len().div_ceil(self.batch_size);
@@ -270,22 +268,23 @@ impl Trainer {
                 let rate = self.rate(step, total, per_epoch);
                 // The complement is never the seed of an order.
                 let draws = stream(!self.seed, step as u64);
-                let gradients = learned
-                    .on_batch(&batch, draws)
-                    .and_then(|found| {
-                        sums.add(&found, batch.len());
-                        self.uphill((&learned, &batch, draws), &vars, found.gradients)
-                    })
-                    .map_err(|error| diverged(error, step, rate))?;
-                optimizer.step(&gradients, rate)?;
-                if let Some(trajectory) = &mut trajectory {
+                let found = descent.step(&batch, draws, rate).map_err(|error| {
+                    // What is not finite stays behind.
+                    let _ = descent.settle();
+                    diverged(error, step, rate)
+                })?;
+                sums.add(&found, batch.len());
+                if let Some(trajectory) = &mut trajectory
+                    && trajectory.is_due(step + 1)
+                {
+                    descent.settle()?;
                     trajectory.offer(step + 1, parameters)?;
                 }
                 progress.part(step + 1, total);
             }
             let steps = (epoch as usize + 1) * per_epoch;
             let rate = self.rate(steps - 1, total, per_epoch);
-            let score = watched.score();
+            let score = descent.settle().and_then(|()| watched.score());
             let score = score.map_err(|error| diverged(error, steps, rate))?;
             let train_loss = sums.loss / train.len() as f64;
             history.epochs.push(Epoch {
@@ -327,29 +326,6 @@ impl Trainer {
         };
         self.learning_rate * warm * self.schedule.factor(step, total, per_epoch)
     }
-
-    /// The gradient to go down: that at θ, or for sharpness-aware steps that uphill of it. The model is at θ again
-    /// afterwards.
-    fn uphill(
-        &self,
-        (objective, batch, draws): (&Objective, &Dataset, u64),
-        vars: &[Var],
-        gradients: GradStore,
-    ) -> Result<GradStore> {
-        let Some(ascent) = self.ascent else {
-            return Ok(gradients);
-        };
-        let Some(before) = ascent.climb(vars, &gradients)? else {
-            return Ok(gradients);
-        };
-        let statistics = objective.parameters().flat_statistics()?;
-        let found = objective.on_batch(batch, draws);
-        for (var, value) in &before {
-            var.set(value)?;
-        }
-        objective.parameters().set_flat_statistics(&statistics)?;
-        Ok(found?.gradients)
-    }
 }
 
 /// Over the batches of an epoch.
@@ -361,7 +337,7 @@ struct Sums {
 }
 
 impl Sums {
-    fn add(&mut self, found: &BatchStep, samples: usize) {
+    fn add(&mut self, found: &Found, samples: usize) {
         self.loss += found.loss * samples as f64;
         self.right += found.right;
         self.squares += found.square;

@@ -126,13 +126,18 @@ impl Trajectory {
         }
     }
 
-    /// After `step` steps of the training.
-    pub(super) fn offer(&mut self, step: usize, parameters: &Parameters) -> Result<()> {
+    /// Whether a snapshot is taken after `step` steps of the training.
+    pub(super) fn is_due(&self, step: usize) -> bool {
         let due = match &self.when {
             When::Every(n) => step.is_multiple_of(*n),
             When::At(steps) => steps.contains(&(self.before + step)),
         };
-        if due || step == self.last {
+        due || step == self.last
+    }
+
+    /// After `step` steps of the training.
+    pub(super) fn offer(&mut self, step: usize, parameters: &Parameters) -> Result<()> {
+        if self.is_due(step) {
             self.push(self.before + step, parameters)?;
         }
         Ok(())

@@ -73,8 +73,11 @@ pub(super) trait Engine: Send + Sync {
     fn gradient(&self, point: &[f64], data: &Dataset) -> Result<(f64, Vec<f64>)>;
 
     /// A step of training: the gradient with batch normalisation by the batch's own statistics, and what the running
-    /// ones are then; none where numbers would have to be dropped at random.
-    fn training(&self, point: &[f64], batch: &Dataset) -> Result<Option<Step>>;
+    /// ones are then.
+    fn training(&self, point: &[f64], batch: &Dataset) -> Result<Step>;
+
+    /// Whether it can: not where numbers would have to be dropped at random.
+    fn trains(&self) -> bool;
 
     /// The mean losses at a point + αd₁ + βd₂ for two directions in θ-space and each of some points α, β, and how
     /// many samples are classified right; none where that is not faster than one by one.
@@ -222,20 +225,21 @@ impl<T: Scalar + WithDType> Engine for Typed<T> {
         })
     }
 
-    fn training(&self, point: &[f64], batch: &Dataset) -> Result<Option<Step>> {
-        if self.dropout {
-            return Ok(None);
-        }
+    fn trains(&self) -> bool {
+        !self.dropout
+    }
+
+    fn training(&self, point: &[f64], batch: &Dataset) -> Result<Step> {
         if (0..self.network.nodes.len()).all(|l| self.network.batch_norm(l).is_none()) {
             let theta = self.vector(point);
             let found = self.with_samples(batch, |samples| self.network.gradient(&theta, samples));
             let (total, right, gradient) = found?;
-            return Ok(Some(Step {
+            return Ok(Step {
                 loss: total / batch.len() as f64,
                 right,
                 statistics: point[gradient.len()..].to_vec(),
                 gradient,
-            }));
+            });
         }
         let kept = || self.parts.lock().unwrap_or_else(PoisonError::into_inner);
         let mut parts = std::mem::take(&mut *kept());
@@ -243,7 +247,7 @@ impl<T: Scalar + WithDType> Engine for Typed<T> {
             self.network.training(point, samples, &mut parts)
         })?;
         *kept() = parts;
-        step.map(Some)
+        step
     }
 
     fn on_plane(
