@@ -1,7 +1,6 @@
 //! [`Batches`]: a pass over a dataset, a few samples at a time.
 
 use super::Dataset;
-use super::dataset::permutation;
 use crate::error::{Error, Result};
 
 /// Iterator over the batches of one pass; see [`Dataset::batches`].
@@ -19,7 +18,7 @@ impl Batches {
     }
 
     pub(super) fn shuffled(data: &Dataset, size: usize, seed: u64) -> Result<Self> {
-        Self::new(data, size, Some(permutation(data.len(), seed)))
+        Self::new(data, size, Some(data.order(seed)))
     }
 
     fn new(data: &Dataset, size: usize, order: Option<Vec<usize>>) -> Result<Self> {

@@ -84,7 +84,7 @@ impl Dataset {
         }
         check_tensor(inputs, "inputs")?;
         Ok(Self {
-            inputs: inputs.detach(),
+            inputs: inputs.contiguous()?.detach(),
             targets,
         })
     }
@@ -262,6 +262,11 @@ impl Dataset {
     /// `size` is 0.
     pub fn shuffled_batches(&self, size: usize, seed: u64) -> Result<Batches> {
         Batches::shuffled(self, size, seed)
+    }
+
+    /// All samples' indices in an order that `seed` decides.
+    pub(crate) fn order(&self, seed: u64) -> Vec<usize> {
+        permutation(self.len(), seed)
     }
 
     fn check_size(&self, n: usize) -> Result<()> {

@@ -15,8 +15,9 @@ mod step;
 pub(crate) use autograd::store as gradient_store;
 pub use check::DerivativeCheck;
 pub use evaluate::Score;
-pub(crate) use feedforward::{Convolution, Curvature, Scalar};
+pub(crate) use feedforward::{Convolution, Curvature, Scalar, Steps};
 pub use loss::Loss;
+pub(crate) use step::Batch;
 
 use self::feedforward::Engine;
 use std::sync::Arc;

@@ -1,26 +1,17 @@
 //! [`Descent`]: a model on its way down, step by step.
 
-use candle_core::Var;
+use candle_core::{Var, WithDType};
 use rayon::prelude::*;
 
 use super::optimizer::{Ascent, Method, Optimizer};
-use crate::data::Dataset;
 use crate::error::{Error, Result};
-use crate::objective::Objective;
+use crate::objective::{Batch, Objective, Scalar, Steps};
 use crate::simd::vectorised;
-use crate::vector::norm;
-
-/// What a step has found of its batch before it was made.
-pub(super) struct Found {
-    pub(super) loss: f64,
-    pub(super) right: usize,
-    pub(super) square: f64,
-}
 
 /// The steps of a training.
 pub(super) trait Descent {
-    /// A step on a batch; what is random in it is drawn from `draws`.
-    fn step(&mut self, batch: &Dataset, draws: u64, rate: f64) -> Result<Found>;
+    /// A step on some samples of the training data; what is random in it is drawn from `draws`.
+    fn step(&mut self, rows: &[usize], draws: u64, rate: f64) -> Result<Batch>;
 
     /// Brings the model to where the descent has come.
     fn settle(&mut self) -> Result<()>;
@@ -32,30 +23,13 @@ pub(super) fn descent<'a>(
     method: Method,
     ascent: Option<Ascent>,
 ) -> Result<Box<dyn Descent + 'a>> {
-    let parameters = objective.parameters();
-    if objective.steps_by_hand() {
-        let mut point = parameters.to_flat()?;
-        point.extend(parameters.flat_statistics()?);
-        let n = parameters.len();
-        return Ok(Box::new(ByHand {
-            objective,
-            method,
-            ascent,
-            point,
-            first: vec![0.0; n],
-            second: vec![
-                0.0;
-                if let Method::Adam { .. } = method {
-                    n
-                } else {
-                    0
-                }
-            ],
-            steps: 0,
-            single: parameters.dtype() == candle_core::DType::F32,
-        }));
+    if let Some(steps) = objective.steps::<f32>() {
+        return Ok(Box::new(ByHand::new(objective, steps, method, ascent)?));
     }
-    let vars = parameters.vars();
+    if let Some(steps) = objective.steps::<f64>() {
+        return Ok(Box::new(ByHand::new(objective, steps, method, ascent)?));
+    }
+    let vars = objective.parameters().vars();
     Ok(Box::new(ByGraph {
         objective,
         ascent,
@@ -65,120 +39,133 @@ pub(super) fn descent<'a>(
 }
 
 /// With the hand-derived rules: θ lies on the host, and the model is brought there when somebody wants to see it.
-struct ByHand<'a> {
+struct ByHand<'a, T> {
     objective: &'a Objective,
+    gradients: Steps<'a, T>,
     method: Method,
     ascent: Option<Ascent>,
     /// θ, and after it the running statistics.
-    point: Vec<f64>,
+    point: Vec<T>,
     /// b of SGD with momentum, m of Adam.
-    first: Vec<f64>,
+    first: Vec<T>,
     /// v of Adam.
-    second: Vec<f64>,
+    second: Vec<T>,
     steps: i32,
-    /// Whether the model's numbers are `f32`.
-    single: bool,
 }
 
 /// Numbers that a thread updates at a time.
 const CHUNK: usize = 1 << 14;
 
-impl Descent for ByHand<'_> {
-    fn step(&mut self, batch: &Dataset, _draws: u64, rate: f64) -> Result<Found> {
-        let found = self.objective.step_by_hand(&mut self.point, batch)?;
-        let gradient = match self.ascent {
-            None => found.gradient,
-            Some(ascent) => match self.uphill(ascent, &found.gradient)? {
-                None => found.gradient,
-                Some(mut moved) => self.objective.step_by_hand(&mut moved, batch)?.gradient,
-            },
+impl<'a, T: Scalar + WithDType> ByHand<'a, T> {
+    fn new(
+        objective: &'a Objective,
+        gradients: Steps<'a, T>,
+        method: Method,
+        ascent: Option<Ascent>,
+    ) -> Result<Self> {
+        let parameters = objective.parameters();
+        let n = parameters.len();
+        let mut point = parameters.to_flat()?;
+        point.extend(parameters.flat_statistics()?);
+        let second = match method {
+            Method::Adam { .. } => n,
+            Method::Sgd { .. } => 0,
         };
-        self.steps += 1;
-        let n = gradient.len();
-        let theta = self.point[..n].par_chunks_mut(CHUNK);
-        let parts = theta.zip(gradient.par_chunks(CHUNK));
-        let parts = parts.zip(self.first.par_chunks_mut(CHUNK));
-        let single = self.single;
-        match self.method {
-            Method::Sgd { momentum, nesterov } => {
-                let rule = [rate, momentum, f64::from(u8::from(nesterov))];
-                parts.for_each(|((theta, g), b)| sgd(theta, g, b, rule, single));
-            }
-            Method::Adam { decay } => {
-                let scales = [0.9f64, 0.999].map(|beta| 1.0 / (1.0 - beta.powi(self.steps)));
-                let rule = [rate, 1.0 - rate * decay, scales[0], scales[1]];
-                let parts = parts.zip(self.second.par_chunks_mut(CHUNK));
-                parts.for_each(|(((theta, g), m), v)| adam(theta, g, m, v, rule, single));
-            }
-        }
-        Ok(Found {
-            loss: found.loss,
-            right: found.right,
-            square: found.square,
+        Ok(Self {
+            objective,
+            gradients,
+            method,
+            ascent,
+            point: point.into_iter().map(Scalar::of).collect(),
+            first: vec![Scalar::ZERO; n],
+            second: vec![Scalar::ZERO; second],
+            steps: 0,
         })
+    }
+}
+
+impl<T: Scalar + WithDType> Descent for ByHand<'_, T> {
+    fn step(&mut self, rows: &[usize], _draws: u64, rate: f64) -> Result<Batch> {
+        // Inside the pool a step's many short parts need not wake it each time.
+        rayon::scope(|_| self.step_inside(rows, rate))
     }
 
     fn settle(&mut self) -> Result<()> {
         let parameters = self.objective.parameters();
-        let (theta, statistics) = self.point.split_at(parameters.len());
+        let point: Vec<f64> = self.point.iter().map(|p| p.f64()).collect();
+        let (theta, statistics) = point.split_at(parameters.len());
         parameters.set_flat(theta)?;
         parameters.set_flat_statistics(statistics)
     }
 }
 
-impl ByHand<'_> {
-    /// The point to take the gradient at; none where the gradient is 0.
-    fn uphill(&self, ascent: Ascent, gradient: &[f64]) -> Result<Option<Vec<f64>>> {
-        let theta = &self.point[..gradient.len()];
-        let scale = |t: f64| if ascent.adaptive { t.abs() } else { 1.0 };
-        let pairs = || theta.iter().zip(gradient);
-        let pull: Vec<f64> = pairs().map(|(t, g)| scale(*t) * g).collect();
-        let length = norm(&pull);
-        if !length.is_finite() {
-            return Err(Error::NotFinite("the gradient is not finite".into()));
+impl<T: Scalar + WithDType> ByHand<'_, T> {
+    fn step_inside(&mut self, rows: &[usize], rate: f64) -> Result<Batch> {
+        let (found, mut gradient) = self.gradients.gradient(&mut self.point, rows)?;
+        if let Some(ascent) = self.ascent
+            && let Some(mut moved) = uphill(ascent, &self.point, gradient)?
+        {
+            gradient = self.gradients.gradient(&mut moved, rows)?.1;
         }
-        if length == 0.0 {
-            return Ok(None);
+        self.steps += 1;
+        let theta = self.point[..gradient.len()].par_chunks_mut(CHUNK);
+        let parts = theta.zip(gradient.par_chunks(CHUNK));
+        let parts = parts.zip(self.first.par_chunks_mut(CHUNK));
+        match self.method {
+            Method::Sgd { momentum, nesterov } => {
+                let rule = [rate, momentum, f64::from(u8::from(nesterov))].map(Scalar::of);
+                parts.for_each(|((theta, g), b)| sgd(theta, g, b, rule));
+            }
+            Method::Adam { decay } => {
+                let scales = [0.9f64, 0.999].map(|beta| 1.0 / (1.0 - beta.powi(self.steps)));
+                let rule = [rate * scales[0], 1.0 - rate * decay, scales[1]].map(Scalar::of);
+                let parts = parts.zip(self.second.par_chunks_mut(CHUNK));
+                parts.for_each(|(((theta, g), m), v)| adam(theta, g, m, v, rule));
+            }
         }
-        let mut moved = self.point.clone();
-        for (t, pull) in moved.iter_mut().zip(&pull) {
-            *t += ascent.radius / length * scale(*t) * pull;
-        }
-        Ok(Some(moved))
+        Ok(found)
     }
+}
+
+/// The point to take the gradient at; none where the gradient is 0.
+fn uphill<T: Scalar>(ascent: Ascent, point: &[T], gradient: &[T]) -> Result<Option<Vec<T>>> {
+    let scale = |t: f64| if ascent.adaptive { t.abs() } else { 1.0 };
+    let pairs = || point.iter().zip(gradient).map(|(t, g)| (t.f64(), g.f64()));
+    let squares = pairs().map(|(t, g)| (scale(t) * g).powi(2));
+    let length = squares.sum::<f64>().sqrt();
+    if !length.is_finite() {
+        return Err(Error::NotFinite("the gradient is not finite".into()));
+    }
+    if length == 0.0 {
+        return Ok(None);
+    }
+    let mut moved = point.to_vec();
+    for (place, (t, g)) in moved.iter_mut().zip(pairs()) {
+        *place = T::of(t + ascent.radius / length * scale(t).powi(2) * g);
+    }
+    Ok(Some(moved))
 }
 
 vectorised! {
     /// With rate, momentum, and 1 for Nesterov's correction or 0.
-    fn sgd(theta: &mut [f64], g: &[f64], b: &mut [f64], rule: [f64; 3], single: bool) {
+    fn sgd<T: Scalar>(theta: &mut [T], g: &[T], b: &mut [T], rule: [T; 3]) {
         let [rate, momentum, nesterov] = rule;
         for ((t, g), b) in theta.iter_mut().zip(g).zip(b) {
-            *b = momentum * *b + g;
-            let step = *b + nesterov * (g + (momentum - 1.0) * *b);
-            *t -= rate * step;
-            if single {
-                *t = f64::from(*t as f32);
-            }
+            *b = momentum * *b + *g;
+            let step = *b + nesterov * (*g + (momentum - T::ONE) * *b);
+            *t = *t - rate * step;
         }
     }
 
-    /// With rate, the factor that weights shrink by, and 1/(1 − βᵏ) of both means in step k.
-    fn adam(
-        theta: &mut [f64],
-        g: &[f64],
-        m: &mut [f64],
-        v: &mut [f64],
-        rule: [f64; 4],
-        single: bool,
-    ) {
-        let [rate, shrink, first, second] = rule;
+    /// With the rate over 1 − β₁ᵏ in step k, the factor that weights shrink by, and 1/(1 − β₂ᵏ).
+    fn adam<T: Scalar>(theta: &mut [T], g: &[T], m: &mut [T], v: &mut [T], rule: [T; 3]) {
+        let [rate, shrink, second] = rule;
+        let [a, b] = [0.9, 0.999].map(T::of);
+        let [c, d, epsilon] = [0.1, 0.001, 1e-8].map(T::of);
         for (((t, g), m), v) in theta.iter_mut().zip(g).zip(m).zip(v) {
-            *m = 0.9 * *m + 0.1 * g;
-            *v = 0.999 * *v + 0.001 * (g * g);
-            *t = shrink * *t - rate * (*m * first) / ((*v * second).sqrt() + 1e-8);
-            if single {
-                *t = f64::from(*t as f32);
-            }
+            *m = a * *m + c * *g;
+            *v = b * *v + d * (*g * *g);
+            *t = shrink * *t - rate * *m / ((*v * second).sqrt() + epsilon);
         }
     }
 }
@@ -192,31 +179,22 @@ struct ByGraph<'a> {
 }
 
 impl Descent for ByGraph<'_> {
-    fn step(&mut self, batch: &Dataset, draws: u64, rate: f64) -> Result<Found> {
-        let found = self.objective.step_by_graph(batch, draws)?;
-        let before = match self.ascent {
-            None => None,
-            Some(ascent) => ascent.climb(&self.vars, &found.gradient)?,
-        };
-        let gradient = match before {
-            None => found.gradient,
-            Some(before) => {
-                let parameters = self.objective.parameters();
-                let statistics = parameters.flat_statistics()?;
-                let there = self.objective.step_by_graph(batch, draws);
-                for (var, value) in &before {
-                    var.set(value)?;
-                }
-                parameters.set_flat_statistics(&statistics)?;
-                there?.gradient
+    fn step(&mut self, rows: &[usize], draws: u64, rate: f64) -> Result<Batch> {
+        let (found, mut gradient) = self.objective.step_by_graph(rows, draws)?;
+        if let Some(ascent) = self.ascent
+            && let Some(before) = ascent.climb(&self.vars, &gradient)?
+        {
+            let parameters = self.objective.parameters();
+            let statistics = parameters.flat_statistics()?;
+            let there = self.objective.step_by_graph(rows, draws);
+            for (var, value) in &before {
+                var.set(value)?;
             }
-        };
+            parameters.set_flat_statistics(&statistics)?;
+            gradient = there?.1;
+        }
         self.optimizer.step(&gradient, rate)?;
-        Ok(Found {
-            loss: found.loss,
-            right: found.right,
-            square: found.square,
-        })
+        Ok(found)
     }
 
     fn settle(&mut self) -> Result<()> {

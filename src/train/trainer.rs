@@ -2,13 +2,13 @@
 
 use serde::Serialize;
 
-use super::descent::{Found, descent};
+use super::descent::descent;
 use super::optimizer::{Ascent, Method};
 use super::{Epoch, History, Schedule, Trajectory};
 use crate::data::{Dataset, Targets};
 use crate::error::{Error, Result};
 use crate::model::{Model, Parameters};
-use crate::objective::{Loss, Objective};
+use crate::objective::{Batch, Loss, Objective};
 use crate::progress::Progress;
 use crate::vector::stream;
 
@@ -259,21 +259,18 @@ impl Trainer {
         let mut best: Option<Best> = None;
         for epoch in 0..self.epochs {
             let mut sums = Sums::default();
-            let order = stream(self.seed, epoch.into());
-            for (batch, step) in train
-                .shuffled_batches(self.batch_size, order)?
-                .zip(epoch as usize * per_epoch..)
-            {
-                let batch = batch?;
+            let order = train.order(stream(self.seed, epoch.into()));
+            let first = epoch as usize * per_epoch;
+            for (rows, step) in order.chunks(self.batch_size).zip(first..) {
                 let rate = self.rate(step, total, per_epoch);
                 // The complement is never the seed of an order.
                 let draws = stream(!self.seed, step as u64);
-                let found = descent.step(&batch, draws, rate).map_err(|error| {
+                let found = descent.step(rows, draws, rate).map_err(|error| {
                     // What is not finite stays behind.
                     let _ = descent.settle();
                     diverged(error, step, rate)
                 })?;
-                sums.add(&found, batch.len());
+                sums.add(&found, rows.len());
                 if let Some(trajectory) = &mut trajectory
                     && trajectory.is_due(step + 1)
                 {
@@ -337,7 +334,7 @@ struct Sums {
 }
 
 impl Sums {
-    fn add(&mut self, found: &Found, samples: usize) {
+    fn add(&mut self, found: &Batch, samples: usize) {
         self.loss += found.loss * samples as f64;
         self.right += found.right;
         self.squares += found.square;

@@ -82,8 +82,8 @@ pub(super) fn evaluate<T: Scalar>(layer: &dyn Layer<T>, tile: &Tile) -> Derivati
     let rx = rx.as_deref();
     let directions: Vec<Vec<T>> = tile.directions.iter().map(|v| of(v)).collect();
     let directions: Vec<&[T]> = directions.iter().map(Vec::as_slice).collect();
-    let theta = Arranged::new(Some(layer), &[&of(&tile.theta)]);
-    let directions = Arranged::new(Some(layer), &directions);
+    let theta = Arranged::new(Some(layer), &[&of(&tile.theta)], true);
+    let directions = Arranged::new(Some(layer), &directions, true);
 
     let mut y = vec![nan; tile.samples * layer.outputs()];
     let mut notes = vec![nan; tile.samples * layer.notes()];

@@ -278,8 +278,11 @@ impl<T: Scalar> Layer<T> for Conv2d {
         true
     }
 
-    fn parameters(&self) -> usize {
-        self.weight.len() + self.bias.as_ref().map_or(0, Range::len)
+    fn places(&self) -> Vec<Range<usize>> {
+        std::iter::once(&self.weight)
+            .chain(&self.bias)
+            .cloned()
+            .collect()
     }
 
     /// W of each vector, then b of each.
@@ -376,19 +379,6 @@ impl<T: Scalar> Layer<T> for Conv2d {
                     x.load(&rx[row * x_width..], k * x_width, count);
                     self.add_products((dy, x), offsets, count, weights);
                 }
-            }
-        }
-    }
-
-    fn add_gradient(&self, gradient: &[T], vectors: &mut [Vec<f64>]) {
-        let each = gradient.len() / vectors.len();
-        for (vector, gradient) in vectors.iter_mut().zip(gradient.chunks_exact(each)) {
-            let places = self
-                .weight
-                .clone()
-                .chain(self.bias.clone().into_iter().flatten());
-            for (place, part) in places.zip(gradient) {
-                vector[place] += part.f64();
             }
         }
     }

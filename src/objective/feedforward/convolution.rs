@@ -113,12 +113,13 @@ impl Convolution {
         let layer: &dyn Layer<T> = &self.conv;
         let samples = x.len() / inputs;
         // The derivative by θ does not depend on θ.
-        let nothing = Arranged::new(None, &[]);
-        let mut total = vec![vec![0.0; self.parameters()]];
+        let nothing = Arranged::new(None, &[], false);
+        let count = layer.parameters();
+        let mut total = vec![vec![0.0; count]];
         over_groups(
             samples,
             self.split::<T>(samples),
-            || vec![T::ZERO; self.parameters()],
+            || vec![T::ZERO; count],
             |tiles, gradient| {
                 for (i, tile) in tiles.iter().enumerate() {
                     let part = tile.start..tile.start + tile.len;

@@ -1,5 +1,7 @@
 //! [`Layer`]: what every kind of layer knows.
 
+use std::ops::Range;
+
 use super::Scalar;
 use super::norm::BatchNorm;
 
@@ -35,9 +37,14 @@ pub(super) trait Layer<T: Scalar>: Send + Sync {
         0
     }
 
-    /// Numbers of θ that belong to this layer.
+    /// Where in θ the layer's parameters lie.
+    fn places(&self) -> Vec<Range<usize>> {
+        Vec::new()
+    }
+
+    /// How many they are.
     fn parameters(&self) -> usize {
-        0
+        self.places().iter().map(Range::len).sum()
     }
 
     /// The layer as batch normalisation, which in a step of training looks at the whole batch.
@@ -93,7 +100,8 @@ pub(super) trait Layer<T: Scalar>: Send + Sync {
         gauss_newton: bool,
     );
 
-    /// Adds to rdθ, or writes it if `first`.
+    /// Adds to rdθ, or writes it if `first`. For one direction its numbers are those of [`Layer::places`], in their
+    /// order.
     fn gradient_tangent(
         &self,
         _point: (&Arranged<T>, &At<T>),
@@ -105,9 +113,20 @@ pub(super) trait Layer<T: Scalar>: Send + Sync {
     ) {
     }
 
-    /// Adds a gradient in the layer's own arrangement, for each of `vectors.len()` directions, to the
-    /// θ-space vectors.
-    fn add_gradient(&self, _gradient: &[T], _vectors: &mut [Vec<f64>]) {}
+    /// Adds a gradient, for each of `vectors.len()` directions, to the θ-space vectors. Where nothing else is said here,
+    /// directions lie one after another.
+    fn add_gradient(&self, gradient: &[T], vectors: &mut [Vec<f64>]) {
+        let each = gradient.len() / vectors.len();
+        for (j, vector) in vectors.iter_mut().enumerate() {
+            let mut gradient = &gradient[j * each..][..each];
+            for place in self.places() {
+                let part = gradient.split_off(..place.len()).unwrap_or_default();
+                for (v, g) in vector[place].iter_mut().zip(part) {
+                    *v += g.f64();
+                }
+            }
+        }
+    }
 }
 
 /// A layer's part of one or several θ-space vectors, arranged for its products.
@@ -119,11 +138,12 @@ pub(super) struct Arranged<T> {
 }
 
 impl<T: Scalar> Arranged<T> {
-    /// Nothing where there is no layer.
-    pub(super) fn new(layer: Option<&dyn Layer<T>>, vectors: &[&[T]]) -> Self {
+    /// Nothing where there is no layer, and nothing backwards where that is not asked for.
+    pub(super) fn new(layer: Option<&dyn Layer<T>>, vectors: &[&[T]], backward: bool) -> Self {
+        let back = layer.filter(|_| backward);
         Self {
             forward: layer.map_or_else(Vec::new, |layer| layer.arrange_forward(vectors)),
-            backward: layer.map_or_else(Vec::new, |layer| layer.arrange_backward(vectors)),
+            backward: back.map_or_else(Vec::new, |layer| layer.arrange_backward(vectors)),
             count: vectors.len(),
         }
     }

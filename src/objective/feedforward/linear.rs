@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::Scalar;
 use super::layer::{Arranged, At, Layer};
-use super::matrix::{Matrix, multiply, transpose};
+use super::matrix::{Matrix, multiply};
 use crate::simd::vectorised;
 
 /// A dense layer with W of `outputs` × `inputs` and b at these places of θ.
@@ -30,25 +30,17 @@ impl<T: Scalar> Layer<T> for Linear {
         true
     }
 
-    fn parameters(&self) -> usize {
-        self.weight.len() + self.bias.len()
+    fn places(&self) -> Vec<Range<usize>> {
+        vec![self.weight.clone(), self.bias.clone()]
     }
 
-    /// [V₁ᵀ V₂ᵀ …], inputs × (k · outputs), then the biases b₁, b₂, ….
+    /// V₁, V₂, …, each outputs × inputs, then the biases b₁, b₂, ….
     fn arrange_forward(&self, vectors: &[&[T]]) -> Vec<T> {
-        let (inputs, outputs, k) = (self.inputs, self.outputs, vectors.len());
-        let mut arranged = vec![T::ZERO; k * (inputs + 1) * outputs];
-        let (weights, biases) = arranged.split_at_mut(k * inputs * outputs);
-        for (j, vector) in vectors.iter().enumerate() {
-            let weight = &vector[self.weight.clone()];
-            transpose(
-                weight,
-                outputs,
-                inputs,
-                &mut weights[j * outputs..],
-                k * outputs,
-            );
-            biases[j * outputs..][..outputs].copy_from_slice(&vector[self.bias.clone()]);
+        let mut arranged = Vec::with_capacity(vectors.len() * (self.inputs + 1) * self.outputs);
+        for place in [&self.weight, &self.bias] {
+            for vector in vectors {
+                arranged.extend_from_slice(&vector[place.clone()]);
+            }
         }
         arranged
     }
@@ -69,7 +61,7 @@ impl<T: Scalar> Layer<T> for Linear {
         let (weights, bias) = theta.forward.split_at(self.inputs * self.outputs);
         let samples = y.len() / self.outputs;
         repeat(bias, y);
-        let weights = Matrix::new(weights, self.inputs, self.outputs);
+        let weights = Matrix::new(weights, self.outputs, self.inputs).t();
         multiply(y, Matrix::new(x, samples, self.inputs), weights, true);
     }
 
@@ -84,10 +76,10 @@ impl<T: Scalar> Layer<T> for Linear {
         let (inputs, outputs, k) = (self.inputs, self.outputs, directions.count);
         let (weights, biases) = directions.forward.split_at(k * inputs * outputs);
         repeat(biases, ry);
-        let weights = Matrix::new(weights, inputs, k * outputs);
+        let weights = Matrix::new(weights, k * outputs, inputs).t();
         multiply(ry, Matrix::new(at.x, at.samples, inputs), weights, true);
         if let Some(rx) = rx {
-            let weights = Matrix::new(&theta.forward, inputs, outputs);
+            let weights = Matrix::new(&theta.forward, outputs, inputs).t();
             multiply(ry, Matrix::new(rx, at.samples * k, inputs), weights, true);
         }
     }

@@ -87,24 +87,3 @@ pub(super) fn multiply<T: Scalar>(c: &mut [T], a: Matrix<T>, b: Matrix<T>, add: 
         );
     }
 }
-
-/// The transposed of a row-major matrix, `rows` × `columns`, written to `target` with rows
-/// `stride` apart.
-pub(super) fn transpose<T: Scalar>(
-    source: &[T],
-    rows: usize,
-    columns: usize,
-    target: &mut [T],
-    stride: usize,
-) {
-    const BLOCK: usize = 16;
-    for row in (0..rows).step_by(BLOCK) {
-        for column in (0..columns).step_by(BLOCK) {
-            for r in row..(row + BLOCK).min(rows) {
-                for c in column..(column + BLOCK).min(columns) {
-                    target[c * stride + r] = source[r * columns + c];
-                }
-            }
-        }
-    }
-}

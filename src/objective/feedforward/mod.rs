@@ -10,7 +10,7 @@
 //! | `network` | the whole dataset through the layers, and what is kept of it |
 //! | `graph` | how layers hang together: sums and concatenations of what two of them give |
 //! | `build` | from a model's own list of its layers |
-//! | `training` | steps of training with batch normalisation, where samples depend on each other |
+//! | `steps`, `training` | mini-batches, with batch normalisation, where samples depend on each other |
 //! | `tiles` | samples in tiles, threads, sums in order |
 //! | `plane` | losses on a plane in θ-space |
 //! | `layer` | what every kind of layer knows: forward, backward, and the tangent of each |
@@ -40,14 +40,16 @@ mod plane;
 mod planes;
 mod pool;
 mod scalar;
+mod steps;
 mod tiles;
 mod training;
 
 pub(crate) use convolution::Convolution;
 pub(crate) use head::Curvature;
 pub(crate) use scalar::Scalar;
-pub(super) use training::Step;
+pub(crate) use steps::Steps;
 
+use std::any::Any;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{DType, Device, Storage, Tensor, WithDType};
@@ -56,7 +58,6 @@ use self::build::Builder;
 use self::graph::Plan;
 use self::head::{Head, Targets};
 use self::network::{Network, Point, Samples};
-use self::training::Part;
 use super::Loss;
 use crate::data::{self, Dataset};
 use crate::error::{Error, Result};
@@ -65,19 +66,12 @@ use crate::model::{LayerKind, Parameters};
 /// A network whose derivatives are known by hand, whatever its type.
 ///
 /// A point is θ and after it the model's running statistics, which no derivative is taken by.
-pub(super) trait Engine: Send + Sync {
+pub(super) trait Engine: Any + Send + Sync {
     /// The mean loss at a point and how many samples are classified right.
     fn loss(&self, point: &[f64], data: &Dataset) -> Result<(f64, usize)>;
 
     /// The mean loss at a point and its gradient.
     fn gradient(&self, point: &[f64], data: &Dataset) -> Result<(f64, Vec<f64>)>;
-
-    /// A step of training: the gradient with batch normalisation by the batch's own statistics, and what the running
-    /// ones are then.
-    fn training(&self, point: &[f64], batch: &Dataset) -> Result<Step>;
-
-    /// Whether it can: not where numbers would have to be dropped at random.
-    fn trains(&self) -> bool;
 
     /// The mean losses at a point + αd₁ + βd₂ for two directions in θ-space and each of some points α, β, and how
     /// many samples are classified right; none where that is not faster than one by one.
@@ -128,11 +122,10 @@ struct Typed<T> {
     network: Network<T>,
     /// Length of a point.
     coordinates: usize,
+    /// Whether numbers are dropped at random in training.
     dropout: bool,
     /// The last point at which products were asked for.
     point: Mutex<Option<Arc<Point<T>>>>,
-    /// The buffers of the last step of training.
-    parts: Mutex<Vec<Part<T>>>,
 }
 
 impl<T: Scalar + WithDType> Typed<T> {
@@ -164,7 +157,6 @@ impl<T: Scalar + WithDType> Typed<T> {
             coordinates: parameters.len_with_statistics(),
             dropout,
             point: Mutex::new(None),
-            parts: Mutex::default(),
         })
     }
 
@@ -188,66 +180,21 @@ impl<T: Scalar + WithDType> Typed<T> {
         kept.insert(Arc::new(self.network.point(theta, samples, budget)))
             .clone()
     }
-
-    fn with_samples<R>(&self, data: &Dataset, f: impl FnOnce(Samples<T>) -> R) -> Result<R> {
-        on_host(data.inputs(), |inputs: &[T]| match data.targets() {
-            data::Targets::Labels(labels) => on_host(labels, |labels: &[u32]| {
-                f(Samples {
-                    inputs,
-                    targets: Targets::Labels(labels),
-                    count: data.len(),
-                })
-            }),
-            data::Targets::Values(values) => on_host(values, |values: &[T]| {
-                f(Samples {
-                    inputs,
-                    targets: Targets::Values(values),
-                    count: data.len(),
-                })
-            }),
-        })?
-    }
 }
 
 impl<T: Scalar + WithDType> Engine for Typed<T> {
     fn loss(&self, point: &[f64], data: &Dataset) -> Result<(f64, usize)> {
         let point = self.vector(point);
-        let (total, right) =
-            self.with_samples(data, |samples| self.network.loss(&point, samples))?;
+        let (total, right) = with_samples(data, |samples| self.network.loss(&point, samples))?;
         Ok((total / data.len() as f64, right))
     }
 
     fn gradient(&self, point: &[f64], data: &Dataset) -> Result<(f64, Vec<f64>)> {
         let point = self.vector(point);
-        self.with_samples(data, |samples| {
+        with_samples(data, |samples| {
             let (total, _, gradient) = self.network.gradient(&point, samples);
             (total / data.len() as f64, gradient)
         })
-    }
-
-    fn trains(&self) -> bool {
-        !self.dropout
-    }
-
-    fn training(&self, point: &[f64], batch: &Dataset) -> Result<Step> {
-        if (0..self.network.nodes.len()).all(|l| self.network.batch_norm(l).is_none()) {
-            let theta = self.vector(point);
-            let found = self.with_samples(batch, |samples| self.network.gradient(&theta, samples));
-            let (total, right, gradient) = found?;
-            return Ok(Step {
-                loss: total / batch.len() as f64,
-                right,
-                statistics: point[gradient.len()..].to_vec(),
-                gradient,
-            });
-        }
-        let kept = || self.parts.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut parts = std::mem::take(&mut *kept());
-        let step = self.with_samples(batch, |samples| {
-            self.network.training(point, samples, &mut parts)
-        })?;
-        *kept() = parts;
-        step
     }
 
     fn on_plane(
@@ -262,7 +209,7 @@ impl<T: Scalar + WithDType> Engine for Typed<T> {
         }
         let vectors = [point, directions[0], directions[1]].map(|v| self.vector(v));
         let points: Vec<[T; 2]> = points.iter().map(|point| point.map(T::of)).collect();
-        self.with_samples(data, |samples| {
+        with_samples(data, |samples| {
             let vectors = [&vectors[0][..], &vectors[1], &vectors[2]];
             let totals = self.network.on_plane(vectors, samples, &points);
             let means = totals.into_iter();
@@ -281,12 +228,32 @@ impl<T: Scalar + WithDType> Engine for Typed<T> {
     ) -> Result<Vec<Vec<f64>>> {
         let directions: Vec<Vec<T>> = directions.iter().map(|v| self.vector(v)).collect();
         let directions: Vec<&[T]> = directions.iter().map(Vec::as_slice).collect();
-        self.with_samples(data, |samples| {
+        with_samples(data, |samples| {
             let point = self.point(self.vector(point), samples, budget);
             self.network
                 .products(&point, samples, &directions, curvature)
         })
     }
+}
+
+/// `f` of a dataset's numbers.
+fn with_samples<T: WithDType, R>(data: &Dataset, f: impl FnOnce(Samples<T>) -> R) -> Result<R> {
+    on_host(data.inputs(), |inputs: &[T]| match data.targets() {
+        data::Targets::Labels(labels) => on_host(labels, |labels: &[u32]| {
+            f(Samples {
+                inputs,
+                targets: Targets::Labels(labels),
+                count: data.len(),
+            })
+        }),
+        data::Targets::Values(values) => on_host(values, |values: &[T]| {
+            f(Samples {
+                inputs,
+                targets: Targets::Values(values),
+                count: data.len(),
+            })
+        }),
+    })?
 }
 
 /// `f` of a CPU tensor's numbers, in row-major order, without a copy where they lie so.

@@ -88,7 +88,8 @@ impl<T: Scalar> Network<T> {
     pub(super) fn arrange(&self, from: usize, vectors: &[&[T]]) -> Vec<Arranged<T>> {
         let nodes = self.nodes[from..].iter();
         nodes
-            .map(|node| Arranged::new(node.layer(), vectors))
+            // Nobody asks for derivatives by the inputs.
+            .map(|node| Arranged::new(node.layer(), vectors, node.from() != [0]))
             .collect()
     }
 

@@ -18,7 +18,7 @@ impl<T: Scalar> Network<T> {
     /// many samples are classified right.
     ///
     /// The first layer's output is affine in its parameters, so it is y(θ) + αy(d₁) + βy(d₂): three products
-    /// for all points.
+    /// for all points. They are made one by one, as that of a forward pass is: at θ both give the same bits.
     pub(super) fn on_plane(
         &self,
         vectors: [&[T]; 3],
@@ -28,7 +28,7 @@ impl<T: Scalar> Network<T> {
         let Some(layer) = self.nodes[0].layer() else {
             return Vec::new();
         };
-        let first = Arranged::new(Some(layer), &vectors);
+        let first = vectors.map(|v| Arranged::new(Some(layer), &[v], false));
         let moved = |point: &[T; 2]| -> Vec<Arranged<T>> {
             let mut theta = vec![T::ZERO; vectors[0].len()];
             combine(vectors, *point, &mut theta);
@@ -42,7 +42,7 @@ impl<T: Scalar> Network<T> {
             split,
             || {
                 (
-                    vec![T::ZERO; 3 * width * split.tile],
+                    [(); 3].map(|()| vec![T::ZERO; width * split.tile]),
                     Kept::default(),
                     vec![(0.0, 0); points.len()],
                 )
@@ -56,17 +56,15 @@ impl<T: Scalar> Network<T> {
                         notes: &[],
                         dy: &[],
                     };
-                    let parts = &mut parts[..3 * width * tile.len];
-                    layer.forward_tangent(&first, &first, &at, None, parts);
+                    for (first, part) in first.iter().zip(parts.iter_mut()) {
+                        let part = &mut part[..width * tile.len];
+                        layer.forward_tangent(first, first, &at, None, part);
+                    }
+                    let [a, b, c] = &*parts;
                     let targets = samples.targets(*tile, self);
                     for ((arranged, point), sum) in moved.iter().zip(points).zip(sums.iter_mut()) {
                         kept.fit(self, 0, tile.len, false);
-                        let rows = kept.values[1].chunks_exact_mut(width);
-                        for (z, parts) in rows.zip(parts.chunks_exact(3 * width)) {
-                            let (a, rest) = parts.split_at(width);
-                            let (b, c) = rest.split_at(width);
-                            combine([a, b, c], *point, z);
-                        }
+                        combine([a, b, c], *point, &mut kept.values[1]);
                         self.forward_above(1, arranged, at.x, false, kept);
                         let (loss, right) =
                             self.head.score(&kept.values[self.nodes.len()], targets);

@@ -31,6 +31,7 @@ pub(crate) trait Scalar:
     fn abs(self) -> Self;
     fn max(self, other: Self) -> Self;
     fn copysign(self, sign: Self) -> Self;
+    fn sqrt(self) -> Self;
 
     /// self · factor + term, rounded once.
     fn mul_add(self, factor: Self, term: Self) -> Self;
@@ -121,6 +122,11 @@ macro_rules! scalar {
             #[inline(always)]
             fn copysign(self, sign: Self) -> Self {
                 $float::copysign(self, sign)
+            }
+
+            #[inline(always)]
+            fn sqrt(self) -> Self {
+                $float::sqrt(self)
             }
 
             #[inline(always)]

@@ -120,7 +120,7 @@ impl<F> Turns<F> {
 }
 
 /// `len` samples from `start`.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct Tile {
     pub(super) start: usize,
     pub(super) len: usize,

@@ -1,4 +1,4 @@
-//! Steps of training with batch normalisation, whose mean and variance are those of the whole batch.
+//! A batch of training, through the network, where batch normalisation has the mean and the variance of the whole batch.
 //!
 //! The nodes are cut before each batch normalisation. Between two cuts every tile goes through by itself; at a cut
 //! sums are made over all tiles, in their order: forwards for the batch's mean and variance, backwards for what
@@ -8,38 +8,39 @@
 use rayon::prelude::*;
 
 use super::Scalar;
+use super::head::Targets;
 use super::layer::Arranged;
 use super::network::{Kept, Network, Samples};
 use super::norm::{BatchNorm, Spread};
 use super::tiles::Tile;
 use crate::error::Result;
 use crate::model::no_variance;
-use crate::vector::scale;
 
-/// What a step of training finds.
-pub(in super::super) struct Step {
-    /// The batch's mean loss.
-    pub(in super::super) loss: f64,
-    /// How many of its samples were classified right.
-    pub(in super::super) right: usize,
-    pub(in super::super) gradient: Vec<f64>,
-    /// All running statistics afterwards.
-    pub(in super::super) statistics: Vec<f64>,
-}
-
-/// Parts of a batch at most: each has a gradient of its own.
+/// Parts of a batch at most, and bytes of their gradients: each has one of its own.
 const PARTS: usize = 16;
+const GRADIENTS: usize = 256 << 20;
 
 /// Tiles that go one after another.
 pub(super) struct Part<T> {
-    tiles: Vec<(Tile, Kept<T>)>,
-    gradients: Vec<Vec<T>>,
+    tiles: Vec<Gathered<T>>,
+    /// The sum over the part's samples.
+    pub(super) gradients: Vec<Vec<T>>,
     /// Of each tile, at the batch normalisation that comes next.
     spreads: Vec<Vec<Spread>>,
     /// The sum of the losses, and how many samples were classified right.
-    score: (f64, usize),
+    pub(super) score: (f64, usize),
     spare: Vec<Vec<T>>,
     more: Vec<T>,
+}
+
+/// A tile of samples that lie anywhere in the data: either `labels` or `targets` are theirs.
+#[derive(Default)]
+struct Gathered<T> {
+    place: Tile,
+    inputs: Vec<T>,
+    targets: Vec<T>,
+    labels: Vec<u32>,
+    kept: Kept<T>,
 }
 
 impl<T: Scalar> Network<T> {
@@ -47,42 +48,48 @@ impl<T: Scalar> Network<T> {
         self.nodes.get(l)?.layer()?.batch_norm()
     }
 
-    /// A step's gradient at a point, in the buffers of the step before.
+    /// Leaves the losses of some samples and their gradients in the parts. Answers with the running statistics that the
+    /// batch moves those of the point to.
     pub(super) fn training(
         &self,
-        point: &[f64],
+        point: &[T],
         samples: Samples<T>,
+        rows: &[usize],
         parts: &mut Vec<Part<T>>,
-    ) -> Result<Step> {
-        let (depth, count) = (self.nodes.len(), samples.count);
+    ) -> Result<Vec<T>> {
+        let (depth, count) = (self.nodes.len(), rows.len());
         let norms: Vec<usize> = (0..depth)
             .filter(|l| self.batch_norm(*l).is_some())
             .collect();
         let cuts = [&[0], &norms[..], &[depth]].concat();
-        let rounded: Vec<T> = point.iter().map(|p| T::of(*p)).collect();
-        let mut arranged = self.arrange(0, &[&rounded]);
-        let mut moved = point.to_vec();
+        let mut arranged = self.arrange(0, &[point]);
+        let mut running = point[self.parameters..].to_vec();
         self.lay_out(count, parts);
+        parts.par_iter_mut().with_max_len(1).for_each(|part| {
+            for tile in &mut part.tiles {
+                tile.gather(samples, rows, self);
+            }
+        });
 
         for cut in cuts.windows(2) {
-            let each = |part: &mut Part<T>| self.forward_between(cut, &arranged, samples, part);
-            parts.par_iter_mut().for_each(each);
+            let each = |part: &mut Part<T>| self.forward_between(cut, &arranged, part);
+            parts.par_iter_mut().with_max_len(1).for_each(each);
             if let Some(norm) = self.batch_norm(cut[1]) {
                 if norm.count(count) < 2 {
                     return Err(no_variance());
                 }
                 let tiles = parts.iter().flat_map(|part| {
                     let spreads = part.spreads.iter().map(Vec::as_slice);
-                    part.tiles.iter().map(|(tile, _)| tile.len).zip(spreads)
+                    part.tiles.iter().map(|tile| tile.place.len).zip(spreads)
                 });
                 let batch = norm.together(&tiles.collect::<Vec<_>>());
                 norm.settle(&batch, count, &mut arranged[cut[1]]);
-                norm.move_running(&batch, count, &mut moved);
+                norm.move_running(&batch, count, (&mut running, self.parameters));
             }
         }
         for cut in cuts.windows(2).rev() {
-            let each = |part: &mut Part<T>| self.backward_between(cut, &arranged, samples, part);
-            parts.par_iter_mut().for_each(each);
+            let each = |part: &mut Part<T>| self.backward_between(cut, &arranged, part);
+            parts.par_iter_mut().with_max_len(1).for_each(each);
             if let Some(norm) = self.batch_norm(cut[0]) {
                 let mut sums = vec![0.0; parts[0].gradients[cut[0]].len()];
                 for part in &*parts {
@@ -93,31 +100,16 @@ impl<T: Scalar> Network<T> {
                 norm.settle_backward(&sums, count, &mut arranged[cut[0]]);
             }
         }
-
-        let mut gradient = [vec![0.0; self.parameters]];
-        for part in &*parts {
-            self.add_gradients(&part.gradients, &mut gradient);
-        }
-        let [mut gradient] = gradient;
-        scale(&mut gradient, 1.0 / count as f64);
-        Ok(Step {
-            loss: parts.iter().map(|part| part.score.0).sum::<f64>() / count as f64,
-            right: parts.iter().map(|part| part.score.1).sum(),
-            gradient,
-            statistics: moved.split_off(self.parameters),
-        })
+        Ok(running)
     }
 
     /// The batch in tiles, and those in parts.
     fn lay_out(&self, samples: usize, parts: &mut Vec<Part<T>>) {
         let size = self.split(samples).tile;
-        let tiles = (0..samples).step_by(size).map(|start| Tile {
-            start,
-            len: size.min(samples - start),
-        });
-        let tiles: Vec<Tile> = tiles.collect();
-        let together = tiles.len().div_ceil(PARTS);
-        parts.resize_with(tiles.len().div_ceil(together), || Part {
+        let most = GRADIENTS / (self.parameters * size_of::<T>()).max(1);
+        let tiles = samples.div_ceil(size);
+        let together = tiles.div_ceil(most.clamp(2, PARTS));
+        parts.resize_with(tiles.div_ceil(together), || Part {
             tiles: Vec::new(),
             gradients: self.gradients(1),
             spreads: Vec::new(),
@@ -125,28 +117,22 @@ impl<T: Scalar> Network<T> {
             spare: Vec::new(),
             more: Vec::new(),
         });
-        for (part, tiles) in parts.iter_mut().zip(tiles.chunks(together)) {
-            let mut kept = std::mem::take(&mut part.tiles)
-                .into_iter()
-                .map(|(_, kept)| kept);
-            let tiles = tiles.iter();
-            part.tiles = tiles
-                .map(|tile| (*tile, kept.next().unwrap_or_default()))
-                .collect();
+        for (i, part) in parts.iter_mut().enumerate() {
+            let first = i * together;
+            let own = together.min(tiles - first);
+            part.tiles.resize_with(own, Gathered::default);
+            for (tile, start) in part.tiles.iter_mut().zip((first * size..).step_by(size)) {
+                let len = size.min(samples - start);
+                tile.place = Tile { start, len };
+            }
         }
     }
 
     /// Forwards from one cut to the next, and the spreads there.
-    fn forward_between(
-        &self,
-        cut: &[usize],
-        arranged: &[Arranged<T>],
-        samples: Samples<T>,
-        part: &mut Part<T>,
-    ) {
+    fn forward_between(&self, cut: &[usize], arranged: &[Arranged<T>], part: &mut Part<T>) {
         part.spreads.clear();
-        for (tile, kept) in &mut part.tiles {
-            let x = samples.tile(*tile, self);
+        for Gathered { inputs, kept, .. } in &mut part.tiles {
+            let x = &inputs[..];
             self.forward_above(cut[0], &arranged[cut[0]..cut[1]], x, true, kept);
             if let Some(norm) = self.batch_norm(cut[1]) {
                 let from = self.nodes[cut[1]].from()[0];
@@ -158,13 +144,7 @@ impl<T: Scalar> Network<T> {
 
     /// Backwards from one cut to the one before, with the gradients of the layers between and of the batch
     /// normalisation that the way ends at.
-    fn backward_between(
-        &self,
-        cut: &[usize],
-        arranged: &[Arranged<T>],
-        samples: Samples<T>,
-        part: &mut Part<T>,
-    ) {
+    fn backward_between(&self, cut: &[usize], arranged: &[Arranged<T>], part: &mut Part<T>) {
         let depth = self.nodes.len();
         let Part {
             tiles,
@@ -177,13 +157,13 @@ impl<T: Scalar> Network<T> {
         if cut[1] == depth {
             *score = (0.0, 0);
         }
-        for (i, (tile, kept)) in tiles.iter_mut().enumerate() {
-            let x = samples.tile(*tile, self);
+        for (i, tile) in tiles.iter_mut().enumerate() {
+            let len = tile.place.len;
+            let (x, targets, kept) = tile.parts();
             kept.adjoints.resize_with(depth + 1, Vec::new);
             if cut[1] == depth {
-                let targets = samples.targets(*tile, self);
                 let mut dz = spare.pop().unwrap_or_default();
-                dz.resize(tile.len * self.width(depth), T::ZERO);
+                dz.resize(len * self.width(depth), T::ZERO);
                 let (loss, right) = self.head.score(&kept.values[depth], targets);
                 *score = (score.0 + loss, score.1 + right);
                 self.head.gradient(&kept.values[depth], targets, &mut dz);
@@ -222,5 +202,32 @@ impl<T: Scalar> Network<T> {
         }
         self.backward_of(l, &arranged[l], x, kept, more);
         spare.push(std::mem::take(&mut kept.adjoints[l + 1]));
+    }
+}
+
+impl<T: Scalar> Gathered<T> {
+    /// Brings the tile's samples together, which are at some of `rows`.
+    fn gather(&mut self, samples: Samples<T>, rows: &[usize], network: &Network<T>) {
+        let (inputs, width) = (network.inputs, network.head.width);
+        self.inputs.clear();
+        self.targets.clear();
+        self.labels.clear();
+        for row in &rows[self.place.start..][..self.place.len] {
+            self.inputs
+                .extend_from_slice(&samples.inputs[row * inputs..][..inputs]);
+            match samples.targets.rows(*row, 1, width) {
+                Targets::Labels(labels) => self.labels.extend_from_slice(labels),
+                Targets::Values(values) => self.targets.extend_from_slice(values),
+            }
+        }
+    }
+
+    /// Its inputs, its targets, and what is kept of it.
+    fn parts(&mut self) -> (&[T], Targets<'_, T>, &mut Kept<T>) {
+        let targets = match self.labels.is_empty() {
+            true => Targets::Values(&self.targets),
+            false => Targets::Labels(&self.labels),
+        };
+        (&self.inputs, targets, &mut self.kept)
     }
 }

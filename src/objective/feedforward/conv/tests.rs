@@ -114,8 +114,8 @@ fn check<T: Scalar>(conv: &Conv2d, samples: usize, k: usize, tolerance: f64) {
     };
     let vectors: Vec<&[T]> = directions.iter().map(Vec::as_slice).collect();
     let (arranged, moves) = (
-        Arranged::new(Some(layer), &[&theta]),
-        Arranged::new(Some(layer), &vectors),
+        Arranged::new(Some(layer), &[&theta], true),
+        Arranged::new(Some(layer), &vectors, true),
     );
     // What is written has nothing to do with what was there.
     let some = |n: usize| vec![T::of(7.0); n];

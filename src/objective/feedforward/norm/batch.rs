@@ -107,8 +107,8 @@ impl<T: Scalar> Layer<T> for BatchNorm {
         true
     }
 
-    fn parameters(&self) -> usize {
-        2 * self.scales.channels
+    fn places(&self) -> Vec<Range<usize>> {
+        self.scales.places()
     }
 
     fn batch_norm(&self) -> Option<&BatchNorm> {
@@ -235,9 +235,5 @@ impl<T: Scalar> Layer<T> for BatchNorm {
             }
         }
         self.scales.write(&totals, gradient, first);
-    }
-
-    fn add_gradient(&self, gradient: &[T], vectors: &mut [Vec<f64>]) {
-        self.scales.add(gradient, vectors);
     }
 }

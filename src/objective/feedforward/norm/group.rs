@@ -92,8 +92,8 @@ impl<T: Scalar> Layer<T> for GroupNorm {
         2 * self.groups
     }
 
-    fn parameters(&self) -> usize {
-        2 * self.scales.channels
+    fn places(&self) -> Vec<Range<usize>> {
+        self.scales.places()
     }
 
     fn arrange_forward(&self, vectors: &[&[T]]) -> Vec<T> {
@@ -265,9 +265,5 @@ impl<T: Scalar> Layer<T> for GroupNorm {
             }
         }
         self.scales.write(&totals, gradient, first);
-    }
-
-    fn add_gradient(&self, gradient: &[T], vectors: &mut [Vec<f64>]) {
-        self.scales.add(gradient, vectors);
     }
 }

@@ -57,14 +57,7 @@ impl Scales {
         }
     }
 
-    /// Adds a gradient to the θ-space vectors, one for each direction.
-    pub(super) fn add<T: Scalar>(&self, gradient: &[T], vectors: &mut [Vec<f64>]) {
-        let directions = gradient.chunks_exact(2 * self.channels);
-        for (vector, gradient) in vectors.iter_mut().zip(directions) {
-            let places = self.weight.clone().chain(self.bias.clone());
-            for (place, g) in places.zip(gradient) {
-                vector[place] += g.f64();
-            }
-        }
+    pub(super) fn places(&self) -> Vec<Range<usize>> {
+        vec![self.weight.clone(), self.bias.clone()]
     }
 }

@@ -76,18 +76,20 @@ impl BatchNorm {
         }
     }
 
-    /// Moves the running mean and variance of a point towards a batch's mean and unbiased variance.
-    pub(in super::super) fn move_running(
+    /// Moves the running mean and variance towards a batch's mean and unbiased variance; `running` are a point's numbers
+    /// from `start` on.
+    pub(in super::super) fn move_running<T: Scalar>(
         &self,
         batch: &[Spread],
         samples: usize,
-        point: &mut [f64],
+        (running, start): (&mut [T], usize),
     ) {
         let n = self.count(samples) as f64;
         let [means, variances] = self.statistics.clone();
         for ((m, v), batch) in means.zip(variances).zip(batch) {
             for (place, value) in [(m, batch.mean), (v, batch.squares / (n - 1.0))] {
-                point[place] = (1.0 - self.momentum) * point[place] + self.momentum * value;
+                let running = &mut running[place - start];
+                *running = T::of((1.0 - self.momentum) * running.f64() + self.momentum * value);
             }
         }
     }
