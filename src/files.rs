@@ -1,8 +1,11 @@
 //! Files that are whole or not there.
 
 use std::fmt::Display;
+use std::fs::File;
 use std::io::ErrorKind;
 use std::path::Path;
+
+use polars::prelude::{CsvWriter, DataFrame, ParquetWriter, PolarsError, SerWriter};
 
 use crate::error::{Error, Result};
 
@@ -23,6 +26,27 @@ pub fn write_whole<E: Display>(
         let _ = std::fs::remove_file(&part);
         Error::file(path, format!("cannot be written ({problem})"), cure)
     })
+}
+
+/// What to do about a file in a directory that cannot be written to.
+pub const WRITABLE: &str = "Give a directory that is writable and has room";
+
+/// Writes a table as [`write_whole`] does: as Parquet where the name ends so, else as CSV.
+///
+/// # Errors
+/// Those of writing.
+pub fn write_table(path: &Path, table: &mut DataFrame) -> Result<()> {
+    write_whole(path, WRITABLE, |part| {
+        let file = File::create(part).map_err(PolarsError::from)?;
+        match is_parquet(path) {
+            true => ParquetWriter::new(file).finish(table).map(drop),
+            false => CsvWriter::new(file).finish(table),
+        }
+    })
+}
+
+pub(crate) fn is_parquet(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ending == "parquet")
 }
 
 /// All bytes of the file at `path`.

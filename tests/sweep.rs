@@ -1,31 +1,16 @@
 //! The L2 study: what its files hold, and that they are whole however it goes.
 
-use std::collections::BTreeMap;
+mod common;
+
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::Command;
 
+use common::{Opaque, bytes};
 use loss_landscape::polars::prelude::{CsvReadOptions, DataType, ParquetReader, SerReader};
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json;
 use tempfile::{TempDir, tempdir};
-
-/// Every file below `dir`, hidden ones too.
-fn bytes(dir: &Path) -> BTreeMap<String, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-        if path.is_dir() {
-            found.insert(name.clone() + "/", Vec::new());
-            let below = bytes(&path).into_iter();
-            found.extend(below.map(|(below, bytes)| (format!("{name}/{below}"), bytes)));
-        } else {
-            found.insert(name, fs::read(path).unwrap());
-        }
-    }
-    found
-}
 
 #[track_caller]
 fn assert_same(a: &Path, b: &Path) {
@@ -573,20 +558,6 @@ fn parquet_holds_the_same_tables() {
 
 /// A model that says nothing of its layers.
 #[derive(Clone)]
-struct Opaque(Mlp);
-
-impl Module for Opaque {
-    fn forward(&self, x: &Tensor) -> candle::Result<Tensor> {
-        self.0.forward(x)
-    }
-}
-
-impl Model for Opaque {
-    fn parameters(&self) -> &Parameters {
-        self.0.parameters()
-    }
-}
-
 #[test]
 fn models_of_ones_own_and_values_to_fit() {
     let (sweep, data) = moons();

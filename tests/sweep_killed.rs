@@ -1,12 +1,14 @@
 //! A sweep that is killed, again and again, ends with the bytes of one that was not.
 
-use std::collections::BTreeMap;
+mod common;
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use common::bytes;
 use tempfile::tempdir;
 
 fn sweep(out: &Path, more: &[&str]) -> Command {
@@ -23,21 +25,6 @@ fn sweep(out: &Path, more: &[&str]) -> Command {
     command.args(["--top", "8", "--l2", "0:0.09:31", "--out"]);
     command.arg(out).args(more).stdout(Stdio::null());
     command
-}
-
-/// Every file, and a directory as one without bytes.
-fn bytes(dir: &Path) -> BTreeMap<String, Vec<u8>> {
-    let entries = fs::read_dir(dir).unwrap().map(Result::unwrap);
-    let read = |path: &Path| {
-        if path.is_dir() {
-            Vec::new()
-        } else {
-            fs::read(path).unwrap()
-        }
-    };
-    entries
-        .map(|e| (e.file_name().into_string().unwrap(), read(&e.path())))
-        .collect()
 }
 
 /// The number of whole points.

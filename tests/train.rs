@@ -1,5 +1,8 @@
 //! Models and training: seeds, and what goes wrong.
 
+mod common;
+
+use common::Opaque;
 use loss_landscape::prelude::*;
 
 const CPU: Device = Device::Cpu;
@@ -109,22 +112,6 @@ fn senseless_settings_are_refused() {
         .unwrap_err()
         .to_string();
     assert!(error.contains("layers.0.bias, layers.0.weight"), "{error}");
-}
-
-/// A model that does not tell its layers.
-#[derive(Clone)]
-struct Opaque(Mlp);
-
-impl Module for Opaque {
-    fn forward(&self, x: &Tensor) -> loss_landscape::candle::Result<Tensor> {
-        self.0.forward(x)
-    }
-}
-
-impl Model for Opaque {
-    fn parameters(&self) -> &Parameters {
-        self.0.parameters()
-    }
 }
 
 /// θ, full batches of a small network, and the gradient at any θ.

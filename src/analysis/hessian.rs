@@ -276,7 +276,7 @@ fn smallest_first(spectrum: &Spectrum) -> Vec<Eigenvalue> {
 fn known(bracket: Bracket, n: usize) -> Estimate {
     Estimate {
         value: bracket.value,
-        standard_error: (bracket.high - bracket.value).max(bracket.value - bracket.low),
+        standard_error: bracket.error(),
         samples: n,
         products: 0,
         converged: true,

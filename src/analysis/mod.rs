@@ -168,10 +168,7 @@ impl Analyzer {
     /// # Errors
     /// `k` is 0; those of the Hessian-vector products.
     pub fn hessian_metrics(&self, k: usize) -> Result<HessianMetrics> {
-        let epsilon = match self.curvature.parameters().dtype() {
-            DType::F64 => f64::EPSILON,
-            _ => f64::from(f32::EPSILON),
-        };
+        let epsilon = self.curvature.parameters().epsilon();
         HessianMetrics::of(&self.curvature.hessian(), k, epsilon, self.seed)
     }
 

@@ -35,9 +35,8 @@ impl Row {
 
     /// As uncertain as the further of the bounds is away.
     pub(super) fn between(quantity: &str, found: Option<Bracket>) -> Self {
-        let error = |b: Bracket| (b.high - b.value).max(b.value - b.low);
         Self {
-            uncertainty: found.map(error),
+            uncertainty: found.as_ref().map(Bracket::error),
             ..Self::new(quantity, found.map(|b| b.value))
         }
     }

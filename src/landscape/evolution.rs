@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use super::Sharpness;
 use crate::data::Dataset;
 use crate::error::{Error, Result};
-use crate::model::Parameters;
+use crate::model::Restore;
 use crate::objective::Objective;
 use crate::progress::Progress;
-use crate::spectral::{Bracket, Estimate, Lanczos, Spectrum, Trace, Which};
+use crate::spectral::{Bracket, Eigenpair, Estimate, Lanczos, Trace, Which};
 use crate::train::Trajectory;
 use crate::vector::norm;
 
@@ -112,19 +112,21 @@ impl Evolution {
             ..watch.lanczos.clone()
         };
         let mut progress = Progress::start("evolution");
-        let visit = Visit::new(objective.parameters())?;
+        let parameters = objective.parameters();
+        let _home = Restore::of(&parameters.vars())?;
         let mut moments = Vec::with_capacity(trajectory.len());
         for (i, step) in trajectory.steps().iter().enumerate() {
-            visit.go(&trajectory.snapshot(i)?)?;
+            parameters.set_flat(&trajectory.snapshot(i)?)?;
             let hessian = objective.hessian();
             let ends = lanczos.run(&hessian, 2.min(objective.dim()))?;
+            let ends: Vec<Bracket> = ends.pairs.iter().map(Eigenpair::bracket).collect();
             moments.push(Moment {
                 step: *step,
                 loss: objective.loss()?,
                 test_loss: test.as_ref().map(Objective::loss).transpose()?,
                 gradient_norm: norm(&objective.gradient()?),
-                largest: end(&ends, f64::max),
-                smallest: end(&ends, f64::min),
+                largest: ends[0],
+                smallest: ends[ends.len() - 1],
                 trace: match &watch.trace {
                     Some(trace) => Some(trace.trace(&hessian)?),
                     None => None,
@@ -160,42 +162,5 @@ impl Evolution {
             "± trace" => some(|m| m.trace.map(|t| t.standard_error)),
             "sharpness" => some(|m| m.sharpness),
         )?)
-    }
-}
-
-/// The eigenvalue at one end.
-fn end(spectrum: &Spectrum, further: fn(f64, f64) -> f64) -> Bracket {
-    let values = spectrum.pairs.iter().map(|pair| pair.value);
-    let value = values.reduce(further).unwrap_or(f64::NAN);
-    let pair = spectrum.pairs.iter().find(|pair| pair.value == value);
-    let residual = pair.map_or(f64::NAN, |pair| pair.residual);
-    Bracket {
-        value,
-        low: value - residual,
-        high: value + residual,
-    }
-}
-
-/// A model away from its place, until this goes.
-struct Visit<'a> {
-    parameters: &'a Parameters,
-    home: Vec<f64>,
-}
-
-impl<'a> Visit<'a> {
-    fn new(parameters: &'a Parameters) -> Result<Self> {
-        let home = parameters.to_flat()?;
-        Ok(Self { parameters, home })
-    }
-
-    fn go(&self, theta: &[f64]) -> Result<()> {
-        self.parameters.set_flat(theta)
-    }
-}
-
-impl Drop for Visit<'_> {
-    fn drop(&mut self) {
-        // The numbers came from these variables, so this cannot fail.
-        let _ = self.parameters.set_flat(&self.home);
     }
 }

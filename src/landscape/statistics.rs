@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{Curve, PathProfile};
 use crate::data::Dataset;
 use crate::error::{Error, Result, check_finite};
-use crate::model::Parameters;
+use crate::model::{Parameters, Restore};
 use crate::objective::Objective;
 use crate::vector::axpy;
 
@@ -185,12 +185,8 @@ impl RunningStatistics {
     }
 
     /// Puts the running values back when it goes.
-    fn keep(&self) -> Result<Kept> {
-        let saved = self
-            .running
-            .iter()
-            .map(|r| Ok((r.var.clone(), r.var.copy()?.detach())));
-        Ok(Kept(saved.collect::<Result<_>>()?))
+    fn keep(&self) -> Result<Restore> {
+        Restore::of(self.running.iter().map(|r| &r.var))
     }
 }
 
@@ -270,15 +266,4 @@ fn found_in(parameters: &Parameters) -> Result<Vec<Running>> {
 
 fn host(var: &Var) -> Result<Vec<f64>> {
     Ok(var.flatten_all()?.to_dtype(DType::F64)?.to_vec1()?)
-}
-
-struct Kept(Vec<(Var, Tensor)>);
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        for (var, saved) in &self.0 {
-            // The copies have the variables' own shapes and types, so this cannot fail.
-            let _ = var.set(saved);
-        }
-    }
 }

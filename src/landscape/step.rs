@@ -82,23 +82,19 @@ impl StableRate {
             ..Lanczos::default()
         };
         let top = lanczos.run(&objective.hessian(), 1)?;
-        let (value, residual) = (top.values()[0], top.residuals()[0]);
+        let largest = top.pairs[0].bracket();
         let rate = |curvature: f64| match curvature > 0.0 {
             true => 2.0 / curvature,
             false => f64::INFINITY,
         };
         Ok(Self {
-            largest: Bracket {
-                value,
-                low: value - residual,
-                high: value + residual,
-            },
+            largest,
             limit: Bracket {
-                value: rate(value),
-                low: rate(value + residual),
-                high: rate(value - residual),
+                value: rate(largest.value),
+                low: rate(largest.high),
+                high: rate(largest.low),
             },
-            sharpest_step: 0.5 * rate(value),
+            sharpest_step: 0.5 * rate(largest.value),
         })
     }
 }

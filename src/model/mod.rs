@@ -6,6 +6,7 @@ mod layers;
 mod making;
 mod mlp;
 mod parameters;
+mod restore;
 mod training;
 mod zoo;
 
@@ -14,6 +15,7 @@ pub(crate) use activation::softplus;
 pub use layers::{LayerKind, Layered};
 pub use mlp::Mlp;
 pub use parameters::Parameters;
+pub(crate) use restore::Restore;
 pub(crate) use training::no_variance;
 pub use zoo::{Architecture, Design, Norm};
 

@@ -327,17 +327,19 @@ impl Parameters {
         Ok(())
     }
 
-    /// A copy of every parameter that later changes do not reach.
-    pub(crate) fn copies(&self) -> Result<Vec<Tensor>> {
-        let copies = self.named.iter().map(|(_, var)| Ok(var.copy()?.detach()));
-        copies.collect()
-    }
-
     pub(crate) fn set_tensors(&self, tensors: &[Tensor]) -> Result<()> {
         for ((_, var), tensor) in self.named.iter().zip(tensors) {
             var.set(tensor)?;
         }
         Ok(())
+    }
+
+    /// The spacing of numbers at 1 in the parameters' type.
+    pub(crate) fn epsilon(&self) -> f64 {
+        match self.dtype() {
+            DType::F64 => f64::EPSILON,
+            _ => f64::from(f32::EPSILON),
+        }
     }
 
     /// Refuses a vector that is not in θ-space.

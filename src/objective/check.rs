@@ -85,9 +85,10 @@ pub(super) fn check(
     let bend = dot(&direction, &product);
 
     let theta = probe.parameters().to_flat()?;
-    let (epsilon, steps): (f64, &[f64]) = match probe.parameters().dtype() {
-        DType::F64 => (f64::EPSILON, &[1e-3, 1e-4, 1e-5, 1e-6]),
-        _ => (f64::from(f32::EPSILON), &[1e-1, 1e-2, 1e-3, 1e-4]),
+    let epsilon = probe.parameters().epsilon();
+    let steps: &[f64] = match probe.parameters().dtype() {
+        DType::F64 => &[1e-3, 1e-4, 1e-5, 1e-6],
+        _ => &[1e-1, 1e-2, 1e-3, 1e-4],
     };
     let mut best = DerivativeCheck {
         gradient: f64::INFINITY,

@@ -11,7 +11,7 @@ use super::feedforward::{Curvature, Engine};
 use super::{Objective, autograd, loss};
 use crate::data::{Dataset, Targets};
 use crate::error::{Error, Result};
-use crate::model::Parameters;
+use crate::model::Restore;
 use crate::vector::{axpy, dot, norm};
 
 /// Held for writing while a model's parameters are moved away and back, for reading while they
@@ -255,10 +255,7 @@ impl Objective {
         let _away = PARAMETERS_IN_PLACE
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        let _restore = Restore {
-            parameters: &self.parameters,
-            saved: self.parameters.copies()?,
-        };
+        let _restore = Restore::of(&self.parameters.vars())?;
         self.parameters.set_tensors(&moved)?;
         f(self)
     }
@@ -384,17 +381,4 @@ pub(super) fn in_place() -> std::sync::RwLockReadGuard<'static, ()> {
     PARAMETERS_IN_PLACE
         .read()
         .unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Puts a model's parameters back when it goes, whatever happened meanwhile.
-struct Restore<'a> {
-    parameters: &'a Parameters,
-    saved: Vec<Tensor>,
-}
-
-impl Drop for Restore<'_> {
-    fn drop(&mut self) {
-        // The copies have the variables' own shapes and types, so this cannot fail.
-        let _ = self.parameters.set_tensors(&self.saved);
-    }
 }

@@ -147,11 +147,7 @@ impl Objective {
     /// # Errors
     /// A strength that is negative or not finite.
     pub fn with_l2(mut self, strength: f64) -> Result<Self> {
-        if !(strength >= 0.0 && strength.is_finite()) {
-            return Err(Error::invalid(format!(
-                "an L2 strength of {strength} makes no sense: give a finite number ≥ 0"
-            )));
-        }
+        check_l2(strength)?;
         self.l2 = strength;
         Ok(self)
     }
@@ -286,4 +282,14 @@ impl std::fmt::Debug for Objective {
             .field("hand_derived", &self.is_hand_derived())
             .finish_non_exhaustive()
     }
+}
+
+/// Refuses a λ that no loss can have.
+pub(crate) fn check_l2(strength: f64) -> Result<()> {
+    if strength >= 0.0 && strength.is_finite() {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "an L2 strength of {strength} makes no sense: give a finite number ≥ 0"
+    )))
 }

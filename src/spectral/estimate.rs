@@ -92,6 +92,13 @@ pub struct Bracket {
     pub high: f64,
 }
 
+impl Bracket {
+    /// How far the value is from the further of its bounds.
+    pub(crate) fn error(&self) -> f64 {
+        (self.high - self.value).max(self.value - self.low)
+    }
+}
+
 impl std::fmt::Display for Bracket {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let [value, low, high] = [self.value, self.low, self.high].map(Short);

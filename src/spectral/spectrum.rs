@@ -36,6 +36,17 @@ pub struct Spectrum {
     pub converged: bool,
 }
 
+impl Eigenpair {
+    /// λ and the bounds that the residual leaves.
+    pub fn bracket(&self) -> Bracket {
+        Bracket {
+            value: self.value,
+            low: self.value - self.residual,
+            high: self.value + self.residual,
+        }
+    }
+}
+
 impl Spectrum {
     /// The eigenvalues, largest first.
     pub fn values(&self) -> Vec<f64> {
@@ -59,6 +70,13 @@ impl Spectrum {
             ))
         })?;
         Ok(pair.vector.clone())
+    }
+
+    /// The same pairs, largest |λ| first.
+    pub fn by_magnitude(mut self) -> Self {
+        let size = |pair: &Eigenpair| pair.value.abs();
+        self.pairs.sort_by(|a, b| size(b).total_cmp(&size(a)));
+        self
     }
 
     /// Whether these are all eigenvalues of the matrix.

@@ -10,9 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Sweep, manifest};
 use crate::error::{Error, Result};
-
-/// What to do about a directory that cannot be written to.
-pub(super) const WRITABLE: &str = "Give a directory that is writable and has room";
+use crate::files::WRITABLE;
 
 const UNFINISHED: &str = ".unfinished";
 const WHOLE: &str = "-whole";

@@ -37,6 +37,7 @@ use self::point::Point;
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::model::Model;
+use crate::objective::check_l2;
 use crate::progress::Progress;
 use crate::train::Trainer;
 
@@ -172,12 +173,7 @@ impl Sweep {
         if strengths.is_empty() {
             return Err(Error::invalid("a study needs at least one L2 strength"));
         }
-        let wrong = |strength: &&f64| !(**strength >= 0.0 && strength.is_finite());
-        if let Some(strength) = strengths.iter().find(wrong) {
-            return Err(Error::invalid(format!(
-                "an L2 strength of {strength} makes no sense: give a finite number ≥ 0"
-            )));
-        }
+        strengths.iter().try_for_each(|s| check_l2(*s))?;
         let mut sorted = strengths.clone();
         sorted.sort_by(f64::total_cmp);
         if let Some(pair) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {

@@ -7,12 +7,13 @@ use polars::prelude::{Column, DataFrame};
 
 use super::directory::{Directory, model_file};
 use super::manifest::ending;
-use super::{Sweep, SweepPoint, SweepReport, table};
+use super::{Sweep, SweepPoint, SweepReport};
 use crate::data::Dataset;
 use crate::error::Result;
+use crate::files::write_table;
 use crate::model::{Model, Parameters};
 use crate::objective::{Loss, Objective};
-use crate::spectral::{Eigenpair, Lanczos, Spectrum, Which};
+use crate::spectral::{Lanczos, Spectrum, Which};
 use crate::vector::{dot, norm};
 
 /// Bytes of the forward pass that all points together keep for products with the Hessian.
@@ -54,9 +55,8 @@ impl Point<'_> {
             seed: sweep.seed,
             ..Lanczos::default()
         };
-        let mut spectrum = lanczos.run(&objective.hessian(), sweep.top)?;
-        let size = |pair: &Eigenpair| pair.value.abs();
-        spectrum.pairs.sort_by(|a, b| size(b).total_cmp(&size(a)));
+        let spectrum = lanczos.run(&objective.hessian(), sweep.top)?;
+        let spectrum = spectrum.by_magnitude();
 
         let (learned, watched) = (
             objective.score()?,
@@ -84,10 +84,10 @@ impl Point<'_> {
             let tables = ending(sweep);
             parameters.save(name("model_weights", "safetensors"))?;
             let mut gradient = gradient_table(parameters, &gradient)?;
-            table::write(&name("gradients", tables), &mut gradient)?;
-            table::write(&name("Hessian-eigenvalues", tables), &mut spectrum.table()?)?;
+            write_table(&name("gradients", tables), &mut gradient)?;
+            write_table(&name("Hessian-eigenvalues", tables), &mut spectrum.table()?)?;
             let mut vectors = vector_table(&spectrum)?;
-            table::write(&name("Hessian-eigenvectors", tables), &mut vectors)?;
+            write_table(&name("Hessian-eigenvectors", tables), &mut vectors)?;
             self.write_row(dir, found)
         })
     }
@@ -97,7 +97,7 @@ impl Point<'_> {
             points: vec![found],
             computed: 1,
         };
-        table::write(&model_file(dir, self.id), &mut row.table()?)
+        write_table(&model_file(dir, self.id), &mut row.table()?)
     }
 }
 

@@ -3,26 +3,10 @@
 use std::fs::File;
 use std::path::Path;
 
-use polars::prelude::{
-    CsvReadOptions, CsvWriter, DataFrame, ParquetReader, ParquetWriter, PolarsError, PolarsResult,
-    SerReader, SerWriter,
-};
+use polars::prelude::{CsvReadOptions, DataFrame, ParquetReader, PolarsResult, SerReader};
 
-use super::directory::WRITABLE;
 use crate::error::{Error, Result};
-
-fn is_parquet(path: &Path) -> bool {
-    path.extension().is_some_and(|ending| ending == "parquet")
-}
-
-pub(super) fn write(path: &Path, table: &mut DataFrame) -> Result<()> {
-    let written = File::create(path).map_err(PolarsError::from);
-    let written = written.and_then(|file| match is_parquet(path) {
-        true => ParquetWriter::new(file).finish(table).map(drop),
-        false => CsvWriter::new(file).finish(table),
-    });
-    written.map_err(|e| Error::file(path, format!("cannot be written ({e})"), WRITABLE))
-}
+use crate::files::is_parquet;
 
 pub(super) fn read(path: &Path) -> Result<DataFrame> {
     let by_path = || -> PolarsResult<DataFrame> {

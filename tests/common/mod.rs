@@ -1,5 +1,9 @@
-//! Matrices whose spectrum is known, and numbers to fill others with.
+//! Matrices whose spectrum is known, numbers to fill others with, models that keep to themselves, files.
 #![allow(dead_code)] // no test uses all of them
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 
 use loss_landscape::ndarray::Array2;
 use loss_landscape::prelude::*;
@@ -155,4 +159,41 @@ pub fn rescale(model: &Mlp, c: f64) {
 pub fn bits(parameters: &Parameters) -> Vec<u64> {
     let theta = parameters.to_flat().unwrap();
     theta.iter().map(|t| t.to_bits()).collect()
+}
+
+/// What lies in a directory: directories end in `/`.
+pub fn bytes(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        if path.is_dir() {
+            found.insert(name.clone() + "/", Vec::new());
+            let below = bytes(&path).into_iter();
+            found.extend(below.map(|(below, bytes)| (format!("{name}/{below}"), bytes)));
+        } else {
+            found.insert(name, fs::read(path).unwrap());
+        }
+    }
+    found
+}
+
+/// A model that does not say what it is made of.
+#[derive(Clone)]
+pub struct Opaque<M>(pub M);
+
+impl<M: Model> Module for Opaque<M> {
+    fn forward(&self, x: &Tensor) -> candle::Result<Tensor> {
+        self.0.forward(x)
+    }
+}
+
+impl<M: Model> Model for Opaque<M> {
+    fn parameters(&self) -> &Parameters {
+        self.0.parameters()
+    }
+
+    fn forward_training(&self, x: &Tensor, seed: u64) -> candle::Result<Tensor> {
+        self.0.forward_training(x, seed)
+    }
 }

@@ -6,20 +6,21 @@ import subprocess
 import time
 import urllib.request
 
+import nbformat
 import pytest
 from conftest import PROJECT, VENV, run
 from playwright.sync_api import sync_playwright
 
 FIRST = "01_introduction_to_loss_landscapes"
-SECOND = "02_hessian_computation_tutorial"
-FIGURES = {FIRST: 6, SECOND: 3}
+NOTEBOOKS = sorted(path.stem for path in (PROJECT / "notebooks").glob("*.ipynb"))
+PLOTLY = "application/vnd.plotly.v1+json"
 OUT = PROJECT / "target/notebooks"
 TOKEN = "browser-test"
 
 
 @pytest.fixture(scope="module")
 def executed():
-    for name in FIGURES:
+    for name in NOTEBOOKS:
         for suffix in (".ipynb", ".html"):
             (OUT / name).with_suffix(suffix).unlink(missing_ok=True)
     code, output = run(PROJECT / "environment/notebooks.sh")
@@ -45,18 +46,26 @@ def new_page(browser, **settings):
     return page
 
 
-def test_exported_pages_draw_figures_without_a_network(executed, browser):
-    for name, figures in FIGURES.items():
-        page = new_page(browser, offline=True)
-        page.goto((OUT / f"{name}.html").as_uri())
-        page.wait_for_function(f"document.querySelectorAll('.js-plotly-plot .main-svg').length >= {figures}")
-        assert page.locator(".js-plotly-plot").count() == figures
-        assert page.problems == []
-        if name == FIRST:
-            assert page.locator(".js-plotly-plot .contourlayer path").count() > 5
-            assert page.locator(".js-plotly-plot .gl-container canvas").count() > 0
-        page.screenshot(path=OUT / f"{name}.page.png", full_page=True)
-        page.context.close()
+def cells_with_figures(name):
+    cells = nbformat.read(OUT / f"{name}.ipynb", as_version=4).cells
+    return sum(any(PLOTLY in output.get("data", {}) for output in cell.get("outputs", [])) for cell in cells)
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_exported_pages_draw_figures_without_a_network(executed, browser, name):
+    figures = cells_with_figures(name)
+    assert figures > 0
+    page = new_page(browser, offline=True)
+    page.goto((OUT / f"{name}.html").as_uri())
+    drawn = "document.querySelectorAll('.js-plotly-plot:has(.main-svg)').length"
+    page.wait_for_function(f"{drawn} >= {figures}")
+    assert page.locator(".js-plotly-plot").count() == figures
+    assert page.problems == []
+    if name == FIRST:
+        assert page.locator(".js-plotly-plot .contourlayer path").count() > 5
+        assert page.locator(".js-plotly-plot .gl-container canvas").count() > 0
+    page.screenshot(path=OUT / f"{name}.page.png", full_page=True)
+    page.context.close()
 
 
 @pytest.fixture(scope="module")
@@ -101,5 +110,24 @@ def test_jupyterlab_draws_the_contour_and_the_surface(lab, browser):
         page.wait_for_timeout(1500)
         assert plot.is_visible()
         page.screenshot(path=OUT / f"jupyterlab.{kind}.png")
+    assert page.problems == []
+    page.context.close()
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_jupyterlab_draws_every_figure(lab, browser, name):
+    page = new_page(browser)
+    page.goto(f"{lab}lab/tree/{name}.ipynb?token={TOKEN}&reset")
+    page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
+    page.mouse.move(700, 500)
+    drawn, wanted = set(), cells_with_figures(name)
+    for _ in range(300):
+        cells = "[...document.querySelectorAll('.jp-Cell')].filter(c => c.querySelector('.js-plotly-plot .main-svg'))"
+        drawn.update(page.evaluate(f"{cells}.map(c => c.dataset.windowedListIndex)"))
+        if len(drawn) == wanted:
+            break
+        page.mouse.wheel(0, 400)
+        page.wait_for_timeout(200)
+    assert len(drawn) == wanted
     assert page.problems == []
     page.context.close()

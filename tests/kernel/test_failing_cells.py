@@ -2,6 +2,7 @@
 
 import time
 
+import nbformat
 import psutil
 import pytest
 from conftest import PROJECT, run
@@ -73,3 +74,18 @@ def test_cells_that_may_write_to_standard_error(notebook, tmp_path):
     )
     code, output = run("jupyter", "nbconvert", "--to", "notebook", "--execute", path, "--output-dir", tmp_path / "out")
     assert code == 0, output
+
+
+def test_a_claim_that_is_no_longer_true(tmp_path):
+    """The first notebook with one of the claims of its last cell turned round."""
+    name = "01_introduction_to_loss_landscapes"
+    book = nbformat.read(PROJECT / f"notebooks/{name}.ipynb", as_version=4)
+    claims = [cell for cell in book.cells if cell.cell_type == "code"][-1]
+    assert "assert_eq!(" in claims.source
+    claims.source = claims.source.replace("assert_eq!(", "assert_ne!(", 1)
+    for cell in book.cells:
+        cell.source = cell.source.replace('path = ".."', f'path = "{PROJECT}"')
+    nbformat.write(book, tmp_path / "broken.ipynb")
+    code, output = run("jupyter", "nbconvert", "--to", "notebook", "--execute", tmp_path / "broken.ipynb", "--output-dir", tmp_path / "out")
+    assert code != 0, output
+    assert "assertion `left != right` failed" in output, output

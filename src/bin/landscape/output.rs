@@ -1,7 +1,6 @@
 //! What a command says: progress on standard error while it works, a report at the end.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::sync::Mutex;
@@ -10,10 +9,8 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use loss_landscape::Error;
 use loss_landscape::candle::{Device, Tensor, safetensors};
-use loss_landscape::files::write_whole;
-use loss_landscape::polars::prelude::{
-    CsvWriter, DataFrame, ParquetWriter, PolarsError, SerWriter,
-};
+use loss_landscape::files::{self, WRITABLE, write_whole};
+use loss_landscape::polars::prelude::DataFrame;
 use loss_landscape::prelude::Objective;
 use loss_landscape::progress::{News, listen};
 use loss_landscape::serde_json::Value;
@@ -61,9 +58,6 @@ pub fn check_writable(path: &Path) -> Result<(), Error> {
     tried.map_err(|e| Error::Invalid(format!("{}: cannot be written: {e}", path.display())))
 }
 
-/// What to do about a file in a directory that cannot be written to.
-const WRITABLE: &str = "Give a directory that is writable and has room";
-
 pub fn make_directory(dir: &Path) -> Result<(), Error> {
     std::fs::create_dir_all(dir)
         .map_err(|e| Error::Invalid(format!("{} cannot be made: {e}", dir.display())))
@@ -88,14 +82,10 @@ pub fn write_vectors<'a>(
 
 /// Writes `name`.csv and `name`.parquet.
 pub fn write_table(dir: &Path, name: &str, table: &mut DataFrame) -> Result<(), Error> {
-    write_whole(&dir.join(format!("{name}.csv")), WRITABLE, |part| {
-        let file = File::create(part).map_err(PolarsError::from)?;
-        CsvWriter::new(file).finish(table)
-    })?;
-    write_whole(&dir.join(format!("{name}.parquet")), WRITABLE, |part| {
-        let file = File::create(part).map_err(PolarsError::from)?;
-        ParquetWriter::new(file).finish(table).map(drop)
-    })
+    for ending in ["csv", "parquet"] {
+        files::write_table(&dir.join(format!("{name}.{ending}")), table)?;
+    }
+    Ok(())
 }
 
 /// Shows the crate's news on standard error: a bar for each task on a terminal, else a line for each every ten seconds.

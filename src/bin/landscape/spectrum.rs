@@ -78,10 +78,7 @@ impl Spectrum {
         let mut spectrum = lanczos.run(self.operator.of(&objective).as_ref(), self.top)?;
         let seconds = started.elapsed().as_secs_f64();
         match self.which {
-            WhichName::Lm => {
-                let size = |pair: &Eigenpair| pair.value.abs();
-                spectrum.pairs.sort_by(|a, b| size(b).total_cmp(&size(a)));
-            }
+            WhichName::Lm => spectrum = spectrum.by_magnitude(),
             WhichName::Sa => spectrum.pairs.reverse(),
             WhichName::La | WhichName::Both => {}
         }

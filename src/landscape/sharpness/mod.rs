@@ -88,10 +88,7 @@ impl Sharpness {
             true => theta.iter().map(|t| t.abs()).collect(),
             false => vec![1.0; theta.len()],
         };
-        let epsilon = match objective.parameters().dtype() {
-            DType::F64 => f64::EPSILON,
-            _ => f64::from(f32::EPSILON),
-        };
+        let epsilon = objective.parameters().epsilon();
         let center = objective.loss()?;
         Ok(Ball {
             theta,

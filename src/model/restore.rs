@@ -1,0 +1,25 @@
+//! [`Restore`]: variables back where they were.
+
+use candle_core::{Tensor, Var};
+
+use crate::error::Result;
+
+/// Puts variables back when it goes, whatever happened meanwhile.
+pub(crate) struct Restore(Vec<(Var, Tensor)>);
+
+impl Restore {
+    pub(crate) fn of<'a>(vars: impl IntoIterator<Item = &'a Var>) -> Result<Self> {
+        let vars = vars.into_iter();
+        let saved = vars.map(|var| Ok((var.clone(), var.copy()?.detach())));
+        Ok(Self(saved.collect::<Result<_>>()?))
+    }
+}
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        for (var, saved) in &self.0 {
+            // The copies have the variables' own shapes and types, so this cannot fail.
+            let _ = var.set(saved);
+        }
+    }
+}
