@@ -3,7 +3,6 @@
 mod common;
 
 use common::{Opaque, assert_close, bits, dot, numbers};
-use loss_landscape::candle;
 use loss_landscape::prelude::*;
 
 const CPU: Device = Device::Cpu;

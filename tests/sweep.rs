@@ -556,8 +556,6 @@ fn parquet_holds_the_same_tables() {
     assert_same(dir.path(), again.path());
 }
 
-/// A model that says nothing of its layers.
-#[derive(Clone)]
 #[test]
 fn models_of_ones_own_and_values_to_fit() {
     let (sweep, data) = moons();

@@ -9,7 +9,7 @@ pub use report::{Report, SharpnessMetrics, Subsample};
 
 use std::sync::Arc;
 
-use candle_core::{DType, Module, Tensor};
+use candle_core::{Module, Tensor};
 
 use crate::data::{Dataset, Targets};
 use crate::error::{Error, Result};

@@ -22,8 +22,6 @@ pub use worst::WorstCase;
 
 use std::fmt::Formatter;
 
-use candle_core::DType;
-
 use crate::error::{Error, Result};
 use crate::objective::Objective;
 use crate::operator::{Hessian, LinearOperator, Scaled};
