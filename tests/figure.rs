@@ -163,3 +163,45 @@ fn curvature_over_a_plane_has_two_sides() {
     let page = figure::extremes(&plane).page();
     assert!(page.starts_with("<!doctype html>") && !page.contains("<script src"));
 }
+
+#[test]
+fn a_chart_has_what_was_measured_and_what_was_expected() {
+    let chart = figure::Chart::new("title", "k", "error")
+        .line("a", [(1.0, 10.0), (2.0, 0.0), (4.0, 0.1)])
+        .expected("a by theory", [(1.0, 11.0), (4.0, 0.2)])
+        .estimates("b", [(1.0, 3.0, 0.5), (f64::NAN, 1.0, 0.1)])
+        .level("limit", 2.0)
+        .log_y();
+    let json = chart.figure().json();
+    let data = &json["data"];
+    // Zero has no logarithm, and what is not a number no place.
+    assert_eq!(
+        (&data[0]["x"], &data[0]["y"]),
+        (&json!([1.0, 4.0]), &json!([10.0, 0.1]))
+    );
+    assert_eq!(data[2]["error_y"]["array"], json!([0.5]));
+    assert_eq!(
+        (&data[3]["x"], &data[3]["y"]),
+        (&json!([1.0, 4.0]), &json!([2.0, 2.0]))
+    );
+    let color = |i: usize| &data[i]["line"]["color"];
+    assert_eq!((color(0), color(2)), (color(1), color(3)));
+    assert_ne!(color(0), color(2));
+    assert_eq!(data[1]["line"]["dash"], "dash");
+    assert_eq!(json["layout"]["yaxis"]["type"], "log");
+    assert_eq!(json["layout"]["xaxis"]["title"]["text"], "k");
+}
+
+#[test]
+fn a_matrix_is_shown_with_its_blocks() {
+    let matrix = Array2::from_shape_vec((2, 2), vec![1.0, -3.0, -3.0, 2.0]).unwrap();
+    let blocks = [("a".to_owned(), 0..1), ("b".to_owned(), 1..2)];
+    let json = figure::matrix(&Dense::new(matrix).unwrap(), &blocks).json();
+    let map = &json["data"][0];
+    assert_eq!(map["z"], json!([[1.0, -3.0], [-3.0, 2.0]]));
+    assert_eq!((&map["zmin"], &map["zmax"]), (&json!(-3.0), &json!(3.0)));
+    // The first row is on top.
+    assert_eq!(json["layout"]["yaxis"]["range"], json!([1.5, -0.5]));
+    assert_eq!(json["layout"]["xaxis"]["ticktext"], json!(["a", "b"]));
+    assert_eq!(json["layout"]["shapes"].as_array().unwrap().len(), 2);
+}

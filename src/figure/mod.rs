@@ -1,5 +1,6 @@
 //! Figures: one builder a file, each from a result to a [`Figure`]. Nothing is computed here.
 
+mod chart;
 mod density;
 mod embedding;
 mod ends;
@@ -7,11 +8,13 @@ mod evolution;
 mod extremes;
 mod history;
 mod line;
+mod matrix;
 mod path;
 mod plane;
 mod spectrum;
 mod trajectory;
 
+pub use chart::Chart;
 pub use density::density;
 pub use embedding::embedding;
 pub use ends::ends;
@@ -19,6 +22,7 @@ pub use evolution::evolution;
 pub use extremes::extremes;
 pub use history::history;
 pub use line::line;
+pub use matrix::matrix;
 pub use path::paths;
 pub use plane::{contour, surface};
 pub use spectrum::spectrum;
