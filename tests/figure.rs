@@ -131,23 +131,21 @@ fn an_overview_has_eight_panels_that_do_not_touch() {
     let json = figure.json();
 
     // Where each trace is drawn.
-    let domain = |axis: &Value| {
-        let of = |i: usize| axis["domain"][i].as_f64().unwrap();
-        [of(0), of(1)]
-    };
+    let ends = |domain: &Value| [0, 1].map(|i| domain[i].as_f64().unwrap());
     let mut panels: Vec<([f64; 2], [f64; 2])> = Vec::new();
     for trace in json["data"].as_array().unwrap() {
         let scene = &json["layout"]["scene"]["domain"];
         let axis = |name: &str| {
-            let id = trace[format!("{name}axis")].as_str()?;
-            let number = id.strip_prefix(name)?.trim_start_matches('1');
-            Some(domain(&json["layout"][format!("{name}axis{number}")]))
+            let number = match trace[format!("{name}axis")].as_str() {
+                Some(id) => id.strip_prefix(name).unwrap(),
+                None => "",
+            };
+            &json["layout"][format!("{name}axis{number}")]["domain"]
         };
-        let side = |name: &str| [scene[name][0].as_f64().unwrap(), scene[name][1].as_f64().unwrap()];
-        let panel = (
-            axis("x").unwrap_or_else(|| side("x")),
-            axis("y").unwrap_or_else(|| side("y")),
-        );
+        let panel = match trace["type"].as_str().unwrap() {
+            "surface" | "scatter3d" => (ends(&scene["x"]), ends(&scene["y"])),
+            _ => (ends(axis("x")), ends(axis("y"))),
+        };
         if !panels.contains(&panel) {
             panels.push(panel);
         }

@@ -44,20 +44,20 @@ pub fn overview(
         let (x, y, len) = (COLUMNS[0][1], (low + high) / 2.0, high - low);
         json!({"x": x, "y": y, "len": len, "thickness": 12, "title": {"text": ""}})
     };
-    plot.add_traces(moved(&contour(plane), 1, json!({"colorbar": bar(ROWS[0])})));
-    plot.add_traces(moved(&surface(plane), 0, json!({"showscale": false})));
-    plot.add_traces(moved(&spectrum(eigenvalues), 2, json!({})));
+    plot.add_traces(moved(&contour(plane), json!({"colorbar": bar(ROWS[0])})));
+    plot.add_traces(moved(&surface(plane), json!({"showscale": false})));
+    let axes = json!({"xaxis": "x2", "yaxis": "y2"});
+    plot.add_traces(moved(&spectrum(eigenvalues), axes));
     plot.add_trace(
         Histogram::new(eigenvalues.values())
             .n_bins_x(40)
             .marker(Marker::new().color(BLUE))
-            .show_legend(false)
             .x_axis("x3")
             .y_axis("y3")
             .hover_template("%{y} with λ in %{x}<extra></extra>"),
     );
-    let entries = json!({"colorbar": bar(ROWS[2])});
-    plot.add_traces(moved(&matrix(hessian, &[]), 4, entries));
+    let axes = json!({"xaxis": "x4", "yaxis": "y4", "colorbar": bar(ROWS[2])});
+    plot.add_traces(moved(&matrix(hessian, &[]), axes));
 
     let mut curvatures = Vec::new();
     for (line, color) in lines.iter().zip(COLORS.iter().cycle()) {
@@ -67,7 +67,6 @@ pub fn overview(
                 .mode(Mode::Lines)
                 .name(&name)
                 .line(Stroke::new().color(*color).width(2.0))
-                .show_legend(false)
                 .x_axis("x5")
                 .y_axis("y5")
                 .hover_template("α = %{x:.4g}<br>loss = %{y:.5g}"),
@@ -75,7 +74,8 @@ pub fn overview(
         curvatures.push(colored(&name, color));
     }
     sizes(eigenvalues).for_each(|trace| plot.add_trace(trace));
-    plot.add_traces(moved(&history(training), 7, json!({})));
+    let axes = json!({"xaxis": "x7", "yaxis": "y7"});
+    plot.add_traces(moved(&history(training), axes));
 
     let place = |axis: Axis, domain: [f64; 2], anchor: &str| axis.domain(&domain).anchor(anchor);
     let log = |name: &str| axis(name).type_(AxisType::Log);
@@ -146,7 +146,6 @@ fn sizes(spectrum: &Spectrum) -> impl Iterator<Item = Box<dyn Trace>> {
                 .mode(Mode::Markers)
                 .marker(Marker::new().color(color).size(7))
                 .error_y(ErrorData::new(ErrorType::Data).array(residuals))
-                .show_legend(false)
                 .x_axis("x6")
                 .y_axis("y6")
                 .hover_template("|λ| = %{y:.5g}<extra></extra>");
@@ -164,16 +163,10 @@ impl Trace for Moved {
     }
 }
 
-/// What `figure` draws, on the axes of number `axes` (0 leaves them out, for surfaces) and with what `change` says.
-fn moved(figure: &Figure, axes: usize, change: Value) -> Vec<Box<dyn Trace>> {
+/// What `figure` draws, with other axes and whatever else `change` says.
+fn moved(figure: &Figure, change: Value) -> Vec<Box<dyn Trace>> {
     let mut traces = figure.json()["data"].take();
     let traces = traces.as_array_mut().map(std::mem::take);
-    let mut change = change;
-    change["showlegend"] = json!(false);
-    if axes > 0 {
-        change["xaxis"] = json!(format!("x{axes}"));
-        change["yaxis"] = json!(format!("y{axes}"));
-    }
     let moved = traces.into_iter().flatten().map(|mut trace| {
         if let (Some(trace), Some(change)) = (trace.as_object_mut(), change.as_object()) {
             trace.extend(change.clone());
