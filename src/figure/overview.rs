@@ -12,7 +12,7 @@ use super::{
 };
 use crate::landscape::{Line, Plane};
 use crate::operator::Dense;
-use crate::spectral::Spectrum;
+use crate::spectral::{Eigenpair, Spectrum};
 use crate::train::History;
 
 /// Where the columns and, from the top, the rows of panels are, in shares of the figure.
@@ -136,7 +136,7 @@ fn sizes(spectrum: &Spectrum) -> impl Iterator<Item = Box<dyn Trace>> {
         .into_iter()
         .map(move |(color, sign)| {
             let ranked = pairs.iter().enumerate();
-            let (ranks, pairs): (Vec<usize>, Vec<_>) = ranked
+            let (ranks, pairs): (Vec<usize>, Vec<&Eigenpair>) = ranked
                 .filter(|(_, pair)| sign * pair.value > 0.0)
                 .map(|(i, pair)| (i + 1, pair))
                 .unzip();
