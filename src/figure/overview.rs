@@ -1,7 +1,7 @@
 //! All views of a point of the landscape in one figure.
 
-use plotly::common::{ErrorData, ErrorType, Line as Stroke, Marker, Mode};
-use plotly::layout::{Axis, AxisRange, AxisType, Margin};
+use plotly::common::{ErrorData, ErrorType, ExponentFormat, Line as Stroke, Marker, Mode};
+use plotly::layout::{Axis, AxisRange, AxisType, Camera, Eye, Margin};
 use plotly::{Histogram, Plot, Scatter, Trace};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -17,12 +17,7 @@ use crate::train::History;
 
 /// Where the columns and, from the top, the rows of panels are, in shares of the figure.
 const COLUMNS: [[f64; 2]; 2] = [[0.0, 0.4], [0.56, 1.0]];
-const ROWS: [[f64; 2]; 4] = [
-    [0.765, 1.0],
-    [0.533, 0.698],
-    [0.232, 0.467],
-    [0.0, 0.165],
-];
+const ROWS: [[f64; 2]; 4] = [[0.785, 1.0], [0.542, 0.702], [0.243, 0.458], [0.0, 0.16]];
 
 /// Of lines, one after the other.
 const COLORS: [&str; 4] = [ORANGE, BLUE, GREEN, PURPLE];
@@ -78,7 +73,11 @@ pub fn overview(
     plot.add_traces(moved(&history(training), axes));
 
     let place = |axis: Axis, domain: [f64; 2], anchor: &str| axis.domain(&domain).anchor(anchor);
-    let log = |name: &str| axis(name).type_(AxisType::Log);
+    let log = |name: &str| {
+        axis(name)
+            .type_(AxisType::Log)
+            .exponent_format(ExponentFormat::Power)
+    };
     let [left, right] = COLUMNS;
     let end = hessian.matrix().nrows() as f64 - 0.5;
     let side = |name: &str, from: f64, to: f64| {
@@ -92,7 +91,7 @@ pub fn overview(
         .height(1360)
         .margin(Margin::new().left(70).right(30).top(85).bottom(60))
         .show_legend(false)
-        .scene(scene())
+        .scene(scene().camera(Camera::new().eye(Eye::from((1.75, 1.75, 1.1)))))
         .x_axis(place(axis("α"), left, "y"))
         .y_axis(place(axis("β"), ROWS[0], "x"))
         .x_axis2(place(axis("rank"), left, "y2"))

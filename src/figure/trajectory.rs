@@ -34,21 +34,26 @@ pub fn trajectory(plane: &Plane, path: &Projection) -> Figure {
     figure.retitled("Training over a plane")
 }
 
-/// The plane as a surface with the training's path on it, each snapshot at the loss on the plane below it and not at its own.
+/// The plane as a surface with the training's path on it, each snapshot at the loss on the plane below it and not at its own;
+/// higher by a fiftieth of the surface's height, for the surface would hide what lies in it.
 pub fn trajectory_surface(plane: &Plane, path: &Projection) -> Figure {
     let mut figure = surface(plane);
-    let trace = Scatter3D::new(
-        path.alphas.clone(),
-        path.betas.clone(),
-        path.on_plane.clone(),
-    )
-    .mode(Mode::LinesMarkers)
-    .name("training")
-    .show_legend(false)
-    .line(Stroke::new().color(ORANGE).width(4.0))
-    .marker(Marker::new().color(INK).size(2))
-    .text_array(texts(path))
-    .hover_template("%{text}<extra></extra>");
+    let low = plane.losses.iter().copied().fold(f64::INFINITY, f64::min);
+    let high = plane
+        .losses
+        .iter()
+        .copied()
+        .fold(f64::NEG_INFINITY, f64::max);
+    let above = |loss: &f64| loss + 0.02 * (high - low);
+    let heights = path.on_plane.iter().map(above).collect();
+    let trace = Scatter3D::new(path.alphas.clone(), path.betas.clone(), heights)
+        .mode(Mode::LinesMarkers)
+        .name("training")
+        .show_legend(false)
+        .line(Stroke::new().color(ORANGE).width(6.0))
+        .marker(Marker::new().color(INK).size(2))
+        .text_array(texts(path))
+        .hover_template("%{text}<extra></extra>");
     figure.plot_mut().add_trace(trace);
     figure.retitled("Training on a surface")
 }
