@@ -3,6 +3,7 @@
 use loss_landscape::ndarray::Array2;
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json::{Value, json};
+use loss_landscape::train::Epoch;
 
 fn plane() -> Plane {
     Plane {
@@ -63,6 +64,117 @@ fn a_line_shows_loss_model_and_center() {
     assert_eq!(json["data"][0]["y"], json!([3.0, 1.0, 4.0]));
     assert_eq!(json["data"][1]["y"], json!([2.5, 1.0, 3.5]));
     assert_eq!(json["data"][2]["y"], json!([1.0]));
+}
+
+/// A training of two snapshots that ends at the centre of the plane.
+fn path() -> Projection {
+    Projection {
+        steps: vec![0, 5],
+        alphas: vec![1.0, 0.0],
+        betas: vec![-2.0, 0.0],
+        losses: vec![7.0, 2.5],
+        on_plane: vec![3.0, 2.5],
+        distances: vec![0.5, 0.0],
+    }
+}
+
+#[test]
+fn a_training_lies_on_its_plane() {
+    for (figure, kind) in [
+        (figure::trajectory(&plane(), &path()), "scatter"),
+        (figure::trajectory_surface(&plane(), &path()), "scatter3d"),
+    ] {
+        let json = figure.json();
+        let trace = json["data"].as_array().unwrap().last().unwrap();
+        assert_eq!(trace["type"], kind);
+        assert_eq!(trace["x"], json!([1.0, 0.0]));
+        assert_eq!(trace["y"], json!([-2.0, 0.0]));
+        assert!(trace["text"][0].as_str().unwrap().contains("loss 7.0"));
+    }
+    let surface = figure::trajectory_surface(&plane(), &path()).json();
+    // A fiftieth of 5 − 1/3 above.
+    assert_eq!(surface["data"][2]["z"], json!([3.09333, 2.59333]));
+}
+
+#[test]
+fn an_overview_has_eight_panels_that_do_not_touch() {
+    let line = Line {
+        alphas: vec![-1.0, 1.0],
+        losses: vec![3.0, 4.0],
+        accuracies: None,
+        gradient_norms: None,
+        center: 1.0,
+        slope: 0.0,
+        curvature: 0.000123,
+    };
+    let epoch = |epoch: u32, train_loss: f64| Epoch {
+        epoch,
+        train_loss,
+        train_accuracy: None,
+        gradient_norm: 1.0,
+        test_loss: 2.0 * train_loss,
+        test_accuracy: None,
+        learning_rate: 0.1,
+        seconds: 0.0,
+    };
+    let history = History {
+        epochs: vec![epoch(1, 0.5), epoch(2, 0.25)],
+        best: None,
+    };
+    let hessian = Dense::new(Array2::from_diag_elem(2, -3.0)).unwrap();
+    let mut spectrum = spectrum();
+    spectrum.pairs.push(Eigenpair {
+        value: 0.0,
+        residual: 0.0,
+        vector: vec![0.0, 0.0],
+    });
+    let figure = figure::overview(&plane(), &hessian, &spectrum, &[line], &history);
+    let json = figure.json();
+
+    // Where each trace is drawn.
+    let ends = |domain: &Value| [0, 1].map(|i| domain[i].as_f64().unwrap());
+    let mut panels: Vec<([f64; 2], [f64; 2])> = Vec::new();
+    for trace in json["data"].as_array().unwrap() {
+        let scene = &json["layout"]["scene"]["domain"];
+        let axis = |name: &str| {
+            let number = match trace[format!("{name}axis")].as_str() {
+                Some(id) => id.strip_prefix(name).unwrap(),
+                None => "",
+            };
+            &json["layout"][format!("{name}axis{number}")]["domain"]
+        };
+        let panel = match trace["type"].as_str().unwrap() {
+            "surface" | "scatter3d" => (ends(&scene["x"]), ends(&scene["y"])),
+            _ => (ends(axis("x")), ends(axis("y"))),
+        };
+        if !panels.contains(&panel) {
+            panels.push(panel);
+        }
+    }
+    assert_eq!(panels.len(), 8);
+    assert_eq!(json["layout"]["annotations"].as_array().unwrap().len(), 8);
+    let apart = |a: [f64; 2], b: [f64; 2]| a[1] < b[0] || b[1] < a[0];
+    for (i, a) in panels.iter().enumerate() {
+        for b in &panels[..i] {
+            assert!(apart(a.0, b.0) || apart(a.1, b.1), "{a:?} and {b:?}");
+        }
+    }
+
+    let on = |axis: &str| -> Vec<&Value> {
+        let traces = json["data"].as_array().unwrap().iter();
+        traces.filter(|t| t["xaxis"] == axis).collect()
+    };
+    assert_eq!(on("x3")[0]["x"], json!([2.0, -1.0, 0.0]));
+    assert_eq!(on("x4")[0]["z"], json!([[-3.0, 0.0], [0.0, -3.0]]));
+    assert_eq!(on("x5")[0]["name"], "λ = 0.00012");
+    // Zero has no logarithm.
+    assert_eq!(
+        (&on("x6")[0]["y"], &on("x6")[1]["y"]),
+        (&json!([2.0]), &json!([1.0]))
+    );
+    assert_eq!(on("x7")[1]["y"], json!([1.0, 0.5]));
+    let page = figure.page();
+    assert!(page.contains(r#""domain":{"x":[0.56,1.0],"y":[0.785,1.0]}"#));
 }
 
 #[test]
@@ -162,4 +274,46 @@ fn curvature_over_a_plane_has_two_sides() {
     );
     let page = figure::extremes(&plane).page();
     assert!(page.starts_with("<!doctype html>") && !page.contains("<script src"));
+}
+
+#[test]
+fn a_chart_has_what_was_measured_and_what_was_expected() {
+    let chart = figure::Chart::new("title", "k", "error")
+        .line("a", [(1.0, 10.0), (2.0, 0.0), (4.0, 0.1)])
+        .expected("a by theory", [(1.0, 11.0), (4.0, 0.2)])
+        .estimates("b", [(1.0, 3.0, 0.5), (f64::NAN, 1.0, 0.1)])
+        .level("limit", 2.0)
+        .log_y();
+    let json = chart.figure().json();
+    let data = &json["data"];
+    // Zero has no logarithm, and what is not a number no place.
+    assert_eq!(
+        (&data[0]["x"], &data[0]["y"]),
+        (&json!([1.0, 4.0]), &json!([10.0, 0.1]))
+    );
+    assert_eq!(data[2]["error_y"]["array"], json!([0.5]));
+    assert_eq!(
+        (&data[3]["x"], &data[3]["y"]),
+        (&json!([1.0, 4.0]), &json!([2.0, 2.0]))
+    );
+    let color = |i: usize| &data[i]["line"]["color"];
+    assert_eq!((color(0), color(2)), (color(1), color(3)));
+    assert_ne!(color(0), color(2));
+    assert_eq!(data[1]["line"]["dash"], "dash");
+    assert_eq!(json["layout"]["yaxis"]["type"], "log");
+    assert_eq!(json["layout"]["xaxis"]["title"]["text"], "k");
+}
+
+#[test]
+fn a_matrix_is_shown_with_its_blocks() {
+    let matrix = Array2::from_shape_vec((2, 2), vec![1.0, -3.0, -3.0, 2.0]).unwrap();
+    let blocks = [("a".to_owned(), 0..1), ("b".to_owned(), 1..2)];
+    let json = figure::matrix(&Dense::new(matrix).unwrap(), &blocks).json();
+    let map = &json["data"][0];
+    assert_eq!(map["z"], json!([[1.0, -3.0], [-3.0, 2.0]]));
+    assert_eq!((&map["zmin"], &map["zmax"]), (&json!(-3.0), &json!(3.0)));
+    // The first row is on top.
+    assert_eq!(json["layout"]["yaxis"]["range"], json!([1.5, -0.5]));
+    assert_eq!(json["layout"]["xaxis"]["ticktext"], json!(["a", "b"]));
+    assert_eq!(json["layout"]["shapes"].as_array().unwrap().len(), 2);
 }

@@ -1,10 +1,10 @@
 //! Loss and curvature in the course of a training.
 
-use plotly::common::{Anchor, ErrorData, ErrorType, Font, Line as Stroke, Mode, Orientation};
-use plotly::layout::{Annotation, Axis, AxisType, LayoutGrid, Legend, Margin};
+use plotly::common::{ErrorData, ErrorType, Line as Stroke, Mode, Orientation};
+use plotly::layout::{Axis, AxisType, LayoutGrid, Legend, Margin};
 use plotly::{Plot, Scatter};
 
-use super::{BLUE, Figure, GREEN, INK, ORANGE, PURPLE, SKY, YELLOW, axis, layout};
+use super::{BLUE, Figure, GREEN, INK, ORANGE, PURPLE, SKY, YELLOW, axis, heading, layout};
 use crate::landscape::{Evolution, Moment};
 
 /// A number and how far it may be off, where both are there.
@@ -88,18 +88,7 @@ pub fn evolution(evolution: &Evolution) -> Figure {
         ("trace of the Hessian", 0.0, 0.42),
         ("sharpness ratio λ_max / |λ_min|", 0.56, 0.42),
     ] {
-        layout.add_annotation(
-            Annotation::new()
-                .text(name)
-                .x_ref("paper")
-                .y_ref("paper")
-                .x(x)
-                .y(y)
-                .x_anchor(Anchor::Left)
-                .y_anchor(Anchor::Bottom)
-                .show_arrow(false)
-                .font(Font::new().size(14).color(INK)),
-        );
+        layout.add_annotation(heading(name, x, y));
     }
     plot.set_layout(layout);
     Figure::new(plot, title)

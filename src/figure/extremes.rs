@@ -1,10 +1,10 @@
 //! The Hessian's extreme eigenvalues over a plane.
 
-use plotly::common::{Anchor, ColorBar, Title};
-use plotly::layout::{Annotation, LayoutGrid, Margin};
+use plotly::common::{ColorBar, Title};
+use plotly::layout::{LayoutGrid, Margin};
 use plotly::{HeatMap, Plot};
 
-use super::{Figure, INK, axis, colors, layout, rows};
+use super::{Figure, axis, colors, heading, layout, rows};
 use crate::landscape::Plane;
 
 /// λ_min on the left and λ_max on the right, each on a scale of its own; nothing where the plane has
@@ -39,18 +39,7 @@ pub fn extremes(plane: &Plane) -> Figure {
                 .x_axis(x)
                 .y_axis(y);
             plot.add_trace(map);
-            layout.add_annotation(
-                Annotation::new()
-                    .text(name)
-                    .x_ref("paper")
-                    .y_ref("paper")
-                    .x(left)
-                    .y(1.0)
-                    .x_anchor(Anchor::Left)
-                    .y_anchor(Anchor::Bottom)
-                    .show_arrow(false)
-                    .font(plotly::common::Font::new().size(14).color(INK)),
-            );
+            layout.add_annotation(heading(name, left, 1.0));
         }
     }
     plot.set_layout(layout);

@@ -1,5 +1,6 @@
 //! Figures: one builder a file, each from a result to a [`Figure`]. Nothing is computed here.
 
+mod chart;
 mod density;
 mod embedding;
 mod ends;
@@ -7,11 +8,14 @@ mod evolution;
 mod extremes;
 mod history;
 mod line;
+mod matrix;
+mod overview;
 mod path;
 mod plane;
 mod spectrum;
 mod trajectory;
 
+pub use chart::Chart;
 pub use density::density;
 pub use embedding::embedding;
 pub use ends::ends;
@@ -19,16 +23,20 @@ pub use evolution::evolution;
 pub use extremes::extremes;
 pub use history::history;
 pub use line::line;
+pub use matrix::matrix;
+pub use overview::overview;
 pub use path::paths;
 pub use plane::{contour, surface};
 pub use spectrum::spectrum;
-pub use trajectory::trajectory;
+pub use trajectory::{trajectory, trajectory_surface};
 
 use ndarray::Array2;
 use plotly::Plot;
-use plotly::common::{ColorScale, ColorScalePalette, Font, Title};
-use plotly::layout::{Axis, AxisConstrain, Layout, Margin};
-use serde_json::{Number, Value};
+use plotly::common::{Anchor, ColorScale, ColorScalePalette, Font, Title};
+use plotly::layout::{
+    Annotation, AspectMode, Axis, AxisConstrain, Camera, Eye, Layout, LayoutScene, Margin,
+};
+use serde_json::{Number, Value, json};
 
 /// Width of a figure in pixels: a notebook's column.
 pub const WIDTH: usize = 720;
@@ -54,6 +62,8 @@ const DIGITS: i32 = 6;
 pub struct Figure {
     plot: Plot,
     title: String,
+    /// Where a surface stands among other panels, in x and y: plotly.rs cannot say it.
+    scene_at: Option<[[f64; 2]; 2]>,
 }
 
 impl Figure {
@@ -62,6 +72,7 @@ impl Figure {
         Self {
             plot,
             title: title.into(),
+            scene_at: None,
         }
     }
 
@@ -82,14 +93,37 @@ impl Figure {
         self
     }
 
+    fn with_scene_at(mut self, x: [f64; 2], y: [f64; 2]) -> Self {
+        self.scene_at = Some([x, y]);
+        self
+    }
+
     /// A web page with the figure, of some 7 MB: it needs no network.
     pub fn page(&self) -> String {
-        self.plot.to_html()
+        // Inside a script element a tag could end it.
+        let json = self.json().to_string().replace('<', r"\u003c");
+        format!(
+            r#"<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+{}</head>
+<body>
+<div id="figure"></div>
+<script>Plotly.newPlot("figure", {json});</script>
+</body>
+</html>
+"#,
+            Plot::offline_js_sources()
+        )
     }
 
     /// plotly's JSON: `data`, `layout`, `config`, numbers rounded to six digits.
     pub fn json(&self) -> Value {
         let mut value = serde_json::to_value(&self.plot).unwrap_or_default();
+        if let Some([x, y]) = self.scene_at {
+            value["layout"]["scene"]["domain"] = json!({"x": x, "y": y});
+        }
         round(&mut value);
         value
     }
@@ -154,6 +188,31 @@ fn square(title: &str, x: &str, y: &str) -> Layout {
         .height(520)
         .x_axis(axis(x).constrain(AxisConstrain::Domain))
         .y_axis(axis(y).scale_anchor("x").constrain(AxisConstrain::Domain))
+}
+
+/// For a surface, with room for both coordinates and the loss.
+fn scene() -> LayoutScene {
+    LayoutScene::new()
+        .background_color(PAPER)
+        .aspect_mode(AspectMode::Cube)
+        .camera(Camera::new().eye(Eye::from((1.45, 1.45, 0.95))))
+        .x_axis(axis("α"))
+        .y_axis(axis("β"))
+        .z_axis(axis("loss"))
+}
+
+/// The name of a panel whose upper left corner is at (x, y), in shares of the figure.
+fn heading(name: &str, x: f64, y: f64) -> Annotation {
+    Annotation::new()
+        .text(name)
+        .x_ref("paper")
+        .y_ref("paper")
+        .x(x)
+        .y(y)
+        .x_anchor(Anchor::Left)
+        .y_anchor(Anchor::Bottom)
+        .show_arrow(false)
+        .font(Font::new().size(14).color(INK))
 }
 
 fn colors() -> ColorScale {

@@ -1,10 +1,10 @@
 //! The loss over a plane: from above, and as a surface.
 
 use plotly::common::{ColorBar, Marker, MarkerSymbol, Mode, Title};
-use plotly::layout::{AspectMode, Camera, Eye, LayoutScene, Margin};
+use plotly::layout::Margin;
 use plotly::{Contour, Plot, Scatter, Scatter3D, Surface};
 
-use super::{Figure, ORANGE, PAPER, axis, colors, layout, rows, square};
+use super::{Figure, ORANGE, colors, layout, rows, scene, square};
 use crate::landscape::Plane;
 
 const HOVER: &str = "α = %{x:.4g}<br>β = %{y:.4g}<br>loss = %{z:.5g}<extra></extra>";
@@ -56,15 +56,7 @@ pub fn surface(plane: &Plane) -> Figure {
         layout(title)
             .height(540)
             .margin(Margin::new().left(10).right(10).top(50).bottom(10))
-            .scene(
-                LayoutScene::new()
-                    .background_color(PAPER)
-                    .aspect_mode(AspectMode::Cube)
-                    .camera(Camera::new().eye(Eye::from((1.45, 1.45, 0.95))))
-                    .x_axis(axis("α"))
-                    .y_axis(axis("β"))
-                    .z_axis(axis("loss")),
-            ),
+            .scene(scene()),
     );
     Figure::new(plot, title)
 }

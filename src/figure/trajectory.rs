@@ -1,9 +1,9 @@
 //! A training on a plane.
 
-use plotly::Scatter;
 use plotly::common::{Line as Stroke, Marker, Mode};
+use plotly::{Scatter, Scatter3D};
 
-use super::{Figure, INK, PAPER, contour};
+use super::{Figure, INK, ORANGE, PAPER, contour, surface};
 use crate::landscape::{Plane, Projection};
 
 /// The plane from above with the training's path on it: white dots at the snapshots, the first one
@@ -12,12 +12,6 @@ use crate::landscape::{Plane, Projection};
 pub fn trajectory(plane: &Plane, path: &Projection) -> Figure {
     let mut figure = contour(plane);
     let n = path.steps.len();
-    let text = (0..n).map(|i| {
-        format!(
-            "step {}<br>loss {:.5}<br>on the plane {:.5}<br>distance {:.4}",
-            path.steps[i], path.losses[i], path.on_plane[i], path.distances[i]
-        )
-    });
     let mut colors = vec![PAPER; n];
     let mut sizes = vec![6; n];
     if n > 0 {
@@ -34,8 +28,43 @@ pub fn trajectory(plane: &Plane, path: &Projection) -> Figure {
                 .size_array(sizes)
                 .line(Stroke::new().color(INK).width(1.0)),
         )
-        .text_array(text.collect())
+        .text_array(texts(path))
         .hover_template("%{text}<extra></extra>");
     figure.plot_mut().add_trace(trace);
     figure.retitled("Training over a plane")
+}
+
+/// The plane as a surface with the training's path on it, each snapshot at the loss on the plane below it and not at its own;
+/// higher by a fiftieth of the surface's height, for the surface would hide what lies in it.
+pub fn trajectory_surface(plane: &Plane, path: &Projection) -> Figure {
+    let mut figure = surface(plane);
+    let low = plane.losses.iter().copied().fold(f64::INFINITY, f64::min);
+    let high = plane
+        .losses
+        .iter()
+        .copied()
+        .fold(f64::NEG_INFINITY, f64::max);
+    let above = |loss: &f64| loss + 0.02 * (high - low);
+    let heights = path.on_plane.iter().map(above).collect();
+    let trace = Scatter3D::new(path.alphas.clone(), path.betas.clone(), heights)
+        .mode(Mode::LinesMarkers)
+        .name("training")
+        .show_legend(false)
+        .line(Stroke::new().color(ORANGE).width(6.0))
+        .marker(Marker::new().color(INK).size(2))
+        .text_array(texts(path))
+        .hover_template("%{text}<extra></extra>");
+    figure.plot_mut().add_trace(trace);
+    figure.retitled("Training on a surface")
+}
+
+/// What pointing at a snapshot tells.
+fn texts(path: &Projection) -> Vec<String> {
+    let text = |i: usize| {
+        format!(
+            "step {}<br>loss {:.5}<br>on the plane {:.5}<br>distance {:.4}",
+            path.steps[i], path.losses[i], path.on_plane[i], path.distances[i]
+        )
+    };
+    (0..path.steps.len()).map(text).collect()
 }

@@ -1,0 +1,210 @@
+//! [`Chart`]: curves of your own.
+
+use plotly::common::{
+    DashType, ErrorData, ErrorType, ExponentFormat, Line as Stroke, Marker, Mode, Orientation,
+};
+use plotly::layout::{Axis, AxisType, Legend};
+use plotly::{Plot, Scatter};
+
+use super::{BLUE, Figure, GREEN, INK, ORANGE, PURPLE, SKY, YELLOW, axis, layout};
+
+/// Colours of the series, in turn.
+const COLORS: [&str; 7] = [BLUE, ORANGE, GREEN, PURPLE, YELLOW, SKY, INK];
+
+/// Series over common axes, for results that have no figure of their own: what was measured as lines and points, each in
+/// a colour of its own, what was expected dashed and in the colour of the series before it.
+///
+/// Numbers that are not finite are left out, and so are those that a logarithmic axis has no place for.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let steps = || (1..=20).map(f64::from);
+/// let chart = figure::Chart::new("A random walk", "steps", "distance")
+///     .points("simulated", steps().map(|k| (k, (k + k.sin()).sqrt())))
+///     .expected("√k", steps().map(|k| (k, k.sqrt())))
+///     .log_x()
+///     .log_y();
+/// assert_eq!(chart.figure().title(), "A random walk");
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Chart {
+    title: String,
+    x: Scale,
+    y: Scale,
+    series: Vec<Series>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Scale {
+    title: String,
+    logarithmic: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Series {
+    name: String,
+    kind: Kind,
+    /// x, y and the error of y.
+    points: Vec<(f64, f64, f64)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kind {
+    Line,
+    Points,
+    Expected,
+    /// One y at every x.
+    Level,
+}
+
+impl Chart {
+    /// An empty chart with the titles of its axes.
+    pub fn new(title: &str, x: &str, y: &str) -> Self {
+        let scale = |title: &str| Scale {
+            title: title.into(),
+            logarithmic: false,
+        };
+        Self {
+            title: title.into(),
+            x: scale(x),
+            y: scale(y),
+            series: Vec::new(),
+        }
+    }
+
+    /// With x on a logarithmic axis.
+    pub fn log_x(mut self) -> Self {
+        self.x.logarithmic = true;
+        self
+    }
+
+    /// With y on a logarithmic axis.
+    pub fn log_y(mut self) -> Self {
+        self.y.logarithmic = true;
+        self
+    }
+
+    /// With a line through these points (x, y).
+    pub fn line(self, name: &str, points: impl IntoIterator<Item = (f64, f64)>) -> Self {
+        self.with(name, Kind::Line, points)
+    }
+
+    /// With a small dot at each of these points (x, y).
+    pub fn points(self, name: &str, points: impl IntoIterator<Item = (f64, f64)>) -> Self {
+        self.with(name, Kind::Points, points)
+    }
+
+    /// With a line through these estimates (x, y, error of y).
+    pub fn estimates(
+        mut self,
+        name: &str,
+        points: impl IntoIterator<Item = (f64, f64, f64)>,
+    ) -> Self {
+        self.series.push(Series {
+            name: name.into(),
+            kind: Kind::Line,
+            points: points.into_iter().collect(),
+        });
+        self
+    }
+
+    /// With a dashed line through these points (x, y), in the colour of the series before it.
+    pub fn expected(self, name: &str, points: impl IntoIterator<Item = (f64, f64)>) -> Self {
+        self.with(name, Kind::Expected, points)
+    }
+
+    /// With a dashed line at this y, in the colour of the series before it.
+    pub fn level(self, name: &str, y: f64) -> Self {
+        self.with(name, Kind::Level, [(f64::NAN, y)])
+    }
+
+    fn with(
+        self,
+        name: &str,
+        kind: Kind,
+        points: impl IntoIterator<Item = (f64, f64)>,
+    ) -> Self {
+        let mut chart = self.estimates(name, points.into_iter().map(|(x, y)| (x, y, 0.0)));
+        if let Some(series) = chart.series.last_mut() {
+            series.kind = kind;
+        }
+        chart
+    }
+
+    /// The figure.
+    pub fn figure(&self) -> Figure {
+        let mut plot = Plot::new();
+        let mut measured = 0usize;
+        for series in &self.series {
+            let expected = matches!(series.kind, Kind::Expected | Kind::Level);
+            measured += usize::from(!expected);
+            let color = COLORS[measured.saturating_sub(1) % COLORS.len()];
+            plot.add_trace(self.trace(series, color));
+        }
+        let (x, y) = (self.x.axis(), self.y.axis());
+        plot.set_layout(
+            layout(&self.title)
+                .show_legend(true)
+                .legend(Legend::new().orientation(Orientation::Horizontal).y(-0.25))
+                .x_axis(x)
+                .y_axis(y),
+        );
+        Figure::new(plot, &self.title)
+    }
+
+    fn trace(&self, series: &Series, color: &'static str) -> Box<Scatter<f64, f64>> {
+        let mut points = series.points.clone();
+        if series.kind == Kind::Level {
+            let xs = self.series.iter().flat_map(|s| &s.points).map(|p| p.0);
+            let xs = xs.filter(|x| self.x.shows(*x));
+            let ends = xs.fold([f64::INFINITY, f64::NEG_INFINITY], |[low, high], x| {
+                [low.min(x), high.max(x)]
+            });
+            points = ends.map(|x| (x, series.points[0].1, 0.0)).to_vec();
+        }
+        points.retain(|(x, y, _)| self.x.shows(*x) && self.y.shows(*y));
+        let dots = points.len() <= 30;
+        let errors: Vec<f64> = points.iter().map(|p| p.2).collect();
+        let (x, y) = points.iter().map(|p| (p.0, p.1)).unzip();
+        let name = &series.name;
+        let trace = Scatter::new(x, y)
+            .name(name)
+            .hover_template(format!("{name}<br>%{{x:.5g}}: %{{y:.5g}}<extra></extra>"));
+        let stroke = Stroke::new().color(color).width(2.0);
+        match series.kind {
+            Kind::Line => {
+                let trace = trace.line(stroke).mode(match dots {
+                    true => Mode::LinesMarkers,
+                    false => Mode::Lines,
+                });
+                match errors.iter().any(|error| *error > 0.0) {
+                    true => trace.error_y(ErrorData::new(ErrorType::Data).array(errors)),
+                    false => trace,
+                }
+            }
+            Kind::Points => trace
+                .mode(Mode::Markers)
+                .marker(Marker::new().color(color).size(4)),
+            Kind::Expected | Kind::Level => trace
+                .mode(Mode::Lines)
+                .line(stroke.width(1.5).dash(DashType::Dash)),
+        }
+    }
+}
+
+impl Scale {
+    fn shows(&self, value: f64) -> bool {
+        value.is_finite() && (!self.logarithmic || value > 0.0)
+    }
+
+    fn axis(&self) -> Axis {
+        let axis = axis(&self.title);
+        match self.logarithmic {
+            true => axis
+                .type_(AxisType::Log)
+                .exponent_format(ExponentFormat::Power),
+            false => axis,
+        }
+    }
+}

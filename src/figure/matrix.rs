@@ -1,0 +1,72 @@
+//! A matrix, entry by entry.
+
+use std::ops::Range;
+
+use plotly::common::{ColorBar, ColorScale, ColorScaleElement, Title};
+use plotly::layout::{AxisConstrain, Margin, Shape, ShapeLine, ShapeType};
+use plotly::{HeatMap, Plot};
+
+use super::{BLUE, Figure, INK, ORANGE, PAPER, axis, layout, rows};
+use crate::operator::Dense;
+
+/// The entries of a matrix, the first row on top: blue above zero, orange below. Lines part the `blocks`, which are named at
+/// the sides; [`Parameters::blocks`](crate::model::Parameters::blocks) for a Hessian, or none.
+pub fn matrix(matrix: &Dense, blocks: &[(String, Range<usize>)]) -> Figure {
+    let entries = matrix.matrix();
+    let n = entries.nrows();
+    let title = format!("The {n} × {n} entries of a matrix");
+    let largest = entries.iter().fold(0.0, |m: f64, a| m.max(a.abs()));
+    let colors = [(0.0, ORANGE), (0.5, PAPER), (1.0, BLUE)];
+    let colors = colors.map(|(at, color)| ColorScaleElement(at, color.into()));
+    let places: Vec<usize> = (0..n).collect();
+    let map = HeatMap::new(places.clone(), places, rows(entries))
+        .color_scale(ColorScale::Vector(colors.to_vec()))
+        .zmin(-largest)
+        .zmax(largest)
+        .color_bar(ColorBar::new().thickness(14).title(Title::with_text("")))
+        .hover_template("row %{y}, column %{x}: %{z:.4g}<extra></extra>");
+    let mut plot = Plot::new();
+    plot.add_trace(map);
+
+    let end = n as f64 - 0.5;
+    let middles: Vec<f64> = blocks
+        .iter()
+        .map(|(_, range)| (range.start + range.end) as f64 / 2.0 - 0.5)
+        .collect();
+    let names: Vec<String> = blocks.iter().map(|(name, _)| name.clone()).collect();
+    let side = |ends: [f64; 2]| {
+        let axis = axis("")
+            .range(ends.to_vec())
+            .show_grid(false)
+            .zero_line(false)
+            .constrain(AxisConstrain::Domain);
+        match blocks.is_empty() {
+            true => axis,
+            false => axis.tick_values(middles.clone()).tick_text(names.clone()),
+        }
+    };
+    let borders = blocks.iter().filter(|(_, range)| range.start > 0);
+    let borders = borders.flat_map(|(_, range)| {
+        let at = range.start as f64 - 0.5;
+        let line = |[x0, x1, y0, y1]: [f64; 4]| {
+            Shape::new()
+                .shape_type(ShapeType::Line)
+                .x0(x0)
+                .x1(x1)
+                .y0(y0)
+                .y1(y1)
+                .line(ShapeLine::new().color(INK).width(0.7))
+        };
+        [line([at, at, -0.5, end]), line([-0.5, end, at, at])]
+    });
+    plot.set_layout(
+        layout(&title)
+            .width(600)
+            .height(560)
+            .margin(Margin::new().left(110).right(30).top(50).bottom(90))
+            .x_axis(side([-0.5, end]))
+            .y_axis(side([end, -0.5]).scale_anchor("x"))
+            .shapes(borders.collect()),
+    );
+    Figure::new(plot, &title)
+}

@@ -1,0 +1,184 @@
+//! All views of a point of the landscape in one figure.
+
+use plotly::common::{ErrorData, ErrorType, ExponentFormat, Line as Stroke, Marker, Mode};
+use plotly::layout::{Axis, AxisRange, AxisType, Camera, Eye, Margin};
+use plotly::{Histogram, Plot, Scatter, Trace};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{
+    BLUE, Figure, GREEN, INK, ORANGE, PURPLE, axis, contour, heading, history, layout, matrix,
+    scene, spectrum, surface,
+};
+use crate::landscape::{Line, Plane};
+use crate::operator::Dense;
+use crate::spectral::{Eigenpair, Spectrum};
+use crate::train::History;
+
+/// Where the columns and, from the top, the rows of panels are, in shares of the figure.
+const COLUMNS: [[f64; 2]; 2] = [[0.0, 0.4], [0.56, 1.0]];
+const ROWS: [[f64; 2]; 4] = [[0.785, 1.0], [0.542, 0.702], [0.243, 0.458], [0.0, 0.16]];
+
+/// Of lines, one after the other.
+const COLORS: [&str; 4] = [ORANGE, BLUE, GREEN, PURPLE];
+
+/// A point of the landscape in eight panels, row by row: the loss over a plane, from above and as a surface; the Hessian's
+/// eigenvalues over their rank, and how many of them lie where; the Hessian itself, and the loss along `lines`, each named by
+/// its curvature, such as those along the sharpest, a middle and the flattest eigenvector; the sizes of the eigenvalues, the
+/// largest first, on a logarithmic axis, which has no place for 0; and the training that led here.
+pub fn overview(
+    plane: &Plane,
+    hessian: &Dense,
+    eigenvalues: &Spectrum,
+    lines: &[Line],
+    training: &History,
+) -> Figure {
+    let title = "A point of the landscape";
+    let mut plot = Plot::new();
+    let bar = |[low, high]: [f64; 2]| {
+        let (x, y, len) = (COLUMNS[0][1], (low + high) / 2.0, high - low);
+        json!({"x": x, "y": y, "len": len, "thickness": 12, "title": {"text": ""}})
+    };
+    plot.add_traces(moved(&contour(plane), json!({"colorbar": bar(ROWS[0])})));
+    plot.add_traces(moved(&surface(plane), json!({"showscale": false})));
+    let axes = json!({"xaxis": "x2", "yaxis": "y2"});
+    plot.add_traces(moved(&spectrum(eigenvalues), axes));
+    plot.add_trace(
+        Histogram::new(eigenvalues.values())
+            .n_bins_x(40)
+            .marker(Marker::new().color(BLUE))
+            .x_axis("x3")
+            .y_axis("y3")
+            .hover_template("%{y} with λ in %{x}<extra></extra>"),
+    );
+    let axes = json!({"xaxis": "x4", "yaxis": "y4", "colorbar": bar(ROWS[2])});
+    plot.add_traces(moved(&matrix(hessian, &[]), axes));
+
+    let mut curvatures = Vec::new();
+    for (line, color) in lines.iter().zip(COLORS.iter().cycle()) {
+        let name = format!("λ = {}", two_digits(line.curvature));
+        plot.add_trace(
+            Scatter::new(line.alphas.clone(), line.losses.clone())
+                .mode(Mode::Lines)
+                .name(&name)
+                .line(Stroke::new().color(*color).width(2.0))
+                .x_axis("x5")
+                .y_axis("y5")
+                .hover_template("α = %{x:.4g}<br>loss = %{y:.5g}"),
+        );
+        curvatures.push(colored(&name, color));
+    }
+    sizes(eigenvalues).for_each(|trace| plot.add_trace(trace));
+    let axes = json!({"xaxis": "x7", "yaxis": "y7"});
+    plot.add_traces(moved(&history(training), axes));
+
+    let place = |axis: Axis, domain: [f64; 2], anchor: &str| axis.domain(&domain).anchor(anchor);
+    let log = |name: &str| {
+        axis(name)
+            .type_(AxisType::Log)
+            .exponent_format(ExponentFormat::Power)
+    };
+    let [left, right] = COLUMNS;
+    let end = hessian.matrix().nrows() as f64 - 0.5;
+    let side = |name: &str, from: f64, to: f64| {
+        axis(name)
+            .range(AxisRange::new(from, to))
+            .show_grid(false)
+            .zero_line(false)
+    };
+    let mut layout = layout(title)
+        .width(860)
+        .height(1360)
+        .margin(Margin::new().left(70).right(30).top(85).bottom(60))
+        .show_legend(false)
+        .scene(scene().camera(Camera::new().eye(Eye::from((1.75, 1.75, 1.1)))))
+        .x_axis(place(axis("α"), left, "y"))
+        .y_axis(place(axis("β"), ROWS[0], "x"))
+        .x_axis2(place(axis("rank"), left, "y2"))
+        .y_axis2(place(axis("λ").zero_line_color(INK), ROWS[1], "x2"))
+        .x_axis3(place(axis("λ"), right, "y3"))
+        .y_axis3(place(axis("eigenvalues"), ROWS[1], "x3"))
+        .x_axis4(place(side("column", -0.5, end), left, "y4"))
+        .y_axis4(place(side("row", end, -0.5), ROWS[2], "x4"))
+        .x_axis5(place(axis("α, steps of length 1"), right, "y5"))
+        .y_axis5(place(axis("loss"), ROWS[2], "x5"))
+        .x_axis6(place(axis("rank of |λ|"), left, "y6"))
+        .y_axis6(place(log("|λ|"), ROWS[3], "x6"))
+        .x_axis7(place(axis("passes over the data"), right, "y7"))
+        .y_axis7(place(log("loss"), ROWS[3], "x7"));
+    let signs = [colored("λ ≥ 0", BLUE), colored("λ &lt; 0", ORANGE)].join(", ");
+    let losses = [colored("training", BLUE), colored("test", ORANGE)].join(" and ");
+    for (i, name) in [
+        "loss over a plane".to_owned(),
+        "the same as a surface".to_owned(),
+        format!("eigenvalues, {signs}"),
+        "how many eigenvalues where".to_owned(),
+        "the Hessian".to_owned(),
+        format!("loss along lines: {}", curvatures.join(", ")),
+        format!("their sizes, {signs}"),
+        format!("{losses} loss"),
+    ]
+    .iter()
+    .enumerate()
+    {
+        layout.add_annotation(heading(name, COLUMNS[i % 2][0], ROWS[i / 2][1]));
+    }
+    plot.set_layout(layout);
+    Figure::new(plot, title).with_scene_at(right, ROWS[0])
+}
+
+/// |λ| over its rank, in traces of one sign.
+fn sizes(spectrum: &Spectrum) -> impl Iterator<Item = Box<dyn Trace>> {
+    let mut pairs: Vec<_> = spectrum.pairs.iter().collect();
+    pairs.sort_by(|a, b| b.value.abs().total_cmp(&a.value.abs()));
+    [(BLUE, 1.0), (ORANGE, -1.0)]
+        .into_iter()
+        .map(move |(color, sign)| {
+            let ranked = pairs.iter().enumerate();
+            let (ranks, pairs): (Vec<usize>, Vec<&Eigenpair>) = ranked
+                .filter(|(_, pair)| sign * pair.value > 0.0)
+                .map(|(i, pair)| (i + 1, pair))
+                .unzip();
+            let residuals = pairs.iter().map(|pair| pair.residual).collect();
+            let sizes = pairs.iter().map(|pair| pair.value.abs()).collect();
+            let trace: Box<dyn Trace> = Scatter::new(ranks, sizes)
+                .mode(Mode::Markers)
+                .marker(Marker::new().color(color).size(7))
+                .error_y(ErrorData::new(ErrorType::Data).array(residuals))
+                .x_axis("x6")
+                .y_axis("y6")
+                .hover_template("|λ| = %{y:.5g}<extra></extra>");
+            trace
+        })
+}
+
+/// A trace of another figure, as plotly's JSON.
+#[derive(Clone, Serialize)]
+struct Moved(Value);
+
+impl Trace for Moved {
+    fn to_json(&self) -> String {
+        self.0.to_string()
+    }
+}
+
+/// What `figure` draws, with other axes and whatever else `change` says.
+fn moved(figure: &Figure, change: Value) -> Vec<Box<dyn Trace>> {
+    let mut traces = figure.json()["data"].take();
+    let traces = traces.as_array_mut().map(std::mem::take);
+    let moved = traces.into_iter().flatten().map(|mut trace| {
+        if let (Some(trace), Some(change)) = (trace.as_object_mut(), change.as_object()) {
+            trace.extend(change.clone());
+        }
+        Box::new(Moved(trace)) as Box<dyn Trace>
+    });
+    moved.collect()
+}
+
+fn colored(text: &str, color: &str) -> String {
+    format!(r#"<span style="color:{color}">{text}</span>"#)
+}
+
+fn two_digits(x: f64) -> f64 {
+    format!("{x:.1e}").parse().unwrap_or(x)
+}
