@@ -346,7 +346,10 @@ fn verdicts_side_by_side() {
     assert_eq!(text("trace", "whole"), "11.1");
     assert_eq!(text("trace", "part"), "");
     let condition = text("condition number", "whole");
-    assert!(condition.starts_with("80.0") && condition.ends_with(": excellent"), "{condition}");
+    assert!(
+        condition.starts_with("80.0") && condition.ends_with(": excellent"),
+        "{condition}"
+    );
     assert!(text("adaptive sharpness, worst case", "part").ends_with(": moderate"));
     assert!(Report::verdicts::<&str>(&[]).is_err());
     assert!(Report::verdicts(&[("part", part.clone()), ("part", part)]).is_err());

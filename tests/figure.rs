@@ -188,20 +188,36 @@ fn planes_side_by_side_share_their_colours() {
     assert_eq!(json["data"].as_array().unwrap().len(), 12);
     let floor = json["data"][0]["z"][0][0].as_f64().unwrap();
     assert!((floor - (500f64.log10() - 6.0)).abs() < 1e-4);
-    assert!(figure::planes::<&str, Plane>(&[]).json()["data"].as_array().unwrap().is_empty());
+    assert!(
+        figure::planes::<&str, Plane>(&[]).json()["data"]
+            .as_array()
+            .unwrap()
+            .is_empty()
+    );
 }
 
 #[test]
 fn spectra_on_one_axis() {
     let hidden = Spectrum {
-        pairs: spectrum().pairs.into_iter().map(|p| Eigenpair { residual: 1.5, ..p }).collect(),
+        pairs: spectrum()
+            .pairs
+            .into_iter()
+            .map(|p| Eigenpair { residual: 1.5, ..p })
+            .collect(),
         ..spectrum()
     };
     let json = figure::spectra(&[("a", spectrum()), ("b", hidden)]).json();
     let traces = json["data"].as_array().unwrap();
     let found: Vec<_> = traces.iter().map(|t| (&t["name"], &t["y"])).collect();
     let [a, negative, b] = ["a", "a, λ < 0", "b"].map(|name| json!(name));
-    assert_eq!(found, [(&a, &json!([2.0])), (&negative, &json!([1.0])), (&b, &json!([2.0]))]);
+    assert_eq!(
+        found,
+        [
+            (&a, &json!([2.0])),
+            (&negative, &json!([1.0])),
+            (&b, &json!([2.0]))
+        ]
+    );
     assert_eq!(traces[0]["marker"]["color"], traces[1]["marker"]["color"]);
     assert_ne!(traces[0]["marker"]["color"], traces[2]["marker"]["color"]);
     assert_eq!(json["layout"]["yaxis"]["type"], "log");

@@ -471,7 +471,8 @@ fn a_tangent_kernel_does_not_see_the_loss() {
     assert_eq!(ours, theirs);
     assert_eq!(ours.dim(), 21);
     let single = objective(net(Loss::Mse), 7, DType::F32).tangent_kernel();
-    let [single, exact] = [&single.unwrap(), &ours].map(|k| k.matrix().as_slice().unwrap().to_vec());
+    let [single, exact] =
+        [&single.unwrap(), &ours].map(|k| k.matrix().as_slice().unwrap().to_vec());
     assert_close(&single, &exact, 1e-5);
 }
 

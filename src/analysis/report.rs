@@ -177,7 +177,9 @@ impl Report {
         let mut columns = vec![column("quantity", names.collect())];
         for ((name, _), rows) in reports.iter().zip(&rows) {
             let of = |quantity: &&str| rows.iter().find(|row| row.quantity == *quantity);
-            let cells = quantities.iter().map(|q| of(q).map(Row::text).unwrap_or_default());
+            let cells = quantities
+                .iter()
+                .map(|q| of(q).map(Row::text).unwrap_or_default());
             columns.push(column(name.as_ref(), cells.collect()));
         }
         Ok(DataFrame::new(quantities.len(), columns)?)

@@ -44,7 +44,9 @@ impl Row {
 
     /// `value ± uncertainty: verdict`, as far as there is each.
     pub(super) fn text(&self) -> String {
-        let value = self.value.map_or("—".into(), |x| format!("{:.3}", Short(x)));
+        let value = self
+            .value
+            .map_or("—".into(), |x| format!("{:.3}", Short(x)));
         let error = self.uncertainty.filter(|x| *x != 0.0);
         let error = error.map_or(String::new(), |x| format!(" ± {:.1}", Short(x)));
         let verdict = match self.verdict.as_str() {

@@ -31,7 +31,9 @@ const GAP: [usize; 2] = [45, 60];
 pub fn planes<N: AsRef<str>, P: Borrow<Plane>>(planes: &[(N, P)]) -> Figure {
     let title = "Losses over planes, on one scale";
     let planes = &planes[..planes.len().min(MOST)];
-    let all = planes.iter().flat_map(|(_, plane)| plane.borrow().losses.iter());
+    let all = planes
+        .iter()
+        .flat_map(|(_, plane)| plane.borrow().losses.iter());
     let high = all.clone().copied().fold(f64::MIN_POSITIVE, f64::max);
     let low = all.copied().fold(high, f64::min).max(1e-6 * high);
     let [low, high] = [low, high].map(f64::log10);
@@ -47,9 +49,13 @@ pub fn planes<N: AsRef<str>, P: Borrow<Plane>>(planes: &[(N, P)]) -> Figure {
         [from, to.min(1.0)]
     };
     let mut plot = Plot::new();
-    let mut layout = layout(title)
-        .height(TOP + height + BOTTOM)
-        .margin(Margin::new().left(LEFT).right(RIGHT).top(TOP).bottom(BOTTOM));
+    let mut layout = layout(title).height(TOP + height + BOTTOM).margin(
+        Margin::new()
+            .left(LEFT)
+            .right(RIGHT)
+            .top(TOP)
+            .bottom(BOTTOM),
+    );
     for (panel, (name, plane)) in planes.iter().enumerate() {
         let plane = plane.borrow();
         let (line, column) = (panel / columns, panel % columns);
@@ -125,8 +131,9 @@ fn bar(low: f64, high: f64) -> ColorBar {
     let decades = low.floor() as i32..=high.floor() as i32;
     let ticks = decades.flat_map(|e| digits.iter().map(move |digit| (digit, e)));
     let ticks = ticks.map(|(digit, e)| (digit.log10() + f64::from(e), format!("{digit}e{e}")));
-    let (places, texts): (Vec<f64>, Vec<String>) =
-        ticks.filter(|(place, _)| (low..=high).contains(place)).unzip();
+    let (places, texts): (Vec<f64>, Vec<String>) = ticks
+        .filter(|(place, _)| (low..=high).contains(place))
+        .unzip();
     let plain = |text: &String| text.parse::<f64>().map_or(text.clone(), |x| x.to_string());
     ColorBar::new()
         .title(Title::with_text("loss"))

@@ -18,10 +18,17 @@ pub fn spectra<N: AsRef<str>, S: Borrow<Spectrum>>(spectra: &[(N, S)]) -> Figure
     for ((name, spectrum), color) in spectra.iter().zip(COLORS.iter().cycle()) {
         let (name, pairs) = (name.as_ref(), &spectrum.borrow().pairs);
         let rising = pairs.iter().filter(|pair| pair.value > pair.residual);
-        let falling = pairs.iter().rev().filter(|pair| pair.value < -pair.residual);
+        let falling = pairs
+            .iter()
+            .rev()
+            .filter(|pair| pair.value < -pair.residual);
         let sides: [(_, _, Vec<_>); 2] = [
             (name.to_owned(), MarkerSymbol::Circle, rising.collect()),
-            (format!("{name}, λ < 0"), MarkerSymbol::SquareOpen, falling.collect()),
+            (
+                format!("{name}, λ < 0"),
+                MarkerSymbol::SquareOpen,
+                falling.collect(),
+            ),
         ];
         for (name, symbol, pairs) in sides {
             if pairs.is_empty() {
