@@ -185,6 +185,26 @@ impl LinearOperator for GradientCovariance {
     }
 }
 
+impl Objective {
+    /// The empirical neural tangent kernel JJᵀ where the model stands, with a row for each output of each sample (Jacot,
+    /// Gabriel and Hongler, "Neural Tangent Kernel: Convergence and Generalization in Neural Networks", 2018). For squared
+    /// error without an L2 term its eigenvalues but zeros are those of [`GaussNewton`], times half its number of rows.
+    ///
+    /// # Errors
+    /// More than [`Dense::MAX_DIM`] rows; as [`Objective::jacobian`].
+    pub fn tangent_kernel(&self) -> Result<Dense> {
+        let jacobian = self.jacobian()?;
+        if jacobian.nrows() > Dense::MAX_DIM {
+            return Err(Error::invalid(format!(
+                "a tangent kernel of {} rows is too large (dense matrices go up to {}): take fewer samples",
+                jacobian.nrows(),
+                Dense::MAX_DIM
+            )));
+        }
+        Dense::new(jacobian.dot(&jacobian.t()))
+    }
+}
+
 /// An operator that another one holds.
 type Shared = Arc<dyn LinearOperator + Send + Sync>;
 

@@ -336,6 +336,26 @@ fn reports_side_by_side() {
 }
 
 #[test]
+fn verdicts_side_by_side() {
+    let (model, train, test) = regression();
+    let analyzer = Analyzer::new(&model, &train, &test, Loss::Mse).unwrap();
+    let whole = analyzer.full_analysis().unwrap();
+    let part = analyzer.without_hessian().full_analysis().unwrap();
+    let table = Report::verdicts(&[("part", part.clone()), ("whole", whole)]).unwrap();
+    let text = |quantity, column| cell(&table, quantity, column).to_string().replace('"', "");
+    assert_eq!(text("trace", "whole"), "11.1");
+    assert_eq!(text("trace", "part"), "");
+    let condition = text("condition number", "whole");
+    assert!(
+        condition.starts_with("80.0") && condition.ends_with(": excellent"),
+        "{condition}"
+    );
+    assert!(text("adaptive sharpness, worst case", "part").ends_with(": moderate"));
+    assert!(Report::verdicts::<&str>(&[]).is_err());
+    assert!(Report::verdicts(&[("part", part.clone()), ("part", part)]).is_err());
+}
+
+#[test]
 fn a_training_is_tracked() {
     let (model, train, test) = moons();
     let new = || Analyzer::new(&model, &train, &test, Loss::CrossEntropy).unwrap();

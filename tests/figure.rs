@@ -317,3 +317,62 @@ fn a_matrix_is_shown_with_its_blocks() {
     assert_eq!(json["layout"]["xaxis"]["ticktext"], json!(["a", "b"]));
     assert_eq!(json["layout"]["shapes"].as_array().unwrap().len(), 2);
 }
+
+#[test]
+fn planes_side_by_side_share_their_colours() {
+    let (low, mut high) = (plane(), plane());
+    high.losses *= 100.0;
+    let json = figure::planes(&[("low", &low), ("high", &high)]).json();
+    // A plane and its centre.
+    let contours = [&json["data"][0], &json["data"][2]];
+    assert_eq!(contours[0]["contours"], contours[1]["contours"]);
+    let logarithm = |panel: usize| contours[panel]["z"][0][0].as_f64().unwrap();
+    assert_eq!((logarithm(0), logarithm(1)), (0.0, 2.0));
+    let levels = &contours[0]["contours"];
+    assert_eq!(levels["start"].as_f64().unwrap(), -0.477121);
+    assert_eq!(levels["end"].as_f64().unwrap(), 2.69897);
+    assert_eq!(contours[1]["xaxis"], "x2");
+    assert_eq!(
+        [&contours[0]["showscale"], &contours[1]["showscale"]],
+        [&json!(true), &json!(false)]
+    );
+    // Seven are one too many, and a loss of 0 has no logarithm.
+    high.losses[[0, 0]] = 0.0;
+    let json = figure::planes(&[("zero", &high); 7]).json();
+    assert_eq!(json["data"].as_array().unwrap().len(), 12);
+    let floor = json["data"][0]["z"][0][0].as_f64().unwrap();
+    assert!((floor - (500f64.log10() - 6.0)).abs() < 1e-4);
+    assert!(
+        figure::planes::<&str, Plane>(&[]).json()["data"]
+            .as_array()
+            .unwrap()
+            .is_empty()
+    );
+}
+
+#[test]
+fn spectra_on_one_axis() {
+    let hidden = Spectrum {
+        pairs: spectrum()
+            .pairs
+            .into_iter()
+            .map(|p| Eigenpair { residual: 1.5, ..p })
+            .collect(),
+        ..spectrum()
+    };
+    let json = figure::spectra(&[("a", spectrum()), ("b", hidden)]).json();
+    let traces = json["data"].as_array().unwrap();
+    let found: Vec<_> = traces.iter().map(|t| (&t["name"], &t["y"])).collect();
+    let [a, negative, b] = ["a", "a, λ < 0", "b"].map(|name| json!(name));
+    assert_eq!(
+        found,
+        [
+            (&a, &json!([2.0])),
+            (&negative, &json!([1.0])),
+            (&b, &json!([2.0]))
+        ]
+    );
+    assert_eq!(traces[0]["marker"]["color"], traces[1]["marker"]["color"]);
+    assert_ne!(traces[0]["marker"]["color"], traces[2]["marker"]["color"]);
+    assert_eq!(json["layout"]["yaxis"]["type"], "log");
+}

@@ -378,10 +378,20 @@ fn a_perfect_fit() {
         })
         .collect();
     model.parameters().set_flat(&theta).unwrap();
+    let jacobian = objective.jacobian().unwrap();
+    assert_eq!(jacobian.dim(), (n, theta.len()));
+    assert_close(
+        jacobian.t().as_standard_layout().as_slice().unwrap(),
+        &rows.concat(),
+        1e-8,
+    );
     let kernel = Array2::from_shape_fn((n, n), |(a, b)| {
         rows.iter().map(|row| row[a] * row[b]).sum::<f64>() * 2.0 / n as f64
     });
+    let exact = objective.tangent_kernel().unwrap().eigen().unwrap();
+    let exact: Vec<f64> = exact.values().iter().map(|v| v * 2.0 / n as f64).collect();
     let kernel = Dense::new(kernel).unwrap().eigen().unwrap().values();
+    assert_close(&exact, &kernel, 1e-7);
     let found = Dense::new(g).unwrap().eigen().unwrap().values();
     assert_close(&found[..n], &kernel, 1e-7);
     assert!(found[n..].iter().all(|x| x.abs() < 1e-12 * found[0]));
@@ -448,4 +458,31 @@ fn senseless_operators_are_refused() {
     }
     let model = Mlp::new(&[5, 4, 3], Activation::Relu, 3, &CPU).unwrap();
     assert!(model.parameters().range("layers.7.weight").is_err());
+}
+
+/// The kernel is of the outputs: neither loss nor targets nor an L2 term take part in it.
+#[test]
+fn a_tangent_kernel_does_not_see_the_loss() {
+    let net = |loss| (Activation::Tanh, &[5, 4, 3][..], loss);
+    let [ours, theirs] = [Loss::CrossEntropy, Loss::Mse].map(|loss| {
+        let objective = objective(net(loss), 7, DType::F64);
+        objective.tangent_kernel().unwrap()
+    });
+    assert_eq!(ours, theirs);
+    assert_eq!(ours.dim(), 21);
+    let single = objective(net(Loss::Mse), 7, DType::F32).tangent_kernel();
+    let [single, exact] =
+        [&single.unwrap(), &ours].map(|k| k.matrix().as_slice().unwrap().to_vec());
+    assert_close(&single, &exact, 1e-5);
+}
+
+#[test]
+fn jacobians_that_are_too_large_are_refused() {
+    let model = Mlp::new(&[784, 128, 10], Activation::Relu, 3, &CPU).unwrap();
+    let inputs = Tensor::zeros((3000, 784), DType::F32, &CPU).unwrap();
+    let labels = Tensor::zeros(3000, DType::U32, &CPU).unwrap();
+    let data = Dataset::classification(&inputs, &labels).unwrap();
+    let objective = Objective::of(&model, &data, Loss::CrossEntropy).unwrap();
+    let message = objective.tangent_kernel().unwrap_err().to_string();
+    assert!(message.contains("fewer samples"), "{message}");
 }

@@ -135,23 +135,14 @@ impl Report {
         row::table(&self.rows())
     }
 
-    /// Reports side by side: a row for each, and columns of quantities and, as `± …`, of their uncertainties.
+    /// Reports side by side, for further work: a row for each, and columns of quantities and, as `± …`, of their
+    /// uncertainties.
     ///
     /// # Errors
     /// No reports; polars'.
     pub fn compare<S: AsRef<str>>(reports: &[(S, Report)]) -> Result<DataFrame> {
-        if reports.is_empty() {
-            return Err(Error::invalid(
-                "there are no reports to compare: give at least one",
-            ));
-        }
+        check_some(reports)?;
         let rows: Vec<Vec<Row>> = reports.iter().map(|(_, report)| report.rows()).collect();
-        let mut quantities: Vec<&str> = Vec::new();
-        for row in rows.iter().flatten() {
-            if !quantities.contains(&row.quantity.as_str()) {
-                quantities.push(&row.quantity);
-            }
-        }
         let column = |quantity: &str, f: fn(&Row) -> Option<f64>| -> Vec<Option<f64>> {
             let of = |rows: &Vec<Row>| rows.iter().find(|r| r.quantity == quantity).and_then(f);
             rows.iter().map(of).collect()
@@ -162,7 +153,7 @@ impl Report {
             Column::new("model".into(), names),
             Column::new("parameters".into(), sizes),
         ];
-        for quantity in quantities {
+        for quantity in quantities(&rows) {
             columns.push(Column::new(quantity.into(), column(quantity, |r| r.value)));
             let errors = column(quantity, |r| r.uncertainty);
             if errors.iter().any(Option::is_some) {
@@ -170,6 +161,28 @@ impl Report {
             }
         }
         Ok(DataFrame::new(reports.len(), columns)?)
+    }
+
+    /// Reports side by side, for reading: a row for each quantity and a column for each report, with value, uncertainty and
+    /// verdict.
+    ///
+    /// # Errors
+    /// No reports; a name that comes twice; polars'.
+    pub fn verdicts<S: AsRef<str>>(reports: &[(S, Report)]) -> Result<DataFrame> {
+        check_some(reports)?;
+        let rows: Vec<Vec<Row>> = reports.iter().map(|(_, report)| report.rows()).collect();
+        let quantities = quantities(&rows);
+        let column = |name: &str, cells: Vec<String>| Column::new(name.into(), cells);
+        let names = quantities.iter().map(|quantity| (*quantity).to_owned());
+        let mut columns = vec![column("quantity", names.collect())];
+        for ((name, _), rows) in reports.iter().zip(&rows) {
+            let of = |quantity: &&str| rows.iter().find(|row| row.quantity == *quantity);
+            let cells = quantities
+                .iter()
+                .map(|q| of(q).map(Row::text).unwrap_or_default());
+            columns.push(column(name.as_ref(), cells.collect()));
+        }
+        Ok(DataFrame::new(quantities.len(), columns)?)
     }
 
     fn rows(&self) -> Vec<Row> {
@@ -195,6 +208,26 @@ impl Report {
         });
         rows
     }
+}
+
+fn check_some<S>(reports: &[(S, Report)]) -> Result<()> {
+    match reports {
+        [] => Err(Error::invalid(
+            "there are no reports to compare: give at least one",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Of all reports, each once.
+fn quantities(rows: &[Vec<Row>]) -> Vec<&str> {
+    let mut quantities: Vec<&str> = Vec::new();
+    for row in rows.iter().flatten() {
+        if !quantities.contains(&row.quantity.as_str()) {
+            quantities.push(&row.quantity);
+        }
+    }
+    quantities
 }
 
 impl std::fmt::Display for Report {

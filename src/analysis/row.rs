@@ -4,7 +4,7 @@ use polars::df;
 use polars::prelude::DataFrame;
 
 use crate::error::Result;
-use crate::spectral::{Bracket, Estimate};
+use crate::spectral::{Bracket, Estimate, Short};
 
 pub(super) struct Row {
     pub(super) quantity: String,
@@ -39,6 +39,20 @@ impl Row {
             uncertainty: found.as_ref().map(Bracket::error),
             ..Self::new(quantity, found.map(|b| b.value))
         }
+    }
+
+    /// `value ± uncertainty: verdict`, as far as there is each.
+    pub(super) fn text(&self) -> String {
+        let value = self
+            .value
+            .map_or("—".into(), |x| format!("{:.3}", Short(x)));
+        let error = self.uncertainty.filter(|x| *x != 0.0);
+        let error = error.map_or(String::new(), |x| format!(" ± {:.1}", Short(x)));
+        let verdict = match self.verdict.as_str() {
+            "" => String::new(),
+            words => format!(": {words}"),
+        };
+        format!("{value}{error}{verdict}")
     }
 
     /// With its standard error.

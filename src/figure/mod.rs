@@ -12,6 +12,8 @@ mod matrix;
 mod overview;
 mod path;
 mod plane;
+mod planes;
+mod spectra;
 mod spectrum;
 mod trajectory;
 
@@ -27,6 +29,8 @@ pub use matrix::matrix;
 pub use overview::overview;
 pub use path::paths;
 pub use plane::{contour, surface};
+pub use planes::planes;
+pub use spectra::spectra;
 pub use spectrum::spectrum;
 pub use trajectory::{trajectory, trajectory_surface};
 
@@ -53,6 +57,9 @@ const SKY: &str = "#56B4E9";
 const INK: &str = "#222222";
 const GRID: &str = "#dddddd";
 const PAPER: &str = "#ffffff";
+
+/// In the order in which neighbours are easiest to tell apart.
+const COLORS: [&str; 6] = [ORANGE, BLUE, GREEN, PURPLE, YELLOW, SKY];
 
 /// Significant digits that a figure's numbers keep.
 const DIGITS: i32 = 6;

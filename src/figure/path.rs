@@ -6,11 +6,8 @@ use plotly::common::{Line as Stroke, Mode, Orientation};
 use plotly::layout::Legend;
 use plotly::{Plot, Scatter};
 
-use super::{BLUE, Figure, GREEN, ORANGE, PURPLE, SKY, YELLOW, axis, layout};
+use super::{COLORS, Figure, axis, layout};
 use crate::landscape::PathProfile;
-
-/// Colours in the order in which neighbours are easiest to tell apart.
-const COLORS: [&str; 6] = [ORANGE, BLUE, GREEN, PURPLE, YELLOW, SKY];
 
 /// The loss over t, one colour for each named path; a [`Connectivity`](crate::landscape::Connectivity)'s
 /// `paths` fit. After six paths the colours come again.

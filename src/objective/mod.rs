@@ -9,6 +9,7 @@ mod autograd;
 mod check;
 mod evaluate;
 mod feedforward;
+mod jacobian;
 mod loss;
 mod step;
 

@@ -1,0 +1,142 @@
+//! Losses over several planes.
+
+use std::borrow::Borrow;
+
+use plotly::common::{Anchor, ColorBar, Font, Marker, MarkerSymbol, Mode, Title};
+use plotly::layout::{Annotation, Axis, Layout, Margin};
+use plotly::traces::contour::Contours;
+use plotly::{Contour, Plot, Scatter};
+
+use super::{Figure, INK, ORANGE, WIDTH, axis, colors, layout, rows};
+use crate::landscape::Plane;
+
+/// Panels: as many as there are axes for below.
+const MOST: usize = 6;
+/// Panels in a row.
+const COLUMNS: usize = 3;
+/// Lines of equal loss from the lowest to the highest.
+const LEVELS: f64 = 20.0;
+
+/// Pixels around the panels and between them.
+const LEFT: usize = 60;
+const RIGHT: usize = 90;
+const TOP: usize = 80;
+const BOTTOM: usize = 55;
+const GAP: [usize; 2] = [45, 60];
+
+/// L(θ + αd₁ + βd₂) over the first six of some named planes, side by side as lines of equal loss, with θ at the crosses.
+///
+/// Lines and colours are the same in all of them and evenly spaced in log₁₀ L; a loss of less than a millionth of the
+/// largest is shown as that.
+pub fn planes<N: AsRef<str>, P: Borrow<Plane>>(planes: &[(N, P)]) -> Figure {
+    let title = "Losses over planes, on one scale";
+    let planes = &planes[..planes.len().min(MOST)];
+    let all = planes
+        .iter()
+        .flat_map(|(_, plane)| plane.borrow().losses.iter());
+    let high = all.clone().copied().fold(f64::MIN_POSITIVE, f64::max);
+    let low = all.copied().fold(high, f64::min).max(1e-6 * high);
+    let [low, high] = [low, high].map(f64::log10);
+    let size = (high - low).max(1e-3) / LEVELS;
+
+    let columns = planes.len().clamp(1, COLUMNS);
+    let lines = planes.len().div_ceil(columns).max(1);
+    let side = (WIDTH - LEFT - RIGHT - (columns - 1) * GAP[0]) / columns;
+    let width = columns * side + (columns - 1) * GAP[0];
+    let height = lines * side + (lines - 1) * GAP[1];
+    let part = |from: usize, whole: usize| {
+        let [from, to] = [from, from + side].map(|pixel| pixel as f64 / whole as f64);
+        [from, to.min(1.0)]
+    };
+    let mut plot = Plot::new();
+    let mut layout = layout(title).height(TOP + height + BOTTOM).margin(
+        Margin::new()
+            .left(LEFT)
+            .right(RIGHT)
+            .top(TOP)
+            .bottom(BOTTOM),
+    );
+    for (panel, (name, plane)) in planes.iter().enumerate() {
+        let plane = plane.borrow();
+        let (line, column) = (panel / columns, panel % columns);
+        let across = part(column * (side + GAP[0]), width);
+        let up = part((lines - 1 - line) * (side + GAP[1]), height);
+        let [x, y] = ["x", "y"].map(|axis| match panel {
+            0 => axis.to_owned(),
+            _ => format!("{axis}{}", panel + 1),
+        });
+        let logarithms = plane.losses.mapv(|loss| loss.log10().max(low));
+        let levels = Contours::new().start(low).end(high).size(size);
+        plot.add_trace(
+            Contour::new(plane.alphas.clone(), plane.betas.clone(), rows(&logarithms))
+                .name(name.as_ref())
+                .auto_contour(false)
+                .contours(levels)
+                .color_scale(colors())
+                .show_scale(panel == 0)
+                .color_bar(bar(low, high))
+                .hover_template("α = %{x:.4g}<br>β = %{y:.4g}<br>log<sub>10</sub> loss = %{z:.3f}")
+                .x_axis(&x)
+                .y_axis(&y),
+        );
+        plot.add_trace(
+            Scatter::new(vec![0.0], vec![0.0])
+                .mode(Mode::Markers)
+                .show_legend(false)
+                .marker(Marker::new().color(ORANGE).size(8).symbol(MarkerSymbol::X))
+                .hover_template(format!("θ<br>loss = {:.5}<extra></extra>", plane.center))
+                .x_axis(&x)
+                .y_axis(&y),
+        );
+        let lowest = panel + columns >= planes.len();
+        let across_title = if lowest { "α" } else { "" };
+        let up_title = if column == 0 { "β" } else { "" };
+        let across_axis = axis(across_title).domain(&across).anchor(&y);
+        let up_axis = axis(up_title).domain(&up).anchor(&x);
+        layout = with_axes(layout, panel, across_axis, up_axis);
+        layout.add_annotation(
+            Annotation::new()
+                .text(name.as_ref())
+                .x_ref("paper")
+                .y_ref("paper")
+                .x(across[0])
+                .y(up[1])
+                .x_anchor(Anchor::Left)
+                .y_anchor(Anchor::Bottom)
+                .show_arrow(false)
+                .font(Font::new().size(14).color(INK)),
+        );
+    }
+    plot.set_layout(layout);
+    Figure::new(plot, title)
+}
+
+fn with_axes(layout: Layout, panel: usize, x: Axis, y: Axis) -> Layout {
+    match panel {
+        0 => layout.x_axis(x).y_axis(y),
+        1 => layout.x_axis2(x).y_axis2(y),
+        2 => layout.x_axis3(x).y_axis3(y),
+        3 => layout.x_axis4(x).y_axis4(y),
+        4 => layout.x_axis5(x).y_axis5(y),
+        _ => layout.x_axis6(x).y_axis6(y),
+    }
+}
+
+/// The scale from 10^`low` to 10^`high`, with the losses themselves at its ticks.
+fn bar(low: f64, high: f64) -> ColorBar {
+    let digits: &[f64] = match high - low > 3.0 {
+        true => &[1.0],
+        false => &[1.0, 2.0, 5.0],
+    };
+    let decades = low.floor() as i32..=high.floor() as i32;
+    let ticks = decades.flat_map(|e| digits.iter().map(move |digit| (digit, e)));
+    let ticks = ticks.map(|(digit, e)| (digit.log10() + f64::from(e), format!("{digit}e{e}")));
+    let (places, texts): (Vec<f64>, Vec<String>) = ticks
+        .filter(|(place, _)| (low..=high).contains(place))
+        .unzip();
+    let plain = |text: &String| text.parse::<f64>().map_or(text.clone(), |x| x.to_string());
+    ColorBar::new()
+        .title(Title::with_text("loss"))
+        .tick_vals(places)
+        .tick_text(texts.iter().map(plain).collect::<Vec<_>>())
+}

@@ -1,0 +1,61 @@
+//! Spectra of several matrices.
+
+use std::borrow::Borrow;
+
+use plotly::common::{ErrorData, ErrorType, ExponentFormat, Marker, MarkerSymbol, Mode};
+use plotly::layout::{AxisType, Legend};
+use plotly::{Plot, Scatter};
+
+use super::{COLORS, Figure, axis, layout};
+use crate::spectral::Spectrum;
+
+/// Sizes |λ| on one logarithmic axis, a colour for each named spectrum: dots for positive eigenvalues over their rank from the
+/// largest, open squares for negative ones over their rank from the smallest, each with its residual as an error bar.
+/// Eigenvalues whose sign the residual hides are left out. After six spectra the colours come again.
+pub fn spectra<N: AsRef<str>, S: Borrow<Spectrum>>(spectra: &[(N, S)]) -> Figure {
+    let title = "Spectra";
+    let mut plot = Plot::new();
+    for ((name, spectrum), color) in spectra.iter().zip(COLORS.iter().cycle()) {
+        let (name, pairs) = (name.as_ref(), &spectrum.borrow().pairs);
+        let rising = pairs.iter().filter(|pair| pair.value > pair.residual);
+        let falling = pairs
+            .iter()
+            .rev()
+            .filter(|pair| pair.value < -pair.residual);
+        let sides: [(_, _, Vec<_>); 2] = [
+            (name.to_owned(), MarkerSymbol::Circle, rising.collect()),
+            (
+                format!("{name}, λ < 0"),
+                MarkerSymbol::SquareOpen,
+                falling.collect(),
+            ),
+        ];
+        for (name, symbol, pairs) in sides {
+            if pairs.is_empty() {
+                continue;
+            }
+            let sizes = pairs.iter().map(|pair| pair.value.abs()).collect();
+            let residuals = pairs.iter().map(|pair| pair.residual).collect();
+            plot.add_trace(
+                Scatter::new((1..=pairs.len()).collect(), sizes)
+                    .mode(Mode::Markers)
+                    .name(name)
+                    .marker(Marker::new().color(*color).size(7).symbol(symbol))
+                    .error_y(ErrorData::new(ErrorType::Data).array(residuals).width(3))
+                    .hover_template("|λ<sub>%{x}</sub>| = %{y:.5g}"),
+            );
+        }
+    }
+    plot.set_layout(
+        layout(title)
+            .show_legend(true)
+            .legend(Legend::new())
+            .x_axis(axis("rank, from each end of the spectrum"))
+            .y_axis(
+                axis("size of the eigenvalue, |λ|")
+                    .type_(AxisType::Log)
+                    .exponent_format(ExponentFormat::Power),
+            ),
+    );
+    Figure::new(plot, title)
+}

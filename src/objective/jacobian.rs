@@ -1,0 +1,42 @@
+//! The Jacobian of a model's outputs.
+
+use ndarray::Array2;
+
+use super::evaluate::in_place;
+use super::{Objective, autograd};
+use crate::error::{Error, Result, check_finite};
+
+/// Numbers that are too many: 2 GiB of them.
+const MOST: usize = 1 << 28;
+
+impl Objective {
+    /// J = ∂f(x; θ)/∂θ where the model stands: a row for each output of each sample, sample by sample, and a column for
+    /// each parameter. It takes a backward pass for each row: for small models and few samples.
+    ///
+    /// # Errors
+    /// More than 2²⁸ entries; entries that are not finite; a parameter without a gradient; candle's.
+    pub fn jacobian(&self) -> Result<Array2<f64>> {
+        let _in_place = in_place();
+        let columns = self.dim();
+        let rows = self.data.len() * self.outputs(&self.data.first(1)?)?.dim(1)?;
+        if rows.saturating_mul(columns) > MOST {
+            return Err(Error::invalid(format!(
+                "a Jacobian of {rows} × {columns} numbers would take {:.1} GB: take fewer samples",
+                rows as f64 * columns as f64 * 8e-9
+            )));
+        }
+        let mut entries = Vec::with_capacity(rows * columns);
+        // Of one sample at a time, for each backward pass goes through the whole batch.
+        self.clone().with_batch_size(1)?.over_batches(
+            |sample| {
+                let outputs = self.outputs(sample)?.get(0)?;
+                let row = |j| autograd::gradient(&self.parameters, &outputs.get(j)?);
+                (0..outputs.dim(0)?).map(row).collect::<Result<Vec<_>>>()
+            },
+            |rows| entries.extend(rows.concat()),
+        )?;
+        check_finite(&entries, "the Jacobian")?;
+        Array2::from_shape_vec((rows, columns), entries)
+            .map_err(|e| Error::invalid(format!("samples differ in their outputs: {e}")))
+    }
+}
