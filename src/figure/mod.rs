@@ -9,6 +9,7 @@ mod history;
 mod line;
 mod path;
 mod plane;
+mod spectra;
 mod spectrum;
 mod trajectory;
 
@@ -21,6 +22,7 @@ pub use history::history;
 pub use line::line;
 pub use path::paths;
 pub use plane::{contour, surface};
+pub use spectra::spectra;
 pub use spectrum::spectrum;
 pub use trajectory::trajectory;
 
@@ -87,7 +89,7 @@ impl Figure {
         self.plot.to_html()
     }
 
-    /// plotly's JSON: `data`, `layout`, `config`, numbers rounded to six digits.
+    /// plotly's JSON: `data`, `layout`, `config`, `frames`, numbers rounded to six digits.
     pub fn json(&self) -> Value {
         let mut value = serde_json::to_value(&self.plot).unwrap_or_default();
         round(&mut value);
