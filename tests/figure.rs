@@ -79,6 +79,19 @@ fn spectra_in_training_are_frames_with_a_slider() {
 }
 
 #[test]
+fn components_are_drawn_over_the_order_of_the_points() {
+    let points = vec![vec![0.0, 0.0], vec![3.0, 1.0], vec![6.0, 0.0]];
+    let pca = Pca::of(&points, 2).unwrap();
+    let json = figure::components(&pca, "Steps").json();
+    assert_eq!(json["data"].as_array().unwrap().len(), 2);
+    assert_eq!(json["data"][0]["x"], json!([0, 1, 2]));
+    assert_eq!(json["data"][0]["y"], json!([-3.0, 0.0, 3.0]));
+    // 18 and 2/3 of all.
+    assert_eq!(json["data"][1]["name"], "component 2 (3.6 %)");
+    assert_eq!(json["layout"]["title"]["text"], "Steps");
+}
+
+#[test]
 fn a_line_shows_loss_model_and_center() {
     let line = Line {
         alphas: vec![-1.0, 0.0, 1.0],

@@ -1,5 +1,6 @@
 //! Figures: one builder a file, each from a result to a [`Figure`]. Nothing is computed here.
 
+mod components;
 mod density;
 mod embedding;
 mod ends;
@@ -13,6 +14,7 @@ mod spectra;
 mod spectrum;
 mod trajectory;
 
+pub use components::components;
 pub use density::density;
 pub use embedding::embedding;
 pub use ends::ends;
