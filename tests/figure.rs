@@ -49,6 +49,60 @@ fn spectra_carry_their_errors() {
     assert_eq!(json["data"][1]["y"], json!([-1.0]));
 }
 
+/// Every frame has both signs' traces and the axes do not move; the slider asks for the frames by name.
+#[test]
+fn spectra_in_training_are_frames_with_a_slider() {
+    let mut later = spectrum();
+    later.pairs[1].value = 1e-12;
+    let json = figure::animation(&[(0, spectrum()), (30, later)]).json();
+    let frames = json["frames"].as_array().unwrap();
+    assert_eq!(frames.len(), 2);
+    assert_eq!(frames[0]["data"], json["data"]);
+    let shown = |frame: usize, trace: usize| &frames[frame]["data"][trace];
+    assert_eq!(shown(0, 0)["y"], json!([2.0]));
+    assert_eq!(
+        (&shown(0, 1)["x"], &shown(0, 1)["y"]),
+        (&json!([2]), &json!([1.0]))
+    );
+    assert_eq!(shown(1, 0)["y"], json!([2.0, 1e-12]));
+    assert_eq!(shown(1, 0)["error_y"]["array"], json!([0.25, 0.25]));
+    assert_eq!(shown(1, 1)["y"], json!([]));
+
+    let range = |axis: &str, end: usize| json["layout"][axis]["range"][end].as_f64().unwrap();
+    assert!(range("xaxis", 0) < 1.0 && range("xaxis", 1) > 2.0);
+    assert!(range("yaxis", 1) > 2f64.log10() && range("yaxis", 0) > -9.0);
+    assert!(frames.iter().all(|frame| frame["layout"].is_null()));
+
+    let steps = json["layout"]["sliders"][0]["steps"].as_array().unwrap();
+    for (step, (frame, label)) in steps.iter().zip(frames.iter().zip(["0", "30"])) {
+        assert_eq!(
+            (&step["label"], &step["method"]),
+            (&json!(label), &json!("animate"))
+        );
+        assert_eq!(step["args"][0], json!([frame["name"]]));
+    }
+    assert_eq!(steps.len(), 2);
+    assert!(
+        figure::animation(&[]).json()["data"]
+            .as_array()
+            .unwrap()
+            .is_empty()
+    );
+}
+
+#[test]
+fn components_are_drawn_over_the_order_of_the_points() {
+    let points = vec![vec![0.0, 0.0], vec![3.0, 1.0], vec![6.0, 0.0]];
+    let pca = Pca::of(&points, 2).unwrap();
+    let json = figure::components(&pca, "Steps").json();
+    assert_eq!(json["data"].as_array().unwrap().len(), 2);
+    assert_eq!(json["data"][0]["x"], json!([0, 1, 2]));
+    assert_eq!(json["data"][0]["y"], json!([-3.0, 0.0, 3.0]));
+    // 18 and 2/3 of all.
+    assert_eq!(json["data"][1]["name"], "component 2 (3.6 %)");
+    assert_eq!(json["layout"]["title"]["text"], "Steps");
+}
+
 #[test]
 fn a_line_shows_loss_model_and_center() {
     let line = Line {

@@ -1,6 +1,8 @@
 //! Figures: one builder a file, each from a result to a [`Figure`]. Nothing is computed here.
 
+mod animation;
 mod chart;
+mod components;
 mod density;
 mod embedding;
 mod ends;
@@ -17,7 +19,9 @@ mod spectra;
 mod spectrum;
 mod trajectory;
 
+pub use animation::animation;
 pub use chart::Chart;
+pub use components::components;
 pub use density::density;
 pub use embedding::embedding;
 pub use ends::ends;
@@ -125,7 +129,7 @@ impl Figure {
         )
     }
 
-    /// plotly's JSON: `data`, `layout`, `config`, numbers rounded to six digits.
+    /// plotly's JSON: `data`, `layout`, `config`, `frames`, numbers rounded to six digits.
     pub fn json(&self) -> Value {
         let mut value = serde_json::to_value(&self.plot).unwrap_or_default();
         if let Some([x, y]) = self.scene_at {

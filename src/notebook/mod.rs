@@ -129,7 +129,7 @@ fn html(title: &str, json: &serde_json::Value, image: Option<&str>) -> String {
   const draw = () => {{
     if (!window.Plotly) return;
     box.replaceChildren();
-    window.Plotly.newPlot(box, figure.data, figure.layout, figure.config);
+    window.Plotly.newPlot(box, figure);
   }};
   if (document.readyState === "complete") draw(); else window.addEventListener("load", draw);
 }})(document.currentScript);</script>"#

@@ -1,0 +1,32 @@
+//! Principal components over time.
+
+use plotly::common::{Line as Stroke, Mode, Orientation};
+use plotly::layout::Legend;
+use plotly::{Plot, Scatter};
+
+use super::{BLUE, Figure, GREEN, ORANGE, PURPLE, axis, layout};
+use crate::embedding::Pca;
+
+/// The points' coordinates along the first four components in the order of the points, each with its share of the variance.
+pub fn components(pca: &Pca, title: &str) -> Figure {
+    let mut plot = Plot::new();
+    let columns = pca.coordinates.columns();
+    let shares = columns.into_iter().zip(&pca.explained_ratio);
+    for (i, ((column, share), color)) in shares.zip([ORANGE, BLUE, GREEN, PURPLE]).enumerate() {
+        plot.add_trace(
+            Scatter::new((0..column.len()).collect(), column.to_vec())
+                .mode(Mode::Lines)
+                .name(format!("component {} ({:.1} %)", i + 1, 100.0 * share))
+                .line(Stroke::new().color(color).width(2.5))
+                .hover_template("point %{x}: %{y:.4g}"),
+        );
+    }
+    plot.set_layout(
+        layout(title)
+            .show_legend(true)
+            .legend(Legend::new().orientation(Orientation::Horizontal).y(-0.25))
+            .x_axis(axis("point"))
+            .y_axis(axis("coordinate along the component")),
+    );
+    Figure::new(plot, title)
+}
