@@ -1,5 +1,7 @@
 //! [`Chart`]: curves of your own.
 
+use std::borrow::Borrow;
+
 use plotly::common::{
     DashType, ErrorData, ErrorType, ExponentFormat, Line as Stroke, Marker, Mode, Orientation,
 };
@@ -19,10 +21,11 @@ const COLORS: [&str; 7] = [BLUE, ORANGE, GREEN, PURPLE, YELLOW, SKY, INK];
 /// ```
 /// use loss_landscape::prelude::*;
 ///
-/// let steps = || (1..=20).map(f64::from);
+/// let (steps, distances) = ([1.0, 4.0, 16.0], [1.0, 2.3, 3.8]);
 /// let chart = figure::Chart::new("A random walk", "steps", "distance")
-///     .points("simulated", steps().map(|k| (k, (k + k.sin()).sqrt())))
-///     .expected("√k", steps().map(|k| (k, k.sqrt())))
+///     .points("simulated", std::iter::zip(&steps, &distances))
+///     .errors(&[0.1, 0.2, 0.4])
+///     .expected("√k", steps.map(|k| (k, k.sqrt())))
 ///     .log_x()
 ///     .log_y();
 /// assert_eq!(chart.figure().title(), "A random walk");
@@ -86,12 +89,20 @@ impl Chart {
     }
 
     /// With a line through these points (x, y).
-    pub fn line(self, name: &str, points: impl IntoIterator<Item = (f64, f64)>) -> Self {
+    pub fn line<X: Borrow<f64>, Y: Borrow<f64>>(
+        self,
+        name: &str,
+        points: impl IntoIterator<Item = (X, Y)>,
+    ) -> Self {
         self.with(name, Kind::Line, points)
     }
 
-    /// With a small dot at each of these points (x, y).
-    pub fn points(self, name: &str, points: impl IntoIterator<Item = (f64, f64)>) -> Self {
+    /// With a dot at each of these points (x, y).
+    pub fn points<X: Borrow<f64>, Y: Borrow<f64>>(
+        self,
+        name: &str,
+        points: impl IntoIterator<Item = (X, Y)>,
+    ) -> Self {
         self.with(name, Kind::Points, points)
     }
 
@@ -110,7 +121,11 @@ impl Chart {
     }
 
     /// With a dashed line through these points (x, y), in the colour of the series before it.
-    pub fn expected(self, name: &str, points: impl IntoIterator<Item = (f64, f64)>) -> Self {
+    pub fn expected<X: Borrow<f64>, Y: Borrow<f64>>(
+        self,
+        name: &str,
+        points: impl IntoIterator<Item = (X, Y)>,
+    ) -> Self {
         self.with(name, Kind::Expected, points)
     }
 
@@ -119,8 +134,24 @@ impl Chart {
         self.with(name, Kind::Level, [(f64::NAN, y)])
     }
 
-    fn with(self, name: &str, kind: Kind, points: impl IntoIterator<Item = (f64, f64)>) -> Self {
-        let mut chart = self.estimates(name, points.into_iter().map(|(x, y)| (x, y, 0.0)));
+    /// With error bars of y, ± these numbers, at the points of the last series.
+    pub fn errors(mut self, errors: &[f64]) -> Self {
+        if let Some(last) = self.series.last_mut() {
+            for (point, error) in last.points.iter_mut().zip(errors) {
+                point.2 = *error;
+            }
+        }
+        self
+    }
+
+    fn with<X: Borrow<f64>, Y: Borrow<f64>>(
+        self,
+        name: &str,
+        kind: Kind,
+        points: impl IntoIterator<Item = (X, Y)>,
+    ) -> Self {
+        let exact = |(x, y): (X, Y)| (*x.borrow(), *y.borrow(), 0.0);
+        let mut chart = self.estimates(name, points.into_iter().map(exact));
         if let Some(series) = chart.series.last_mut() {
             series.kind = kind;
         }
@@ -166,21 +197,21 @@ impl Chart {
         let trace = Scatter::new(x, y)
             .name(name)
             .hover_template(format!("{name}<br>%{{x:.5g}}: %{{y:.5g}}<extra></extra>"));
+        let trace = match errors.iter().any(|error| *error > 0.0) {
+            true => trace.error_y(ErrorData::new(ErrorType::Data).array(errors)),
+            false => trace,
+        };
         let stroke = Stroke::new().color(color).width(2.0);
         match series.kind {
-            Kind::Line => {
-                let trace = trace.line(stroke).mode(match dots {
-                    true => Mode::LinesMarkers,
-                    false => Mode::Lines,
-                });
-                match errors.iter().any(|error| *error > 0.0) {
-                    true => trace.error_y(ErrorData::new(ErrorType::Data).array(errors)),
-                    false => trace,
-                }
+            Kind::Line => trace.line(stroke).mode(match dots {
+                true => Mode::LinesMarkers,
+                false => Mode::Lines,
+            }),
+            Kind::Points => {
+                let size = if dots { 8 } else { 4 };
+                let marker = Marker::new().color(color).size(size);
+                trace.mode(Mode::Markers).marker(marker)
             }
-            Kind::Points => trace
-                .mode(Mode::Markers)
-                .marker(Marker::new().color(color).size(4)),
             Kind::Expected | Kind::Level => trace
                 .mode(Mode::Lines)
                 .line(stroke.width(1.5).dash(DashType::Dash)),
