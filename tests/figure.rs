@@ -59,7 +59,10 @@ fn spectra_in_training_are_frames_with_a_slider() {
     assert_eq!(frames[0]["data"], json["data"]);
     let shown = |frame: usize, trace: usize| &frames[frame]["data"][trace];
     assert_eq!(shown(0, 0)["y"], json!([2.0]));
-    assert_eq!((&shown(0, 1)["x"], &shown(0, 1)["y"]), (&json!([2]), &json!([1.0])));
+    assert_eq!(
+        (&shown(0, 1)["x"], &shown(0, 1)["y"]),
+        (&json!([2]), &json!([1.0]))
+    );
     assert_eq!(shown(1, 0)["y"], json!([2.0, 1e-12]));
     assert_eq!(shown(1, 0)["error_y"]["array"], json!([0.25, 0.25]));
     assert_eq!(shown(1, 1)["y"], json!([]));
@@ -71,11 +74,19 @@ fn spectra_in_training_are_frames_with_a_slider() {
 
     let steps = json["layout"]["sliders"][0]["steps"].as_array().unwrap();
     for (step, (frame, label)) in steps.iter().zip(frames.iter().zip(["0", "30"])) {
-        assert_eq!((&step["label"], &step["method"]), (&json!(label), &json!("animate")));
+        assert_eq!(
+            (&step["label"], &step["method"]),
+            (&json!(label), &json!("animate"))
+        );
         assert_eq!(step["args"][0], json!([frame["name"]]));
     }
     assert_eq!(steps.len(), 2);
-    assert!(figure::spectra(&[]).json()["data"].as_array().unwrap().is_empty());
+    assert!(
+        figure::spectra(&[]).json()["data"]
+            .as_array()
+            .unwrap()
+            .is_empty()
+    );
 }
 
 #[test]

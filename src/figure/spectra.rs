@@ -72,7 +72,9 @@ pub fn spectra(moments: &[(usize, Spectrum)]) -> Figure {
         .pad(Pad::new(75, 10, 0));
 
     let pairs = moments.iter().flat_map(|(_, spectrum)| &spectrum.pairs);
-    let sizes = pairs.map(|pair| pair.value.abs()).filter(|size| *size > 0.0);
+    let sizes = pairs
+        .map(|pair| pair.value.abs())
+        .filter(|size| *size > 0.0);
     let (low, high) = sizes.fold((f64::INFINITY, 0.0), |(low, high): (f64, f64), size| {
         (low.min(size), high.max(size))
     });
@@ -112,7 +114,9 @@ fn traces(spectrum: &Spectrum) -> [Box<dyn Trace>; 2] {
                 .name(name)
                 .marker(Marker::new().color(color).size(6))
                 .error_y(ErrorData::new(ErrorType::Data).array(residuals))
-                .hover_template(format!("λ<sub>%{{x}}</sub> = {minus}%{{y:.5g}}<extra></extra>"));
+                .hover_template(format!(
+                    "λ<sub>%{{x}}</sub> = {minus}%{{y:.5g}}<extra></extra>"
+                ));
         trace
     })
 }
