@@ -119,12 +119,7 @@ impl Chart {
         self.with(name, Kind::Level, [(f64::NAN, y)])
     }
 
-    fn with(
-        self,
-        name: &str,
-        kind: Kind,
-        points: impl IntoIterator<Item = (f64, f64)>,
-    ) -> Self {
+    fn with(self, name: &str, kind: Kind, points: impl IntoIterator<Item = (f64, f64)>) -> Self {
         let mut chart = self.estimates(name, points.into_iter().map(|(x, y)| (x, y, 0.0)));
         if let Some(series) = chart.series.last_mut() {
             series.kind = kind;
