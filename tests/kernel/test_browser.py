@@ -12,7 +12,7 @@ from playwright.sync_api import sync_playwright
 
 FIRST = "01_introduction_to_loss_landscapes"
 SECOND = "02_hessian_computation_tutorial"
-FIGURES = {FIRST: 6, SECOND: 3}
+FIGURES = {FIRST: 6, SECOND: 14}
 OUT = PROJECT / "target/notebooks"
 TOKEN = "browser-test"
 
