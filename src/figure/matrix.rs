@@ -62,9 +62,9 @@ pub fn matrix(matrix: &Dense, blocks: &[(String, Range<usize>)]) -> Figure {
     plot.set_layout(
         layout(&title)
             .width(600)
-            .height(560)
-            .margin(Margin::new().left(110).right(30).top(50).bottom(90))
-            .x_axis(side([-0.5, end]))
+            .height(580)
+            .margin(Margin::new().left(110).right(30).top(50).bottom(110))
+            .x_axis(side([-0.5, end]).tick_angle(-90.0))
             .y_axis(side([end, -0.5]).scale_anchor("x"))
             .shapes(borders.collect()),
     );
