@@ -103,7 +103,7 @@ pub fn overview(
         .x_axis5(place(axis("α, steps of length 1"), right, "y5"))
         .y_axis5(place(axis("loss"), ROWS[2], "x5"))
         .x_axis6(place(axis("rank of |λ|"), left, "y6"))
-        .y_axis6(place(log("|λ|"), ROWS[3], "x6"))
+        .y_axis6(place(log(""), ROWS[3], "x6"))
         .x_axis7(place(axis("passes over the data"), right, "y7"))
         .y_axis7(place(log("loss"), ROWS[3], "x7"));
     let signs = [colored("λ ≥ 0", BLUE), colored("λ &lt; 0", ORANGE)].join(", ");
@@ -115,7 +115,7 @@ pub fn overview(
         "how many eigenvalues where".to_owned(),
         "the Hessian".to_owned(),
         format!("loss along lines: {}", curvatures.join(", ")),
-        format!("their sizes, {signs}"),
+        format!("their sizes |λ|, {signs}"),
         format!("{losses} loss"),
     ]
     .iter()
