@@ -42,7 +42,7 @@ trap 'rm -rf "$PART"' EXIT
 FAILED=()
 for notebook in "${NOTEBOOKS[@]}"; do
     name=$(basename "$notebook" .ipynb)
-    echo "[notebooks] $name (one to two minutes) …"
+    echo "[notebooks] $name (one to four minutes) …"
     started=$SECONDS
     if jupyter nbconvert --log-level=ERROR --to notebook --execute "$notebook" --output-dir "$PART" &&
         jupyter nbconvert --log-level=ERROR --to html "$PART/$name.ipynb"; then

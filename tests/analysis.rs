@@ -343,7 +343,8 @@ fn verdicts_side_by_side() {
     let part = analyzer.without_hessian().full_analysis().unwrap();
     let table = Report::verdicts(&[("part", part.clone()), ("whole", whole)]).unwrap();
     let text = |quantity, column| cell(&table, quantity, column).to_string().replace('"', "");
-    assert_eq!(text("trace", "whole"), "11.1");
+    // With an error of rounding.
+    assert!(text("trace", "whole").starts_with("11.1 ± "));
     assert_eq!(text("trace", "part"), "");
     let condition = text("condition number", "whole");
     assert!(

@@ -637,3 +637,22 @@ fn wrong_vectors_are_refused() {
     assert!(nan.contains("entry 7"), "{nan}");
     assert!(objective.loss_at(&[0.0; 17]).is_err());
 }
+
+/// At one θ, on one data set after the other: neither may speak of the other's samples.
+#[test]
+fn objectives_on_other_data_keep_their_products_apart() {
+    let model = mlp(&[3, 4, 2], Activation::Tanh);
+    let data = [
+        labelled(30, 3, 2, 1),
+        labelled(30, 3, 2, 7),
+        labelled(41, 3, 2, 9),
+    ];
+    let first = Objective::of(&model, &data[0], Loss::CrossEntropy).unwrap();
+    let v = numbers(first.dim(), 5);
+    for other in &data {
+        first.hvp(&v).unwrap();
+        let found = first.on(other).unwrap().hvp(&v).unwrap();
+        let alone = Objective::of(&model, other, Loss::CrossEntropy).unwrap();
+        assert_eq!(found, alone.hvp(&v).unwrap());
+    }
+}

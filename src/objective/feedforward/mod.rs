@@ -52,7 +52,7 @@ pub(crate) use steps::Steps;
 use std::any::Any;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use candle_core::{DType, Device, Storage, Tensor, WithDType};
+use candle_core::{DType, Device, Storage, Tensor, TensorId, WithDType};
 
 use self::build::Builder;
 use self::graph::Plan;
@@ -124,8 +124,16 @@ struct Typed<T> {
     coordinates: usize,
     /// Whether numbers are dropped at random in training.
     dropout: bool,
-    /// The last point at which products were asked for.
-    point: Mutex<Option<Arc<Point<T>>>>,
+    /// The last point at which products were asked for, and on which data: an objective on other data has the same engine.
+    point: Mutex<Option<(DataId, Arc<Point<T>>)>>,
+}
+
+/// A dataset's tensors. They never change.
+type DataId = [TensorId; 2];
+
+fn id_of(data: &Dataset) -> DataId {
+    let (data::Targets::Labels(targets) | data::Targets::Values(targets)) = data.targets();
+    [data.inputs().id(), targets.id()]
 }
 
 impl<T: Scalar + WithDType> Typed<T> {
@@ -167,9 +175,15 @@ impl<T: Scalar + WithDType> Typed<T> {
         vector
     }
 
-    fn point(&self, theta: Vec<T>, samples: Samples<T>, budget: usize) -> Arc<Point<T>> {
+    fn point(
+        &self,
+        theta: Vec<T>,
+        (id, samples): (DataId, Samples<T>),
+        budget: usize,
+    ) -> Arc<Point<T>> {
         let mut kept = self.point.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(point) = &*kept
+        if let Some((of, point)) = &*kept
+            && *of == id
             && point.theta == theta
             && point.budget == budget
         {
@@ -177,8 +191,9 @@ impl<T: Scalar + WithDType> Typed<T> {
         }
         // The old point goes first: two would need twice the memory.
         *kept = None;
-        kept.insert(Arc::new(self.network.point(theta, samples, budget)))
-            .clone()
+        let point = Arc::new(self.network.point(theta, samples, budget));
+        *kept = Some((id, point.clone()));
+        point
     }
 }
 
@@ -229,7 +244,7 @@ impl<T: Scalar + WithDType> Engine for Typed<T> {
         let directions: Vec<Vec<T>> = directions.iter().map(|v| self.vector(v)).collect();
         let directions: Vec<&[T]> = directions.iter().map(Vec::as_slice).collect();
         with_samples(data, |samples| {
-            let point = self.point(self.vector(point), samples, budget);
+            let point = self.point(self.vector(point), (id_of(data), samples), budget);
             self.network
                 .products(&point, samples, &directions, curvature)
         })
