@@ -112,22 +112,3 @@ def test_jupyterlab_draws_the_contour_and_the_surface(lab, browser):
         page.screenshot(path=OUT / f"jupyterlab.{kind}.png")
     assert page.problems == []
     page.context.close()
-
-
-@pytest.mark.parametrize("name", NOTEBOOKS)
-def test_jupyterlab_draws_every_figure(lab, browser, name):
-    page = new_page(browser)
-    page.goto(f"{lab}lab/tree/{name}.ipynb?token={TOKEN}&reset")
-    page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
-    page.mouse.move(700, 500)
-    drawn, wanted = set(), cells_with_figures(name)
-    for _ in range(300):
-        cells = "[...document.querySelectorAll('.jp-Cell')].filter(c => c.querySelector('.js-plotly-plot .main-svg'))"
-        drawn.update(page.evaluate(f"{cells}.map(c => c.dataset.windowedListIndex)"))
-        if len(drawn) == wanted:
-            break
-        page.mouse.wheel(0, 400)
-        page.wait_for_timeout(200)
-    assert len(drawn) == wanted
-    assert page.problems == []
-    page.context.close()
