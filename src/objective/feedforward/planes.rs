@@ -6,7 +6,7 @@ use super::grid::{Grid, Place, Side};
 use crate::simd::vectorised;
 
 /// Planes of some images: one for each phase and channel of the input, or each channel of the output.
-pub(super) struct Planes<'a, T: Scalar> {
+pub(super) struct Planes<'a, T> {
     grid: &'a Grid,
     side: Side,
     channels: usize,
@@ -29,9 +29,7 @@ impl<'a, T: Scalar> Planes<'a, T> {
         // An odd number of cache lines, so that planes do not compete for places in the cache.
         let lines = len.next_multiple_of(BLOCK).div_ceil(LINE) | 1;
         let (pitch, planes) = (lines * LINE, grid.planes(side) * channels);
-        let mut data = T::spare().with_borrow_mut(Vec::pop).unwrap_or_default();
-        data.clear();
-        data.resize(LINE + lead + planes * pitch + reach + BLOCK, T::ZERO);
+        let data = vec![T::ZERO; LINE + lead + planes * pitch + reach + BLOCK];
         Self {
             grid,
             side,
@@ -103,17 +101,6 @@ impl<'a, T: Scalar> Planes<'a, T> {
             }
         }
         places
-    }
-}
-
-impl<T: Scalar> Drop for Planes<'_, T> {
-    fn drop(&mut self) {
-        /// Bytes of a buffer that is worth keeping: larger ones pay for fresh memory.
-        const KEPT: usize = 4 << 20;
-        let data = std::mem::take(&mut self.data);
-        if data.capacity() * size_of::<T>() <= KEPT {
-            T::spare().with_borrow_mut(|spare| spare.push(data));
-        }
     }
 }
 

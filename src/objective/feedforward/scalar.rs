@@ -3,10 +3,8 @@
 //! They have no branches and no calls, so that a loop over them becomes vector code; a few units
 //! in the last place off at most.
 
-use std::cell::RefCell;
 use std::fmt::Debug;
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
-use std::thread::LocalKey;
 
 /// A floating-point type that the engine computes in.
 pub(crate) trait Scalar:
@@ -45,9 +43,6 @@ pub(crate) trait Scalar:
     fn ln_1p(self) -> Self;
 
     fn erf(self) -> Self;
-
-    /// Buffers of this thread that nobody uses. Fresh memory costs more than the sums that are made in it.
-    fn spare() -> &'static LocalKey<RefCell<Vec<Vec<Self>>>>;
 
     /// eˣ
     #[inline(always)]
@@ -172,13 +167,6 @@ macro_rules! scalar {
             #[inline(always)]
             fn erf(self) -> Self {
                 $erf(self)
-            }
-
-            fn spare() -> &'static LocalKey<RefCell<Vec<Vec<Self>>>> {
-                thread_local! {
-                    static SPARE: RefCell<Vec<Vec<$float>>> = const { RefCell::new(Vec::new()) };
-                }
-                &SPARE
             }
         }
     };
