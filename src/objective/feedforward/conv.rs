@@ -122,9 +122,9 @@ impl Conv2d {
     fn columns(&self, to: Side) -> Vec<Vec<(usize, usize)>> {
         let mut columns = vec![Vec::new(); self.grid.planes(to)];
         for channel in 0..self.in_group(to.other()) {
-            for (tap, (phase, _)) in self.grid.taps.iter().enumerate() {
+            for tap in 0..self.grid.taps() {
                 let plane = match to {
-                    Side::Input => *phase,
+                    Side::Input => self.grid.phase(tap),
                     Side::Output => 0,
                 };
                 columns[plane].push((channel, tap));
@@ -133,13 +133,14 @@ impl Conv2d {
         columns
     }
 
-    /// Where each of these lies at position 0, from the planes of the group's first channel on.
-    fn offsets<T: Scalar>(&self, to: Side, planes: &Planes<T>) -> Vec<Vec<usize>> {
+    /// Where each of these lies at position 0, from the planes of the group's first channel on, where so many images
+    /// go together.
+    fn offsets<T>(&self, to: Side, planes: &Planes<T>, images: usize) -> Vec<Vec<usize>> {
         let offset = |(channel, tap): &(usize, usize)| {
-            let (phase, offset) = self.grid.taps[*tap];
+            let offset = self.grid.offset(*tap, images);
             match to {
                 Side::Output => {
-                    let plane = phase * self.shape.input[0] + channel;
+                    let plane = self.grid.phase(*tap) * self.shape.input[0] + channel;
                     planes.lead + plane * planes.pitch + offset
                 }
                 Side::Input => planes.lead + channel * planes.pitch - offset,
@@ -153,7 +154,7 @@ impl Conv2d {
 
     /// W, arranged for sums that make planes of a side.
     fn arrange<T: Scalar>(&self, to: Side, vector: &[T], arranged: &mut Vec<T>) {
-        let (groups, taps) = (self.shape.groups, self.grid.taps.len());
+        let (groups, taps) = (self.shape.groups, self.grid.taps());
         let weight = &vector[self.weight.clone()];
         let rows = self.in_group(to);
         let (inputs, outputs) = (self.in_group(Side::Input), self.in_group(Side::Output));
@@ -194,9 +195,9 @@ impl Conv2d {
         let planes = |(weights, rows)| (weights, rows, self.planes::<T>(from, together));
         let (mut own, mut shared) = (own.map(planes), shared.map(planes));
         let mut sums = self.planes(to, together);
-        let offsets = self.offsets(to, &sums);
         for start in (0..samples).step_by(together) {
             let count = together.min(samples - start);
+            let offsets = self.offsets(to, &sums, count);
             if let Some((_, rows, planes)) = &mut shared {
                 planes.load(&rows[start * from_width..], from_width, count);
             }
@@ -228,20 +229,22 @@ impl Conv2d {
         samples: usize,
     ) {
         let (rows, sources) = (self.in_group(to), self.in_group(to.other()));
-        let (pitch, len) = (sums.pitch, samples * self.grid.area());
+        let pitch = sums.pitch;
         let mut at = 0;
         for (phase, offsets) in offsets.iter().enumerate() {
+            let positions = self.grid.positions(to, phase, samples);
             for group in 0..self.shape.groups {
                 let size = packed(rows, offsets.len());
                 let terms = factors.map(|factor| {
                     factor.map(|(weights, planes)| Term {
                         weights: &weights[at..][..size],
-                        source: planes.planes(group * sources),
+                        source: &planes.planes(group * sources)[positions.start..],
                         offsets,
                     })
                 });
                 let out = sums.planes_mut(phase * self.channels(to) + group * rows);
-                sum_terms(&terms, rows, out, pitch, len);
+                let out = &mut out[positions.start..];
+                sum_terms(&terms, rows, out, pitch, positions.len());
                 at += size;
             }
         }
@@ -256,7 +259,7 @@ impl Conv2d {
         weights: &mut [T],
     ) {
         let (rows, inputs) = (self.in_group(Side::Output), self.in_group(Side::Input));
-        let len = samples * self.grid.area();
+        let len = self.grid.positions(Side::Output, 0, samples).end;
         let parts = weights.chunks_exact_mut(rows * offsets.len());
         for (group, weights) in parts.enumerate() {
             let planes = (&dy.planes(group * rows)[dy.lead..], rows, dy.pitch);
@@ -362,9 +365,9 @@ impl<T: Scalar> Layer<T> for Conv2d {
         };
         let (mut x, mut dy) = planes();
         let mut second = rx.filter(|_| !gauss_newton).map(|rx| (rx, planes()));
-        let offsets = &self.offsets(Side::Output, &x)[0];
         for start in (0..at.samples).step_by(together) {
             let count = together.min(at.samples - start);
+            let offsets = &self.offsets(Side::Output, &x, count)[0];
             x.load(&at.x[start * x_width..], x_width, count);
             if let Some((_, (_, dy))) = &mut second {
                 dy.load(&at.dy[start * y_width..], y_width, count);
@@ -374,7 +377,7 @@ impl<T: Scalar> Layer<T> for Conv2d {
                 let (weights, bias) = gradient.split_at_mut(self.weight.len());
                 dy.load(&rdy[row * y_width..], k * y_width, count);
                 self.add_products((&dy, &x), offsets, count, weights);
-                dy.add_totals(count, bias);
+                dy.add_totals(bias);
                 if let Some((rx, (x, dy))) = &mut second {
                     x.load(&rx[row * x_width..], k * x_width, count);
                     self.add_products((dy, x), offsets, count, weights);

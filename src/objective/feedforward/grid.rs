@@ -1,10 +1,11 @@
 //! [`Grid`]: a layout of images in which whatever a tap of a convolution's kernel meets is a slice.
 //!
-//! Positions of the output are numbered row after row and image after image, with as many more after each
-//! row and image as there is padding on one side: zeros, which the end of one row shares with the start of
-//! the next. Then the number of the input that a tap meets at position p lies at offset + p, with an offset
-//! that depends on the tap alone. For a stride of s the input is split into s² *phases*, planes of rows and
-//! columns that are s apart. So each image is copied once, and not once for every tap as im2col does.
+//! Images that go together lie side by side, and positions of the output are numbered along the first row of
+//! each, then along their second rows. After each image's row there are as many positions more as there is
+//! padding on one side: zeros, which the end of one row shares with the start of the next. Then the number of the
+//! input that a tap meets at position p lies at offset + p, with an offset that depends on the tap alone. For a
+//! stride of s the input is split into s² *phases*, planes of rows and columns that are s apart. So each image is
+//! copied once, and not once for every tap as im2col does, and no sums are made for rows of padding.
 
 use std::ops::Range;
 
@@ -18,7 +19,7 @@ const CACHE_BYTES: usize = 512 << 10;
 struct Axis {
     size: usize,
     outputs: usize,
-    /// From one row or image to the next.
+    /// Rows that the image and the padding before it take, or numbers from one image's row to the next's.
     pitch: usize,
     stride: usize,
     padding: usize,
@@ -62,8 +63,8 @@ pub(super) struct Grid {
     horizontal: Axis,
     /// Row and column that each phase starts at, of the phases that some tap meets.
     phases: Vec<[usize; 2]>,
-    /// Each tap's phase and offset.
-    pub(super) taps: Vec<(usize, usize)>,
+    /// Each tap's phase, and how many rows and columns it lies from the first.
+    taps: Vec<(usize, [usize; 2])>,
 }
 
 /// The input or the output of a convolution.
@@ -102,7 +103,7 @@ impl Grid {
                     phases.push(phase);
                     phases.len() - 1
                 });
-                taps.push((index, down * horizontal.pitch + right));
+                taps.push((index, [*down, *right]));
             }
         }
         Some(Self {
@@ -118,9 +119,43 @@ impl Grid {
         [self.vertical.outputs, self.horizontal.outputs]
     }
 
-    /// Positions of an image.
+    /// Positions of an image, with those of padding: rows for all that taps meet, lest they meet another plane.
     pub(super) fn area(&self) -> usize {
-        self.vertical.pitch * self.horizontal.pitch
+        let down = self.taps.iter().map(|(_, [down, _])| down).max();
+        let met = self.vertical.outputs + down.unwrap_or(&0);
+        self.vertical.pitch.max(met) * self.horizontal.pitch
+    }
+
+    /// Positions between planes at least: taps may meet the padding of an image after the last.
+    pub(super) fn margin(&self) -> usize {
+        self.horizontal.pitch
+    }
+
+    /// The positions of so many images on a side, in the plane of a phase, from the first to the last that is not
+    /// in a row of padding.
+    pub(super) fn positions(&self, side: Side, phase: usize, images: usize) -> Range<usize> {
+        let rows = match side {
+            Side::Input => self.vertical.span(self.phases[phase][0]),
+            Side::Output => 0..self.vertical.outputs,
+        };
+        let line = images * self.horizontal.pitch;
+        rows.start * line..rows.end * line
+    }
+
+    /// How many taps the kernel has.
+    pub(super) fn taps(&self) -> usize {
+        self.taps.len()
+    }
+
+    /// The phase that a tap meets.
+    pub(super) fn phase(&self, tap: usize) -> usize {
+        self.taps[tap].0
+    }
+
+    /// A tap's offset where so many images go together.
+    pub(super) fn offset(&self, tap: usize, images: usize) -> usize {
+        let [down, right] = self.taps[tap].1;
+        down * images * self.horizontal.pitch + right
     }
 
     /// How many of some images go together when there are so many planes of each.
@@ -133,12 +168,9 @@ impl Grid {
     }
 
     /// The largest offset.
-    pub(super) fn reach(&self) -> usize {
-        self.taps
-            .iter()
-            .map(|(_, offset)| *offset)
-            .max()
-            .unwrap_or(0)
+    pub(super) fn reach(&self, images: usize) -> usize {
+        let offsets = (0..self.taps.len()).map(|tap| self.offset(tap, images));
+        offsets.max().unwrap_or(0)
     }
 
     /// How many planes hold a channel's image.
@@ -154,15 +186,17 @@ impl Grid {
         self.phases.len() == self.vertical.stride * self.horizontal.stride
     }
 
-    /// Where a channel's image lies in the plane of each phase.
-    pub(super) fn places(&self, side: Side) -> Vec<Place> {
+    /// Where a channel's image, the first of so many, lies in the plane of each phase.
+    pub(super) fn places(&self, side: Side, images: usize) -> Vec<Place> {
         let (down, right) = (&self.vertical, &self.horizontal);
+        let line = images * right.pitch;
         if side == Side::Output {
             return vec![Place {
                 rows: down.outputs,
                 columns: right.outputs,
                 at: 0,
-                pitch: right.pitch,
+                pitch: line,
+                next: right.pitch,
                 pixel: 0,
                 width: right.outputs,
                 step: 1,
@@ -172,8 +206,9 @@ impl Grid {
             let (rows, columns) = (down.span(*top), right.span(*left));
             let pixel = |axis: &Axis, line, phase| line * axis.stride + phase - axis.padding;
             Place {
-                at: rows.start * right.pitch + columns.start,
-                pitch: right.pitch,
+                at: rows.start * line + columns.start,
+                pitch: line,
+                next: right.pitch,
                 pixel: pixel(down, rows.start, *top) * right.size
                     + pixel(right, columns.start, *left),
                 width: right.size * down.stride,
@@ -194,14 +229,16 @@ impl Grid {
     }
 }
 
-/// A channel's image, or a phase of it: its lines in a plane, `pitch` apart from number `at`, and in a row of
-/// the tile, `width` apart from number `pixel`, with the numbers of a line `step` apart.
+/// A channel's image, or a phase of it: its lines in a plane, `pitch` apart from number `at`, the next image's
+/// `next` after them; and in a row of the tile, `width` apart from number `pixel`, with the numbers of a line
+/// `step` apart.
 #[derive(Clone, Copy)]
 pub(super) struct Place {
     pub(super) rows: usize,
     pub(super) columns: usize,
     pub(super) at: usize,
     pub(super) pitch: usize,
+    pub(super) next: usize,
     pub(super) pixel: usize,
     pub(super) width: usize,
     pub(super) step: usize,

@@ -10,6 +10,7 @@ pub(super) struct Planes<'a, T> {
     grid: &'a Grid,
     side: Side,
     channels: usize,
+    /// Images that lie there.
     samples: usize,
     data: Vec<T>,
     /// Where a cache line starts.
@@ -21,13 +22,13 @@ pub(super) struct Planes<'a, T> {
 }
 
 impl<'a, T: Scalar> Planes<'a, T> {
-    /// Room for so many channels of so many images.
+    /// Room for so many channels of so many images, at most.
     pub(super) fn new(grid: &'a Grid, side: Side, channels: usize, samples: usize) -> Self {
         const LINE: usize = 16;
-        let (reach, len) = (grid.reach(), samples * grid.area());
+        let (reach, len) = (grid.reach(samples), samples * grid.area());
         let lead = reach.next_multiple_of(LINE);
         // An odd number of cache lines, so that planes do not compete for places in the cache.
-        let lines = len.next_multiple_of(BLOCK).div_ceil(LINE) | 1;
+        let lines = (len + BLOCK + grid.margin()).div_ceil(LINE) | 1;
         let (pitch, planes) = (lines * LINE, grid.planes(side) * channels);
         let data = vec![T::ZERO; LINE + lead + planes * pitch + reach + BLOCK];
         Self {
@@ -53,16 +54,18 @@ impl<'a, T: Scalar> Planes<'a, T> {
     }
 
     /// Adds each channel's sum over the images of the output.
-    pub(super) fn add_totals(&self, samples: usize, totals: &mut [T]) {
+    pub(super) fn add_totals(&self, totals: &mut [T]) {
         let planes = &self.data[self.start + self.lead..];
-        add_sums(planes, self.pitch, samples * self.grid.area(), totals);
+        let positions = self.grid.positions(Side::Output, 0, self.samples);
+        add_sums(planes, self.pitch, positions.end, totals);
     }
 
     /// Lays out images that are `step` apart.
     pub(super) fn load(&mut self, images: &[T], step: usize, samples: usize) {
-        if samples < self.samples {
-            // What the last images left.
+        if samples != self.samples {
+            // What other images left lies elsewhere.
             self.data.fill(T::ZERO);
+            self.samples = samples;
         }
         let places = self.places(step, samples);
         load_places(&mut self.data, images, &places);
@@ -85,7 +88,7 @@ impl<'a, T: Scalar> Planes<'a, T> {
     fn places(&self, step: usize, samples: usize) -> Vec<(usize, Place)> {
         let (grid, mut places) = (self.grid, Vec::new());
         for channel in 0..self.channels {
-            for (phase, place) in grid.places(self.side).into_iter().enumerate() {
+            for (phase, place) in grid.places(self.side, samples).into_iter().enumerate() {
                 if place.rows == 0 || place.columns == 0 {
                     continue;
                 }
@@ -95,7 +98,7 @@ impl<'a, T: Scalar> Planes<'a, T> {
                     channel * grid.pixels(self.side) + place.pixel,
                 );
                 places.extend((0..samples).map(|sample| {
-                    let (at, pixel) = (at + sample * grid.area(), pixel + sample * step);
+                    let (at, pixel) = (at + sample * place.next, pixel + sample * step);
                     (channel, Place { at, pixel, ..place })
                 }));
             }

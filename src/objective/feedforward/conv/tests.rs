@@ -259,6 +259,29 @@ fn samples_that_do_not_fill_the_planes_and_images_larger_than_a_run() {
 }
 
 #[test]
+fn padding_is_zero_however_many_samples_lie_beside_each_other() {
+    for (input, kernel, stride, padding) in [
+        ([2, 9, 8], [3, 3], 2, 1),
+        ([2, 15, 31], [3, 3], 2, 1),
+        ([2, 1, 2], [7, 43], 1, 42),
+        ([2, 5, 4], [5, 4], 3, 4),
+    ] {
+        let shape = Shape {
+            input,
+            channels: 2,
+            kernel,
+            stride,
+            padding,
+            dilation: 1,
+            groups: 1,
+        };
+        for samples in [1, 2, 3, 4, 7, 8, 13, 16] {
+            check::<f64>(&conv(shape, true).unwrap(), samples, 1, 1e-12);
+        }
+    }
+}
+
+#[test]
 fn impossible_shapes_are_refused() {
     let shape = Shape {
         input: [4, 5, 6],
