@@ -23,8 +23,8 @@ impl Split {
     /// Where the widest row of a sample takes `row` bytes.
     pub(super) fn of(samples: usize, row: usize) -> Self {
         let groups = match samples {
-            0..1_024 => samples.div_ceil(64),
-            1_024..10_240 => 16,
+            0..512 => samples.div_ceil(32),
+            512..10_240 => 16,
             _ => 16 * samples.div_ceil(10_240),
         };
         let group = samples.div_ceil(groups);
