@@ -5,12 +5,12 @@ use plotly::layout::update_menu::{
     Button, ButtonMethod, UpdateMenu, UpdateMenuDirection, UpdateMenuType,
 };
 use plotly::layout::{
-    AxisRange, AxisType, Frame, Margin, Slider, SliderCurrentValue, SliderMethod, SliderStep,
+    AxisRange, Frame, Margin, Slider, SliderCurrentValue, SliderMethod, SliderStep,
 };
 use plotly::{Plot, Scatter, Trace, Traces};
 use serde_json::{Value, json};
 
-use super::{BLUE, Figure, ORANGE, axis, layout};
+use super::{BLUE, Figure, ORANGE, axis, layout, log_axis};
 use crate::spectral::Spectrum;
 
 /// Decades below the largest |λ| that have a place on the axis.
@@ -78,7 +78,7 @@ pub fn animation(moments: &[(usize, Spectrum)]) -> Figure {
     let (low, high) = sizes.fold((f64::INFINITY, 0.0), |(low, high): (f64, f64), size| {
         (low.min(size), high.max(size))
     });
-    let mut sizes = axis("eigenvalue |λ|").type_(AxisType::Log);
+    let mut sizes = log_axis("eigenvalue |λ|");
     if high > 0.0 {
         let (low, high) = (low.log10(), high.log10());
         sizes = sizes.range(AxisRange::new(low.max(high - DECADES) - 0.2, high + 0.2));

@@ -2,13 +2,11 @@
 
 use std::borrow::Borrow;
 
-use plotly::common::{
-    DashType, ErrorData, ErrorType, ExponentFormat, Line as Stroke, Marker, Mode, Orientation,
-};
-use plotly::layout::{Axis, AxisType, Legend};
+use plotly::common::{DashType, ErrorData, ErrorType, Line as Stroke, Marker, Mode, Orientation};
+use plotly::layout::{Axis, Legend};
 use plotly::{Plot, Scatter};
 
-use super::{BLUE, Figure, GREEN, INK, ORANGE, PURPLE, SKY, YELLOW, axis, layout};
+use super::{BLUE, Figure, GREEN, INK, ORANGE, PURPLE, SKY, YELLOW, axis, layout, log_axis};
 
 /// Colours of the series, in turn.
 const COLORS: [&str; 7] = [BLUE, ORANGE, GREEN, PURPLE, YELLOW, SKY, INK];
@@ -225,12 +223,9 @@ impl Scale {
     }
 
     fn axis(&self) -> Axis {
-        let axis = axis(&self.title);
         match self.logarithmic {
-            true => axis
-                .type_(AxisType::Log)
-                .exponent_format(ExponentFormat::Power),
-            false => axis,
+            true => log_axis(&self.title),
+            false => axis(&self.title),
         }
     }
 }

@@ -1,10 +1,9 @@
 //! A spectral density.
 
-use plotly::common::{ExponentFormat, Fill, Line as Stroke, Mode};
-use plotly::layout::AxisType;
+use plotly::common::{Fill, Line as Stroke, Mode};
 use plotly::{Plot, Scatter};
 
-use super::{BLUE, Figure, axis, layout};
+use super::{BLUE, Figure, axis, layout, log_axis};
 use crate::spectral::DensityCurve;
 
 /// The density of the eigenvalues on a logarithmic axis, for the bulk at zero outweighs all else, with a band
@@ -45,11 +44,9 @@ pub fn density(curve: &DensityCurve) -> Figure {
         .unwrap_or(curve.width);
     let title = format!("Density of the eigenvalues (smoothed over {width})");
     plot.set_layout(
-        layout(&title).x_axis(axis("eigenvalue λ")).y_axis(
-            axis("density")
-                .type_(AxisType::Log)
-                .exponent_format(ExponentFormat::Power),
-        ),
+        layout(&title)
+            .x_axis(axis("eigenvalue λ"))
+            .y_axis(log_axis("density")),
     );
     Figure::new(plot, &title)
 }

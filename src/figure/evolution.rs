@@ -1,10 +1,12 @@
 //! Loss and curvature in the course of a training.
 
 use plotly::common::{ErrorData, ErrorType, Line as Stroke, Mode, Orientation};
-use plotly::layout::{Axis, AxisType, LayoutGrid, Legend, Margin};
+use plotly::layout::{Axis, LayoutGrid, Legend, Margin};
 use plotly::{Plot, Scatter};
 
-use super::{BLUE, Figure, GREEN, INK, ORANGE, PURPLE, SKY, YELLOW, axis, heading, layout};
+use super::{
+    BLUE, Figure, GREEN, INK, ORANGE, PURPLE, SKY, YELLOW, axis, heading, layout, log_axis,
+};
 use crate::landscape::{Evolution, Moment};
 
 /// A number and how far it may be off, where both are there.
@@ -62,7 +64,6 @@ pub fn evolution(evolution: &Evolution) -> Figure {
         plot.add_trace(trace);
     }
     let steps = |y: &str| axis("").anchor(y);
-    let log = |name: &str| axis(name).type_(AxisType::Log);
     let place = |axis: Axis, from: f64, to: f64| axis.domain(&[from, to]);
     let mut layout = layout(title)
         .height(680)
@@ -78,10 +79,10 @@ pub fn evolution(evolution: &Evolution) -> Figure {
         .x_axis2(place(steps("y2"), 0.56, 1.0))
         .x_axis3(place(axis("steps of training").anchor("y3"), 0.0, 0.44))
         .x_axis4(place(axis("steps of training").anchor("y4"), 0.56, 1.0))
-        .y_axis(place(log(""), 0.58, 1.0))
+        .y_axis(place(log_axis(""), 0.58, 1.0))
         .y_axis2(place(axis("").anchor("x2"), 0.58, 1.0))
         .y_axis3(place(axis("").anchor("x3"), 0.0, 0.42))
-        .y_axis4(place(log("").anchor("x4"), 0.0, 0.42));
+        .y_axis4(place(log_axis("").anchor("x4"), 0.0, 0.42));
     for (name, x, y) in [
         ("loss and gradient norm", 0.0, 1.0),
         ("extreme eigenvalues", 0.56, 1.0),

@@ -4,10 +4,10 @@ use plotly::common::{ColorBar, Title};
 use plotly::layout::{LayoutGrid, Margin};
 use plotly::{HeatMap, Plot};
 
-use super::{Figure, axis, colors, heading, layout, rows};
+use super::{Figure, axis, colors, heading, layout, rows, signed_colors};
 use crate::landscape::Plane;
 
-/// λ_min on the left and λ_max on the right, each on a scale of its own; nothing where the plane has
+/// λ_min on the left and λ_max on the right, each on a scale of its own, in which 0 is white where some are negative; nothing where the plane has
 /// no eigenvalues.
 pub fn extremes(plane: &Plane) -> Figure {
     let title = "Curvature over a plane";
@@ -25,7 +25,7 @@ pub fn extremes(plane: &Plane) -> Figure {
             ("λ<sub>max</sub>", &found.largest, "x2", "y2", 0.58, 0.955),
         ];
         for (name, values, x, y, left, bar) in sides {
-            let map = HeatMap::new(plane.alphas.clone(), plane.betas.clone(), rows(values))
+            let mut map = HeatMap::new(plane.alphas.clone(), plane.betas.clone(), rows(values))
                 .color_scale(colors())
                 .color_bar(
                     ColorBar::new()
@@ -38,6 +38,13 @@ pub fn extremes(plane: &Plane) -> Figure {
                 ))
                 .x_axis(x)
                 .y_axis(y);
+            if values.iter().any(|value| *value < 0.0) {
+                let largest = values.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
+                map = map
+                    .color_scale(signed_colors())
+                    .zmin(-largest)
+                    .zmax(largest);
+            }
             plot.add_trace(map);
             layout.add_annotation(heading(name, left, 1.0));
         }

@@ -1,10 +1,9 @@
 //! A training.
 
 use plotly::common::{Line as Stroke, Mode};
-use plotly::layout::AxisType;
 use plotly::{Plot, Scatter};
 
-use super::{BLUE, Figure, ORANGE, axis, layout};
+use super::{BLUE, Figure, ORANGE, axis, layout, log_axis};
 use crate::train::{Epoch, History};
 
 /// Training and test loss over the passes, on a logarithmic axis.
@@ -32,7 +31,7 @@ pub fn history(history: &History) -> Figure {
     plot.set_layout(
         layout(title)
             .x_axis(axis("passes over the training data"))
-            .y_axis(axis("loss").type_(AxisType::Log)),
+            .y_axis(log_axis("loss")),
     );
     Figure::new(plot, title)
 }

@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
-use plotly::common::{ColorBar, ColorScale, ColorScaleElement, Title};
+use plotly::common::{ColorBar, Title};
 use plotly::layout::{AxisConstrain, Margin, Shape, ShapeLine, ShapeType};
 use plotly::{HeatMap, Plot};
 
-use super::{BLUE, Figure, INK, ORANGE, PAPER, axis, layout, rows};
+use super::{Figure, INK, axis, layout, rows, signed_colors};
 use crate::operator::Dense;
 
 /// The entries of a matrix, the first row on top: blue above zero, orange below. Lines part the `blocks`, which are named at
@@ -16,11 +16,9 @@ pub fn matrix(matrix: &Dense, blocks: &[(String, Range<usize>)]) -> Figure {
     let n = entries.nrows();
     let title = format!("The {n} × {n} entries of a matrix");
     let largest = entries.iter().fold(0.0, |m: f64, a| m.max(a.abs()));
-    let colors = [(0.0, ORANGE), (0.5, PAPER), (1.0, BLUE)];
-    let colors = colors.map(|(at, color)| ColorScaleElement(at, color.into()));
     let places: Vec<usize> = (0..n).collect();
     let map = HeatMap::new(places.clone(), places, rows(entries))
-        .color_scale(ColorScale::Vector(colors.to_vec()))
+        .color_scale(signed_colors())
         .zmin(-largest)
         .zmax(largest)
         .color_bar(ColorBar::new().thickness(14).title(Title::with_text("")))

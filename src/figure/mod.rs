@@ -40,9 +40,11 @@ pub use trajectory::{trajectory, trajectory_surface};
 
 use ndarray::Array2;
 use plotly::Plot;
-use plotly::common::{Anchor, ColorScale, ColorScalePalette, Font, Title};
+use plotly::common::{
+    Anchor, ColorScale, ColorScaleElement, ColorScalePalette, ExponentFormat, Font, Title,
+};
 use plotly::layout::{
-    Annotation, AspectMode, Axis, AxisConstrain, Camera, Eye, Layout, LayoutScene, Margin,
+    Annotation, AspectMode, Axis, AxisConstrain, AxisType, Camera, Eye, Layout, LayoutScene, Margin,
 };
 use serde_json::{Number, Value, json};
 
@@ -192,6 +194,14 @@ fn axis(title: &str) -> Axis {
         .show_line(true)
 }
 
+/// For numbers that span decades.
+fn log_axis(title: &str) -> Axis {
+    axis(title)
+        .type_(AxisType::Log)
+        .exponent_format(ExponentFormat::Power)
+        .n_ticks(6)
+}
+
 /// For two coordinates with one scale.
 fn square(title: &str, x: &str, y: &str) -> Layout {
     layout(title)
@@ -224,6 +234,16 @@ fn heading(name: &str, x: f64, y: f64) -> Annotation {
         .y_anchor(Anchor::Bottom)
         .show_arrow(false)
         .font(Font::new().size(14).color(INK))
+}
+
+/// Blue above zero, orange below.
+fn signed_colors() -> ColorScale {
+    let colors = [(0.0, ORANGE), (0.5, PAPER), (1.0, BLUE)];
+    ColorScale::Vector(
+        colors
+            .map(|(at, color)| ColorScaleElement(at, color.into()))
+            .to_vec(),
+    )
 }
 
 fn colors() -> ColorScale {

@@ -1,14 +1,14 @@
 //! All views of a point of the landscape in one figure.
 
-use plotly::common::{ErrorData, ErrorType, ExponentFormat, Line as Stroke, Marker, Mode};
-use plotly::layout::{Axis, AxisRange, AxisType, Camera, Eye, Margin};
+use plotly::common::{ErrorData, ErrorType, Line as Stroke, Marker, Mode};
+use plotly::layout::{Axis, AxisRange, Camera, Eye, Margin};
 use plotly::{Histogram, Plot, Scatter, Trace};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
-    BLUE, Figure, GREEN, INK, ORANGE, PURPLE, axis, contour, heading, history, layout, matrix,
-    scene, spectrum, surface,
+    BLUE, Figure, GREEN, INK, ORANGE, PURPLE, axis, contour, heading, history, layout, log_axis,
+    matrix, scene, spectrum, surface,
 };
 use crate::landscape::{Line, Plane};
 use crate::operator::Dense;
@@ -73,11 +73,6 @@ pub fn overview(
     plot.add_traces(moved(&history(training), axes));
 
     let place = |axis: Axis, domain: [f64; 2], anchor: &str| axis.domain(&domain).anchor(anchor);
-    let log = |name: &str| {
-        axis(name)
-            .type_(AxisType::Log)
-            .exponent_format(ExponentFormat::Power)
-    };
     let [left, right] = COLUMNS;
     let end = hessian.matrix().nrows() as f64 - 0.5;
     let side = |name: &str, from: f64, to: f64| {
@@ -103,9 +98,9 @@ pub fn overview(
         .x_axis5(place(axis("α, steps of length 1"), right, "y5"))
         .y_axis5(place(axis("loss"), ROWS[2], "x5"))
         .x_axis6(place(axis("rank of |λ|"), left, "y6"))
-        .y_axis6(place(log(""), ROWS[3], "x6"))
+        .y_axis6(place(log_axis(""), ROWS[3], "x6"))
         .x_axis7(place(axis("passes over the data"), right, "y7"))
-        .y_axis7(place(log("loss"), ROWS[3], "x7"));
+        .y_axis7(place(log_axis("loss"), ROWS[3], "x7"));
     let signs = [colored("λ ≥ 0", BLUE), colored("λ &lt; 0", ORANGE)].join(", ");
     let losses = [colored("training", BLUE), colored("test", ORANGE)].join(" and ");
     for (i, name) in [

@@ -2,11 +2,11 @@
 
 use std::borrow::Borrow;
 
-use plotly::common::{ErrorData, ErrorType, ExponentFormat, Marker, MarkerSymbol, Mode};
-use plotly::layout::{AxisType, Legend};
+use plotly::common::{ErrorData, ErrorType, Marker, MarkerSymbol, Mode};
+use plotly::layout::Legend;
 use plotly::{Plot, Scatter};
 
-use super::{COLORS, Figure, axis, layout};
+use super::{COLORS, Figure, axis, layout, log_axis};
 use crate::spectral::Spectrum;
 
 /// Sizes |λ| on one logarithmic axis, a colour for each named spectrum: dots for positive eigenvalues over their rank from the
@@ -51,11 +51,7 @@ pub fn spectra<N: AsRef<str>, S: Borrow<Spectrum>>(spectra: &[(N, S)]) -> Figure
             .show_legend(true)
             .legend(Legend::new())
             .x_axis(axis("rank, from each end of the spectrum"))
-            .y_axis(
-                axis("size of the eigenvalue, |λ|")
-                    .type_(AxisType::Log)
-                    .exponent_format(ExponentFormat::Power),
-            ),
+            .y_axis(log_axis("size of the eigenvalue, |λ|")),
     );
     Figure::new(plot, title)
 }
