@@ -43,6 +43,7 @@ def new_page(browser, **settings):
     page = browser.new_context(viewport={"width": 1200, "height": 1000}, **settings).new_page()
     page.problems = []
     page.on("pageerror", lambda error: page.problems.append(str(error)))
+    page.on("console", lambda message: message.type == "error" and page.problems.append(message.text))
     return page
 
 
@@ -93,22 +94,24 @@ def lab(executed):
     server.wait(timeout=30)
 
 
-def test_jupyterlab_draws_the_contour_and_the_surface(lab, browser):
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_jupyterlab_draws_every_figure(lab, browser, name):
     page = new_page(browser)
-    page.goto(f"{lab}lab/tree/{FIRST}.ipynb?token={TOKEN}&reset")
+    page.goto(f"{lab}lab/tree/{name}.ipynb?token={TOKEN}&reset")
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
-    for kind, drawn in (("contour", ".contourlayer path"), ("surface", ".gl-container canvas")):
-        # Cells out of sight are not drawn: turn the wheel until the figure is.
-        plot = page.locator(".js-plotly-plot", has=page.locator(drawn)).first
-        page.mouse.move(700, 500)
-        for _ in range(80):
-            if plot.count() and plot.is_visible():
-                break
-            page.mouse.wheel(0, 180)
-            page.wait_for_timeout(300)
-        plot.scroll_into_view_if_needed()
-        page.wait_for_timeout(1500)
-        assert plot.is_visible()
-        page.screenshot(path=OUT / f"jupyterlab.{kind}.png")
+    wanted = cells_with_figures(name)
+    figures = page.locator(".jp-RenderedPlotly")
+    # Cells come into being where they are to be seen, and a figure is an image until the mouse touches it.
+    for at in range(0, 40_000, 500):
+        page.evaluate(f"document.querySelector('.jp-WindowedPanel-outer').scrollTop = {at}")
+        page.wait_for_timeout(50)
+        if figures.count() == wanted:
+            break
+    assert figures.count() == wanted
+    for figure in figures.all():
+        figure.scroll_into_view_if_needed()
+        figure.hover(position={"x": 40, "y": 20})
+        figure.locator(".main-svg").first.wait_for()
+    page.screenshot(path=OUT / f"{name}.jupyterlab.png")
     assert page.problems == []
     page.context.close()
