@@ -23,6 +23,11 @@ def main(evcxr: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
 
     shutil.copy(HERE / "launch.py", kernel)
+    programs = kernel / "bin"
+    programs.mkdir(exist_ok=True)
+    # Isolated and without site, Python starts in a few milliseconds.
+    (programs / "mold").write_text(f"#!{sys.executable} -IS\n" + (HERE / "mold.py").read_text())
+    (programs / "mold").chmod(0o755)
     (kernel / "kernel.json").write_text(json.dumps({
         "display_name": "Rust (loss-landscape)",
         "language": "rust",

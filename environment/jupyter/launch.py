@@ -79,9 +79,9 @@ def prepare(build: Path, dependencies: Path, project: Path) -> None:
     write(build / ".cargo/config.toml", (project / ".cargo/config.toml").read_text())
     write(build / "Cargo.lock", (project / "Cargo.lock").read_text())
 
-    # A linker other than mold would need flags that the compiled dependencies were not built with.
-    linker = "mold" if shutil.which("mold") else "system"
-    write(build / "settings/init.evcxr", f":linker {linker}\n")
+    # mold.py, which uses mold where there is one; another linker would need flags that the compiled dependencies were
+    # not built with.
+    write(build / "settings/init.evcxr", ":linker mold\n")
     rename = f'std::fs::rename(r#"{build}/workspace.toml"#, r#"{build}/Cargo.toml"#).unwrap();'
     write(build / "settings/prelude.rs", rename)
 
@@ -103,6 +103,7 @@ def main(evcxr: str, connection_file: str) -> None:
     ours = build / "cell/target" / standard.parent.name / "debug/deps"
     paths = [str(ours), str(standard), os.environ.get("LD_LIBRARY_PATH")]
     os.environ["LD_LIBRARY_PATH"] = os.pathsep.join(path for path in paths if path)
+    os.environ["PATH"] = os.pathsep.join([str(Path(__file__).parent / "bin"), os.environ["PATH"]])
     # Where it says which configuration it found, in the middle of other programs' output. Cells' output goes elsewhere.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.execv(evcxr, [evcxr, "--control_file", connection_file])

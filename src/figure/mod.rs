@@ -142,9 +142,14 @@ impl Figure {
     }
 }
 
+/// Kernels fall back on this where a cell's last expression moves a variable.
 impl std::fmt::Debug for Figure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Figure: {}", self.title)
+        write!(
+            f,
+            "Figure: {} (to see it: let figure = …; figure)",
+            self.title
+        )
     }
 }
 

@@ -7,9 +7,12 @@
 mod picture;
 mod table;
 
-use std::fmt::Display;
+use std::fmt::{Debug, Display};
 use std::io::{self, Write};
+use std::path::PathBuf;
+use std::time::Duration;
 
+use candle_core::Tensor;
 use polars::df;
 use polars::prelude::DataFrame;
 
@@ -102,7 +105,7 @@ impl Show for Figure {
     fn bundle(&self) -> Result<Bundle> {
         let json = self.json();
         let image = picture::png(&json);
-        let mut bundle = Bundle::text(format!("{self:?}"))
+        let mut bundle = Bundle::text(format!("Figure: {}", self.title()))
             .with("application/vnd.plotly.v1+json", json.to_string())
             .with("text/html", html(self.title(), &json, image.as_deref()));
         if let Some(image) = image {
@@ -233,7 +236,33 @@ macro_rules! show_as_text {
         })+
     };
 }
-show_as_text!("{}": String, &str, bool, f32, f64, i32, i64, u32, u64, usize, Inertia,
-    DerivativeCheck, Estimate, Bracket, Count, Alignment, AverageSharpness, FlatnessReport,
-    RandomSharpness, SamStep, StableRate, StepChange, WorstCase);
-show_as_text!("{:?}": Vec<f64>, Activation, Objective, Score, Trajectory);
+show_as_text!("{}": String, &str, bool, char, f32, f64, i32, i64, u8, u32, u64, usize, Tensor,
+    Inertia, DerivativeCheck, Estimate, Bracket, Count, Alignment, AverageSharpness,
+    FlatnessReport, RandomSharpness, SamStep, StableRate, StepChange, WorstCase);
+show_as_text!("{:?}": Vec<f64>, Vec<f32>, Vec<i32>, Vec<u8>, Vec<u32>, Vec<u64>, Vec<usize>,
+    Vec<bool>, Vec<String>, Vec<&str>, Duration, PathBuf, Activation, Objective, Score, Trajectory);
+
+// As the kernel itself would show them, but it would compile the cell twice.
+macro_rules! show_for_debugging {
+    ($([$($generics:tt)*] $type:ty),+) => {
+        $(impl<$($generics)*> Show for $type {
+            fn bundle(&self) -> Result<Bundle> {
+                Ok(Bundle::text(format!("{self:?}")))
+            }
+        })+
+    };
+}
+show_for_debugging!(
+    [T: Debug] Option<T>,
+    [T: Debug, const N: usize] [T; N],
+    [A: Debug, B: Debug] (A, B),
+    [A: Debug, B: Debug, C: Debug] (A, B, C),
+    [A: Debug, B: Debug, C: Debug, D: Debug] (A, B, C, D)
+);
+
+/// A cell that ends in a loop shows nothing.
+impl Show for () {
+    fn bundle(&self) -> Result<Bundle> {
+        Ok(Bundle::default())
+    }
+}

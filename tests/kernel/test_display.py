@@ -32,6 +32,19 @@ def test_tables(kernel, plane):
     assert "eigenvalue" in shown["text/plain"]
 
 
+def test_plain_values(kernel):
+    assert kernel.run("for i in 0..3 { let _ = i; }") == {}
+    assert kernel.shown('(1, "a")') == '(1, "a")'
+    assert kernel.shown("[0.5, 2.0]") == "[0.5, 2.0]"
+    assert kernel.shown("Some(vec![1u8])") == "Some([1])"
+    assert "[2.]" in kernel.shown("Tensor::new(&[2f64], &Device::Cpu)?")
+
+
+def test_a_figure_in_an_expression_that_moves_a_variable_says_how_to_see_it(kernel):
+    kernel.shown('let chart = figure::Chart::new("A line", "x", "y");')
+    assert "to see it: let figure" in kernel.run('chart.line("y", [(0.0, 1.0), (1.0, 2.0)]).figure()')["text/plain"]
+
+
 def test_errors_are_words_without_a_backtrace(kernel, plane):
     said = kernel.run("objective.hvp(&[1.0])?;")["stderr"]
     assert said == "the vector has 1 entries but the model has 17 parameters\n"
