@@ -11,9 +11,8 @@ from pathlib import Path
 
 import nbformat
 from jupyter_client.manager import start_new_kernel
+from warm_kernel import CELL, PROJECT
 
-PROJECT = Path(__file__).parent.parent.resolve()
-FIRST = ':dep loss-landscape = { path = ".." }\nuse loss_landscape::prelude::*;'
 CELLS = [
     ("first `let`", "let moons = two_moons(100, 0.1, 0, &Device::Cpu)?;"),
     ("second `let`", "let model = Mlp::new(&[2, 3, 2], Activation::Tanh, 1, &Device::Cpu)?.to_dtype(DType::F64)?;"),
@@ -70,7 +69,7 @@ def row(what: str, seconds: float) -> None:
 def basics() -> None:
     with Kernel() as kernel:
         row("kernel answers", time.monotonic() - kernel.started)
-        kernel.run(FIRST)
+        kernel.run(CELL)
         row("kernel's start to the crate's prelude", time.monotonic() - kernel.started)
         times = []
         for what, source in CELLS:

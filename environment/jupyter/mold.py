@@ -77,11 +77,10 @@ def repeat(known: dict) -> int:
         file.unlink(missing_ok=True)
     # What rustc says is what the kernel reads of cargo's output.
     done = subprocess.run(linked(arguments), env=known["environment"], cwd=known["folder"], stderr=subprocess.STDOUT)
-    code = done.returncode
-    if code == 0:
+    if done.returncode == 0:
         os.link(library, shown)
         print(json.dumps({"reason": "compiler-artifact", "target": {"name": "ctx"}, "filenames": [str(shown)]}))
-    return code
+    return done.returncode
 
 
 def build(command: list[str]) -> int:
@@ -90,7 +89,7 @@ def build(command: list[str]) -> int:
         known = json.loads(RECORD.read_text())
     except (FileNotFoundError, ValueError):
         known = {}
-    if known and known["settings"] == now and stamps(list(known["files"])) == known["files"]:
+    if known.get("settings") == now and stamps(list(known["files"])) == known["files"]:
         return repeat(known)
 
     start = time.time_ns()

@@ -4,7 +4,7 @@ use plotly::common::{ColorBar, Title};
 use plotly::layout::{LayoutGrid, Margin};
 use plotly::{HeatMap, Plot};
 
-use super::{Figure, axis, colors, heading, layout, rows, signed_colors};
+use super::{Figure, axis, colors, heading, layout, rows, signed};
 use crate::landscape::Plane;
 
 /// λ_min on the left and λ_max on the right, each on a scale of its own, in which 0 is white where some are negative; nothing where the plane has
@@ -39,11 +39,7 @@ pub fn extremes(plane: &Plane) -> Figure {
                 .x_axis(x)
                 .y_axis(y);
             if values.iter().any(|value| *value < 0.0) {
-                let largest = values.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
-                map = map
-                    .color_scale(signed_colors())
-                    .zmin(-largest)
-                    .zmax(largest);
+                map = signed(map, values);
             }
             plot.add_trace(map);
             layout.add_annotation(heading(name, left, 1.0));

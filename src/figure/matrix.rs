@@ -6,7 +6,7 @@ use plotly::common::{ColorBar, Title};
 use plotly::layout::{AxisConstrain, Margin, Shape, ShapeLine, ShapeType};
 use plotly::{HeatMap, Plot};
 
-use super::{Figure, INK, axis, layout, rows, signed_colors};
+use super::{Figure, INK, axis, layout, rows, signed};
 use crate::operator::Dense;
 
 /// The entries of a matrix, the first row on top: blue above zero, orange below. Lines part the `blocks`, which are named at
@@ -15,16 +15,12 @@ pub fn matrix(matrix: &Dense, blocks: &[(String, Range<usize>)]) -> Figure {
     let entries = matrix.matrix();
     let n = entries.nrows();
     let title = format!("The {n} × {n} entries of a matrix");
-    let largest = entries.iter().fold(0.0, |m: f64, a| m.max(a.abs()));
     let places: Vec<usize> = (0..n).collect();
     let map = HeatMap::new(places.clone(), places, rows(entries))
-        .color_scale(signed_colors())
-        .zmin(-largest)
-        .zmax(largest)
         .color_bar(ColorBar::new().thickness(14).title(Title::with_text("")))
         .hover_template("row %{y}, column %{x}: %{z:.4g}<extra></extra>");
     let mut plot = Plot::new();
-    plot.add_trace(map);
+    plot.add_trace(signed(map, entries));
 
     let end = n as f64 - 0.5;
     let middles: Vec<f64> = blocks

@@ -39,13 +39,14 @@ pub use spectrum::spectrum;
 pub use trajectory::{trajectory, trajectory_surface};
 
 use ndarray::Array2;
-use plotly::Plot;
 use plotly::common::{
     Anchor, ColorScale, ColorScaleElement, ColorScalePalette, ExponentFormat, Font, Title,
 };
 use plotly::layout::{
     Annotation, AspectMode, Axis, AxisConstrain, AxisType, Camera, Eye, Layout, LayoutScene, Margin,
 };
+use plotly::{HeatMap, Plot};
+use serde::Serialize;
 use serde_json::{Number, Value, json};
 
 /// Width of a figure in pixels: a notebook's column.
@@ -241,14 +242,17 @@ fn heading(name: &str, x: f64, y: f64) -> Annotation {
         .font(Font::new().size(14).color(INK))
 }
 
-/// Blue above zero, orange below.
-fn signed_colors() -> ColorScale {
+/// The map in blue above zero, orange below.
+fn signed<X: Serialize + Clone, Y: Serialize + Clone, Z: Serialize + Clone>(
+    map: Box<HeatMap<X, Y, Z>>,
+    values: &Array2<f64>,
+) -> Box<HeatMap<X, Y, Z>> {
+    let largest = values.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
     let colors = [(0.0, ORANGE), (0.5, PAPER), (1.0, BLUE)];
-    ColorScale::Vector(
-        colors
-            .map(|(at, color)| ColorScaleElement(at, color.into()))
-            .to_vec(),
-    )
+    let colors = colors.map(|(at, color)| ColorScaleElement(at, color.into()));
+    map.color_scale(ColorScale::Vector(colors.to_vec()))
+        .zmin(-largest)
+        .zmax(largest)
 }
 
 fn colors() -> ColorScale {

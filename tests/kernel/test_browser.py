@@ -112,6 +112,12 @@ def test_jupyterlab_draws_every_figure(lab, browser, name):
         figure.scroll_into_view_if_needed()
         figure.hover(position={"x": 40, "y": 20})
         figure.locator(".main-svg").first.wait_for()
+    if name == FIRST:
+        for kind, drawn in (("contour", ".contourlayer path"), ("surface", ".gl-container canvas")):
+            plot = page.locator(".js-plotly-plot", has=page.locator(drawn)).first
+            plot.scroll_into_view_if_needed()
+            assert plot.is_visible()
+            page.screenshot(path=OUT / f"jupyterlab.{kind}.png")
     page.screenshot(path=OUT / f"{name}.jupyterlab.png")
     assert page.problems == []
     page.context.close()
