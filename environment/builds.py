@@ -1,4 +1,4 @@
-"""Copies of cargo's build directories, so that dependencies are compiled once.
+"""Copies of cargo's build directories, so that nothing is compiled twice.
 
     builds.py copy FROM TO        what FROM has compiled of the dependencies, as TO; whole or not at all
     builds.py prune CACHE KEEP    remove dependencies for other lock files than KEEP's, but for the newest
@@ -11,8 +11,8 @@ import shutil
 import sys
 from pathlib import Path
 
-# The crate itself is built anew in each place: its library has no hash in its name.
-OURS = ("loss", "libloss", "ctx", "libctx", "libcode")
+CRATE = ("loss", "libloss")
+CELLS = ("ctx", "libctx", "libcode", "locked", "liblocked")
 FOLDERS = (".fingerprint", "build", "deps")
 
 
@@ -20,27 +20,36 @@ def copy(source: Path, target: Path) -> None:
     """Compiled code is linked, not copied: compilers replace such files and never write into them."""
     part = target.with_name(f"{target.name}.part-{os.getpid()}")
     shutil.rmtree(part, ignore_errors=True)
-    for profile in [source / "debug", *source.glob("*-*-*/debug")]:
-        for folder in FOLDERS:
-            for directory, _, files in os.walk(profile / folder):
-                inside = Path(directory).relative_to(source)
-                if any(name.startswith(OURS) for name in inside.parts):
-                    continue
-                (part / inside).mkdir(parents=True, exist_ok=True)
-                for name in files:
-                    if name.startswith(OURS):
-                        continue
-                    old, new = source / inside / name, part / inside / name
-                    if name.endswith((".rlib", ".rmeta", ".so", ".a")) or name.startswith("build-script-build"):
-                        link(old, new)
-                    else:
-                        shutil.copy2(old, new)
+    part.mkdir(parents=True)
+    take(source, part, lambda parts: not any(name.startswith(CRATE + CELLS) for name in parts))
     target.mkdir(parents=True, exist_ok=True)
     if any(target.iterdir()):
         shutil.copytree(part, target, copy_function=link, dirs_exist_ok=True)
         shutil.rmtree(part)
     else:
         part.rename(target)
+
+
+def copy_crate(source: Path, target: Path) -> None:
+    """What `source` has compiled of the crate itself, in the place of what `target` has: its library has no hash in its name."""
+    take(source, target, lambda parts: any(name.startswith(CRATE) for name in parts))
+
+
+def take(source: Path, target: Path, wanted) -> None:
+    for profile in [source / "debug", *source.glob("*-*-*/debug")]:
+        for folder in FOLDERS:
+            for directory, _, files in os.walk(profile / folder):
+                inside = Path(directory).relative_to(source)
+                for name in files:
+                    if not wanted((*inside.parts, name)):
+                        continue
+                    old, new = source / inside / name, target / inside / name
+                    new.parent.mkdir(parents=True, exist_ok=True)
+                    new.unlink(missing_ok=True)
+                    if name.endswith((".rlib", ".rmeta", ".so", ".a")) or name.startswith("build-script-build"):
+                        link(old, new)
+                    else:
+                        shutil.copy2(old, new)
 
 
 def link(old: Path | str, new: Path | str) -> None:

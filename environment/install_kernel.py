@@ -22,12 +22,15 @@ def main(evcxr: str) -> None:
     for folder in (kernel, template, config):
         folder.mkdir(parents=True, exist_ok=True)
 
-    shutil.copy(HERE / "launch.py", kernel)
-    programs = kernel / "bin"
-    programs.mkdir(exist_ok=True)
-    # Isolated and without site, Python starts in a few milliseconds.
-    (programs / "mold").write_text(f"#!{sys.executable} -IS\n" + (HERE / "mold.py").read_text())
-    (programs / "mold").chmod(0o755)
+    for name in ("launch.py", "cargo.py", "mold.py"):
+        shutil.copy(HERE / name, kernel)
+    for name, folder in (("mold", "bin"), ("cargo", "analysis")):
+        program = kernel / folder / name
+        program.parent.mkdir(exist_ok=True)
+        # Isolated and without site, Python starts in a few milliseconds.
+        start = f"import sys; sys.path.insert(0, {str(kernel)!r}); import {name}; sys.exit({name}.main(sys.argv[1:]))"
+        program.write_text(f"#!{sys.executable} -IS\n{start}\n")
+        program.chmod(0o755)
     (kernel / "kernel.json").write_text(json.dumps({
         "display_name": "Rust (loss-landscape)",
         "language": "rust",

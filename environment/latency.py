@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 import nbformat
+from compile_crate import CELL, PROJECT
 from jupyter_client.manager import start_new_kernel
-from warm_kernel import CELL, PROJECT
 
 CELLS = [
     ("first `let`", "let moons = two_moons(100, 0.1, 0, &Device::Cpu)?;"),

@@ -8,7 +8,6 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 EVCXR_VERSION=0.22.0
-export CARGO_TARGET_DIR="$PWD/target"
 export LOSS_LANDSCAPE_CACHE="${LOSS_LANDSCAPE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/loss-landscape}"
 
 say() { printf '\033[1m[set-up]\033[0m %s\n' "$*"; }
@@ -68,24 +67,9 @@ fi
 # --- the crate
 
 DEPENDENCIES="$LOSS_LANDSCAPE_CACHE/dependencies-$TAG-$(cat Cargo.lock .cargo/config.toml | sha256sum | cut -c1-16)"
-if [ ! -d target/debug ]; then
-    # Those of this lock file, or else the newest: cargo then builds what differs.
-    for candidate in "$DEPENDENCIES" $(ls -dt "$LOSS_LANDSCAPE_CACHE/dependencies-$TAG"-* 2>/dev/null); do
-        if [ -d "$candidate" ]; then
-            say "taking compiled dependencies from $candidate …"
-            .venv/bin/python environment/builds.py copy "$candidate" target
-            break
-        fi
-    done
+.venv/bin/python environment/compile_crate.py "$DEPENDENCIES"
+.venv/bin/python environment/builds.py prune "$LOSS_LANDSCAPE_CACHE" "$DEPENDENCIES"
+if [ "${1:-}" = --tests ] && [ ! -d target/debug ]; then
+    .venv/bin/python environment/builds.py copy "$DEPENDENCIES" target
 fi
-if [ ! -d "$DEPENDENCIES" ]; then
-    say "building the crate and its dependencies (about 11 minutes on two cores from nothing, once) …"
-fi
-cargo build --locked
-if [ ! -d "$DEPENDENCIES" ]; then
-    .venv/bin/python environment/builds.py copy target "$DEPENDENCIES"
-    .venv/bin/python environment/builds.py prune "$LOSS_LANDSCAPE_CACHE" "$DEPENDENCIES"
-fi
-
-.venv/bin/python environment/warm_kernel.py "$DEPENDENCIES"
 say "ready."

@@ -1,8 +1,8 @@
 """Starts the Rust kernel with a build directory of its own: launch.py EVCXR_JUPYTER CONNECTION_FILE
 
 A kernel compiles every cell in its build directory, and two kernels in one directory break each other. So each takes
-the first directory that no other holds (a lock that lasts as long as the kernel), and starts from the project's
-compiled dependencies instead of from nothing; again when the lock file has changed.
+the first directory that no other holds (a lock that lasts as long as the kernel), and starts from what the set-up
+compiled, dependencies and crate; again when the set-up has compiled others.
 """
 
 import fcntl
@@ -42,38 +42,65 @@ def home(project: Path) -> Path:
     return folder
 
 
-def claim(folder: Path) -> Path:
-    """The first build directory that is free. The lock goes with the process, and on to what it becomes."""
+def held(folder: Path, number: int) -> int | None:
+    """The lock of a build directory, or nothing if another has it."""
+    lock = os.open(folder / f"{number}.lock", os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return lock
+
+
+def claim(folder: Path) -> tuple[Path, int]:
+    """The first build directory that is free, and its lock, which goes with the process and on to what it becomes."""
     number = 0
-    while True:
-        lock = os.open(folder / f"{number}.lock", os.O_RDWR | os.O_CREAT)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            number += 1
-            continue
-        os.set_inheritable(lock, True)
-        return folder / str(number)
+    while (lock := held(folder, number)) is None:
+        number += 1
+    os.set_inheritable(lock, True)
+    return folder / str(number), lock
 
 
-def prepare(build: Path, dependencies: Path, project: Path) -> None:
+def clean(folder: Path) -> None:
+    """Removes build directories beside the first that no kernel holds and that hold what the set-up has replaced."""
+    for build in folder.glob("[1-9]*"):
+        if build.is_dir() and not all(seeded(build, folder / kind) for kind in ("dependencies", "crate")):
+            if (lock := held(folder, int(build.name))) is not None:
+                shutil.rmtree(build)
+                os.close(lock)
+
+
+def seeded(build: Path, compiled: Path) -> bool:
+    """Whether the build directory has been given this."""
+    note = build / compiled.name
+    return note.exists() and note.read_text() == compiled.resolve().name
+
+
+def seed(build: Path, folder: Path, project: Path) -> None:
+    """Puts what the set-up compiled where the kernel's cargo looks for it."""
+    sys.path.insert(0, str(project / "environment"))
+    import builds
+
+    target = build / "cell/target"
+    dependencies, crate = folder / "dependencies", folder / "crate"
+    if dependencies.exists() and not seeded(build, dependencies):
+        shutil.rmtree(target, ignore_errors=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (build / "crate").unlink(missing_ok=True)
+        builds.copy(dependencies.resolve(), target)
+        (build / "dependencies").write_text(dependencies.resolve().name)
+    if crate.exists() and not seeded(build, crate):
+        builds.copy_crate(crate.resolve(), target)
+        (build / "crate").write_text(crate.resolve().name)
+
+
+def prepare(build: Path, project: Path) -> None:
     """Writes a workspace around the kernel's crate, `cell`, with the project's locked versions.
 
-    The second member keeps the versions that the kernel's crate, at first without dependencies, would drop. The kernel
-    analyses everything in its workspace, so that is put together only after it has started.
+    The second member keeps the versions that the kernel's crate, at first without dependencies, would drop.
     """
-    cell, taken = build / "cell", build / "dependencies"
-    compiled = dependencies.resolve()
-    if compiled.exists() and not (taken.exists() and taken.read_text() == compiled.name):
-        sys.path.insert(0, str(project / "environment"))
-        import builds
-
-        cell.mkdir(parents=True, exist_ok=True)
-        builds.copy(compiled, cell / "target")
-        taken.write_text(compiled.name)
-    (build / "Cargo.toml").unlink(missing_ok=True)
-    write(build / "workspace.toml", '[workspace]\nresolver = "3"\nmembers = ["cell", "locked"]\n')
+    write(build / "Cargo.toml", '[workspace]\nresolver = "3"\nmembers = ["cell", "locked"]\n')
     write(build / "locked/Cargo.toml", LOCKED.format(project=project))
     write(build / "locked/lib.rs", "")
     write(build / ".cargo/config.toml", (project / ".cargo/config.toml").read_text())
@@ -81,9 +108,32 @@ def prepare(build: Path, dependencies: Path, project: Path) -> None:
 
     # mold.py, which uses mold where there is one; another linker would need flags that the compiled dependencies were
     # not built with.
-    write(build / "settings/init.evcxr", ":linker mold\n")
-    rename = f'std::fs::rename(r#"{build}/workspace.toml"#, r#"{build}/Cargo.toml"#).unwrap();'
-    write(build / "settings/prelude.rs", rename)
+    write(build / "config/init.evcxr", ":linker mold\n")
+
+
+def link(path: Path, target: Path) -> None:
+    """Makes `path` a link to what is there, if it is there."""
+    if target.exists() and not (path.is_symlink() and path.readlink() == target):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        path.symlink_to(target)
+
+
+def narrow(build: Path, libraries: Path) -> None:
+    """Shows the kernel's analysis what cells can name, of the packages (cargo.py) and of the standard library.
+
+    It would read 40 MB of Rust's own sources, most of it tests and the instructions of other processors.
+    """
+    for name in ("core", "alloc", "std", "proc_macro"):
+        link(build / "library" / name / "src", libraries / name / "src")
+    if (build / "library/core/src").exists():
+        os.environ["RUST_SRC_PATH"] = str(build / "library")
+    real, ours = Path(os.environ.get("CARGO_HOME", Path.home() / ".cargo")), build / "cargo"
+    for name in ("registry", "git", "config.toml", "credentials.toml"):
+        link(ours / name, real / name)
+    link(ours / "bin/cargo", Path(__file__).parent / "analysis/cargo")
+    os.environ["LOSS_LANDSCAPE_CARGO_HOME"] = os.environ.get("CARGO_HOME", "")
+    os.environ["CARGO_HOME"] = str(ours)
 
 
 def write(path: Path, text: str) -> None:
@@ -94,12 +144,15 @@ def write(path: Path, text: str) -> None:
 
 def main(evcxr: str, connection_file: str) -> None:
     folder = home(project())
-    build = claim(folder)
-    prepare(build, folder / "dependencies", project())
+    build, _ = claim(folder)
+    seed(build, folder, project())
+    prepare(build, project())
+    clean(folder)
     os.environ["EVCXR_TMPDIR"] = str(build / "cell")
-    os.environ["EVCXR_CONFIG_DIR"] = str(build / "settings")
+    os.environ["EVCXR_CONFIG_DIR"] = str(build / "config")
     # The kernel moves a cell's library one folder up from where its relative run path is right.
     standard = Path(subprocess.check_output(["rustc", "--print", "target-libdir"], text=True).strip())
+    narrow(build, standard.parents[1] / "src/rust/library")
     ours = build / "cell/target" / standard.parent.name / "debug/deps"
     paths = [str(ours), str(standard), os.environ.get("LD_LIBRARY_PATH")]
     os.environ["LD_LIBRARY_PATH"] = os.pathsep.join(path for path in paths if path)

@@ -6,6 +6,7 @@ changed; this looks at the files that can have changed, those of packages with a
 of rustc as cargo made it. Whatever else it is asked, or where anything looks different, it leaves to cargo.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -14,9 +15,11 @@ import sys
 import time
 from pathlib import Path
 
-RECORD = Path("target/cell.json")
-# Set for the call of cargo that is to be recorded, to the folder that it runs in.
-RECORDING = "LOSS_LANDSCAPE_RECORD_IN"
+import cargo
+
+RECORDS = Path("target/cells")
+# Set for the call of cargo that is to be recorded, to the file for it.
+RECORD = "LOSS_LANDSCAPE_RECORD"
 
 
 def linked(command: list[str]) -> list[str]:
@@ -27,27 +30,18 @@ def linked(command: list[str]) -> list[str]:
     return [mold, "-run", *command] if mold else command
 
 
-def settings(command: list[str]) -> dict:
-    """What besides files decides how a cell is compiled."""
-    return {"command": command, "environment": dict(os.environ)}
-
-
-def stamps(files: list[str]) -> dict:
-    found = {}
-    for file in files:
-        try:
-            stat = os.stat(file)
-            found[file] = [stat.st_mtime_ns, stat.st_size]
-        except FileNotFoundError:
-            found[file] = None
-    return found
+def record_of(command: list[str]) -> Path:
+    """The file for what decides how a cell is compiled, but for the files that count. Jupyter's variables do not."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("JPY_")}
+    about = json.dumps([command, sorted(environment.items()), Path("Cargo.toml").read_text()])
+    return Path.cwd() / RECORDS / f"{hashlib.sha256(about.encode()).hexdigest()[:32]}.json"
 
 
 def watched(arguments: list[str]) -> list[str]:
     """The files that cargo would look at: manifests, settings, what the cell links, sources of packages with a path."""
     files = {"Cargo.toml", "../Cargo.toml", "../Cargo.lock", ".cargo/config.toml", "../.cargo/config.toml", arguments[0]}
     files.update(a.partition("=")[2] for a in arguments if a.endswith((".so", ".rlib", ".rmeta")) and "=" in a)
-    registry = str(Path(os.environ.get("CARGO_HOME", Path.home() / ".cargo")) / "registry")
+    registry = str(cargo.home() / "registry")
     for listing in [*Path("target/debug/deps").glob("*.d"), *Path("target").glob("*-*/debug/deps/*.d")]:
         for line in listing.read_text().splitlines():
             source = line[:-1].replace("\\ ", " ")
@@ -61,10 +55,12 @@ def record(arguments: list[str]) -> None:
     """As cargo's wrapper of rustc: notes how the cell is compiled, then compiles it."""
     pairs = list(zip(arguments, arguments[1:]))
     if ("--crate-name", "ctx") in pairs and ("--crate-type", "cdylib") in pairs:
-        folder = os.environ[RECORDING]
-        environment = {k: v for k, v in os.environ.items() if k not in (RECORDING, "RUSTC_WRAPPER", "CARGO_MAKEFLAGS", "MAKEFLAGS")}
+        # Optimising a cell across its parts once more would be a quarter of rustc's time.
+        arguments = [*arguments, "-Clto=off"]
+        ours = (RECORD, "RUSTC_WRAPPER", "CARGO_MAKEFLAGS", "MAKEFLAGS")
+        environment = {k: v for k, v in os.environ.items() if k not in ours}
         note = {"arguments": arguments, "environment": environment, "folder": os.getcwd()}
-        (Path(folder) / RECORD).with_suffix(".new").write_text(json.dumps(note))
+        Path(os.environ[RECORD]).write_text(json.dumps(note))
     os.execvp(arguments[0], arguments)
 
 
@@ -84,39 +80,39 @@ def repeat(known: dict) -> int:
 
 
 def build(command: list[str]) -> int:
-    now = settings(command)
+    noted = record_of(command)
     try:
-        known = json.loads(RECORD.read_text())
+        known = json.loads(noted.read_text())
+        if cargo.stamps(known["files"]) == known["files"]:
+            return repeat(known)
     except (FileNotFoundError, ValueError):
-        known = {}
-    if known.get("settings") == now and stamps(list(known["files"])) == known["files"]:
-        return repeat(known)
+        pass
 
     start = time.time_ns()
-    RECORD.unlink(missing_ok=True)
-    new = RECORD.with_suffix(".new")
+    noted.unlink(missing_ok=True)
+    noted.parent.mkdir(parents=True, exist_ok=True)
+    new = noted.with_suffix(".new")
     new.unlink(missing_ok=True)
-    environment = {**os.environ, "RUSTC_WRAPPER": sys.argv[0], RECORDING: os.getcwd()}
+    environment = {**os.environ, "RUSTC_WRAPPER": sys.argv[0], RECORD: str(new)}
     code = subprocess.run(linked(command), env=environment).returncode
     if code == 0 and new.exists():
         note = json.loads(new.read_text())
-        note |= {"settings": now, "files": stamps(watched(note["arguments"]))}
+        note["files"] = cargo.stamps(watched(note["arguments"]))
         # What changed meanwhile may be older than what was compiled of it, or newer.
-        if all(stamp is None or stamp[0] < start for stamp in note["files"].values()):
+        if all(stamp is None or os.stat(file).st_mtime_ns < start for file, stamp in note["files"].items()):
             new.write_text(json.dumps(note))
-            new.rename(RECORD)
+            new.rename(noted)
     return code
 
 
 def main(arguments: list[str]) -> int:
-    if RECORDING in os.environ and arguments[:1] != ["-run"]:
+    cargo.restore()
+    if RECORD in os.environ and arguments[:1] != ["-run"]:
         record(arguments)
     command = arguments[1:]
+    if "metadata" in command:
+        return cargo.answer(command, Path.cwd().parent)
     if "build" in command and "RUSTC_WRAPPER" not in os.environ:
         return build(command)
     command = linked(command)
     os.execvp(command[0], command)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

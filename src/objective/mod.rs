@@ -260,9 +260,35 @@ impl Objective {
     fn check_data(&self) -> Result<()> {
         let outputs = autograd::on_workers(&[self.data.first(1)?], |one| self.outputs(one))?;
         for outputs in outputs {
-            self.loss.check(&outputs?, &self.data)?;
+            let outputs = outputs.map_err(|e| self.explain(e))?;
+            self.loss.check(&outputs, &self.data)?;
         }
         Ok(())
+    }
+
+    /// candle's error of the first forward pass, with what it says nothing about: the data.
+    fn explain(&self, error: Error) -> Error {
+        let Error::Candle(error) = error else {
+            return error;
+        };
+        let (inputs, model) = (self.data.inputs(), self.parameters.dtype());
+        Error::invalid(if inputs.dtype() == model {
+            format!(
+                "the model cannot take a sample, inputs of shape (1, {}): {error}. Give it a first \
+                 layer for that shape, or data of the shape that its first layer takes",
+                inputs.dims()[1..]
+                    .iter()
+                    .map(usize::to_string)
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            )
+        } else {
+            format!(
+                "the model's parameters are {model:?} and the data is {:?}: bring one to the type \
+                 of the other with to_dtype ({error})",
+                inputs.dtype()
+            )
+        })
     }
 
     fn check_finite(&self, vector: &[f64], what: &str) -> Result<()> {

