@@ -17,6 +17,30 @@ use crate::vector::scale;
 ///
 /// For a random unit vector v, m steps of Lanczos' iteration give the m-point Gauss quadrature of v's
 /// own spectral measure Σ (vᵀuᵢ)² δ(λ − λᵢ). Its mean over v is the spectral density (1/n) Σ δ(λ − λᵢ).
+///
+/// ```
+/// use loss_landscape::ndarray::Array2;
+/// use loss_landscape::prelude::*;
+///
+/// // 2 on the diagonal and −1 beside it: eigenvalues 2 − 2cos(kπ/41), k = 1, …, 40.
+/// let a = Array2::from_shape_fn((40, 40), |(i, j)| match i.abs_diff(j) {
+///     0 => 2.0,
+///     1 => -1.0,
+///     _ => 0.0,
+/// });
+/// let density = DensitySettings {
+///     probes: 20,
+///     steps: 30,
+///     seed: 0,
+/// }
+/// .run(&Dense::new(a)?)?;
+/// assert_eq!(density.products, 20 * 30);
+/// let trace = density.trace();
+/// assert!((trace.value - 80.0).abs() < 5.0 * trace.standard_error);
+/// let below = density.count_below(2.0).estimate; // half of them
+/// assert!((below.value - 20.0).abs() < 5.0 * below.standard_error);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct DensitySettings {
     /// Random vectors, at least 2 so that there is an uncertainty.
@@ -39,6 +63,17 @@ impl Default for DensitySettings {
 }
 
 /// The quadrature of one probe's spectral measure: weights ω > 0 with Σω = 1 at ascending nodes.
+///
+/// ```
+/// use loss_landscape::ndarray::array;
+/// use loss_landscape::prelude::*;
+///
+/// let a = Dense::new(array![[2.0, 0.0], [0.0, -3.0]])?;
+/// let quadrature = &a.density()?.probes[0]; // as many nodes as there are eigenvalues
+/// assert!((quadrature.nodes[0] + 3.0).abs() < 1e-9 && (quadrature.nodes[1] - 2.0).abs() < 1e-9);
+/// assert!((quadrature.weights.iter().sum::<f64>() - 1.0).abs() < 1e-12);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Quadrature {
     /// θ₁ < θ₂ < …
@@ -48,6 +83,21 @@ pub struct Quadrature {
 }
 
 /// The distribution of a symmetric matrix's eigenvalues, estimated from random probes.
+///
+/// ```
+/// use loss_landscape::ndarray::Array2;
+/// use loss_landscape::prelude::*;
+///
+/// // The reflection I − 2uuᵀ: an eigenvalue −1, and 39 eigenvalues 1.
+/// let a = Dense::new(Array2::eye(40) - Array2::from_elem((40, 40), 2.0 / 40.0))?;
+/// let density = a.density()?;
+/// let [low, high] = density.range();
+/// assert!((low + 1.0).abs() < 1e-9 && (high - 1.0).abs() < 1e-9);
+/// assert!((density.moment(2).value - 1.0).abs() < 1e-9); // the mean of λ²
+/// let negative = density.negative().estimate;
+/// assert!((negative.value - 1.0).abs() < 5.0 * negative.standard_error);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Density {
     /// A quadrature for each probe.
@@ -59,6 +109,19 @@ pub struct Density {
 }
 
 /// A function of the eigenvalue with its standard error over the probes.
+///
+/// ```
+/// use loss_landscape::ndarray::array;
+/// use loss_landscape::prelude::*;
+///
+/// let density = Dense::new(array![[2.0, 1.0], [1.0, 2.0]])?.density()?;
+/// let curve = density.smoothed(0.1, 400)?;
+/// let step = curve.eigenvalues[1] - curve.eigenvalues[0];
+/// assert!((curve.values.iter().sum::<f64>() * step - 1.0).abs() < 1e-3); // it integrates to 1
+/// let share = density.cumulative(0.1, 400)?;
+/// assert!(share.values[0] < 1e-3 && share.values[399] > 0.999);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DensityCurve {
     /// Eigenvalues.
@@ -86,6 +149,19 @@ impl DensityCurve {
 }
 
 /// How many eigenvalues lie below a number.
+///
+/// ```
+/// use loss_landscape::ndarray::{Array2, array};
+/// use loss_landscape::prelude::*;
+///
+/// let a = Dense::new(Array2::from_diag(&array![-1.0, 2.0, 3.0]))?;
+/// let all = a.density()?.count_below(10.0);
+/// assert_eq!(all.estimate.value.round(), 3.0);
+/// let negative = a.density()?.negative();
+/// assert!(negative.resolution.low <= negative.estimate.value);
+/// assert!(negative.estimate.value <= negative.resolution.high);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Count {
     /// The estimate, with its standard error over the probes.
