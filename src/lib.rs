@@ -13,7 +13,9 @@
 //! let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
 //! let spectrum = objective.hessian().dense()?.eigen()?;
 //! println!("{}", spectrum.inertia()?); // for example "saddle point: 4 negative, …"
-//! figure::surface(&Plane::random(&objective, 0, 1.0, 21)?);
+//! assert_eq!(spectrum.pairs.len(), objective.dim());
+//! let plane = Plane::random(&objective, 0, 1.0, 21)?;
+//! assert_eq!(figure::surface(&plane).title(), "Loss surface");
 //! # Ok(())
 //! # }
 //! ```
