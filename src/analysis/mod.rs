@@ -176,6 +176,19 @@ impl Analyzer {
 
     /// The loss over two random filter-normalised directions, `points` × `points` values.
     ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+    /// let model =
+    ///     Mlp::new(&[2, 3, 1], Activation::Tanh, 1, &Device::Cpu)?.to_dtype(DType::F64)?;
+    /// let analyzer = Analyzer::new(&model, &data, &data, Loss::CrossEntropy)?.seed(3);
+    /// assert_eq!(
+    ///     analyzer.plane(1.0, 5)?,
+    ///     Plane::random(&analyzer.objective(), 3, 1.0, 5)?
+    /// );
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Plane::random`].
     pub fn plane(&self, radius: f64, points: usize) -> Result<Plane> {

@@ -204,6 +204,20 @@ impl Report {
     /// Reports side by side, for reading: a row for each quantity and a column for each report, with value, uncertainty and
     /// verdict.
     ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+    /// let model =
+    ///     Mlp::new(&[2, 3, 1], Activation::Tanh, 1, &Device::Cpu)?.to_dtype(DType::F64)?;
+    /// let analyzer = Analyzer::new(&model, &data, &data, Loss::CrossEntropy)?.without_hessian();
+    /// let report = analyzer.full_analysis()?;
+    /// let table = Report::verdicts(&[("first", report.clone()), ("again", report.clone())])?;
+    /// assert_eq!(table.width(), 1 + 2); // the quantities' names, then a column for each report
+    /// assert_eq!(table.height(), report.table()?.height());
+    /// assert!(Report::verdicts(&[("twice", report.clone()), ("twice", report)]).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// No reports; a name that comes twice; polars'.
     pub fn verdicts<S: AsRef<str>>(reports: &[(S, Report)]) -> Result<DataFrame> {

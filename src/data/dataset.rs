@@ -137,6 +137,15 @@ impl Dataset {
 
     /// The same data in another floating-point type.
     ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?; // `f64`, where a model is made in `f32`
+    /// let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu)?;
+    /// assert!(Objective::of(&model, &data, Loss::CrossEntropy).is_err());
+    /// assert!(Objective::of(&model, &data.to_dtype(DType::F32)?, Loss::CrossEntropy).is_ok());
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// A type that is not floating point.
     pub fn to_dtype(&self, dtype: DType) -> Result<Self> {

@@ -110,6 +110,8 @@ impl Default for PathTrainer {
 impl PathTrainer {
     /// The trained path from `a` to `b`. The model does not move, or is back afterwards.
     ///
+    /// See [`PathTrainer`] for an example.
+    ///
     /// # Errors
     /// Ends that are not in θ-space; a batch size of 0, a learning rate that is not positive, a chain without
     /// bends; a loss that is not finite, with the step at which it appeared; the gradient's.

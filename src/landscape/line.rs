@@ -88,6 +88,21 @@ impl Line {
 
     /// The loss at any increasing `alphas` along `direction`.
     ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// // L(b, w) = b² + 4w², along w from the minimum.
+    /// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
+    /// let data = Dataset::regression(&x, &x.zeros_like()?)?;
+    /// let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+    /// model.parameters().set_flat(&[0.0, 0.0])?;
+    /// let objective = Objective::of(&model, &data, Loss::Mse)?;
+    /// let line = Line::over(&objective, &[0.0, 1.0], vec![0.0, 1.0, 10.0])?;
+    /// assert_eq!(line.losses, [0.0, 4.0, 400.0]);
+    /// let line = line.with_gradient_norms(&objective, &[0.0, 1.0])?;
+    /// assert_eq!(line.gradient_norms, Some(vec![0.0, 8.0, 80.0])); // |8w|
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Line::along`]; `alphas` that are not finite or not increasing.
     pub fn over(objective: &Objective, direction: &[f64], alphas: Vec<f64>) -> Result<Self> {

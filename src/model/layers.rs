@@ -272,7 +272,8 @@ pub struct Layered {
 }
 
 impl Layered {
-    /// A model of these layers; each names those of the `parameters` that it uses.
+    /// A model of these layers; each names those of the `parameters` that it uses. A name that is not
+    /// among them is an error of the forward pass.
     pub fn new(layers: Vec<LayerKind>, parameters: Parameters) -> Self {
         Self { layers, parameters }
     }

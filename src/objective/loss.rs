@@ -44,7 +44,7 @@ impl Loss {
         }
     }
 
-    /// The mean loss of a batch as a scalar tensor, for training.
+    /// The mean loss of a batch as a scalar tensor, for training: `outputs` of shape `(n, k)`, `targets` of n samples.
     ///
     /// # Errors
     /// Outputs that do not fit the targets.

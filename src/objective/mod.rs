@@ -221,6 +221,17 @@ impl Objective {
     /// Sends `size` samples through the model together: more is faster, less takes less memory.
     /// The result is the same but for rounding.
     ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+    /// let model =
+    ///     Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+    /// let together = Objective::of(&model, &data, Loss::CrossEntropy)?;
+    /// let in_parts = together.clone().with_batch_size(7)?; // the last of 4
+    /// assert!((together.loss()? - in_parts.loss()?).abs() < 1e-14);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// `size` is 0.
     pub fn with_batch_size(mut self, size: usize) -> Result<Self> {
@@ -284,6 +295,20 @@ impl Objective {
     /// Keeps at most `bytes` of the primal pass for products at a point, where they come by hand-derived
     /// rules; 2³² if not said. What is beyond is computed again for each product, which then takes about
     /// half as long again; the result is the same, to the bit.
+    ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+    /// let model =
+    ///     Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+    /// let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
+    /// let v = direction::gaussian(model.parameters(), 0);
+    /// assert_eq!(
+    ///     objective.clone().with_memory(0).hvp(&v)?,
+    ///     objective.hvp(&v)?
+    /// );
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn with_memory(mut self, bytes: usize) -> Self {
         self.memory = bytes;
         self

@@ -333,6 +333,18 @@ impl Density {
 
     /// The effective rank (Σ|λ|)² / Σλ², from the same probes, with its standard error by leaving each probe out in turn;
     /// none for a zero matrix.
+    ///
+    /// ```
+    /// use loss_landscape::ndarray::{Array1, Array2};
+    /// # use loss_landscape::prelude::*;
+    ///
+    /// // 5 eigenvalues 2, and zeros besides.
+    /// let diagonal = Array1::from_shape_fn(30, |i| if i < 5 { 2.0 } else { 0.0 });
+    /// let density = Dense::new(Array2::from_diag(&diagonal))?.density()?;
+    /// let rank = density.effective_rank().unwrap();
+    /// assert!((rank.value - 5.0).abs() <= 5.0 * rank.standard_error + 1e-9);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn effective_rank(&self) -> Option<Estimate> {
         let moments = |f: fn(f64) -> f64| -> Vec<f64> {
             self.probes.iter().map(|probe| probe.integrate(f)).collect()

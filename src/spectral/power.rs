@@ -10,7 +10,8 @@ use crate::operator::{LinearOperator, images};
 use crate::progress::Progress;
 use crate::vector::{axpy, dot, gaussian, norm, scale};
 
-/// v ← Av/‖Av‖ until ‖Av − λv‖ is small, λ = vᵀAv: the plainest way to an eigenvalue.
+/// v ← Av/‖Av‖ until ‖Av − λv‖ is small, λ = vᵀAv (von Mises and Pollaczek-Geiringer, 1929): the
+/// plainest way to an eigenvalue.
 ///
 /// It converges by |λ₂/λ₁| a step and finds one pair; [`Lanczos`](super::Lanczos) needs far fewer
 /// products for the same. Where λ and −λ are both largest it does not converge.

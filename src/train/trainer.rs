@@ -140,6 +140,18 @@ impl Trainer {
     }
 
     /// With Nesterov's momentum μ in (0, 1): b ← μb + g, θ ← θ − η(g + μb) (Sutskever et al., 2013).
+    ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// // One step on L(b, w) = b² + 4w² from (1, 0), where b ← g: θ − η (g + μg).
+    /// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
+    /// let data = Dataset::regression(&x, &x.zeros_like()?)?;
+    /// let line = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+    /// line.parameters().set_flat(&[1.0, 0.0])?;
+    /// Trainer::sgd(0.125).nesterov(0.5).fit(&line, &data, &data)?;
+    /// assert!((line.parameters().to_flat()?[0] - (1.0 - 0.125 * 1.5 * 2.0)).abs() < 1e-12);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn nesterov(self, momentum: f64) -> Self {
         self.with_momentum(momentum, true)
     }
@@ -175,6 +187,19 @@ impl Trainer {
 
     /// Adaptive sharpness-aware minimisation (Kwon et al., 2021): the gradient at θ + ρT²g/‖Tg‖ with T = diag|θ|, which
     /// does not see rescalings of the layers.
+    ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// // One step on L(b, w) = b² + 4w² from (3, 0), where w = 0 does not move: the gradient is that at
+    /// // b + ρ b²g/|bg| = 3 + 0.5 · 3.
+    /// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
+    /// let data = Dataset::regression(&x, &x.zeros_like()?)?;
+    /// let line = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+    /// line.parameters().set_flat(&[3.0, 0.0])?;
+    /// Trainer::sgd(0.125).asam(0.5).fit(&line, &data, &data)?;
+    /// assert!((line.parameters().to_flat()?[0] - (3.0 - 0.125 * 2.0 * 4.5)).abs() < 1e-9);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn asam(mut self, radius: f64) -> Self {
         let adaptive = true;
         self.ascent = Some(Ascent { radius, adaptive });
@@ -187,13 +212,37 @@ impl Trainer {
         self
     }
 
-    /// Raises the learning rate from 0 in this many first steps, linearly.
+    /// Warms up (Goyal et al., "Accurate, Large Minibatch SGD", 2017): the i-th of the first `steps`
+    /// steps, counted from 1, has i/`steps` of the learning rate.
+    ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+    /// let model = Mlp::new(&[2, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+    /// let trainer = Trainer::sgd(0.5).warmup(4).epochs(5); // a step each
+    /// let history = trainer.fit(&model, &data, &data)?;
+    /// let rates: Vec<_> = history.epochs.iter().map(|epoch| epoch.learning_rate).collect();
+    /// assert_eq!(rates, [0.125, 0.25, 0.375, 0.5, 0.5]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn warmup(mut self, steps: usize) -> Self {
         self.warmup = steps;
         self
     }
 
-    /// Adds λ‖θ‖² to the loss.
+    /// Adds λ‖θ‖² to the loss, and 2λθ to its gradient.
+    ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// // Data that say nothing of the weight: only λ‖θ‖² is left, with the gradient 2λw.
+    /// let x = Tensor::new(&[[0.0]], &Device::Cpu)?;
+    /// let data = Dataset::regression(&x, &x)?;
+    /// let line = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+    /// line.parameters().set_flat(&[0.0, 1.0])?;
+    /// Trainer::sgd(0.25).l2(0.5).fit(&line, &data, &data)?;
+    /// assert_eq!(line.parameters().to_flat()?, [0.0, 0.75]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn l2(mut self, strength: f64) -> Self {
         self.l2 = strength;
         self

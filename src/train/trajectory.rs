@@ -100,6 +100,17 @@ impl Trajectory {
     }
 
     /// Holds at most `bytes` in memory; 2³⁰ if not said.
+    ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu)?; // 13 numbers of 4 bytes
+    /// let mut trajectory = Trajectory::every(1)?.memory_limit(60);
+    /// for step in 0..3 {
+    ///     trajectory.push(step, model.parameters())?; // the second and third go to a file
+    /// }
+    /// assert_eq!(trajectory.snapshot(2)?, model.parameters().to_flat()?);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn memory_limit(mut self, bytes: usize) -> Self {
         self.limit = bytes;
         self
