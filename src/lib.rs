@@ -54,7 +54,7 @@
 //! Cells must reach candle, plotly, polars, ndarray and serde through this crate, which re-exports
 //! them: a cell that links candle by itself gets a second copy whose tensors share numbers with
 //! the first's, and gradients come out wrong without an error. `use loss_landscape::prelude::*`
-//! brings every noun.
+//! brings what cells usually name; the rest is in the rooms.
 
 mod checkpoint;
 mod error;

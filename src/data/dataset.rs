@@ -257,15 +257,10 @@ impl Dataset {
     /// ```
     /// # use loss_landscape::prelude::*;
     /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
-    /// let [once, again, other] = [0, 0, 1].map(|seed| {
-    ///     data.random(20, seed)?
-    ///         .inputs()
-    ///         .to_vec2::<f64>()
-    ///         .map_err(Error::from)
-    /// });
-    /// let once = once?;
-    /// assert_eq!(once, again?);
-    /// assert_ne!(once, other?);
+    /// let [once, again, other] = [data.random(20, 0)?, data.random(20, 0)?, data.random(20, 1)?];
+    /// let rows = once.inputs().to_vec2::<f64>()?;
+    /// assert_eq!(rows, again.inputs().to_vec2::<f64>()?);
+    /// assert_ne!(rows, other.inputs().to_vec2::<f64>()?);
     /// # Ok::<(), Error>(())
     /// ```
     ///

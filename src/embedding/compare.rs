@@ -43,7 +43,7 @@ pub struct Embedding {
 ///     .iter()
 ///     .map(|e| e.name.as_str())
 ///     .collect();
-/// assert_eq!(names.len(), 3);
+/// assert_eq!(names, ["PCA", "UMAP", "autoencoder"]);
 /// assert_eq!(comparison.embeddings[0].trustworthiness, 1.0); // a line is flat: PCA keeps it
 /// # Ok::<(), Error>(())
 /// ```

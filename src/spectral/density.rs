@@ -15,8 +15,9 @@ use crate::vector::scale;
 
 /// Settings of stochastic Lanczos quadrature (Ubaru, Chen and Saad, 2017; Ghorbani, Krishnan and Xiao, 2019).
 ///
-/// For a random unit vector v, m steps of Lanczos' iteration give the m-point Gauss quadrature of v's
-/// own spectral measure Σ (vᵀuᵢ)² δ(λ − λᵢ). Its mean over v is the spectral density (1/n) Σ δ(λ − λᵢ).
+/// For a vector v of random signs, scaled to length 1, m steps of Lanczos' iteration give the m-point
+/// Gauss quadrature of v's own spectral measure Σ (vᵀuᵢ)² δ(λ − λᵢ). Its mean over v is the spectral
+/// density (1/n) Σ δ(λ − λᵢ). Of a diagonal matrix each v gives it exactly, and standard errors are 0.
 ///
 /// ```
 /// use loss_landscape::ndarray::Array2;
