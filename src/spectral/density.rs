@@ -17,7 +17,8 @@ use crate::vector::scale;
 ///
 /// For a vector v of random signs, scaled to length 1, m steps of Lanczos' iteration give the m-point
 /// Gauss quadrature of v's own spectral measure Σ (vᵀuᵢ)² δ(λ − λᵢ). Its mean over v is the spectral
-/// density (1/n) Σ δ(λ − λᵢ). Of a diagonal matrix each v gives it exactly, and standard errors are 0.
+/// density (1/n) Σ δ(λ − λᵢ). Of a diagonal matrix each v's measure is the density
+/// itself, and standard errors are rounding.
 ///
 /// ```
 /// use loss_landscape::ndarray::Array2;
