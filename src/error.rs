@@ -5,6 +5,18 @@ use std::path::{Path, PathBuf};
 use candle_core as candle;
 
 /// The error of every call of this crate. Its `Display` is all that a reader of a notebook sees.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let error = two_moons(1, 0.1, 0, &Device::Cpu).unwrap_err();
+/// assert!(matches!(error, Error::Invalid(_)));
+/// assert_eq!(
+///     error.to_string(),
+///     "two moons of 1 samples cannot be drawn: ask for at least 2"
+/// );
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -72,6 +84,18 @@ pub enum Error {
 }
 
 /// A result with this crate's [`Error`].
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// fn parameters(widths: &[usize]) -> loss_landscape::Result<usize> {
+///     Ok(Mlp::new(widths, Activation::Tanh, 0, &Device::Cpu)?
+///         .parameters()
+///         .len())
+/// }
+/// assert!(matches!(parameters(&[2, 3, 1]), Ok(13)));
+/// assert!(matches!(parameters(&[2]), Err(Error::Invalid(_))));
+/// ```
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {

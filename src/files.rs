@@ -12,6 +12,22 @@ use crate::error::{Error, Result};
 /// Lets `write` write to another name beside `path`, and renames that: no reader ever sees half a file, and where
 /// something fails `path` is as it was.
 ///
+/// ```
+/// use loss_landscape::files::{WRITABLE, write_whole};
+/// use loss_landscape::prelude::*;
+///
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path().join("notes.txt");
+/// write_whole(&path, WRITABLE, |part| std::fs::write(part, "first"))?;
+/// let failed = write_whole(&path, WRITABLE, |part| {
+///     std::fs::write(part, "sec").map_err(|e| e.to_string())?;
+///     Err("the power went".to_owned())
+/// });
+/// assert!(matches!(failed, Err(Error::File { .. })));
+/// assert_eq!(std::fs::read_to_string(&path).unwrap(), "first");
+/// # Ok::<(), Error>(())
+/// ```
+///
 /// # Errors
 /// Those of writing and renaming, with `cure` as the way to mend them.
 pub fn write_whole<E: Display>(
@@ -32,6 +48,22 @@ pub fn write_whole<E: Display>(
 pub const WRITABLE: &str = "Give a directory that is writable and has room";
 
 /// Writes a table as [`write_whole`] does: as Parquet where the name ends so, else as CSV.
+///
+/// ```
+/// use loss_landscape::files::write_table;
+/// use loss_landscape::polars::df;
+/// use loss_landscape::prelude::*;
+///
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path().join("squares.csv");
+/// let mut table = df!("n" => [1, 2], "square" => [1, 4])?;
+/// write_table(&path, &mut table)?;
+/// assert_eq!(
+///     std::fs::read_to_string(&path).unwrap(),
+///     "n,square\n1,1\n2,4\n"
+/// );
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Errors
 /// Those of writing.

@@ -13,7 +13,9 @@
 //! let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
 //! let spectrum = objective.hessian().dense()?.eigen()?;
 //! println!("{}", spectrum.inertia()?); // for example "saddle point: 4 negative, …"
-//! figure::surface(&Plane::random(&objective, 0, 1.0, 21)?);
+//! assert_eq!(spectrum.pairs.len(), objective.dim());
+//! let plane = Plane::random(&objective, 0, 1.0, 21)?;
+//! assert_eq!(figure::surface(&plane).title(), "Loss surface");
 //! # Ok(())
 //! # }
 //! ```
@@ -52,7 +54,7 @@
 //! Cells must reach candle, plotly, polars, ndarray and serde through this crate, which re-exports
 //! them: a cell that links candle by itself gets a second copy whose tensors share numbers with
 //! the first's, and gradients come out wrong without an error. `use loss_landscape::prelude::*`
-//! brings every noun.
+//! brings what cells usually name; the rest is in the rooms.
 
 mod checkpoint;
 mod error;

@@ -21,6 +21,29 @@ use crate::progress::Progress;
 use crate::vector::{axpy, dot};
 
 /// A real symmetric n × n matrix A that is known by the products Av.
+///
+/// What can be asked of it is in [`Spectral`](crate::spectral::Spectral).
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// // diag(1, 2, …, n)
+/// struct Ramp(usize);
+///
+/// impl LinearOperator for Ramp {
+///     fn dim(&self) -> usize {
+///         self.0
+///     }
+///
+///     fn apply(&self, v: &[f64]) -> Result<Vec<f64>, Error> {
+///         Ok((1..).zip(v).map(|(k, v)| f64::from(k) * v).collect())
+///     }
+/// }
+///
+/// let largest = &Ramp(50).top(1)?.pairs[0];
+/// assert!((largest.value - 50.0).abs() <= largest.residual);
+/// # Ok::<(), Error>(())
+/// ```
 pub trait LinearOperator {
     /// n, the number of rows.
     fn dim(&self) -> usize;
@@ -115,6 +138,21 @@ macro_rules! curvature_operator {
 
 curvature_operator! {
     /// The Hessian H = ∇²L(θ) of an objective where its model stands, n × n for n parameters.
+    ///
+    /// ```
+    /// use loss_landscape::ndarray::array;
+    /// use loss_landscape::prelude::*;
+    ///
+    /// // L(b, w) = b² + 4w².
+    /// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
+    /// let data = Dataset::regression(&x, &x.zeros_like()?)?;
+    /// let line = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+    /// let hessian = Objective::of(&line, &data, Loss::Mse)?.hessian();
+    /// assert_eq!(hessian.apply(&[1.0, 1.0])?, [2.0, 8.0]);
+    /// let elsewhere = hessian.at(vec![3.0, 3.0])?; // the same: the loss is quadratic
+    /// assert_eq!(elsewhere.dense()?.matrix(), array![[2.0, 0.0], [0.0, 8.0]]);
+    /// # Ok::<(), Error>(())
+    /// ```
     Hessian, Curvature::Hessian, hessian,
     /// The Hessian of this objective, as an operator: nothing is computed yet.
 }
@@ -122,6 +160,20 @@ curvature_operator! {
 curvature_operator! {
     /// Gauss and Newton's matrix G = (1/n) Σ JᵢᵀHᵢJᵢ + 2λI (Schraudolph, 2002): the Hessian without
     /// the network's own second derivatives. It has no negative eigenvalues.
+    ///
+    /// ```
+    /// use loss_landscape::prelude::*;
+    ///
+    /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+    /// let model =
+    ///     Mlp::new(&[2, 3, 1], Activation::Tanh, 1, &Device::Cpu)?.to_dtype(DType::F64)?;
+    /// let objective = Objective::of(&model, &data, Loss::CrossEntropy)?.with_l2(0.01)?;
+    /// let g = objective.gauss_newton().dense()?.eigen()?.values();
+    /// let h = objective.hessian().dense()?.eigen()?.values();
+    /// assert!(g[12] > 0.02 - 1e-12); // no eigenvalue below 2λ
+    /// assert!(h[12] < 0.02);
+    /// # Ok::<(), Error>(())
+    /// ```
     GaussNewton, Curvature::GaussNewton, gauss_newton,
     /// The Gauss–Newton matrix of this objective, as an operator.
 }
@@ -131,6 +183,25 @@ curvature_operator! {
     /// the inputs. For cross-entropy and for squared error it equals the Gauss–Newton matrix of the
     /// loss without its L2 term (Martens, "New insights and perspectives on the natural gradient
     /// method", 2020), and is computed so, exactly.
+    ///
+    /// ```
+    /// use loss_landscape::prelude::*;
+    ///
+    /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+    /// let model =
+    ///     Mlp::new(&[2, 3, 1], Activation::Tanh, 1, &Device::Cpu)?.to_dtype(DType::F64)?;
+    /// let objective = Objective::of(&model, &data, Loss::CrossEntropy)?.with_l2(0.01)?;
+    /// let v = direction::gaussian(model.parameters(), 0);
+    /// let fisher = Shifted::new(objective.fisher(), 2.0 * 0.01)?;
+    /// for (a, b) in fisher
+    ///     .apply(&v)?
+    ///     .iter()
+    ///     .zip(objective.gauss_newton().apply(&v)?)
+    /// {
+    ///     assert!((a - b).abs() < 1e-12);
+    /// }
+    /// # Ok::<(), Error>(())
+    /// ```
     Fisher, Curvature::Fisher, fisher,
     /// The Fisher information of this objective's model, as an operator.
 }
@@ -138,12 +209,42 @@ curvature_operator! {
 curvature_operator! {
     /// The empirical Fisher matrix (1/n) Σ gᵢgᵢᵀ: the second moment of the samples' gradients. It is
     /// not the Fisher information (Kunstner, Hennig and Balles, 2019).
+    ///
+    /// ```
+    /// use loss_landscape::ndarray::array;
+    /// use loss_landscape::prelude::*;
+    ///
+    /// // The samples' losses (w·x + b)² at x = ±2 have the gradients (0, 0) and (4, 8) where b = 1, w = ½.
+    /// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
+    /// let data = Dataset::regression(&x, &x.zeros_like()?)?;
+    /// let line = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+    /// line.parameters().set_flat(&[1.0, 0.5])?;
+    /// let objective = Objective::of(&line, &data, Loss::Mse)?;
+    /// let moment = objective.empirical_fisher().dense()?;
+    /// assert_eq!(moment.matrix(), array![[8.0, 16.0], [16.0, 32.0]]);
+    /// # Ok::<(), Error>(())
+    /// ```
     EmpiricalFisher, Curvature::Gradients, empirical_fisher,
     /// The second moment of the samples' gradients, as an operator.
 }
 
 /// The covariance (1/n) Σ gᵢgᵢᵀ − ggᵀ of the samples' gradients, which for batches of B samples drawn
 /// with replacement is B times the covariance of the batch gradient.
+///
+/// ```
+/// use loss_landscape::ndarray::array;
+/// use loss_landscape::prelude::*;
+///
+/// // The samples' gradients are (0, 0) and (4, 8) where b = 1, w = ½.
+/// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
+/// let data = Dataset::regression(&x, &x.zeros_like()?)?;
+/// let line = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+/// line.parameters().set_flat(&[1.0, 0.5])?;
+/// let objective = Objective::of(&line, &data, Loss::Mse)?;
+/// let covariance = objective.gradient_covariance()?.dense()?;
+/// assert_eq!(covariance.matrix(), array![[4.0, 8.0], [8.0, 16.0]]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct GradientCovariance {
     moment: EmpiricalFisher,
@@ -190,6 +291,20 @@ impl Objective {
     /// Gabriel and Hongler, "Neural Tangent Kernel: Convergence and Generalization in Neural Networks", 2018). For squared
     /// error without an L2 term its eigenvalues but zeros are those of [`GaussNewton`], times half its number of rows.
     ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// let set = teacher_student(5, &[2, 3, 1], 0.1, 0, &Device::Cpu)?;
+    /// let student =
+    ///     Mlp::new(&[2, 3, 1], Activation::Tanh, 1, &Device::Cpu)?.to_dtype(DType::F64)?;
+    /// let objective = Objective::of(&student, &set.data, Loss::Mse)?;
+    /// let kernel = objective.tangent_kernel()?.eigen()?.values(); // 5 × 5
+    /// let newton = objective.gauss_newton().dense()?.eigen()?.values(); // 13 × 13
+    /// for (k, g) in kernel.iter().zip(&newton) {
+    ///     assert!((k - g * 5.0 / 2.0).abs() < 1e-10);
+    /// }
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// More than [`Dense::MAX_DIM`] rows; as [`Objective::jacobian`].
     pub fn tangent_kernel(&self) -> Result<Dense> {
@@ -209,6 +324,16 @@ impl Objective {
 type Shared = Arc<dyn LinearOperator + Send + Sync>;
 
 /// A + λI.
+///
+/// ```
+/// use loss_landscape::ndarray::array;
+/// use loss_landscape::prelude::*;
+///
+/// let a = Dense::new(array![[2.0, 1.0], [1.0, 2.0]])?; // eigenvalues 3 and 1
+/// let shifted = Shifted::new(a, -1.0)?;
+/// assert_eq!(shifted.apply(&[1.0, 1.0])?, [2.0, 2.0]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Shifted {
     operator: Shared,
@@ -250,6 +375,16 @@ impl LinearOperator for Shifted {
 }
 
 /// DAD with a diagonal matrix D: A in other units.
+///
+/// ```
+/// use loss_landscape::ndarray::array;
+/// use loss_landscape::prelude::*;
+///
+/// let a = Dense::new(array![[4.0, 2.0], [2.0, 4.0]])?;
+/// let scaled = Scaled::new(a, vec![1.0, 0.5])?;
+/// assert_eq!(scaled.dense()?.matrix(), array![[4.0, 1.0], [1.0, 1.0]]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Scaled<A> {
     operator: A,
@@ -294,6 +429,21 @@ impl<A: LinearOperator> LinearOperator for Scaled<A> {
 }
 
 /// Some neighbouring rows of A and the same columns: the curvature within one layer, say.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+/// let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 1, &Device::Cpu)?.to_dtype(DType::F64)?;
+/// let hessian = Objective::of(&model, &data, Loss::CrossEntropy)?.hessian();
+/// let range = model.parameters().range("layers.0.weight")?;
+/// let block = Block::new(hessian.clone(), range.clone())?;
+/// assert_eq!(block.dim(), 3 * 2);
+/// let whole = hessian.dense()?;
+/// let entry = block.dense()?.matrix()[[0, 1]];
+/// assert!((entry - whole.matrix()[[range.start, range.start + 1]]).abs() < 1e-12);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Block {
     operator: Shared,
@@ -362,6 +512,21 @@ fn check_length(v: &[f64], n: usize) -> Result<()> {
 }
 
 /// A symmetric matrix in memory.
+///
+/// ```
+/// use loss_landscape::ndarray::array;
+/// use loss_landscape::prelude::*;
+///
+/// let a = Dense::new(array![[2.0, 1.0], [1.0, 2.0]])?;
+/// assert_eq!(a.apply(&[1.0, 0.0])?, [2.0, 1.0]);
+/// assert_eq!(a.asymmetry(), 0.0);
+/// assert_eq!(
+///     Dense::of(&Shifted::new(a, 1.0)?)?.matrix(),
+///     array![[3.0, 1.0], [1.0, 3.0]]
+/// );
+/// assert!(Dense::new(array![[0.0, 1.0], [-1.0, 0.0]]).is_err());
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Dense {
     matrix: Array2<f64>,

@@ -6,6 +6,8 @@ use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 /// News of long work.
+///
+/// See [`listen`] for an example.
 #[derive(Clone, Copy, Debug)]
 pub enum News<'a> {
     /// How far a task has come.
@@ -31,6 +33,25 @@ type Listener = Box<dyn Fn(News) + Send + Sync>;
 static LISTENER: RwLock<Option<Listener>> = RwLock::new(None);
 
 /// Sends all news to `listener`, some ten times a second, instead of to standard output.
+///
+/// ```
+/// use std::sync::{Arc, Mutex};
+///
+/// use loss_landscape::ndarray::Array2;
+/// use loss_landscape::prelude::*;
+/// use loss_landscape::progress::{News, listen};
+///
+/// let ended = Arc::new(Mutex::new(Vec::new()));
+/// let heard = ended.clone();
+/// listen(move |news| {
+///     if let News::Ended { task } = news {
+///         heard.lock().unwrap().push(task.to_owned());
+///     }
+/// });
+/// Dense::of(&Dense::new(Array2::eye(3))?)?;
+/// assert!(ended.lock().unwrap().contains(&"dense matrix".to_owned()));
+/// # Ok::<(), Error>(())
+/// ```
 pub fn listen(listener: impl Fn(News) + Send + Sync + 'static) {
     *LISTENER.write().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(listener));
 }

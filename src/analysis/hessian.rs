@@ -15,6 +15,20 @@ use crate::verdict::{CONDITION, NEGATIVE};
 const ROUNDING: f64 = 10.0;
 
 /// An eigenvalue λ, without its eigenvector.
+///
+/// ```
+/// use loss_landscape::analysis::Eigenvalue;
+/// use loss_landscape::ndarray::array;
+/// use loss_landscape::prelude::*;
+///
+/// let pair = &Dense::new(array![[2.0, 1.0], [1.0, 2.0]])?.eigen()?.pairs[0];
+/// let without_vector = Eigenvalue::from(pair);
+/// assert_eq!(
+///     (without_vector.value, without_vector.residual),
+///     (pair.value, pair.residual)
+/// );
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Eigenvalue {
     /// λ
@@ -33,6 +47,8 @@ impl From<&Eigenpair> for Eigenvalue {
 }
 
 /// How many eigenvalues are negative by more than rounding.
+///
+/// See [`HessianMetrics`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NegativeEigenvalues {
     /// The number, between bounds. Where the smallest eigenvalues that were computed tell all, the bounds are apart by those
@@ -50,6 +66,27 @@ pub struct NegativeEigenvalues {
 }
 
 /// The curvature at a point, in numbers.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// // L(b, w) = b² + 4w², with the Hessian diag(2, 8).
+/// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
+/// let data = Dataset::regression(&x, &x.zeros_like()?)?;
+/// let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+/// let analyzer = Analyzer::new(&model, &data, &data, Loss::Mse)?;
+/// let metrics = analyzer.hessian_metrics(1)?;
+/// let close = |found: f64, exact: f64| (found - exact).abs() < 1e-9;
+/// assert!(close(metrics.largest[0].value, 8.0) && close(metrics.smallest[0].value, 2.0));
+/// assert!(close(metrics.condition_number.unwrap().value, 4.0));
+/// assert!(close(metrics.stable_rate.unwrap().value, 0.25));
+/// assert!(close(metrics.trace.value, 10.0));
+/// assert_eq!(
+///     (metrics.negative.certain, metrics.negative.complete),
+///     (0, true)
+/// );
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HessianMetrics {
     /// n, the number of all eigenvalues.

@@ -40,7 +40,9 @@ const RISE: f64 = 0.1;
 /// Trainer::adam(0.05).batch_size(20).epochs(20).fit(&model, &data, &data)?;
 /// let after = analyzer.full_analysis()?;
 /// println!("{after}");
+/// assert!(after.train.loss < before.train.loss);
 /// let both = Report::compare(&[("random", before), ("trained", after)])?;
+/// assert_eq!(both.height(), 2);
 /// # Ok(())
 /// # }
 /// ```
@@ -174,6 +176,19 @@ impl Analyzer {
 
     /// The loss over two random filter-normalised directions, `points` × `points` values.
     ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+    /// let model =
+    ///     Mlp::new(&[2, 3, 1], Activation::Tanh, 1, &Device::Cpu)?.to_dtype(DType::F64)?;
+    /// let analyzer = Analyzer::new(&model, &data, &data, Loss::CrossEntropy)?.seed(3);
+    /// assert_eq!(
+    ///     analyzer.plane(1.0, 5)?,
+    ///     Plane::random(&analyzer.objective(), 3, 1.0, 5)?
+    /// );
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Plane::random`].
     pub fn plane(&self, radius: f64, points: usize) -> Result<Plane> {
@@ -182,6 +197,19 @@ impl Analyzer {
 
     /// Trains the model by `trainer`, and tells what loss, gradient, extreme eigenvalues, trace (to a tenth) and sharpness
     /// were every `interval` steps; the training loss is that of the samples that curvature is measured on.
+    ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+    /// let model =
+    ///     Mlp::new(&[2, 3, 1], Activation::Tanh, 1, &Device::Cpu)?.to_dtype(DType::F64)?;
+    /// let analyzer = Analyzer::new(&model, &data, &data, Loss::CrossEntropy)?;
+    /// let trainer = Trainer::adam(0.01).batch_size(20).epochs(2); // 6 steps
+    /// let evolution = analyzer.trajectory(&trainer, 3)?;
+    /// let steps: Vec<_> = evolution.moments.iter().map(|moment| moment.step).collect();
+    /// assert_eq!(steps, [0, 3, 6]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Trainer::fit_recorded`] and [`Evolution::along`]; `interval` is 0.
@@ -212,6 +240,18 @@ impl Analyzer {
     /// What stands between this model and `other`: along the straight line, along those to `other` with its hidden units
     /// matched where the layers allow it, and along a trained path. With batch normalisation, statistics are
     /// estimated anew along the line, and there is no other path.
+    ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+    /// let model =
+    ///     |seed| Mlp::new(&[2, 3, 1], Activation::Tanh, seed, &Device::Cpu)?.to_dtype(DType::F64);
+    /// let a = model(0)?;
+    /// let analyzer = Analyzer::new(&a, &data, &data, Loss::CrossEntropy)?;
+    /// let (_, straight) = &analyzer.mode_connectivity(&a, 5)?.paths[0]; // to itself
+    /// assert_eq!((straight.barrier_height, straight.path_norm), (0.0, 0.0));
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// A model of another architecture; as [`Connectivity::between`].

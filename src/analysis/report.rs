@@ -12,6 +12,25 @@ use crate::spectral::{Bracket, Estimate, Short};
 use crate::verdict::SHARPNESS;
 
 /// Which training samples curvature is measured on.
+///
+/// ```
+/// use loss_landscape::analysis::Subsample;
+/// use loss_landscape::prelude::*;
+///
+/// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+/// let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 1, &Device::Cpu)?.to_dtype(DType::F64)?;
+/// let analyzer = Analyzer::new(&model, &data, &data, Loss::CrossEntropy)?.samples(20, 7)?;
+/// let report = analyzer.without_hessian().full_analysis()?;
+/// assert_eq!(
+///     report.subsample,
+///     Subsample::Balanced {
+///         samples: 20,
+///         seed: 7
+///     }
+/// );
+/// assert_eq!(report.train_samples, 60); // the training loss is of all
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Subsample {
@@ -34,6 +53,8 @@ pub enum Subsample {
 }
 
 /// How much the loss rises within a ball.
+///
+/// See [`Report`] for an example.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SharpnessMetrics {
     /// By random search.
@@ -54,6 +75,23 @@ pub struct SharpnessMetrics {
 /// condition number is excellent below 100, good up to 1,000 and challenging above; the surroundings are flat where the
 /// loss rises by less than 0.1, moderate up to 1, sharp above; up to 5 negative eigenvalues are near a minimum, more are
 /// likely a saddle point. Where the uncertainty reaches into another band, or the number has no meaning, the words say so.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// // L(b, w) = b² + 4w² at its minimum: within 0.05 the loss rises by at most 0.05² · 4.
+/// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
+/// let data = Dataset::regression(&x, &x.zeros_like()?)?;
+/// let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+/// model.parameters().set_flat(&[0.0, 0.0])?;
+/// let analyzer = Analyzer::new(&model, &data, &data, Loss::Mse)?;
+/// let report = analyzer.eigenvalues(1).full_analysis()?;
+/// assert!((report.sharpness.worst - 0.01).abs() < 1e-6);
+/// assert!(report.sharpness.random.maximum <= report.sharpness.worst);
+/// assert_eq!((report.parameters, report.gradient_norm), (2, 0.0));
+/// assert!(report.to_string().contains("condition number"));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// Length of θ.
@@ -165,6 +203,20 @@ impl Report {
 
     /// Reports side by side, for reading: a row for each quantity and a column for each report, with value, uncertainty and
     /// verdict.
+    ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+    /// let model =
+    ///     Mlp::new(&[2, 3, 1], Activation::Tanh, 1, &Device::Cpu)?.to_dtype(DType::F64)?;
+    /// let analyzer = Analyzer::new(&model, &data, &data, Loss::CrossEntropy)?.without_hessian();
+    /// let report = analyzer.full_analysis()?;
+    /// let table = Report::verdicts(&[("first", report.clone()), ("again", report.clone())])?;
+    /// assert_eq!(table.width(), 1 + 2); // the quantities' names, then a column for each report
+    /// assert_eq!(table.height(), report.table()?.height());
+    /// assert!(Report::verdicts(&[("twice", report.clone()), ("twice", report)]).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// No reports; a name that comes twice; polars'.

@@ -4,6 +4,16 @@ use super::Dataset;
 use crate::error::{Error, Result};
 
 /// Iterator over the batches of one pass; see [`Dataset::batches`].
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+/// let sizes: Result<Vec<_>, Error> = data.batches(25)?.map(|batch| Ok(batch?.len())).collect();
+/// assert_eq!(sizes?, [25, 25, 10]);
+/// assert_eq!(data.shuffled_batches(25, 0)?.len(), 3);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Batches {
     data: Dataset,

@@ -21,6 +21,30 @@ const CURE: &str = "Give the directory with the six .bin files of the binary ver
 /// CIFAR-10: images in [0, 1] of shape `(n, 3, 32, 32)` (red, green, blue; rows from the top;
 /// columns from the left), `f32`, with labels 0 airplane, 1 automobile, 2 bird, 3 cat, 4 deer, 5
 /// dog, 6 frog, 7 horse, 8 ship, 9 truck.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// // Files of one image each: the label 3 (cat), then 3,072 pixels.
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let dir = dir.path();
+/// let record = [vec![3u8], vec![255; 3072]].concat();
+/// for name in [
+///     "data_batch_1",
+///     "data_batch_2",
+///     "data_batch_3",
+///     "data_batch_4",
+///     "data_batch_5",
+///     "test_batch",
+/// ] {
+///     std::fs::write(dir.join(name).with_extension("bin"), &record).unwrap();
+/// }
+/// let cifar = Cifar10::load_from(dir, &Device::Cpu)?;
+/// assert_eq!(cifar.train.inputs().dims(), [5, 3, 32, 32]);
+/// assert_eq!(cifar.test.labels()?, [3]);
+/// assert_eq!(cifar.test.inputs().max_all()?.to_scalar::<f32>()?, 1.0);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Cifar10 {
     /// The five training batches, one after the other: 50,000 images.

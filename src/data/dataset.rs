@@ -9,6 +9,16 @@ use super::Batches;
 use crate::error::{Error, Result};
 
 /// What a model should answer.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+/// assert!(matches!(data.targets(), Targets::Labels(labels) if labels.dims() == [60]));
+/// let data = data.one_hot(2)?;
+/// assert!(matches!(data.targets(), Targets::Values(values) if values.dims() == [60, 2]));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub enum Targets {
     /// The class of each sample, `u32`, shape `(n,)`.
@@ -18,6 +28,21 @@ pub enum Targets {
 }
 
 /// `n` samples with their targets, on one device. Cloning is cheap: tensors are shared.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let inputs = Tensor::new(&[[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]], &Device::Cpu)?;
+/// let data = Dataset::classification(&inputs, &Tensor::new(&[0u32, 1, 1], &Device::Cpu)?)?;
+/// assert_eq!((data.len(), data.labels()?), (3, vec![0, 1, 1]));
+/// let turned = data.select(&[2, 0])?;
+/// assert_eq!(turned.inputs().to_vec2::<f64>()?, [[4.0, 5.0], [0.0, 1.0]]);
+///
+/// let fit = Dataset::regression(&inputs, &Tensor::new(&[1.0, 2.0, 3.0], &Device::Cpu)?)?;
+/// assert!(matches!(fit.targets(), Targets::Values(values) if values.dims() == [3, 1]));
+/// assert!(fit.labels().is_err());
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Dataset {
     inputs: Tensor,
@@ -112,6 +137,15 @@ impl Dataset {
 
     /// The same data in another floating-point type.
     ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?; // `f64`, where a model is made in `f32`
+    /// let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu)?;
+    /// assert!(Objective::of(&model, &data, Loss::CrossEntropy).is_err());
+    /// assert!(Objective::of(&model, &data.to_dtype(DType::F32)?, Loss::CrossEntropy).is_ok());
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// A type that is not floating point.
     pub fn to_dtype(&self, dtype: DType) -> Result<Self> {
@@ -131,6 +165,16 @@ impl Dataset {
 
     /// The same data with labels turned into values to fit: row `i` is 1 at the sample's class
     /// and 0 elsewhere, shape `(n, classes)`.
+    ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// let data = two_moons(2, 0.0, 0, &Device::Cpu)?.one_hot(3)?;
+    /// let Targets::Values(values) = data.targets() else {
+    ///     unreachable!()
+    /// };
+    /// assert_eq!(values.to_vec2::<f64>()?, [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// A dataset without labels, a label ≥ `classes`.
@@ -210,6 +254,16 @@ impl Dataset {
 
     /// `n` samples drawn without replacement, the same ones for the same `seed`.
     ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+    /// let [once, again, other] = [data.random(20, 0)?, data.random(20, 0)?, data.random(20, 1)?];
+    /// let rows = once.inputs().to_vec2::<f64>()?;
+    /// assert_eq!(rows, again.inputs().to_vec2::<f64>()?);
+    /// assert_ne!(rows, other.inputs().to_vec2::<f64>()?);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// `n` is 0 or more than there are.
     pub fn random(&self, n: usize, seed: u64) -> Result<Self> {
@@ -220,6 +274,14 @@ impl Dataset {
     /// `n` samples drawn without replacement with equally many of each class (the first classes
     /// get one more where `n` is not a multiple of their number), in shuffled order; the same
     /// ones for the same `seed`.
+    ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+    /// let labels = data.balanced(11, 0)?.labels()?;
+    /// assert_eq!(labels.iter().filter(|label| **label == 0).count(), 6);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// A dataset without labels, `n` = 0, a class with too few samples.

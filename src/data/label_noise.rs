@@ -15,6 +15,20 @@ impl Dataset {
     /// this dataset's tells which. With the same seed a larger `share` spoils the same samples in the
     /// same way, and more.
     ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+    /// let noisy = data.with_label_noise(0.25, 0)?;
+    /// let wrong = data
+    ///     .labels()?
+    ///     .iter()
+    ///     .zip(noisy.labels()?)
+    ///     .filter(|(a, b)| **a != *b)
+    ///     .count();
+    /// assert_eq!(wrong, 15);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// A `share` outside [0, 1], a dataset without labels or with one class.
     pub fn with_label_noise(&self, share: f64, seed: u64) -> Result<Self> {

@@ -50,6 +50,15 @@ const SOURCES: [Source; 4] = [
 ];
 
 /// MNIST: images flattened to 784 pixels in [0, 1], `f32`, with their digits as labels.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let mnist = Mnist::load(&Device::Cpu)?;
+/// assert_eq!(mnist.train.inputs().dims(), [60_000, 784]);
+/// assert_eq!(mnist.test.first(5)?.labels()?, [7, 2, 1, 0, 4]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Mnist {
     /// 60,000 training images.

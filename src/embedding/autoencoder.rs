@@ -19,6 +19,8 @@ use crate::train::adam;
 /// Points with more entries than there are points are first written in coordinates of their span,
 /// which loses nothing of them and keeps all distances; all are then scaled by one factor. Weights
 /// are drawn from the seed in `f64`: the same seed gives the same bits.
+///
+/// See [`Encoded`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Autoencoder {
     /// k, the dimensions of the embedding; 2.
@@ -46,6 +48,25 @@ impl Default for Autoencoder {
 }
 
 /// What a trained [`Autoencoder`] makes of its points x.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// // On a line: one number is enough for each.
+/// let points: Vec<Vec<f64>> = (0..20)
+///     .map(|i| vec![f64::from(i), 2.0 * f64::from(i)])
+///     .collect();
+/// let settings = Autoencoder {
+///     components: 1,
+///     hidden: 8,
+///     epochs: 300,
+///     ..Default::default()
+/// };
+/// let encoded = settings.run(&points)?;
+/// assert_eq!(encoded.coordinates.dim(), (20, 1));
+/// assert!(encoded.reconstruction_error < 0.1);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Encoded {
     /// The encoder's outputs, a row for each point.

@@ -11,6 +11,8 @@ use super::{Autoencoder, Distances, Pca, Points, Umap, reduced};
 use crate::error::{Error, Result};
 
 /// A picture in the plane and how faithful it is.
+///
+/// See [`Comparison`] for an example.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Embedding {
     /// The method's name.
@@ -30,6 +32,21 @@ pub struct Embedding {
 }
 
 /// [`Pca`], [`Umap`] and [`Autoencoder`] of the same points, in two dimensions and with their usual settings.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let points: Vec<Vec<f64>> = (0..12).map(|i| vec![f64::from(i), 1.0, 0.0]).collect();
+/// let comparison = Comparison::of(&points, 0)?;
+/// let names: Vec<_> = comparison
+///     .embeddings
+///     .iter()
+///     .map(|e| e.name.as_str())
+///     .collect();
+/// assert_eq!(names, ["PCA", "UMAP", "autoencoder"]);
+/// assert_eq!(comparison.embeddings[0].trustworthiness, 1.0); // a line is flat: PCA keeps it
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
     /// The pictures.

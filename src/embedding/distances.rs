@@ -19,6 +19,18 @@ const CHUNK: usize = 1024;
 /// The squared distances between n points: all that trustworthiness, UMAP and a picture's own
 /// coordinates need of them. Each is a sum of squared differences, so that near points far from
 /// the origin keep their digits.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let points = vec![vec![0.0, 0.0], vec![3.0, 4.0], vec![6.0, 8.0]];
+/// let distances = Distances::of(&points)?;
+/// assert_eq!((distances.count(), distances.between(0, 2)?), (3, 10.0));
+/// let line = distances.coordinates()?; // one dimension is enough
+/// assert_eq!(line.ncols(), 1);
+/// assert!(((line[[0, 0]] - line[[2, 0]]).abs() - 10.0).abs() < 1e-9);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Distances {
     pub(super) squared: Array2<f64>,

@@ -32,6 +32,30 @@ use crate::progress::Progress;
 use crate::train::Trajectory;
 
 /// n points of d entries each.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// // The corners of a square, each made when it is asked for.
+/// struct Corners;
+///
+/// impl Points for Corners {
+///     fn count(&self) -> usize {
+///         4
+///     }
+///
+///     fn dim(&self) -> usize {
+///         2
+///     }
+///
+///     fn point(&self, i: usize) -> Result<Vec<f64>, Error> {
+///         Ok(vec![(i % 2) as f64, (i / 2) as f64])
+///     }
+/// }
+///
+/// assert_eq!(Distances::of(&Corners)?.between(0, 3)?, 2f64.sqrt());
+/// # Ok::<(), Error>(())
+/// ```
 pub trait Points {
     /// n
     fn count(&self) -> usize;

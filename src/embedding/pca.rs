@@ -13,6 +13,20 @@ use crate::spectral::symmetric_eigen;
 use crate::vector::{axpy, dot, minus, norm, scale};
 
 /// The directions in which n points x differ most (Pearson, 1901), the first first.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// // On the line through (0, 0) and (3, 4), at the distances 0, 5, 10.
+/// let points = vec![vec![0.0, 0.0], vec![3.0, 4.0], vec![6.0, 8.0]];
+/// let pca = Pca::of(&points, 2)?; // there is no second component
+/// assert!((pca.components[0][0] - 0.6).abs() < 1e-12 && pca.components.len() == 1);
+/// assert!((pca.explained_variance[0] - 25.0).abs() < 1e-9);
+/// assert!((pca.project(&[9.0, 12.0])?[0] - 10.0).abs() < 1e-9);
+/// assert!((pca.reconstruct(&[10.0])?[1] - 12.0).abs() < 1e-9);
+/// assert!(pca.reconstruction_error < 1e-9);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Pca {
     /// The mean of the points, d entries.

@@ -14,6 +14,19 @@ impl Distances {
     /// picture, where j is i's r-th nearest point in truth. It goes from 0 to 1; a random picture
     /// has about ½. Of equally near points the lower index counts as nearer.
     ///
+    /// ```
+    /// use loss_landscape::ndarray::Array2;
+    /// # use loss_landscape::prelude::*;
+    ///
+    /// let line = Array2::from_shape_fn((10, 1), |(i, _)| i as f64);
+    /// let distances = Distances::of(&line)?;
+    /// assert_eq!(distances.trustworthiness(&line, 3)?, 1.0);
+    /// assert_eq!(distances.continuity(&line, 3)?, 1.0);
+    /// let folded = line.mapv(|x| (x - 4.4).abs()); // two halves on top of each other
+    /// assert!(distances.trustworthiness(&folded, 3)? < 1.0);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// `k` = 0 or ≥ n/2; coordinates of another number of points, without columns, or not finite.
     pub fn trustworthiness(&self, coordinates: &Array2<f64>, k: usize) -> Result<f64> {
@@ -22,6 +35,8 @@ impl Distances {
 
     /// Continuity (Venna and Kaski, 2001): trustworthiness with the two sides exchanged. It is less
     /// than 1 by how far apart the picture tears true neighbours.
+    ///
+    /// See [`Distances::trustworthiness`] for an example.
     ///
     /// # Errors
     /// As [`Distances::trustworthiness`].
@@ -32,6 +47,17 @@ impl Distances {
     /// ‖X − X̂‖_F / ‖X − mean‖_F, where x̂ᵢ is the mean of the points that are the `k` nearest
     /// neighbours of i in the picture: what the picture alone tells of a point that is left out. It
     /// asks the same of every method, also of those that have no way back.
+    ///
+    /// ```
+    /// use loss_landscape::ndarray::array;
+    /// # use loss_landscape::prelude::*;
+    ///
+    /// // Each point is guessed by its neighbour, 1 away; the mean is 5.
+    /// let points = array![[0.0], [1.0], [9.0], [10.0]];
+    /// let error = Distances::of(&points)?.neighbor_error(&points, 1)?;
+    /// assert!((error - (4.0f64 / 82.0).sqrt()).abs() < 1e-9); // 5² + 4² + 4² + 5²
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// `k` = 0 or ≥ n; points that are all the same; coordinates as for

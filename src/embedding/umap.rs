@@ -18,6 +18,24 @@ use crate::vector::{axpy, dot, gaussian};
 /// The graph is that of the library `umap-rs`, from exact neighbours. The layout is made here, by the
 /// paper's algorithm 5: the library's own draws from a generator that takes no seed and lets its threads
 /// race. The same seed gives the same bits.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// // Two groups far from each other stay apart.
+/// let points: Vec<Vec<f64>> = (0..20)
+///     .map(|i| vec![f64::from(i % 10) + 1000.0 * f64::from(i / 10), 0.0])
+///     .collect();
+/// let picture = Umap {
+///     neighbors: 5,
+///     epochs: 50,
+///     ..Default::default()
+/// }
+/// .run(&points)?;
+/// assert_eq!(picture.dim(), (20, 2));
+/// assert!(Distances::of(&points)?.trustworthiness(&picture, 5)? > 0.9);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Umap {
     /// Nearest neighbours that a point is joined to, itself counted as in the authors' program; 15. Of n

@@ -22,6 +22,18 @@ const PACE: usize = 400;
 /// An animation: a spectrum for each of some numbers of steps, chosen by a slider or played one after the other.
 /// |λ| on a logarithmic axis over the rank, positive eigenvalues blue, negative ones orange, each with its residual as an
 /// error bar. All frames have the same axes, of at most eight decades.
+///
+/// ```
+/// use loss_landscape::ndarray::{Array2, array};
+/// use loss_landscape::prelude::*;
+///
+/// let spectrum = |scale: f64| Dense::new(Array2::from_diag(&array![3.0, -1.0]) * scale)?.eigen();
+/// let moments = [(0, spectrum(1.0)?), (100, spectrum(5.0)?)];
+/// let json = figure::animation(&moments).json();
+/// assert_eq!(json["frames"].as_array().map(Vec::len), Some(2));
+/// assert_eq!(json["layout"]["sliders"][0]["steps"][1]["label"], "100");
+/// # Ok::<(), Error>(())
+/// ```
 pub fn animation(moments: &[(usize, Spectrum)]) -> Figure {
     let (k, n) = moments
         .first()

@@ -105,6 +105,15 @@ impl Chart {
     }
 
     /// With a line through these estimates (x, y, error of y).
+    ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// let measured = [(0.0, 5.0, 0.1), (1.0, 6.0, 0.2)];
+    /// let chart = figure::Chart::new("Traces", "step", "tr H").estimates("measured", measured);
+    /// let json = chart.level("limit", 7.0).figure().json();
+    /// assert_eq!(json["data"][0]["error_y"]["array"][1], 0.2);
+    /// assert_eq!(json["data"][1]["y"][0], 7.0);
+    /// ```
     pub fn estimates(
         mut self,
         name: &str,

@@ -8,6 +8,16 @@ use super::{BLUE, Figure, GREEN, ORANGE, PURPLE, axis, layout};
 use crate::embedding::Pca;
 
 /// The points' coordinates along the first four components in the order of the points, each with its share of the variance.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let points: Vec<Vec<f64>> = (0..5).map(|i| vec![f64::from(i), 0.0, 1.0]).collect();
+/// let figure = figure::components(&Pca::of(&points, 1)?, "A straight way");
+/// assert_eq!(figure.json()["data"][0]["name"], "component 1 (100.0 %)");
+/// assert_eq!(figure.json()["data"][0]["y"][4], 2.0); // from the mean
+/// # Ok::<(), Error>(())
+/// ```
 pub fn components(pca: &Pca, title: &str) -> Figure {
     let mut plot = Plot::new();
     let columns = pca.coordinates.columns();

@@ -8,6 +8,25 @@ use crate::spectral::DensityCurve;
 
 /// The density of the eigenvalues on a logarithmic axis, for the bulk at zero outweighs all else, with a band
 /// of one standard error to each side.
+///
+/// ```
+/// use loss_landscape::ndarray::array;
+/// use loss_landscape::prelude::*;
+///
+/// let curve = Dense::new(array![[2.0, 1.0], [1.0, 2.0]])?
+///     .density()?
+///     .smoothed(0.1, 50)?;
+/// let figure = figure::density(&curve);
+/// assert_eq!(
+///     figure.title(),
+///     "Density of the eigenvalues (smoothed over 0.1)"
+/// );
+/// assert_eq!(
+///     figure.json()["data"][2]["x"].as_array().map(Vec::len),
+///     Some(50)
+/// );
+/// # Ok::<(), Error>(())
+/// ```
 pub fn density(curve: &DensityCurve) -> Figure {
     // A logarithm shows no zeros: six decades below the peak are the floor.
     let peak = curve.values.iter().fold(0.0, |m: f64, v| m.max(*v));

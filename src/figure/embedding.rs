@@ -10,6 +10,14 @@ use super::{Figure, GRID, INK, ORANGE, colors, square};
 
 /// The first two columns of an embedding (a missing one is 0), joined in the order of the rows and coloured by it,
 /// with a square at the first and a cross at the last.
+///
+/// ```
+/// use loss_landscape::ndarray::array;
+/// use loss_landscape::prelude::*;
+///
+/// let figure = figure::embedding(&array![[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]], "Three points");
+/// assert_eq!(figure.json()["data"][1]["y"][2], 5.0);
+/// ```
 pub fn embedding(coordinates: &Array2<f64>, title: &str) -> Figure {
     let n = coordinates.nrows();
     let column = |j: usize| -> Vec<f64> {

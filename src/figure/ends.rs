@@ -8,6 +8,21 @@ use crate::analysis::HessianMetrics;
 
 /// The largest eigenvalues, blue, over their rank, and the smallest ones, orange, over theirs counted from the other end;
 /// each with its residual as an error bar.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+/// let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 1, &Device::Cpu)?.to_dtype(DType::F64)?;
+/// let analyzer = Analyzer::new(&model, &data, &data, Loss::CrossEntropy)?;
+/// let figure = figure::ends(&analyzer.hessian_metrics(3)?);
+/// assert_eq!(figure.title(), "The ends of the Hessian's 13 eigenvalues");
+/// assert_eq!(
+///     figure.json()["data"][1]["y"].as_array().map(Vec::len),
+///     Some(3)
+/// );
+/// # Ok::<(), Error>(())
+/// ```
 pub fn ends(metrics: &HessianMetrics) -> Figure {
     let title = match metrics.largest.len() == metrics.dim {
         true => format!("All {} eigenvalues of the Hessian", metrics.dim),

@@ -37,6 +37,29 @@ const TRACES: [Trace; 7] = [
 /// Four panels over the steps of training: loss and gradient norm; the extreme eigenvalues, with their residuals; the trace
 /// of the Hessian, with its standard error; and λ_max/|λ_min|. The first and last are logarithmic: what is not positive has
 /// no place there.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+/// let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+/// let mut trajectory = Trajectory::every(3)?;
+/// Trainer::adam(0.01).batch_size(20).epochs(2).fit_recorded(
+///     &model,
+///     &data,
+///     &data,
+///     &mut trajectory,
+/// )?;
+/// let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
+/// let watch = Watch {
+///     trace: None,
+///     sharpness: None,
+///     ..Default::default()
+/// };
+/// let figure = figure::evolution(&Evolution::along(&objective, &trajectory, &watch)?);
+/// assert_eq!(figure.json()["data"][0]["x"][2], 6); // the last step
+/// # Ok::<(), Error>(())
+/// ```
 pub fn evolution(evolution: &Evolution) -> Figure {
     let title = "Loss and curvature in training";
     let mut plot = Plot::new();

@@ -9,6 +9,31 @@ use crate::landscape::Plane;
 
 /// λ_min on the left and λ_max on the right, each on a scale of its own, in which 0 is white where some are negative; nothing where the plane has
 /// no eigenvalues.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+/// let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+/// let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
+/// let [d1, d2] = direction::filter_normalized_pair(model.parameters(), 0)?;
+/// let grid = Grid::square(1.0, 3)?;
+/// let plane = Plane::over(&objective, &d1, &d2, &grid)?;
+/// assert_eq!(
+///     figure::extremes(&plane).json()["data"]
+///         .as_array()
+///         .map(Vec::len),
+///     Some(0)
+/// );
+/// let plane = plane.with_eigenvalues(&objective, &d1, &d2, &grid)?;
+/// assert_eq!(
+///     figure::extremes(&plane).json()["data"]
+///         .as_array()
+///         .map(Vec::len),
+///     Some(2)
+/// );
+/// # Ok::<(), Error>(())
+/// ```
 pub fn extremes(plane: &Plane) -> Figure {
     let title = "Curvature over a plane";
     let mut plot = Plot::new();

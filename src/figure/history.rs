@@ -7,6 +7,21 @@ use super::{BLUE, Figure, ORANGE, axis, layout, log_axis};
 use crate::train::{Epoch, History};
 
 /// Training and test loss over the passes, on a logarithmic axis.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+/// let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+/// let history = Trainer::adam(0.01)
+///     .batch_size(20)
+///     .epochs(4)
+///     .fit(&model, &data, &data)?;
+/// let json = figure::history(&history).json();
+/// assert_eq!(json["data"][1]["name"], "test loss");
+/// assert_eq!(json["data"][1]["y"].as_array().map(Vec::len), Some(4));
+/// # Ok::<(), Error>(())
+/// ```
 pub fn history(history: &History) -> Figure {
     let title = "Training";
     let mode = match history.epochs.len() {

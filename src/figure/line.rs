@@ -8,6 +8,19 @@ use super::{BLUE, Figure, INK, ORANGE, axis, layout};
 use crate::landscape::Line;
 
 /// L(θ + αd) over α, with Taylor's quadratic L + αgᵀd + ½α²dᵀHd dashed beside it and a dot at θ.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+/// let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+/// let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
+/// let line = Line::along(&objective, &objective.gradient()?, 1.0, 11)?;
+/// let json = figure::line(&line).json();
+/// assert_eq!(json["data"][1]["name"], "quadratic model");
+/// assert_eq!(json["data"][1]["x"].as_array().map(Vec::len), Some(11));
+/// # Ok::<(), Error>(())
+/// ```
 pub fn line(line: &Line) -> Figure {
     let title = "Loss along a line";
     let loss = Scatter::new(line.alphas.clone(), line.losses.clone())

@@ -11,6 +11,23 @@ use crate::operator::Dense;
 
 /// The entries of a matrix, the first row on top: blue above zero, orange below. Lines part the `blocks`, which are named at
 /// the sides; [`Parameters::blocks`](crate::model::Parameters::blocks) for a Hessian, or none.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+/// let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+/// let hessian = Objective::of(&model, &data, Loss::CrossEntropy)?
+///     .hessian()
+///     .dense()?;
+/// let figure = figure::matrix(&hessian, &model.parameters().blocks());
+/// assert_eq!(figure.title(), "The 13 × 13 entries of a matrix");
+/// assert_eq!(
+///     figure.json()["layout"]["xaxis"]["ticktext"][0],
+///     "layers.0.bias"
+/// );
+/// # Ok::<(), Error>(())
+/// ```
 pub fn matrix(matrix: &Dense, blocks: &[(String, Range<usize>)]) -> Figure {
     let entries = matrix.matrix();
     let n = entries.nrows();

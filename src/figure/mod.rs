@@ -72,6 +72,19 @@ const COLORS: [&str; 6] = [ORANGE, BLUE, GREEN, PURPLE, YELLOW, SKY];
 const DIGITS: i32 = 6;
 
 /// A plotly plot that a notebook shows as data, as a web page and as an image in one.
+///
+/// ```
+/// use loss_landscape::plotly::{Plot, Scatter};
+/// use loss_landscape::prelude::*;
+///
+/// let mut figure = Figure::new(Plot::new(), "Squares");
+/// figure
+///     .plot_mut()
+///     .add_trace(Scatter::new(vec![1, 2, 3], vec![1, 4, 9]));
+/// assert_eq!(figure.title(), "Squares");
+/// assert_eq!(figure.json()["data"][0]["y"][2], 9);
+/// assert!(figure.page().starts_with("<!doctype html>"));
+/// ```
 #[derive(Clone)]
 pub struct Figure {
     plot: Plot,

@@ -26,6 +26,25 @@ const COLORS: [&str; 4] = [ORANGE, BLUE, GREEN, PURPLE];
 /// eigenvalues over their rank, and how many of them lie where; the Hessian itself, and the loss along `lines`, each named by
 /// its curvature, such as those along the sharpest, a middle and the flattest eigenvector; the sizes of the eigenvalues, the
 /// largest first, on a logarithmic axis, which has no place for 0; and the training that led here.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+/// let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+/// let history = Trainer::adam(0.05)
+///     .batch_size(20)
+///     .epochs(5)
+///     .fit(&model, &data, &data)?;
+/// let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
+/// let hessian = objective.hessian().dense()?;
+/// let spectrum = hessian.eigen()?;
+/// let plane = Plane::eigen(&objective, &spectrum, 1.0, 5)?;
+/// let sharpest = Line::along(&objective, &spectrum.vector(0)?, 1.0, 5)?;
+/// let figure = figure::overview(&plane, &hessian, &spectrum, &[sharpest], &history);
+/// assert_eq!(figure.title(), "A point of the landscape");
+/// # Ok::<(), Error>(())
+/// ```
 pub fn overview(
     plane: &Plane,
     hessian: &Dense,

@@ -11,6 +11,19 @@ use crate::landscape::PathProfile;
 
 /// The loss over t, one colour for each named path; a [`Connectivity`](crate::landscape::Connectivity)'s
 /// `paths` fit. After six paths the colours come again.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+/// let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+/// let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
+/// let straight = Curve::linear(&model.parameters().to_flat()?, &[0.5; 13])?;
+/// let figure = figure::paths(&[("straight", straight.profile(&objective, 5)?)]);
+/// assert_eq!(figure.json()["data"][0]["name"], "straight");
+/// assert_eq!(figure.json()["data"][0]["x"][4], 1.0);
+/// # Ok::<(), Error>(())
+/// ```
 pub fn paths<N: AsRef<str>, P: Borrow<PathProfile>>(paths: &[(N, P)]) -> Figure {
     let title = "Loss along paths";
     let mut plot = Plot::new();

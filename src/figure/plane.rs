@@ -10,6 +10,19 @@ use crate::landscape::Plane;
 const HOVER: &str = "α = %{x:.4g}<br>β = %{y:.4g}<br>loss = %{z:.5g}<extra></extra>";
 
 /// L(θ + αd₁ + βd₂) as lines of equal loss, with θ at the cross.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+/// let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+/// let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
+/// let plane = Plane::random(&objective, 0, 1.0, 5)?;
+/// let json = figure::contour(&plane).json();
+/// assert_eq!(json["data"][0]["type"], "contour");
+/// assert_eq!(json["data"][0]["x"][4], 1.0);
+/// # Ok::<(), Error>(())
+/// ```
 pub fn contour(plane: &Plane) -> Figure {
     let title = "Loss over a plane";
     let levels = Contour::new(
@@ -35,6 +48,19 @@ pub fn contour(plane: &Plane) -> Figure {
 }
 
 /// L(θ + αd₁ + βd₂) as a surface that can be turned, with θ at the dot.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+/// let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+/// let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
+/// let plane = Plane::random(&objective, 0, 1.0, 5)?;
+/// let json = figure::surface(&plane).json();
+/// assert_eq!(json["data"][0]["type"], "surface");
+/// assert_eq!(json["data"][0]["z"].as_array().map(Vec::len), Some(5)); // a row for each β
+/// # Ok::<(), Error>(())
+/// ```
 pub fn surface(plane: &Plane) -> Figure {
     let title = "Loss surface";
     let surface = Surface::<f64, f64, f64>::new(rows(&plane.losses))

@@ -28,6 +28,19 @@ const GAP: [usize; 2] = [45, 60];
 ///
 /// Lines and colours are the same in all of them and evenly spaced in log₁₀ L; a loss of less than a millionth of the
 /// largest is shown as that.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+/// let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+/// let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
+/// let [near, far] = [0.1, 1.0].map(|radius| Plane::random(&objective, 0, radius, 5));
+/// let json = figure::planes(&[("near", near?), ("far", far?)]).json();
+/// assert_eq!(json["data"][2]["name"], "far");
+/// assert_eq!(json["data"][0]["contours"], json["data"][2]["contours"]); // the same lines
+/// # Ok::<(), Error>(())
+/// ```
 pub fn planes<N: AsRef<str>, P: Borrow<Plane>>(planes: &[(N, P)]) -> Figure {
     let title = "Losses over planes, on one scale";
     let planes = &planes[..planes.len().min(MOST)];

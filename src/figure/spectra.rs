@@ -12,6 +12,20 @@ use crate::spectral::Spectrum;
 /// Sizes |λ| on one logarithmic axis, a colour for each named spectrum: dots for positive eigenvalues over their rank from the
 /// largest, open squares for negative ones over their rank from the smallest, each with its residual as an error bar.
 /// Eigenvalues whose sign the residual hides are left out. After six spectra the colours come again.
+///
+/// ```
+/// use loss_landscape::ndarray::{Array2, array};
+/// use loss_landscape::prelude::*;
+///
+/// let spectrum = Dense::new(Array2::from_diag(&array![3.0, 1.0, -2.0]))?.eigen()?;
+/// let json = figure::spectra(&[("mine", &spectrum)]).json();
+/// assert_eq!(json["data"][0]["y"][0], 3.0);
+/// assert_eq!(
+///     (&json["data"][1]["name"], &json["data"][1]["y"][0]),
+///     (&"mine, λ < 0".into(), &2.0.into())
+/// );
+/// # Ok::<(), Error>(())
+/// ```
 pub fn spectra<N: AsRef<str>, S: Borrow<Spectrum>>(spectra: &[(N, S)]) -> Figure {
     let title = "Spectra";
     let mut plot = Plot::new();

@@ -8,6 +8,17 @@ use crate::spectral::Spectrum;
 
 /// Eigenvalues over their rank, the largest first: positive ones blue, negative ones orange, each
 /// with its residual as an error bar.
+///
+/// ```
+/// use loss_landscape::ndarray::{Array2, array};
+/// use loss_landscape::prelude::*;
+///
+/// let spectrum = Dense::new(Array2::from_diag(&array![3.0, 1.0, -2.0]))?.eigen()?;
+/// let json = figure::spectrum(&spectrum).json();
+/// assert_eq!(json["data"][0]["y"][0], 3.0);
+/// assert_eq!(json["data"][1]["x"][0], 3); // −2 has the third rank
+/// # Ok::<(), Error>(())
+/// ```
 pub fn spectrum(spectrum: &Spectrum) -> Figure {
     let title = if spectrum.is_complete() {
         "Hessian spectrum".to_owned()

@@ -9,6 +9,27 @@ use crate::landscape::{Plane, Projection};
 /// The plane from above with the training's path on it: white dots at the snapshots, the first one
 /// larger and dark. The path is seen from the plane; pointing at a dot tells the loss there and on
 /// the plane below it.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+/// let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+/// let mut snapshots = Trajectory::every(1)?;
+/// Trainer::adam(0.05)
+///     .epochs(5)
+///     .fit_recorded(&model, &data, &data, &mut snapshots)?;
+/// let pca = Pca::of(&snapshots, 2)?; // the plane in which the training moves most
+/// let (d1, d2) = (&pca.components[0], &pca.components[1]);
+/// let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
+/// let path = Projection::onto(&objective, d1, d2, &snapshots)?;
+/// let plane = Plane::over(&objective, d1, d2, &path.grid(5)?)?;
+/// let json = figure::trajectory(&plane, &path).json();
+/// assert_eq!(json["data"][2]["x"].as_array().map(Vec::len), Some(6));
+/// let json = figure::trajectory_surface(&plane, &path).json();
+/// assert_eq!(json["data"][2]["type"], "scatter3d");
+/// # Ok::<(), Error>(())
+/// ```
 pub fn trajectory(plane: &Plane, path: &Projection) -> Figure {
     let mut figure = contour(plane);
     let n = path.steps.len();
@@ -36,6 +57,8 @@ pub fn trajectory(plane: &Plane, path: &Projection) -> Figure {
 
 /// The plane as a surface with the training's path on it, each snapshot at the loss on the plane below it and not at its own;
 /// higher by a fiftieth of the surface's height, for the surface would hide what lies in it.
+///
+/// See [`trajectory`] for an example.
 pub fn trajectory_surface(plane: &Plane, path: &Projection) -> Figure {
     let mut figure = surface(plane);
     let low = plane.losses.iter().copied().fold(f64::INFINITY, f64::min);

@@ -18,6 +18,26 @@ use crate::vector::{axpy, stream};
 const STRATA: usize = 16;
 
 /// What kind of path is trained.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+/// let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+/// let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
+/// let [a, b] = [vec![0.5; 13], vec![-0.5; 13]];
+/// for (shape, points) in [(PathShape::Bezier, 3), (PathShape::Chain(2), 4)] {
+///     let curve = PathTrainer {
+///         shape,
+///         epochs: 1,
+///         ..Default::default()
+///     }
+///     .connect(&objective, &a, &b)?;
+///     assert_eq!(curve.points().len(), points); // the ends and the bends
+///     assert_eq!((&curve.at(0.0)?, &curve.at(1.0)?), (&a, &b));
+/// }
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PathShape {
     /// A quadratic Bézier curve, which has one bend.
@@ -32,6 +52,34 @@ pub enum PathShape {
 ///
 /// Each step takes a batch and a random t; of 16 steps in a row each falls into another sixteenth of the path.
 /// The same seed gives the same bits on a CPU.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// // L(a, b) = (ab − 1)², which is 0 on a hyperbola: the straight line leaves it, a bend need not.
+/// let [a, b] = [
+///     Var::new(&[0.5], &Device::Cpu)?,
+///     Var::new(&[2.0], &Device::Cpu)?,
+/// ];
+/// let parameters = Parameters::new([("a".to_owned(), a.clone()), ("b".to_owned(), b.clone())])?;
+/// let one = Tensor::new(&[[1.0]], &Device::Cpu)?;
+/// let data = Dataset::regression(&one, &one)?;
+/// let product = move |x: &Tensor| x.broadcast_mul(&a.mul(&b)?);
+/// let objective = Objective::from_fn(parameters, &data, Loss::Mse, product)?;
+///
+/// let ends = [[0.5, 2.0], [2.0, 0.5]];
+/// let straight = Curve::linear(&ends[0], &ends[1])?.profile(&objective, 21)?;
+/// assert!((straight.barrier_height - (1.25f64.powi(2) - 1.0).powi(2)).abs() < 1e-9);
+/// let trainer = PathTrainer {
+///     epochs: 200,
+///     ..Default::default()
+/// };
+/// let bent = trainer
+///     .connect(&objective, &ends[0], &ends[1])?
+///     .profile(&objective, 21)?;
+/// assert!(bent.barrier_height < 0.1 * straight.barrier_height);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct PathTrainer {
     /// Bézier curve or chain.
@@ -61,6 +109,8 @@ impl Default for PathTrainer {
 
 impl PathTrainer {
     /// The trained path from `a` to `b`. The model does not move, or is back afterwards.
+    ///
+    /// See [`PathTrainer`] for an example.
     ///
     /// # Errors
     /// Ends that are not in θ-space; a batch size of 0, a learning rate that is not positive, a chain without

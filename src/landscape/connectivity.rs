@@ -11,6 +11,26 @@ use crate::model::Model;
 use crate::objective::Objective;
 
 /// The paths between two models, and what stands in their way.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+/// let model =
+///     |seed| Mlp::new(&[2, 3, 1], Activation::Tanh, seed, &Device::Cpu)?.to_dtype(DType::F64);
+/// let (a, b) = (model(0)?, model(1)?);
+/// let objective = Objective::of(&a, &data, Loss::CrossEntropy)?;
+/// let trainer = PathTrainer {
+///     epochs: 2,
+///     ..Default::default()
+/// };
+/// let connectivity = Connectivity::between(&objective, &a, &b, &[trainer], 5)?;
+/// assert_eq!(connectivity.paths.len(), 4); // straight, matched in two ways, trained
+/// for (_, profile) in &connectivity.paths {
+///     assert_eq!(profile.losses[0], objective.loss()?);
+/// }
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Connectivity {
     /// Name and profile of each path.

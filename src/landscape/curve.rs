@@ -6,6 +6,19 @@ use crate::error::{Error, Result, check_finite};
 use crate::vector::{axpy, dot, minus, norm};
 
 /// A path φ(t), t from 0 to 1, that begins and ends at points which stay where they are.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let corner = Curve::chain(vec![vec![0.0, 0.0], vec![3.0, 0.0], vec![3.0, 4.0]])?;
+/// assert_eq!(corner.at(0.75)?, [3.0, 2.0]);
+/// assert_eq!(corner.length(), 7.0);
+/// let straight = Curve::linear(&[0.0, 0.0], &[3.0, 4.0])?;
+/// assert_eq!(straight.length(), 5.0);
+/// let bent = Curve::bezier(&[0.0, 0.0], &[3.0, 0.0], &[3.0, 4.0])?;
+/// assert_eq!(bent.at(0.5)?, [2.25, 1.0]); // ¼a + ½m + ¼b
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Curve {
     shape: Shape,

@@ -15,6 +15,28 @@ use crate::vector::{self, axpy, dot, minus, norm, scale, stream};
 /// What of a direction gets the length of what of the model. What it is called after is scaled as
 /// d ← d ‖w‖ / ‖d‖ with the model's own w, so that a step of 1 is as large as the weights that it
 /// changes, whatever scale they have.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+/// let parameters = model.parameters();
+/// let theta = parameters.to_flat()?;
+/// let raw = direction::gaussian(parameters, 0);
+/// let length = |v: &[f64]| v.iter().map(|v| v * v).sum::<f64>().sqrt();
+///
+/// let whole = direction::normalized(parameters, &raw, Normalization::Model)?;
+/// assert!((length(&whole) - length(&theta)).abs() < 1e-12);
+/// let layers = direction::normalized(parameters, &raw, Normalization::Layer)?;
+/// let weight = parameters.range("layers.0.weight")?;
+/// assert!((length(&layers[weight.clone()]) - length(&theta[weight])).abs() < 1e-12);
+/// assert!(
+///     layers[parameters.range("layers.0.bias")?]
+///         .iter()
+///         .all(|d| *d == 0.0)
+/// );
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Normalization {
     /// Each filter (Li et al., "Visualizing the Loss Landscape of Neural Nets", 2018): what feeds
@@ -29,11 +51,40 @@ pub enum Normalization {
 }
 
 /// Independent standard normal entries, drawn from `seed`; length about √n.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let model = Mlp::new(&[20, 50, 1], Activation::Tanh, 0, &Device::Cpu)?;
+/// let d = direction::gaussian(model.parameters(), 0); // 1101 entries
+/// let mean_square = d.iter().map(|d| d * d).sum::<f64>() / d.len() as f64;
+/// assert!((mean_square - 1.0).abs() < 0.2);
+/// assert_ne!(d, direction::gaussian(model.parameters(), 1));
+/// # Ok::<(), Error>(())
+/// ```
 pub fn gaussian(parameters: &Parameters, seed: u64) -> Vec<f64> {
     vector::gaussian(parameters.len(), seed)
 }
 
 /// A [`gaussian`] direction, [normalised](Normalization::Filter) filter by filter.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+/// let theta = model.parameters().to_flat()?;
+/// let d = direction::filter_normalized(model.parameters(), 0)?;
+/// let first = model.parameters().range("layers.0.weight")?.start;
+/// let length = |v: &[f64]| {
+///     v[first..first + 2]
+///         .iter()
+///         .map(|v| v * v)
+///         .sum::<f64>()
+///         .sqrt()
+/// };
+/// assert!((length(&d) - length(&theta)).abs() < 1e-12); // what feeds the first hidden unit
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Errors
 /// candle's, when a device cannot be read.
@@ -50,6 +101,16 @@ pub fn filter_normalized(parameters: &Parameters, seed: u64) -> Result<Vec<f64>>
 ///
 /// Orthogonal as a whole alone, as is usual, would turn the second by the first one's share in large
 /// filters, and the plane would see rescalings of the layers that leave the function alone.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+/// let [d1, d2] = direction::filter_normalized_pair(model.parameters(), 0)?;
+/// let inner: f64 = d1.iter().zip(&d2).map(|(a, b)| a * b).sum();
+/// assert!(inner.abs() < 1e-12);
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Errors
 /// candle's, when a device cannot be read.
@@ -71,6 +132,8 @@ pub fn filter_normalized_pair(parameters: &Parameters, seed: u64) -> Result<[Vec
 }
 
 /// `direction` scaled to the model's lengths, part by part. A part that is 0 stays 0.
+///
+/// See [`Normalization`] for an example.
 ///
 /// # Errors
 /// A direction that is not in θ-space; candle's, when a device cannot be read.
@@ -112,6 +175,18 @@ fn match_lengths(d: &mut [f64], w: &[f64]) {
 
 /// θ₂ − θ₁, the way from one model to another.
 ///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let [a, b] = [0, 1].map(|seed| Mlp::new(&[2, 3, 1], Activation::Tanh, seed, &Device::Cpu));
+/// let (a, b) = (a?, b?);
+/// let way = direction::difference(a.parameters(), b.parameters())?;
+/// let from = a.parameters().to_flat()?;
+/// let there: Vec<f64> = from.iter().zip(&way).map(|(a, d)| a + d).collect();
+/// assert_eq!(there, b.parameters().to_flat()?);
+/// # Ok::<(), Error>(())
+/// ```
+///
 /// # Errors
 /// Models with other parameter names or shapes.
 pub fn difference(from: &Parameters, to: &Parameters) -> Result<Vec<f64>> {
@@ -134,6 +209,14 @@ pub fn difference(from: &Parameters, to: &Parameters) -> Result<Vec<f64>> {
 }
 
 /// `b` without its component along `a`, scaled back to its old length.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let turned = direction::orthogonalized(&[3.0, 4.0], &[1.0, 0.0])?;
+/// assert_eq!(turned, [0.0, 5.0]);
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Errors
 /// Lengths that differ, a zero vector, parallel vectors.

@@ -15,6 +15,28 @@ use crate::train::Trajectory;
 use crate::vector::norm;
 
 /// What is measured at each snapshot of a training.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+/// let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+/// let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
+/// let mut trajectory = Trajectory::every(1)?;
+/// trajectory.push(0, model.parameters())?;
+/// let watch = Watch {
+///     test: Some(data),
+///     trace: None,
+///     sharpness: None,
+///     ..Default::default()
+/// };
+/// let moment = Evolution::along(&objective, &trajectory, &watch)?
+///     .moments
+///     .remove(0);
+/// assert_eq!(moment.test_loss, Some(moment.loss));
+/// assert!(moment.trace.is_none() && moment.sharpness.is_none());
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Watch {
     /// Also the loss on this data.
@@ -46,6 +68,29 @@ impl Default for Watch {
 }
 
 /// The loss and its curvature at the snapshots of a training: their spectral evolution.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// // L(b, w) = b² + 4w²: the curvature is the same wherever the training is.
+/// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
+/// let data = Dataset::regression(&x, &x.zeros_like()?)?;
+/// let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+/// let mut trajectory = Trajectory::every(5)?;
+/// Trainer::sgd(0.1)
+///     .epochs(10)
+///     .fit_recorded(&model, &data, &data, &mut trajectory)?;
+/// let objective = Objective::of(&model, &data, Loss::Mse)?;
+/// let evolution = Evolution::along(&objective, &trajectory, &Watch::default())?;
+/// assert_eq!(evolution.moments.len(), 3); // after 0, 5 and 10 steps
+/// for moment in &evolution.moments {
+///     assert!(
+///         (moment.largest.value - 8.0).abs() < 1e-6 && (moment.smallest.value - 2.0).abs() < 1e-6
+///     );
+/// }
+/// assert!(evolution.moments[2].loss < evolution.moments[0].loss);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evolution {
     /// The snapshots, in order.
@@ -53,6 +98,30 @@ pub struct Evolution {
 }
 
 /// What is known at a snapshot.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let bracket = |value| loss_landscape::spectral::Bracket {
+///     value,
+///     low: value - 0.1,
+///     high: value + 0.1,
+/// };
+/// let moment = loss_landscape::landscape::Moment {
+///     step: 100,
+///     loss: 0.3,
+///     test_loss: None,
+///     gradient_norm: 0.01,
+///     largest: bracket(8.0),
+///     smallest: bracket(-2.0),
+///     trace: None,
+///     sharpness: None,
+/// };
+/// let ratio = moment.sharpness_ratio(); // λ_max/|λ_min|
+/// assert_eq!(ratio.value, 4.0);
+/// assert!(ratio.low < 4.0 && 4.0 < ratio.high);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Moment {
     /// Steps of training made.

@@ -20,6 +20,8 @@ use crate::vector::{gaussian, minus, norm, stream};
 ///
 /// Of K values of σ each gets δ/K, so that the best may be chosen afterwards. Half of that goes to the bound above, half
 /// to that of Chernoff on ê, kl(mean‖ê) ≤ ln(2K/δ)/m, whose mean is one over m draws of the weights.
+///
+/// See [`PacBayesBound`] for an example.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PacBayes {
     /// The values of σ to try, chosen without a look at the data.
@@ -45,6 +47,8 @@ impl Default for PacBayes {
 }
 
 /// What [`PacBayes`] found for one σ.
+///
+/// See [`PacBayesBound`] for an example.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PacBayesRow {
     /// σ
@@ -63,6 +67,37 @@ pub struct PacBayesRow {
 }
 
 /// The best row of [`PacBayes`], and all of them.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let data = two_moons(200, 0.1, 0, &Device::Cpu)?;
+/// let model = Mlp::new(&[2, 1], Activation::Tanh, 1, &Device::Cpu)?.to_dtype(DType::F64)?;
+/// let prior = model.parameters().to_flat()?; // before training
+/// Trainer::adam(0.1)
+///     .batch_size(20)
+///     .epochs(10)
+///     .fit(&model, &data, &data)?;
+/// let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
+/// let settings = PacBayes {
+///     sigmas: vec![0.1, 1.0],
+///     samples: 50,
+///     ..Default::default()
+/// };
+/// let found = settings.run(&objective, &prior)?;
+///
+/// let way: f64 = prior
+///     .iter()
+///     .zip(model.parameters().to_flat()?)
+///     .map(|(a, b)| (a - b).powi(2))
+///     .sum();
+/// assert!((found.kl - way / (2.0 * found.sigma.powi(2))).abs() < 1e-9);
+/// for row in &found.rows {
+///     assert!(row.empirical_error.value <= row.bound && row.bound <= row.mcallester);
+///     assert!(found.bound <= row.bound);
+/// }
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PacBayesBound {
     /// The lowest bound: with probability 1 − δ the error on unseen data is below it.

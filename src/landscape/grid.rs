@@ -6,6 +6,17 @@ use crate::error::{Error, Result};
 use crate::vector::symmetric_grid;
 
 /// The points α × β of a plane, and the file in which unfinished work on them is kept.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let grid = Grid::square(0.5, 3)?;
+/// assert_eq!(grid.alphas(), [-0.5, 0.0, 0.5]);
+/// let uneven = Grid::new(vec![0.0, 1.0, 10.0], vec![0.0, 1.0])?;
+/// assert_eq!(uneven.betas(), [0.0, 1.0]);
+/// assert!(Grid::new(vec![1.0, 0.0], vec![0.0, 1.0]).is_err()); // not increasing
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Grid {
     pub(super) alphas: Vec<f64>,
@@ -40,6 +51,22 @@ impl Grid {
     /// Keeps what has been found in the file at `path`, and starts from what it holds: the same
     /// call after a kill or an error goes on where the first one was. The file remains until it is
     /// removed, and is refused for any other work.
+    ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+    /// let model =
+    ///     Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+    /// let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
+    /// let [d1, d2] = direction::filter_normalized_pair(model.parameters(), 0)?;
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("plane");
+    /// let grid = Grid::square(1.0, 3)?.resuming(&path);
+    /// let first = Plane::over(&objective, &d1, &d2, &grid)?;
+    /// assert_eq!(Plane::over(&objective, &d1, &d2, &grid)?, first); // read, not computed
+    /// assert!(Plane::over(&objective, &d2, &d1, &grid).is_err()); // other work
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn resuming(mut self, path: impl AsRef<Path>) -> Self {
         self.resume = Some(path.as_ref().to_path_buf());
         self

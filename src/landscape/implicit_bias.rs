@@ -17,6 +17,8 @@ use crate::vector::{dot, scale};
 /// L + (η/4) E‖g_B‖² = L + (η/4)‖g‖² + (η/4) tr Σ (N − B)/(B(N − 1)),
 ///
 /// with the samples' gradients' mean g and covariance Σ, and the gradient g_B of a batch.
+///
+/// See [`ModifiedLoss`] for an example.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ImplicitBias {
     /// η
@@ -28,6 +30,22 @@ pub struct ImplicitBias {
 }
 
 /// The [modified loss](ImplicitBias), part by part.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// // L(b, w) = b² + 4w² = 2 with the gradient (2, 4), and tr Σ = 20, as in `NoiseReport`.
+/// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
+/// let data = Dataset::regression(&x, &x.zeros_like()?)?;
+/// let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+/// model.parameters().set_flat(&[1.0, 0.5])?;
+/// let modified = ImplicitBias::new(0.1, 1).run(&Objective::of(&model, &data, Loss::Mse)?)?;
+/// assert!((modified.full_batch - 0.1 / 4.0 * 20.0).abs() < 1e-9);
+/// assert!((modified.noise.value - 0.1 / 4.0 * 20.0).abs() < 1e-9); // (N − B)/(B(N − 1)) = 1
+/// assert!((modified.total().value - 3.0).abs() < 1e-9);
+/// assert!((modified.drift[1] + 0.1 / 2.0 * 8.0 * 4.0).abs() < 1e-9); // −(η/2)Hg
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModifiedLoss {
     /// L

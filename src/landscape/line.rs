@@ -10,6 +10,23 @@ use crate::progress::Progress;
 use crate::vector::{axpy, dot, minus, norm};
 
 /// L(θ + αd) for some α.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// // L(b, w) = b² + 4w².
+/// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
+/// let data = Dataset::regression(&x, &x.zeros_like()?)?;
+/// let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+/// model.parameters().set_flat(&[1.0, 0.5])?;
+/// let objective = Objective::of(&model, &data, Loss::Mse)?;
+/// let line = Line::along(&objective, &[0.0, 1.0], 1.0, 5)?;
+/// assert_eq!(line.alphas, [-1.0, -0.5, 0.0, 0.5, 1.0]);
+/// assert_eq!(line.losses, [2.0, 1.0, 2.0, 5.0, 10.0]); // 1 + 4(½ + α)²
+/// assert_eq!((line.slope, line.curvature), (4.0, 8.0));
+/// assert_eq!(line.quadratic(), line.losses);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Line {
     /// α, in units of the direction's length as it was given.
@@ -46,6 +63,19 @@ impl Line {
 
     /// The loss from where the model stands, at α = 0, straight to `other`, at α = 1.
     ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+    /// let model =
+    ///     Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+    /// let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
+    /// let other = vec![0.0; objective.dim()];
+    /// let line = Line::between(&objective, &other, 11)?;
+    /// assert_eq!(line.losses[0], objective.loss()?);
+    /// assert!((line.losses[10] - 2f64.ln()).abs() < 1e-12); // a network that answers ½ everywhere
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Line::along`].
     pub fn between(objective: &Objective, other: &[f64], points: usize) -> Result<Self> {
@@ -57,6 +87,21 @@ impl Line {
     }
 
     /// The loss at any increasing `alphas` along `direction`.
+    ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// // L(b, w) = b² + 4w², along w from the minimum.
+    /// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
+    /// let data = Dataset::regression(&x, &x.zeros_like()?)?;
+    /// let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+    /// model.parameters().set_flat(&[0.0, 0.0])?;
+    /// let objective = Objective::of(&model, &data, Loss::Mse)?;
+    /// let line = Line::over(&objective, &[0.0, 1.0], vec![0.0, 1.0, 10.0])?;
+    /// assert_eq!(line.losses, [0.0, 4.0, 400.0]);
+    /// let line = line.with_gradient_norms(&objective, &[0.0, 1.0])?;
+    /// assert_eq!(line.gradient_norms, Some(vec![0.0, 8.0, 80.0])); // |8w|
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Line::along`]; `alphas` that are not finite or not increasing.

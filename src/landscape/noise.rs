@@ -12,6 +12,8 @@ use crate::vector::dot;
 
 /// What to ask of the covariance Σ = (1/N) Σᵢ gᵢgᵢᵀ − ggᵀ of the N samples' gradients where a model stands. The
 /// dataset is the whole population here: its mean gradient is g, with no error of its own.
+///
+/// See [`NoiseReport`] for an example.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GradientNoise {
     /// Eigenpairs of Σ and of H.
@@ -37,6 +39,29 @@ impl Default for GradientNoise {
 }
 
 /// Gradient g, its noise Σ and the Hessian H at a point, held against each other. L2 is part of g and H, not of Σ.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// // L(b, w) = b² + 4w²; the two samples' gradients are (0, 0) and (4, 8), so that g = (2, 4).
+/// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
+/// let data = Dataset::regression(&x, &x.zeros_like()?)?;
+/// let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+/// model.parameters().set_flat(&[1.0, 0.5])?;
+/// let objective = Objective::of(&model, &data, Loss::Mse)?;
+/// let found = GradientNoise {
+///     top: 1,
+///     ..Default::default()
+/// }
+/// .run(&objective)?;
+/// assert!((found.variance.value - 20.0).abs() < 1e-9); // tr Σ
+/// assert!((found.simple_scale.value - 1.0).abs() < 1e-9); // tr Σ/‖g‖²
+/// assert!((found.gradient_curvature - (2.0 * 4.0 + 8.0 * 16.0)).abs() < 1e-9); // gᵀHg
+/// let whole = found.expected_change(0.1, 2)?; // the batch is all of the data: no noise
+/// let step = StepChange::of(&objective, &objective.gradient()?, 0.1)?;
+/// assert!((whole.value - step.actual).abs() < 1e-9);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NoiseReport {
     /// N

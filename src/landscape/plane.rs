@@ -13,6 +13,22 @@ use crate::spectral::{Lanczos, Spectrum, Which};
 use crate::vector::axpy;
 
 /// L(θ + αd₁ + βd₂) on a grid.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// // L(b, w) = b² + 4w², seen from its minimum.
+/// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
+/// let data = Dataset::regression(&x, &x.zeros_like()?)?;
+/// let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+/// model.parameters().set_flat(&[0.0, 0.0])?;
+/// let objective = Objective::of(&model, &data, Loss::Mse)?;
+/// let plane = Plane::spanned(&objective, &[1.0, 0.0], &[0.0, 1.0], 1.0, 3)?;
+/// assert_eq!(plane.alphas, [-1.0, 0.0, 1.0]);
+/// assert_eq!(plane.losses.row(2).to_vec(), [5.0, 4.0, 5.0]); // α² + 4β² for β = 1
+/// assert_eq!(plane.table()?.height(), 9);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plane {
     /// α, the coordinate along d₁, in units of its length.
@@ -30,6 +46,28 @@ pub struct Plane {
 }
 
 /// The Hessian's extreme eigenvalues at each point of a plane, rows and columns as in [`Plane`].
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// // L(b, w) = b² + 4w², whose Hessian is diag(2, 8) everywhere.
+/// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
+/// let data = Dataset::regression(&x, &x.zeros_like()?)?;
+/// let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+/// let objective = Objective::of(&model, &data, Loss::Mse)?;
+/// let (d1, d2, grid) = ([1.0, 0.0], [0.0, 1.0], Grid::square(1.0, 3)?);
+/// let plane = Plane::over(&objective, &d1, &d2, &grid)?;
+/// let plane = plane.with_eigenvalues(&objective, &d1, &d2, &grid)?;
+/// let extremes = plane.eigenvalues.unwrap();
+/// assert!(extremes.smallest.iter().all(|low| (low - 2.0).abs() < 1e-9));
+/// assert!(
+///     extremes
+///         .largest
+///         .iter()
+///         .all(|high| (high - 8.0).abs() < 1e-9)
+/// );
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Extremes {
     /// The smallest eigenvalue.
@@ -59,6 +97,18 @@ impl Plane {
 
     /// The plane along two random [filter-normalised directions](direction::filter_normalized_pair).
     ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+    /// let model =
+    ///     Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+    /// let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
+    /// let plane = Plane::random(&objective, 0, 1.0, 5)?;
+    /// assert!((plane.losses[[2, 2]] - plane.center).abs() < 1e-12);
+    /// assert_eq!(plane.center, objective.loss()?);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Plane::spanned`].
     pub fn random(objective: &Objective, seed: u64, radius: f64, points: usize) -> Result<Self> {
@@ -67,6 +117,19 @@ impl Plane {
     }
 
     /// The plane along the first two eigenvectors of a `spectrum`, which have length 1.
+    ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+    /// let model =
+    ///     Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+    /// let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
+    /// let plane = Plane::eigen(&objective, &objective.hessian().top(2)?, 1e-3, 3)?;
+    /// let sharpest = Line::along(&objective, &objective.hessian().top(1)?.vector(0)?, 1e-3, 3)?;
+    /// let rise = plane.losses[[1, 0]] + plane.losses[[1, 2]] - 2.0 * plane.center;
+    /// assert!((rise / 1e-6 - sharpest.curvature).abs() < 1e-3); // along d₁ it is λ₁
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// A spectrum of fewer than two eigenpairs; as [`Plane::spanned`].

@@ -21,6 +21,27 @@ const POINTS: usize = 8;
 /// The maximum over t is that of an even grid, both ends included, and of four closer looks between the grid
 /// points beside the largest value. It is a lower bound of the true one: a second hump that is narrower than
 /// the grid can hide between its points, which more points show.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// // L(b, w) = b² + 4w², from (−1, 0) over (0, 1) to (1, 0).
+/// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
+/// let data = Dataset::regression(&x, &x.zeros_like()?)?;
+/// let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+/// let objective = Objective::of(&model, &data, Loss::Mse)?;
+/// let detour = Curve::chain(vec![vec![-1.0, 0.0], vec![0.0, 1.0], vec![1.0, 0.0]])?;
+/// let profile = detour.profile(&objective, 11)?;
+/// assert_eq!(profile.barrier_at, 0.5);
+/// assert!((profile.barrier_height - 3.0).abs() < 1e-9); // 4 − max(1, 1)
+/// assert!(profile.verdict().starts_with("disconnected"));
+/// let straight = Curve::linear(&[-1.0, 0.0], &[1.0, 0.0])?.profile(&objective, 11)?;
+/// assert_eq!(
+///     (straight.barrier_height, straight.connectivity_score),
+///     (0.0, 1.0)
+/// );
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PathProfile {
     /// t, evenly spaced from 0 to 1.

@@ -14,6 +14,28 @@ use crate::vector::{axpy, dot, minus, norm};
 ///
 /// A plane is a thin slice: the loss at a snapshot can be far from the loss on the plane below it,
 /// so both are here.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// // L(b, w) = b² + 4w²: gradient descent from (1, 1) with η = 0.1 makes b ← 0.8b, w ← 0.2w.
+/// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
+/// let data = Dataset::regression(&x, &x.zeros_like()?)?;
+/// let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+/// model.parameters().set_flat(&[1.0, 1.0])?;
+/// let mut trajectory = Trajectory::every(1)?;
+/// Trainer::sgd(0.1)
+///     .epochs(20)
+///     .fit_recorded(&model, &data, &data, &mut trajectory)?;
+/// model.parameters().set_flat(&[0.0, 0.0])?;
+/// let objective = Objective::of(&model, &data, Loss::Mse)?;
+/// let path = Projection::onto(&objective, &[1.0, 0.0], &[0.0, 1.0], &trajectory)?;
+/// assert!((path.alphas[2] - 0.64).abs() < 1e-12 && (path.betas[2] - 0.04).abs() < 1e-12);
+/// assert!(path.distances.iter().all(|d| *d < 1e-9)); // the plane is all of θ-space here
+/// let seen = Plane::over(&objective, &[1.0, 0.0], &[0.0, 1.0], &path.grid(5)?)?;
+/// assert!(seen.alphas[0] < 0.0 && seen.alphas[4] > 1.0);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Projection {
     /// Steps of training made at each snapshot.

@@ -29,6 +29,28 @@ type Forward = dyn Fn(&Tensor) -> candle_core::Result<Tensor> + Send + Sync;
 /// s. Here r is set to 0 before each batch, so that s = r/m; m is found by one pass with a very large r. The
 /// estimate is the mean of s over batches, weighted by their samples: with one batch, the data's own mean and
 /// unbiased variance. In `f32` it is right to about 10⁻⁷/m.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// // Where all parameters are ½, the first layer gives ½(x₁ + x₂ + 1) to each of its units.
+/// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+/// let design = Architecture::Toy.design().normalization(Norm::Batch);
+/// let model = design
+///     .build(&[2], 1, 0, &Device::Cpu)?
+///     .to_dtype(DType::F64)?;
+/// model
+///     .parameters()
+///     .set_flat(&vec![0.5; model.parameters().len()])?;
+/// let moved = model.clone();
+/// let forward = move |x: &Tensor| moved.forward_training(x, 0);
+/// let statistics = RunningStatistics::new(model.parameters(), &data, 60, forward)?;
+/// assert_eq!(statistics.values()?[0].mean, [0.0; 3]); // as they were made
+/// statistics.estimate()?;
+/// let mean = data.inputs().mean_all()?.to_scalar::<f64>()?; // (x̄₁ + x̄₂)/2
+/// assert!((statistics.values()?[0].mean[0] - (mean + 0.5)).abs() < 1e-9);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone)]
 pub struct RunningStatistics {
     running: Vec<Running>,
@@ -46,6 +68,8 @@ struct Running {
 }
 
 /// A layer's running statistics, one number for each channel.
+///
+/// See [`RunningStatistics`] for an example.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NormStatistics {
     /// The name of its variables without `running_mean`, `running_var`.
@@ -207,6 +231,28 @@ impl Curve {
     /// bits they had before, error or not.
     ///
     /// `objective` is the model's in evaluation mode.
+    ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+    /// let design = Architecture::Toy.design().normalization(Norm::Batch);
+    /// let model = |seed| {
+    ///     design
+    ///         .build(&[2], 1, seed, &Device::Cpu)?
+    ///         .to_dtype(DType::F64)
+    /// };
+    /// let (a, b) = (model(0)?, model(1)?);
+    /// let objective = Objective::of(&a, &data, Loss::CrossEntropy)?;
+    /// let moved = a.clone();
+    /// let forward = move |x: &Tensor| moved.forward_training(x, 0);
+    /// let statistics = RunningStatistics::new(a.parameters(), &data, 60, forward)?;
+    /// let before = statistics.values()?;
+    /// let path = Curve::linear(&a.parameters().to_flat()?, &b.parameters().to_flat()?)?;
+    /// let profile = path.profile_with_statistics(&objective, 5, &statistics)?;
+    /// assert_ne!(profile.losses[0], objective.loss()?); // by the data's own statistics
+    /// assert_eq!(statistics.values()?, before);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Curve::profile`] and [`RunningStatistics::estimate`].

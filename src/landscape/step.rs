@@ -8,6 +8,21 @@ use crate::spectral::{Bracket, Lanczos, Which};
 use crate::vector::{axpy, dot};
 
 /// The change of the loss by a step θ → θ − ηv, predicted and measured.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// // L(b, w) = b² + 4w²: second order is all there is.
+/// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
+/// let data = Dataset::regression(&x, &x.zeros_like()?)?;
+/// let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+/// model.parameters().set_flat(&[0.0, 1.0])?;
+/// let objective = Objective::of(&model, &data, Loss::Mse)?;
+/// let step = StepChange::of(&objective, &objective.gradient()?, 0.25)?;
+/// assert_eq!(step.first_order, -16.0); // −η‖g‖² with g = (0, 8)
+/// assert_eq!((step.second_order, step.actual), (0.0, 0.0)); // w = 1 has gone to −1
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepChange {
     /// η
@@ -61,6 +76,23 @@ impl std::fmt::Display for StepChange {
 /// On a quadratic it converges for η < 2/λ_max and diverges beyond; networks trained at a fixed η
 /// drift to where 2/λ_max is about η (Cohen et al., "Gradient Descent on Neural Networks Typically
 /// Occurs at the Edge of Stability", 2021).
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// // L(b, w) = b² + 4w², with λ_max = 8.
+/// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
+/// let data = Dataset::regression(&x, &x.zeros_like()?)?;
+/// let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+/// model.parameters().set_flat(&[0.0, 1.0])?;
+/// let objective = Objective::of(&model, &data, Loss::Mse)?;
+/// let rate = StableRate::of(&objective)?;
+/// assert!((rate.limit.value - 0.25).abs() < 1e-6 && (rate.sharpest_step - 0.125).abs() < 1e-6);
+/// let change =
+///     |rate| Ok::<_, Error>(StepChange::of(&objective, &objective.gradient()?, rate)?.actual);
+/// assert!(change(0.24)? < 0.0 && change(0.26)? > 0.0);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StableRate {
     /// λ_max, the Hessian's largest eigenvalue, with its error.

@@ -4,6 +4,20 @@ use candle_core::{Result, Tensor};
 use serde::{Deserialize, Serialize};
 
 /// An element-wise non-linearity.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let x = Tensor::new(&[0.0], &Device::Cpu)?;
+/// let at_zero =
+///     |activation: Activation| Ok::<_, Error>(activation.apply(&x)?.to_vec1::<f64>()?[0]);
+/// assert_eq!(at_zero(Activation::Sigmoid)?, 0.5);
+/// assert!((at_zero(Activation::Softplus)? - 2f64.ln()).abs() < 1e-15);
+/// for activation in [Activation::Tanh, Activation::Relu, Activation::Gelu] {
+///     assert_eq!(at_zero(activation)?, 0.0);
+/// }
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Activation {
     /// σ(x) = 1 / (1 + e⁻ˣ)

@@ -11,6 +11,8 @@ use crate::error::Error;
 use crate::nn;
 
 /// A layer, or layers in a block. Parameters go by their names; images are channels × height × width.
+///
+/// See [`Layered`] for an example.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum LayerKind {
     /// h ← h Wᵀ + b, on each sample as one vector.
@@ -242,6 +244,27 @@ fn wrapped(error: Error) -> candle_core::Error {
 }
 
 /// A model that is a list of layers over named parameters, and nothing else. Cloning shares the parameters.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// // A residual block h ← h + (hWᵀ + b) on two numbers, with W = −I and b = (1, 2).
+/// let weight = Var::new(&[[-1.0, 0.0], [0.0, -1.0]], &Device::Cpu)?;
+/// let bias = Var::new(&[1.0, 2.0], &Device::Cpu)?;
+/// let parameters = Parameters::new([("w".to_owned(), weight), ("b".to_owned(), bias)])?;
+/// let linear = LayerKind::Linear {
+///     weight: "w".to_owned(),
+///     bias: "b".to_owned(),
+/// };
+/// let block = LayerKind::Residual {
+///     body: vec![linear],
+///     shortcut: Vec::new(),
+/// };
+/// let model = Layered::new(vec![block], parameters);
+/// let y = model.forward(&Tensor::new(&[[5.0, 7.0]], &Device::Cpu)?)?;
+/// assert_eq!(y.to_vec2::<f64>()?, [[1.0, 2.0]]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Layered {
     layers: Vec<LayerKind>,
@@ -249,7 +272,8 @@ pub struct Layered {
 }
 
 impl Layered {
-    /// A model of these layers; each names those of the `parameters` that it uses.
+    /// A model of these layers; each names those of the `parameters` that it uses. A name that is not
+    /// among them is an error of the forward pass.
     pub fn new(layers: Vec<LayerKind>, parameters: Parameters) -> Self {
         Self { layers, parameters }
     }

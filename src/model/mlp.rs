@@ -10,6 +10,21 @@ use crate::error::{Error, Result};
 /// layer. Its parameters are `layers.0.weight` (out × in), `layers.0.bias`, `layers.1.weight`, ….
 ///
 /// Cloning shares the parameters; [`Mlp::to_dtype`] copies them.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu)?;
+/// assert_eq!(model.parameters().len(), (3 * 2 + 3) + (3 + 1));
+/// let y = model.forward(&Tensor::zeros((5, 2), DType::F32, &Device::Cpu)?)?;
+/// assert_eq!(y.dims(), [5, 1]);
+///
+/// let exact = model.to_dtype(DType::F64)?; // the same numbers, no longer shared
+/// assert_eq!(exact.parameters().to_flat()?, model.parameters().to_flat()?);
+/// exact.parameters().set_flat(&[0.0; 13])?;
+/// assert_ne!(exact.parameters().to_flat()?, model.parameters().to_flat()?);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Mlp {
     widths: Vec<usize>,

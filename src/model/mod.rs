@@ -24,6 +24,44 @@ use candle_core::{Device, Module, Tensor};
 use crate::error::Result;
 
 /// A candle module that knows its parameters.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// // x ↦ xWᵀ, with a layer of candle's.
+/// #[derive(Clone)]
+/// struct Plain {
+///     layer: candle_nn::Linear,
+///     parameters: Parameters,
+/// }
+///
+/// impl Module for Plain {
+///     fn forward(&self, x: &Tensor) -> candle::Result<Tensor> {
+///         self.layer.forward(x)
+///     }
+/// }
+///
+/// impl Model for Plain {
+///     fn parameters(&self) -> &Parameters {
+///         &self.parameters
+///     }
+/// }
+///
+/// let vars = VarMap::new();
+/// let vb = VarBuilder::from_varmap(&vars, DType::F64, &Device::Cpu);
+/// let layer = candle_nn::linear_no_bias(2, 1, vb)?;
+/// let model = Plain {
+///     layer,
+///     parameters: Parameters::try_from(&vars)?,
+/// };
+/// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+/// let history = Trainer::sgd(0.1)
+///     .epochs(5)
+///     .batch_size(20)
+///     .fit(&model, &data, &data)?;
+/// assert!(history.epochs[4].test_loss < history.epochs[0].test_loss);
+/// # Ok::<(), Error>(())
+/// ```
 pub trait Model: Module {
     /// The parameters, shared with the model: setting them changes the model.
     fn parameters(&self) -> &Parameters;
@@ -47,6 +85,14 @@ pub trait Model: Module {
 }
 
 /// The first CUDA device where this build and machine have one, else the CPU.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let device = best_device()?;
+/// assert!(device.is_cuda() || device.is_cpu());
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Errors
 /// A CUDA device that is there but fails to start.

@@ -15,6 +15,31 @@ use crate::files::write_whole;
 ///
 /// Beside θ stand the running statistics of batch normalisation: variables that steps of training move and no
 /// derivative is taken by. Files hold both.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+/// let parameters = model.parameters();
+/// let names: Vec<_> = parameters.iter().map(|(name, _)| name.as_str()).collect();
+/// assert_eq!(
+///     names,
+///     [
+///         "layers.0.bias",
+///         "layers.0.weight",
+///         "layers.1.bias",
+///         "layers.1.weight"
+///     ]
+/// );
+/// assert_eq!(parameters.range("layers.0.weight")?, 3..9);
+/// assert_eq!(parameters.get("layers.0.weight")?.dims(), [3, 2]);
+///
+/// let theta: Vec<f64> = (0..13).map(f64::from).collect();
+/// parameters.set_flat(&theta)?;
+/// assert_eq!(parameters.to_flat()?, theta);
+/// assert!(parameters.set_flat(&[0.0]).is_err()); // a wrong length
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Parameters {
     named: Vec<(String, Var)>,
@@ -54,6 +79,17 @@ impl Parameters {
     }
 
     /// The same with running statistics of batch normalisation, in any order.
+    ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// let var = |value| Var::new(&[value], &Device::Cpu);
+    /// let parameters = Parameters::new([("norm.weight".to_owned(), var(1.0)?)])?;
+    /// let parameters =
+    ///     parameters.with_statistics([("norm.running_mean".to_owned(), var(0.0)?)])?;
+    /// assert_eq!(parameters.len(), 1); // statistics are no part of θ
+    /// assert_eq!(parameters.statistics().len(), 1);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// A name or a variable that comes twice, be it as a parameter; another type or device than the parameters'.
@@ -268,6 +304,18 @@ impl Parameters {
 
     /// Writes parameters and running statistics to a safetensors file, under their names: to another name first, so
     /// that the file is whole or not there.
+    ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("model.safetensors");
+    /// let [a, b] = [0, 1].map(|seed| Mlp::new(&[2, 3, 1], Activation::Tanh, seed, &Device::Cpu));
+    /// let (a, b) = (a?, b?);
+    /// a.parameters().save(&path)?;
+    /// b.parameters().load(&path)?;
+    /// assert_eq!(a.parameters().to_flat()?, b.parameters().to_flat()?);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// A path that cannot be written to.

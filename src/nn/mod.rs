@@ -26,7 +26,9 @@
 //!     last.forward(&h.mean((2, 3))?)
 //! })?;
 //! println!("{}", objective.derivative_check());
+//! assert!(objective.derivative_check().gradient < 1e-2); // in `f32`
 //! let sharpest = objective.hessian().top(1)?;
+//! assert_eq!(sharpest.dim, objective.dim());
 //! # Ok(())
 //! # }
 //! ```
@@ -38,6 +40,18 @@ use candle_core::{Module, Result, Tensor};
 use candle_nn::{Conv2dConfig, VarBuilder};
 
 /// A two-dimensional convolution, [`candle_nn::Conv2d`] with [`ops::conv2d`] inside.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// // The mean of a channel's square and its neighbour on the right.
+/// let weight = Tensor::new(&[0.5, 0.5], &Device::Cpu)?.reshape((1, 1, 1, 2))?;
+/// let layer = nn::Conv2d::new(weight, None, Default::default());
+/// let image = Tensor::new(&[1.0, 3.0, 7.0], &Device::Cpu)?.reshape((1, 1, 1, 3))?;
+/// let means = layer.forward(&image)?.flatten_all()?.to_vec1::<f64>()?;
+/// assert_eq!(means, [2.0, 5.0]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Conv2d(candle_nn::Conv2d);
 
@@ -89,6 +103,28 @@ impl Module for Conv2d {
 /// [`candle_nn::conv2d`]: a convolution with square kernels and a bias. Its `weight` and `bias` come of `vb`, by
 /// the same names and from the same distributions.
 ///
+/// ```
+/// use loss_landscape::candle_nn::Conv2dConfig;
+/// use loss_landscape::prelude::*;
+///
+/// let vars = VarMap::new();
+/// let vb = VarBuilder::from_varmap(&vars, DType::F64, &Device::Cpu);
+/// let layer = nn::conv2d(
+///     2,
+///     4,
+///     3,
+///     Conv2dConfig {
+///         padding: 1,
+///         ..Default::default()
+///     },
+///     vb,
+/// )?;
+/// assert_eq!(Parameters::try_from(&vars)?.len(), 4 * 2 * 3 * 3 + 4);
+/// let image = Tensor::ones((1, 2, 5, 5), DType::F64, &Device::Cpu)?;
+/// assert_eq!(layer.forward(&image)?.dims(), [1, 4, 5, 5]);
+/// # Ok::<(), Error>(())
+/// ```
+///
 /// # Errors
 /// Tensors in `vb` of other shapes; no groups.
 pub fn conv2d(
@@ -103,6 +139,18 @@ pub fn conv2d(
 }
 
 /// The same without a bias: [`candle_nn::conv2d_no_bias`].
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let vars = VarMap::new();
+/// let vb = VarBuilder::from_varmap(&vars, DType::F64, &Device::Cpu);
+/// let layer = nn::conv2d_no_bias(2, 4, 3, Default::default(), vb)?;
+/// assert!(layer.bias().is_none());
+/// let image = Tensor::zeros((1, 2, 5, 5), DType::F64, &Device::Cpu)?;
+/// assert_eq!(layer.forward(&image)?.dims(), [1, 4, 3, 3]);
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Errors
 /// As [`conv2d`].

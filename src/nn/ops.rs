@@ -12,6 +12,19 @@ use crate::objective::Convolution;
 /// each side; `dilation` is the step within a kernel. In `f32` and `f64` on the CPU it has kernels and
 /// derivatives of its own; elsewhere it is candle's. The same bits come for any number of threads.
 ///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let image = Tensor::arange(0.0, 16.0, &Device::Cpu)?.reshape((1, 1, 4, 4))?;
+/// let ones = Tensor::ones((1, 1, 3, 3), DType::F64, &Device::Cpu)?;
+/// let sums = nn::ops::conv2d(&image, &ones, 0, 1, 1, 1)?; // of 3 × 3 places
+/// assert_eq!(
+///     sums.flatten_all()?.to_vec1::<f64>()?,
+///     [45.0, 54.0, 81.0, 90.0]
+/// );
+/// # Ok::<(), Error>(())
+/// ```
+///
 /// # Errors
 /// Channels and groups that do not fit; a kernel larger than the padded image; zeros; two types.
 pub fn conv2d(
@@ -89,6 +102,18 @@ pub(super) fn convolution(
 /// The mean of each square of `kernel` × `kernel` places, `stride` apart, as [`Tensor::avg_pool2d_with_stride`].
 /// Rows and columns that are left over count for nothing.
 ///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let image = Tensor::arange(0.0, 16.0, &Device::Cpu)?.reshape((1, 1, 4, 4))?;
+/// let means = nn::ops::avg_pool2d(&image, 2, 2)?;
+/// assert_eq!(
+///     means.flatten_all()?.to_vec1::<f64>()?,
+///     [2.5, 4.5, 10.5, 12.5]
+/// );
+/// # Ok::<(), Error>(())
+/// ```
+///
 /// # Errors
 /// A square larger than the image; zeros.
 pub fn avg_pool2d(x: &Tensor, kernel: usize, stride: usize) -> Result<Tensor> {
@@ -104,6 +129,18 @@ pub fn avg_pool2d(x: &Tensor, kernel: usize, stride: usize) -> Result<Tensor> {
 
 /// The largest of each square of `kernel` × `kernel` places, `stride` apart, as [`Tensor::max_pool2d_with_stride`].
 /// Rows and columns that are left over count for nothing; places that are equally large share the derivative.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let image = Tensor::arange(0.0, 16.0, &Device::Cpu)?.reshape((1, 1, 4, 4))?;
+/// let largest = nn::ops::max_pool2d(&image, 2, 2)?;
+/// assert_eq!(
+///     largest.flatten_all()?.to_vec1::<f64>()?,
+///     [5.0, 7.0, 13.0, 15.0]
+/// );
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Errors
 /// A square larger than the image; zeros.

@@ -34,6 +34,15 @@ use crate::spectral::{
 use crate::train::{History, Trajectory};
 
 /// One value in several MIME types.
+///
+/// ```
+/// use loss_landscape::notebook::Bundle;
+/// use loss_landscape::prelude::*;
+///
+/// let bundle = Bundle::text("as it is");
+/// assert_eq!(bundle.get("text/plain"), Some("as it is"));
+/// assert_eq!(bundle.get("text/html"), None);
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Bundle {
     parts: Vec<(&'static str, String)>,
@@ -69,6 +78,28 @@ impl Bundle {
 }
 
 /// Values that a cell can end with.
+///
+/// ```
+/// use loss_landscape::notebook::Bundle;
+/// use loss_landscape::prelude::*;
+///
+/// struct Celsius(f64);
+///
+/// impl Show for Celsius {
+///     fn bundle(&self) -> Result<Bundle, Error> {
+///         Ok(Bundle::text(format!("{} °C", self.0)))
+///     }
+/// }
+///
+/// assert_eq!(Celsius(21.5).bundle()?.get("text/plain"), Some("21.5 °C"));
+/// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+/// let shown = data.bundle()?;
+/// assert_eq!(
+///     shown.get("text/plain"),
+///     Some("60 samples of shape [2] (F64) with labels")
+/// );
+/// # Ok::<(), Error>(())
+/// ```
 pub trait Show {
     /// The value in every type that it can be shown in.
     ///

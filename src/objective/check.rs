@@ -27,6 +27,17 @@ const LAYERS_TOLERANCE: f64 = 1e-3;
 
 /// Relative errors of the derivatives along the gradient's direction, the best over several step
 /// sizes, on the first 8 samples. Zero where the derivative is below rounding.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+/// let model = Mlp::new(&[2, 4, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+/// let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
+/// let check = objective.derivative_check();
+/// assert!(check.gradient < 1e-7 && check.hvp < 1e-7);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct DerivativeCheck {
     /// |gᵀu − (L(θ + hu) − L(θ − hu)) / 2h| over the larger of the two plus h|uᵀHu|, u = g/‖g‖.

@@ -19,6 +19,19 @@ use crate::vector::{axpy, dot, norm};
 static PARAMETERS_IN_PLACE: RwLock<()> = RwLock::new(());
 
 /// How well a model does on a dataset.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+/// let model = Mlp::new(&[2, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+/// let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
+/// // A classifier that answers 0 to everything.
+/// let score = objective.score_at(&[0.0; 3])?;
+/// assert!((score.loss - 2f64.ln()).abs() < 1e-12);
+/// assert_eq!(score.accuracy, Some(0.5));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Score {
     /// L(θ)
@@ -161,6 +174,18 @@ impl Objective {
 
     /// L and ∇L at another θ; the model is the same afterwards.
     ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// let set = teacher_student(20, &[2, 3, 1], 0.0, 0, &Device::Cpu)?;
+    /// let student =
+    ///     Mlp::new(&[2, 3, 1], Activation::Tanh, 1, &Device::Cpu)?.to_dtype(DType::F64)?;
+    /// let objective = Objective::of(&student, &set.data, Loss::Mse)?;
+    /// let (loss, gradient) = objective.gradient_at(&set.teacher)?; // a global minimum
+    /// assert!(loss < 1e-20 && gradient.iter().all(|g| g.abs() < 1e-12));
+    /// assert!(objective.gradient_norm()? > 1e-3); // the student is elsewhere
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Objective::loss_at`] and [`Objective::gradient`].
     pub fn gradient_at(&self, theta: &[f64]) -> Result<(f64, Vec<f64>)> {
@@ -193,6 +218,19 @@ impl Objective {
 
     /// The exact Hessian-vector product Hv, H = ∇²L(θ), where the model stands: the gradient of
     /// ⟨∇L, v⟩ by a second backward pass (Pearlmutter, 1994).
+    ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+    /// let model =
+    ///     Mlp::new(&[2, 3, 1], Activation::Tanh, 1, &Device::Cpu)?.to_dtype(DType::F64)?;
+    /// let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
+    /// let [u, v] = [1, 2].map(|seed| direction::gaussian(model.parameters(), seed));
+    /// let dot = |a: &[f64], b: &[f64]| -> f64 { a.iter().zip(b).map(|(a, b)| a * b).sum() };
+    /// let difference = dot(&u, &objective.hvp(&v)?) - dot(&v, &objective.hvp(&u)?);
+    /// assert!(difference.abs() < 1e-12); // H is symmetric
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// A `v` of the wrong length or not finite; a product that is not finite; candle's.

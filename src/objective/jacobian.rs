@@ -13,6 +13,19 @@ impl Objective {
     /// J = ∂f(x; θ)/∂θ where the model stands: a row for each output of each sample, sample by sample, and a column for
     /// each parameter. It takes a backward pass for each row: for small models and few samples.
     ///
+    /// ```
+    /// use loss_landscape::ndarray::array;
+    /// # use loss_landscape::prelude::*;
+    ///
+    /// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
+    /// let data = Dataset::regression(&x, &x.zeros_like()?)?;
+    /// let line = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+    /// let objective = Objective::of(&line, &data, Loss::Mse)?;
+    /// // wx + b by b and by w.
+    /// assert_eq!(objective.jacobian()?, array![[1.0, -2.0], [1.0, 2.0]]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// More than 2²⁸ entries; entries that are not finite; a parameter without a gradient; candle's.
     pub fn jacobian(&self) -> Result<Array2<f64>> {

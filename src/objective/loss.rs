@@ -8,6 +8,24 @@ use crate::error::{Error, Result};
 use crate::model::softplus;
 
 /// A loss function of outputs z and targets y, a mean over samples.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let outputs = Tensor::new(&[[0.0, 0.0]], &Device::Cpu)?;
+/// let label = Targets::Labels(Tensor::new(&[1u32], &Device::Cpu)?);
+/// let loss = Loss::CrossEntropy
+///     .mean(&outputs, &label)?
+///     .to_scalar::<f64>()?;
+/// assert!((loss - 2f64.ln()).abs() < 1e-15);
+///
+/// let values = Targets::Values(Tensor::new(&[[3.0, 1.0]], &Device::Cpu)?);
+/// assert_eq!(
+///     Loss::Mse.mean(&outputs, &values)?.to_scalar::<f64>()?,
+///     (9.0 + 1.0) / 2.0
+/// );
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Loss {
     /// ℓ = ln Σⱼ exp zⱼ − z_y for k ≥ 2 outputs and a label y < k. With one output z and labels 0
@@ -26,7 +44,7 @@ impl Loss {
         }
     }
 
-    /// The mean loss of a batch as a scalar tensor, for training.
+    /// The mean loss of a batch as a scalar tensor, for training: `outputs` of shape `(n, k)`, `targets` of n samples.
     ///
     /// # Errors
     /// Outputs that do not fit the targets.

@@ -52,6 +52,23 @@ const MEMORY: usize = 4 << 30;
 /// vectors are `f64`, on the host, in the order of [`Parameters`].
 ///
 /// Sums over batches are made in a fixed order, so the same point gives the same bits on a CPU.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// // The mean of (wx + b)² over x = ±2, which is L(b, w) = b² + 4w².
+/// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
+/// let data = Dataset::regression(&x, &x.zeros_like()?)?;
+/// let line = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+/// let objective = Objective::of(&line, &data, Loss::Mse)?;
+///
+/// line.parameters().set_flat(&[1.0, 0.5])?; // the bias is the first entry of θ
+/// assert_eq!(objective.loss()?, 2.0);
+/// assert_eq!(objective.gradient()?, [2.0, 4.0]);
+/// assert_eq!(objective.hvp(&[1.0, 1.0])?, [2.0, 8.0]);
+/// assert_eq!(objective.loss_at(&[0.0, 0.0])?, 0.0); // the line itself has not moved
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Objective {
     forward: Arc<Forward>,
@@ -89,6 +106,29 @@ impl Objective {
     ///
     /// The derivatives are checked on a few samples before any is handed out; see
     /// [`Objective::derivative_check`].
+    ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// let vars = VarMap::new();
+    /// let vb = VarBuilder::from_varmap(&vars, DType::F64, &Device::Cpu);
+    /// let (first, last) = (
+    ///     candle_nn::linear(2, 4, vb.pp("first"))?,
+    ///     candle_nn::linear(4, 1, vb.pp("last"))?,
+    /// );
+    /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+    /// let forward = move |x: &Tensor| last.forward(&first.forward(x)?.tanh()?);
+    /// let objective = Objective::from_fn(&vars, &data, Loss::CrossEntropy, forward)?;
+    /// assert_eq!(objective.dim(), (2 * 4 + 4) + (4 + 1));
+    ///
+    /// // A graph that is cut is found out at once.
+    /// let theta = Var::new(&[[1.0], [1.0]], &Device::Cpu)?;
+    /// let parameters = Parameters::new([("theta".to_owned(), theta.clone())])?;
+    /// let cut = Objective::from_fn(parameters, &data, Loss::CrossEntropy, move |x| {
+    ///     x.matmul(&theta.detach())
+    /// });
+    /// assert!(matches!(cut, Err(Error::NoGradient { .. })));
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// Outputs that do not fit the loss or the targets; a loss that is not finite, or that differs
@@ -133,6 +173,20 @@ impl Objective {
     }
 
     /// The same objective by automatic differentiation alone, to compare the two ways.
+    ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+    /// let model =
+    ///     Mlp::new(&[2, 4, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+    /// let by_hand = Objective::of(&model, &data, Loss::CrossEntropy)?;
+    /// let by_graph = by_hand.clone().by_autograd();
+    /// assert!(by_hand.is_hand_derived() && !by_graph.is_hand_derived());
+    /// for (a, b) in by_hand.gradient()?.iter().zip(by_graph.gradient()?) {
+    ///     assert!((a - b).abs() < 1e-12);
+    /// }
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn by_autograd(mut self) -> Self {
         self.engine = None;
         self
@@ -145,6 +199,17 @@ impl Objective {
 
     /// Adds λ‖θ‖² to the loss, 2λθ to the gradient and 2λ to the Hessian's diagonal.
     ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+    /// let model = Mlp::new(&[2, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+    /// let plain = Objective::of(&model, &data, Loss::CrossEntropy)?;
+    /// let penalised = plain.clone().with_l2(0.1)?;
+    /// let theta = [1.0, 2.0, 2.0]; // ‖θ‖² = 9
+    /// assert!((penalised.loss_at(&theta)? - plain.loss_at(&theta)? - 0.9).abs() < 1e-12);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// A strength that is negative or not finite.
     pub fn with_l2(mut self, strength: f64) -> Result<Self> {
@@ -155,6 +220,17 @@ impl Objective {
 
     /// Sends `size` samples through the model together: more is faster, less takes less memory.
     /// The result is the same but for rounding.
+    ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+    /// let model =
+    ///     Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+    /// let together = Objective::of(&model, &data, Loss::CrossEntropy)?;
+    /// let in_parts = together.clone().with_batch_size(7)?; // the last of 4
+    /// assert!((together.loss()? - in_parts.loss()?).abs() < 1e-14);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// `size` is 0.
@@ -167,6 +243,20 @@ impl Objective {
     }
 
     /// The loss of the same model on other data, say the test set.
+    ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+    /// let model =
+    ///     Mlp::new(&[2, 4, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+    /// let whole = Objective::of(&model, &data, Loss::CrossEntropy)?;
+    /// let first = whole.on(&data.first(30)?)?.loss()?;
+    /// let last = whole
+    ///     .on(&data.select(&(30..60).collect::<Vec<_>>())?)?
+    ///     .loss()?;
+    /// assert!((whole.loss()? - (first + last) / 2.0).abs() < 1e-12);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// Data of another type or device than this objective's; targets that do not fit the loss.
@@ -205,6 +295,20 @@ impl Objective {
     /// Keeps at most `bytes` of the primal pass for products at a point, where they come by hand-derived
     /// rules; 2³² if not said. What is beyond is computed again for each product, which then takes about
     /// half as long again; the result is the same, to the bit.
+    ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+    /// let model =
+    ///     Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+    /// let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
+    /// let v = direction::gaussian(model.parameters(), 0);
+    /// assert_eq!(
+    ///     objective.clone().with_memory(0).hvp(&v)?,
+    ///     objective.hvp(&v)?
+    /// );
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn with_memory(mut self, bytes: usize) -> Self {
         self.memory = bytes;
         self

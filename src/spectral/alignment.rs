@@ -14,6 +14,19 @@ use crate::vector::dot;
 /// The inner product of two symmetric matrices A and B, and the cosine between them, from vectors z of random
 /// signs: tr(AB), ‖A‖²_F and ‖B‖²_F are the means of (Az)ᵀBz, ‖Az‖² and ‖Bz‖² (Hutchinson, 1990), all three
 /// over the same z.
+///
+/// ```
+/// use loss_landscape::ndarray::array;
+/// use loss_landscape::prelude::*;
+///
+/// let a = Dense::new(array![[2.0, 1.0], [1.0, 2.0]])?;
+/// let same = Alignment::estimate(&a, &Scaled::new(a.clone(), vec![3.0, 3.0])?, 10, 0)?;
+/// assert!((same.cosine.value - 1.0).abs() < 1e-12); // A and 9A
+/// let b = Dense::new(array![[1.0, 0.0], [0.0, 0.0]])?;
+/// let found = Alignment::estimate(&a, &b, 400, 0)?;
+/// assert!((found.product.value - 2.0).abs() < 5.0 * found.product.standard_error); // tr(AB)
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Alignment {
     /// tr(AB)
@@ -102,6 +115,17 @@ impl Spectrum {
     ///
     /// The bounds come of the angles to the true spaces, as those of [`Spectrum::overlap`] do: both spectra need
     /// `k` + 1 pairs, or all. Without a gap after the `k`-th eigenvalue they are 0 and 1.
+    ///
+    /// ```
+    /// use loss_landscape::ndarray::array;
+    /// # use loss_landscape::prelude::*;
+    ///
+    /// let a = Dense::new(array![[2.0, 0.0], [0.0, 1.0]])?.eigen()?; // first eigenvector (1, 0)
+    /// let b = Dense::new(array![[2.0, 1.0], [1.0, 2.0]])?.eigen()?; // first eigenvector (1, 1)/√2
+    /// assert!((a.subspace_overlap(&b, 1)?.value - 0.5).abs() < 1e-12);
+    /// assert!((a.subspace_overlap(&a, 1)?.value - 1.0).abs() < 1e-12);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// `k` = 0, fewer than `k` pairs, matrices of different sizes.

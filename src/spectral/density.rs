@@ -15,8 +15,34 @@ use crate::vector::scale;
 
 /// Settings of stochastic Lanczos quadrature (Ubaru, Chen and Saad, 2017; Ghorbani, Krishnan and Xiao, 2019).
 ///
-/// For a random unit vector v, m steps of Lanczos' iteration give the m-point Gauss quadrature of v's
-/// own spectral measure Σ (vᵀuᵢ)² δ(λ − λᵢ). Its mean over v is the spectral density (1/n) Σ δ(λ − λᵢ).
+/// For a vector v of random signs, scaled to length 1, m steps of Lanczos' iteration give the m-point
+/// Gauss quadrature of v's own spectral measure Σ (vᵀuᵢ)² δ(λ − λᵢ). Its mean over v is the spectral
+/// density (1/n) Σ δ(λ − λᵢ). Of a diagonal matrix each v's measure is the density
+/// itself, and standard errors are rounding.
+///
+/// ```
+/// use loss_landscape::ndarray::Array2;
+/// use loss_landscape::prelude::*;
+///
+/// // 2 on the diagonal and −1 beside it: eigenvalues 2 − 2cos(kπ/41), k = 1, …, 40.
+/// let a = Array2::from_shape_fn((40, 40), |(i, j)| match i.abs_diff(j) {
+///     0 => 2.0,
+///     1 => -1.0,
+///     _ => 0.0,
+/// });
+/// let density = DensitySettings {
+///     probes: 20,
+///     steps: 30,
+///     seed: 0,
+/// }
+/// .run(&Dense::new(a)?)?;
+/// assert_eq!(density.products, 20 * 30);
+/// let trace = density.trace();
+/// assert!((trace.value - 80.0).abs() < 5.0 * trace.standard_error);
+/// let below = density.count_below(2.0).estimate; // half of them
+/// assert!((below.value - 20.0).abs() < 5.0 * below.standard_error);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct DensitySettings {
     /// Random vectors, at least 2 so that there is an uncertainty.
@@ -39,6 +65,17 @@ impl Default for DensitySettings {
 }
 
 /// The quadrature of one probe's spectral measure: weights ω > 0 with Σω = 1 at ascending nodes.
+///
+/// ```
+/// use loss_landscape::ndarray::array;
+/// use loss_landscape::prelude::*;
+///
+/// let a = Dense::new(array![[2.0, 0.0], [0.0, -3.0]])?;
+/// let quadrature = &a.density()?.probes[0]; // as many nodes as there are eigenvalues
+/// assert!((quadrature.nodes[0] + 3.0).abs() < 1e-9 && (quadrature.nodes[1] - 2.0).abs() < 1e-9);
+/// assert!((quadrature.weights.iter().sum::<f64>() - 1.0).abs() < 1e-12);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Quadrature {
     /// θ₁ < θ₂ < …
@@ -48,6 +85,21 @@ pub struct Quadrature {
 }
 
 /// The distribution of a symmetric matrix's eigenvalues, estimated from random probes.
+///
+/// ```
+/// use loss_landscape::ndarray::Array2;
+/// use loss_landscape::prelude::*;
+///
+/// // The reflection I − 2uuᵀ: an eigenvalue −1, and 39 eigenvalues 1.
+/// let a = Dense::new(Array2::eye(40) - Array2::from_elem((40, 40), 2.0 / 40.0))?;
+/// let density = a.density()?;
+/// let [low, high] = density.range();
+/// assert!((low + 1.0).abs() < 1e-9 && (high - 1.0).abs() < 1e-9);
+/// assert!((density.moment(2).value - 1.0).abs() < 1e-9); // the mean of λ²
+/// let negative = density.negative().estimate;
+/// assert!((negative.value - 1.0).abs() < 5.0 * negative.standard_error);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Density {
     /// A quadrature for each probe.
@@ -59,6 +111,19 @@ pub struct Density {
 }
 
 /// A function of the eigenvalue with its standard error over the probes.
+///
+/// ```
+/// use loss_landscape::ndarray::array;
+/// use loss_landscape::prelude::*;
+///
+/// let density = Dense::new(array![[2.0, 1.0], [1.0, 2.0]])?.density()?;
+/// let curve = density.smoothed(0.1, 400)?;
+/// let step = curve.eigenvalues[1] - curve.eigenvalues[0];
+/// assert!((curve.values.iter().sum::<f64>() * step - 1.0).abs() < 1e-3); // it integrates to 1
+/// let share = density.cumulative(0.1, 400)?;
+/// assert!(share.values[0] < 1e-3 && share.values[399] > 0.999);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DensityCurve {
     /// Eigenvalues.
@@ -86,6 +151,19 @@ impl DensityCurve {
 }
 
 /// How many eigenvalues lie below a number.
+///
+/// ```
+/// use loss_landscape::ndarray::{Array2, array};
+/// use loss_landscape::prelude::*;
+///
+/// let a = Dense::new(Array2::from_diag(&array![-1.0, 2.0, 3.0]))?;
+/// let all = a.density()?.count_below(10.0);
+/// assert_eq!(all.estimate.value.round(), 3.0);
+/// let negative = a.density()?.negative();
+/// assert!(negative.resolution.low <= negative.estimate.value);
+/// assert!(negative.estimate.value <= negative.resolution.high);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Count {
     /// The estimate, with its standard error over the probes.
@@ -257,6 +335,18 @@ impl Density {
 
     /// The effective rank (Σ|λ|)² / Σλ², from the same probes, with its standard error by leaving each probe out in turn;
     /// none for a zero matrix.
+    ///
+    /// ```
+    /// use loss_landscape::ndarray::{Array1, Array2};
+    /// # use loss_landscape::prelude::*;
+    ///
+    /// // 5 eigenvalues 2, and zeros besides.
+    /// let diagonal = Array1::from_shape_fn(30, |i| if i < 5 { 2.0 } else { 0.0 });
+    /// let density = Dense::new(Array2::from_diag(&diagonal))?.density()?;
+    /// let rank = density.effective_rank().unwrap();
+    /// assert!((rank.value - 5.0).abs() <= 5.0 * rank.standard_error + 1e-9);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn effective_rank(&self) -> Option<Estimate> {
         let moments = |f: fn(f64) -> f64| -> Vec<f64> {
             self.probes.iter().map(|probe| probe.integrate(f)).collect()

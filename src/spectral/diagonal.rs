@@ -11,6 +11,17 @@ use crate::progress::Progress;
 /// An estimate of a matrix's diagonal: the mean of v ⊙ Av over `samples` vectors v of random signs (Bekas,
 /// Kokiopoulou and Saad, 2007). For a diagonal matrix it is exact; else entry i has the variance Σ_{j≠i} aᵢⱼ² of
 /// a sample.
+///
+/// ```
+/// use loss_landscape::ndarray::array;
+/// use loss_landscape::prelude::*;
+///
+/// let exact = Diagonal::estimate(&Dense::new(array![[3.0, 0.0], [0.0, -1.0]])?, 2, 0)?;
+/// assert_eq!(exact.values, [3.0, -1.0]);
+/// let found = Diagonal::estimate(&Dense::new(array![[3.0, 1.0], [1.0, -1.0]])?, 100, 0)?;
+/// assert!((found.values[0] - 3.0).abs() < 5.0 * found.standard_errors[0]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Diagonal {
     /// The estimate of each aᵢᵢ.

@@ -6,6 +6,24 @@ use statrs::distribution::{ContinuousCDF, StudentsT};
 use crate::error::{Error, Result};
 
 /// A mean over random samples.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let (value, standard_error) = (10.0, 0.5);
+/// let estimate = Estimate {
+///     value,
+///     standard_error,
+///     samples: 11,
+///     products: 11,
+///     converged: true,
+/// };
+/// let [low, high] = estimate.interval(0.95)?; // Student's t for 10 degrees of freedom is 2.228
+/// assert!(
+///     (low - (10.0 - 2.228 * 0.5)).abs() < 1e-3 && (high - (10.0 + 2.228 * 0.5)).abs() < 1e-3
+/// );
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Estimate {
     /// The mean.
@@ -82,6 +100,18 @@ impl std::fmt::Display for Estimate {
 }
 
 /// A number with the certain bounds between which it lies.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let bracket = Bracket {
+///     value: 2.5,
+///     low: 2.25,
+///     high: 3.0,
+/// };
+/// assert_eq!(bracket.to_string(), "2.5000 (between 2.2500 and 3.0000)");
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Bracket {
     /// The best guess.

@@ -11,6 +11,17 @@ impl Dense {
     /// All eigenpairs. Each residual is ‖Av − λv‖ plus the matrix's [`asymmetry`](Self::asymmetry)
     /// and n ε ‖A‖ for the rounding of the sums, so that λ is certain to that.
     ///
+    /// ```
+    /// use loss_landscape::ndarray::array;
+    /// # use loss_landscape::prelude::*;
+    ///
+    /// let spectrum = Dense::new(array![[2.0, 1.0], [1.0, 2.0]])?.eigen()?;
+    /// for (pair, exact) in spectrum.pairs.iter().zip([3.0, 1.0]) {
+    ///     assert!((pair.value - exact).abs() <= pair.residual && pair.residual < 1e-14);
+    /// }
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// An eigenvalue iteration that does not converge.
     pub fn eigen(&self) -> Result<Spectrum> {

@@ -12,6 +12,35 @@ use crate::progress::Progress;
 use crate::vector::{axpy, dot, norm, scale};
 
 /// Which eigenvalues are wanted.
+///
+/// ```
+/// use loss_landscape::ndarray::{Array1, Array2};
+/// use loss_landscape::prelude::*;
+///
+/// let a = Dense::new(Array2::from_diag(&Array1::from_iter(
+///     (-9..=5).map(f64::from),
+/// )))?;
+/// for (which, expected) in [
+///     (Which::Largest, [5.0, 4.0]),
+///     (Which::Smallest, [-8.0, -9.0]),
+///     (Which::BothEnds, [5.0, -9.0]),
+///     (Which::LargestMagnitude, [-8.0, -9.0]),
+/// ] {
+///     let found = Lanczos {
+///         which,
+///         ..Default::default()
+///     }
+///     .run(&a, 2)?
+///     .values();
+///     assert!(
+///         found
+///             .iter()
+///             .zip(expected)
+///             .all(|(a, b)| (a - b).abs() < 1e-6)
+///     );
+/// }
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Which {
     /// The largest.
@@ -52,6 +81,26 @@ impl Which {
 /// A block of b vectors finds eigenvalues of multiplicity up to b; more often than not b = 1 is
 /// fastest. Where the Krylov space is exhausted before the matrix is, the iteration goes on from
 /// random vectors until a second one finds nothing new.
+///
+/// ```
+/// use loss_landscape::ndarray::{Array1, Array2};
+/// use loss_landscape::prelude::*;
+///
+/// let a = Dense::new(Array2::from_diag(&Array1::from_iter(
+///     (1..=200).map(f64::from),
+/// )))?;
+/// let found = Lanczos {
+///     tolerance: 1e-8,
+///     ..Default::default()
+/// }
+/// .run(&a, 3)?;
+/// assert!(found.converged && found.products < 200);
+/// for (pair, expected) in found.pairs.iter().zip([200.0, 199.0, 198.0]) {
+///     assert!(pair.residual <= 1e-8 * 200.0);
+///     assert!((pair.value - expected).abs() <= pair.residual + 1e-12);
+/// }
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lanczos {
     /// Which eigenvalues.

@@ -38,6 +38,19 @@ use crate::error::Result;
 use crate::operator::{Dense, LinearOperator};
 
 /// What every operator can be asked, with the usual settings.
+///
+/// ```
+/// use loss_landscape::ndarray::{Array2, array};
+/// use loss_landscape::prelude::*;
+///
+/// let a = Dense::new(Array2::from_diag(&array![3.0, 1.0, 0.0, -2.0]))?;
+/// assert!((a.top(1)?.pairs[0].value - 3.0).abs() < 1e-10);
+/// assert!((a.trace()?.value - 2.0).abs() < 1e-10);
+/// assert!((a.frobenius_squared()?.value - 14.0).abs() < 1e-10);
+/// assert_eq!(a.dense()?, a);
+/// assert_eq!(a.density()?.dim, 4);
+/// # Ok::<(), Error>(())
+/// ```
 pub trait Spectral: LinearOperator {
     /// The `k` largest eigenvalues with their eigenvectors and residuals, by [`Lanczos`].
     ///

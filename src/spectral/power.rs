@@ -10,10 +10,30 @@ use crate::operator::{LinearOperator, images};
 use crate::progress::Progress;
 use crate::vector::{axpy, dot, gaussian, norm, scale};
 
-/// v ← Av/‖Av‖ until ‖Av − λv‖ is small, λ = vᵀAv: the plainest way to an eigenvalue.
+/// v ← Av/‖Av‖ until ‖Av − λv‖ is small, λ = vᵀAv (von Mises and Pollaczek-Geiringer, 1929): the
+/// plainest way to an eigenvalue.
 ///
 /// It converges by |λ₂/λ₁| a step and finds one pair; [`Lanczos`](super::Lanczos) needs far fewer
 /// products for the same. Where λ and −λ are both largest it does not converge.
+///
+/// ```
+/// use loss_landscape::ndarray::array;
+/// use loss_landscape::prelude::*;
+///
+/// let a = Dense::new(array![[2.0, 1.0], [1.0, 2.0]])?; // eigenvalues 3 and 1
+/// let found = PowerIteration {
+///     tolerance: 1e-9,
+///     ..Default::default()
+/// }
+/// .run(&a)?;
+/// assert!(found.converged && (found.pair.value - 3.0).abs() < 1e-9);
+/// // The error of v shrinks by |λ₂/λ₁| = ⅓ a step.
+/// let [.., before, last] = found.residuals[..] else {
+///     unreachable!()
+/// };
+/// assert!((last / before - 1.0 / 3.0).abs() < 0.01);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct PowerIteration {
     /// Largest residual, in units of |λ|, at which to stop.
@@ -36,6 +56,18 @@ impl Default for PowerIteration {
 }
 
 /// What [`PowerIteration`] found, and how it came there.
+///
+/// ```
+/// use loss_landscape::ndarray::array;
+/// use loss_landscape::prelude::*;
+///
+/// let a = Dense::new(array![[2.0, 0.0], [0.0, -5.0]])?;
+/// let found = PowerIteration::default().run(&a)?;
+/// assert!((found.pair.value + 5.0).abs() < 1e-3); // of largest magnitude, whatever its sign
+/// assert_eq!(found.values.last(), Some(&found.pair.value));
+/// assert_eq!(found.table()?.height(), found.residuals.len());
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Power {
     /// The last λ, its residual and v.

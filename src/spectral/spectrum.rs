@@ -11,6 +11,19 @@ use crate::error::{Error, Result, check_finite};
 use crate::vector::{axpy, dot, norm};
 
 /// An eigenvalue λ with its unit eigenvector v.
+///
+/// ```
+/// use loss_landscape::ndarray::array;
+/// use loss_landscape::prelude::*;
+///
+/// let a = Dense::new(array![[2.0, 1.0], [1.0, 2.0]])?;
+/// let pair = &a.eigen()?.pairs[0]; // 3, with (1, 1)/√2
+/// let bracket = pair.bracket();
+/// assert!(bracket.low <= 3.0 && 3.0 <= bracket.high);
+/// let image = a.apply(&pair.vector)?;
+/// assert!((image[0] - 3.0 * pair.vector[0]).abs() < 1e-12);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Eigenpair {
     /// λ
@@ -24,6 +37,21 @@ pub struct Eigenpair {
 }
 
 /// Eigenpairs of a symmetric matrix, largest eigenvalue first.
+///
+/// ```
+/// use loss_landscape::ndarray::{Array2, array};
+/// use loss_landscape::prelude::*;
+///
+/// let spectrum = Dense::new(Array2::from_diag(&array![-4.0, 2.0, 1.0]))?.eigen()?;
+/// let close = |a: f64, b: f64| (a - b).abs() < 1e-12;
+/// assert!(spectrum.is_complete() && close(spectrum.values()[0], 2.0));
+/// assert!(close(spectrum.condition_number()?.value, 4.0)); // |−4|/|1|
+/// assert!(close(spectrum.gap(1)?.value, 1.0 - -4.0));
+/// assert!(close(spectrum.effective_rank()?.value, 49.0 / 21.0)); // (Σ|λ|)²/Σλ²
+/// assert!(close(spectrum.overlap(&[3.0, 4.0, 0.0], 1)?.value, 0.64)); // 4²/5² along the first
+/// assert!(close(spectrum.by_magnitude().values()[0], -4.0));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Spectrum {
     /// The pairs, largest eigenvalue first.
@@ -288,6 +316,20 @@ impl Spectrum {
 }
 
 /// How much of an eigenvector lies in a block of θ.
+///
+/// ```
+/// use loss_landscape::ndarray::{Array2, array};
+/// use loss_landscape::prelude::*;
+///
+/// let spectrum =
+///     Dense::new(array![[2.0, 1.0, 0.0], [1.0, 2.0, 0.0], [0.0, 0.0, 9.0]])?.eigen()?;
+/// let blocks = [("pair".to_owned(), 0..2), ("single".to_owned(), 2..3)];
+/// let found = spectrum.participation(&blocks)?; // two rows for each eigenvector
+/// assert!((found[1].share - 1.0).abs() < 1e-12); // 9: the single entry alone
+/// assert!((found[2].share - 1.0).abs() < 1e-12); // 3: both of the pair, alike
+/// assert!((found[2].entries - 2.0).abs() < 1e-12);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Participation {
     /// 1 for the largest eigenvalue.
@@ -301,6 +343,25 @@ pub struct Participation {
 }
 
 /// The signs of a matrix's eigenvalues (Sylvester's inertia).
+///
+/// ```
+/// use loss_landscape::ndarray::{Array2, array};
+/// use loss_landscape::prelude::*;
+///
+/// let inertia = Dense::new(Array2::from_diag(&array![3.0, 0.0, -1.0]))?
+///     .eigen()?
+///     .inertia()?;
+/// assert_eq!(
+///     inertia,
+///     Inertia {
+///         negative: 1,
+///         zero: 1,
+///         positive: 1
+///     }
+/// );
+/// assert!(inertia.to_string().starts_with("saddle point"));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inertia {
     /// Eigenvalues below zero by more than their error.

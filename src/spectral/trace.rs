@@ -12,6 +12,31 @@ use crate::progress::Progress;
 use crate::vector::{dot, norm, scale};
 
 /// How a trace is estimated.
+///
+/// ```
+/// use loss_landscape::ndarray::{Array1, Array2};
+/// use loss_landscape::prelude::*;
+///
+/// // Eigenvalues that decay: 1, ½, ¼, …, whose sum is 2.
+/// let decaying = Array1::from_iter((0..60).map(|k| 0.5f64.powi(k)));
+/// let a = Dense::new(Array2::from_diag(&decaying))?;
+/// for method in [TraceMethod::HutchPlusPlus, TraceMethod::XTrace] {
+///     let trace = Trace {
+///         method,
+///         ..Default::default()
+///     }
+///     .trace(&a)?;
+///     assert!((trace.value - 2.0).abs() <= 5.0 * trace.standard_error + 1e-12);
+/// }
+/// // Vectors of random signs do not see a diagonal's spread at all.
+/// let exact = Trace {
+///     method: TraceMethod::Hutchinson,
+///     ..Default::default()
+/// }
+/// .trace(&a)?;
+/// assert!((exact.value - 2.0).abs() < 1e-12);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TraceMethod {
     /// The mean of vᵀAv over vectors v of random signs (Hutchinson, 1990; variance 2(‖A‖²_F − Σ aᵢᵢ²)).
@@ -26,6 +51,26 @@ pub enum TraceMethod {
 }
 
 /// Estimates of tr(A), and of ‖A‖²_F = tr(A²), to a stated accuracy.
+///
+/// ```
+/// use loss_landscape::ndarray::Array2;
+/// use loss_landscape::prelude::*;
+///
+/// // aᵢⱼ = 1/(1 + |i − j|), 100 × 100.
+/// let a = Array2::from_shape_fn((100, 100), |(i, j)| 1.0 / (1.0 + i.abs_diff(j) as f64));
+/// let frobenius = a.iter().map(|a| a * a).sum::<f64>();
+/// let a = Dense::new(a)?;
+/// let settings = Trace {
+///     relative_error: 0.02,
+///     ..Default::default()
+/// };
+/// let trace = settings.trace(&a)?;
+/// assert!(trace.converged && trace.standard_error <= 0.02 * trace.value);
+/// assert!((trace.value - 100.0).abs() < 5.0 * trace.standard_error);
+/// let squared = settings.frobenius_squared(&a)?;
+/// assert!((squared.value - frobenius).abs() < 5.0 * squared.standard_error);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trace {
     /// How.

@@ -50,19 +50,24 @@ const STACK_BYTES: usize = 256 << 20;
 /// The settings of an L2 study: for each strength λ a network is trained by L = loss + λ‖θ‖², then the eigenpairs of
 /// largest magnitude of ∇²L on the training data are computed where the training has ended.
 ///
-/// ```no_run
+/// ```
 /// use loss_landscape::prelude::*;
 ///
 /// # fn main() -> Result<(), Error> {
-/// let data = two_moons(200, 0.1, 0, &Device::Cpu)?;
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let dir = dir.path().join("moons");
+/// let data = two_moons(100, 0.1, 0, &Device::Cpu)?.to_dtype(DType::F32)?;
 /// let sweep = Sweep {
-///     trainer: Trainer::adam(0.01).batch_size(20).epochs(200).patience(5),
+///     trainer: Trainer::adam(0.01).batch_size(20).epochs(10).patience(5),
 ///     top: 5,
-///     ..Sweep::between(0.0, 0.02, 11)?
+///     ..Sweep::between(0.0, 0.02, 3)?
 /// };
-/// let model = |seed| Mlp::new(&[2, 16, 1], Activation::Tanh, seed, &Device::Cpu);
-/// let report = sweep.run("moons", model, &data, &data)?;
+/// let model = |seed| Mlp::new(&[2, 8, 1], Activation::Tanh, seed, &Device::Cpu);
+/// let report = sweep.run(&dir, model, &data, &data)?;
 /// println!("{}", report.table()?);
+/// assert_eq!(report.computed, 3);
+/// let again = Sweep { resume: true, ..sweep }.run(&dir, model, &data, &data)?;
+/// assert_eq!((again.computed, again.points), (0, report.points)); // all was there
 /// # Ok(())
 /// # }
 /// ```
@@ -104,6 +109,16 @@ impl Sweep {
     }
 
     /// As [`Sweep::of`], at `count` evenly spaced strengths, both ends among them.
+    ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// assert_eq!(
+    ///     Sweep::between(0.0, 0.02, 5)?.strengths,
+    ///     [0.0, 0.005, 0.01, 0.015, 0.02]
+    /// );
+    /// assert!(Sweep::between(0.02, 0.0, 5).is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// Ends that are not finite or not in order; fewer than 2 strengths or more than a million.

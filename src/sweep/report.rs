@@ -12,6 +12,8 @@ use crate::error::{Error, Result};
 use crate::files::read;
 
 /// What a study has found at one strength.
+///
+/// See [`SweepReport`] for an example.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SweepPoint {
     /// The strength's place in the list, counted from 0.
@@ -45,6 +47,28 @@ pub struct SweepPoint {
 }
 
 /// The points of a study that are whole, in the order of their strengths' list.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let dir = dir.path().join("moons");
+/// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+/// let model =
+///     |seed| Mlp::new(&[2, 3, 1], Activation::Tanh, seed, &Device::Cpu)?.to_dtype(DType::F64);
+/// let trainer = Trainer::adam(0.01).batch_size(20).epochs(3);
+/// let sweep = Sweep {
+///     trainer,
+///     top: 2,
+///     ..Sweep::of([0.0, 0.1])
+/// };
+/// let report = sweep.run(&dir, model, &data, &data)?;
+/// let square = report.points[1].penalty / report.points[1].l2; // ‖θ‖²
+/// assert!(square > 0.0 && report.points[0].penalty == 0.0);
+/// assert_eq!(report.points[1].eigenvalues.len(), 2);
+/// assert_eq!(SweepReport::read(&dir)?.points, report.points);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SweepReport {
     /// The points.

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::Result;
 
 /// What is known after a pass over the training data.
+///
+/// See [`History`] for an example.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Epoch {
     /// Passes made, counted from 1.
@@ -28,6 +30,22 @@ pub struct Epoch {
 }
 
 /// One line for each pass over the training data.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+/// let model = Mlp::new(&[2, 8, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+/// let history = Trainer::adam(0.01)
+///     .batch_size(20)
+///     .epochs(3)
+///     .fit(&model, &data, &data)?;
+/// assert_eq!(history.table()?.height(), 3);
+/// let last = &history.epochs[2];
+/// let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
+/// assert_eq!((last.epoch, last.test_loss), (3, objective.loss()?));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct History {
     /// The passes, in order.

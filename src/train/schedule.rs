@@ -5,6 +5,40 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 
 /// What the learning rate is multiplied with.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+/// let model = Mlp::new(&[2, 1], Activation::Tanh, 0, &Device::Cpu)?;
+/// let rates = |schedule| {
+///     let trainer = Trainer::sgd(0.1).epochs(4).schedule(schedule);
+///     let history = trainer.fit(
+///         &model,
+///         &data.to_dtype(DType::F32)?,
+///         &data.to_dtype(DType::F32)?,
+///     )?;
+///     Ok::<_, Error>(
+///         history
+///             .epochs
+///             .iter()
+///             .map(|epoch| epoch.learning_rate)
+///             .collect::<Vec<_>>(),
+///     )
+/// };
+/// assert_eq!(rates(Schedule::Constant)?, [0.1; 4]);
+/// let halved = rates(Schedule::Decay {
+///     every: 2,
+///     factor: 0.5,
+/// })?;
+/// assert_eq!(halved, [0.1, 0.1, 0.05, 0.05]);
+/// assert!(
+///     rates(Schedule::Cosine)?
+///         .windows(2)
+///         .all(|pair| pair[0] > pair[1])
+/// );
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Schedule {

@@ -27,6 +27,8 @@ use crate::vector::stream;
 /// let model = Mlp::new(&[2, 8, 1], Activation::Tanh, 1, data.device())?.to_dtype(DType::F64)?;
 /// let trainer = Trainer::sgd(0.1).momentum(0.9).sam(0.05).batch_size(20).epochs(30);
 /// let history = trainer.schedule(Schedule::Cosine).fit(&model, &data, &data)?;
+/// assert_eq!(history.epochs.len(), 30);
+/// assert!(history.epochs[29].test_loss < history.epochs[0].test_loss);
 /// # Ok(())
 /// # }
 /// ```
@@ -46,6 +48,18 @@ pub struct Trainer {
 
 impl Trainer {
     /// Stochastic gradient descent, θ ← θ − ηg.
+    ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// // One step on L(b, w) = b² + 4w².
+    /// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
+    /// let data = Dataset::regression(&x, &x.zeros_like()?)?;
+    /// let line = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+    /// line.parameters().set_flat(&[1.0, 0.5])?;
+    /// Trainer::sgd(0.125).fit(&line, &data, &data)?;
+    /// assert_eq!(line.parameters().to_flat()?, [0.75, 0.0]); // θ − η (2, 4)
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn sgd(learning_rate: f64) -> Self {
         let method = Method::Sgd {
             momentum: 0.0,
@@ -55,11 +69,36 @@ impl Trainer {
     }
 
     /// Adam (Kingma and Ba, 2015) with β₁ = 0.9, β₂ = 0.999, ε = 10⁻⁸.
+    ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// // The first step is as long as the learning rate in each parameter, whatever the gradient.
+    /// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
+    /// let data = Dataset::regression(&x, &x.zeros_like()?)?;
+    /// let line = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+    /// line.parameters().set_flat(&[1.0, 0.5])?;
+    /// Trainer::adam(0.1).fit(&line, &data, &data)?;
+    /// let theta = line.parameters().to_flat()?;
+    /// assert!((theta[0] - 0.9).abs() < 1e-6 && (theta[1] - 0.4).abs() < 1e-6);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn adam(learning_rate: f64) -> Self {
         Self::new(Method::Adam { decay: 0.0 }, learning_rate)
     }
 
     /// Adam with decoupled weight decay, θ ← (1 − η `decay`) θ before each step (Loshchilov and Hutter, 2019).
+    ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// // Data that say nothing of the bias and weight: only the decay is left.
+    /// let x = Tensor::new(&[[0.0]], &Device::Cpu)?;
+    /// let data = Dataset::regression(&x, &x)?;
+    /// let line = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+    /// line.parameters().set_flat(&[0.0, 1.0])?;
+    /// Trainer::adamw(0.1, 0.5).fit(&line, &data, &data)?;
+    /// assert!((line.parameters().to_flat()?[1] - 0.95).abs() < 1e-12); // (1 − 0.1 · 0.5) w
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn adamw(learning_rate: f64, decay: f64) -> Self {
         Self::new(Method::Adam { decay }, learning_rate)
     }
@@ -80,11 +119,39 @@ impl Trainer {
     }
 
     /// With momentum μ in [0, 1): b ← μb + g, θ ← θ − ηb (Polyak, 1964). Adam has its own.
+    ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// // Two steps on L(b, w) = b² + 4w² from (1, 0): g = 2 and b ← 0.5 · 2 + 1.5.
+    /// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
+    /// let data = Dataset::regression(&x, &x.zeros_like()?)?;
+    /// let line = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+    /// line.parameters().set_flat(&[1.0, 0.0])?;
+    /// Trainer::sgd(0.125)
+    ///     .momentum(0.5)
+    ///     .epochs(2)
+    ///     .fit(&line, &data, &data)?;
+    /// let expected = 1.0 - 0.125 * 2.0 - 0.125 * (0.5 * 2.0 + 1.5);
+    /// assert!((line.parameters().to_flat()?[0] - expected).abs() < 1e-12);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn momentum(self, momentum: f64) -> Self {
         self.with_momentum(momentum, false)
     }
 
     /// With Nesterov's momentum μ in (0, 1): b ← μb + g, θ ← θ − η(g + μb) (Sutskever et al., 2013).
+    ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// // One step on L(b, w) = b² + 4w² from (1, 0), where b ← g: θ − η (g + μg).
+    /// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
+    /// let data = Dataset::regression(&x, &x.zeros_like()?)?;
+    /// let line = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+    /// line.parameters().set_flat(&[1.0, 0.0])?;
+    /// Trainer::sgd(0.125).nesterov(0.5).fit(&line, &data, &data)?;
+    /// assert!((line.parameters().to_flat()?[0] - (1.0 - 0.125 * 1.5 * 2.0)).abs() < 1e-12);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn nesterov(self, momentum: f64) -> Self {
         self.with_momentum(momentum, true)
     }
@@ -100,6 +167,18 @@ impl Trainer {
 
     /// Sharpness-aware minimisation (Foret et al., 2021): each step goes down the gradient at θ + ρg/‖g‖, which takes
     /// two gradients.
+    ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// // One step on L(b, w) = b² + 4w² from (1, 0): the gradient is that at (1 + ρ, 0).
+    /// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
+    /// let data = Dataset::regression(&x, &x.zeros_like()?)?;
+    /// let line = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+    /// line.parameters().set_flat(&[1.0, 0.0])?;
+    /// Trainer::sgd(0.125).sam(0.5).fit(&line, &data, &data)?;
+    /// assert!((line.parameters().to_flat()?[0] - (1.0 - 0.125 * 2.0 * 1.5)).abs() < 1e-12);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn sam(mut self, radius: f64) -> Self {
         let adaptive = false;
         self.ascent = Some(Ascent { radius, adaptive });
@@ -108,6 +187,19 @@ impl Trainer {
 
     /// Adaptive sharpness-aware minimisation (Kwon et al., 2021): the gradient at θ + ρT²g/‖Tg‖ with T = diag|θ|, which
     /// does not see rescalings of the layers.
+    ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// // One step on L(b, w) = b² + 4w² from (3, 0), where w = 0 does not move: the gradient is that at
+    /// // b + ρ b²g/|bg| = 3 + 0.5 · 3.
+    /// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
+    /// let data = Dataset::regression(&x, &x.zeros_like()?)?;
+    /// let line = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+    /// line.parameters().set_flat(&[3.0, 0.0])?;
+    /// Trainer::sgd(0.125).asam(0.5).fit(&line, &data, &data)?;
+    /// assert!((line.parameters().to_flat()?[0] - (3.0 - 0.125 * 2.0 * 4.5)).abs() < 1e-9);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn asam(mut self, radius: f64) -> Self {
         let adaptive = true;
         self.ascent = Some(Ascent { radius, adaptive });
@@ -120,13 +212,37 @@ impl Trainer {
         self
     }
 
-    /// Raises the learning rate from 0 in this many first steps, linearly.
+    /// Warms up (Goyal et al., "Accurate, Large Minibatch SGD", 2017): the i-th of the first `steps`
+    /// steps, counted from 1, has i/`steps` of the learning rate.
+    ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+    /// let model = Mlp::new(&[2, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+    /// let trainer = Trainer::sgd(0.5).warmup(4).epochs(5); // a step each
+    /// let history = trainer.fit(&model, &data, &data)?;
+    /// let rates: Vec<_> = history.epochs.iter().map(|epoch| epoch.learning_rate).collect();
+    /// assert_eq!(rates, [0.125, 0.25, 0.375, 0.5, 0.5]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn warmup(mut self, steps: usize) -> Self {
         self.warmup = steps;
         self
     }
 
-    /// Adds λ‖θ‖² to the loss.
+    /// Adds λ‖θ‖² to the loss, and 2λθ to its gradient.
+    ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// // Data that say nothing of the weight: only λ‖θ‖² is left, with the gradient 2λw.
+    /// let x = Tensor::new(&[[0.0]], &Device::Cpu)?;
+    /// let data = Dataset::regression(&x, &x)?;
+    /// let line = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+    /// line.parameters().set_flat(&[0.0, 1.0])?;
+    /// Trainer::sgd(0.25).l2(0.5).fit(&line, &data, &data)?;
+    /// assert_eq!(line.parameters().to_flat()?, [0.0, 0.75]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn l2(mut self, strength: f64) -> Self {
         self.l2 = strength;
         self
@@ -140,6 +256,22 @@ impl Trainer {
 
     /// Ends the training when so many epochs in a row have not lowered the training loss, and brings back the weights of the
     /// epoch with the lowest.
+    ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// // A learning rate that leads nowhere: L(b, w) = b² + 4w² rises from step to step.
+    /// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
+    /// let data = Dataset::regression(&x, &x.zeros_like()?)?;
+    /// let line = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+    /// line.parameters().set_flat(&[1.0, 1.0])?;
+    /// let history = Trainer::sgd(0.5)
+    ///     .epochs(50)
+    ///     .patience(3)
+    ///     .fit(&line, &data, &data)?;
+    /// assert_eq!(history.best, Some(1));
+    /// assert_eq!(history.epochs.len(), 1 + 3);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn patience(mut self, epochs: u32) -> Self {
         self.patience = Some(epochs);
         self

@@ -20,6 +20,21 @@ const MEMORY: usize = 1 << 30;
 ///
 /// Up to a limit they stay in memory; beyond it they are appended to a temporary file, which goes
 /// with the last copy of the trajectory. [`Trajectory::save`] keeps them.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+/// let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+/// let start = model.parameters().to_flat()?;
+/// let mut trajectory = Trajectory::every(4)?;
+/// let trainer = Trainer::adam(0.01).batch_size(20).epochs(3); // 9 steps
+/// trainer.fit_recorded(&model, &data, &data, &mut trajectory)?;
+/// assert_eq!(trajectory.steps(), [0, 4, 8, 9]);
+/// assert_eq!(trajectory.snapshot(0)?, start);
+/// assert_eq!(trajectory.snapshot(3)?, model.parameters().to_flat()?);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Trajectory {
     when: When,
@@ -55,6 +70,18 @@ impl Trajectory {
     }
 
     /// For a snapshot after each of these numbers of steps (0 is before training), and at its end.
+    ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+    /// let model =
+    ///     Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+    /// let mut trajectory = Trajectory::at([1, 2, 5]);
+    /// let trainer = Trainer::adam(0.01).batch_size(20).epochs(3); // 9 steps
+    /// trainer.fit_recorded(&model, &data, &data, &mut trajectory)?;
+    /// assert_eq!(trajectory.steps(), [1, 2, 5, 9]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn at(steps: impl Into<Vec<usize>>) -> Self {
         Self::new(When::At(steps.into()))
     }
@@ -73,6 +100,17 @@ impl Trajectory {
     }
 
     /// Holds at most `bytes` in memory; 2³⁰ if not said.
+    ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu)?; // 13 numbers of 4 bytes
+    /// let mut trajectory = Trajectory::every(1)?.memory_limit(60);
+    /// for step in 0..3 {
+    ///     trajectory.push(step, model.parameters())?; // the second and third go to a file
+    /// }
+    /// assert_eq!(trajectory.snapshot(2)?, model.parameters().to_flat()?);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn memory_limit(mut self, bytes: usize) -> Self {
         self.limit = bytes;
         self
@@ -236,6 +274,22 @@ impl Trajectory {
     }
 
     /// Writes the snapshots to a safetensors file: `snapshots`, a row for each, and their `steps`.
+    ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("trajectory.safetensors");
+    /// let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu)?;
+    /// let mut trajectory = Trajectory::every(1)?;
+    /// trajectory.push(0, model.parameters())?;
+    /// trajectory.save(&path)?;
+    /// let read = Trajectory::load(&path)?;
+    /// assert_eq!(
+    ///     (read.steps(), read.snapshot(0)?),
+    ///     (trajectory.steps(), trajectory.snapshot(0)?)
+    /// );
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// A trajectory without snapshots; a path that cannot be written to.

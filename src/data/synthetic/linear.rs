@@ -17,6 +17,16 @@ use crate::vector::{axpy, dot, gaussian, norm, scale};
 /// pulled apart: along w they stand at ±(|z| + `margin`) with z standard normal, and across it they
 /// are standard normal.
 ///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let data = linearly_separable(60, 1, 0.5, 0, &Device::Cpu)?; // in one dimension w = ±1
+/// let inputs = data.inputs().flatten_all()?.to_vec1::<f64>()?;
+/// assert!(inputs.iter().all(|x| x.abs() > 0.5 - 1e-12));
+/// assert!(inputs.chunks(2).all(|pair| pair[0] * pair[1] < 0.0)); // classes in turn
+/// # Ok::<(), Error>(())
+/// ```
+///
 /// # Errors
 /// `n` < 2, `dim` = 0, a negative or infinite `margin`.
 pub fn linearly_separable(
@@ -54,6 +64,17 @@ pub fn linearly_separable(
 
 /// 1,000 samples of 20 standard normal features, shape `(1000, 20)`, `f64`, with label 1 where
 /// x₀ + x₁ > 0 and 0 elsewhere: the other 18 features say nothing.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let data = sum_of_two(0, &Device::Cpu)?;
+/// assert_eq!(data.inputs().dims(), [1000, 20]);
+/// for (x, label) in data.inputs().to_vec2::<f64>()?.iter().zip(data.labels()?) {
+///     assert_eq!(x[0] + x[1] > 0.0, label == 1);
+/// }
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Errors
 /// candle's, when the device cannot hold them.

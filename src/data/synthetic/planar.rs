@@ -15,6 +15,17 @@ use crate::error::{Error, Result};
 /// `f64`, labels 0 and 1 in turn. `noise` is the standard deviation of the Gaussian added to
 /// each coordinate, in units of the circles' radius.
 ///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let data = two_moons(60, 0.0, 0, &Device::Cpu)?;
+/// for (p, label) in data.inputs().to_vec2::<f64>()?.iter().zip(data.labels()?) {
+///     let center = [[0.0, 0.0], [1.0, 0.5]][label as usize];
+///     assert!(((p[0] - center[0]).hypot(p[1] - center[1]) - 1.0).abs() < 1e-12);
+/// }
+/// # Ok::<(), Error>(())
+/// ```
+///
 /// # Errors
 /// `n` < 2, a negative or infinite `noise`.
 pub fn two_moons(n: usize, noise: f64, seed: u64, device: &Device) -> Result<Dataset> {
@@ -39,6 +50,17 @@ pub fn two_moons(n: usize, noise: f64, seed: u64, device: &Device) -> Result<Dat
 ///
 /// After Lang and Witbrock, "Learning to Tell Two Spirals Apart", 1988, who have 2 classes and 3
 /// turns.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let data = spirals(60, 3, 1.0, 0.0, 0, &Device::Cpu)?;
+/// assert_eq!(data.labels()?[..4], [0, 1, 2, 0]);
+/// for p in data.inputs().to_vec2::<f64>()? {
+///     assert!((0.1..1.0).contains(&p[0].hypot(p[1])));
+/// }
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Errors
 /// Fewer than two `classes`, fewer samples than classes, infinite `turns`, a negative or infinite

@@ -13,6 +13,15 @@ use crate::error::{Error, Result};
 use crate::vector::scale;
 
 /// Samples of a random network, and that network; see [`teacher_student`].
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let set = teacher_student(10, &[3, 4, 2], 0.0, 0, &Device::Cpu)?;
+/// assert_eq!(set.teacher.len(), (4 * 3 + 4) + (2 * 4 + 2));
+/// assert_eq!(set.data.inputs().dims(), [10, 3]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct TeacherStudent {
     /// The samples with the teacher's values.

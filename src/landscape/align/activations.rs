@@ -20,6 +20,20 @@ const BATCH_SIZE: usize = 512;
 ///
 /// Without hidden layers the alignment is the identity.
 ///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+/// let [a, b] = [0, 1].map(|seed| Mlp::new(&[2, 5, 1], Activation::Tanh, seed, &Device::Cpu));
+/// let (a, b) = (a?.to_dtype(DType::F64)?, b?.to_dtype(DType::F64)?);
+/// let same = align::match_activations(&a, &a, &data)?;
+/// assert_eq!(same.permutations, [[0, 1, 2, 3, 4]]);
+/// assert!((same.similarity_after - 1.0).abs() < 1e-12);
+/// let other = align::match_activations(&a, &b, &data)?;
+/// assert!(other.similarity_after >= other.similarity_before);
+/// # Ok::<(), Error>(())
+/// ```
+///
 /// # Errors
 /// Models that do not say what [layers](Model::layers) they are made of, or whose layers differ; data that
 /// does not fit them; activations that are not finite.

@@ -19,6 +19,21 @@ use crate::error::{Error, Result};
 use crate::model::{LayerKind, Model, Parameters};
 
 /// Hidden units that can change places with each other, such as a layer's: all that runs along them.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu)?;
+/// let by_hand = HiddenUnits {
+///     axes: vec![
+///         UnitAxis::new("layers.0.weight", 0),
+///         UnitAxis::new("layers.0.bias", 0),
+///         UnitAxis::new("layers.1.weight", 1),
+///     ],
+/// };
+/// assert_eq!(align::hidden_units(&model)?, [by_hand]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HiddenUnits {
     /// The axes of parameters; for a dense layer, axis 0 of its weight and bias and axis 1 of the next weight.
@@ -26,6 +41,15 @@ pub struct HiddenUnits {
 }
 
 /// An axis of a parameter that has a place for each of some units.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// // Channels of 4 × 4 places that are flattened into a dense layer.
+/// let axis = UnitAxis::new("head.weight", 1).block(4 * 4);
+/// assert_eq!((axis.axis, axis.block), (1, 16));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnitAxis {
     /// The parameter's name.
@@ -55,6 +79,16 @@ impl UnitAxis {
 
 /// The hidden layers of a model that says what [layers](Model::layers) it is made of, a group each: units of dense
 /// layers, channels of convolutions.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let model = Mlp::new(&[2, 4, 3, 1], Activation::Tanh, 0, &Device::Cpu)?;
+/// let groups = align::hidden_units(&model)?;
+/// assert_eq!(groups.len(), 2);
+/// assert_eq!(groups[1].axes[0], UnitAxis::new("layers.1.weight", 0));
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Errors
 /// A model that does not say it, or that is more than dense layers, convolutions, activations and pooling in a
@@ -115,6 +149,20 @@ fn layers(model: &impl Model) -> Result<Vec<LayerKind>> {
 }
 
 /// Which hidden unit of a second model takes whose place in a first.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// // The same network with its hidden units in another order: their biases are 1 and 2.
+/// let a = [1.0, 2.0, 0.1, 0.2, 0.3, 0.5, 0.6]; // biases, weights 2 × 1, bias, weights 1 × 2
+/// let b = [2.0, 1.0, 0.2, 0.1, 0.3, 0.6, 0.5];
+/// let model = Mlp::new(&[1, 2, 1], Activation::Tanh, 0, &Device::Cpu)?;
+/// let groups = align::hidden_units(&model)?;
+/// let matching = align::match_weights(model.parameters(), &groups, &a, &b, 0)?;
+/// assert_eq!(matching.permutations, [[1, 0]]);
+/// assert_eq!(matching.apply(&b)?, a);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Matching {
     /// For each group of units a permutation p: in place i comes the second model's unit p\[i\].

@@ -19,6 +19,20 @@ use crate::vector::{dot, norm};
 ///
 /// Without groups the alignment is the identity.
 ///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+/// let [a, b] = [0, 1].map(|seed| Mlp::new(&[2, 5, 1], Activation::Tanh, seed, &Device::Cpu));
+/// let (a, b) = (a?.to_dtype(DType::F64)?, b?.to_dtype(DType::F64)?);
+/// let [at, bt] = [a.parameters().to_flat()?, b.parameters().to_flat()?];
+/// let matching = align::match_weights(a.parameters(), &align::hidden_units(&a)?, &at, &bt, 0)?;
+/// assert!(matching.similarity_after >= matching.similarity_before);
+/// let objective = Objective::of(&b, &data, Loss::CrossEntropy)?; // the same function
+/// assert!((objective.loss_at(&matching.apply(&bt)?)? - objective.loss()?).abs() < 1e-12);
+/// # Ok::<(), Error>(())
+/// ```
+///
 /// # Errors
 /// Points that are not in θ-space; a name that no parameter has; axes that a parameter does not have, that have
 /// another number of units than the group's first, or that are named twice.

@@ -9,6 +9,23 @@ use crate::spectral::Estimate;
 use crate::vector::norm;
 
 /// A mean rise E L(θ + δ) − L(θ), measured and by the quadratic model.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// // L(b, w) = b² + w²: the same rise all over a sphere about the minimum.
+/// let x = Tensor::new(&[[-1.0], [1.0]], &Device::Cpu)?;
+/// let data = Dataset::regression(&x, &x.zeros_like()?)?;
+/// let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+/// model.parameters().set_flat(&[0.0, 0.0])?;
+/// let objective = Objective::of(&model, &data, Loss::Mse)?;
+/// let sphere = Sharpness::within(0.5).average(&objective)?;
+/// assert!((sphere.mean.value - 0.25).abs() < 1e-9 && sphere.mean.standard_error < 1e-9);
+/// assert!((sphere.quadratic.value - 0.25).abs() < 1e-9); // ρ² tr H/2n
+/// let cloud = Sharpness::within(0.5).gaussian(&objective)?.mean;
+/// assert!((cloud.value - 0.25).abs() < 5.0 * cloud.standard_error);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AverageSharpness {
     /// The mean over random pairs ±δ, which cancel the slope.

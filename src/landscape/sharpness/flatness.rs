@@ -15,6 +15,8 @@ const ROUNDS: usize = 3;
 
 /// How flatness is measured: the distance from θ, in random directions, at which the loss has first
 /// risen by `tolerance` (Hochreiter and Schmidhuber, "Flat Minima", 1997).
+///
+/// See [`FlatnessReport`] for an example.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Flatness {
     /// The rise of the loss that counts as none.
@@ -26,6 +28,21 @@ pub struct Flatness {
 }
 
 /// What [`Flatness`] finds.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// // L(b, w) = b² + w² has risen by 0.09 at the distance 0.3.
+/// let x = Tensor::new(&[[-1.0], [1.0]], &Device::Cpu)?;
+/// let data = Dataset::regression(&x, &x.zeros_like()?)?;
+/// let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+/// model.parameters().set_flat(&[0.0, 0.0])?;
+/// let found = Flatness::of(0.09).run(&Objective::of(&model, &data, Loss::Mse)?)?;
+/// assert!((found.radius.value - 0.3).abs() < 1e-6);
+/// assert!((found.quadratic - 0.3).abs() < 1e-6);
+/// assert_eq!(found.unbounded, 0);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FlatnessReport {
     /// The mean distance at which the loss has risen by the tolerance, over those directions in

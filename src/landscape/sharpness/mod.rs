@@ -35,6 +35,23 @@ use crate::vector::{dot, gaussian, norm, scale, stream};
 /// T = diag|θ| (Kwon et al., "ASAM", 2021): it does not see rescalings of the layers that leave the
 /// function alone, as plain sharpness does (Dinh et al., "Sharp Minima Can Generalize For Deep
 /// Nets", 2017).
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// // L(b, w) = b² + 4w² at its minimum: H = diag(2, 8).
+/// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
+/// let data = Dataset::regression(&x, &x.zeros_like()?)?;
+/// let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+/// model.parameters().set_flat(&[0.0, 0.0])?;
+/// let objective = Objective::of(&model, &data, Loss::Mse)?;
+/// let ball = Sharpness::within(0.1);
+/// let worst = ball.worst_case(&objective)?.rise;
+/// assert!((worst - 0.1f64.powi(2) * 8.0 / 2.0).abs() < 1e-6); // ρ²λ_max/2
+/// assert!(ball.random(&objective)?.maximum <= worst);
+/// assert_eq!(ball.adaptive().worst_case(&objective)?.rise, 0.0); // weights of 0 do not move
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Sharpness {
     /// ρ, also called ε: the ball's radius.
@@ -188,6 +205,19 @@ fn write_rounding(f: &mut Formatter<'_>, rounding: f64, error: f64) -> std::fmt:
 }
 
 /// vᵀHv / ‖v‖², the curvature of the loss along `v`.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// // L(b, w) = b² + 4w².
+/// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
+/// let data = Dataset::regression(&x, &x.zeros_like()?)?;
+/// let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+/// let objective = Objective::of(&model, &data, Loss::Mse)?;
+/// let mean = directional_sharpness(&objective, &[3.0, 3.0])?;
+/// assert!((mean - (2.0 + 8.0) / 2.0).abs() < 1e-12);
+/// # Ok::<(), Error>(())
+/// ```
 ///
 /// # Errors
 /// A `v` that is not in θ-space or 0; those of the product.

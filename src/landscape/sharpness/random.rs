@@ -15,6 +15,23 @@ use crate::vector::norm;
 ///
 /// In many dimensions random perturbations miss the few sharp directions: this is a lower bound,
 /// far below [`WorstCase`](super::WorstCase).
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+/// let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+/// let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
+/// let found = Sharpness {
+///     samples: 20,
+///     ..Sharpness::within(0.1)
+/// }
+/// .random(&objective)?;
+/// assert!(found.maximum >= found.mean.value);
+/// assert!(found.maximum <= Sharpness::within(0.1).worst_case(&objective)?.rise);
+/// assert!((found.center - objective.loss()?).abs() < 1e-12);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RandomSharpness {
     /// The largest rise found; not below 0, as δ = 0 is in the ball.

@@ -9,6 +9,24 @@ use crate::vector::{dot, norm, scale};
 
 /// The ascent step of sharpness-aware minimisation (Foret et al., "SAM", 2021): δ = ρ T²g / ‖Tg‖,
 /// the worst perturbation to first order.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// // L(b, w) = b² + 4w²: second order is all there is.
+/// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
+/// let data = Dataset::regression(&x, &x.zeros_like()?)?;
+/// let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+/// model.parameters().set_flat(&[0.0, 1.0])?;
+/// let step = Sharpness::within(0.5).sam(&Objective::of(&model, &data, Loss::Mse)?)?;
+/// assert_eq!(step.perturbation, [0.0, 0.5]); // along the gradient (0, 8)
+/// assert_eq!(
+///     (step.first_order, step.second_order, step.rise),
+///     (4.0, 5.0, 5.0)
+/// );
+/// assert_eq!(step.gradient, [0.0, 12.0]);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SamStep {
     /// L(θ + δ) − L(θ)

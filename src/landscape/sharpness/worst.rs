@@ -15,6 +15,26 @@ const GAIN: f64 = 1e-9;
 /// The largest rise max L(θ + Tu) − L(θ) over ‖u‖ ≤ ρ that ascent from several starts has found.
 ///
 /// It is a lower bound of the true maximum; how much the starts agree tells how tight.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+/// let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+/// let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
+/// let found = Sharpness::within(0.1).worst_case(&objective)?;
+/// assert_eq!(found.by_start.len(), 3);
+/// let theta = model.parameters().to_flat()?;
+/// let there: Vec<f64> = theta
+///     .iter()
+///     .zip(&found.perturbation)
+///     .map(|(t, d)| t + d)
+///     .collect();
+/// assert!((objective.loss_at(&there)? - found.center - found.rise).abs() < 1e-12);
+/// let length = found.perturbation.iter().map(|d| d * d).sum::<f64>().sqrt();
+/// assert!(length <= 0.1 + 1e-12);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WorstCase {
     /// The largest rise found; not below 0, as δ = 0 is in the ball.

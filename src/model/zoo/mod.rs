@@ -37,6 +37,8 @@ use crate::error::{Error, Result};
 /// let plain = Architecture::ResNet20.design().without_shortcuts();
 /// let model = plain.build(&[1, 28, 28], 10, 42, &Device::Cpu)?;
 /// println!("{} parameters", model.parameters().len());
+/// let pixels = Tensor::zeros((2, 1, 28, 28), DType::F32, &Device::Cpu)?;
+/// assert_eq!(model.forward(&pixels)?.dims(), [2, 10]);
 /// # Ok(())
 /// # }
 /// ```
@@ -56,6 +58,20 @@ pub enum Architecture {
 }
 
 /// What layers of an [`Architecture`] are followed by.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let build = |norm| {
+///     Architecture::Shallow
+///         .design()
+///         .normalization(norm)
+///         .build(&[5], 2, 0, &Device::Cpu)
+/// };
+/// assert_eq!(build(Norm::Group(8))?.parameters().statistics().len(), 0);
+/// assert_eq!(build(Norm::Batch)?.parameters().statistics().len(), 2); // mean and variance
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Norm {
@@ -68,6 +84,18 @@ pub enum Norm {
 }
 
 /// An [`Architecture`] and what can be changed about it.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let design = Architecture::Toy.design();
+/// assert_eq!(design.activation, Activation::Tanh);
+/// let model = design
+///     .activation(Activation::Softplus)
+///     .build(&[2], 1, 0, &Device::Cpu)?;
+/// assert_eq!(model.parameters().len(), 13);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Design {
     /// Which network.
@@ -123,6 +151,15 @@ impl Architecture {
     }
 
     /// The architecture of that name.
+    ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// for architecture in Architecture::ALL {
+    ///     assert_eq!(Architecture::named(architecture.name())?, architecture);
+    /// }
+    /// assert!(Architecture::named("alexnet").is_err());
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// A name that is none of them; the message lists them.
