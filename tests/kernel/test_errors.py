@@ -14,7 +14,7 @@ ERRORS = {
         ["2", "3", "sample"],
     ),
     "inputs of another width": (
-        "let wide = Mlp::new(&[3, 4, 2], Activation::Tanh, 0, &Device::Cpu)?;\nObjective::of(&wide, &data, Loss::CrossEntropy)?;",
+        "let wide = Mlp::new(&[3, 4, 2], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;\nObjective::of(&wide, &data, Loss::CrossEntropy)?;",
         ["shape (1, 2)", "first layer", "rhs: [3, 4]"],
     ),
     "another type": (
