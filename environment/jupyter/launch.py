@@ -107,8 +107,8 @@ def prepare(build: Path, project: Path) -> None:
     write(build / "Cargo.lock", (project / "Cargo.lock").read_text())
 
     # mold.py, which uses mold where there is one; another linker would need flags that the compiled dependencies were
-    # not built with.
-    write(build / "config/init.evcxr", ":linker mold\n")
+    # not built with. Cells are optimised little: what is hot is in the crate, and rustc takes two thirds of the time.
+    write(build / "config/init.evcxr", ":linker mold\n:opt 1\n")
 
 
 def link(path: Path, target: Path) -> None:
