@@ -656,3 +656,61 @@ fn objectives_on_other_data_keep_their_products_apart() {
         assert_eq!(found, alone.hvp(&v).unwrap());
     }
 }
+
+/// A loss written down again is the loss that is known, with all its derivatives.
+#[test]
+fn a_loss_of_ones_own() {
+    let (data, model) = (with_values(40, 3, 2, 5), mlp(&[3, 4, 2], Activation::Tanh));
+    let known = Objective::of(&model, &data, Loss::Mse).unwrap();
+    let own = |loss: fn(&Tensor, &Tensor) -> candle::Result<Tensor>| {
+        let network = model.clone();
+        let compare = move |z: &Tensor, targets: &Targets| match targets {
+            Targets::Values(y) => loss(z, y),
+            Targets::Labels(_) => candle::bail!("values are wanted"),
+        };
+        Objective::from_loss(
+            model.parameters().clone(),
+            &data,
+            move |x| network.forward(x),
+            compare,
+        )
+    };
+    let same = own(|z, y| (z - y)?.sqr()?.mean(1)).unwrap();
+    assert!((same.loss().unwrap() - known.loss().unwrap()).abs() < 1e-12);
+    assert_close(&same.gradient().unwrap(), &known.gradient().unwrap(), 1e-12);
+    let v = numbers(known.dim(), 9);
+    assert_close(&same.hvp(&v).unwrap(), &known.hvp(&v).unwrap(), 1e-12);
+    let [a, b] = [&same, &known].map(|o| o.gauss_newton().apply(&v).unwrap());
+    assert_close(&a, &b, 1e-12);
+
+    let said = same.fisher().apply(&v).unwrap_err().to_string();
+    assert!(said.contains("does not know your own"), "{said}");
+    let said = own(|z, y| (z - y)?.sqr()?.mean_all())
+        .unwrap_err()
+        .to_string();
+    assert!(said.contains("one loss for each, shape (1,)"), "{said}");
+    let said = own(|z, y| (z - y)?.abs()?.sum(1)?.detach().affine(1.0, 0.0))
+        .unwrap_err()
+        .to_string();
+    assert!(said.contains("gradient"), "{said}");
+}
+
+#[test]
+fn what_does_not_fit_a_model_is_said() {
+    let data = labelled(10, 2, 2, 0);
+    let said = |model: &Mlp| {
+        Objective::of(model, &data, Loss::CrossEntropy)
+            .unwrap_err()
+            .to_string()
+    };
+    let wide = said(&mlp(&[3, 4, 2], Activation::Tanh));
+    assert!(
+        wide.contains("inputs of shape (1, 2)") && wide.contains("first layer"),
+        "{wide}"
+    );
+    let single = said(&Mlp::new(&[2, 4, 2], Activation::Tanh, 3, &CPU).unwrap());
+    assert!(
+        single.contains("F32") && single.contains("F64") && single.contains("to_dtype"),
+        "{single}"
+    );
+}

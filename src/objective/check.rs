@@ -7,7 +7,7 @@
 use candle_core::DType;
 use serde::{Deserialize, Serialize};
 
-use super::{Objective, feedforward};
+use super::Objective;
 use crate::error::{Error, Result};
 use crate::model::LayerKind;
 use crate::vector::{axpy, dot, gaussian, norm, scale};
@@ -61,9 +61,7 @@ pub(super) fn check(
     layers: Option<&[LayerKind]>,
 ) -> Result<DerivativeCheck> {
     let data = objective.data.first(SAMPLES.min(objective.data.len()))?;
-    let engine = layers.and_then(|layers| {
-        feedforward::engine(layers, &objective.parameters, &data, objective.loss)
-    });
+    let engine = objective.engine_for(layers, &data);
     let probe = Objective {
         data,
         engine,

@@ -355,6 +355,12 @@ impl Objective {
     }
 
     fn product_by_autograd(&self, v: &[f64], curvature: Curvature) -> Result<Vec<f64>> {
+        if curvature == Curvature::Fisher && self.loss.known().is_none() {
+            return Err(Error::invalid(
+                "the Fisher matrix needs the distribution that a loss stands for, and does not know your \
+                 own: take GaussNewton, or GradientCovariance, or one of Loss's",
+            ));
+        }
         let directions = self.parameters.unflatten(v)?;
         let mut product = vec![0.0; self.dim()];
         let share = 1.0 / self.data.len() as f64;

@@ -1,5 +1,8 @@
 //! [`Loss`]: what a model's outputs cost, sample by sample.
 
+use std::fmt;
+use std::sync::Arc;
+
 use candle_core::{D, DType, Tensor};
 use serde::{Deserialize, Serialize};
 
@@ -80,19 +83,7 @@ impl Loss {
         }
     }
 
-    /// Refuses outputs (of one sample) that this loss cannot compare with the data's targets.
-    pub(crate) fn check(self, outputs: &Tensor, data: &Dataset) -> Result<()> {
-        let [1, width] = *outputs.dims() else {
-            return Err(Error::invalid(format!(
-                "for one sample of shape {:?} the model gives outputs of shape {:?}: it must map \
-                 (n, …) to (n, outputs)",
-                &data.inputs().dims()[1..],
-                outputs.dims()
-            )));
-        };
-        if width == 0 {
-            return Err(Error::invalid("the model has no outputs"));
-        }
+    fn check_targets(self, width: usize, data: &Dataset) -> Result<()> {
         if let Targets::Values(values) = data.targets()
             && values.dim(1)? != width
         {
@@ -114,8 +105,72 @@ impl Loss {
                 )));
             }
         }
+        Ok(())
+    }
+}
+
+type Own = dyn Fn(&Tensor, &Targets) -> candle_core::Result<Tensor> + Send + Sync;
+
+/// How an objective compares outputs with targets.
+#[derive(Clone)]
+pub(super) enum Criterion {
+    Known(Loss),
+    Own(Arc<Own>),
+}
+
+impl Criterion {
+    pub(super) fn known(&self) -> Option<Loss> {
+        match self {
+            Self::Known(loss) => Some(*loss),
+            Self::Own(_) => None,
+        }
+    }
+
+    /// The loss of each sample, shape `(n,)`.
+    pub(super) fn per_sample(&self, outputs: &Tensor, targets: &Targets) -> Result<Tensor> {
+        let own = match self {
+            Self::Known(loss) => return loss.per_sample(outputs, targets),
+            Self::Own(own) => own,
+        };
+        let losses = own(outputs, targets)?;
+        let n = outputs.dim(0)?;
+        if losses.dims() != [n] {
+            return Err(Error::invalid(format!(
+                "your loss gives the shape {:?} for {n} samples: it must give one loss for each, shape \
+                 ({n},), say with .sum(1) instead of .sum_all() or .mean_all()",
+                losses.dims()
+            )));
+        }
+        Ok(losses)
+    }
+
+    /// Refuses outputs (of one sample) that cannot be compared with the data's targets.
+    pub(super) fn check(&self, outputs: &Tensor, data: &Dataset) -> Result<()> {
+        let [1, width] = *outputs.dims() else {
+            return Err(Error::invalid(format!(
+                "for one sample of shape {:?} the model gives outputs of shape {:?}: it must map \
+                 (n, …) to (n, outputs)",
+                &data.inputs().dims()[1..],
+                outputs.dims()
+            )));
+        };
+        if width == 0 {
+            return Err(Error::invalid("the model has no outputs"));
+        }
+        if let Self::Known(loss) = self {
+            loss.check_targets(width, data)?;
+        }
         self.per_sample(outputs, data.first(1)?.targets())?;
         Ok(())
+    }
+}
+
+impl fmt::Debug for Criterion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Known(loss) => loss.fmt(f),
+            Self::Own(_) => f.write_str("Own"),
+        }
     }
 }
 

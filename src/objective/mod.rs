@@ -17,6 +17,7 @@ pub(crate) use autograd::store as gradient_store;
 pub use check::DerivativeCheck;
 pub use evaluate::Score;
 pub(crate) use feedforward::{Convolution, Curvature, Scalar, Steps};
+use loss::Criterion;
 pub use loss::Loss;
 pub(crate) use step::Batch;
 
@@ -25,7 +26,7 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
-use crate::data::Dataset;
+use crate::data::{Dataset, Targets};
 use crate::error::{Error, Result, check_finite};
 use crate::model::{LayerKind, Model, Parameters};
 
@@ -75,7 +76,7 @@ pub struct Objective {
     training: Arc<Training>,
     parameters: Parameters,
     data: Dataset,
-    loss: Loss,
+    loss: Criterion,
     l2: f64,
     batch_size: usize,
     memory: usize,
@@ -98,6 +99,7 @@ impl Objective {
         let training = move |x: &Tensor, seed| trained.forward_training(x, seed);
         let passes: (Arc<Forward>, Arc<Training>) =
             (Arc::new(move |x| model.forward(x)), Arc::new(training));
+        let loss = Criterion::Known(loss);
         Self::new(parameters, data, loss, passes, layers.as_deref())
     }
 
@@ -140,16 +142,56 @@ impl Objective {
         Error: From<P::Error>,
         F: Fn(&Tensor) -> candle_core::Result<Tensor> + Send + Sync + 'static,
     {
-        let forward = Arc::new(forward);
-        let training = forward.clone();
-        let passes: (Arc<Forward>, Arc<Training>) = (forward, Arc::new(move |x, _| training(x)));
-        Self::new(parameters.try_into()?, data, loss, passes, None)
+        let loss = Criterion::Known(loss);
+        Self::new(parameters.try_into()?, data, loss, passes(forward), None)
+    }
+
+    /// The same with a loss of your own: `loss` maps outputs `(n, outputs)` and the targets of these n samples to
+    /// the loss of each, shape `(n,)`. The objective is their mean. It must be differentiable twice by the outputs.
+    ///
+    /// # Errors
+    /// As [`Objective::from_fn`]; losses of another shape. A Fisher matrix has no meaning without the distribution
+    /// that the loss stands for: its products are an error. [`GaussNewton`](crate::operator::GaussNewton) has one.
+    ///
+    /// ```
+    /// use loss_landscape::prelude::*;
+    ///
+    /// // The mean of ln cosh(wx + b) over x = ±2 has the Hessian diag(1, 4) where w = b = 0.
+    /// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
+    /// let data = Dataset::regression(&x, &x.zeros_like()?)?;
+    /// let line = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+    /// line.parameters().set_flat(&[0.0, 0.0])?;
+    ///
+    /// let network = line.clone();
+    /// let objective = Objective::from_loss(
+    ///     line.parameters().clone(),
+    ///     &data,
+    ///     move |x| network.forward(x),
+    ///     |z, targets| {
+    ///         let Targets::Values(y) = targets else { candle::bail!("values are wanted") };
+    ///         let r = (z - y)?;
+    ///         ((r.exp()? + r.neg()?.exp()?)? * 0.5)?.log()?.squeeze(1)
+    ///     },
+    /// )?;
+    /// let product = objective.hvp(&[1.0, 1.0])?;
+    /// assert!((product[0] - 1.0).abs() < 1e-12 && (product[1] - 4.0).abs() < 1e-12);
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn from_loss<P, F, L>(parameters: P, data: &Dataset, forward: F, loss: L) -> Result<Self>
+    where
+        P: TryInto<Parameters>,
+        Error: From<P::Error>,
+        F: Fn(&Tensor) -> candle_core::Result<Tensor> + Send + Sync + 'static,
+        L: Fn(&Tensor, &Targets) -> candle_core::Result<Tensor> + Send + Sync + 'static,
+    {
+        let loss = Criterion::Own(Arc::new(loss));
+        Self::new(parameters.try_into()?, data, loss, passes(forward), None)
     }
 
     fn new(
         parameters: Parameters,
         data: &Dataset,
-        loss: Loss,
+        loss: Criterion,
         (forward, training): (Arc<Forward>, Arc<Training>),
         layers: Option<&[LayerKind]>,
     ) -> Result<Self> {
@@ -166,10 +208,14 @@ impl Objective {
             engine: None,
         };
         objective.check_data()?;
-        objective.engine = layers
-            .and_then(|layers| feedforward::engine(layers, &objective.parameters, data, loss));
+        objective.engine = objective.engine_for(layers, data);
         objective.check = check::check(&objective, layers)?;
         Ok(objective)
+    }
+
+    /// Hand-derived rules for these layers on this data, where there are any.
+    fn engine_for(&self, layers: Option<&[LayerKind]>, data: &Dataset) -> Option<Arc<dyn Engine>> {
+        feedforward::engine(layers?, &self.parameters, data, self.loss.known()?)
     }
 
     /// The same objective by automatic differentiation alone, to compare the two ways.
@@ -413,6 +459,15 @@ impl std::fmt::Debug for Objective {
             .field("hand_derived", &self.is_hand_derived())
             .finish_non_exhaustive()
     }
+}
+
+fn passes<F>(forward: F) -> (Arc<Forward>, Arc<Training>)
+where
+    F: Fn(&Tensor) -> candle_core::Result<Tensor> + Send + Sync + 'static,
+{
+    let forward = Arc::new(forward);
+    let training = forward.clone();
+    (forward, Arc::new(move |x, _| training(x)))
 }
 
 /// Refuses a λ that no loss can have.

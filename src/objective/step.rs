@@ -52,7 +52,10 @@ impl Objective {
 
     fn by_graph(&self, batch: &Dataset, seed: u64) -> Result<(Batch, GradStore)> {
         let outputs = (self.training)(batch.inputs(), seed)?;
-        let mut loss = self.loss.mean(&outputs, batch.targets())?;
+        let mut loss = self
+            .loss
+            .per_sample(&outputs, batch.targets())?
+            .mean_all()?;
         if self.l2 > 0.0 {
             for (_, var) in self.parameters.iter() {
                 loss = (loss + (var.sqr()?.sum_all()? * self.l2)?)?;

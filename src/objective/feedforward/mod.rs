@@ -58,7 +58,7 @@ use self::build::Builder;
 use self::graph::Plan;
 use self::head::{Head, Targets};
 use self::network::{Network, Point, Samples};
-use super::Loss;
+use super::{Loss, loss::Criterion};
 use crate::data::{self, Dataset};
 use crate::error::{Error, Result};
 use crate::model::{LayerKind, Parameters};
@@ -152,7 +152,7 @@ impl<T: Scalar + WithDType> Typed<T> {
         let dropout = builder.dropout;
         let (nodes, [inputs, width]) = builder.finish()?;
         let outputs = Tensor::zeros((1, width), parameters.dtype(), &Device::Cpu).ok()?;
-        loss.check(&outputs, data).ok()?;
+        Criterion::Known(loss).check(&outputs, data).ok()?;
         let head = Head { loss, width };
         Some(Self {
             network: Network {
