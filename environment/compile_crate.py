@@ -35,8 +35,10 @@ def state() -> str:
 
 
 def point(link: Path, target: Path) -> None:
-    link.unlink(missing_ok=True)
-    link.symlink_to(target)
+    part = link.with_suffix(".part")
+    part.unlink(missing_ok=True)
+    part.symlink_to(target)
+    part.rename(link)
 
 
 def build(directory: Path, home: Path, dependencies: Path) -> None:
@@ -52,13 +54,12 @@ def build(directory: Path, home: Path, dependencies: Path) -> None:
     launch.write(directory / "cell/Cargo.toml", CELL_MANIFEST)
     launch.write(directory / "cell/src/lib.rs", "")
 
-    if not dependencies.exists():
-        print("[set-up] building the crate and its dependencies (about 10 minutes on two cores from nothing, once) …", flush=True)
     target = str(directory / "cell/target")
     # As the kernel has it built.
     as_the_kernel = {"CARGO_TARGET_DIR": target, "CARGO_BUILD_BUILD_DIR": target, "RUSTFLAGS": "-Cprefer-dynamic"}
     command = ["cargo", "build", "--package", "locked"]
-    subprocess.run(command, cwd=directory / "cell", env=os.environ | as_the_kernel, check=True)
+    if subprocess.run(command, cwd=directory / "cell", env=os.environ | as_the_kernel).returncode != 0:
+        sys.exit("The crate does not build; the errors are above.")
 
 
 def keep(directory: Path, home: Path, dependencies: Path, name: str) -> None:
@@ -101,7 +102,8 @@ def main(dependencies: Path) -> None:
     stamp = home / "compiled"
     if dependencies.exists() and stamp.exists() and stamp.read_text() == now:
         return
-    print("[set-up] building the crate for the notebooks' cells (about a minute when it has changed) …", flush=True)
+    what = "crate (about a minute)" if dependencies.exists() else "crate and its dependencies (about 10 minutes on two cores from nothing, once)"
+    print(f"[set-up] building the {what} …", flush=True)
     directory, lock = launch.claim(home)
     build(directory, home, dependencies)
     keep(directory, home, dependencies, now[:16])
