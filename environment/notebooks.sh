@@ -8,7 +8,7 @@
 # A cell may run for LOSS_LANDSCAPE_CELL_SECONDS, 240 if not set.
 #
 # The executed notebooks and pages that need no network are written to target/notebooks/. What is missing is installed
-# first, into .venv and a per-user cache: about 20 minutes on two cores the first time, seconds afterwards.
+# first, into .venv and a per-user cache: about 17 minutes on two cores the first time, seconds afterwards.
 set -euo pipefail
 
 case "${1:-}" in

@@ -36,7 +36,7 @@ impl Checkpoint {
         }
     }
 
-    fn read<const N: usize>(&self) -> Result<Vec<[f64; N]>> {
+    pub(crate) fn read<const N: usize>(&self) -> Result<Vec<[f64; N]>> {
         let bytes = match std::fs::read(&self.path) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -49,12 +49,12 @@ impl Checkpoint {
                 Ok(numbers.as_chunks::<N>().0.to_vec())
             }
             _ => Err(self.unusable(
-                "holds the beginning of other work: another model, point, direction, grid or dataset",
+                "holds the beginning of other work: another model, point, direction, grid, dataset, or other settings",
             )),
         }
     }
 
-    fn write<const N: usize>(&self, values: &[[f64; N]]) -> Result<()> {
+    pub(crate) fn write<const N: usize>(&self, values: &[[f64; N]]) -> Result<()> {
         let numbers = values.as_flattened().iter().flat_map(|v| v.to_le_bytes());
         let bytes: Vec<u8> = self.key.into_iter().chain(numbers).collect();
         write_whole(&self.path, "Give a path that is writable", |part| {

@@ -96,7 +96,7 @@ def answer(command: list[str], build: Path) -> int:
     manifest = question[question.index("--manifest-path") + 1] if "--manifest-path" in question else None
     where = Path(manifest).parent if manifest else folder
     about = [question, environment, str(folder), list(stamps(settings(where)).items())]
-    kept = build / ANSWERS / f"{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]}.json"
+    kept = build / ANSWERS / f"{hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]}.json"
     try:
         known = json.loads(kept.read_text())
         if stamps(known["files"]) == known["files"]:

@@ -15,6 +15,12 @@ pub(super) trait Descent {
 
     /// Brings the model to where the descent has come.
     fn settle(&mut self) -> Result<()>;
+
+    /// All that the next step depends on: θ, running statistics, what the optimizer remembers.
+    fn memory(&self) -> Result<Vec<f64>>;
+
+    /// Goes to where a descent of the same model and method had this memory.
+    fn recall(&mut self, memory: &[f64]) -> Result<()>;
 }
 
 /// From where the objective's model stands.
@@ -96,6 +102,21 @@ impl<T: Scalar + WithDType> Descent for ByHand<'_, T> {
         let (theta, statistics) = point.split_at(parameters.len());
         parameters.set_flat(theta)?;
         parameters.set_flat_statistics(statistics)
+    }
+
+    fn memory(&self) -> Result<Vec<f64>> {
+        let parts = [&self.point, &self.first, &self.second];
+        let numbers = parts.into_iter().flatten().map(|x| x.f64());
+        Ok([f64::from(self.steps)].into_iter().chain(numbers).collect())
+    }
+
+    fn recall(&mut self, memory: &[f64]) -> Result<()> {
+        self.steps = memory[0] as i32;
+        let parts = [&mut self.point, &mut self.first, &mut self.second];
+        for (x, kept) in parts.into_iter().flatten().zip(&memory[1..]) {
+            *x = T::of(*kept);
+        }
+        self.settle()
     }
 }
 
@@ -198,6 +219,31 @@ impl Descent for ByGraph<'_> {
     }
 
     fn settle(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn memory(&self) -> Result<Vec<f64>> {
+        let parameters = self.objective.parameters();
+        let optimizer = &self.optimizer;
+        Ok([
+            vec![f64::from(optimizer.steps)],
+            parameters.to_flat()?,
+            parameters.flatten(optimizer.first.iter())?,
+            parameters.flatten(optimizer.second.iter())?,
+            parameters.flat_statistics()?,
+        ]
+        .concat())
+    }
+
+    fn recall(&mut self, memory: &[f64]) -> Result<()> {
+        let parameters = self.objective.parameters();
+        let n = parameters.len();
+        let (vectors, statistics) = memory[1..].split_at(3 * n);
+        parameters.set_flat(&vectors[..n])?;
+        parameters.set_flat_statistics(statistics)?;
+        self.optimizer.steps = memory[0] as i32;
+        self.optimizer.first = parameters.unflatten(&vectors[n..2 * n])?;
+        self.optimizer.second = parameters.unflatten(&vectors[2 * n..])?;
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 mod descent;
 mod history;
 mod optimizer;
+mod passes;
 mod schedule;
 mod trainer;
 mod trajectory;

@@ -1,4 +1,5 @@
-//! [`Optimizer`]: how a gradient becomes a step.
+//! [`Optimizer`]: how a gradient becomes a step. candle's own do not show what they remember, which a training that
+//! is to go on later needs.
 
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor, Var};
@@ -17,64 +18,61 @@ pub(super) enum Method {
 }
 
 /// A rule and what it remembers.
-pub(super) enum Optimizer {
-    Sgd {
-        momentum: f64,
-        nesterov: bool,
-        vars: Vec<Var>,
-        /// b of each variable, none before the first step.
-        memory: Vec<Option<Tensor>>,
-    },
-    Adam(AdamW),
+pub(super) struct Optimizer {
+    method: Method,
+    vars: Vec<Var>,
+    /// b of SGD with momentum, m of Adam.
+    pub(super) first: Vec<Tensor>,
+    /// v of Adam.
+    pub(super) second: Vec<Tensor>,
+    pub(super) steps: i32,
 }
 
 impl Optimizer {
     pub(super) fn new(method: Method, vars: Vec<Var>) -> Result<Self> {
-        Ok(match method {
-            Method::Sgd { momentum, nesterov } => Self::Sgd {
-                momentum,
-                nesterov,
-                memory: vec![None; vars.len()],
-                vars,
-            },
-            Method::Adam { decay } => Self::Adam(adam(vars, 0.0, decay)?),
+        let zeros = vars.iter().map(|var| var.zeros_like());
+        let zeros = zeros.collect::<candle_core::Result<Vec<_>>>()?;
+        Ok(Self {
+            method,
+            first: zeros.clone(),
+            second: zeros,
+            steps: 0,
+            vars,
         })
     }
 
     /// A step down the gradient.
-    pub(super) fn step(&mut self, gradients: &GradStore, learning_rate: f64) -> Result<()> {
-        match self {
-            Self::Adam(optimizer) => {
-                optimizer.set_learning_rate(learning_rate);
-                Ok(optimizer.step(gradients)?)
-            }
-            Self::Sgd {
-                momentum,
-                nesterov,
-                vars,
-                memory,
-            } => {
-                for (var, memory) in vars.iter().zip(memory) {
-                    let Some(gradient) = gradients.get(var) else {
-                        continue;
+    pub(super) fn step(&mut self, gradients: &GradStore, rate: f64) -> Result<()> {
+        self.steps += 1;
+        for (i, var) in self.vars.iter().enumerate() {
+            let Some(g) = gradients.get(var) else {
+                continue;
+            };
+            let theta = var.as_tensor();
+            let next = match self.method {
+                Method::Sgd { momentum, .. } if momentum == 0.0 => (theta - (g * rate)?)?,
+                Method::Sgd { momentum, nesterov } => {
+                    let b = ((&self.first[i] * momentum)? + g)?.detach();
+                    let step = if nesterov {
+                        (g + (&b * momentum)?)?
+                    } else {
+                        b.clone()
                     };
-                    let mut step = gradient.clone();
-                    if *momentum > 0.0 {
-                        let kept = match memory.take() {
-                            Some(kept) => ((kept * *momentum)? + gradient)?,
-                            None => gradient.clone(),
-                        };
-                        step = match nesterov {
-                            true => (gradient + (&kept * *momentum)?)?,
-                            false => kept.clone(),
-                        };
-                        *memory = Some(kept.detach());
-                    }
-                    var.set(&(var.as_tensor() - (step * learning_rate)?)?)?;
+                    self.first[i] = b;
+                    (theta - (step * rate)?)?
                 }
-                Ok(())
-            }
+                Method::Adam { decay } => {
+                    let m = ((&self.first[i] * 0.9)? + (g * (1.0 - 0.9))?)?.detach();
+                    let v = ((&self.second[i] * 0.999)? + (g.sqr()? * (1.0 - 0.999))?)?.detach();
+                    let scales = [0.9f64, 0.999].map(|beta| 1.0 / (1.0 - beta.powi(self.steps)));
+                    let slope = ((&m * scales[0])? / ((&v * scales[1])?.sqrt()? + 1e-8)?)?;
+                    (self.first[i], self.second[i]) = (m, v);
+                    ((theta * (1.0 - rate * decay))? - (slope * rate)?)?
+                }
+            };
+            var.set(&next)?;
         }
+        Ok(())
     }
 }
 

@@ -1,9 +1,12 @@
 //! [`Trainer`]: mini-batch training.
 
+use std::path::Path;
+
 use serde::Serialize;
 
 use super::descent::descent;
 use super::optimizer::{Ascent, Method};
+use super::passes::Passes;
 use super::{Epoch, History, Schedule, Trajectory};
 use crate::data::{Dataset, Targets};
 use crate::error::{Error, Result};
@@ -298,7 +301,40 @@ impl Trainer {
     where
         M: Model + Clone + Send + Sync + 'static,
     {
-        self.run(model, train, test, None)
+        self.run(model, train, test, None, None)
+    }
+
+    /// As [`Trainer::fit`], and goes on from `file` after an interruption: it is written after each pass over the
+    /// data. Called again with the same settings, data and a model that stands where it stood, the training goes on
+    /// after the last whole pass, and ends with the same bits; once it has ended, it is over at once.
+    ///
+    /// # Errors
+    /// As [`Trainer::fit`]; a file that belongs to another training, or cannot be read or written.
+    ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let file = dir.path().join("training");
+    /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+    /// let new = || Mlp::new(&[2, 8, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64);
+    /// let trainer = Trainer::adam(0.01).epochs(3);
+    /// let (model, again) = (new()?, new()?);
+    /// let history = trainer.fit_resuming(&model, &data, &data, &file)?;
+    /// assert_eq!(trainer.fit_resuming(&again, &data, &data, &file)?, history); // read, not trained
+    /// assert_eq!(model.parameters().to_flat()?, again.parameters().to_flat()?);
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn fit_resuming<M>(
+        &self,
+        model: &M,
+        train: &Dataset,
+        test: &Dataset,
+        file: impl AsRef<Path>,
+    ) -> Result<History>
+    where
+        M: Model + Clone + Send + Sync + 'static,
+    {
+        self.run(model, train, test, None, Some(file.as_ref()))
     }
 
     /// As [`Trainer::fit`], with snapshots of θ added to `trajectory`, one after the last step in any
@@ -316,7 +352,7 @@ impl Trainer {
     where
         M: Model + Clone + Send + Sync + 'static,
     {
-        self.run(model, train, test, Some(trajectory))
+        self.run(model, train, test, Some(trajectory), None)
     }
 
     /// Refuses settings that make no sense.
@@ -371,6 +407,7 @@ impl Trainer {
         train: &Dataset,
         test: &Dataset,
         mut trajectory: Option<&mut Trajectory>,
+        file: Option<&Path>,
     ) -> Result<History>
     where
         M: Model + Clone + Send + Sync + 'static,
@@ -388,8 +425,16 @@ impl Trainer {
         if let Some(trajectory) = &mut trajectory {
             trajectory.start(total, parameters)?;
         }
-        let mut best: Option<Best> = None;
-        for epoch in 0..self.epochs {
+        let passes = file.map(|file| Passes::new(file, self, &learned, &watched));
+        let passes = passes.transpose()?;
+        let mut best = match &passes {
+            Some(passes) => passes.read(&mut *descent, &mut history)?,
+            None => None,
+        };
+        for epoch in history.epochs.len() as u32..self.epochs {
+            if self.is_over(&history, best.as_ref()) {
+                break;
+            }
             let mut sums = Sums::default();
             let order = train.order(stream(self.seed, epoch.into()));
             let first = epoch as usize * per_epoch;
@@ -429,16 +474,11 @@ impl Trainer {
                 learning_rate: rate,
                 seconds: progress.seconds(),
             });
-            let Some(patience) = self.patience else {
-                continue;
-            };
-            match &best {
-                Some(best) if best.loss <= train_loss => {
-                    if epoch + 1 - best.epoch >= patience {
-                        break;
-                    }
-                }
-                _ => best = Some(Best::here(parameters, epoch + 1, train_loss)?),
+            if self.patience.is_some() && best.as_ref().is_none_or(|best| train_loss < best.loss) {
+                best = Some(Best::here(parameters, epoch + 1, train_loss)?);
+            }
+            if let Some(passes) = &passes {
+                passes.write(&*descent, &history, best.as_ref())?;
             }
         }
         if let Some(best) = best {
@@ -446,6 +486,14 @@ impl Trainer {
             history.best = Some(best.epoch);
         }
         Ok(history)
+    }
+
+    /// Whether patience is at an end.
+    fn is_over(&self, history: &History, best: Option<&Best>) -> bool {
+        let (Some(patience), Some(best)) = (self.patience, best) else {
+            return false;
+        };
+        history.epochs.len() as u32 - best.epoch >= patience
     }
 
     fn rate(&self, step: usize, total: usize, per_epoch: usize) -> f64 {
@@ -474,11 +522,11 @@ impl Sums {
 }
 
 /// The model after the epoch with the lowest training loss.
-struct Best {
-    epoch: u32,
-    loss: f64,
-    theta: Vec<f64>,
-    statistics: Vec<f64>,
+pub(super) struct Best {
+    pub(super) epoch: u32,
+    pub(super) loss: f64,
+    pub(super) theta: Vec<f64>,
+    pub(super) statistics: Vec<f64>,
 }
 
 impl Best {

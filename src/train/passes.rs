@@ -1,0 +1,114 @@
+//! [`Passes`]: what a training has come to after each pass over the data, in a file that it goes on from.
+
+use std::path::Path;
+
+use super::descent::Descent;
+use super::trainer::{Best, Trainer};
+use super::{Epoch, History};
+use crate::checkpoint::Checkpoint;
+use crate::error::{Error, Result};
+use crate::objective::Objective;
+
+pub(super) struct Passes {
+    checkpoint: Checkpoint,
+    parameters: usize,
+}
+
+impl Passes {
+    /// For a training with these settings, from where the model stands, on data with these losses there.
+    pub(super) fn new(
+        path: &Path,
+        trainer: &Trainer,
+        learned: &Objective,
+        watched: &Objective,
+    ) -> Result<Self> {
+        let settings = serde_json::to_string(trainer)
+            .map_err(|e| Error::invalid(format!("the settings cannot be written down ({e})")))?;
+        let parameters = learned.parameters();
+        let start = [parameters.to_flat()?, parameters.flat_statistics()?].concat();
+        let losses = [learned.loss()?, watched.loss()?];
+        let task = format!("training {settings}");
+        Ok(Self {
+            checkpoint: Checkpoint::new(path, &task, &[&start, &losses]),
+            parameters: parameters.len(),
+        })
+    }
+
+    /// Goes on from the last pass in the file, if there is one.
+    pub(super) fn read(
+        &self,
+        descent: &mut dyn Descent,
+        history: &mut History,
+    ) -> Result<Option<Best>> {
+        let kept = self.checkpoint.read::<1>()?;
+        let mut kept = kept.as_flattened();
+        if kept.is_empty() {
+            return Ok(None);
+        }
+        let mut next = |count: usize| {
+            let (numbers, rest) = kept.split_at(count);
+            kept = rest;
+            numbers
+        };
+        let passes = next(1)[0] as usize;
+        history.epochs = next(8 * passes).as_chunks().0.iter().map(epoch).collect();
+        let lengths = [next(1)[0] as usize, next(1)[0] as usize];
+        let best = (lengths[0] > 0).then(|| {
+            let numbers = next(lengths[0]);
+            let (theta, statistics) = numbers[2..].split_at(self.parameters);
+            Best {
+                epoch: numbers[0] as u32,
+                loss: numbers[1],
+                theta: theta.to_vec(),
+                statistics: statistics.to_vec(),
+            }
+        });
+        descent.recall(next(lengths[1]))?;
+        Ok(best)
+    }
+
+    pub(super) fn write(
+        &self,
+        descent: &dyn Descent,
+        history: &History,
+        best: Option<&Best>,
+    ) -> Result<()> {
+        let best = best.map_or_else(Vec::new, |best| {
+            let head = vec![f64::from(best.epoch), best.loss];
+            [head, best.theta.clone(), best.statistics.clone()].concat()
+        });
+        let memory = descent.memory()?;
+        let epochs = history.epochs.iter().flat_map(numbers);
+        let head = [history.epochs.len() as f64].into_iter().chain(epochs);
+        let lengths = [best.len() as f64, memory.len() as f64];
+        let all = head.chain(lengths).chain(best).chain(memory);
+        self.checkpoint.write(&all.map(|x| [x]).collect::<Vec<_>>())
+    }
+}
+
+fn numbers(epoch: &Epoch) -> [f64; 8] {
+    [
+        f64::from(epoch.epoch),
+        epoch.train_loss,
+        epoch.train_accuracy.unwrap_or(f64::NAN),
+        epoch.gradient_norm,
+        epoch.test_loss,
+        epoch.test_accuracy.unwrap_or(f64::NAN),
+        epoch.learning_rate,
+        epoch.seconds,
+    ]
+}
+
+fn epoch(numbers: &[f64; 8]) -> Epoch {
+    let share = |x: f64| (!x.is_nan()).then_some(x);
+    Epoch {
+        epoch: numbers[0] as u32,
+        train_loss: numbers[1],
+        train_accuracy: share(numbers[2]),
+        gradient_norm: numbers[3],
+        test_loss: numbers[4],
+        test_accuracy: share(numbers[5]),
+        learning_rate: numbers[6],
+        seconds: numbers[7],
+    }
+}

@@ -1,0 +1,95 @@
+//! A training that was broken off goes on from its file, to the bits of one that was not. In a file of its own: news of
+//! progress, by which it is broken off, has one listener.
+
+mod common;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use common::Opaque;
+use loss_landscape::prelude::*;
+use loss_landscape::progress::{News, listen};
+use loss_landscape::train::Epoch;
+
+const CPU: Device = Device::Cpu;
+
+fn mlp() -> Mlp {
+    let model = Mlp::new(&[2, 64, 64, 1], Activation::Tanh, 0, &CPU).unwrap();
+    model.to_dtype(DType::F64).unwrap()
+}
+
+/// All but the seconds.
+fn numbers(history: &History) -> (Option<u32>, Vec<Epoch>) {
+    let epochs = history.epochs.iter();
+    let epochs = epochs.map(|epoch| Epoch {
+        seconds: 0.0,
+        ..epoch.clone()
+    });
+    (history.best, epochs.collect())
+}
+
+fn goes_on<M: Model + Clone + Send + Sync + 'static>(
+    trainer: &Trainer,
+    new: fn() -> M,
+    file: &Path,
+) {
+    let data = two_moons(400, 0.3, 0, &CPU).unwrap();
+    let whole = new();
+    let history = trainer.fit(&whole, &data, &data).unwrap();
+
+    listen(|news| {
+        if let News::Working {
+            share: Some(share), ..
+        } = news
+            && (0.2..0.9).contains(&share)
+        {
+            panic!("broken off");
+        }
+    });
+    let broken = AssertUnwindSafe(|| trainer.fit_resuming(&new(), &data, &data, file));
+    assert!(
+        catch_unwind(broken).is_err(),
+        "the training was over too soon"
+    );
+    listen(|_| ());
+    assert!(file.exists(), "{trainer:?}");
+
+    let other = trainer
+        .clone()
+        .seed(9)
+        .fit_resuming(&new(), &data, &data, file);
+    assert!(other.unwrap_err().to_string().contains("other work"));
+
+    let rest = new();
+    let resumed = trainer.fit_resuming(&rest, &data, &data, file).unwrap();
+    assert_eq!(numbers(&resumed), numbers(&history));
+    let theta = |model: &M| model.parameters().to_flat().unwrap();
+    assert_eq!(theta(&rest), theta(&whole));
+
+    let again = trainer.fit_resuming(&new(), &data, &data, file).unwrap();
+    assert_eq!(again, resumed);
+}
+
+#[test]
+fn a_broken_training_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let trainers = [
+        Trainer::adam(1e-3),
+        Trainer::adamw(1e-3, 0.1).schedule(Schedule::Cosine),
+        Trainer::sgd(0.05).momentum(0.9).sam(0.01),
+        Trainer::adam(1e-2).patience(200),
+    ];
+    for (i, trainer) in trainers.into_iter().enumerate() {
+        let trainer = trainer.batch_size(20);
+        goes_on(
+            &trainer.clone().epochs(60),
+            mlp,
+            &dir.path().join(format!("by hand {i}")),
+        );
+        goes_on(
+            &trainer.epochs(30),
+            || Opaque(mlp()),
+            &dir.path().join(format!("by graph {i}")),
+        );
+    }
+}
