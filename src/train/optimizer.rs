@@ -50,7 +50,7 @@ impl Optimizer {
             };
             let theta = var.as_tensor();
             let next = match self.method {
-                Method::Sgd { momentum, .. } if momentum == 0.0 => (theta - (g * rate)?)?,
+                Method::Sgd { momentum: 0.0, .. } => (theta - (g * rate)?)?,
                 Method::Sgd { momentum, nesterov } => {
                     let b = ((&self.first[i] * momentum)? + g)?.detach();
                     let step = if nesterov {
