@@ -685,3 +685,29 @@ fn wrong_names_are_answered_with_the_right_ones() {
     let found = json(&spectrum);
     assert_eq!(found["samples"], 800);
 }
+
+/// What the README says to type is understood, to the last flag.
+#[test]
+fn the_readmes_commands_are_known() {
+    let readme = include_str!("../README.md");
+    let commands = readme
+        .lines()
+        .filter_map(|line| line.strip_prefix("landscape "));
+    let commands: Vec<&str> = commands.collect();
+    assert!(commands.len() > 10, "{commands:?}");
+    for command in commands {
+        let words = command.split('#').next().unwrap().split_whitespace();
+        let words: Vec<&str> = words.chain(["--help"]).collect();
+        let output = landscape(&words);
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    assert!(
+        !landscape(&["spectrum", "--tops", "30", "--help"])
+            .status
+            .success()
+    );
+}
