@@ -1,7 +1,6 @@
 """Copies of cargo's build directories, so that nothing is compiled twice.
 
     builds.py copy FROM TO        what FROM has compiled of the dependencies, as TO; whole or not at all
-    builds.py prune CACHE KEEP    remove dependencies for other lock files than KEEP's, but for the newest
 
 Cargo decides by its own fingerprints what of a copy it can use: a wrong copy costs time, nothing else.
 """
@@ -62,6 +61,8 @@ def link(old: Path | str, new: Path | str) -> None:
 
 
 def prune(cache: Path, keep: Path) -> None:
+    """Removes dependencies for other lock files than `keep`'s, but for the newest, and build directories of clones that
+    are gone."""
     others = [path for path in cache.glob("dependencies-*") if path != keep]
     others.sort(key=lambda path: path.stat().st_mtime)
     for path in others[:-1]:
@@ -75,7 +76,5 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["copy", source, target]:
             copy(Path(source), Path(target))
-        case ["prune", cache, keep]:
-            prune(Path(cache), Path(keep))
         case _:
             sys.exit(__doc__)

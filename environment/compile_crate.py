@@ -34,13 +34,6 @@ def state() -> str:
     return digest.hexdigest()
 
 
-def point(link: Path, target: Path) -> None:
-    part = link.with_suffix(".part")
-    part.unlink(missing_ok=True)
-    part.symlink_to(target)
-    part.rename(link)
-
-
 def build(directory: Path, home: Path, dependencies: Path) -> None:
     """Compiles the crate in a build directory of kernels."""
     others = dependencies.parent.glob(f"{dependencies.name[:-16]}*")
@@ -48,7 +41,7 @@ def build(directory: Path, home: Path, dependencies: Path) -> None:
     # Of other versions than these cargo takes what has not changed.
     nearest = next((path for path in known if path.exists()), None)
     if nearest == dependencies or (nearest and not (directory / "cell/target").exists()):
-        point(home / "dependencies", nearest)
+        launch.link(home / "dependencies", nearest)
         launch.seed(directory, home, PROJECT)
     launch.prepare(directory, PROJECT)
     launch.write(directory / "cell/Cargo.toml", CELL_MANIFEST)
@@ -67,19 +60,19 @@ def keep(directory: Path, home: Path, dependencies: Path, name: str) -> None:
     target = directory / "cell/target"
     if not dependencies.exists():
         builds.copy(target, dependencies)
-    point(home / "dependencies", dependencies)
+    launch.link(home / "dependencies", dependencies)
     crate = home / f"crate-{name}"
     part = crate.with_suffix(".part")
     shutil.rmtree(part, ignore_errors=True)
     builds.copy_crate(target, part)
     shutil.rmtree(crate, ignore_errors=True)
     part.rename(crate)
-    point(home / "crate", crate)
+    launch.link(home / "crate", crate)
     for old in home.glob("crate-*"):
         if old != crate:
             shutil.rmtree(old)
     for kind in ("dependencies", "crate"):
-        (directory / kind).write_text((home / kind).resolve().name)
+        launch.note(directory, home / kind)
 
 
 def start() -> None:
@@ -108,6 +101,7 @@ def main(dependencies: Path) -> None:
     build(directory, home, dependencies)
     keep(directory, home, dependencies, now[:16])
     os.close(lock)
+    builds.prune(dependencies.parent, dependencies)
     start()
     stamp.write_text(now)
 

@@ -68,7 +68,6 @@ fi
 
 DEPENDENCIES="$LOSS_LANDSCAPE_CACHE/dependencies-$TAG-$(cat Cargo.lock .cargo/config.toml | sha256sum | cut -c1-16)"
 .venv/bin/python environment/compile_crate.py "$DEPENDENCIES"
-.venv/bin/python environment/builds.py prune "$LOSS_LANDSCAPE_CACHE" "$DEPENDENCIES"
 if [ "${1:-}" = --tests ] && [ ! -d target/debug ]; then
     .venv/bin/python environment/builds.py copy "$DEPENDENCIES" target
 fi

@@ -5,7 +5,7 @@ and resolves every package in the answer: hundreds, some twenty seconds, of whic
 `cargo metadata` holds, of what a package depends on that names `analysed` packages in its manifest's
 `package.metadata.notebook`, those alone. What is compiled is cargo's own business and does not change.
 
-The kernel's analysis finds cargo in CARGO_HOME; so launch.py gives it one that has only this.
+The kernel's analysis finds cargo in CARGO_HOME; so launch.py gives it one with this for cargo.
 """
 
 import hashlib
@@ -16,9 +16,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-# Where launch.py puts CARGO_HOME as it was; empty if it was not set.
+# CARGO_HOME as it was; empty if it was not set.
 HOME = "LOSS_LANDSCAPE_CARGO_HOME"
 ANSWERS = "answers"
+
+
+def stand_in(ours: Path) -> None:
+    """Makes this the CARGO_HOME of all that is started."""
+    os.environ[HOME] = os.environ.get("CARGO_HOME", "")
+    os.environ["CARGO_HOME"] = str(ours)
 
 
 def restore() -> None:
@@ -50,10 +56,9 @@ def stamps(files) -> dict:
 
 
 def settings(folder: Path) -> list[Path]:
-    """The manifests, lock file and configurations that count in a folder."""
-    above = [folder, *folder.parents]
+    """The manifests, lock files and configurations that count in a folder, or would if they were there."""
     names = ("Cargo.toml", "Cargo.lock", ".cargo/config.toml")
-    return [path / name for path in above for name in names if (path / name).exists()] + [home() / "config.toml"]
+    return [path / name for path in (folder, *folder.parents) for name in names] + [home() / "config.toml"]
 
 
 def pruned(metadata: dict) -> dict:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cargo
 
 LOCKED = """[package]
 name = "locked"
@@ -73,8 +74,13 @@ def clean(folder: Path) -> None:
 
 def seeded(build: Path, compiled: Path) -> bool:
     """Whether the build directory has been given this."""
-    note = build / compiled.name
-    return note.exists() and note.read_text() == compiled.resolve().name
+    noted = build / compiled.name
+    return noted.exists() and noted.read_text() == compiled.resolve().name
+
+
+def note(build: Path, compiled: Path) -> None:
+    """Remembers that it has been."""
+    (build / compiled.name).write_text(compiled.resolve().name)
 
 
 def seed(build: Path, folder: Path, project: Path) -> None:
@@ -89,10 +95,10 @@ def seed(build: Path, folder: Path, project: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         (build / "crate").unlink(missing_ok=True)
         builds.copy(dependencies.resolve(), target)
-        (build / "dependencies").write_text(dependencies.resolve().name)
+        note(build, dependencies)
     if crate.exists() and not seeded(build, crate):
         builds.copy_crate(crate.resolve(), target)
-        (build / "crate").write_text(crate.resolve().name)
+        note(build, crate)
 
 
 def prepare(build: Path, project: Path) -> None:
@@ -112,11 +118,13 @@ def prepare(build: Path, project: Path) -> None:
 
 
 def link(path: Path, target: Path) -> None:
-    """Makes `path` a link to what is there, if it is there."""
+    """Makes `path` a link to what is there, if it is there. At no time is there no link."""
     if target.exists() and not (path.is_symlink() and path.readlink() == target):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
-        path.symlink_to(target)
+        part = path.with_name(f"{path.name}.part")
+        part.unlink(missing_ok=True)
+        part.symlink_to(target)
+        part.rename(path)
 
 
 def narrow(build: Path, libraries: Path) -> None:
@@ -128,12 +136,11 @@ def narrow(build: Path, libraries: Path) -> None:
         link(build / "library" / name / "src", libraries / name / "src")
     if (build / "library/core/src").exists():
         os.environ["RUST_SRC_PATH"] = str(build / "library")
-    real, ours = Path(os.environ.get("CARGO_HOME", Path.home() / ".cargo")), build / "cargo"
+    ours = build / "cargo"
     for name in ("registry", "git", "config.toml", "credentials.toml"):
-        link(ours / name, real / name)
+        link(ours / name, cargo.home() / name)
     link(ours / "bin/cargo", Path(__file__).parent / "analysis/cargo")
-    os.environ["LOSS_LANDSCAPE_CARGO_HOME"] = os.environ.get("CARGO_HOME", "")
-    os.environ["CARGO_HOME"] = str(ours)
+    cargo.stand_in(ours)
 
 
 def write(path: Path, text: str) -> None:

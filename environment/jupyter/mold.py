@@ -39,7 +39,7 @@ def record_of(command: list[str]) -> Path:
 
 def watched(arguments: list[str]) -> list[str]:
     """The files that cargo would look at: manifests, settings, what the cell links, sources of packages with a path."""
-    files = {"Cargo.toml", "../Cargo.toml", "../Cargo.lock", ".cargo/config.toml", "../.cargo/config.toml", arguments[0]}
+    files = {arguments[0], *map(str, cargo.settings(Path.cwd()))}
     files.update(a.partition("=")[2] for a in arguments if a.endswith((".so", ".rlib", ".rmeta")) and "=" in a)
     registry = str(cargo.home() / "registry")
     for listing in [*Path("target/debug/deps").glob("*.d"), *Path("target").glob("*-*/debug/deps/*.d")]:

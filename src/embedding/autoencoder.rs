@@ -1,7 +1,7 @@
 //! [`Autoencoder`]: a network that gives back what it is given, through a narrow layer.
 
 use candle_core::{DType, Device, Module, Tensor, Var};
-use candle_nn::{Linear, Optimizer, Sequential, seq};
+use candle_nn::{Linear, Sequential, seq};
 use ndarray::Array2;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{Points, check_components, overflow, reduced};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
-use crate::train::adam;
+use crate::train::Optimizer;
 
 /// An encoder d → hidden → k and a decoder k → hidden → d (Kramer, 1991; Hinton and Salakhutdinov, 2006) with
 /// tanh in the hidden layers, trained to give the points back with the least squared error by Adam on
@@ -118,12 +118,11 @@ impl Autoencoder {
             let outputs = decoder.forward(&encoder.forward(&inputs)?)?;
             Ok((((outputs - &inputs)?.sqr()?.sum_all()?) / n as f64)?)
         };
-        let mut optimizer = adam(weights.vars, self.learning_rate, 0.0)?;
+        let mut optimizer = Optimizer::adam(weights.vars)?;
         let mut progress = Progress::start("autoencoder");
         for epoch in 0..self.epochs {
             let left = 1.0 - epoch as f64 / self.epochs as f64;
-            optimizer.set_learning_rate(self.learning_rate * left);
-            optimizer.backward_step(&loss()?)?;
+            optimizer.step(&loss()?.backward()?, self.learning_rate * left)?;
             progress.part(epoch + 1, self.epochs);
         }
 

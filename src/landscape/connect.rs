@@ -1,7 +1,6 @@
 //! [`PathTrainer`]: paths that are trained to go around barriers.
 
 use candle_core::{Device, Var};
-use candle_nn::Optimizer;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -11,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::model::Parameters;
 use crate::objective::{Objective, gradient_store};
 use crate::progress::Progress;
-use crate::train::adam;
+use crate::train::Optimizer;
 use crate::vector::{axpy, stream};
 
 /// Steps in a row whose times fall into different parts of the path, one each.
@@ -131,7 +130,7 @@ impl PathTrainer {
             Ok((format!("bend.{i:020}"), var))
         });
         let bends = Parameters::new(start.collect::<Result<Vec<_>>>()?)?;
-        let mut adam = adam(bends.vars(), self.learning_rate, 0.0)?;
+        let mut optimizer = Optimizer::adam(bends.vars())?;
 
         let data = objective.data();
         let a_pass = data.len().div_ceil(self.batch_size);
@@ -155,8 +154,8 @@ impl PathTrainer {
                 let mut gradient = vec![0.0; bends.len()];
                 let shares = gradient.chunks_exact_mut(a.len()).zip(&weights[1..]);
                 shares.for_each(|(share, weight)| axpy(*weight, &slope, share));
-                adam.set_learning_rate(self.learning_rate * (1.0 - step as f64 / steps as f64));
-                adam.step(&gradient_store(&bends, &gradient)?)?;
+                let rate = self.learning_rate * (1.0 - step as f64 / steps as f64);
+                optimizer.step(&gradient_store(&bends, &gradient)?, rate)?;
                 step += 1;
                 curve = self
                     .curve(a, &bends, b)

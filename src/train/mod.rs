@@ -9,7 +9,7 @@ mod trainer;
 mod trajectory;
 
 pub use history::{Epoch, History};
-pub(crate) use optimizer::adam;
+pub(crate) use optimizer::Optimizer;
 pub use schedule::Schedule;
 pub use trainer::Trainer;
 pub use trajectory::Trajectory;

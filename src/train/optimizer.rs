@@ -3,7 +3,6 @@
 
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor, Var};
-use candle_nn::{AdamW, Optimizer as _, ParamsAdamW};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
@@ -13,12 +12,13 @@ use crate::error::{Error, Result};
 pub(super) enum Method {
     /// b ← μb + g, θ ← θ − ηb; with Nesterov's correction θ ← θ − η(g + μb).
     Sgd { momentum: f64, nesterov: bool },
-    /// With weights that shrink by the factor 1 − η `decay` in a step.
+    /// Adam (Kingma and Ba, 2015) with its usual constants, and weights that shrink by the factor 1 − η `decay` in a
+    /// step (Loshchilov and Hutter, 2019).
     Adam { decay: f64 },
 }
 
 /// A rule and what it remembers.
-pub(super) struct Optimizer {
+pub(crate) struct Optimizer {
     method: Method,
     vars: Vec<Var>,
     /// b of SGD with momentum, m of Adam.
@@ -41,8 +41,12 @@ impl Optimizer {
         })
     }
 
+    pub(crate) fn adam(vars: Vec<Var>) -> Result<Self> {
+        Self::new(Method::Adam { decay: 0.0 }, vars)
+    }
+
     /// A step down the gradient.
-    pub(super) fn step(&mut self, gradients: &GradStore, rate: f64) -> Result<()> {
+    pub(crate) fn step(&mut self, gradients: &GradStore, rate: f64) -> Result<()> {
         self.steps += 1;
         for (i, var) in self.vars.iter().enumerate() {
             let Some(g) = gradients.get(var) else {
@@ -74,16 +78,6 @@ impl Optimizer {
         }
         Ok(())
     }
-}
-
-/// Adam (Kingma and Ba, 2015) with its usual constants, and decoupled weight decay (Loshchilov and Hutter, 2019).
-pub(crate) fn adam(vars: Vec<Var>, learning_rate: f64, decay: f64) -> Result<AdamW> {
-    let settings = ParamsAdamW {
-        lr: learning_rate,
-        weight_decay: decay,
-        ..ParamsAdamW::default()
-    };
-    Ok(AdamW::new(vars, settings)?)
 }
 
 /// The step uphill of sharpness-aware minimisation (Foret et al., 2021): where the gradient is taken that a step then goes

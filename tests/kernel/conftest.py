@@ -14,6 +14,7 @@ from jupyter_client.manager import start_new_kernel
 PROJECT = Path(__file__).parents[2]
 DEP = f'loss-landscape = {{ path = "{PROJECT}" }}'
 VENV = Path(sys.prefix)
+INSTALLED = VENV / "share/jupyter/kernels/loss-landscape"
 
 
 class Kernel:

@@ -6,10 +6,9 @@ import subprocess
 import sys
 
 import pytest
-from conftest import PROJECT, VENV, Kernel
+from conftest import INSTALLED, PROJECT, Kernel
 
-KERNEL = VENV / "share/jupyter/kernels/loss-landscape"
-sys.path.insert(0, str(KERNEL))
+sys.path.insert(0, str(INSTALLED))
 import cargo  # noqa: E402
 
 
@@ -53,7 +52,7 @@ def test_an_answer_is_kept_until_a_manifest_changes(tmp_path):
         (tmp_path / name / "Cargo.toml").write_text(manifest.replace("[workspace]\n\n", "") if name == "helper" else manifest)
 
     def versions():
-        command = [KERNEL / "analysis/cargo", "metadata", "--format-version", "1", "--offline"]
+        command = [INSTALLED / "analysis/cargo", "metadata", "--format-version", "1", "--offline"]
         environment = {**os.environ, "EVCXR_TMPDIR": str(tmp_path / "cell")}
         said = subprocess.check_output(command, cwd=tmp_path / "cell", env=environment, text=True)
         return {package["name"]: package["version"] for package in json.loads(said)["packages"]}

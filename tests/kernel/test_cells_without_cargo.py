@@ -4,7 +4,7 @@ import os
 import subprocess
 
 import pytest
-from conftest import VENV
+from conftest import INSTALLED
 
 CELL = """[package]
 name = "ctx"
@@ -33,8 +33,7 @@ def build(tmp_path):
         (tmp_path / name).write_text(text)
     cargo = subprocess.check_output(["sh", "-c", "rustup which cargo || command -v cargo"], text=True).strip()
     target = subprocess.check_output(["rustc", "--print", "host-tuple"], text=True).strip()
-    programs = VENV / "share/jupyter/kernels/loss-landscape/bin"
-    environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "CARGO_TARGET_DIR": "target"}
+    environment = {**os.environ, "PATH": f"{INSTALLED / 'bin'}:{os.environ['PATH']}", "CARGO_TARGET_DIR": "target"}
     environment.pop("RUSTC_WRAPPER", None)
 
     def build(code):
