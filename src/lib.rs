@@ -118,7 +118,7 @@ pub mod prelude {
     pub use crate::objective::{Loss, Objective, Score};
     pub use crate::operator::{
         Block, Dense, EmpiricalFisher, Fisher, GaussNewton, GradientCovariance, Hessian,
-        LinearOperator, Scaled, Shifted,
+        LinearOperator, Recorded, Scaled, Shifted,
     };
     pub use crate::spectral::{
         Alignment, Bracket, Density, DensitySettings, Diagonal, Eigenpair, Estimate, Inertia,

@@ -686,9 +686,38 @@ fn wrong_names_are_answered_with_the_right_ones() {
     assert_eq!(found["samples"], 800);
 }
 
-/// What the README says to type is understood, to the last flag.
+/// A spectrum that has been computed is read from its products, and those of another network are refused.
 #[test]
-fn the_readmes_commands_are_known() {
+fn a_spectrum_resumes() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("products");
+    let file = file.to_str().unwrap();
+    fn top(file: &str) -> Vec<&str> {
+        let network = [
+            "--model",
+            "toy",
+            "--dataset",
+            "synthetic",
+            "--samples",
+            "200",
+        ];
+        let matrix = ["spectrum", "--top", "5", "--resume", file];
+        [&matrix[..], &network].concat()
+    }
+    let first = json(&top(file));
+    assert_eq!(json(&top(file))["eigenvalues"], first["eigenvalues"]);
+    let other = landscape(&[&top(file)[..], &["--activation", "sigmoid"]].concat());
+    let error = String::from_utf8_lossy(&other.stderr);
+    assert!(
+        error.contains("holds products of another operator"),
+        "{error}"
+    );
+}
+
+/// What the README says to type does what it says, one line after another; the study of hours is understood at least.
+#[test]
+fn the_readmes_commands_run() {
+    let dir = tempfile::tempdir().unwrap();
     let readme = include_str!("../README.md");
     let commands = readme
         .lines()
@@ -697,13 +726,21 @@ fn the_readmes_commands_are_known() {
     assert!(commands.len() > 10, "{commands:?}");
     for command in commands {
         let words = command.split('#').next().unwrap().split_whitespace();
-        let words: Vec<&str> = words.chain(["--help"]).collect();
-        let output = landscape(&words);
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        let takes_hours = command.starts_with("sweep").then_some("--help");
+        let mut program = Command::new(env!("CARGO_BIN_EXE_landscape"));
+        let program = program
+            .current_dir(dir.path())
+            .args(words.chain(takes_hours));
+        let output = program.output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{command}: {error}");
+    }
+    for file in [
+        "W.safetensors",
+        "surface/surface.html",
+        "results/report.json",
+    ] {
+        assert!(dir.path().join(file).exists(), "{file}");
     }
     assert!(
         !landscape(&["spectrum", "--tops", "30", "--help"])

@@ -7,16 +7,15 @@ use loss_landscape::Error;
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json::json;
 
-use crate::network::{OperatorName, Point};
+use crate::network::{Matrix, Point};
 use crate::output::Report;
 
 #[derive(Args)]
 pub struct Density {
     #[command(flatten)]
     point: Point,
-    /// Of which matrix
-    #[arg(long, value_enum, default_value = "hessian")]
-    operator: OperatorName,
+    #[command(flatten)]
+    matrix: Matrix,
     /// Random vectors
     #[arg(long, default_value_t = 10)]
     probes: usize,
@@ -43,7 +42,7 @@ impl Density {
             seed: self.seed,
         };
         let started = Instant::now();
-        let density = settings.run(self.operator.of(&objective).as_ref())?;
+        let density = settings.run(&self.matrix.of(&objective)?)?;
         let seconds = started.elapsed().as_secs_f64();
         let [low, high] = density.range();
         // A zero matrix has no width of its own.

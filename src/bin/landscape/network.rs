@@ -158,9 +158,20 @@ pub enum TypeName {
     F64,
 }
 
+/// The matrix, and what is kept of it.
+#[derive(Args)]
+pub struct Matrix {
+    /// Of which matrix
+    #[arg(long, value_enum, default_value = "hessian")]
+    operator: OperatorName,
+    /// Keep each product in this file, 8 bytes a parameter, and go on from what it holds
+    #[arg(long, value_name = "FILE")]
+    resume: Option<PathBuf>,
+}
+
 /// Which matrix.
 #[derive(Clone, Copy, ValueEnum)]
-pub enum OperatorName {
+enum OperatorName {
     /// The Hessian
     Hessian,
     /// Gauss and Newton's matrix
@@ -322,12 +333,16 @@ impl Setting {
     }
 }
 
-impl OperatorName {
-    pub fn of(self, objective: &Objective) -> Box<dyn LinearOperator> {
-        match self {
-            Self::Hessian => Box::new(objective.hessian()),
-            Self::Ggn => Box::new(objective.gauss_newton()),
-            Self::Fisher => Box::new(objective.fisher()),
-        }
+impl Matrix {
+    pub fn of(&self, objective: &Objective) -> Result<Box<dyn LinearOperator>, Error> {
+        let operator: Box<dyn LinearOperator> = match self.operator {
+            OperatorName::Hessian => Box::new(objective.hessian()),
+            OperatorName::Ggn => Box::new(objective.gauss_newton()),
+            OperatorName::Fisher => Box::new(objective.fisher()),
+        };
+        Ok(match &self.resume {
+            Some(file) => Box::new(operator.resuming(file)?),
+            None => operator,
+        })
     }
 }

@@ -8,7 +8,7 @@ use loss_landscape::Error;
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json::json;
 
-use crate::network::{OperatorName, Point};
+use crate::network::{Matrix, Point};
 use crate::output::{Report, make_directory, write_text, write_vectors};
 
 #[derive(Args)]
@@ -21,9 +21,8 @@ pub struct Spectrum {
     /// Which ones
     #[arg(long, value_enum, default_value = "lm")]
     which: WhichName,
-    /// Of which matrix
-    #[arg(long, value_enum, default_value = "hessian")]
-    operator: OperatorName,
+    #[command(flatten)]
+    matrix: Matrix,
     /// Largest residual, in units of the largest |λ|
     #[arg(long, default_value_t = 1e-4, allow_negative_numbers = true)]
     tolerance: f64,
@@ -75,7 +74,7 @@ impl Spectrum {
             ..Lanczos::default()
         };
         let started = Instant::now();
-        let mut spectrum = lanczos.run(self.operator.of(&objective).as_ref(), self.top)?;
+        let mut spectrum = lanczos.run(&self.matrix.of(&objective)?, self.top)?;
         let seconds = started.elapsed().as_secs_f64();
         match self.which {
             WhichName::Lm => spectrum = spectrum.by_magnitude(),

@@ -7,16 +7,15 @@ use loss_landscape::Error;
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json::json;
 
-use crate::network::{OperatorName, Point};
+use crate::network::{Matrix, Point};
 use crate::output::Report;
 
 #[derive(Args)]
 pub struct Trace {
     #[command(flatten)]
     point: Point,
-    /// Of which matrix
-    #[arg(long, value_enum, default_value = "hessian")]
-    operator: OperatorName,
+    #[command(flatten)]
+    matrix: Matrix,
     /// How
     #[arg(long, value_enum, default_value = "xtrace")]
     method: MethodName,
@@ -42,7 +41,7 @@ enum MethodName {
 impl Trace {
     pub fn run(&self) -> Result<Report, Error> {
         let objective = self.point.objective()?;
-        let operator = self.operator.of(&objective);
+        let operator = self.matrix.of(&objective)?;
         let settings = loss_landscape::spectral::Trace {
             method: match self.method {
                 MethodName::Hutchinson => TraceMethod::Hutchinson,

@@ -9,15 +9,20 @@
 //! | [`GradientCovariance`] | (1/n) Σ gᵢgᵢᵀ − ggᵀ, with g the mean of the gᵢ |
 //! | [`Shifted`], [`Scaled`], [`Block`] | A + λI, DAD with a diagonal D, rows and columns of A |
 //! | [`Dense`] | entries in memory |
+//! | [`Recorded`] | another operator's, its products kept in a file |
 
-use std::ops::Range;
-use std::sync::Arc;
+mod changed;
+mod dense;
+mod recorded;
 
-use ndarray::{Array2, ArrayView1};
+pub use changed::{Block, Scaled, Shifted};
+pub use dense::Dense;
+pub use recorded::Recorded;
+
+use std::path::Path;
 
 use crate::error::{Error, Result, check_finite};
 use crate::objective::{Curvature, Objective};
-use crate::progress::Progress;
 use crate::vector::{axpy, dot};
 
 /// A real symmetric n × n matrix A that is known by the products Av.
@@ -61,6 +66,33 @@ pub trait LinearOperator {
     /// As [`apply`](Self::apply).
     fn apply_block(&self, vectors: &[Vec<f64>]) -> Result<Vec<Vec<f64>>> {
         vectors.iter().map(|v| self.apply(v)).collect()
+    }
+
+    /// This operator with its products kept in the file at `path`, so that a decomposition that was broken off goes on
+    /// where it was when it is called again: see [`Recorded`].
+    ///
+    /// # Errors
+    /// A file that cannot be written to, that another process uses, or that is no record of products of an operator of
+    /// this size.
+    fn resuming(self, path: impl AsRef<Path>) -> Result<Recorded<Self>>
+    where
+        Self: Sized,
+    {
+        Recorded::open(self, path.as_ref())
+    }
+}
+
+impl<A: LinearOperator + ?Sized> LinearOperator for Box<A> {
+    fn dim(&self) -> usize {
+        (**self).dim()
+    }
+
+    fn apply(&self, v: &[f64]) -> Result<Vec<f64>> {
+        (**self).apply(v)
+    }
+
+    fn apply_block(&self, vectors: &[Vec<f64>]) -> Result<Vec<Vec<f64>>> {
+        (**self).apply_block(vectors)
     }
 }
 
@@ -320,187 +352,6 @@ impl Objective {
     }
 }
 
-/// An operator that another one holds.
-type Shared = Arc<dyn LinearOperator + Send + Sync>;
-
-/// A + λI.
-///
-/// ```
-/// use loss_landscape::ndarray::array;
-/// use loss_landscape::prelude::*;
-///
-/// let a = Dense::new(array![[2.0, 1.0], [1.0, 2.0]])?; // eigenvalues 3 and 1
-/// let shifted = Shifted::new(a, -1.0)?;
-/// assert_eq!(shifted.apply(&[1.0, 1.0])?, [2.0, 2.0]);
-/// # Ok::<(), Error>(())
-/// ```
-#[derive(Clone)]
-pub struct Shifted {
-    operator: Shared,
-    shift: f64,
-}
-
-impl Shifted {
-    /// `operator` with `shift` added to its diagonal.
-    ///
-    /// # Errors
-    /// A shift that is not finite.
-    pub fn new(operator: impl LinearOperator + Send + Sync + 'static, shift: f64) -> Result<Self> {
-        check_finite(&[shift], "the shift")?;
-        Ok(Self {
-            operator: Arc::new(operator),
-            shift,
-        })
-    }
-}
-
-impl LinearOperator for Shifted {
-    fn dim(&self) -> usize {
-        self.operator.dim()
-    }
-
-    fn apply(&self, v: &[f64]) -> Result<Vec<f64>> {
-        let mut product = self.operator.apply(v)?;
-        axpy(self.shift, v, &mut product);
-        Ok(product)
-    }
-
-    fn apply_block(&self, vectors: &[Vec<f64>]) -> Result<Vec<Vec<f64>>> {
-        let mut products = self.operator.apply_block(vectors)?;
-        for (product, v) in products.iter_mut().zip(vectors) {
-            axpy(self.shift, v, product);
-        }
-        Ok(products)
-    }
-}
-
-/// DAD with a diagonal matrix D: A in other units.
-///
-/// ```
-/// use loss_landscape::ndarray::array;
-/// use loss_landscape::prelude::*;
-///
-/// let a = Dense::new(array![[4.0, 2.0], [2.0, 4.0]])?;
-/// let scaled = Scaled::new(a, vec![1.0, 0.5])?;
-/// assert_eq!(scaled.dense()?.matrix(), array![[4.0, 1.0], [1.0, 1.0]]);
-/// # Ok::<(), Error>(())
-/// ```
-#[derive(Clone, Debug)]
-pub struct Scaled<A> {
-    operator: A,
-    diagonal: Vec<f64>,
-}
-
-impl<A: LinearOperator> Scaled<A> {
-    /// `operator` between two diagonal matrices with this `diagonal`.
-    ///
-    /// # Errors
-    /// A diagonal of another length than the operator's, or not finite.
-    pub fn new(operator: A, diagonal: Vec<f64>) -> Result<Self> {
-        check_length(&diagonal, operator.dim())?;
-        check_finite(&diagonal, "the diagonal")?;
-        Ok(Self { operator, diagonal })
-    }
-
-    fn scaled(&self, v: &[f64]) -> Vec<f64> {
-        let pairs = v.iter().zip(&self.diagonal);
-        pairs.map(|(v, d)| v * d).collect()
-    }
-}
-
-impl<A: LinearOperator> LinearOperator for Scaled<A> {
-    fn dim(&self) -> usize {
-        self.diagonal.len()
-    }
-
-    fn apply(&self, v: &[f64]) -> Result<Vec<f64>> {
-        check_length(v, self.dim())?;
-        Ok(self.scaled(&self.operator.apply(&self.scaled(v))?))
-    }
-
-    fn apply_block(&self, vectors: &[Vec<f64>]) -> Result<Vec<Vec<f64>>> {
-        for v in vectors {
-            check_length(v, self.dim())?;
-        }
-        let scaled: Vec<_> = vectors.iter().map(|v| self.scaled(v)).collect();
-        let products = self.operator.apply_block(&scaled)?;
-        Ok(products.iter().map(|p| self.scaled(p)).collect())
-    }
-}
-
-/// Some neighbouring rows of A and the same columns: the curvature within one layer, say.
-///
-/// ```
-/// use loss_landscape::prelude::*;
-///
-/// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
-/// let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 1, &Device::Cpu)?.to_dtype(DType::F64)?;
-/// let hessian = Objective::of(&model, &data, Loss::CrossEntropy)?.hessian();
-/// let range = model.parameters().range("layers.0.weight")?;
-/// let block = Block::new(hessian.clone(), range.clone())?;
-/// assert_eq!(block.dim(), 3 * 2);
-/// let whole = hessian.dense()?;
-/// let entry = block.dense()?.matrix()[[0, 1]];
-/// assert!((entry - whole.matrix()[[range.start, range.start + 1]]).abs() < 1e-12);
-/// # Ok::<(), Error>(())
-/// ```
-#[derive(Clone)]
-pub struct Block {
-    operator: Shared,
-    range: Range<usize>,
-}
-
-impl Block {
-    /// The rows and columns `range` of `operator`; [`Parameters::range`] knows a parameter's.
-    ///
-    /// [`Parameters::range`]: crate::model::Parameters::range
-    ///
-    /// # Errors
-    /// A range that is empty or does not lie within the matrix.
-    pub fn new(
-        operator: impl LinearOperator + Send + Sync + 'static,
-        range: Range<usize>,
-    ) -> Result<Self> {
-        if range.is_empty() || range.end > operator.dim() {
-            return Err(Error::invalid(format!(
-                "rows {} to {} are no block of a matrix with {} rows",
-                range.start,
-                range.end,
-                operator.dim()
-            )));
-        }
-        Ok(Self {
-            operator: Arc::new(operator),
-            range,
-        })
-    }
-}
-
-impl LinearOperator for Block {
-    fn dim(&self) -> usize {
-        self.range.len()
-    }
-
-    fn apply(&self, v: &[f64]) -> Result<Vec<f64>> {
-        Ok(self.apply_block(&[v.to_vec()])?.swap_remove(0))
-    }
-
-    fn apply_block(&self, vectors: &[Vec<f64>]) -> Result<Vec<Vec<f64>>> {
-        let padded = vectors.iter().map(|v| {
-            check_length(v, self.dim())?;
-            let mut whole = vec![0.0; self.operator.dim()];
-            whole[self.range.clone()].copy_from_slice(v);
-            Ok(whole)
-        });
-        let padded = padded.collect::<Result<Vec<_>>>()?;
-        let products = images(self.operator.as_ref(), &padded)?;
-        Ok(products
-            .iter()
-            .map(|p| p[self.range.clone()].to_vec())
-            .collect())
-    }
-}
-
 fn check_length(v: &[f64], n: usize) -> Result<()> {
     if v.len() != n {
         return Err(Error::invalid(format!(
@@ -509,112 +360,4 @@ fn check_length(v: &[f64], n: usize) -> Result<()> {
         )));
     }
     Ok(())
-}
-
-/// A symmetric matrix in memory.
-///
-/// ```
-/// use loss_landscape::ndarray::array;
-/// use loss_landscape::prelude::*;
-///
-/// let a = Dense::new(array![[2.0, 1.0], [1.0, 2.0]])?;
-/// assert_eq!(a.apply(&[1.0, 0.0])?, [2.0, 1.0]);
-/// assert_eq!(a.asymmetry(), 0.0);
-/// assert_eq!(
-///     Dense::of(&Shifted::new(a, 1.0)?)?.matrix(),
-///     array![[3.0, 1.0], [1.0, 3.0]]
-/// );
-/// assert!(Dense::new(array![[0.0, 1.0], [-1.0, 0.0]]).is_err());
-/// # Ok::<(), Error>(())
-/// ```
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct Dense {
-    matrix: Array2<f64>,
-    asymmetry: f64,
-}
-
-impl Dense {
-    /// Rows beyond which a dense matrix and its eigenvalues are not worth their memory and time.
-    pub const MAX_DIM: usize = 4096;
-
-    /// The symmetric part (A + Aᵀ)/2 of a `matrix` that is symmetric but for rounding.
-    ///
-    /// # Errors
-    /// A matrix that is empty, not square, not finite, or further from symmetry than rounding in
-    /// `f32` can explain.
-    pub fn new(matrix: Array2<f64>) -> Result<Self> {
-        let (rows, columns) = matrix.dim();
-        if rows != columns || rows == 0 {
-            return Err(Error::invalid(format!(
-                "a {rows} × {columns} matrix is no symmetric operator"
-            )));
-        }
-        for (i, row) in matrix.rows().into_iter().enumerate() {
-            check_finite(&row.to_vec(), &format!("row {i} of the matrix"))?;
-        }
-        let frobenius = |m: &Array2<f64>| m.iter().map(|a| a * a).sum::<f64>().sqrt();
-        let size = frobenius(&matrix);
-        let asymmetry = frobenius(&(&matrix - &matrix.t())) / 2.0;
-        if asymmetry > 1e-3 * size {
-            return Err(Error::invalid(format!(
-                "the matrix is not symmetric: ‖A − Aᵀ‖/2 = {asymmetry:.1e} where ‖A‖ = {size:.1e}"
-            )));
-        }
-        Ok(Self {
-            matrix: (&matrix + &matrix.t()) / 2.0,
-            asymmetry,
-        })
-    }
-
-    /// All entries of `operator`, a column for each product with a unit vector.
-    ///
-    /// # Errors
-    /// More than [`Dense::MAX_DIM`] rows; those of the products and of [`Dense::new`].
-    pub fn of(operator: &(impl LinearOperator + ?Sized)) -> Result<Self> {
-        let n = operator.dim();
-        if n > Self::MAX_DIM {
-            return Err(Error::invalid(format!(
-                "a dense {n} × {n} matrix would take {:.1} GB and n products: compute the largest \
-                 eigenvalues with top(k) instead (dense matrices go up to n = {})",
-                (n as f64).powi(2) * 8e-9,
-                Self::MAX_DIM
-            )));
-        }
-        const TOGETHER: usize = 16;
-        let mut progress = Progress::start("dense matrix");
-        let mut matrix = Array2::zeros((n, n));
-        for start in (0..n).step_by(TOGETHER) {
-            let columns = start..(start + TOGETHER).min(n);
-            let unit = |j: usize| (0..n).map(|i| f64::from(u8::from(i == j))).collect();
-            let products = images(operator, &columns.clone().map(unit).collect::<Vec<_>>())?;
-            for (j, product) in columns.clone().zip(&products) {
-                matrix.column_mut(j).assign(&ArrayView1::from(product));
-            }
-            progress.part(columns.end, n);
-        }
-        Self::new(matrix)
-    }
-
-    /// ‖A − Aᵀ‖_F / 2 of the matrix as it was given: by Weyl's inequality its rounding errors
-    /// move no eigenvalue further than that.
-    pub fn asymmetry(&self) -> f64 {
-        self.asymmetry
-    }
-
-    /// The entries.
-    pub fn matrix(&self) -> &Array2<f64> {
-        &self.matrix
-    }
-}
-
-impl LinearOperator for Dense {
-    fn dim(&self) -> usize {
-        self.matrix.nrows()
-    }
-
-    fn apply(&self, v: &[f64]) -> Result<Vec<f64>> {
-        check_length(v, self.dim())?;
-        check_finite(v, "the vector")?;
-        Ok(self.matrix.dot(&ArrayView1::from(v)).to_vec())
-    }
 }

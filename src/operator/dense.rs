@@ -1,0 +1,115 @@
+//! [`Dense`]: a matrix in memory.
+
+use ndarray::{Array2, ArrayView1};
+
+use super::{LinearOperator, check_length, images};
+use crate::error::{Error, Result, check_finite};
+use crate::progress::Progress;
+
+/// A symmetric matrix in memory.
+///
+/// ```
+/// use loss_landscape::ndarray::array;
+/// use loss_landscape::prelude::*;
+///
+/// let a = Dense::new(array![[2.0, 1.0], [1.0, 2.0]])?;
+/// assert_eq!(a.apply(&[1.0, 0.0])?, [2.0, 1.0]);
+/// assert_eq!(a.asymmetry(), 0.0);
+/// assert_eq!(
+///     Dense::of(&Shifted::new(a, 1.0)?)?.matrix(),
+///     array![[3.0, 1.0], [1.0, 3.0]]
+/// );
+/// assert!(Dense::new(array![[0.0, 1.0], [-1.0, 0.0]]).is_err());
+/// # Ok::<(), Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Dense {
+    matrix: Array2<f64>,
+    asymmetry: f64,
+}
+
+impl Dense {
+    /// Rows beyond which a dense matrix and its eigenvalues are not worth their memory and time.
+    pub const MAX_DIM: usize = 4096;
+
+    /// The symmetric part (A + Aᵀ)/2 of a `matrix` that is symmetric but for rounding.
+    ///
+    /// # Errors
+    /// A matrix that is empty, not square, not finite, or further from symmetry than rounding in
+    /// `f32` can explain.
+    pub fn new(matrix: Array2<f64>) -> Result<Self> {
+        let (rows, columns) = matrix.dim();
+        if rows != columns || rows == 0 {
+            return Err(Error::invalid(format!(
+                "a {rows} × {columns} matrix is no symmetric operator"
+            )));
+        }
+        for (i, row) in matrix.rows().into_iter().enumerate() {
+            check_finite(&row.to_vec(), &format!("row {i} of the matrix"))?;
+        }
+        let frobenius = |m: &Array2<f64>| m.iter().map(|a| a * a).sum::<f64>().sqrt();
+        let size = frobenius(&matrix);
+        let asymmetry = frobenius(&(&matrix - &matrix.t())) / 2.0;
+        if asymmetry > 1e-3 * size {
+            return Err(Error::invalid(format!(
+                "the matrix is not symmetric: ‖A − Aᵀ‖/2 = {asymmetry:.1e} where ‖A‖ = {size:.1e}"
+            )));
+        }
+        Ok(Self {
+            matrix: (&matrix + &matrix.t()) / 2.0,
+            asymmetry,
+        })
+    }
+
+    /// All entries of `operator`, a column for each product with a unit vector.
+    ///
+    /// # Errors
+    /// More than [`Dense::MAX_DIM`] rows; those of the products and of [`Dense::new`].
+    pub fn of(operator: &(impl LinearOperator + ?Sized)) -> Result<Self> {
+        let n = operator.dim();
+        if n > Self::MAX_DIM {
+            return Err(Error::invalid(format!(
+                "a dense {n} × {n} matrix would take {:.1} GB and n products: compute the largest \
+                 eigenvalues with top(k) instead (dense matrices go up to n = {})",
+                (n as f64).powi(2) * 8e-9,
+                Self::MAX_DIM
+            )));
+        }
+        const TOGETHER: usize = 16;
+        let mut progress = Progress::start("dense matrix");
+        let mut matrix = Array2::zeros((n, n));
+        for start in (0..n).step_by(TOGETHER) {
+            let columns = start..(start + TOGETHER).min(n);
+            let unit = |j: usize| (0..n).map(|i| f64::from(u8::from(i == j))).collect();
+            let products = images(operator, &columns.clone().map(unit).collect::<Vec<_>>())?;
+            for (j, product) in columns.clone().zip(&products) {
+                matrix.column_mut(j).assign(&ArrayView1::from(product));
+            }
+            progress.part(columns.end, n);
+        }
+        Self::new(matrix)
+    }
+
+    /// ‖A − Aᵀ‖_F / 2 of the matrix as it was given: by Weyl's inequality its rounding errors
+    /// move no eigenvalue further than that.
+    pub fn asymmetry(&self) -> f64 {
+        self.asymmetry
+    }
+
+    /// The entries.
+    pub fn matrix(&self) -> &Array2<f64> {
+        &self.matrix
+    }
+}
+
+impl LinearOperator for Dense {
+    fn dim(&self) -> usize {
+        self.matrix.nrows()
+    }
+
+    fn apply(&self, v: &[f64]) -> Result<Vec<f64>> {
+        check_length(v, self.dim())?;
+        check_finite(v, "the vector")?;
+        Ok(self.matrix.dot(&ArrayView1::from(v)).to_vec())
+    }
+}

@@ -1,0 +1,247 @@
+//! [`Recorded`]: products that are kept in a file.
+//!
+//! The file is a header and then a record for each product: the SHA-256 of the vector, the product, and the SHA-256 of
+//! both. It only ever grows at its end, and what a killed process has left half written there is cut off.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use sha2::{Digest, Sha256};
+
+use super::{LinearOperator, check_length, images};
+use crate::error::{Error, Result, check_finite};
+use crate::vector::{axpy, norm};
+
+const MAGIC: &[u8; 24] = b"loss-landscape products\n";
+const HEADER: u64 = MAGIC.len() as u64 + 8;
+const HASH: usize = 32;
+
+/// Largest relative difference of the same product computed twice: rounding in `f32` on another processor.
+const ROUNDING: f64 = 1e-5;
+
+type Key = [u8; HASH];
+
+/// An operator whose products are kept in a file and read from there when they are asked for again.
+///
+/// Decompositions ask for the same products when they are called again with the same settings. So one that was broken
+/// off, by an interrupt or a kill, goes on where it was, to the same bits; and so does a trace or a density. It reads what
+/// it has asked for before, and repeats only its own work besides: the file takes 8n bytes a product.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let file = dir.path().join("hessian.products");
+/// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+/// let model = Mlp::new(&[2, 8, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+/// let hessian = Objective::of(&model, &data, Loss::CrossEntropy)?.hessian();
+/// let few = Lanczos { max_products: 5, ..Lanczos::default() };
+/// few.run(&hessian.clone().resuming(&file)?, 3)?; // broken off after some products
+///
+/// let recorded = hessian.clone().resuming(&file)?;
+/// assert_eq!(recorded.top(3)?, hessian.top(3)?); // to the bit
+/// assert!(recorded.reads() > 5);
+/// # Ok::<(), Error>(())
+/// ```
+///
+/// The first product that is read is also computed, and compared: a file of another operator, say of the same network
+/// after more training, is refused.
+pub struct Recorded<A> {
+    operator: A,
+    log: Mutex<Log>,
+}
+
+impl<A: LinearOperator> Recorded<A> {
+    pub(super) fn open(operator: A, path: &Path) -> Result<Self> {
+        let log = Mutex::new(Log::open(path, operator.dim())?);
+        Ok(Self { operator, log })
+    }
+
+    /// How many products have been read instead of computed.
+    pub fn reads(&self) -> usize {
+        self.log().reads
+    }
+
+    fn log(&self) -> std::sync::MutexGuard<'_, Log> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<A: LinearOperator> LinearOperator for Recorded<A> {
+    fn dim(&self) -> usize {
+        self.operator.dim()
+    }
+
+    fn apply(&self, v: &[f64]) -> Result<Vec<f64>> {
+        Ok(self.apply_block(&[v.to_vec()])?.swap_remove(0))
+    }
+
+    fn apply_block(&self, vectors: &[Vec<f64>]) -> Result<Vec<Vec<f64>>> {
+        for v in vectors {
+            check_length(v, self.dim())?;
+            check_finite(v, "the vector")?;
+        }
+        let keys: Vec<Key> = vectors.iter().map(|v| hash(&bytes(v))).collect();
+        let mut log = self.log();
+        // All or none: some of a block could differ by rounding from those of the whole.
+        let known = keys.iter().map(|key| log.read(key));
+        if let Some(known) = known.collect::<Result<Option<Vec<_>>>>()? {
+            if !log.compared {
+                log.compare(&known, &images(&self.operator, vectors)?)?;
+            }
+            log.reads += known.len();
+            return Ok(known);
+        }
+        let products = images(&self.operator, vectors)?;
+        for (key, product) in keys.iter().zip(&products) {
+            log.append(key, product)?;
+        }
+        Ok(products)
+    }
+}
+
+struct Log {
+    path: PathBuf,
+    /// Locked for as long as it is open.
+    file: File,
+    n: usize,
+    places: HashMap<Key, u64>,
+    end: u64,
+    /// Whether this operator is known to be the one whose products these are.
+    compared: bool,
+    reads: usize,
+}
+
+impl Log {
+    fn open(path: &Path, n: usize) -> Result<Self> {
+        let unusable = |problem: String, cure| Error::file(path, problem, cure);
+        let mut options = OpenOptions::new();
+        let options = options.read(true).write(true).create(true).truncate(false);
+        let file = options.open(path).map_err(|e| unwritable(path, &e))?;
+        file.try_lock().map_err(|e| match e {
+            TryLockError::WouldBlock => unusable(
+                "is in use by another process or another operator".into(),
+                "Wait for its end, or give another path",
+            ),
+            TryLockError::Error(e) => unwritable(path, &e),
+        })?;
+        let mut log = Self {
+            path: path.to_path_buf(),
+            file,
+            n,
+            places: HashMap::new(),
+            end: HEADER,
+            compared: false,
+            reads: 0,
+        };
+        match log.index().map_err(|e| unwritable(path, &e))? {
+            None => Ok(log),
+            Some(problem) => Err(unusable(problem, "Give another path, or remove it")),
+        }
+    }
+
+    /// Finds the records, or makes a new file; says what else the file is.
+    fn index(&mut self) -> io::Result<Option<String>> {
+        let len = self.file.metadata()?.len();
+        let header = [&MAGIC[..], &(self.n as u64).to_le_bytes()].concat();
+        let mut found = vec![0; HEADER.min(len) as usize];
+        self.file.read_exact(&mut found)?;
+        if len < HEADER && header.starts_with(&found) {
+            self.file.rewind()?;
+            self.file.write_all(&header)?;
+            return Ok(None);
+        }
+        if !found.starts_with(MAGIC) {
+            return Ok(Some("holds something else than products".into()));
+        }
+        if found != header {
+            return Ok(Some(format!(
+                "holds products of an operator with another number of rows than {}",
+                self.n
+            )));
+        }
+        let size = self.record();
+        for i in 0..(len - HEADER) / size {
+            let mut key = [0; HASH];
+            self.file.seek(SeekFrom::Start(self.end))?;
+            self.file.read_exact(&mut key)?;
+            self.places.insert(key, self.end);
+            self.end = HEADER + (i + 1) * size;
+        }
+        self.file.set_len(self.end)?;
+        Ok(None)
+    }
+
+    /// Bytes of a record.
+    fn record(&self) -> u64 {
+        (HASH + 8 * self.n + HASH) as u64
+    }
+
+    /// The product with the vector of this key, if it is there and whole.
+    fn read(&mut self, key: &Key) -> Result<Option<Vec<f64>>> {
+        let Some(place) = self.places.get(key).copied() else {
+            return Ok(None);
+        };
+        let mut record = vec![0; self.record() as usize];
+        let found = self.file.seek(SeekFrom::Start(place));
+        let found = found.and_then(|_| self.file.read_exact(&mut record));
+        found.map_err(|e| unwritable(&self.path, &e))?;
+        let (body, sum) = record.split_at(HASH + 8 * self.n);
+        if hash(body) != sum {
+            return Ok(None);
+        }
+        let (numbers, _) = body[HASH..].as_chunks::<8>();
+        Ok(Some(
+            numbers.iter().map(|b| f64::from_le_bytes(*b)).collect(),
+        ))
+    }
+
+    fn compare(&mut self, there: &[Vec<f64>], here: &[Vec<f64>]) -> Result<()> {
+        for (there, here) in there.iter().zip(here) {
+            let mut difference = there.clone();
+            axpy(-1.0, here, &mut difference);
+            if norm(&difference) > ROUNDING * norm(here) {
+                return Err(Error::file(
+                    &self.path,
+                    "holds products of another operator: another network, θ, dataset or matrix",
+                    "Give another path, or remove it",
+                ));
+            }
+        }
+        self.compared = true;
+        Ok(())
+    }
+
+    fn append(&mut self, key: &Key, product: &[f64]) -> Result<()> {
+        let body = [&key[..], &bytes(product)].concat();
+        let record = [&body[..], &hash(&body)].concat();
+        let written = self.file.seek(SeekFrom::Start(self.end));
+        let written = written.and_then(|_| self.file.write_all(&record));
+        if let Err(e) = written {
+            let _ = self.file.set_len(self.end);
+            return Err(unwritable(&self.path, &e));
+        }
+        self.places.insert(*key, self.end);
+        self.end += self.record();
+        Ok(())
+    }
+}
+
+fn hash(bytes: &[u8]) -> Key {
+    Sha256::digest(bytes).into()
+}
+
+fn bytes(v: &[f64]) -> Vec<u8> {
+    v.iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
+fn unwritable(path: &Path, e: &io::Error) -> Error {
+    Error::file(
+        path,
+        format!("cannot be read and written ({e})"),
+        "Give a path that is writable and has room, 8n bytes a product",
+    )
+}

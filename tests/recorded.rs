@@ -1,0 +1,173 @@
+//! Decompositions that go on from the products in a file.
+
+mod common;
+
+use std::cell::Cell;
+use std::fs;
+use std::path::Path;
+
+use common::Laplacian;
+use loss_landscape::prelude::*;
+
+/// Counts its products, and fails when there have been so many.
+struct Counted<'a> {
+    matrix: Laplacian,
+    products: &'a Cell<usize>,
+    last: usize,
+}
+
+impl LinearOperator for Counted<'_> {
+    fn dim(&self) -> usize {
+        self.matrix.dim()
+    }
+
+    fn apply(&self, v: &[f64]) -> Result<Vec<f64>, Error> {
+        if self.products.get() == self.last {
+            return Err(Error::Invalid("the power went".into()));
+        }
+        self.products.set(self.products.get() + 1);
+        self.matrix.apply(v)
+    }
+}
+
+const N: usize = 120;
+
+fn counted(products: &Cell<usize>, last: usize) -> Counted<'_> {
+    products.set(0);
+    let matrix = Laplacian(N);
+    Counted {
+        matrix,
+        products,
+        last,
+    }
+}
+
+fn lanczos(block: usize) -> Lanczos {
+    Lanczos {
+        which: Which::BothEnds,
+        tolerance: 1e-9,
+        block,
+        max_basis: Some(30),
+        ..Lanczos::default()
+    }
+}
+
+fn top(file: &Path, products: &Cell<usize>, last: usize, block: usize) -> Result<Spectrum, Error> {
+    lanczos(block).run(&counted(products, last).resuming(file)?, 6)
+}
+
+#[test]
+fn broken_off_anywhere_it_ends_with_the_same_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    let products = Cell::new(0);
+    for block in [1, 3] {
+        let unbroken = lanczos(block)
+            .run(&counted(&products, usize::MAX), 6)
+            .unwrap();
+        let needed = products.get();
+        for last in (1..needed).step_by(29) {
+            let file = dir.path().join(format!("{block}-{last}"));
+            top(&file, &products, last, block).unwrap_err();
+            let kept = last - last % block.min(last);
+            let resumed = top(&file, &products, usize::MAX, block).unwrap();
+            assert_eq!(resumed, unbroken, "after {last} products");
+            // Those of the first call that are not computed again are all but the block that is compared.
+            assert!(
+                products.get() <= needed - kept + 2 * block,
+                "after {last} products"
+            );
+            assert_eq!(top(&file, &products, block, block).unwrap(), unbroken);
+        }
+    }
+}
+
+#[test]
+fn a_torn_or_damaged_file_costs_time_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, products) = (dir.path().join("products"), Cell::new(0));
+    let unbroken = top(&file, &products, usize::MAX, 1).unwrap();
+    let whole = fs::read(&file).unwrap();
+    for len in [0, 5, 31, 32, 33, 1000, whole.len() / 2, whole.len() - 1] {
+        fs::write(&file, &whole[..len]).unwrap();
+        assert_eq!(
+            top(&file, &products, usize::MAX, 1).unwrap(),
+            unbroken,
+            "{len} bytes"
+        );
+    }
+    for place in [40, 70, 1000, whole.len() / 2, whole.len() - 1] {
+        let mut damaged = whole.clone();
+        damaged[place] ^= 1;
+        fs::write(&file, damaged).unwrap();
+        assert_eq!(
+            top(&file, &products, usize::MAX, 1).unwrap(),
+            unbroken,
+            "byte {place}"
+        );
+    }
+}
+
+#[test]
+fn other_files_and_operators_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, products) = (dir.path().join("products"), Cell::new(0));
+    let message = |result: Result<Spectrum, Error>| result.unwrap_err().to_string();
+
+    top(&file, &products, 10, 1).unwrap_err();
+    let whole = fs::read(&file).unwrap();
+    let other = Shifted::new(Laplacian(N), 1e-3)
+        .unwrap()
+        .resuming(&file)
+        .unwrap();
+    let error = message(lanczos(1).run(&other, 6));
+    assert!(
+        error.contains("holds products of another operator"),
+        "{error}"
+    );
+    drop(other);
+    let error = Laplacian(N + 1).resuming(&file).err().unwrap().to_string();
+    assert!(error.contains("another number of rows than 121"), "{error}");
+    assert_eq!(fs::read(&file).unwrap(), whole); // nothing is lost
+
+    let first = Laplacian(N).resuming(&file).unwrap();
+    let error = message(top(&file, &products, 10, 1));
+    assert!(error.contains("in use by another process"), "{error}");
+    drop(first);
+
+    fs::write(&file, "the notes of a year, and more than a header's bytes").unwrap();
+    let error = message(top(&file, &products, 10, 1));
+    assert!(
+        error.contains("holds something else than products"),
+        "{error}"
+    );
+    let error = message(top(&dir.path().join("no/such/directory"), &products, 10, 1));
+    assert!(error.contains("cannot be read and written"), "{error}");
+
+    let recorded = Laplacian(N).resuming(dir.path().join("new")).unwrap();
+    assert!(recorded.apply(&[1.0]).is_err());
+    assert!(recorded.apply(&[f64::NAN; N]).is_err());
+}
+
+/// Traces and densities ask for the same products too.
+#[test]
+fn every_method_resumes() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("products");
+    let products = Cell::new(0);
+    let trace = Laplacian(N).trace().unwrap();
+    let density = Laplacian(N).density().unwrap();
+    counted(&products, 15)
+        .resuming(&file)
+        .unwrap()
+        .trace()
+        .unwrap_err();
+    counted(&products, 30)
+        .resuming(&file)
+        .unwrap()
+        .density()
+        .unwrap_err();
+    let recorded = counted(&products, usize::MAX).resuming(&file).unwrap();
+    assert_eq!(recorded.trace().unwrap(), trace);
+    assert_eq!(recorded.density().unwrap(), density);
+    assert!(recorded.reads() >= 30);
+}
