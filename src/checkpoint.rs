@@ -1,39 +1,38 @@
-//! [`Checkpoint`]: what long work has found so far, in a file, so that it can go on where it was cut off.
+//! [`Checkpoint`]: where long work stands, in a file, so that it can go on where it was cut off.
 
-use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::files::write_whole;
-use crate::progress::Progress;
 
-/// How often the file is written, at most.
-const EVERY: Duration = Duration::from_secs(1);
-
-/// A file that belongs to one piece of work: its first bytes are a hash of what the work depends on.
+/// A file that belongs to one piece of work: its first bytes are the work's key.
 pub(crate) struct Checkpoint {
     path: PathBuf,
-    key: [u8; 32],
+    key: Key,
+}
+
+/// A hash of what work depends on.
+pub(crate) type Key = [u8; 32];
+
+/// For work that depends on nothing but `inputs`.
+pub(crate) fn key(task: &str, inputs: &[&[f64]]) -> Key {
+    let mut hash = Sha256::new();
+    hash.update(task);
+    for input in inputs {
+        hash.update((input.len() as u64).to_le_bytes());
+        for number in *input {
+            hash.update(number.to_le_bytes());
+        }
+    }
+    hash.finalize().into()
 }
 
 impl Checkpoint {
-    /// For work that depends on nothing but `inputs`.
-    pub(crate) fn new(path: &Path, task: &str, inputs: &[&[f64]]) -> Self {
-        let mut hash = Sha256::new();
-        hash.update(task);
-        for input in inputs {
-            hash.update((input.len() as u64).to_le_bytes());
-            for number in *input {
-                hash.update(number.to_le_bytes());
-            }
-        }
-        Self {
-            path: path.to_path_buf(),
-            key: hash.finalize().into(),
-        }
+    pub(crate) fn new(path: &Path, key: Key) -> Self {
+        let path = path.to_path_buf();
+        Self { path, key }
     }
 
     pub(crate) fn read<const N: usize>(&self) -> Result<Vec<[f64; N]>> {
@@ -65,38 +64,4 @@ impl Checkpoint {
     fn unusable(&self, problem: &str) -> Error {
         Error::file(&self.path, problem, "Give another path, or remove it")
     }
-}
-
-/// `work` on the items 0 … `count`, `together` at a time, with progress. Where there is a checkpoint, what its file
-/// holds is not done again, and the file is kept up to date, at the latest when all is done or `work` fails.
-pub(crate) fn in_parts<const N: usize>(
-    task: &'static str,
-    count: usize,
-    together: usize,
-    checkpoint: Option<&Checkpoint>,
-    mut work: impl FnMut(Range<usize>) -> Result<Vec<[f64; N]>>,
-) -> Result<Vec<[f64; N]>> {
-    let mut done = match checkpoint {
-        Some(checkpoint) => checkpoint.read()?,
-        None => Vec::with_capacity(count),
-    };
-    done.truncate(count);
-    let mut progress = Progress::start(task);
-    let mut written = Instant::now();
-    while done.len() < count {
-        let some = done.len()..(done.len() + together).min(count);
-        let found = work(some);
-        if let Ok(found) = &found {
-            done.extend(found);
-            progress.part(done.len(), count);
-        }
-        if let Some(checkpoint) = checkpoint
-            && (found.is_err() || done.len() == count || written.elapsed() > EVERY)
-        {
-            checkpoint.write(&done)?;
-            written = Instant::now();
-        }
-        found?;
-    }
-    Ok(done)
 }

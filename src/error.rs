@@ -35,6 +35,19 @@ pub enum Error {
         cure: String,
     },
 
+    /// Work of which a share is done, and of which others have not done theirs yet.
+    #[error(
+        "{task}: {done} of {count} are done; the rest is for other shards, or for a call without one"
+    )]
+    Unfinished {
+        /// Its name.
+        task: &'static str,
+        /// How many of its items are done.
+        done: usize,
+        /// How many there are.
+        count: usize,
+    },
+
     /// A parameter that the loss does not reach.
     #[error("parameter `{parameter}` gets no gradient: {cause}")]
     NoGradient {

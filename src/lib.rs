@@ -45,6 +45,7 @@
 //! | [`sweep`] | the L2 study: training and spectrum at each strength, in a directory of files |
 //! | [`figure`] | from a result to a figure; nothing is computed here |
 //! | [`notebook`] | what a cell shows |
+//! | [`ranks`] | processes that work together, and who of them does what |
 //! | [`progress`], [`files`] | news of long work, files that are whole; used by all |
 //!
 //! A room knows only the rooms above it, but for the kernels that [`nn`] has in common with [`objective`].
@@ -58,6 +59,7 @@
 
 mod checkpoint;
 mod error;
+mod parts;
 mod simd;
 mod vector;
 mod verdict;
@@ -74,6 +76,7 @@ pub mod notebook;
 pub mod objective;
 pub mod operator;
 pub mod progress;
+pub mod ranks;
 pub mod spectral;
 pub mod sweep;
 pub mod train;

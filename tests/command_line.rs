@@ -706,7 +706,7 @@ fn a_spectrum_resumes() {
     }
     let first = json(&top(file));
     assert_eq!(json(&top(file))["eigenvalues"], first["eigenvalues"]);
-    let other = landscape(&[&top(file)[..], &["--activation", "sigmoid"]].concat());
+    let other = landscape(&[&top(file)[..], &["--activation", "relu"]].concat());
     let error = String::from_utf8_lossy(&other.stderr);
     assert!(
         error.contains("holds products of another operator"),

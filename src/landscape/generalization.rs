@@ -135,7 +135,7 @@ impl PacBayes {
             .map(|(sigma, (errors, losses))| {
                 // The square of a small σ is 0, and 0/0 no number.
                 let kl = 0.5 * (distance / sigma).powi(2);
-                self.row(*sigma, kl, objective.data().len(), &errors, &losses)
+                self.row(*sigma, kl, objective.samples(), &errors, &losses)
             });
         let rows: Vec<PacBayesRow> = rows.collect();
         let best = rows.iter().min_by(|a, b| a.bound.total_cmp(&b.bound));

@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::parts::files_of_parts;
+use crate::ranks::Share;
 use crate::vector::symmetric_grid;
 
-/// The points α × β of a plane, and the file in which unfinished work on them is kept.
+/// The points α × β of a plane, the file in which unfinished work on them is kept, and who does what of it.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -22,6 +24,8 @@ pub struct Grid {
     pub(super) alphas: Vec<f64>,
     pub(super) betas: Vec<f64>,
     pub(super) resume: Option<PathBuf>,
+    #[serde(skip)]
+    pub(super) share: Share,
 }
 
 impl Grid {
@@ -45,6 +49,7 @@ impl Grid {
             alphas,
             betas,
             resume: None,
+            share: Share::default(),
         })
     }
 
@@ -72,6 +77,63 @@ impl Grid {
         self
     }
 
+    /// Does only a `share` of the work: what no other rank has taken, with the whole plane as the result on each of them; or a
+    /// shard, with [`Error::Unfinished`] where the points of others are missing.
+    ///
+    /// Each share writes a file of its own beside that of [`resuming`](Self::resuming), without which a shard is of no use,
+    /// and all are read. So a call without a share, after the shards', finds everything done.
+    ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// use loss_landscape::ranks::Share;
+    ///
+    /// # let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+    /// # let model =
+    /// #     Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+    /// # let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
+    /// # let [d1, d2] = direction::filter_normalized_pair(model.parameters(), 0)?;
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("plane");
+    /// let grid = Grid::square(1.0, 5)?.resuming(&path);
+    /// let shard = |i| grid.clone().sharing(Share::shard(i, 2)?);
+    /// let first = Plane::over(&objective, &d1, &d2, &shard(1)?);
+    /// assert!(matches!(first, Err(Error::Unfinished { done: 12, count: 25, .. })));
+    /// let plane = Plane::over(&objective, &d1, &d2, &shard(2)?)?; // the last one finds the others'
+    /// assert_eq!(plane, Plane::over(&objective, &d1, &d2, &Grid::square(1.0, 5)?)?);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A shard of a grid without a file.
+    pub fn sharing(mut self, share: Share) -> Result<Self> {
+        if self.resume.is_none() && share.is_shard() {
+            return Err(Error::invalid(
+                "what a shard finds would be lost: give the grid a file with resuming first",
+            ));
+        }
+        self.share = share;
+        Ok(self)
+    }
+
+    /// Removes the files of [`resuming`](Self::resuming), this share's and others'.
+    ///
+    /// # Errors
+    /// Files that cannot be removed.
+    pub fn forget(&self) -> Result<()> {
+        let Some(path) = &self.resume else {
+            return Ok(());
+        };
+        for path in [path, &eigenvalues_beside(path)] {
+            for file in files_of_parts(path)? {
+                let removed = std::fs::remove_file(&file);
+                removed.map_err(|e| {
+                    Error::file(&file, format!("cannot be removed ({e})"), "Remove it")
+                })?;
+            }
+        }
+        Ok(())
+    }
+
     /// The places along d₁.
     pub fn alphas(&self) -> &[f64] {
         &self.alphas
@@ -88,6 +150,13 @@ impl Grid {
         rows.flat_map(|beta| self.alphas.iter().map(|alpha| [*alpha, *beta]))
             .collect()
     }
+}
+
+/// Where the work on eigenvalues is kept.
+pub(super) fn eigenvalues_beside(path: &Path) -> PathBuf {
+    let mut path = path.to_path_buf().into_os_string();
+    path.push(".eigenvalues");
+    path.into()
 }
 
 /// Evenly spaced numbers from `-radius` to `radius`.

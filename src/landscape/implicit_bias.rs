@@ -75,7 +75,7 @@ impl ImplicitBias {
     /// # Errors
     /// A learning rate that is no positive number; a batch size that is 0 or above N; those of the products.
     pub fn run(&self, objective: &Objective) -> Result<ModifiedLoss> {
-        let samples = objective.data().len();
+        let samples = objective.samples();
         check_step(self.learning_rate, self.batch_size, samples)?;
         let (eta, share) = (self.learning_rate, batch_variance(samples, self.batch_size));
         let variance = if share > 0.0 {

@@ -53,35 +53,37 @@ pub use sharpness::{
 pub use statistics::{NormStatistics, RunningStatistics};
 pub use step::{StableRate, StepChange};
 
-use std::path::Path;
-
-use crate::checkpoint::{Checkpoint, in_parts};
+use crate::checkpoint::key;
 use crate::error::Result;
 use crate::objective::{Objective, Score};
+use crate::parts::{Parts, in_parts};
+use crate::ranks::Share;
 
-/// Loss and accuracy at θ + αd₁ + βd₂ for `vectors` θ, d₁, d₂ and each of some points α, β; resumed from a file where
-/// one is given.
+/// Loss and accuracy at θ + αd₁ + βd₂ for `vectors` θ, d₁, d₂ and each of some points α, β; of a grid, where one is given,
+/// resumed from its file and shared as it says.
 fn scores(
     task: &'static str,
     objective: &Objective,
     vectors: [&[f64]; 3],
     points: &[[f64; 2]],
-    resume: Option<&Path>,
+    grid: Option<&Grid>,
 ) -> Result<Vec<Score>> {
     let [theta, d1, d2] = vectors;
-    let checkpoint = match resume {
+    let parts = match grid.and_then(|grid| grid.resume.as_deref()) {
         None => None,
         Some(path) => {
-            let center = [objective.loss_at(theta)?, objective.data().len() as f64];
+            let center = [objective.loss_at(theta)?, objective.samples() as f64];
             let inputs = [theta, d1, d2, points.as_flattened(), &center];
-            Some(Checkpoint::new(path, task, &inputs))
+            Some(Parts::new(path, key(task, &inputs)))
         }
     };
+    let share = grid.map_or_else(Share::default, |grid| grid.share.clone());
     let numbers = in_parts(
         task,
         points.len(),
         together(objective),
-        checkpoint.as_ref(),
+        parts.as_ref(),
+        &share,
         |some| {
             let scores = objective.scores_on_plane(vectors, &points[some])?;
             let numbers = scores

@@ -127,7 +127,7 @@ impl GradientNoise {
         covariance.pairs.truncate(self.top);
         hessian.pairs.truncate(self.top);
         Ok(NoiseReport {
-            samples: objective.data().len(),
+            samples: objective.samples(),
             gradient_norm: square.sqrt(),
             gradient_curvature,
             covariance,

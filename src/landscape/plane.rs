@@ -5,10 +5,12 @@ use polars::df;
 use polars::prelude::{Column, DataFrame, NamedFrom, Series};
 use serde::{Deserialize, Serialize};
 
+use super::grid::eigenvalues_beside;
 use super::{Grid, direction, origin, scores};
-use crate::checkpoint::{Checkpoint, in_parts};
+use crate::checkpoint::key;
 use crate::error::{Error, Result};
 use crate::objective::Objective;
+use crate::parts::{Parts, in_parts};
 use crate::spectral::{Lanczos, Spectrum, Which};
 use crate::vector::axpy;
 
@@ -76,6 +78,56 @@ pub struct Extremes {
     pub largest: Array2<f64>,
     /// The larger of their two residuals ‖Hv − λv‖.
     pub residuals: Array2<f64>,
+}
+
+impl Extremes {
+    /// They alone; see [`Plane::with_eigenvalues`].
+    ///
+    /// # Errors
+    /// As [`Plane::over`].
+    pub fn over(objective: &Objective, d1: &[f64], d2: &[f64], grid: &Grid) -> Result<Self> {
+        let (theta, points) = (origin(objective, d1, d2)?, grid.points());
+        let parts = match &grid.resume {
+            None => None,
+            Some(path) => {
+                let size = [objective.loss()?, objective.samples() as f64];
+                let inputs = [&theta[..], d1, d2, points.as_flattened(), &size];
+                Some(Parts::new(
+                    &eigenvalues_beside(path),
+                    key("eigenvalues", &inputs),
+                ))
+            }
+        };
+        let lanczos = Lanczos {
+            which: Which::BothEnds,
+            tolerance: 1e-3,
+            ..Lanczos::default()
+        };
+        let work = |some: std::ops::Range<usize>| {
+            let [alpha, beta] = points[some.start];
+            let mut moved = theta.clone();
+            axpy(alpha, d1, &mut moved);
+            axpy(beta, d2, &mut moved);
+            let hessian = objective.hessian().at(moved)?;
+            let spectrum = lanczos.run(&hessian, 2.min(objective.dim()))?;
+            let (values, residuals) = (spectrum.values(), spectrum.residuals());
+            let worst = residuals.iter().copied().fold(0.0, f64::max);
+            Ok(vec![[values[values.len() - 1], values[0], worst]])
+        };
+        let found = in_parts(
+            "eigenvalues",
+            points.len(),
+            1,
+            parts.as_ref(),
+            &grid.share,
+            work,
+        )?;
+        Ok(Self {
+            smallest: in_rows(grid, |i| found[i][0]),
+            largest: in_rows(grid, |i| found[i][1]),
+            residuals: in_rows(grid, |i| found[i][2]),
+        })
+    }
 }
 
 impl Plane {
@@ -155,8 +207,8 @@ impl Plane {
     /// to resume from that belongs to other work.
     pub fn over(objective: &Objective, d1: &[f64], d2: &[f64], grid: &Grid) -> Result<Self> {
         let theta = origin(objective, d1, d2)?;
-        let (vectors, resume) = ([&theta[..], d1, d2], grid.resume.as_deref());
-        let scores = scores("plane", objective, vectors, &grid.points(), resume)?;
+        let vectors = [&theta[..], d1, d2];
+        let scores = scores("plane", objective, vectors, &grid.points(), Some(grid))?;
         let accuracies: Option<Vec<f64>> = scores.iter().map(|score| score.accuracy).collect();
         Ok(Self {
             alphas: grid.alphas.clone(),
@@ -187,36 +239,7 @@ impl Plane {
                 "the grid is not the one that this plane was made with",
             ));
         }
-        let (theta, points) = (origin(objective, d1, d2)?, grid.points());
-        let checkpoint = grid.resume.as_ref().map(|path| {
-            let mut path = path.clone().into_os_string();
-            path.push(".eigenvalues");
-            let size = [self.center, objective.data().len() as f64];
-            let inputs = [&theta[..], d1, d2, points.as_flattened(), &size];
-            Checkpoint::new(path.as_ref(), "eigenvalues", &inputs)
-        });
-        let lanczos = Lanczos {
-            which: Which::BothEnds,
-            tolerance: 1e-3,
-            ..Lanczos::default()
-        };
-        let work = |some: std::ops::Range<usize>| {
-            let [alpha, beta] = points[some.start];
-            let mut moved = theta.clone();
-            axpy(alpha, d1, &mut moved);
-            axpy(beta, d2, &mut moved);
-            let hessian = objective.hessian().at(moved)?;
-            let spectrum = lanczos.run(&hessian, 2.min(objective.dim()))?;
-            let (values, residuals) = (spectrum.values(), spectrum.residuals());
-            let worst = residuals.iter().copied().fold(0.0, f64::max);
-            Ok(vec![[values[values.len() - 1], values[0], worst]])
-        };
-        let found = in_parts("eigenvalues", points.len(), 1, checkpoint.as_ref(), work)?;
-        self.eigenvalues = Some(Extremes {
-            smallest: in_rows(grid, |i| found[i][0]),
-            largest: in_rows(grid, |i| found[i][1]),
-            residuals: in_rows(grid, |i| found[i][2]),
-        });
+        self.eigenvalues = Some(Extremes::over(objective, d1, d2, grid)?);
         Ok(self)
     }
 

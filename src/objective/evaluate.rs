@@ -120,14 +120,32 @@ impl Objective {
         self.scored(mean, right, dot(theta, theta))
     }
 
-    /// From the mean loss, the number of samples classified right and ‖θ‖².
+    /// From the mean loss, the number of samples classified right and ‖θ‖², of this rank's samples.
     fn scored(&self, mean: f64, right: usize, square: f64) -> Result<Score> {
-        let loss = finite(mean + self.l2 * square)?;
-        let accuracy = match self.data.targets() {
-            Targets::Labels(_) => Some(right as f64 / self.data.len() as f64),
-            Targets::Values(_) => None,
+        Ok(self
+            .all_scored(&[(mean, right)], |_| square)?
+            .swap_remove(0))
+    }
+
+    /// The same of several points, with ‖θ‖² of each.
+    fn all_scored(
+        &self,
+        found: &[(f64, usize)],
+        square: impl Fn(usize) -> f64,
+    ) -> Result<Vec<Score>> {
+        let n = self.data.len() as f64;
+        let means = found.iter().map(|(mean, right)| [*mean, *right as f64 / n]);
+        let mut means: Vec<[f64; 2]> = means.collect();
+        self.over_ranks(means.as_flattened_mut())?;
+        let score = |(i, [mean, right]): (usize, [f64; 2])| {
+            let loss = finite(mean + self.l2 * square(i))?;
+            let accuracy = match self.data.targets() {
+                Targets::Labels(_) => Some(right),
+                Targets::Values(_) => None,
+            };
+            Ok(Score { loss, accuracy })
         };
-        Ok(Score { loss, accuracy })
+        means.into_iter().enumerate().map(score).collect()
     }
 
     /// Loss and accuracy at θ + αd₁ + βd₂ for each of some points α, β, with `vectors` θ, d₁ and d₂ in θ-space. The
@@ -158,10 +176,7 @@ impl Objective {
         let square = |[a, b]: [f64; 2]| {
             tt + 2.0 * (a * t1 + b * t2 + a * b * d12) + a * a * d11 + b * b * d22
         };
-        let found = found.into_iter().zip(points);
-        found
-            .map(|((mean, right), point)| self.scored(mean, right, square(*point)))
-            .collect()
+        self.all_scored(&found, |i| square(points[i]))
     }
 
     /// ∇L(θ) where the model stands.
@@ -207,6 +222,11 @@ impl Objective {
             |engine, point| engine.gradient(point, &self.data),
             Self::gradient_by_autograd,
         )?;
+        if self.ranks.is_some() {
+            gradient.push(loss);
+            self.over_ranks(&mut gradient)?;
+            loss = gradient.pop().unwrap_or(loss);
+        }
         if self.l2 > 0.0 {
             let theta = self.theta(theta)?;
             loss += self.l2 * dot(&theta, &theta);
@@ -262,6 +282,7 @@ impl Objective {
             },
         )?;
         for (product, v) in products.iter_mut().zip(vectors) {
+            self.over_ranks(product)?;
             if matches!(curvature, Curvature::Hessian | Curvature::GaussNewton) {
                 axpy(2.0 * self.l2, v, product);
             }

@@ -11,6 +11,7 @@ mod evaluate;
 mod feedforward;
 mod jacobian;
 mod loss;
+mod ranks;
 mod step;
 
 pub(crate) use autograd::store as gradient_store;
@@ -29,6 +30,7 @@ use candle_core::Tensor;
 use crate::data::{Dataset, Targets};
 use crate::error::{Error, Result, check_finite};
 use crate::model::{LayerKind, Model, Parameters};
+use crate::ranks::Ranks;
 
 type Forward = dyn Fn(&Tensor) -> candle_core::Result<Tensor> + Send + Sync;
 
@@ -82,6 +84,9 @@ pub struct Objective {
     memory: usize,
     check: DerivativeCheck,
     engine: Option<Arc<dyn Engine>>,
+    /// Of the mean, over all ranks.
+    samples: usize,
+    ranks: Option<Arc<dyn Ranks>>,
 }
 
 impl Objective {
@@ -206,6 +211,8 @@ impl Objective {
             memory: MEMORY,
             check: DerivativeCheck::default(),
             engine: None,
+            samples: data.len(),
+            ranks: None,
         };
         objective.check_data()?;
         objective.engine = objective.engine_for(layers, data);
@@ -325,14 +332,18 @@ impl Objective {
                 &ours.dims()[1..]
             )));
         }
-        let other = self.with_batch(data.clone());
+        let mut other = self.with_batch(data.clone());
         other.check_data()?;
-        Ok(other)
+        match other.ranks.take() {
+            Some(ranks) => other.among(ranks),
+            None => Ok(other),
+        }
     }
 
     /// The same for data of which it is known that it fits, such as a batch.
     pub(crate) fn with_batch(&self, data: Dataset) -> Self {
         Self {
+            samples: data.len(),
             data,
             ..self.clone()
         }
@@ -370,7 +381,7 @@ impl Objective {
         &self.parameters
     }
 
-    /// The data.
+    /// The data: of an objective [among ranks](Self::among) this rank's share.
     pub fn data(&self) -> &Dataset {
         &self.data
     }

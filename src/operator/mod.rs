@@ -9,14 +9,17 @@
 //! | [`GradientCovariance`] | (1/n) Σ gᵢgᵢᵀ − ggᵀ, with g the mean of the gᵢ |
 //! | [`Shifted`], [`Scaled`], [`Block`] | A + λI, DAD with a diagonal D, rows and columns of A |
 //! | [`Dense`] | entries in memory |
+//! | [`Divided`] | another operator's, its products made by several ranks |
 //! | [`Recorded`] | another operator's, its products kept in a file |
 
 mod changed;
 mod dense;
+mod divided;
 mod recorded;
 
 pub use changed::{Block, Scaled, Shifted};
 pub use dense::Dense;
+pub use divided::Divided;
 pub use recorded::Recorded;
 
 use std::path::Path;
@@ -310,7 +313,7 @@ impl LinearOperator for GradientCovariance {
         for (product, v) in products.iter_mut().zip(vectors) {
             axpy(-dot(&self.gradient, v), &self.gradient, product);
             // One gradient does not vary: what is left is rounding, and of no matrix.
-            if self.moment.objective.data().len() == 1 {
+            if self.moment.objective.samples() == 1 {
                 product.fill(0.0);
             }
         }

@@ -7,12 +7,13 @@ use std::collections::HashMap;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sha2::{Digest, Sha256};
 
 use super::{LinearOperator, check_length, images};
 use crate::error::{Error, Result, check_finite};
+use crate::ranks::{Ranks, all_well};
 use crate::vector::{axpy, norm};
 
 const MAGIC: &[u8; 24] = b"loss-landscape products\n";
@@ -51,22 +52,106 @@ type Key = [u8; HASH];
 /// after more training, is refused.
 pub struct Recorded<A> {
     operator: A,
-    log: Mutex<Log>,
+    path: PathBuf,
+    state: Mutex<State>,
+    ranks: Option<Arc<dyn Ranks>>,
+}
+
+struct State {
+    /// None where another rank keeps it.
+    log: Option<Log>,
+    /// Whether this operator is known to be the one whose products these are.
+    compared: bool,
+    reads: usize,
 }
 
 impl<A: LinearOperator> Recorded<A> {
     pub(super) fn open(operator: A, path: &Path) -> Result<Self> {
-        let log = Mutex::new(Log::open(path, operator.dim())?);
-        Ok(Self { operator, log })
+        let log = Log::open(path, operator.dim())?;
+        Ok(Self::new(operator, path, Some(log), None))
+    }
+
+    /// The same for an operator whose products all of `ranks` ask for together: the first of them keeps the file.
+    ///
+    /// # Errors
+    /// As [`LinearOperator::resuming`]; what stands in the way of communication.
+    pub fn among(operator: A, path: impl AsRef<Path>, ranks: Arc<dyn Ranks>) -> Result<Self> {
+        let path = path.as_ref();
+        let log = match ranks.rank() {
+            0 => Log::open(path, operator.dim()).map(Some),
+            _ => Ok(None),
+        };
+        let log = all_well(ranks.as_ref(), log)?;
+        Ok(Self::new(operator, path, log, Some(ranks)))
+    }
+
+    fn new(operator: A, path: &Path, log: Option<Log>, ranks: Option<Arc<dyn Ranks>>) -> Self {
+        let state = State {
+            log,
+            compared: false,
+            reads: 0,
+        };
+        Self {
+            operator,
+            path: path.to_path_buf(),
+            state: Mutex::new(state),
+            ranks,
+        }
     }
 
     /// How many products have been read instead of computed.
     pub fn reads(&self) -> usize {
-        self.log().reads
+        self.state().reads
     }
 
-    fn log(&self) -> std::sync::MutexGuard<'_, Log> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `found`, if it is no error on any rank.
+    fn all_well<T>(&self, found: Result<T>) -> Result<T> {
+        match &self.ranks {
+            Some(ranks) => all_well(ranks.as_ref(), found),
+            None => found,
+        }
+    }
+
+    fn compare(&self, there: &[Vec<f64>], here: &[Vec<f64>]) -> Result<()> {
+        for (there, here) in there.iter().zip(here) {
+            let mut difference = there.clone();
+            axpy(-1.0, here, &mut difference);
+            if norm(&difference) > ROUNDING * norm(here) {
+                return Err(Error::file(
+                    &self.path,
+                    "holds products of another operator: another network, θ, dataset or matrix",
+                    "Give another path, or remove it",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The products with these keys, if there are all of them. All or none: some of a block could differ by rounding
+    /// from those of the whole.
+    fn known(&self, log: Option<&mut Log>, keys: &[Key]) -> Result<Option<Vec<Vec<f64>>>> {
+        let known = match log {
+            Some(log) => keys.iter().map(|key| log.read(key)).collect(),
+            None => Ok(None),
+        };
+        let known: Option<Vec<_>> = self.all_well(known)?;
+        let Some(ranks) = &self.ranks else {
+            return Ok(known);
+        };
+        let mut there = [f64::from(u8::from(known.is_some()))];
+        ranks.sum(&mut there)?;
+        if there == [0.0] {
+            return Ok(None);
+        }
+        let mut known = known.unwrap_or_else(|| vec![vec![0.0; self.dim()]; keys.len()]);
+        known
+            .iter_mut()
+            .try_for_each(|product| ranks.sum(product))?;
+        Ok(Some(known))
     }
 }
 
@@ -85,20 +170,21 @@ impl<A: LinearOperator> LinearOperator for Recorded<A> {
             check_finite(v, "the vector")?;
         }
         let keys: Vec<Key> = vectors.iter().map(|v| hash(&bytes(v))).collect();
-        let mut log = self.log();
-        // All or none: some of a block could differ by rounding from those of the whole.
-        let known = keys.iter().map(|key| log.read(key));
-        if let Some(known) = known.collect::<Result<Option<Vec<_>>>>()? {
-            if !log.compared {
-                log.compare(&known, &images(&self.operator, vectors)?)?;
+        let mut state = self.state();
+        if let Some(known) = self.known(state.log.as_mut(), &keys)? {
+            if !state.compared {
+                self.compare(&known, &images(&self.operator, vectors)?)?;
+                state.compared = true;
             }
-            log.reads += known.len();
+            state.reads += known.len();
             return Ok(known);
         }
         let products = images(&self.operator, vectors)?;
-        for (key, product) in keys.iter().zip(&products) {
-            log.append(key, product)?;
-        }
+        let kept = match &mut state.log {
+            Some(log) => log.append(&keys, &products),
+            None => Ok(()),
+        };
+        self.all_well(kept)?;
         Ok(products)
     }
 }
@@ -110,9 +196,6 @@ struct Log {
     n: usize,
     places: HashMap<Key, u64>,
     end: u64,
-    /// Whether this operator is known to be the one whose products these are.
-    compared: bool,
-    reads: usize,
 }
 
 impl Log {
@@ -134,8 +217,6 @@ impl Log {
             n,
             places: HashMap::new(),
             end: HEADER,
-            compared: false,
-            reads: 0,
         };
         match log.index().map_err(|e| unwritable(path, &e))? {
             None => Ok(log),
@@ -199,33 +280,23 @@ impl Log {
         ))
     }
 
-    fn compare(&mut self, there: &[Vec<f64>], here: &[Vec<f64>]) -> Result<()> {
-        for (there, here) in there.iter().zip(here) {
-            let mut difference = there.clone();
-            axpy(-1.0, here, &mut difference);
-            if norm(&difference) > ROUNDING * norm(here) {
-                return Err(Error::file(
-                    &self.path,
-                    "holds products of another operator: another network, θ, dataset or matrix",
-                    "Give another path, or remove it",
-                ));
-            }
+    /// All of them in one go.
+    fn append(&mut self, keys: &[Key], products: &[Vec<f64>]) -> Result<()> {
+        let mut records = Vec::new();
+        for (key, product) in keys.iter().zip(products) {
+            let body = [&key[..], &bytes(product)].concat();
+            records.extend([&body[..], &hash(&body)].concat());
         }
-        self.compared = true;
-        Ok(())
-    }
-
-    fn append(&mut self, key: &Key, product: &[f64]) -> Result<()> {
-        let body = [&key[..], &bytes(product)].concat();
-        let record = [&body[..], &hash(&body)].concat();
         let written = self.file.seek(SeekFrom::Start(self.end));
-        let written = written.and_then(|_| self.file.write_all(&record));
+        let written = written.and_then(|_| self.file.write_all(&records));
         if let Err(e) = written {
             let _ = self.file.set_len(self.end);
             return Err(unwritable(&self.path, &e));
         }
-        self.places.insert(*key, self.end);
-        self.end += self.record();
+        for key in keys {
+            self.places.insert(*key, self.end);
+            self.end += self.record();
+        }
         Ok(())
     }
 }

@@ -39,6 +39,7 @@ use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::objective::check_l2;
 use crate::progress::Progress;
+use crate::ranks::{Share, Turns, all_well};
 use crate::train::Trainer;
 
 /// Strengths of a study.
@@ -90,6 +91,8 @@ pub struct Sweep {
     pub parquet: bool,
     /// Goes on with a study of the same settings that lies in the directory.
     pub resume: bool,
+    /// Which of the points are computed here. Ranks take one after another; a shard takes every so-many-th.
+    pub share: Share,
 }
 
 impl Sweep {
@@ -105,6 +108,7 @@ impl Sweep {
             jobs: 1,
             parquet: false,
             resume: false,
+            share: Share::default(),
         }
     }
 
@@ -154,9 +158,9 @@ impl Sweep {
     {
         let sweep = self.checked()?;
         let manifest = manifest(&sweep, &model(self.seed)?, [train, test])?;
-        let directory = Directory::open(dir.as_ref(), &manifest, self)?;
         let count = sweep.strengths.len();
-        let todo: Vec<usize> = (0..count).filter(|id| !directory.holds(*id)).collect();
+        let (directory, todo) = self.take_up(dir.as_ref(), &manifest)?;
+        let turns = Turns::new(&self.share, todo.len());
         let progress = Mutex::new(Progress::start("sweep"));
         let done = AtomicUsize::new(0);
 
@@ -175,11 +179,45 @@ impl Sweep {
             done.fetch_add(1, Ordering::Relaxed);
             found.map_err(|error| at(&what, error))
         };
-        each(&todo, self.jobs, compute)?;
+        let computed = each(&todo, &turns, self.jobs, compute);
+        match self.share.among() {
+            Some(ranks) => all_well(ranks.as_ref(), computed)?,
+            None => computed?,
+        }
+        let there = (0..count).filter(|id| directory.holds(*id)).count();
         drop(directory);
+        if there < count {
+            return Err(Error::Unfinished {
+                task: "sweep",
+                done: there,
+                count,
+            });
+        }
         let mut report = SweepReport::read(dir)?;
         report.computed = todo.len();
         Ok(report)
+    }
+
+    /// The directory, and the points that are to be computed, here or on other ranks.
+    fn take_up(&self, dir: &Path, manifest: &str) -> Result<(Directory, Vec<usize>)> {
+        let count = self.strengths.len();
+        let Some(ranks) = self.share.among() else {
+            let directory = Directory::open(dir, manifest, self)?;
+            let todo = (0..count).filter(|id| self.share.owns(*id) && !directory.holds(*id));
+            let todo = todo.collect();
+            return Ok((directory, todo));
+        };
+        // One rank looks, so that all see the same, and brings up what another study has left.
+        let opened = match ranks.rank() {
+            0 => Directory::open(dir, manifest, self),
+            _ => Ok(Directory::beside_another(dir)),
+        };
+        let directory = all_well(ranks.as_ref(), opened)?;
+        let open = |id| ranks.rank() == 0 && !directory.holds(id);
+        let mut todo: Vec<f64> = (0..count).map(|id| f64::from(u8::from(open(id)))).collect();
+        ranks.sum(&mut todo)?;
+        let todo = (0..count).filter(|id| todo[*id] > 0.0).collect();
+        Ok((directory, todo))
     }
 
     /// The same with decimal strengths, if the settings make sense.
@@ -225,15 +263,20 @@ fn decimal(strength: f64) -> f64 {
         + 0.0
 }
 
-/// `work` on the items, `jobs` at a time, until one fails.
-fn each(items: &[usize], jobs: usize, work: impl Fn(usize) -> Result<()> + Sync) -> Result<()> {
-    let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+/// `work` on the items whose turn it is here, `jobs` at a time, until one fails.
+fn each(
+    items: &[usize],
+    turns: &Turns,
+    jobs: usize,
+    work: impl Fn(usize) -> Result<()> + Sync,
+) -> Result<()> {
+    let failed = AtomicBool::new(false);
     let some = || -> Result<()> {
-        while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+        while let Some(turn) = turns.next()? {
             if failed.load(Ordering::Relaxed) {
                 break;
             }
-            work(*item).inspect_err(|_| failed.store(true, Ordering::Relaxed))?;
+            work(items[turn]).inspect_err(|_| failed.store(true, Ordering::Relaxed))?;
         }
         Ok(())
     };

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::descent::Descent;
 use super::trainer::{Best, Trainer};
 use super::{Epoch, History};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, key};
 use crate::error::{Error, Result};
 use crate::objective::Objective;
 
@@ -29,7 +29,7 @@ impl Passes {
         let losses = [learned.loss()?, watched.loss()?];
         let task = format!("training {settings}");
         Ok(Self {
-            checkpoint: Checkpoint::new(path, &task, &[&start, &losses]),
+            checkpoint: Checkpoint::new(path, key(&task, &[&start, &losses])),
             parameters: parameters.len(),
         })
     }

@@ -11,6 +11,7 @@ use loss_landscape::serde_json;
 use crate::config;
 use crate::network::Network;
 use crate::output::{Report, make_directory, write_table, write_text};
+use crate::together;
 use crate::training::Training;
 
 /// Snapshots of a training that is tracked.
@@ -87,6 +88,7 @@ pub struct Analyze {
 
 impl Analyze {
     pub fn run(&self) -> Result<Report, Error> {
+        together::alone("analyze")?;
         let dir = &self.save_dir;
         make_directory(dir)?;
         config::write(&dir.join("config.toml"), self)?;

@@ -10,6 +10,7 @@ use loss_landscape::serde_json::json;
 
 use crate::network::Setting;
 use crate::output::{Report, make_directory, write_table, write_text};
+use crate::together;
 
 #[derive(Args)]
 pub struct Connect {
@@ -41,6 +42,7 @@ pub struct Connect {
 
 impl Connect {
     pub fn run(&self) -> Result<Report, Error> {
+        together::alone("connect")?;
         if let Some(dir) = &self.out {
             make_directory(dir)?;
         }

@@ -35,14 +35,14 @@ pub struct Density {
 
 impl Density {
     pub fn run(&self) -> Result<Report, Error> {
-        let objective = self.point.objective()?;
+        let (objective, operator) = self.matrix.at(&self.point)?;
         let settings = DensitySettings {
             probes: self.probes,
             steps: self.steps,
             seed: self.seed,
         };
         let started = Instant::now();
-        let density = settings.run(&self.matrix.of(&objective)?)?;
+        let density = settings.run(&operator)?;
         let seconds = started.elapsed().as_secs_f64();
         let [low, high] = density.range();
         // A zero matrix has no width of its own.

@@ -9,6 +9,7 @@ use loss_landscape::serde_json::json;
 
 use crate::network::Point;
 use crate::output::Report;
+use crate::together;
 
 #[derive(Args)]
 pub struct Hvp {
@@ -29,7 +30,7 @@ impl Hvp {
                 "there is nothing to time: give a block and runs of at least 1".into(),
             ));
         }
-        let objective = self.point.objective()?;
+        let objective = self.point.divided()?;
         let hessian = objective.hessian();
         let theta = objective.parameters().to_flat()?;
         let v = direction(theta.len(), 0);
@@ -48,6 +49,11 @@ impl Hvp {
         let hvp_ms = self.median(|_| hessian.apply(&v).map(drop))?;
         let block_ms = self.median(|_| hessian.apply_block(&vectors).map(drop))?;
         let block_hvp_ms_per_vector = block_ms / self.block as f64;
+        let ranks = together::ranks();
+        let sum_ms = match &ranks {
+            Some(ranks) => self.median(|_| ranks.sum(&mut v.clone()))?,
+            None => 0.0,
+        };
         Ok(Report::of(
             &objective,
             format!(
@@ -66,6 +72,8 @@ impl Hvp {
                 "block_hvp_ms_per_vector": block_hvp_ms_per_vector,
                 "block": self.block,
                 "threads": std::thread::available_parallelism().map_or(1, usize::from),
+                "ranks": ranks.map_or(1, |ranks| ranks.size()),
+                "sum_ms": sum_ms,
             }),
         ))
     }

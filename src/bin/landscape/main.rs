@@ -11,6 +11,7 @@ mod sharpness;
 mod spectrum;
 mod surface;
 mod sweep;
+mod together;
 mod trace;
 mod train;
 mod training;
@@ -65,21 +66,15 @@ fn main() -> ExitCode {
             std::env::set_var("CANDLE_NUM_THREADS", "1");
         }
     }
-    output::show_progress();
     let cli = config::parse("analyze", |cli: &Cli| match &cli.task {
         Task::Analyze(task) => task.config.as_deref(),
         _ => None,
     });
-    match cli.and_then(run) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    together::run(|| run(cli?))
 }
 
 fn run(cli: Cli) -> Result<(), Error> {
+    output::show_progress();
     let report = match cli.task {
         Task::Analyze(task) => task.run(),
         Task::Train(task) => task.run(),

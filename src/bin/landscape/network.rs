@@ -5,8 +5,11 @@ use std::path::{Path, PathBuf};
 use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 use loss_landscape::Error;
+use loss_landscape::operator::Divided;
 use loss_landscape::prelude::*;
 use loss_landscape::serde::{Serialize, Serializer};
+
+use crate::together;
 
 /// The network and its data.
 #[derive(Args, Clone, Debug, Serialize)]
@@ -167,6 +170,18 @@ pub struct Matrix {
     /// Keep each product in this file, 8 bytes a parameter, and go on from what it holds
     #[arg(long, value_name = "FILE")]
     resume: Option<PathBuf>,
+    /// Under mpirun: what the ranks divide among them
+    #[arg(long, value_enum, default_value = "samples")]
+    divide: DivideName,
+}
+
+/// What ranks divide.
+#[derive(Clone, Copy, ValueEnum)]
+enum DivideName {
+    /// The dataset; sums are over all ranks
+    Samples,
+    /// The vectors that go through the operator together, such as probes
+    Vectors,
 }
 
 /// Which matrix.
@@ -301,6 +316,15 @@ impl Point {
         let model = self.setting.model(self.weights.as_deref())?;
         self.setting.objective(&model)
     }
+
+    /// The same, with its samples divided where there are ranks.
+    pub fn divided(&self) -> Result<Objective, Error> {
+        let objective = self.objective()?;
+        match together::ranks() {
+            Some(ranks) => objective.among(ranks),
+            None => Ok(objective),
+        }
+    }
 }
 
 impl Setting {
@@ -334,15 +358,30 @@ impl Setting {
 }
 
 impl Matrix {
-    pub fn of(&self, objective: &Objective) -> Result<Box<dyn LinearOperator>, Error> {
+    /// The objective and its matrix.
+    pub fn at(&self, point: &Point) -> Result<(Objective, Box<dyn LinearOperator>), Error> {
+        let objective = match self.divide {
+            DivideName::Samples => point.divided()?,
+            DivideName::Vectors => point.objective()?,
+        };
+        let operator = self.of(&objective)?;
+        Ok((objective, operator))
+    }
+
+    fn of(&self, objective: &Objective) -> Result<Box<dyn LinearOperator>, Error> {
         let operator: Box<dyn LinearOperator> = match self.operator {
             OperatorName::Hessian => Box::new(objective.hessian()),
             OperatorName::Ggn => Box::new(objective.gauss_newton()),
             OperatorName::Fisher => Box::new(objective.fisher()),
         };
-        Ok(match &self.resume {
-            Some(file) => Box::new(operator.resuming(file)?),
-            None => operator,
+        let operator = match (self.divide, together::ranks()) {
+            (DivideName::Vectors, Some(ranks)) => Box::new(Divided::new(operator, ranks)),
+            _ => operator,
+        };
+        Ok(match (&self.resume, together::ranks()) {
+            (Some(file), Some(ranks)) => Box::new(Recorded::among(operator, file, ranks)?),
+            (Some(file), None) => Box::new(operator.resuming(file)?),
+            (None, _) => operator,
         })
     }
 }

@@ -13,7 +13,9 @@ use loss_landscape::files::{self, WRITABLE, write_whole};
 use loss_landscape::polars::prelude::DataFrame;
 use loss_landscape::prelude::Objective;
 use loss_landscape::progress::{News, listen};
-use loss_landscape::serde_json::Value;
+use loss_landscape::serde_json::{Value, json};
+
+use crate::together;
 
 /// The result of a command, for people and for programs.
 pub struct Report {
@@ -25,7 +27,7 @@ impl Report {
     /// Of an objective: adds how large it is and which way its derivatives come.
     pub fn of(objective: &Objective, mut text: String, mut json: Value) -> Self {
         json["parameters"] = objective.dim().into();
-        json["samples"] = objective.data().len().into();
+        json["samples"] = objective.samples().into();
         json["hand_derived"] = objective.is_hand_derived().into();
         if !objective.is_hand_derived() {
             text += "by candle's automatic differentiation\n";
@@ -34,6 +36,9 @@ impl Report {
     }
 
     pub fn print(&self, json: bool) -> Result<(), Error> {
+        if !together::leads() {
+            return Ok(());
+        }
         let mut out = std::io::stdout().lock();
         let printed = match json {
             true => writeln!(out, "{}", self.json),
@@ -45,6 +50,14 @@ impl Report {
             Err(e) => Err(Error::Invalid(format!("the report cannot be written: {e}"))),
             Ok(()) => Ok(()),
         }
+    }
+}
+
+/// What a shard says whose work is done while others' is not.
+pub fn told(unfinished: &Error) -> Report {
+    Report {
+        text: format!("this shard is done; {unfinished}\n"),
+        json: json!({ "unfinished": unfinished.to_string() }),
     }
 }
 
@@ -63,7 +76,12 @@ pub fn make_directory(dir: &Path) -> Result<(), Error> {
         .map_err(|e| Error::Invalid(format!("{} cannot be made: {e}", dir.display())))
 }
 
+// Of several ranks one writes.
+
 pub fn write_text(path: &Path, text: &str) -> Result<(), Error> {
+    if !together::leads() {
+        return Ok(());
+    }
     write_whole(path, WRITABLE, |part| std::fs::write(part, text))
 }
 
@@ -72,6 +90,9 @@ pub fn write_vectors<'a>(
     path: &Path,
     vectors: impl IntoIterator<Item = (String, &'a [f64])>,
 ) -> Result<(), Error> {
+    if !together::leads() {
+        return Ok(());
+    }
     let tensors = vectors.into_iter().map(|(name, vector)| {
         let tensor = Tensor::from_slice(vector, vector.len(), &Device::Cpu)?;
         Ok((name, tensor))
@@ -82,6 +103,9 @@ pub fn write_vectors<'a>(
 
 /// Writes `name`.csv and `name`.parquet.
 pub fn write_table(dir: &Path, name: &str, table: &mut DataFrame) -> Result<(), Error> {
+    if !together::leads() {
+        return Ok(());
+    }
     for ending in ["csv", "parquet"] {
         files::write_table(&dir.join(format!("{name}.{ending}")), table)?;
     }
@@ -90,6 +114,9 @@ pub fn write_table(dir: &Path, name: &str, table: &mut DataFrame) -> Result<(), 
 
 /// Shows the crate's news on standard error: a bar for each task on a terminal, else a line for each every ten seconds.
 pub fn show_progress() {
+    if !together::leads() {
+        return listen(|_| ());
+    }
     let terminal = std::io::stderr().is_terminal();
     let together = MultiProgress::new();
     let bars: Mutex<HashMap<String, ProgressBar>> = Mutex::new(HashMap::new());

@@ -41,7 +41,7 @@ pub struct Sharpness {
 
 impl Sharpness {
     pub fn run(&self) -> Result<Report, Error> {
-        let objective = self.point.objective()?;
+        let objective = self.point.divided()?;
         let sharpness = loss_landscape::landscape::Sharpness {
             adaptive: self.adaptive,
             samples: self.perturbations,

@@ -60,7 +60,7 @@ impl Spectrum {
         if let Some(dir) = &self.out {
             make_directory(dir)?;
         }
-        let objective = self.point.objective()?;
+        let (objective, operator) = self.matrix.at(&self.point)?;
         let lanczos = Lanczos {
             which: match self.which {
                 WhichName::Lm => Which::LargestMagnitude,
@@ -74,7 +74,7 @@ impl Spectrum {
             ..Lanczos::default()
         };
         let started = Instant::now();
-        let mut spectrum = lanczos.run(&self.matrix.of(&objective)?, self.top)?;
+        let mut spectrum = lanczos.run(&operator, self.top)?;
         let seconds = started.elapsed().as_secs_f64();
         match self.which {
             WhichName::Lm => spectrum = spectrum.by_magnitude(),

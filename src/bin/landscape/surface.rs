@@ -5,11 +5,14 @@ use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 use loss_landscape::Error;
+use loss_landscape::landscape::Extremes;
 use loss_landscape::prelude::*;
+use loss_landscape::ranks::Share;
 use loss_landscape::serde_json::json;
 
 use crate::network::Point;
-use crate::output::{Report, make_directory, write_table, write_text, write_vectors};
+use crate::output::{Report, make_directory, told, write_table, write_text, write_vectors};
+use crate::together;
 
 #[derive(Args)]
 pub struct Surface {
@@ -39,6 +42,9 @@ pub struct Surface {
     /// a run that was cut off goes on where it was
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Compute the I-th of N shards, into files in that directory; without this the rest is computed, and all put together
+    #[arg(long, value_name = "I/N", requires = "out")]
+    shard: Option<Share>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -58,14 +64,22 @@ impl Surface {
             make_directory(dir)?;
             grid = grid.resuming(dir.join("unfinished"));
         }
+        let grid = grid.sharing(together::share(self.shard.as_ref())?)?;
         let objective = self.point.objective()?;
         let [d1, d2] = self.directions(&objective)?;
         let started = Instant::now();
-        let mut plane = Plane::over(&objective, &d1, &d2, &grid)?;
+        let plane = Plane::over(&objective, &d1, &d2, &grid);
         let seconds = started.elapsed().as_secs_f64();
-        if self.eigenvalues {
-            plane = plane.with_eigenvalues(&objective, &d1, &d2, &grid)?;
-        }
+        let unfinished = |found: &Error| matches!(found, Error::Unfinished { .. });
+        let extremes = match self.eigenvalues && plane.as_ref().err().is_none_or(unfinished) {
+            true => Some(Extremes::over(&objective, &d1, &d2, &grid)).transpose(),
+            false => Ok(None),
+        };
+        let (mut plane, extremes) = match (plane, extremes) {
+            (Err(error), _) | (_, Err(error)) if unfinished(&error) => return Ok(told(&error)),
+            (plane, extremes) => (plane?, extremes?),
+        };
+        plane.eigenvalues = extremes;
         let points = plane.losses.len();
         let ms_per_point = 1e3 * seconds / points as f64;
         let min = plane.losses.iter().copied().fold(f64::INFINITY, f64::min);
@@ -105,8 +119,9 @@ impl Surface {
             write_text(&dir.join("surface.html"), &figure::surface(&plane).page())?;
             write_text(&dir.join("surface.json"), &report.json.to_string())?;
             // All is written: there is nothing left to go on with.
-            let _ = std::fs::remove_file(dir.join("unfinished"));
-            let _ = std::fs::remove_file(dir.join("unfinished.eigenvalues"));
+            if together::leads() {
+                grid.forget()?;
+            }
             report.text += &format!("{}\n", dir.join("surface.html").display());
         }
         Ok(report)

@@ -6,10 +6,12 @@ use std::str::FromStr;
 use clap::Args;
 use loss_landscape::Error;
 use loss_landscape::prelude::*;
+use loss_landscape::ranks::Share;
 use loss_landscape::serde_json::json;
 
 use crate::network::Network;
-use crate::output::Report;
+use crate::output::{Report, told};
+use crate::together;
 use crate::training::Steps;
 
 #[derive(Args)]
@@ -47,6 +49,9 @@ pub struct SweepCommand {
     /// Go on with the sweep of the same settings in that directory
     #[arg(long)]
     resume: bool,
+    /// Compute the I-th of N shards of the points; the directory may hold others'. Then no --resume is needed
+    #[arg(long, value_name = "I/N")]
+    shard: Option<Share>,
     /// Points at a time
     #[arg(long, value_name = "N", default_value_t = 1)]
     jobs: usize,
@@ -91,6 +96,7 @@ impl SweepCommand {
             jobs: self.jobs,
             parquet: self.parquet,
             resume: self.resume,
+            share: together::share(self.shard.as_ref())?,
             ..Sweep::of(&self.l2.0[..])
         };
         let data = self.network.data()?;
@@ -103,7 +109,11 @@ impl SweepCommand {
             |seed| self.network.model(seed),
             &train,
             &data.test,
-        )?;
+        );
+        let report = match report {
+            Err(error @ Error::Unfinished { .. }) => return Ok(told(&error)),
+            report => report?,
+        };
 
         let mut text = String::from(
             "        L2  training loss  test loss  test accuracy  epochs  largest eigenvalue\n",

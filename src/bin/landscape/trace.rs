@@ -40,8 +40,7 @@ enum MethodName {
 
 impl Trace {
     pub fn run(&self) -> Result<Report, Error> {
-        let objective = self.point.objective()?;
-        let operator = self.matrix.of(&objective)?;
+        let (objective, operator) = self.matrix.at(&self.point)?;
         let settings = loss_landscape::spectral::Trace {
             method: match self.method {
                 MethodName::Hutchinson => TraceMethod::Hutchinson,

@@ -9,6 +9,7 @@ use loss_landscape::serde_json::json;
 
 use crate::network::Network;
 use crate::output::{Report, check_writable};
+use crate::together;
 use crate::training::Training;
 
 #[derive(Args)]
@@ -24,6 +25,7 @@ pub struct Train {
 
 impl Train {
     pub fn run(&self) -> Result<Report, Error> {
+        together::alone("train")?;
         let trainer = self.training.trainer()?;
         let model = self.network.model(self.training.seed)?;
         let data = self.network.data()?;

@@ -1,0 +1,50 @@
+//! [`Divided`]: the vectors of a block, divided among ranks.
+
+use std::sync::Arc;
+
+use super::{LinearOperator, images};
+use crate::error::Result;
+use crate::ranks::{Ranks, all_well, part};
+
+/// An operator of which each of several ranks multiplies some of the vectors that are asked for together, so that the
+/// probes of a trace or a density are divided among them. Where vectors come one by one, as in Lanczos' method with
+/// blocks of one, this helps nothing: divide the samples then, with
+/// [`Objective::among`](crate::objective::Objective::among).
+pub struct Divided<A> {
+    operator: A,
+    ranks: Arc<dyn Ranks>,
+}
+
+impl<A: LinearOperator> Divided<A> {
+    /// `operator`, which every one of the `ranks` has, whole.
+    pub fn new(operator: A, ranks: Arc<dyn Ranks>) -> Self {
+        Self { operator, ranks }
+    }
+}
+
+impl<A: LinearOperator> LinearOperator for Divided<A> {
+    fn dim(&self) -> usize {
+        self.operator.dim()
+    }
+
+    fn apply(&self, v: &[f64]) -> Result<Vec<f64>> {
+        self.operator.apply(v)
+    }
+
+    fn apply_block(&self, vectors: &[Vec<f64>]) -> Result<Vec<Vec<f64>>> {
+        let mine = part(vectors.len(), self.ranks.rank(), self.ranks.size());
+        let found = match mine.is_empty() {
+            true => Ok(Vec::new()),
+            false => images(&self.operator, &vectors[mine.clone()]),
+        };
+        let found = all_well(self.ranks.as_ref(), found)?;
+        let mut products = vec![vec![0.0; self.dim()]; vectors.len()];
+        for (product, found) in products[mine].iter_mut().zip(found) {
+            *product = found;
+        }
+        products
+            .iter_mut()
+            .try_for_each(|product| self.ranks.sum(product))?;
+        Ok(products)
+    }
+}

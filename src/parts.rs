@@ -1,0 +1,311 @@
+//! [`in_parts`]: long work on many items, of which what is done stays in files, and of which several processes do
+//! different ones.
+//!
+//! A file is a hash of what the work depends on, and then a record for each item that is done: its number and what was
+//! found. It grows at its end after each part; what a killed process has left half written there is cut off. Each
+//! process writes a file of its own, and reads all of them: none waits for another.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use crate::checkpoint::Key;
+use crate::error::{Error, Result};
+use crate::progress::Progress;
+use crate::ranks::{Kind, Share, Turns, all_well, part};
+
+/// Where the parts of a piece of work are kept.
+pub(crate) struct Parts {
+    path: PathBuf,
+    key: Key,
+}
+
+/// What has been found, by item.
+type Found<const N: usize> = Vec<Option<[f64; N]>>;
+
+/// `work` on the items 0 … `count`, at most `together` at a time, with progress; of them those of a share that are
+/// in no file yet.
+///
+/// # Errors
+/// [`Error::Unfinished`] if all of a shard are done and those of others are not.
+pub(crate) fn in_parts<const N: usize>(
+    task: &'static str,
+    count: usize,
+    together: usize,
+    parts: Option<&Parts>,
+    share: &Share,
+    work: impl FnMut(Range<usize>) -> Result<Vec<[f64; N]>>,
+) -> Result<Vec<[f64; N]>> {
+    let Some(ranks) = share.among() else {
+        let known = read_all(parts, count)?;
+        let mut done = some(task, together, parts, share, known, work)?;
+        if share.is_shard() {
+            // Others may have gone on in the meantime.
+            let theirs: Found<N> = read_all(parts, count)?;
+            for (done, theirs) in done.iter_mut().zip(theirs) {
+                *done = done.or(theirs);
+            }
+        }
+        return whole(task, done);
+    };
+    // One rank reads, so that all see the same.
+    let known = match ranks.rank() {
+        0 => read_all(parts, count),
+        _ => Ok(vec![None; count]),
+    };
+    let mut known = all_well(ranks.as_ref(), known)?;
+    gather(share, &mut known)?;
+    let done = some(task, together, parts, share, known.clone(), work);
+    let mut done = all_well(ranks.as_ref(), done)?;
+    // Each brings what it has found itself.
+    for (done, known) in done.iter_mut().zip(&known) {
+        *done = done.filter(|_| known.is_none());
+    }
+    gather(share, &mut done)?;
+    whole(
+        task,
+        done.into_iter()
+            .zip(known)
+            .map(|(done, known)| done.or(known))
+            .collect(),
+    )
+}
+
+/// `work` on the items of a share that are not known, each part in the file as soon as it is done.
+fn some<const N: usize>(
+    task: &'static str,
+    together: usize,
+    parts: Option<&Parts>,
+    share: &Share,
+    mut done: Found<N>,
+    mut work: impl FnMut(Range<usize>) -> Result<Vec<[f64; N]>>,
+) -> Result<Found<N>> {
+    let todo = pieces(&done, together, share);
+    let turns = Turns::new(share, todo.len());
+    let mut file = match parts {
+        Some(parts) => Some(parts.append_to(share, N)?),
+        None => None,
+    };
+    let mut progress = Progress::start(task);
+    let total = todo.iter().map(Range::len).sum();
+    while let Some(turn) = turns.next()? {
+        let items = todo[turn].clone();
+        let found = work(items.clone())?;
+        if let (Some(parts), Some(file)) = (parts, &mut file) {
+            parts.append(file, items.start, &found)?;
+        }
+        for (done, found) in done[items].iter_mut().zip(found) {
+            *done = Some(found);
+        }
+        let before = todo[..=turn].iter().map(Range::len).sum();
+        progress.part(before, total);
+    }
+    Ok(done)
+}
+
+/// The items of a share that are not known, in pieces of at most `together`; towards the end in smaller ones where
+/// several ranks want to end at the same time.
+fn pieces<const N: usize>(done: &Found<N>, together: usize, share: &Share) -> Vec<Range<usize>> {
+    let mine = match share.0 {
+        Kind::Shard { index, count } => part(done.len(), index, count),
+        _ => 0..done.len(),
+    };
+    let mut left = done[mine.clone()].iter().filter(|d| d.is_none()).count();
+    let ranks = share.among().map_or(1, |ranks| ranks.size());
+    let (mut pieces, mut start) = (Vec::new(), mine.start);
+    while let Some(first) = (start..mine.end).find(|i| done[*i].is_none()) {
+        let most = match ranks {
+            1 => together,
+            _ => left.div_ceil(2 * ranks).clamp(1, together),
+        };
+        let end = (first..mine.end).find(|i| done[*i].is_some() || i - first == most);
+        let end = end.unwrap_or(mine.end);
+        left -= end - first;
+        pieces.push(first..end);
+        start = end;
+    }
+    pieces
+}
+
+/// Of each item what any rank has found; at most one has.
+fn gather<const N: usize>(share: &Share, found: &mut Found<N>) -> Result<()> {
+    let Some(ranks) = share.among() else {
+        return Ok(());
+    };
+    // A sum keeps no NaN apart from another: a flag for each number does.
+    let flagged = found.iter().flat_map(|item| {
+        let numbers = item.unwrap_or([0.0; N]).into_iter();
+        let numbers = numbers.map(|x| if x.is_nan() { [0.0, 1.0] } else { [x, 0.0] });
+        [f64::from(u8::from(item.is_some()))]
+            .into_iter()
+            .chain(numbers.flatten())
+            .collect::<Vec<_>>()
+    });
+    let mut all: Vec<f64> = flagged.collect();
+    ranks.sum(&mut all)?;
+    for (item, sums) in found.iter_mut().zip(all.chunks_exact(1 + 2 * N)) {
+        let number = |i: usize| {
+            if sums[2 + 2 * i] > 0.0 {
+                f64::NAN
+            } else {
+                sums[1 + 2 * i]
+            }
+        };
+        *item = (sums[0] > 0.0).then(|| std::array::from_fn(number));
+    }
+    Ok(())
+}
+
+fn whole<const N: usize>(task: &'static str, done: Found<N>) -> Result<Vec<[f64; N]>> {
+    let (count, there) = (done.len(), done.iter().flatten().count());
+    match there == count {
+        true => Ok(done.into_iter().flatten().collect()),
+        false => Err(Error::Unfinished {
+            task,
+            done: there,
+            count,
+        }),
+    }
+}
+
+fn read_all<const N: usize>(parts: Option<&Parts>, count: usize) -> Result<Found<N>> {
+    let mut found = vec![None; count];
+    for path in parts.map_or(Ok(Vec::new()), Parts::files)? {
+        if let Some(parts) = parts {
+            parts.read(&path, &mut found)?;
+        }
+    }
+    Ok(found)
+}
+
+impl Parts {
+    /// At `path` and beside it, for work with this key.
+    pub(crate) fn new(path: &Path, key: Key) -> Self {
+        Self {
+            path: path.to_path_buf(),
+            key,
+        }
+    }
+
+    /// The file of a share.
+    fn file_of(&self, share: &Share) -> PathBuf {
+        let mut path = self.path.clone().into_os_string();
+        path.push(share.suffix());
+        path.into()
+    }
+
+    /// All that there are.
+    fn files(&self) -> Result<Vec<PathBuf>> {
+        files_of_parts(&self.path)
+    }
+
+    fn read<const N: usize>(&self, path: &Path, found: &mut Found<N>) -> Result<()> {
+        let bytes = match fs::read(path) {
+            Ok(bytes) => bytes,
+            // Whoever has finished the work has removed it.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(e) => return Err(unusable(path, &format!("cannot be read ({e})"))),
+        };
+        if bytes.len() < self.key.len() && self.key.starts_with(&bytes) {
+            return Ok(());
+        }
+        let records = bytes.strip_prefix(&self.key).ok_or_else(|| {
+            unusable(
+                path,
+                "holds the beginning of other work: another model, point, direction, grid, dataset, or other settings",
+            )
+        })?;
+        for record in records.chunks_exact(8 * (1 + N)) {
+            let (words, _) = record.as_chunks::<8>();
+            let item = u64::from_le_bytes(words[0]) as usize;
+            let number = |i: usize| f64::from_le_bytes(words[1 + i]);
+            match found.get_mut(item) {
+                Some(place) => *place = Some(std::array::from_fn(number)),
+                None => return Err(unusable(path, "is damaged")),
+            }
+        }
+        Ok(())
+    }
+
+    /// The file of a share, ready to grow, and nobody else's for as long as it is open.
+    fn append_to(&self, share: &Share, numbers: usize) -> Result<File> {
+        let path = self.file_of(share);
+        let unwritable = |e: io::Error| unusable(&path, &format!("cannot be written ({e})"));
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .map_err(unwritable)?;
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => {
+                return Err(unusable(
+                    &path,
+                    "is in use: another process is at the same work",
+                ));
+            }
+            // There are file systems without locks.
+            Ok(()) | Err(TryLockError::Error(_)) => {}
+        }
+        let len = file.metadata().map_err(unwritable)?.len() as usize;
+        let record = 8 * (1 + numbers);
+        match len.checked_sub(self.key.len()) {
+            Some(records) => file.set_len((len - records % record) as u64),
+            None => file.set_len(0).and_then(|()| (&file).write_all(&self.key)),
+        }
+        .map_err(unwritable)?;
+        Ok(file)
+    }
+
+    fn append<const N: usize>(
+        &self,
+        file: &mut File,
+        first: usize,
+        found: &[[f64; N]],
+    ) -> Result<()> {
+        let records = found.iter().enumerate().flat_map(|(i, numbers)| {
+            let number = ((first + i) as u64).to_le_bytes();
+            number
+                .into_iter()
+                .chain(numbers.iter().flat_map(|x| x.to_le_bytes()))
+                .collect::<Vec<_>>()
+        });
+        let records: Vec<u8> = records.collect();
+        file.write_all(&records)
+            .map_err(|e| unusable(&self.path, &format!("cannot be written ({e})")))
+    }
+}
+
+/// The files of all shares at and beside `path`.
+pub(crate) fn files_of_parts(path: &Path) -> Result<Vec<PathBuf>> {
+    let name = path
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    let dir = path
+        .parent()
+        .filter(|dir| !dir.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(unusable(path, &format!("cannot be read ({e})"))),
+    };
+    let names = entries
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let ours = names.filter(|other| match other.strip_prefix(&name) {
+        Some(ending) => {
+            ending.is_empty() || ending.starts_with(".shard-") || ending.starts_with(".rank-")
+        }
+        None => false,
+    });
+    let mut ours: Vec<PathBuf> = ours.map(|name| dir.join(name)).collect();
+    ours.sort();
+    Ok(ours)
+}
+
+fn unusable(path: &Path, problem: &str) -> Error {
+    Error::file(path, problem, "Give another path, or remove it")
+}

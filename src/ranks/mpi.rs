@@ -1,0 +1,192 @@
+//! [`Mpi`]: the ranks of `mpirun`.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use mpi::Threading;
+use mpi::collective::SystemOperation;
+use mpi::environment::Universe;
+use mpi::topology::SimpleCommunicator;
+use mpi::traits::{Communicator, CommunicatorCollectives, Destination, Source};
+
+use super::Ranks;
+use crate::error::{Error, Result};
+
+/// What a rank that claims an item sends to rank 0: the number of the work and how many items it has.
+const CLAIM: i32 = 1;
+/// The answer: the item, or −1.
+const ITEM: i32 = 2;
+
+/// How long rank 0's thread sleeps between looks for claims. It must not spin: its core computes.
+const LOOK: Duration = Duration::from_micros(500);
+
+/// The ranks of the Message Passing Interface: the processes that `mpirun` has started together.
+///
+/// Sums are `MPI_Allreduce`, of which the standard requires that all ranks receive identical results. Items are
+/// claimed from rank 0, where a thread answers while the rank works on items of its own.
+pub struct Mpi {
+    rank: usize,
+    size: usize,
+    works: AtomicU64,
+    claims: Arc<Mutex<Claims>>,
+    ended: Arc<AtomicBool>,
+    answering: Option<JoinHandle<()>>,
+    _universe: Universe,
+}
+
+/// The work at hand and its first item that is free.
+#[derive(Default)]
+struct Claims {
+    work: u64,
+    next: usize,
+}
+
+impl Claims {
+    fn claim(&mut self, work: u64, count: usize) -> Option<usize> {
+        if work > self.work {
+            *self = Self { work, next: 0 };
+        }
+        (work == self.work && self.next < count).then(|| {
+            self.next += 1;
+            self.next - 1
+        })
+    }
+}
+
+impl Mpi {
+    /// Starts MPI. It ends when the value goes, on the thread that has started it.
+    ///
+    /// # Errors
+    /// MPI that has been started before; an MPI library that threads may not share.
+    pub fn start() -> Result<Self> {
+        let (universe, threading) = mpi::initialize_with_threading(Threading::Multiple)
+            .ok_or_else(|| Error::invalid("MPI has been started already: start it once"))?;
+        if threading != Threading::Multiple {
+            return Err(Error::invalid(
+                "this MPI library cannot be used by several threads (MPI_THREAD_MULTIPLE): take one that is built \
+                 with them, as Debian's openmpi is",
+            ));
+        }
+        let world = universe.world();
+        let mut ranks = Self {
+            rank: world.rank() as usize,
+            size: world.size() as usize,
+            works: AtomicU64::new(0),
+            claims: Arc::default(),
+            ended: Arc::default(),
+            answering: None,
+            _universe: universe,
+        };
+        if ranks.rank == 0 && ranks.size > 1 {
+            let (claims, ended) = (ranks.claims.clone(), ranks.ended.clone());
+            let thread = thread::Builder::new().spawn(move || answer(&claims, &ended));
+            ranks.answering = Some(
+                thread.map_err(|e| Error::invalid(format!("a thread cannot be started: {e}")))?,
+            );
+        }
+        Ok(ranks)
+    }
+
+    /// Lets this rank compute with as many threads as are its due: the cores that it may run on, divided by the ranks
+    /// that may run on the same. `RAYON_NUM_THREADS` says otherwise. It must come before anything is computed.
+    ///
+    /// # Errors
+    /// Threads that have been started before, or cannot be.
+    pub fn share_cores(&self) -> Result<()> {
+        if std::env::var_os("RAYON_NUM_THREADS").is_some() {
+            return Ok(());
+        }
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(self.cores());
+        let started = pool.build_global();
+        started
+            .map_err(|e| Error::invalid(format!("the threads of this rank cannot be started: {e}")))
+    }
+
+    fn cores(&self) -> usize {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let allowed = status
+            .lines()
+            .find(|line| line.starts_with("Cpus_allowed:"));
+        let mut hash = DefaultHasher::new();
+        allowed.hash(&mut hash);
+        let mine = hash.finish();
+        let neighbours = SimpleCommunicator::world().split_shared(self.rank as i32);
+        let mut all = vec![0; neighbours.size() as usize];
+        neighbours.all_gather_into(&mine, &mut all[..]);
+        let same = all.iter().filter(|other| **other == mine).count();
+        (cores / same).max(1)
+    }
+
+    /// Ends all ranks at once, when this one cannot go on: the others would wait for it forever.
+    pub fn abort(&self) -> ! {
+        SimpleCommunicator::world().abort(1)
+    }
+}
+
+/// Answers claims until the end.
+fn answer(claims: &Mutex<Claims>, ended: &AtomicBool) {
+    let world = SimpleCommunicator::world();
+    while !ended.load(Ordering::Relaxed) {
+        match world.any_process().immediate_matched_probe_with_tag(CLAIM) {
+            None => thread::sleep(LOOK),
+            Some((message, status)) => {
+                let mut asked = [0u64; 2];
+                message.matched_receive_into(&mut asked[..]);
+                let mut claims = claims.lock().unwrap_or_else(PoisonError::into_inner);
+                let item = claims.claim(asked[0], asked[1] as usize);
+                let item = item.map_or(-1, |item| item as i64);
+                let asker = world.process_at_rank(status.source_rank());
+                asker.send_with_tag(&item, ITEM);
+            }
+        }
+    }
+}
+
+impl Ranks for Mpi {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn size(&self) -> usize {
+        self.size
+    }
+
+    fn sum(&self, values: &mut [f64]) -> Result<()> {
+        if self.size > 1 {
+            let mine = values.to_vec();
+            let world = SimpleCommunicator::world();
+            world.all_reduce_into(&mine[..], values, SystemOperation::sum());
+        }
+        Ok(())
+    }
+
+    fn begin(&self) -> u64 {
+        self.works.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    fn claim(&self, work: u64, count: usize) -> Result<Option<usize>> {
+        if self.rank == 0 {
+            let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
+            return Ok(claims.claim(work, count));
+        }
+        let world = SimpleCommunicator::world();
+        let leader = world.process_at_rank(0);
+        leader.send_with_tag(&[work, count as u64][..], CLAIM);
+        let (item, _) = leader.receive_with_tag::<i64>(ITEM);
+        Ok(usize::try_from(item).ok())
+    }
+}
+
+impl Drop for Mpi {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.answering.take() {
+            let _ = thread.join();
+        }
+    }
+}
