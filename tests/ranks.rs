@@ -1,0 +1,400 @@
+//! Work that several ranks share, here as threads of one process, and shards.
+
+mod common;
+
+use std::path::Path;
+use std::sync::{Arc, Barrier, Mutex};
+use std::thread;
+
+use common::{Laplacian, bytes};
+use loss_landscape::landscape::Extremes;
+use loss_landscape::operator::Divided;
+use loss_landscape::prelude::*;
+use loss_landscape::ranks::{Ranks, Share};
+
+/// What the ranks of a group have in common.
+struct Group {
+    barrier: Barrier,
+    sums: Mutex<Vec<Vec<f64>>>,
+    claims: Mutex<(u64, usize)>,
+}
+
+/// A rank that is a thread.
+struct Thread {
+    rank: usize,
+    size: usize,
+    works: Mutex<u64>,
+    group: Arc<Group>,
+}
+
+impl Ranks for Thread {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn size(&self) -> usize {
+        self.size
+    }
+
+    fn sum(&self, values: &mut [f64]) -> Result<(), Error> {
+        self.group.sums.lock().unwrap()[self.rank] = values.to_vec();
+        self.group.barrier.wait();
+        let all = self.group.sums.lock().unwrap().clone();
+        assert!(all.iter().all(|other| other.len() == values.len()));
+        for (i, value) in values.iter_mut().enumerate() {
+            *value = all.iter().map(|other| other[i]).sum();
+        }
+        self.group.barrier.wait();
+        Ok(())
+    }
+
+    fn begin(&self) -> u64 {
+        let mut works = self.works.lock().unwrap();
+        *works += 1;
+        *works
+    }
+
+    fn claim(&self, work: u64, count: usize) -> Result<Option<usize>, Error> {
+        let mut claims = self.group.claims.lock().unwrap();
+        if work > claims.0 {
+            *claims = (work, 0);
+        }
+        let item = (work == claims.0 && claims.1 < count).then_some(claims.1);
+        claims.1 += usize::from(item.is_some());
+        Ok(item)
+    }
+}
+
+/// `work` on each of `size` ranks, and what they found.
+fn on_ranks<T: Send>(size: usize, work: impl Fn(Arc<dyn Ranks>) -> T + Sync) -> Vec<T> {
+    let group = Arc::new(Group {
+        barrier: Barrier::new(size),
+        sums: Mutex::new(vec![Vec::new(); size]),
+        claims: Mutex::default(),
+    });
+    thread::scope(|scope| {
+        let rank = |rank| {
+            let (group, work) = (group.clone(), &work);
+            let works = Mutex::new(0);
+            scope.spawn(move || {
+                work(Arc::new(Thread {
+                    rank,
+                    size,
+                    works,
+                    group,
+                }))
+            })
+        };
+        let threads: Vec<_> = (0..size).map(rank).collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
+    })
+}
+
+/// Each rank has a model of its own.
+fn objective() -> Objective {
+    let data = two_moons(61, 0.1, 0, &Device::Cpu).unwrap();
+    let model = Mlp::new(&[2, 6, 1], Activation::Tanh, 1, &Device::Cpu).unwrap();
+    let model = model.to_dtype(DType::F64).unwrap();
+    Objective::of(&model, &data, Loss::CrossEntropy)
+        .unwrap()
+        .with_l2(0.01)
+        .unwrap()
+}
+
+fn close(a: &[f64], b: &[f64]) {
+    common::assert_close(a, b, 1e-12);
+}
+
+#[test]
+fn sums_over_ranks_are_sums_over_samples() {
+    for by_graph in [false, true] {
+        let objective = || {
+            if by_graph {
+                objective().by_autograd()
+            } else {
+                objective()
+            }
+        };
+        let whole = objective();
+        let theta = direction::gaussian(whole.parameters(), 3);
+        let test = two_moons(40, 0.2, 5, &Device::Cpu).unwrap();
+        for size in 1..=4 {
+            let found = on_ranks(size, |ranks| {
+                let mine = objective().among(ranks).unwrap();
+                assert_eq!(mine.samples(), 61);
+                assert!(mine.data().len() <= 61_usize.div_ceil(size));
+                let score = mine.score_at(&theta).unwrap();
+                let (loss, gradient) = mine.gradient_at(&theta).unwrap();
+                let elsewhere = mine.on(&test).unwrap().loss().unwrap();
+                let numbers = [score.loss, score.accuracy.unwrap(), loss, elsewhere];
+                let products = [
+                    mine.hessian().apply(&theta).unwrap(),
+                    mine.gauss_newton().apply(&theta).unwrap(),
+                    mine.fisher().apply(&theta).unwrap(),
+                    mine.empirical_fisher().apply(&theta).unwrap(),
+                    mine.gradient_covariance().unwrap().apply(&theta).unwrap(),
+                ];
+                let line = Line::along(&mine, &theta, 1.0, 5).unwrap();
+                [&numbers[..], &gradient, &products.concat(), &line.losses].concat()
+            });
+            let score = whole.score_at(&theta).unwrap();
+            let (loss, gradient) = whole.gradient_at(&theta).unwrap();
+            let elsewhere = whole.on(&test).unwrap().loss().unwrap();
+            let numbers = [score.loss, score.accuracy.unwrap(), loss, elsewhere];
+            let products = [
+                whole.hessian().apply(&theta).unwrap(),
+                whole.gauss_newton().apply(&theta).unwrap(),
+                whole.fisher().apply(&theta).unwrap(),
+                whole.empirical_fisher().apply(&theta).unwrap(),
+                whole.gradient_covariance().unwrap().apply(&theta).unwrap(),
+            ];
+            let line = Line::along(&whole, &theta, 1.0, 5).unwrap();
+            let expected = [&numbers[..], &gradient, &products.concat(), &line.losses].concat();
+            for ours in &found {
+                close(ours, &expected);
+                assert_eq!(ours, &found[0]); // the same bits on each
+            }
+        }
+    }
+}
+
+#[test]
+fn spectra_are_the_same_on_any_number_of_ranks() {
+    let whole = objective().hessian();
+    let (values, trace, density) = (
+        whole.top(5).unwrap().values(),
+        whole.trace().unwrap(),
+        whole.density().unwrap(),
+    );
+    for size in 1..=3 {
+        let found = on_ranks(size, |ranks| {
+            let divided = objective().among(ranks.clone()).unwrap().hessian();
+            let by_vectors = Divided::new(objective().hessian(), ranks);
+            (
+                [
+                    divided.top(5).unwrap().values(),
+                    by_vectors.top(5).unwrap().values(),
+                ],
+                [divided.trace().unwrap(), by_vectors.trace().unwrap()],
+                by_vectors.density().unwrap(),
+            )
+        });
+        for (spectra, traces, its_density) in &found {
+            spectra
+                .iter()
+                .for_each(|s| common::assert_close(s, &values, 1e-6));
+            traces
+                .iter()
+                .for_each(|t| close(&[t.value], &[trace.value]));
+            let moments = |d: &Density| [1, 2, 5].map(|k| d.moment(k).value);
+            common::assert_close(&moments(its_density), &moments(&density), 1e-6);
+        }
+        assert!(
+            found
+                .iter()
+                .all(|other| (&other.0, &other.1) == (&found[0].0, &found[0].1))
+        );
+    }
+}
+
+fn plane(dir: &Path, share: Share) -> Result<Plane, Error> {
+    let objective = objective();
+    let [d1, d2] = direction::filter_normalized_pair(objective.parameters(), 0)?;
+    let grid = Grid::square(1.0, 7)?
+        .resuming(dir.join("unfinished"))
+        .sharing(share)?;
+    let plane = Plane::over(&objective, &d1, &d2, &grid);
+    let extremes = Extremes::over(&objective, &d1, &d2, &grid);
+    let mut plane = plane?;
+    plane.eigenvalues = Some(extremes?);
+    Ok(plane)
+}
+
+#[test]
+fn a_plane_is_the_same_however_it_is_shared() {
+    let dir = || tempfile::tempdir().unwrap();
+    let alone = plane(dir().path(), Share::default()).unwrap();
+    for size in 1..=4 {
+        let together = dir();
+        let found = on_ranks(size, |ranks| {
+            plane(together.path(), Share::ranks(ranks)).unwrap()
+        });
+        assert!(found.iter().all(|plane| *plane == alone));
+
+        let apart = dir();
+        for i in 1..=size {
+            let found = plane(apart.path(), Share::shard(i, size).unwrap());
+            match found {
+                Ok(found) => assert!(i == size && found == alone),
+                Err(Error::Unfinished {
+                    done, count: 49, ..
+                }) => assert_eq!(done, i * 49 / size),
+                Err(other) => panic!("{other}"),
+            }
+        }
+        assert_eq!(plane(apart.path(), Share::default()).unwrap(), alone);
+    }
+}
+
+/// What some left is taken up by others, of another number; and torn files cost time alone.
+#[test]
+fn unfinished_planes_are_taken_up_by_anyone() {
+    let dir = tempfile::tempdir().unwrap();
+    let alone = plane(dir.path(), Share::default()).unwrap();
+    let whole = std::fs::read(dir.path().join("unfinished")).unwrap();
+    for torn in [0, 10, 31, 32, 100, 32 + 24 * 11 + 7, whole.len() - 1] {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("unfinished"), &whole[..torn]).unwrap();
+        let _ = plane(dir.path(), Share::shard(2, 3).unwrap());
+        let found = on_ranks(2, |ranks| plane(dir.path(), Share::ranks(ranks)).unwrap());
+        assert!(found.iter().all(|plane| *plane == alone), "{torn} bytes");
+        assert_eq!(plane(dir.path(), Share::default()).unwrap(), alone);
+    }
+    let other = Grid::square(2.0, 7)
+        .unwrap()
+        .resuming(dir.path().join("unfinished"));
+    let objective = objective();
+    let [d1, d2] = direction::filter_normalized_pair(objective.parameters(), 0).unwrap();
+    let found = Plane::over(&objective, &d1, &d2, &other)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        found.contains("holds the beginning of other work"),
+        "{found}"
+    );
+    other.forget().unwrap();
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+fn sweep(share: Share) -> Sweep {
+    Sweep {
+        trainer: Trainer::adam(0.01).batch_size(20).epochs(3),
+        top: 3,
+        share,
+        ..Sweep::between(0.0, 0.06, 7).unwrap()
+    }
+}
+
+fn study(dir: &Path, share: Share) -> Result<loss_landscape::sweep::SweepReport, Error> {
+    let data = two_moons(60, 0.1, 0, &Device::Cpu)?.to_dtype(DType::F32)?;
+    let model = |seed| Mlp::new(&[2, 6, 1], Activation::Tanh, seed, &Device::Cpu);
+    sweep(share).run(dir, model, &data, &data)
+}
+
+#[test]
+fn a_study_has_the_same_bytes_however_it_is_shared() {
+    let alone = tempfile::tempdir().unwrap();
+    let alone = alone.path().join("study");
+    let report = study(&alone, Share::default()).unwrap();
+    for size in 1..=3 {
+        let dir = tempfile::tempdir().unwrap();
+        let together = dir.path().join("together");
+        let found = on_ranks(size, |ranks| study(&together, Share::ranks(ranks)).unwrap());
+        assert!(found.iter().all(|found| *found == report));
+        assert_eq!(bytes(&together), bytes(&alone));
+
+        let apart = dir.path().join("apart");
+        for i in 1..=size {
+            match study(&apart, Share::shard(i, size).unwrap()) {
+                Ok(found) => assert_eq!((i, found.points), (size, report.points.clone())),
+                Err(Error::Unfinished { count: 7, .. }) => assert!(i < size),
+                Err(other) => panic!("{other}"),
+            }
+        }
+        assert_eq!(bytes(&apart), bytes(&alone));
+    }
+    // Shards at the same time.
+    let dir = tempfile::tempdir().unwrap();
+    thread::scope(|scope| {
+        for i in 1..=3 {
+            let dir = dir.path();
+            scope.spawn(move || match study(dir, Share::shard(i, 3).unwrap()) {
+                Ok(_) | Err(Error::Unfinished { .. }) => {}
+                Err(other) => panic!("{other}"),
+            });
+        }
+    });
+    assert_eq!(bytes(dir.path()), bytes(&alone));
+}
+
+/// An error on one rank is one on all: none waits.
+#[test]
+fn no_rank_waits_for_one_that_failed() {
+    let dir = tempfile::tempdir().unwrap();
+    let taken = std::fs::File::create(dir.path().join("unfinished.rank-2")).unwrap();
+    taken.lock().unwrap();
+    let found = on_ranks(3, |ranks| {
+        plane(dir.path(), Share::ranks(ranks)).map_err(|e| e.to_string())
+    });
+    let error = found[2].as_ref().unwrap_err();
+    assert!(
+        error.contains("another process is at the same work"),
+        "{error}"
+    );
+    let others = found[..2].iter().map(|found| found.as_ref().unwrap_err());
+    others.for_each(|error| assert!(error.contains("ranks failed"), "{error}"));
+
+    let found = on_ranks(2, |ranks| {
+        let whole = objective();
+        let mine = whole.clone().among(ranks.clone()).unwrap();
+        assert!(mine.clone().among(ranks.clone()).is_err());
+        assert!(mine.jacobian().is_err());
+        let theta = whole.parameters().to_flat().unwrap();
+        assert!(
+            PathTrainer::default()
+                .connect(&mine, &theta, &theta)
+                .is_err()
+        );
+        let few = whole.on(&whole.data().first(1).unwrap()).unwrap();
+        few.among(ranks).unwrap_err().to_string()
+    });
+    assert!(
+        found[0].contains("1 samples cannot be divided among 2 ranks"),
+        "{}",
+        found[0]
+    );
+}
+
+/// The first rank keeps the products of all, and a decomposition goes on on any number of ranks.
+#[test]
+fn products_are_kept_by_the_first_rank() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("products");
+    let lanczos = Lanczos {
+        max_products: 15,
+        ..Lanczos::default()
+    };
+    on_ranks(3, |ranks| {
+        let recorded = Recorded::among(Laplacian(100), &file, ranks).unwrap();
+        lanczos.run(&recorded, 5).unwrap();
+    });
+    let alone = Laplacian(100).top(5).unwrap();
+    for size in [1, 2] {
+        let found = on_ranks(size, |ranks| {
+            let recorded = Recorded::among(Laplacian(100), &file, ranks).unwrap();
+            let top = recorded.top(5).unwrap();
+            (top, recorded.reads())
+        });
+        assert!(
+            found
+                .iter()
+                .all(|(top, reads)| *top == alone && *reads >= 15)
+        );
+    }
+}
+
+#[test]
+fn shards_are_counted_from_one() {
+    for wrong in ["0/2", "3/2", "1", "a/b", "1/0", ""] {
+        assert!(wrong.parse::<Share>().is_err(), "{wrong}");
+    }
+    assert!(
+        Grid::square(1.0, 3)
+            .unwrap()
+            .sharing(Share::shard(1, 2).unwrap())
+            .is_err()
+    );
+}
