@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Builds the command line for several processes under mpirun: target/*/release/landscape with the feature `mpi`. With
+# --tests it builds in the profile of the tests instead, for tests/mpi.
+#
+# An MPI library, its mpirun and libclang must be there. Where they are not and this is Debian and root, they are
+# installed from its packages.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+export CARGO_TARGET_DIR="$PWD/target"
+say() { printf '\033[1m[mpi]\033[0m %s\n' "$*"; }
+stop() { printf '\033[1m[mpi]\033[0m %s\n' "$*" >&2; exit 1; }
+
+if ! command -v mpicc >/dev/null || ! command -v mpirun >/dev/null || ! ls /usr/lib/llvm-*/lib/libclang*.so* >/dev/null 2>&1; then
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        say "installing OpenMPI and libclang (about a minute) …"
+        apt-get update -qq
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+            libopenmpi-dev openmpi-bin libclang-dev >/dev/null
+    elif ! command -v mpicc >/dev/null || ! command -v mpirun >/dev/null; then
+        stop "MPI is missing: install it (Debian: sudo apt install libopenmpi-dev openmpi-bin libclang-dev), or load your cluster's module, then run this again."
+    fi
+fi
+
+if [ "${1:-}" = --tests ]; then
+    say "building for the tests (about two minutes) …"
+    cargo build --locked --features mpi --bin landscape
+else
+    say "building (about two minutes, where the rest is built; some 12 from nothing) …"
+    cargo build --locked --release --features mpi --bin landscape
+    say "done: mpirun -n 2 $(echo target/*/release/landscape) surface --weights W.safetensors --out surface/"
+fi
