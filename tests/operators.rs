@@ -306,6 +306,31 @@ fn large_data_and_any_number_of_threads() {
 
 /// What is kept of one point must not answer for another.
 #[test]
+fn products_by_the_graph_are_the_same_in_company() {
+    for loss in [Loss::CrossEntropy, Loss::Mse] {
+        let by_hand = objective((Activation::Gelu, &[5, 6, 3], loss), 23, DType::F64);
+        let n = by_hand.dim();
+        let by_graph = by_hand.clone().by_autograd().with_batch_size(10).unwrap();
+        let vectors: Vec<_> = (0..4).map(|seed| numbers(n, 40 + seed)).collect();
+        let operators = |of: &Objective| -> [Boxed; 4] {
+            [
+                Box::new(of.hessian()),
+                Box::new(of.gauss_newton()),
+                Box::new(of.fisher()),
+                Box::new(of.gradient_covariance().unwrap()),
+            ]
+        };
+        for (one, other) in operators(&by_graph).iter().zip(&operators(&by_hand)) {
+            let together = one.apply_block(&vectors).unwrap();
+            for (v, product) in vectors.iter().zip(&together) {
+                assert_eq!(&one.apply(v).unwrap(), product);
+                assert_close(product, &other.apply(v).unwrap(), 1e-12);
+            }
+        }
+    }
+}
+
+#[test]
 fn products_follow_the_model() {
     let exact = objective(
         (Activation::Tanh, &[5, 4, 3], Loss::CrossEntropy),

@@ -27,12 +27,15 @@ const STACK_BYTES: usize = 256 << 20;
 const KEEP_GRAPH: &str = "CANDLE_GRAD_DO_NOT_DETACH";
 const OPERATION_THREADS: &str = "CANDLE_NUM_THREADS";
 
-/// How many batches run at once.
-pub(super) fn threads() -> Result<usize> {
-    Ok(workers()?.len())
+/// How many batches run at once: a GPU is busy with one.
+pub(super) fn at_once(device: &Device) -> Result<usize> {
+    match device.is_cpu() {
+        true => Ok(workers()?.len()),
+        false => Ok(1),
+    }
 }
 
-/// `f` of each of at most [`threads`] items, at once, in the items' order. A panic in `f` is an
+/// `f` of each of at most [`at_once`] items, at once, in the items' order. A panic in `f` is an
 /// error.
 pub(super) fn on_workers<I: Sync, T: Send>(
     items: &[I],
@@ -65,54 +68,54 @@ fn panicked<T>(panic: Box<dyn Any + Send>) -> Result<T> {
 
 /// ∂loss/∂θ.
 pub(super) fn gradient(parameters: &Parameters, loss: &Tensor) -> Result<Vec<f64>> {
-    let gradients = loss.backward().map_err(|e| backward_error(e, 1))?;
-    parameters.flatten(first_order(parameters, &gradients)?.into_iter())
+    let gradient = first_order(parameters, loss)?;
+    parameters.flatten(gradient.iter())
 }
 
-/// ∂⟨∂loss/∂θ, v⟩/∂θ, with `v` as one tensor for each parameter.
-pub(super) fn hvp(parameters: &Parameters, loss: &Tensor, v: &[Tensor]) -> Result<Vec<f64>> {
-    let gradients = loss.backward().map_err(|e| backward_error(e, 1))?;
-    let products = first_order(parameters, &gradients)?
-        .into_iter()
-        .zip(v)
-        .map(|(g, v)| (g * v)?.sum_all());
-    let products = products.collect::<candle_core::Result<Vec<_>>>()?;
-    let along = Tensor::stack(&products, 0)?.sum_all()?;
-    drop(gradients);
-    let second = along.backward().map_err(|e| backward_error(e, 2))?;
-    let rows = parameters.iter().map(|(name, var)| {
-        second.get(var).ok_or_else(|| Error::NoSecondDerivative {
-            parameter: name.clone(),
-            cause: "its gradient does not depend on any parameter. Look for an operation whose \
-                    backward pass cuts the graph"
-                .into(),
-        })
-    });
-    parameters.flatten(rows.collect::<Result<Vec<_>>>()?.into_iter())
+/// ∂⟨∂loss/∂θ, v⟩/∂θ for each v, which is one tensor for each parameter. They share the gradient's graph.
+pub(super) fn hvps(
+    parameters: &Parameters,
+    loss: &Tensor,
+    vectors: &[Vec<Tensor>],
+) -> Result<Vec<Vec<f64>>> {
+    let gradient = first_order(parameters, loss)?;
+    let product = |v: &Vec<Tensor>| {
+        let second = second_order(&gradient, v)?;
+        let rows = parameters.iter().map(|(name, var)| {
+            second.get(var).ok_or_else(|| Error::NoSecondDerivative {
+                parameter: name.clone(),
+                cause:
+                    "its gradient does not depend on any parameter. Look for an operation whose \
+                        backward pass cuts the graph"
+                        .into(),
+            })
+        });
+        parameters.flatten(rows.collect::<Result<Vec<_>>>()?.into_iter())
+    };
+    vectors.iter().map(product).collect()
 }
 
-/// Jᵀ C J v for outputs z with the Jacobian J by θ, where `bend` maps z and Jv to CJv.
+/// Jᵀ C J v for each v, for outputs z with the Jacobian J by θ, where `bend` maps z and Jv to CJv.
 ///
-/// Jv comes of two backward passes: Jᵀu is linear in u, and the derivative of ⟨Jᵀu, v⟩ by u is Jv.
-pub(super) fn jacobian_sandwich(
+/// Jv comes of two backward passes: Jᵀu is linear in u, and the derivative of ⟨Jᵀu, v⟩ by u is Jv. The first is one
+/// for all v.
+pub(super) fn jacobian_sandwiches(
     parameters: &Parameters,
     z: &Tensor,
-    v: &[Tensor],
+    vectors: &[Vec<Tensor>],
     bend: impl Fn(&Tensor, &Tensor) -> Result<Tensor>,
-) -> Result<Vec<f64>> {
+) -> Result<Vec<Vec<f64>>> {
     let u = Var::from_tensor(&z.zeros_like()?.detach())?;
-    let pulled = (z * u.as_tensor())?.sum_all()?.backward();
-    let pulled = pulled.map_err(|e| backward_error(e, 1))?;
-    let products = first_order(parameters, &pulled)?.into_iter().zip(v);
-    let products = products.map(|(g, v)| (g * v)?.sum_all());
-    let products = products.collect::<candle_core::Result<Vec<_>>>()?;
-    let along = Tensor::stack(&products, 0)?.sum_all()?;
-    let along = along.backward().map_err(|e| backward_error(e, 2))?;
-    let rz = along.get(&u).ok_or_else(|| {
-        Error::invalid("the outputs' derivative along a direction is cut off by an operation")
-    })?;
-    let weights = bend(&z.detach(), &rz.detach())?.detach();
-    gradient(parameters, &(z * weights)?.sum_all()?)
+    let pulled = first_order(parameters, &(z * u.as_tensor())?.sum_all()?)?;
+    let product = |v: &Vec<Tensor>| {
+        let along = second_order(&pulled, v)?;
+        let rz = along.get(&u).ok_or_else(|| {
+            Error::invalid("the outputs' derivative along a direction is cut off by an operation")
+        })?;
+        let weights = bend(&z.detach(), &rz.detach())?.detach();
+        gradient(parameters, &(z * weights)?.sum_all()?)
+    };
+    vectors.iter().map(product).collect()
 }
 
 /// The gradient of a loss by the outputs z.
@@ -154,9 +157,11 @@ pub(crate) fn store(parameters: &Parameters, gradient: &[f64]) -> Result<GradSto
     Ok(store)
 }
 
-fn first_order<'a>(parameters: &Parameters, gradients: &'a GradStore) -> Result<Vec<&'a Tensor>> {
+/// ∂loss/∂θ, one tensor for each parameter.
+fn first_order(parameters: &Parameters, loss: &Tensor) -> Result<Vec<Tensor>> {
+    let mut gradients = loss.backward().map_err(|e| backward_error(e, 1))?;
     let found = parameters.iter().map(|(name, var)| {
-        gradients.get(var).ok_or_else(|| Error::NoGradient {
+        gradients.remove(var).ok_or_else(|| Error::NoGradient {
             parameter: name.clone(),
             cause: "the loss does not depend on it, or an operation on the way cuts the graph. \
                     candle's fused operations (LayerNorm, RmsNorm, softmax_last_dim, rotary \
@@ -166,6 +171,14 @@ fn first_order<'a>(parameters: &Parameters, gradients: &'a GradStore) -> Result<
         })
     });
     found.collect()
+}
+
+/// The derivatives of ⟨g, v⟩ for a gradient g.
+fn second_order(g: &[Tensor], v: &[Tensor]) -> Result<GradStore> {
+    let products = g.iter().zip(v).map(|(g, v)| (g * v)?.sum_all());
+    let products = products.collect::<candle_core::Result<Vec<_>>>()?;
+    let along = Tensor::stack(&products, 0)?.sum_all()?;
+    along.backward().map_err(|e| backward_error(e, 2))
 }
 
 fn backward_error(error: candle_core::Error, order: u8) -> Error {

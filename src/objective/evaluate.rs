@@ -276,10 +276,7 @@ impl Objective {
         let mut products = self.by(
             theta,
             |engine, point| engine.products(point, &self.data, vectors, curvature, self.memory),
-            |objective| {
-                let product = |v: &Vec<f64>| objective.product_by_autograd(v, curvature);
-                vectors.iter().map(product).collect()
-            },
+            |objective| objective.products_by_autograd(vectors, curvature),
         )?;
         for (product, v) in products.iter_mut().zip(vectors) {
             self.over_ranks(product)?;
@@ -375,27 +372,31 @@ impl Objective {
         Ok(total)
     }
 
-    fn product_by_autograd(&self, v: &[f64], curvature: Curvature) -> Result<Vec<f64>> {
+    fn products_by_autograd(
+        &self,
+        vectors: &[Vec<f64>],
+        curvature: Curvature,
+    ) -> Result<Vec<Vec<f64>>> {
         if curvature == Curvature::Fisher && self.loss.known().is_none() {
             return Err(Error::invalid(
                 "the Fisher matrix needs the distribution that a loss stands for, and does not know your \
                  own: take GaussNewton, or GradientCovariance, or one of Loss's",
             ));
         }
-        let directions = self.parameters.unflatten(v)?;
-        let mut product = vec![0.0; self.dim()];
+        let directions = vectors.iter().map(|v| self.parameters.unflatten(v));
+        let directions = directions.collect::<Result<Vec<_>>>()?;
+        let mut products = vec![vec![0.0; self.dim()]; vectors.len()];
         let share = 1.0 / self.data.len() as f64;
         self.over_batches(
             |batch| {
                 let outputs = self.outputs(batch)?;
                 let loss = |z: &Tensor| self.partial_loss(z, batch);
+                let parameters = &self.parameters;
                 match curvature {
-                    Curvature::Hessian => {
-                        autograd::hvp(&self.parameters, &loss(&outputs)?, &directions)
-                    }
+                    Curvature::Hessian => autograd::hvps(parameters, &loss(&outputs)?, &directions),
                     Curvature::GaussNewton | Curvature::Fisher => {
                         let bend = |z: &Tensor, rz: &Tensor| autograd::output_hvp(loss, z, rz);
-                        autograd::jacobian_sandwich(&self.parameters, &outputs, &directions, bend)
+                        autograd::jacobian_sandwiches(parameters, &outputs, &directions, bend)
                     }
                     Curvature::Gradients => {
                         let bend = |z: &Tensor, rz: &Tensor| {
@@ -403,13 +404,17 @@ impl Objective {
                             let along = ((&dz * rz)?.sum_keepdim(1)? / share)?;
                             Ok(dz.broadcast_mul(&along)?)
                         };
-                        autograd::jacobian_sandwich(&self.parameters, &outputs, &directions, bend)
+                        autograd::jacobian_sandwiches(parameters, &outputs, &directions, bend)
                     }
                 }
             },
-            |part| axpy(1.0, &part, &mut product),
+            |parts| {
+                for (product, part) in products.iter_mut().zip(&parts) {
+                    axpy(1.0, part, product);
+                }
+            },
         )?;
-        Ok(product)
+        Ok(products)
     }
 }
 
