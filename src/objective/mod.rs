@@ -6,6 +6,7 @@
 //! hand-derived rules (`feedforward`), several times faster. Which way it is, the objective chooses.
 
 mod autograd;
+mod batch_size;
 mod check;
 mod evaluate;
 mod feedforward;
@@ -22,6 +23,7 @@ use loss::Criterion;
 pub use loss::Loss;
 pub(crate) use step::Batch;
 
+use self::batch_size::BatchSize;
 use self::feedforward::Engine;
 use std::sync::Arc;
 
@@ -36,10 +38,6 @@ type Forward = dyn Fn(&Tensor) -> candle_core::Result<Tensor> + Send + Sync;
 
 /// The forward pass of a step of training, which may draw from a seed.
 type Training = dyn Fn(&Tensor, u64) -> candle_core::Result<Tensor> + Send + Sync;
-
-/// Samples that go through the model together, unless [`Objective::with_batch_size`] says
-/// otherwise.
-const BATCH_SIZE: usize = 512;
 
 /// Bytes of the primal pass that hand-derived rules keep for products at a point, unless
 /// [`Objective::with_memory`] says otherwise.
@@ -80,7 +78,7 @@ pub struct Objective {
     data: Dataset,
     loss: Criterion,
     l2: f64,
-    batch_size: usize,
+    batch_size: BatchSize,
     memory: usize,
     check: DerivativeCheck,
     engine: Option<Arc<dyn Engine>>,
@@ -207,7 +205,7 @@ impl Objective {
             data: data.clone(),
             loss,
             l2: 0.0,
-            batch_size: BATCH_SIZE,
+            batch_size: BatchSize::usual(data),
             memory: MEMORY,
             check: DerivativeCheck::default(),
             engine: None,
@@ -272,7 +270,8 @@ impl Objective {
     }
 
     /// Sends `size` samples through the model together: more is faster, less takes less memory.
-    /// The result is the same but for rounding.
+    /// The result is the same but for rounding. 512 if not said; on a GPU some thousands of images, and
+    /// half as many again and again where they do not fit its memory.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -291,7 +290,7 @@ impl Objective {
         if size == 0 {
             return Err(Error::invalid("a batch needs at least one sample"));
         }
-        self.batch_size = size;
+        self.batch_size = BatchSize::new(size);
         Ok(self)
     }
 
@@ -402,24 +401,42 @@ impl Objective {
         Ok((losses.sum_all()? / self.data.len() as f64)?)
     }
 
-    /// `part` of every batch, on the worker threads, and `fold` of the results, in order.
+    /// `part` of every batch, on the worker threads, and `fold` of the results, in order. A batch that does not fit
+    /// the device's memory goes in halves.
     fn over_batches<T: Send>(
         &self,
         part: impl Fn(&Dataset) -> Result<T> + Sync,
         mut fold: impl FnMut(T),
     ) -> Result<()> {
-        let batches = self.data.batches(self.batch_size)?;
-        let batches = batches.collect::<Result<Vec<_>>>()?;
-        for some in batches.chunks(autograd::threads()?) {
-            for result in autograd::on_workers(some, &part)? {
-                fold(result?);
+        let at_once = autograd::at_once(self.data.device())?;
+        let (n, mut done) = (self.data.len(), 0);
+        while done < n {
+            let rest = self.data.narrow(done, n - done)?;
+            let some = rest.batches(self.batch_size.get())?.take(at_once);
+            let some = some.collect::<Result<Vec<_>>>()?;
+            for (batch, result) in some.iter().zip(self.on_workers(&some, &part)?) {
+                match result {
+                    Err(error) if self.batch_size.halve_after(&error, batch.len()) => break,
+                    result => fold(result?),
+                }
+                done += batch.len();
             }
         }
         Ok(())
     }
 
+    fn on_workers<T: Send>(
+        &self,
+        batches: &[Dataset],
+        f: impl Fn(&Dataset) -> Result<T> + Sync,
+    ) -> Result<Vec<Result<T>>> {
+        // On a GPU each thread may have a queue of its own: what this one has asked for comes first.
+        self.data.device().synchronize()?;
+        autograd::on_workers(batches, f)
+    }
+
     fn check_data(&self) -> Result<()> {
-        let outputs = autograd::on_workers(&[self.data.first(1)?], |one| self.outputs(one))?;
+        let outputs = self.on_workers(&[self.data.first(1)?], |one| self.outputs(one))?;
         for outputs in outputs {
             let outputs = outputs.map_err(|e| self.explain(e))?;
             self.loss.check(&outputs, &self.data)?;
