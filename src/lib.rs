@@ -114,7 +114,7 @@ pub mod prelude {
     };
     pub use crate::model::{
         Activation, Architecture, Design, LayerKind, Layered, Mlp, Model, Norm, Parameters,
-        best_device,
+        best_device, cuda_device,
     };
     pub use crate::nn;
     pub use crate::notebook::Show;

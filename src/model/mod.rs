@@ -19,9 +19,11 @@ pub(crate) use restore::Restore;
 pub(crate) use training::no_variance;
 pub use zoo::{Architecture, Design, Norm};
 
+use std::sync::OnceLock;
+
 use candle_core::{Device, Module, Tensor};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A candle module that knows its parameters.
 ///
@@ -95,7 +97,44 @@ pub trait Model: Module {
 /// ```
 ///
 /// # Errors
-/// A CUDA device that is there but fails to start.
+/// None: where a build with the feature `cuda` finds no device that can be used, it warns.
 pub fn best_device() -> Result<Device> {
-    Ok(Device::cuda_if_available(0)?)
+    Ok(cuda_device().unwrap_or_else(|problem| {
+        if cfg!(feature = "cuda") {
+            crate::progress::warn(&format!("{problem}: computing on the CPU"));
+        }
+        Device::Cpu
+    }))
+}
+
+/// The first CUDA device. It is the same each time, so that models and data on it go together.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// match cuda_device() {
+///     Ok(device) => assert!(device.is_cuda()),
+///     Err(error) => assert!(error.to_string().contains("no CUDA device")),
+/// }
+/// ```
+///
+/// # Errors
+/// A build without the feature `cuda`; a machine without a GPU or its driver.
+pub fn cuda_device() -> Result<Device> {
+    static DEVICE: OnceLock<std::result::Result<Device, String>> = OnceLock::new();
+    let device = DEVICE.get_or_init(|| {
+        if !cfg!(feature = "cuda") {
+            return Err(
+                "no CUDA device is known to a build without the feature `cuda`: build with \
+                 `--features cuda`, or by environment/cuda.sh"
+                    .into(),
+            );
+        }
+        // With a stream of its own: candle's `new_cuda` takes one for each thread, and they do not wait for one another.
+        Device::new_cuda_with_stream(0).map_err(|error| {
+            let problem = Error::from(error);
+            format!("no CUDA device can be used, for want of a GPU or of its driver ({problem})")
+        })
+    });
+    device.clone().map_err(Error::Invalid)
 }

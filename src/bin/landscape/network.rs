@@ -229,13 +229,8 @@ impl Network {
     fn device(&self) -> Result<Device, Error> {
         match self.device {
             DeviceName::Cpu => Ok(Device::Cpu),
-            DeviceName::Cuda => Device::new_cuda(0).map_err(|e| {
-                let problem = Error::from(e);
-                Error::Invalid(format!(
-                    "no CUDA device can be used ({problem}): take --device cpu, or build with candle's \
-                     feature `cuda` on a machine that has one"
-                ))
-            }),
+            DeviceName::Cuda => cuda_device()
+                .map_err(|problem| Error::Invalid(format!("{problem}; or take --device cpu"))),
         }
     }
 
