@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# Builds the command line with CUDA, on a machine that need not have a GPU. NVIDIA's compiler and libraries come as
+# Python wheels into the cache (environment/setup.sh says where it lies; 1.2 GB) and touch nothing else. What is there
+# already is kept, and what was broken off goes on where it was.
+#
+#   environment/cuda.sh                          # for compute capability 9.0, Hopper
+#   CUDA_COMPUTE_CAP=80 environment/cuda.sh      # for another
+#
+# The program is target/cuda/*/release/landscape. To start, it needs these libraries, or those of a CUDA 13 that is
+# installed, and the driver's libcuda.so.1, 580 or newer, which comes with a GPU. Where there is no driver the stub
+# that it was linked with lets it start, and find no device:
+#
+#   LD_LIBRARY_PATH=<cache>/cuda-<versions>/nvidia/cu13/lib landscape hvp --device cuda
+#   LD_LIBRARY_PATH=<cache>/cuda-<versions>/nvidia/cu13/lib:<the same>/stubs landscape hvp
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+CUDA_VERSION=13.0
+CURAND_VERSION=10.4.0
+export LOSS_LANDSCAPE_CACHE="${LOSS_LANDSCAPE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/loss-landscape}"
+export CUDA_COMPUTE_CAP="${CUDA_COMPUTE_CAP:-90}"
+
+say() { printf '\033[1m[cuda]\033[0m %s\n' "$*"; }
+stop() { printf '\033[1m[cuda]\033[0m %s\n' "$*" >&2; exit 1; }
+
+command -v cargo >/dev/null || stop "Rust is missing: install it with rustup (https://rustup.rs), then run this again."
+command -v g++ >/dev/null ||
+    stop "A C++ compiler is missing: install g++ (Debian, Ubuntu: apt install build-essential), then run this again."
+python3 -m pip --version >/dev/null 2>&1 ||
+    stop "Python's pip is missing: install it (Debian, Ubuntu: apt install python3-pip), then run this again."
+
+# --- the toolchain
+
+TOOLCHAIN="$LOSS_LANDSCAPE_CACHE/cuda-$CUDA_VERSION-curand-$CURAND_VERSION"
+if [ ! -d "$TOOLCHAIN" ]; then
+    say "fetching CUDA $CUDA_VERSION (about a minute, once) …"
+    rm -rf "$TOOLCHAIN.part"
+    WHEELS=(nvidia-curand=="$CURAND_VERSION.*")
+    for name in cuda-nvcc nvvm cuda-crt cuda-runtime cuda-cccl cublas cuda-nvrtc; do
+        WHEELS+=("nvidia-$name==$CUDA_VERSION.*")
+    done
+    python3 -m pip install --quiet --disable-pip-version-check --target "$TOOLCHAIN.part" "${WHEELS[@]}"
+    HOME_PART="$TOOLCHAIN.part/nvidia/cu13"
+    # The linker looks for names without versions.
+    for name in cublas cublasLt cudart curand nvrtc; do
+        ln -s "$(basename "$HOME_PART/lib/lib$name".so.*)" "$HOME_PART/lib/lib$name.so"
+    done
+    # No wheel holds the driver's library: one with its functions, each of which answers CUDA_ERROR_STUB_LIBRARY.
+    mkdir "$HOME_PART/lib/stubs"
+    grep -oE '\bcu[A-Z][A-Za-z0-9_]*' "$HOME_PART/include/cuda.h" | sort -u |
+        sed 's/.*/int &(void) { return 34; }/' |
+        cc -w -fno-builtin -shared -fPIC -x c - -Wl,-soname,libcuda.so.1 -o "$HOME_PART/lib/stubs/libcuda.so.1"
+    ln -s libcuda.so.1 "$HOME_PART/lib/stubs/libcuda.so"
+    mv "$TOOLCHAIN.part" "$TOOLCHAIN"
+fi
+
+# --- the command line
+
+export CUDA_HOME="$TOOLCHAIN/nvidia/cu13" CUDA_PATH="$TOOLCHAIN/nvidia/cu13"
+export PATH="$CUDA_HOME/bin:$PATH"
+# For the libraries that the libraries need.
+export LIBRARY_PATH="$CUDA_HOME/lib:$CUDA_HOME/lib/stubs${LIBRARY_PATH:+:$LIBRARY_PATH}"
+say "building landscape for compute capability $CUDA_COMPUTE_CAP (some 20 minutes on two cores, the first time) …"
+cargo build --locked --release --features cuda --bin landscape --target-dir target/cuda
+say "ready: $(echo target/cuda/*/release/landscape). Where there is a GPU:"
+say "  LD_LIBRARY_PATH=$CUDA_HOME/lib $(echo target/cuda/*/release/landscape) hvp --device cuda"
