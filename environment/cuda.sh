@@ -10,13 +10,16 @@
 # installed, and the driver's libcuda.so.1, 580 or newer, which comes with a GPU. Where there is no driver the stub
 # that it was linked with lets it start, and find no device:
 #
-#   LD_LIBRARY_PATH=<cache>/cuda-<versions>/nvidia/cu13/lib landscape hvp --device cuda
-#   LD_LIBRARY_PATH=<cache>/cuda-<versions>/nvidia/cu13/lib:<the same>/stubs landscape hvp
+#   LD_LIBRARY_PATH=<cache>/cuda-…/nvidia/cu13/lib landscape hvp --device cuda
+#   LD_LIBRARY_PATH=<cache>/cuda-…/nvidia/cu13/lib:<cache>/cuda-…/nvidia/cu13/lib/stubs landscape hvp
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-CUDA_VERSION=13.0
-CURAND_VERSION=10.4.0
+# CUDA 13.0. cuBLAS is that of its last update: candle refers to functions that the first has not.
+WHEELS=(
+    nvidia-{cuda-nvcc,nvvm,cuda-crt,cuda-runtime,cuda-cccl,cuda-nvrtc}"==13.0.*" "nvidia-cublas==13.1.0.*"
+    "nvidia-curand==10.4.0.*"
+)
 export LOSS_LANDSCAPE_CACHE="${LOSS_LANDSCAPE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/loss-landscape}"
 export CUDA_COMPUTE_CAP="${CUDA_COMPUTE_CAP:-90}"
 
@@ -31,14 +34,10 @@ python3 -m pip --version >/dev/null 2>&1 ||
 
 # --- the toolchain
 
-TOOLCHAIN="$LOSS_LANDSCAPE_CACHE/cuda-$CUDA_VERSION-curand-$CURAND_VERSION"
+TOOLCHAIN="$LOSS_LANDSCAPE_CACHE/cuda-$(echo "${WHEELS[@]}" | sha256sum | cut -c1-16)"
 if [ ! -d "$TOOLCHAIN" ]; then
-    say "fetching CUDA $CUDA_VERSION (about a minute, once) …"
+    say "fetching CUDA 13.0 (about a minute, once) …"
     rm -rf "$TOOLCHAIN.part"
-    WHEELS=(nvidia-curand=="$CURAND_VERSION.*")
-    for name in cuda-nvcc nvvm cuda-crt cuda-runtime cuda-cccl cublas cuda-nvrtc; do
-        WHEELS+=("nvidia-$name==$CUDA_VERSION.*")
-    done
     python3 -m pip install --quiet --disable-pip-version-check --target "$TOOLCHAIN.part" "${WHEELS[@]}"
     HOME_PART="$TOOLCHAIN.part/nvidia/cu13"
     # The linker looks for names without versions.
@@ -47,7 +46,7 @@ if [ ! -d "$TOOLCHAIN" ]; then
     done
     # No wheel holds the driver's library: one with its functions, each of which answers CUDA_ERROR_STUB_LIBRARY.
     mkdir "$HOME_PART/lib/stubs"
-    grep -oE '\bcu[A-Z][A-Za-z0-9_]*' "$HOME_PART/include/cuda.h" | sort -u |
+    { grep -oE '\bcu[A-Z][A-Za-z0-9_]*' "$HOME_PART/include/cuda.h"; echo cuProfilerInitialize; } | sort -u |
         sed 's/.*/int &(void) { return 34; }/' |
         cc -w -fno-builtin -shared -fPIC -x c - -Wl,-soname,libcuda.so.1 -o "$HOME_PART/lib/stubs/libcuda.so.1"
     ln -s libcuda.so.1 "$HOME_PART/lib/stubs/libcuda.so"
@@ -58,9 +57,7 @@ fi
 
 export CUDA_HOME="$TOOLCHAIN/nvidia/cu13" CUDA_PATH="$TOOLCHAIN/nvidia/cu13"
 export PATH="$CUDA_HOME/bin:$PATH"
-# For the libraries that the libraries need.
-export LIBRARY_PATH="$CUDA_HOME/lib:$CUDA_HOME/lib/stubs${LIBRARY_PATH:+:$LIBRARY_PATH}"
 say "building landscape for compute capability $CUDA_COMPUTE_CAP (some 20 minutes on two cores, the first time) …"
 cargo build --locked --release --features cuda --bin landscape --target-dir target/cuda
-say "ready: $(echo target/cuda/*/release/landscape). Where there is a GPU:"
+say "ready. Where there is a GPU:"
 say "  LD_LIBRARY_PATH=$CUDA_HOME/lib $(echo target/cuda/*/release/landscape) hvp --device cuda"

@@ -40,7 +40,7 @@ pub struct Network {
     #[arg(long, value_name = "DIR")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<PathBuf>,
-    /// Where to compute
+    /// Where to compute; `cuda` is for a build with that feature (environment/cuda.sh)
     #[arg(long, value_enum, default_value = "cpu")]
     pub device: DeviceName,
 }
