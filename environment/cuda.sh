@@ -6,12 +6,15 @@
 #   environment/cuda.sh                          # for compute capability 9.0, Hopper
 #   CUDA_COMPUTE_CAP=80 environment/cuda.sh      # for another
 #
-# The program is target/cuda/*/release/landscape. To start, it needs these libraries, or those of a CUDA 13 that is
-# installed, and the driver's libcuda.so.1, 580 or newer, which comes with a GPU. Where there is no driver the stub
-# that it was linked with lets it start, and find no device:
+# The program is target/cuda/*/release/landscape. To start, it needs these libraries, or those of an installed CUDA 13,
+# and libcuda.so.1 of a driver from 580 on, which comes with a GPU. Without a driver it does not start, unless with the
+# stub that it was linked with; there it finds no device:
 #
 #   LD_LIBRARY_PATH=<cache>/cuda-…/nvidia/cu13/lib landscape hvp --device cuda
 #   LD_LIBRARY_PATH=<cache>/cuda-…/nvidia/cu13/lib:<cache>/cuda-…/nvidia/cu13/lib/stubs landscape hvp
+#
+# To another machine it takes libloss_landscape.so, which lies beside it, and libstd-….so of Rust along, to a directory
+# in LD_LIBRARY_PATH.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole test suite: formatting, lints, the crate's tests and doc tests, and, through the real kernel and a real
-# browser, the notebooks. About 30 minutes on two cores once everything is built.
+# browser, the notebooks, and several processes under mpirun. About 35 minutes on two cores once everything is built.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -32,5 +32,9 @@ RUSTDOCFLAGS="--deny warnings" cargo doc --locked --no-deps
 
 say "a second computation, the kernel, the notebooks, the browser (about 25 minutes) …"
 .venv/bin/python -m pytest -p no:cacheprovider --durations=5 tests/numpy tests/kernel
+
+say "several processes under mpirun (about four minutes) …"
+environment/mpi.sh --tests
+.venv/bin/python -m pytest -p no:cacheprovider tests/mpi
 
 say "all passed."

@@ -48,6 +48,15 @@ pub enum Error {
         count: usize,
     },
 
+    /// An error on other ranks, which have the reason.
+    #[error("{failed} of {ranks} ranks failed: their messages say why")]
+    Elsewhere {
+        /// How many failed.
+        failed: usize,
+        /// How many there are.
+        ranks: usize,
+    },
+
     /// A parameter that the loss does not reach.
     #[error("parameter `{parameter}` gets no gradient: {cause}")]
     NoGradient {

@@ -50,6 +50,11 @@
 //!
 //! A room knows only the rooms above it, but for the kernels that [`nn`] has in common with [`objective`].
 //!
+//! # Features
+//!
+//! None is on unless asked for. `cuda`: models and data on an NVIDIA GPU ([`model::cuda_device`]). `mpi`: several processes
+//! under `mpirun` ([`ranks`]).
+//!
 //! # In a notebook
 //!
 //! Cells must reach candle, plotly, polars, ndarray and serde through this crate, which re-exports

@@ -280,7 +280,8 @@ impl Objective {
         )?;
         for (product, v) in products.iter_mut().zip(vectors) {
             self.over_ranks(product)?;
-            if matches!(curvature, Curvature::Hessian | Curvature::GaussNewton) {
+            let of_the_loss = matches!(curvature, Curvature::Hessian | Curvature::GaussNewton);
+            if of_the_loss && self.l2 > 0.0 {
                 axpy(2.0 * self.l2, v, product);
             }
             self.check_finite(product, curvature.name())?;

@@ -195,18 +195,15 @@ pub(crate) fn part(items: usize, index: usize, count: usize) -> std::ops::Range<
     index * items / count..(index + 1) * items / count
 }
 
-/// Whether `found` on all ranks: the error of this one, or that there is one.
+/// `found`, where that is no error on any rank; else the error of this one, or that there is one.
 pub(crate) fn all_well<T>(ranks: &dyn Ranks, found: Result<T>) -> Result<T> {
     let mut failed = [f64::from(u8::from(found.is_err()))];
     ranks.sum(&mut failed)?;
-    match failed[0] {
-        0.0 => found,
-        _ => Err(found.err().unwrap_or_else(|| {
-            Error::invalid(format!(
-                "{} of {} ranks failed: their messages say why",
-                failed[0],
-                ranks.size()
-            ))
+    match failed[0] as usize {
+        0 => found,
+        failed => Err(found.err().unwrap_or(Error::Elsewhere {
+            failed,
+            ranks: ranks.size(),
         })),
     }
 }

@@ -21,6 +21,9 @@ const CLAIM: i32 = 1;
 /// The answer: the item, or −1.
 const ITEM: i32 = 2;
 
+/// Numbers of one message. MPI counts them in 32 bits.
+const TOGETHER: usize = 1 << 24;
+
 /// How long rank 0's thread sleeps between looks for claims. It must not spin: its core computes.
 const LOOK: Duration = Duration::from_micros(500);
 
@@ -158,9 +161,11 @@ impl Ranks for Mpi {
 
     fn sum(&self, values: &mut [f64]) -> Result<()> {
         if self.size > 1 {
-            let mine = values.to_vec();
             let world = SimpleCommunicator::world();
-            world.all_reduce_into(&mine[..], values, SystemOperation::sum());
+            for some in values.chunks_mut(TOGETHER) {
+                let mine = some.to_vec();
+                world.all_reduce_into(&mine[..], some, SystemOperation::sum());
+            }
         }
         Ok(())
     }

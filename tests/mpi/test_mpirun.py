@@ -1,5 +1,6 @@
 """The command line under mpirun, on 1, 2 and 3 ranks of one machine: environment/mpi.sh --tests builds it."""
 
+import fcntl
 import json
 import os
 import random
@@ -157,8 +158,13 @@ def test_errors_are_said_once(tmp_path):
     done = run(3, "spectrum", *NETWORK, "--samples", 2)
     assert done.returncode != 0
     assert done.stderr.count("2 samples cannot be divided among 3 ranks: start fewer") == 1, done.stderr
+    with open(tmp_path / "unfinished.rank-1", "w") as taken:
+        fcntl.flock(taken, fcntl.LOCK_EX)
+        done = run(2, "surface", *AT, "--grid", 5, "--out", tmp_path)
+    assert done.returncode != 0 and "another process is at the same work" in done.stderr, done.stderr
+    assert "(rank 1 of 2)" in done.stderr and "of 2 ranks failed" not in done.stderr
     done = run(2, "train", *NETWORK, "--save", tmp_path / "W.safetensors")
     assert done.returncode != 0 and "start it without mpirun" in done.stderr
-    done = run(2, *SWEEP, tmp_path, "--shard", "1/2")
+    done = run(2, *SWEEP, tmp_path / "study", "--shard", "1/2")
     assert done.returncode != 0 and "leave one of both" in done.stderr
-    assert "no shard" in run(0, *SWEEP, tmp_path, "--shard", "3/2").stderr
+    assert "no shard" in run(0, *SWEEP, tmp_path / "study", "--shard", "3/2").stderr

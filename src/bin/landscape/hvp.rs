@@ -54,16 +54,23 @@ impl Hvp {
             Some(ranks) => self.median(|_| ranks.sum(&mut v.clone()))?,
             None => 0.0,
         };
-        Ok(Report::of(
-            &objective,
-            format!(
-                "loss                        {loss_ms:>9.2} ms\n\
+        let mut text = format!(
+            "loss                        {loss_ms:>9.2} ms\n\
                  gradient                    {gradient_ms:>9.2} ms\n\
                  Hessian-vector product      {hvp_ms:>9.2} ms\n\
                  … at a fresh point          {fresh_hvp_ms:>9.2} ms\n\
                  … in blocks of {:<3}, each    {block_hvp_ms_per_vector:>9.2} ms\n",
-                self.block
-            ),
+            self.block
+        );
+        if let Some(ranks) = &ranks {
+            text += &format!(
+                "sum over {:<3} ranks          {sum_ms:>9.2} ms\n",
+                ranks.size()
+            );
+        }
+        Ok(Report::of(
+            &objective,
+            text,
             json!({
                 "loss_ms": loss_ms,
                 "gradient_ms": gradient_ms,

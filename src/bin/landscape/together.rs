@@ -57,10 +57,10 @@ pub fn run(work: impl FnOnce() -> Result<(), Error>) -> ExitCode {
     set(Some(mpi.clone()));
     let result = mpi.share_cores().and_then(|()| work());
     if let Err(error) = result {
-        if mpi.rank() > 0 {
-            // All may have failed alike, and then the first one's message will do.
-            std::thread::sleep(std::time::Duration::from_secs(1));
-        }
+        // All may have failed alike, and then the first one's message will do; or one, and then its own.
+        let last = matches!(error, Error::Elsewhere { .. });
+        let seconds = if last { 3 } else { u64::from(mpi.rank() > 0) };
+        std::thread::sleep(std::time::Duration::from_secs(seconds));
         eprintln!("error: {error} (rank {} of {})", mpi.rank(), mpi.size());
         // The others may be waiting for this one.
         mpi.abort();
