@@ -117,7 +117,8 @@ fn pieces<const N: usize>(done: &Found<N>, together: usize, share: &Share) -> Ve
     while let Some(first) = (start..mine.end).find(|i| done[*i].is_none()) {
         let most = match ranks {
             1 => together,
-            _ => left.div_ceil(2 * ranks).clamp(1, together),
+            // Not much smaller ones: what items have in common is computed for each piece.
+            _ => left.div_ceil(2 * ranks).clamp(together.div_ceil(4), together),
         };
         let end = (first..mine.end).find(|i| done[*i].is_some() || i - first == most);
         let end = end.unwrap_or(mine.end);
