@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the command line with CUDA, on a machine that need not have a GPU. NVIDIA's compiler and libraries come as
 # Python wheels into the cache (environment/setup.sh says where it lies; 1.2 GB) and touch nothing else. What is there
-# already is kept, and what was broken off goes on where it was.
+# already is kept.
 #
 #   environment/cuda.sh                          # for compute capability 9.0, Hopper
 #   CUDA_COMPUTE_CAP=80 environment/cuda.sh      # for another

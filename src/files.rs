@@ -1,7 +1,7 @@
 //! Files that are whole or not there.
 
 use std::fmt::Display;
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -75,6 +75,16 @@ pub fn write_table(path: &Path, table: &mut DataFrame) -> Result<()> {
             false => CsvWriter::new(file).finish(table),
         }
     })
+}
+
+/// Whether another process has locked the file; if not, this one has now, alone or together with others that do so.
+/// There are file systems without locks: there nobody has.
+pub(crate) fn is_taken(file: &File, alone: bool) -> bool {
+    let locked = match alone {
+        true => file.try_lock(),
+        false => file.try_lock_shared(),
+    };
+    matches!(locked, Err(TryLockError::WouldBlock))
 }
 
 pub(crate) fn is_parquet(path: &Path) -> bool {

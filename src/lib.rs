@@ -45,8 +45,7 @@
 //! | [`sweep`] | the L2 study: training and spectrum at each strength, in a directory of files |
 //! | [`figure`] | from a result to a figure; nothing is computed here |
 //! | [`notebook`] | what a cell shows |
-//! | [`ranks`] | processes that work together, and who of them does what |
-//! | [`progress`], [`files`] | news of long work, files that are whole; used by all |
+//! | [`progress`], [`files`], [`ranks`] | used by all: news of long work, files that are whole, processes that work together |
 //!
 //! A room knows only the rooms above it, but for the kernels that [`nn`] has in common with [`objective`].
 //!

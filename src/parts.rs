@@ -1,25 +1,28 @@
 //! [`in_parts`]: long work on many items, of which what is done stays in files, and of which several processes do
 //! different ones.
 //!
-//! A file is a hash of what the work depends on, and then a record for each item that is done: its number and what was
-//! found. It grows at its end after each part; what a killed process has left half written there is cut off. Each
+//! A file is a hash of what the work depends on, and then a record for each item that is done: its number, from 1, and what
+//! was found. It grows at its end after each part; what a killed process has left half written there is cut off. Each
 //! process writes a file of its own, and reads all of them: none waits for another.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::Key;
 use crate::error::{Error, Result};
+use crate::files::is_taken;
 use crate::progress::Progress;
-use crate::ranks::{Kind, Share, Turns, all_well, part};
+use crate::ranks::{Kind, Ranks, Share, Turns, all_well, part};
 
 /// Where the parts of a piece of work are kept.
 pub(crate) struct Parts {
     path: PathBuf,
     key: Key,
 }
+
+const OTHER_WORK: &str = "holds the beginning of other work: another model, point, direction, grid, dataset, or other settings";
 
 /// What has been found, by item.
 type Found<const N: usize> = Vec<Option<[f64; N]>>;
@@ -55,14 +58,14 @@ pub(crate) fn in_parts<const N: usize>(
         _ => Ok(vec![None; count]),
     };
     let mut known = all_well(ranks.as_ref(), known)?;
-    gather(share, &mut known)?;
+    gather(ranks.as_ref(), &mut known)?;
     let done = some(task, together, parts, share, known.clone(), work);
     let mut done = all_well(ranks.as_ref(), done)?;
     // Each brings what it has found itself.
     for (done, known) in done.iter_mut().zip(&known) {
         *done = done.filter(|_| known.is_none());
     }
-    gather(share, &mut done)?;
+    gather(ranks.as_ref(), &mut done)?;
     whole(
         task,
         done.into_iter()
@@ -84,17 +87,24 @@ fn some<const N: usize>(
     let todo = pieces(&done, together, share);
     let turns = Turns::new(share, todo.len());
     let mut file = match parts {
-        Some(parts) => Some(parts.append_to(share, N)?),
-        None => None,
+        Some(parts) if !todo.is_empty() => {
+            let file = parts.append_to(share, N).inspect_err(|_| turns.stop());
+            Some((parts, file?))
+        }
+        _ => None,
     };
     let mut progress = Progress::start(task);
     let total = todo.iter().map(Range::len).sum();
     while let Some(turn) = turns.next()? {
         let items = todo[turn].clone();
-        let found = work(items.clone())?;
-        if let (Some(parts), Some(file)) = (parts, &mut file) {
-            parts.append(file, items.start, &found)?;
-        }
+        let found = work(items.clone()).and_then(|found| {
+            let kept = match &mut file {
+                Some((parts, file)) => parts.append(file, items.start, &found),
+                None => Ok(()),
+            };
+            kept.map(|()| found)
+        });
+        let found = found.inspect_err(|_| turns.stop())?;
         for (done, found) in done[items].iter_mut().zip(found) {
             *done = Some(found);
         }
@@ -118,7 +128,9 @@ fn pieces<const N: usize>(done: &Found<N>, together: usize, share: &Share) -> Ve
         let most = match ranks {
             1 => together,
             // Not much smaller ones: what items have in common is computed for each piece.
-            _ => left.div_ceil(2 * ranks).clamp(together.div_ceil(4), together),
+            _ => left
+                .div_ceil(2 * ranks)
+                .clamp(together.div_ceil(4), together),
         };
         let end = (first..mine.end).find(|i| done[*i].is_some() || i - first == most);
         let end = end.unwrap_or(mine.end);
@@ -130,10 +142,7 @@ fn pieces<const N: usize>(done: &Found<N>, together: usize, share: &Share) -> Ve
 }
 
 /// Of each item what any rank has found; at most one has.
-fn gather<const N: usize>(share: &Share, found: &mut Found<N>) -> Result<()> {
-    let Some(ranks) = share.among() else {
-        return Ok(());
-    };
+fn gather<const N: usize>(ranks: &dyn Ranks, found: &mut Found<N>) -> Result<()> {
     // A sum keeps no NaN apart from another: a flag for each number does.
     let flagged = found.iter().flat_map(|item| {
         let numbers = item.unwrap_or([0.0; N]).into_iter();
@@ -172,8 +181,8 @@ fn whole<const N: usize>(task: &'static str, done: Found<N>) -> Result<Vec<[f64;
 
 fn read_all<const N: usize>(parts: Option<&Parts>, count: usize) -> Result<Found<N>> {
     let mut found = vec![None; count];
-    for path in parts.map_or(Ok(Vec::new()), Parts::files)? {
-        if let Some(parts) = parts {
+    if let Some(parts) = parts {
+        for path in files_of_parts(&parts.path)? {
             parts.read(&path, &mut found)?;
         }
     }
@@ -196,11 +205,6 @@ impl Parts {
         path.into()
     }
 
-    /// All that there are.
-    fn files(&self) -> Result<Vec<PathBuf>> {
-        files_of_parts(&self.path)
-    }
-
     fn read<const N: usize>(&self, path: &Path, found: &mut Found<N>) -> Result<()> {
         let bytes = match fs::read(path) {
             Ok(bytes) => bytes,
@@ -211,17 +215,17 @@ impl Parts {
         if bytes.len() < self.key.len() && self.key.starts_with(&bytes) {
             return Ok(());
         }
-        let records = bytes.strip_prefix(&self.key).ok_or_else(|| {
-            unusable(
-                path,
-                "holds the beginning of other work: another model, point, direction, grid, dataset, or other settings",
-            )
-        })?;
+        let records = bytes
+            .strip_prefix(&self.key)
+            .ok_or_else(|| unusable(path, OTHER_WORK))?;
         for record in records.chunks_exact(8 * (1 + N)) {
             let (words, _) = record.as_chunks::<8>();
-            let item = u64::from_le_bytes(words[0]) as usize;
             let number = |i: usize| f64::from_le_bytes(words[1 + i]);
-            match found.get_mut(item) {
+            // Zeros are what a power cut leaves at a file's end.
+            let Some(item) = u64::from_le_bytes(words[0]).checked_sub(1) else {
+                break;
+            };
+            match found.get_mut(item as usize) {
                 Some(place) => *place = Some(std::array::from_fn(number)),
                 None => return Err(unusable(path, "is damaged")),
             }
@@ -233,26 +237,26 @@ impl Parts {
     fn append_to(&self, share: &Share, numbers: usize) -> Result<File> {
         let path = self.file_of(share);
         let unwritable = |e: io::Error| unusable(&path, &format!("cannot be written ({e})"));
-        let file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .map_err(unwritable)?;
-        match file.try_lock() {
-            Err(TryLockError::WouldBlock) => {
-                return Err(unusable(
-                    &path,
-                    "is in use: another process is at the same work",
-                ));
-            }
-            // There are file systems without locks.
-            Ok(()) | Err(TryLockError::Error(_)) => {}
+        let mut options = OpenOptions::new();
+        let options = options.read(true).append(true).create(true);
+        let mut file = options.open(&path).map_err(unwritable)?;
+        if is_taken(&file, true) {
+            return Err(unusable(
+                &path,
+                "is in use: another process is at the same work",
+            ));
+        }
+        let mut key = Vec::new();
+        let read = (&file).take(self.key.len() as u64).read_to_end(&mut key);
+        read.map_err(unwritable)?;
+        if !self.key.starts_with(&key) {
+            return Err(unusable(&path, OTHER_WORK));
         }
         let len = file.metadata().map_err(unwritable)?.len() as usize;
         let record = 8 * (1 + numbers);
         match len.checked_sub(self.key.len()) {
             Some(records) => file.set_len((len - records % record) as u64),
-            None => file.set_len(0).and_then(|()| (&file).write_all(&self.key)),
+            None => file.set_len(0).and_then(|()| file.write_all(&self.key)),
         }
         .map_err(unwritable)?;
         Ok(file)
@@ -265,7 +269,7 @@ impl Parts {
         found: &[[f64; N]],
     ) -> Result<()> {
         let records = found.iter().enumerate().flat_map(|(i, numbers)| {
-            let number = ((first + i) as u64).to_le_bytes();
+            let number = ((first + i + 1) as u64).to_le_bytes();
             number
                 .into_iter()
                 .chain(numbers.iter().flat_map(|x| x.to_le_bytes()))

@@ -3,6 +3,7 @@
 mod common;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 
@@ -269,6 +270,50 @@ fn unfinished_planes_are_taken_up_by_anyone() {
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
+/// What the files hold is not computed again, by one process, by ranks or by shards.
+#[test]
+fn what_is_in_files_is_not_computed_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = two_moons(40, 0.1, 0, &Device::Cpu).unwrap();
+    // How often the model was asked while the plane was made.
+    let passes = |share: Share| {
+        let vars = VarMap::new();
+        let vb = VarBuilder::from_varmap(&vars, DType::F64, &Device::Cpu);
+        let layer = candle_nn::linear(2, 1, vb).unwrap();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = asked.clone();
+        let forward = move |x: &Tensor| {
+            count.fetch_add(1, Ordering::Relaxed);
+            layer.forward(x)
+        };
+        let parameters = Parameters::try_from(&vars).unwrap();
+        parameters.set_flat(&[0.1, 0.2, 0.3]).unwrap();
+        let objective = Objective::from_fn(&vars, &data, Loss::CrossEntropy, forward).unwrap();
+        let grid = Grid::square(1.0, 11)
+            .unwrap()
+            .resuming(dir.path().join("unfinished"));
+        let grid = grid.sharing(share).unwrap();
+        let before = asked.load(Ordering::Relaxed);
+        let found = Plane::over(&objective, &[1.0, 0.0, 0.0], &[0.0, 1.0, 0.0], &grid);
+        (found.is_ok(), asked.load(Ordering::Relaxed) - before)
+    };
+    let (whole, third) = passes(Share::shard(1, 3).unwrap());
+    assert!(!whole && third >= 40, "{third}");
+    let found = on_ranks(2, |ranks| passes(Share::ranks(ranks)));
+    let all: usize = found.iter().map(|(_, passes)| passes).sum();
+    assert!(
+        found.iter().all(|(whole, _)| *whole) && (81..100).contains(&all),
+        "{all}"
+    );
+    for again in on_ranks(2, |ranks| passes(Share::ranks(ranks))) {
+        assert!(again.0 && again.1 < 5, "{again:?}");
+    }
+    for share in [Share::default(), Share::shard(2, 5).unwrap()] {
+        let again = passes(share);
+        assert!(again.0 && again.1 < 5, "{again:?}");
+    }
+}
+
 fn sweep(share: Share) -> Sweep {
     Sweep {
         trainer: Trainer::adam(0.01).batch_size(20).epochs(3),
@@ -306,6 +351,18 @@ fn a_study_has_the_same_bytes_however_it_is_shared() {
         }
         assert_eq!(bytes(&apart), bytes(&alone));
     }
+    // Shards of another number, while some are at work.
+    let dir = tempfile::tempdir().unwrap();
+    let other = dir.path().join(".unfinished/shard-1-of-2");
+    std::fs::create_dir_all(other.parent().unwrap()).unwrap();
+    let other = std::fs::File::create(other).unwrap();
+    other.lock().unwrap();
+    let error = study(dir.path(), Share::shard(1, 3).unwrap()).unwrap_err();
+    assert!(
+        error.to_string().contains("a shard of another number"),
+        "{error}"
+    );
+    drop(other);
     // Shards at the same time.
     let dir = tempfile::tempdir().unwrap();
     thread::scope(|scope| {
@@ -342,6 +399,14 @@ fn no_rank_waits_for_one_that_failed() {
         let mine = whole.clone().among(ranks.clone()).unwrap();
         assert!(mine.clone().among(ranks.clone()).is_err());
         assert!(mine.jacobian().is_err());
+        let d = direction::gaussian(whole.parameters(), 0);
+        let grid = Grid::square(1.0, 3).unwrap();
+        let shared = grid.clone().sharing(Share::ranks(ranks.clone())).unwrap();
+        let resumed = grid.resuming(dir.path().join("other"));
+        for grid in [shared, resumed] {
+            assert!(Plane::over(&mine, &d, &d, &grid).is_err());
+            assert!(Extremes::over(&mine, &d, &d, &grid).is_err());
+        }
         let theta = whole.parameters().to_flat().unwrap();
         assert!(
             PathTrainer::default()

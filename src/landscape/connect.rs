@@ -116,7 +116,7 @@ impl PathTrainer {
     /// bends; a loss that is not finite, with the step at which it appeared; the gradient's.
     pub fn connect(&self, objective: &Objective, a: &[f64], b: &[f64]) -> Result<Curve> {
         self.check()?;
-        objective.whole("training a path")?;
+        objective.needs_all_samples("training a path")?;
         objective.parameters().check_vector(a, "path's start")?;
         objective.parameters().check_vector(b, "path's end")?;
         let straight = Curve::linear(a, b)?;

@@ -53,7 +53,7 @@ impl Connectivity {
         trainers: &[PathTrainer],
         points: usize,
     ) -> Result<Self> {
-        objective.whole("matching activations")?;
+        objective.needs_all_samples("matching activations")?;
         let [start, end] = [a, b].map(|model| model.parameters().to_flat());
         let (start, end) = (start?, end?);
         let by_weights = match_weights(a.parameters(), &hidden_units(a)?, &start, &end, 0)?;

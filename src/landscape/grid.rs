@@ -1,8 +1,10 @@
 //! [`Grid`]: where a plane is looked at.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::objective::Objective;
 use crate::parts::files_of_parts;
 use crate::ranks::Share;
 use crate::vector::symmetric_grid;
@@ -125,7 +127,11 @@ impl Grid {
         };
         for path in [path, &eigenvalues_beside(path)] {
             for file in files_of_parts(path)? {
-                let removed = std::fs::remove_file(&file);
+                let removed = match std::fs::remove_file(&file) {
+                    // Somebody else has.
+                    Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+                    removed => removed,
+                };
                 removed.map_err(|e| {
                     Error::file(&file, format!("cannot be removed ({e})"), "Remove it")
                 })?;
@@ -142,6 +148,14 @@ impl Grid {
     /// The places along d₂.
     pub fn betas(&self) -> &[f64] {
         &self.betas
+    }
+
+    /// Refuses an objective whose samples lie with several ranks, where each of them may be at another point.
+    pub(super) fn check_objective(&self, objective: &Objective) -> Result<()> {
+        match self.resume.is_some() || self.share.among().is_some() {
+            true => objective.needs_all_samples("a grid that is shared or resumed"),
+            false => Ok(()),
+        }
     }
 
     /// All places, β by β.

@@ -68,6 +68,9 @@ fn scores(
     points: &[[f64; 2]],
     grid: Option<&Grid>,
 ) -> Result<Vec<Score>> {
+    if let Some(grid) = grid {
+        grid.check_objective(objective)?;
+    }
     let [theta, d1, d2] = vectors;
     let parts = match grid.and_then(|grid| grid.resume.as_deref()) {
         None => None,

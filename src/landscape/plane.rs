@@ -86,6 +86,7 @@ impl Extremes {
     /// # Errors
     /// As [`Plane::over`].
     pub fn over(objective: &Objective, d1: &[f64], d2: &[f64], grid: &Grid) -> Result<Self> {
+        grid.check_objective(objective)?;
         let (theta, points) = (origin(objective, d1, d2)?, grid.points());
         let parts = match &grid.resume {
             None => None,

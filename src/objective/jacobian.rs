@@ -29,7 +29,7 @@ impl Objective {
     /// # Errors
     /// More than 2²⁸ entries; entries that are not finite; a parameter without a gradient; candle's.
     pub fn jacobian(&self) -> Result<Array2<f64>> {
-        self.whole("a Jacobian")?;
+        self.needs_all_samples("a Jacobian")?;
         let _in_place = in_place();
         let columns = self.dim();
         let rows = self.data.len() * self.outputs(&self.data.first(1)?)?.dim(1)?;

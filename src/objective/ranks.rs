@@ -16,7 +16,7 @@ impl Objective {
     /// # Errors
     /// Fewer samples than ranks.
     pub fn among(mut self, ranks: Arc<dyn Ranks>) -> Result<Self> {
-        self.whole("dividing the samples a second time")?;
+        self.needs_all_samples("dividing the samples a second time")?;
         let (all, rank, size) = (self.data.len(), ranks.rank(), ranks.size());
         if all < size {
             return Err(Error::invalid(format!(
@@ -35,7 +35,7 @@ impl Objective {
     }
 
     /// Refuses `what` where the samples lie with several ranks.
-    pub(crate) fn whole(&self, what: &str) -> Result<()> {
+    pub(crate) fn needs_all_samples(&self, what: &str) -> Result<()> {
         match self.ranks {
             None => Ok(()),
             Some(_) => Err(Error::invalid(format!(

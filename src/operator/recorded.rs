@@ -4,7 +4,7 @@
 //! both. It only ever grows at its end, and what a killed process has left half written there is cut off.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,8 +13,9 @@ use sha2::{Digest, Sha256};
 
 use super::{LinearOperator, check_length, images};
 use crate::error::{Error, Result, check_finite};
+use crate::files::is_taken;
 use crate::ranks::{Ranks, all_well};
-use crate::vector::{axpy, norm};
+use crate::vector::{axpy, gaussian, norm};
 
 const MAGIC: &[u8; 24] = b"loss-landscape products\n";
 const HEADER: u64 = MAGIC.len() as u64 + 8;
@@ -48,11 +49,10 @@ type Key = [u8; HASH];
 /// # Ok::<(), Error>(())
 /// ```
 ///
-/// The first product that is read is also computed, and compared: a file of another operator, say of the same network
-/// after more training, is refused.
+/// The file's first product is that of a vector of its own, and is computed again at the beginning: a file of another
+/// operator, say of the same network after more training, is refused.
 pub struct Recorded<A> {
     operator: A,
-    path: PathBuf,
     state: Mutex<State>,
     ranks: Option<Arc<dyn Ranks>>,
 }
@@ -61,14 +61,14 @@ struct State {
     /// None where another rank keeps it.
     log: Option<Log>,
     /// Whether this operator is known to be the one whose products these are.
-    compared: bool,
+    known: bool,
     reads: usize,
 }
 
 impl<A: LinearOperator> Recorded<A> {
     pub(super) fn open(operator: A, path: &Path) -> Result<Self> {
         let log = Log::open(path, operator.dim())?;
-        Ok(Self::new(operator, path, Some(log), None))
+        Ok(Self::new(operator, Some(log), None))
     }
 
     /// The same for an operator whose products all of `ranks` ask for together: the first of them keeps the file.
@@ -82,18 +82,17 @@ impl<A: LinearOperator> Recorded<A> {
             _ => Ok(None),
         };
         let log = all_well(ranks.as_ref(), log)?;
-        Ok(Self::new(operator, path, log, Some(ranks)))
+        Ok(Self::new(operator, log, Some(ranks)))
     }
 
-    fn new(operator: A, path: &Path, log: Option<Log>, ranks: Option<Arc<dyn Ranks>>) -> Self {
+    fn new(operator: A, log: Option<Log>, ranks: Option<Arc<dyn Ranks>>) -> Self {
         let state = State {
             log,
-            compared: false,
+            known: false,
             reads: 0,
         };
         Self {
             operator,
-            path: path.to_path_buf(),
             state: Mutex::new(state),
             ranks,
         }
@@ -116,19 +115,15 @@ impl<A: LinearOperator> Recorded<A> {
         }
     }
 
-    fn compare(&self, there: &[Vec<f64>], here: &[Vec<f64>]) -> Result<()> {
-        for (there, here) in there.iter().zip(here) {
-            let mut difference = there.clone();
-            axpy(-1.0, here, &mut difference);
-            if norm(&difference) > ROUNDING * norm(here) {
-                return Err(Error::file(
-                    &self.path,
-                    "holds products of another operator: another network, θ, dataset or matrix",
-                    "Give another path, or remove it",
-                ));
-            }
-        }
-        Ok(())
+    /// Refuses a file of another operator; begins a file that is empty, or damaged where that is told.
+    fn recognize(&self, log: Option<&mut Log>) -> Result<()> {
+        let probe = gaussian(self.dim(), 0);
+        let product = images(&self.operator, &[probe.clone()])?;
+        let recognized = match log {
+            Some(log) => log.recognize(hash(&bytes(&probe)), &product[0]),
+            None => Ok(()),
+        };
+        self.all_well(recognized)
     }
 
     /// The products with these keys, if there are all of them. All or none: some of a block could differ by rounding
@@ -171,11 +166,11 @@ impl<A: LinearOperator> LinearOperator for Recorded<A> {
         }
         let keys: Vec<Key> = vectors.iter().map(|v| hash(&bytes(v))).collect();
         let mut state = self.state();
+        if !state.known {
+            self.recognize(state.log.as_mut())?;
+            state.known = true;
+        }
         if let Some(known) = self.known(state.log.as_mut(), &keys)? {
-            if !state.compared {
-                self.compare(&known, &images(&self.operator, vectors)?)?;
-                state.compared = true;
-            }
             state.reads += known.len();
             return Ok(known);
         }
@@ -204,13 +199,10 @@ impl Log {
         let mut options = OpenOptions::new();
         let options = options.read(true).write(true).create(true).truncate(false);
         let file = options.open(path).map_err(|e| unwritable(path, &e))?;
-        file.try_lock().map_err(|e| match e {
-            TryLockError::WouldBlock => unusable(
-                "is in use by another process or another operator".into(),
-                "Wait for its end, or give another path",
-            ),
-            TryLockError::Error(e) => unwritable(path, &e),
-        })?;
+        if is_taken(&file, true) {
+            let problem = "is in use by another process or another operator".into();
+            return Err(unusable(problem, "Wait for its end, or give another path"));
+        }
         let mut log = Self {
             path: path.to_path_buf(),
             file,
@@ -278,6 +270,25 @@ impl Log {
         Ok(Some(
             numbers.iter().map(|b| f64::from_le_bytes(*b)).collect(),
         ))
+    }
+
+    fn recognize(&mut self, key: Key, product: &[f64]) -> Result<()> {
+        let Some(mut difference) = self.read(&key)? else {
+            self.places.clear();
+            self.end = HEADER;
+            let emptied = self.file.set_len(HEADER);
+            emptied.map_err(|e| unwritable(&self.path, &e))?;
+            return self.append(&[key], &[product.to_vec()]);
+        };
+        axpy(-1.0, product, &mut difference);
+        if norm(&difference) > ROUNDING * norm(product) {
+            return Err(Error::file(
+                &self.path,
+                "holds products of another operator: another network, θ, dataset or matrix",
+                "Give another path, or remove it",
+            ));
+        }
+        Ok(())
     }
 
     /// All of them in one go.

@@ -52,6 +52,9 @@ pub trait Ranks: Send + Sync {
     fn claim(&self, work: u64, count: usize) -> Result<Option<usize>>;
 }
 
+/// Shards that anyone could want.
+const MOST: usize = 1_000_000;
+
 /// What of a long piece of work is done here.
 ///
 /// ```
@@ -82,9 +85,9 @@ impl Share {
     /// # Errors
     /// An index that is not from 1 to `count`.
     pub fn shard(index: usize, count: usize) -> Result<Self> {
-        if index == 0 || index > count {
+        if index == 0 || index > count || count > MOST {
             return Err(Error::invalid(format!(
-                "there is no shard {index} of {count}: they are counted from 1 to {count}"
+                "there is no shard {index} of {count}: they are counted from 1, and are {MOST} at most"
             )));
         }
         Ok(Self(Kind::Shard {
@@ -187,6 +190,11 @@ impl<'a> Turns<'a> {
                 Ok((next < self.count).then_some(next))
             }
         }
+    }
+
+    /// Takes all that is left, for nobody to do: something has failed.
+    pub(crate) fn stop(&self) {
+        while let Ok(Some(_)) = self.next() {}
     }
 }
 

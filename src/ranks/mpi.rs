@@ -100,10 +100,12 @@ impl Mpi {
     /// # Errors
     /// Threads that have been started before, or cannot be.
     pub fn share_cores(&self) -> Result<()> {
+        // All ranks count together, even where the variable is set on some alone.
+        let cores = self.cores();
         if std::env::var_os("RAYON_NUM_THREADS").is_some() {
             return Ok(());
         }
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(self.cores());
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(cores);
         let started = pool.build_global();
         started
             .map_err(|e| Error::invalid(format!("the threads of this rank cannot be started: {e}")))

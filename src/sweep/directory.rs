@@ -4,13 +4,15 @@
 //! from there one by one, `Model-{ID}.csv` last. Whatever is in a directory `-whole` when a study begins, is brought
 //! up then; what is beside it is thrown away.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::{Sweep, manifest};
 use crate::error::{Error, Result};
-use crate::files::WRITABLE;
+use crate::files::{WRITABLE, is_taken};
 use crate::ranks::Share;
 
 const UNFINISHED: &str = ".unfinished";
@@ -23,6 +25,9 @@ pub(super) struct Directory {
     _locks: Vec<File>,
     shard: Option<PathBuf>,
 }
+
+/// How long a shard waits for others that begin or end.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) fn model_file(dir: &Path, id: usize) -> PathBuf {
     dir.join(format!("Model-{id}.csv"))
@@ -38,17 +43,13 @@ impl Directory {
         let unwritable = |e| unwritable(path, e);
         fs::create_dir_all(path).map_err(unwritable)?;
         let mut directory = Self::beside_another(path);
-        let shard = sweep.share.is_shard();
-        let file = locked(&manifest_file(path), !shard, path)?;
-        directory.begin(&file, manifest, sweep)?;
-        directory._locks.push(file);
-        if shard {
-            let unfinished = path.join(UNFINISHED);
-            fs::create_dir_all(&unfinished).map_err(unwritable)?;
-            let own = unfinished.join(sweep.share.suffix().trim_start_matches('.'));
-            directory._locks.push(locked(&own, true, path)?);
-            directory.shard = Some(own);
+        let file = read_and_write(&manifest_file(path)).map_err(unwritable)?;
+        match sweep.share.is_shard() {
+            false if is_taken(&file, true) => return Err(at_work(path)),
+            false => directory.begin(&file, manifest, sweep)?,
+            true => directory.begin_shard(&file, manifest, sweep)?,
         }
+        directory._locks.push(file);
         directory.roll_forward(&sweep.share).map_err(unwritable)?;
         Ok(directory)
     }
@@ -62,12 +63,62 @@ impl Directory {
         }
     }
 
+    /// The same for one of several shards that may begin at the same time: for as long as they are at work they hold the
+    /// manifest together, and each a file of its own.
+    fn begin_shard(&mut self, manifest_file: &File, manifest: &str, sweep: &Sweep) -> Result<()> {
+        let began = Instant::now();
+        loop {
+            // Alone, whoever is first; then with the others.
+            if !is_taken(manifest_file, true) {
+                self.begin(manifest_file, manifest, sweep)?;
+            }
+            if !is_taken(manifest_file, false) {
+                self.begin(manifest_file, manifest, sweep)?;
+                break;
+            }
+            if began.elapsed() > PATIENCE {
+                return Err(at_work(&self.path));
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        let unwritable = |e| unwritable(&self.path, e);
+        let unfinished = self.path.join(UNFINISHED);
+        let suffix = sweep.share.suffix();
+        let own = unfinished.join(suffix.trim_start_matches('.'));
+        let file = loop {
+            fs::create_dir_all(&unfinished).map_err(unwritable)?;
+            match read_and_write(&own) {
+                // Another shard, at its end, has removed the directory.
+                Err(e) if e.kind() == io::ErrorKind::NotFound && began.elapsed() < PATIENCE => {}
+                file => break file.map_err(unwritable)?,
+            }
+        };
+        if is_taken(&file, true) {
+            return Err(at_work(&self.path));
+        }
+        let count = suffix.rsplit('-').next();
+        for entry in fs::read_dir(&unfinished).map_err(unwritable)? {
+            let other = entry.map_err(unwritable)?.path();
+            let name = other.file_name().unwrap_or_default().to_string_lossy();
+            let divides_otherwise = name.starts_with("shard-") && name.rsplit('-').next() != count;
+            if divides_otherwise && File::open(&other).is_ok_and(|file| is_taken(&file, true)) {
+                let problem = format!("{name} is at work there, a shard of another number of them");
+                let cure = "Wait for its end, or give another directory";
+                return Err(Error::file(&self.path, problem, cure));
+            }
+        }
+        self._locks.push(file);
+        self.shard = Some(own);
+        Ok(())
+    }
+
     /// Writes the manifest, or compares the one that is there.
     fn begin(&self, mut lock: &File, manifest: &str, sweep: &Sweep) -> Result<()> {
         let path = &self.path;
         let unwritable = |e| unwritable(path, e);
         let mut found = String::new();
-        lock.read_to_string(&mut found).map_err(unwritable)?;
+        let read = lock.rewind().and_then(|()| lock.read_to_string(&mut found));
+        read.map_err(unwritable)?;
         // A sweep that was killed while it wrote the manifest has left nothing else.
         if found.len() < manifest.len() && manifest.starts_with(&found) {
             if let Some(id) = (0..sweep.strengths.len()).find(|id| self.holds(*id)) {
@@ -167,24 +218,16 @@ fn sync(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A file, made if need be, that no other process has as its own; nor in use, if it is to be this one's own.
-fn locked(file: &Path, own: bool, dir: &Path) -> Result<File> {
-    let unwritable = |e| unwritable(dir, e);
+/// A file to read and write, made if need be.
+fn read_and_write(file: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     let options = options.read(true).write(true).create(true);
-    let file = options.truncate(false).open(file).map_err(unwritable)?;
-    let locked = match own {
-        true => file.try_lock(),
-        false => file.try_lock_shared(),
-    };
-    locked.map_err(|e| match e {
-        TryLockError::WouldBlock => {
-            let cure = "Wait for its end, or give another directory";
-            Error::file(dir, "another sweep is at work there", cure)
-        }
-        TryLockError::Error(e) => unwritable(e),
-    })?;
-    Ok(file)
+    options.truncate(false).open(file)
+}
+
+fn at_work(dir: &Path) -> Error {
+    let cure = "Wait for its end, or give another directory";
+    Error::file(dir, "another sweep is at work there", cure)
 }
 
 fn unwritable(path: &Path, e: io::Error) -> Error {

@@ -186,12 +186,17 @@ impl Sweep {
         }
         let there = (0..count).filter(|id| directory.holds(*id)).count();
         drop(directory);
-        if there < count {
+        if there < count && self.share.is_shard() {
             return Err(Error::Unfinished {
                 task: "sweep",
                 done: there,
                 count,
             });
+        }
+        if there < count {
+            let problem = format!("shows {there} of {count} points though all are written");
+            let cure = "Wait until the file system has settled, and resume it";
+            return Err(Error::file(dir.as_ref(), problem, cure));
         }
         let mut report = SweepReport::read(dir)?;
         report.computed = todo.len();
@@ -276,7 +281,10 @@ fn each(
             if failed.load(Ordering::Relaxed) {
                 break;
             }
-            work(items[turn]).inspect_err(|_| failed.store(true, Ordering::Relaxed))?;
+            work(items[turn]).inspect_err(|_| {
+                failed.store(true, Ordering::Relaxed);
+                turns.stop();
+            })?;
         }
         Ok(())
     };

@@ -78,7 +78,7 @@ impl Hvp {
                 "fresh_hvp_ms": fresh_hvp_ms,
                 "block_hvp_ms_per_vector": block_hvp_ms_per_vector,
                 "block": self.block,
-                "threads": std::thread::available_parallelism().map_or(1, usize::from),
+                "threads": rayon::current_num_threads(),
                 "ranks": ranks.map_or(1, |ranks| ranks.size()),
                 "sum_ms": sum_ms,
             }),

@@ -115,7 +115,11 @@ pub fn write_table(dir: &Path, name: &str, table: &mut DataFrame) -> Result<(), 
 /// Shows the crate's news on standard error: a bar for each task on a terminal, else a line for each every ten seconds.
 pub fn show_progress() {
     if !together::leads() {
-        return listen(|_| ());
+        return listen(|news| {
+            if let News::Warning(message) = news {
+                eprintln!("warning: {message}");
+            }
+        });
     }
     let terminal = std::io::stderr().is_terminal();
     let together = MultiProgress::new();

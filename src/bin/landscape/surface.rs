@@ -75,6 +75,11 @@ impl Surface {
             true => Some(Extremes::over(&objective, &d1, &d2, &grid)).transpose(),
             false => Ok(None),
         };
+        let plane = match plane {
+            // The shard that ends last puts all together: others may have ended in the meantime.
+            Err(error) if unfinished(&error) => Plane::over(&objective, &d1, &d2, &grid),
+            plane => plane,
+        };
         let (mut plane, extremes) = match (plane, extremes) {
             (Err(error), _) | (_, Err(error)) if unfinished(&error) => return Ok(told(&error)),
             (plane, extremes) => (plane?, extremes?),
