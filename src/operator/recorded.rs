@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::slice::from_ref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sha2::{Digest, Sha256};
@@ -118,7 +119,7 @@ impl<A: LinearOperator> Recorded<A> {
     /// Refuses a file of another operator; begins a file that is empty, or damaged where that is told.
     fn recognize(&self, log: Option<&mut Log>) -> Result<()> {
         let probe = gaussian(self.dim(), 0);
-        let product = images(&self.operator, &[probe.clone()])?;
+        let product = images(&self.operator, from_ref(&probe))?;
         let recognized = match log {
             Some(log) => log.recognize(hash(&bytes(&probe)), &product[0]),
             None => Ok(()),
