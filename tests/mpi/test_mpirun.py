@@ -139,13 +139,17 @@ def kill_one(ranks, victim, seconds, arguments):
 
 def test_a_killed_rank_costs_nothing_that_is_finished(tmp_path):
     draw = random.Random(0)
+    sweep = ["sweep", *AT, "--l2", "0:0.05:24", "--epochs", 8, "--top", 4, "--out"]
     surface = ["surface", *NETWORK, "--samples", 2000, "--grid", 15, "--eigenvalues", "--out"]
-    for name, asked, more in ("sweep", SWEEP, ["--resume"]), ("surface", surface, []):
-        assert run(0, *asked, tmp_path / name).returncode == 0
+    for name, asked, more in ("sweep", sweep, ["--resume"]), ("surface", surface, []):
+        began = time.monotonic()
+        assert run(2, *asked, tmp_path / name).returncode == 0
+        takes = time.monotonic() - began
         unbroken, kills = files(tmp_path / name), 0
         for attempt in range(6):
             ranks, directory = 2 + attempt % 2, tmp_path / f"{name}-{attempt}"
-            kills += kill_one(ranks, attempt % ranks, draw.uniform(0.3, 2.5), [*asked, directory])
+            moment = draw.uniform(0.1, 0.7) * takes
+            kills += kill_one(ranks, attempt % ranks, moment, [*asked, directory])
             before = {path: path.stat().st_mtime_ns for path in directory.glob("Model-*.csv")}
             again = run(3 - attempt % 3, *asked, directory, *more if any(directory.glob("manifest.json")) else [])
             assert again.returncode == 0, again.stderr
