@@ -30,6 +30,9 @@ cargo test --locked
 say "documentation …"
 RUSTDOCFLAGS="--deny warnings" cargo doc --locked --no-deps
 
+say "the package (about a minute) …"
+cargo package --locked --quiet
+
 say "a second computation, the kernel, the notebooks, the browser (about 25 minutes) …"
 .venv/bin/python -m pytest -p no:cacheprovider --durations=5 tests/numpy tests/kernel
 

@@ -27,7 +27,6 @@ pub use report::{SweepPoint, SweepReport};
 
 use std::panic::resume_unwind;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
@@ -162,13 +161,14 @@ impl Sweep {
         let (directory, todo) = self.take_up(dir.as_ref(), &manifest)?;
         let turns = Turns::new(&self.share, todo.len());
         let progress = Mutex::new(Progress::start("sweep"));
-        let done = AtomicUsize::new(0);
+        let at_once = self.jobs * self.share.among().map_or(1, |ranks| ranks.size());
 
-        let compute = |id: usize| {
+        let compute = |turn: usize| {
+            let id = todo[turn];
             let l2 = sweep.strengths[id];
             let what = format!("point {} of {count}, L2 {l2}", id + 1);
             let mut news = progress.lock().unwrap_or_else(PoisonError::into_inner);
-            news.begin(&what, done.load(Ordering::Relaxed), todo.len());
+            news.begin(&what, (turn + 1).saturating_sub(at_once), todo.len());
             drop(news);
             let point = Point {
                 sweep: &sweep,
@@ -176,10 +176,9 @@ impl Sweep {
                 l2,
             };
             let found = model(self.seed).and_then(|m| point.write(&directory, &m, train, test));
-            done.fetch_add(1, Ordering::Relaxed);
             found.map_err(|error| at(&what, error))
         };
-        let computed = each(&todo, &turns, self.jobs, compute);
+        let computed = each(&turns, self.jobs.min(todo.len()), compute);
         match self.share.among() {
             Some(ranks) => all_well(ranks.as_ref(), computed)?,
             None => computed?,
@@ -268,28 +267,16 @@ fn decimal(strength: f64) -> f64 {
         + 0.0
 }
 
-/// `work` on the items whose turn it is here, `jobs` at a time, until one fails.
-fn each(
-    items: &[usize],
-    turns: &Turns,
-    jobs: usize,
-    work: impl Fn(usize) -> Result<()> + Sync,
-) -> Result<()> {
-    let failed = AtomicBool::new(false);
+/// `work` on whatever is next here, `jobs` at a time, until one fails.
+fn each(turns: &Turns, jobs: usize, work: impl Fn(usize) -> Result<()> + Sync) -> Result<()> {
     let some = || -> Result<()> {
         while let Some(turn) = turns.next()? {
-            if failed.load(Ordering::Relaxed) {
-                break;
-            }
-            work(items[turn]).inspect_err(|_| {
-                failed.store(true, Ordering::Relaxed);
-                turns.stop();
-            })?;
+            work(turn).inspect_err(|_| turns.stop())?;
         }
         Ok(())
     };
     thread::scope(|scope| {
-        let threads = (0..jobs.min(items.len())).map(|_| {
+        let threads = (0..jobs).map(|_| {
             let thread = thread::Builder::new().stack_size(STACK_BYTES);
             let started = thread.spawn_scoped(scope, some);
             started.map_err(|e| Error::invalid(format!("a thread cannot be started: {e}")))
