@@ -11,14 +11,17 @@ export CARGO_TARGET_DIR="$PWD/target"
 say() { printf '\033[1m[mpi]\033[0m %s\n' "$*"; }
 stop() { printf '\033[1m[mpi]\033[0m %s\n' "$*" >&2; exit 1; }
 
-if ! command -v mpicc >/dev/null || ! command -v mpirun >/dev/null || ! ls /usr/lib/llvm-*/lib/libclang*.so* >/dev/null 2>&1; then
+has_mpi() { command -v mpicc >/dev/null && command -v mpirun >/dev/null; }
+has_clang() { [ -n "${LIBCLANG_PATH:-}" ] || compgen -G '/usr/lib/llvm-*/lib/libclang.so*' >/dev/null; }
+
+if ! has_mpi || ! has_clang; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         say "installing OpenMPI and libclang (about a minute) …"
         apt-get update -qq
         DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
             libopenmpi-dev openmpi-bin libclang-dev >/dev/null
-    elif ! command -v mpicc >/dev/null || ! command -v mpirun >/dev/null; then
-        stop "MPI is missing: install it (Debian: sudo apt install libopenmpi-dev openmpi-bin libclang-dev), or load your cluster's module, then run this again."
+    else
+        stop "MPI or libclang is missing: install them (Debian: sudo apt install libopenmpi-dev openmpi-bin libclang-dev), or load your cluster's modules and set LIBCLANG_PATH, then run this again."
     fi
 fi
 
