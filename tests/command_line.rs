@@ -687,6 +687,38 @@ fn wrong_names_are_answered_with_the_right_ones() {
     assert_eq!(found["samples"], 800);
 }
 
+/// A shard whose losses are done says so, but not where its eigenvalues have failed.
+#[test]
+fn a_shard_that_fails_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().to_str().unwrap();
+    let shard = [
+        ["surface", "--layers"],
+        ["20,4,2", "--dataset"],
+        ["synthetic", "--samples"],
+        ["50", "--grid"],
+        ["3", "--shard"],
+        ["1/2", "--out"],
+    ];
+    let shard = [shard.as_flattened(), &[out, "--eigenvalues"]].concat();
+    let said = landscape(&shard);
+    assert!(
+        String::from_utf8_lossy(&said.stdout).contains("this shard is done; eigenvalues: 4 of 9")
+    );
+    let file = dir.path().join("unfinished.eigenvalues.shard-1-of-2");
+    std::fs::write(
+        file,
+        "the notes of a year, and more than the bytes of a key",
+    )
+    .unwrap();
+    let said = landscape(&shard);
+    let error = String::from_utf8_lossy(&said.stderr);
+    assert!(
+        !said.status.success() && error.contains("other work"),
+        "{error}"
+    );
+}
+
 /// A spectrum that has been computed is read from its products, and those of another network are refused.
 #[test]
 fn a_spectrum_resumes() {

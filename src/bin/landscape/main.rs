@@ -87,5 +87,9 @@ fn run(cli: Cli) -> Result<(), Error> {
         Task::Sweep(task) => task.run(),
         Task::Hvp(task) => task.run(),
     };
-    report?.print(cli.json)
+    match report {
+        Err(error @ Error::Unfinished { .. }) => output::told(&error),
+        report => report?,
+    }
+    .print(cli.json)
 }

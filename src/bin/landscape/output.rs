@@ -114,19 +114,14 @@ pub fn write_table(dir: &Path, name: &str, table: &mut DataFrame) -> Result<(), 
 
 /// Shows the crate's news on standard error: a bar for each task on a terminal, else a line for each every ten seconds.
 pub fn show_progress() {
-    if !together::leads() {
-        return listen(|news| {
-            if let News::Warning(message) = news {
-                eprintln!("warning: {message}");
-            }
-        });
-    }
+    let leads = together::leads();
     let terminal = std::io::stderr().is_terminal();
     let together = MultiProgress::new();
     let bars: Mutex<HashMap<String, ProgressBar>> = Mutex::new(HashMap::new());
     let lines: Mutex<HashMap<String, Instant>> = Mutex::new(HashMap::new());
     listen(move |news| match news {
         News::Warning(message) => eprintln!("warning: {message}"),
+        _ if !leads => {}
         News::Working { task, state, share } if terminal => {
             if let Ok(mut bars) = bars.lock() {
                 let new = || together.add(new_bar(share.is_some()));

@@ -11,7 +11,7 @@ use loss_landscape::ranks::Share;
 use loss_landscape::serde_json::json;
 
 use crate::network::Point;
-use crate::output::{Report, make_directory, told, write_table, write_text, write_vectors};
+use crate::output::{Report, make_directory, write_table, write_text, write_vectors};
 use crate::together;
 
 #[derive(Args)]
@@ -68,23 +68,18 @@ impl Surface {
         let objective = self.point.objective()?;
         let [d1, d2] = self.directions(&objective)?;
         let started = Instant::now();
-        let plane = Plane::over(&objective, &d1, &d2, &grid);
+        let mut plane = Plane::over(&objective, &d1, &d2, &grid);
         let seconds = started.elapsed().as_secs_f64();
-        let unfinished = |found: &Error| matches!(found, Error::Unfinished { .. });
-        let extremes = match self.eigenvalues && plane.as_ref().err().is_none_or(unfinished) {
-            true => Some(Extremes::over(&objective, &d1, &d2, &grid)).transpose(),
-            false => Ok(None),
-        };
-        let plane = match plane {
+        if self.eigenvalues && matches!(plane, Ok(_) | Err(Error::Unfinished { .. })) {
+            let extremes = Extremes::over(&objective, &d1, &d2, &grid)?;
             // The shard that ends last puts all together: others may have ended in the meantime.
-            Err(error) if unfinished(&error) => Plane::over(&objective, &d1, &d2, &grid),
-            plane => plane,
-        };
-        let (mut plane, extremes) = match (plane, extremes) {
-            (Err(error), _) | (_, Err(error)) if unfinished(&error) => return Ok(told(&error)),
-            (plane, extremes) => (plane?, extremes?),
-        };
-        plane.eigenvalues = extremes;
+            plane = plane.or_else(|_| Plane::over(&objective, &d1, &d2, &grid));
+            plane = plane.map(|plane| Plane {
+                eigenvalues: Some(extremes),
+                ..plane
+            });
+        }
+        let plane = plane?;
         let points = plane.losses.len();
         let ms_per_point = 1e3 * seconds / points as f64;
         let min = plane.losses.iter().copied().fold(f64::INFINITY, f64::min);

@@ -10,7 +10,7 @@ use loss_landscape::ranks::Share;
 use loss_landscape::serde_json::json;
 
 use crate::network::Network;
-use crate::output::{Report, told};
+use crate::output::Report;
 use crate::together;
 use crate::training::Steps;
 
@@ -109,11 +109,7 @@ impl SweepCommand {
             |seed| self.network.model(seed),
             &train,
             &data.test,
-        );
-        let report = match report {
-            Err(error @ Error::Unfinished { .. }) => return Ok(told(&error)),
-            report => report?,
-        };
+        )?;
 
         let mut text = String::from(
             "        L2  training loss  test loss  test accuracy  epochs  largest eigenvalue\n",
