@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::files::write_whole;
+use crate::vector::{from_bytes, to_bytes};
 
 /// A file that belongs to one piece of work: its first bytes are the work's key.
 pub(crate) struct Checkpoint {
@@ -22,9 +23,7 @@ pub(crate) fn key(task: &str, inputs: &[&[f64]]) -> Key {
     hash.update(task);
     for input in inputs {
         hash.update((input.len() as u64).to_le_bytes());
-        for number in *input {
-            hash.update(number.to_le_bytes());
-        }
+        hash.update(to_bytes(input));
     }
     hash.finalize().into()
 }
@@ -35,33 +34,31 @@ impl Checkpoint {
         Self { path, key }
     }
 
-    pub(crate) fn read<const N: usize>(&self) -> Result<Vec<[f64; N]>> {
+    /// What was written last; nothing, if nothing was.
+    pub(crate) fn read(&self) -> Result<Vec<f64>> {
         let bytes = match std::fs::read(&self.path) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(e) => return Err(self.unusable(&format!("cannot be read ({e})"))),
+            Err(e) => return Err(unusable(&self.path, &format!("cannot be read ({e})"))),
         };
         match bytes.strip_prefix(&self.key) {
-            Some(values) if values.len() % (8 * N) == 0 => {
-                let (numbers, _) = values.as_chunks::<8>();
-                let numbers: Vec<f64> = numbers.iter().map(|b| f64::from_le_bytes(*b)).collect();
-                Ok(numbers.as_chunks::<N>().0.to_vec())
-            }
-            _ => Err(self.unusable(
-                "holds the beginning of other work: another model, point, direction, grid, dataset, or other settings",
-            )),
+            Some(numbers) if numbers.len() % 8 == 0 => Ok(from_bytes(numbers)),
+            _ => Err(unusable(&self.path, OTHER_WORK)),
         }
     }
 
-    pub(crate) fn write<const N: usize>(&self, values: &[[f64; N]]) -> Result<()> {
-        let numbers = values.as_flattened().iter().flat_map(|v| v.to_le_bytes());
-        let bytes: Vec<u8> = self.key.into_iter().chain(numbers).collect();
+    pub(crate) fn write(&self, numbers: &[f64]) -> Result<()> {
+        let bytes = [&self.key[..], &to_bytes(numbers)].concat();
         write_whole(&self.path, "Give a path that is writable", |part| {
             std::fs::write(part, &bytes)
         })
     }
+}
 
-    fn unusable(&self, problem: &str) -> Error {
-        Error::file(&self.path, problem, "Give another path, or remove it")
-    }
+/// What is the matter with a file whose key is another.
+pub(crate) const OTHER_WORK: &str = "holds the beginning of other work: another model, point, direction, grid, dataset, or other settings";
+
+/// A file for unfinished work that cannot be one.
+pub(crate) fn unusable(path: &Path, problem: &str) -> Error {
+    Error::file(path, problem, "Give another path, or remove it")
 }

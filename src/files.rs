@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use polars::prelude::{CsvWriter, DataFrame, ParquetWriter, PolarsError, SerWriter};
 
@@ -75,6 +75,13 @@ pub fn write_table(path: &Path, table: &mut DataFrame) -> Result<()> {
             false => CsvWriter::new(file).finish(table),
         }
     })
+}
+
+/// The path with `ending` at its end.
+pub(crate) fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(ending);
+    path.into()
 }
 
 /// Whether another process has locked the file; if not, this one has now, alone or together with others that do so.

@@ -10,9 +10,9 @@ use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use crate::checkpoint::Key;
+use crate::checkpoint::{Key, OTHER_WORK, unusable};
 use crate::error::{Error, Result};
-use crate::files::is_taken;
+use crate::files::{is_taken, with_ending};
 use crate::progress::Progress;
 use crate::ranks::{Kind, Ranks, Share, Turns, all_well, part};
 
@@ -21,8 +21,6 @@ pub(crate) struct Parts {
     path: PathBuf,
     key: Key,
 }
-
-const OTHER_WORK: &str = "holds the beginning of other work: another model, point, direction, grid, dataset, or other settings";
 
 /// What has been found, by item.
 type Found<const N: usize> = Vec<Option<[f64; N]>>;
@@ -57,22 +55,18 @@ pub(crate) fn in_parts<const N: usize>(
         0 => read_all(parts, count),
         _ => Ok(vec![None; count]),
     };
-    let mut known = all_well(ranks.as_ref(), known)?;
-    gather(ranks.as_ref(), &mut known)?;
+    let mut known = all_well(Some(ranks), known)?;
+    gather(ranks, &mut known)?;
     let done = some(task, together, parts, share, known.clone(), work);
-    let mut done = all_well(ranks.as_ref(), done)?;
-    // Each brings what it has found itself.
-    for (done, known) in done.iter_mut().zip(&known) {
-        *done = done.filter(|_| known.is_none());
+    let mut done = all_well(Some(ranks), done)?;
+    // Each brings what it has found itself, and the one that read also that.
+    if ranks.rank() > 0 {
+        for (done, known) in done.iter_mut().zip(&known) {
+            *done = done.filter(|_| known.is_none());
+        }
     }
-    gather(ranks.as_ref(), &mut done)?;
-    whole(
-        task,
-        done.into_iter()
-            .zip(known)
-            .map(|(done, known)| done.or(known))
-            .collect(),
-    )
+    gather(ranks, &mut done)?;
+    whole(task, done)
 }
 
 /// `work` on the items of a share that are not known, each part in the file as soon as it is done.
@@ -200,9 +194,7 @@ impl Parts {
 
     /// The file of a share.
     fn file_of(&self, share: &Share) -> PathBuf {
-        let mut path = self.path.clone().into_os_string();
-        path.push(share.suffix());
-        path.into()
+        with_ending(&self.path, &share.suffix())
     }
 
     fn read<const N: usize>(&self, path: &Path, found: &mut Found<N>) -> Result<()> {
@@ -309,8 +301,4 @@ pub(crate) fn files_of_parts(path: &Path) -> Result<Vec<PathBuf>> {
     let mut ours: Vec<PathBuf> = ours.map(|name| dir.join(name)).collect();
     ours.sort();
     Ok(ours)
-}
-
-fn unusable(path: &Path, problem: &str) -> Error {
-    Error::file(path, problem, "Give another path, or remove it")
 }

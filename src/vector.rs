@@ -65,3 +65,14 @@ pub(crate) fn symmetric_grid(radius: f64, n: usize) -> Vec<f64> {
         .map(|i| radius * ((2.0 * i as f64 - last) / last))
         .collect()
 }
+
+/// As a file keeps them: 8 bytes each, little-endian.
+pub(crate) fn to_bytes(v: &[f64]) -> Vec<u8> {
+    v.iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
+/// What [`to_bytes`] was given; bytes at the end that make no number are left out.
+pub(crate) fn from_bytes(bytes: &[u8]) -> Vec<f64> {
+    let (numbers, _) = bytes.as_chunks::<8>();
+    numbers.iter().map(|b| f64::from_le_bytes(*b)).collect()
+}

@@ -3,9 +3,11 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use crate::checkpoint::key;
 use crate::error::{Error, Result};
+use crate::files::with_ending;
 use crate::objective::Objective;
-use crate::parts::files_of_parts;
+use crate::parts::{Parts, files_of_parts};
 use crate::ranks::Share;
 use crate::vector::symmetric_grid;
 
@@ -125,8 +127,8 @@ impl Grid {
         let Some(path) = &self.resume else {
             return Ok(());
         };
-        for path in [path, &eigenvalues_beside(path)] {
-            for file in files_of_parts(path)? {
+        for ending in ["", EIGENVALUES] {
+            for file in files_of_parts(&with_ending(path, ending))? {
                 let removed = match std::fs::remove_file(&file) {
                     // Somebody else has.
                     Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
@@ -150,12 +152,29 @@ impl Grid {
         &self.betas
     }
 
-    /// Refuses an objective whose samples lie with several ranks, where each of them may be at another point.
-    pub(super) fn check_objective(&self, objective: &Objective) -> Result<()> {
-        match self.resume.is_some() || self.share.among().is_some() {
-            true => objective.needs_all_samples("a grid that is shared or resumed"),
-            false => Ok(()),
+    /// Where work on these points, of the plane through `vectors` θ, d₁ and d₂, is kept, in files with `ending` at the end of
+    /// their names.
+    ///
+    /// # Errors
+    /// For work that is shared or resumed: an objective whose samples lie with several ranks, each of which may be at
+    /// another point.
+    pub(super) fn parts(
+        &self,
+        task: &str,
+        ending: &str,
+        objective: &Objective,
+        [theta, d1, d2]: [&[f64]; 3],
+    ) -> Result<Option<Parts>> {
+        if self.resume.is_some() || self.share.among().is_some() {
+            objective.needs_all_samples("a grid that is shared or resumed")?;
         }
+        let Some(path) = &self.resume else {
+            return Ok(None);
+        };
+        let (points, center) = (self.points(), objective.loss_at(theta)?);
+        let size = [center, objective.samples() as f64];
+        let key = key(task, &[theta, d1, d2, points.as_flattened(), &size]);
+        Ok(Some(Parts::new(&with_ending(path, ending), key)))
     }
 
     /// All places, β by β.
@@ -166,12 +185,8 @@ impl Grid {
     }
 }
 
-/// Where the work on eigenvalues is kept.
-pub(super) fn eigenvalues_beside(path: &Path) -> PathBuf {
-    let mut path = path.to_path_buf().into_os_string();
-    path.push(".eigenvalues");
-    path.into()
-}
+/// At the end of the names of files for work on eigenvalues.
+pub(super) const EIGENVALUES: &str = ".eigenvalues";
 
 /// Evenly spaced numbers from `-radius` to `radius`.
 pub(super) fn symmetric(radius: f64, points: usize) -> Result<Vec<f64>> {

@@ -53,10 +53,9 @@ pub use sharpness::{
 pub use statistics::{NormStatistics, RunningStatistics};
 pub use step::{StableRate, StepChange};
 
-use crate::checkpoint::key;
 use crate::error::Result;
 use crate::objective::{Objective, Score};
-use crate::parts::{Parts, in_parts};
+use crate::parts::in_parts;
 use crate::ranks::Share;
 
 /// Loss and accuracy at θ + αd₁ + βd₂ for `vectors` θ, d₁, d₂ and each of some points α, β; of a grid, where one is given,
@@ -68,25 +67,16 @@ fn scores(
     points: &[[f64; 2]],
     grid: Option<&Grid>,
 ) -> Result<Vec<Score>> {
-    if let Some(grid) = grid {
-        grid.check_objective(objective)?;
-    }
-    let [theta, d1, d2] = vectors;
-    let parts = match grid.and_then(|grid| grid.resume.as_deref()) {
-        None => None,
-        Some(path) => {
-            let center = [objective.loss_at(theta)?, objective.samples() as f64];
-            let inputs = [theta, d1, d2, points.as_flattened(), &center];
-            Some(Parts::new(path, key(task, &inputs)))
-        }
+    let (parts, share) = match grid {
+        Some(grid) => (grid.parts(task, "", objective, vectors)?, &grid.share),
+        None => (None, &Share::default()),
     };
-    let share = grid.map_or_else(Share::default, |grid| grid.share.clone());
     let numbers = in_parts(
         task,
         points.len(),
         together(objective),
         parts.as_ref(),
-        &share,
+        share,
         |some| {
             let scores = objective.scores_on_plane(vectors, &points[some])?;
             let numbers = scores

@@ -5,12 +5,11 @@ use polars::df;
 use polars::prelude::{Column, DataFrame, NamedFrom, Series};
 use serde::{Deserialize, Serialize};
 
-use super::grid::eigenvalues_beside;
+use super::grid::EIGENVALUES;
 use super::{Grid, direction, origin, scores};
-use crate::checkpoint::key;
 use crate::error::{Error, Result};
 use crate::objective::Objective;
-use crate::parts::{Parts, in_parts};
+use crate::parts::in_parts;
 use crate::spectral::{Lanczos, Spectrum, Which};
 use crate::vector::axpy;
 
@@ -86,19 +85,8 @@ impl Extremes {
     /// # Errors
     /// As [`Plane::over`].
     pub fn over(objective: &Objective, d1: &[f64], d2: &[f64], grid: &Grid) -> Result<Self> {
-        grid.check_objective(objective)?;
         let (theta, points) = (origin(objective, d1, d2)?, grid.points());
-        let parts = match &grid.resume {
-            None => None,
-            Some(path) => {
-                let size = [objective.loss()?, objective.samples() as f64];
-                let inputs = [&theta[..], d1, d2, points.as_flattened(), &size];
-                Some(Parts::new(
-                    &eigenvalues_beside(path),
-                    key("eigenvalues", &inputs),
-                ))
-            }
-        };
+        let parts = grid.parts("eigenvalues", EIGENVALUES, objective, [&theta, d1, d2])?;
         let lanczos = Lanczos {
             which: Which::BothEnds,
             tolerance: 1e-3,

@@ -2,6 +2,7 @@
 //! stands, or at another θ.
 
 use std::borrow::Cow;
+use std::slice::from_mut;
 use std::sync::{PoisonError, RwLock};
 
 use candle_core::{DType, Tensor};
@@ -222,11 +223,8 @@ impl Objective {
             |engine, point| engine.gradient(point, &self.data),
             Self::gradient_by_autograd,
         )?;
-        if self.ranks.is_some() {
-            gradient.push(loss);
-            self.over_ranks(&mut gradient)?;
-            loss = gradient.pop().unwrap_or(loss);
-        }
+        self.over_ranks(from_mut(&mut loss))?;
+        self.over_ranks(&mut gradient)?;
         if self.l2 > 0.0 {
             let theta = self.theta(theta)?;
             loss += self.l2 * dot(&theta, &theta);

@@ -37,7 +37,7 @@ impl<A: LinearOperator> LinearOperator for Divided<A> {
             true => Ok(Vec::new()),
             false => images(&self.operator, &vectors[mine.clone()]),
         };
-        let found = all_well(self.ranks.as_ref(), found)?;
+        let found = all_well(Some(self.ranks.as_ref()), found)?;
         let mut products = vec![vec![0.0; self.dim()]; vectors.len()];
         for (product, found) in products[mine].iter_mut().zip(found) {
             *product = found;

@@ -13,10 +13,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use sha2::{Digest, Sha256};
 
 use super::{LinearOperator, check_length, images};
+use crate::checkpoint::unusable;
 use crate::error::{Error, Result, check_finite};
 use crate::files::is_taken;
 use crate::ranks::{Ranks, all_well};
-use crate::vector::{axpy, gaussian, norm};
+use crate::vector::{axpy, from_bytes, gaussian, norm, to_bytes};
 
 const MAGIC: &[u8; 24] = b"loss-landscape products\n";
 const HEADER: u64 = MAGIC.len() as u64 + 8;
@@ -82,7 +83,7 @@ impl<A: LinearOperator> Recorded<A> {
             0 => Log::open(path, operator.dim()).map(Some),
             _ => Ok(None),
         };
-        let log = all_well(ranks.as_ref(), log)?;
+        let log = all_well(Some(ranks.as_ref()), log)?;
         Ok(Self::new(operator, log, Some(ranks)))
     }
 
@@ -108,23 +109,15 @@ impl<A: LinearOperator> Recorded<A> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `found`, if it is no error on any rank.
-    fn all_well<T>(&self, found: Result<T>) -> Result<T> {
-        match &self.ranks {
-            Some(ranks) => all_well(ranks.as_ref(), found),
-            None => found,
-        }
-    }
-
     /// Refuses a file of another operator; begins a file that is empty, or damaged where that is told.
     fn recognize(&self, log: Option<&mut Log>) -> Result<()> {
         let probe = gaussian(self.dim(), 0);
         let product = images(&self.operator, from_ref(&probe))?;
         let recognized = match log {
-            Some(log) => log.recognize(hash(&bytes(&probe)), &product[0]),
+            Some(log) => log.recognize(hash(&to_bytes(&probe)), &product[0]),
             None => Ok(()),
         };
-        self.all_well(recognized)
+        all_well(self.ranks.as_deref(), recognized)
     }
 
     /// The products with these keys, if there are all of them. All or none: some of a block could differ by rounding
@@ -134,7 +127,7 @@ impl<A: LinearOperator> Recorded<A> {
             Some(log) => keys.iter().map(|key| log.read(key)).collect(),
             None => Ok(None),
         };
-        let known: Option<Vec<_>> = self.all_well(known)?;
+        let known: Option<Vec<_>> = all_well(self.ranks.as_deref(), known)?;
         let Some(ranks) = &self.ranks else {
             return Ok(known);
         };
@@ -165,7 +158,7 @@ impl<A: LinearOperator> LinearOperator for Recorded<A> {
             check_length(v, self.dim())?;
             check_finite(v, "the vector")?;
         }
-        let keys: Vec<Key> = vectors.iter().map(|v| hash(&bytes(v))).collect();
+        let keys: Vec<Key> = vectors.iter().map(|v| hash(&to_bytes(v))).collect();
         let mut state = self.state();
         if !state.known {
             self.recognize(state.log.as_mut())?;
@@ -180,7 +173,7 @@ impl<A: LinearOperator> LinearOperator for Recorded<A> {
             Some(log) => log.append(&keys, &products),
             None => Ok(()),
         };
-        self.all_well(kept)?;
+        all_well(self.ranks.as_deref(), kept)?;
         Ok(products)
     }
 }
@@ -196,13 +189,13 @@ struct Log {
 
 impl Log {
     fn open(path: &Path, n: usize) -> Result<Self> {
-        let unusable = |problem: String, cure| Error::file(path, problem, cure);
         let mut options = OpenOptions::new();
         let options = options.read(true).write(true).create(true).truncate(false);
         let file = options.open(path).map_err(|e| unwritable(path, &e))?;
         if is_taken(&file, true) {
-            let problem = "is in use by another process or another operator".into();
-            return Err(unusable(problem, "Wait for its end, or give another path"));
+            let problem = "is in use by another process or another operator";
+            let cure = "Wait for its end, or give another path";
+            return Err(Error::file(path, problem, cure));
         }
         let mut log = Self {
             path: path.to_path_buf(),
@@ -213,7 +206,7 @@ impl Log {
         };
         match log.index().map_err(|e| unwritable(path, &e))? {
             None => Ok(log),
-            Some(problem) => Err(unusable(problem, "Give another path, or remove it")),
+            Some(problem) => Err(unusable(path, &problem)),
         }
     }
 
@@ -238,12 +231,12 @@ impl Log {
             )));
         }
         let size = self.record();
-        for i in 0..(len - HEADER) / size {
+        for _ in 0..(len - HEADER) / size {
             let mut key = [0; HASH];
             self.file.seek(SeekFrom::Start(self.end))?;
             self.file.read_exact(&mut key)?;
             self.places.insert(key, self.end);
-            self.end = HEADER + (i + 1) * size;
+            self.end += size;
         }
         self.file.set_len(self.end)?;
         Ok(None)
@@ -267,10 +260,7 @@ impl Log {
         if hash(body) != sum {
             return Ok(None);
         }
-        let (numbers, _) = body[HASH..].as_chunks::<8>();
-        Ok(Some(
-            numbers.iter().map(|b| f64::from_le_bytes(*b)).collect(),
-        ))
+        Ok(Some(from_bytes(&body[HASH..])))
     }
 
     fn recognize(&mut self, key: Key, product: &[f64]) -> Result<()> {
@@ -283,11 +273,9 @@ impl Log {
         };
         axpy(-1.0, product, &mut difference);
         if norm(&difference) > ROUNDING * norm(product) {
-            return Err(Error::file(
-                &self.path,
-                "holds products of another operator: another network, θ, dataset or matrix",
-                "Give another path, or remove it",
-            ));
+            let problem =
+                "holds products of another operator: another network, θ, dataset or matrix";
+            return Err(unusable(&self.path, problem));
         }
         Ok(())
     }
@@ -296,7 +284,7 @@ impl Log {
     fn append(&mut self, keys: &[Key], products: &[Vec<f64>]) -> Result<()> {
         let mut records = Vec::new();
         for (key, product) in keys.iter().zip(products) {
-            let body = [&key[..], &bytes(product)].concat();
+            let body = [&key[..], &to_bytes(product)].concat();
             records.extend([&body[..], &hash(&body)].concat());
         }
         let written = self.file.seek(SeekFrom::Start(self.end));
@@ -315,10 +303,6 @@ impl Log {
 
 fn hash(bytes: &[u8]) -> Key {
     Sha256::digest(bytes).into()
-}
-
-fn bytes(v: &[f64]) -> Vec<u8> {
-    v.iter().flat_map(|v| v.to_le_bytes()).collect()
 }
 
 fn unwritable(path: &Path, e: &io::Error) -> Error {

@@ -122,9 +122,9 @@ impl Share {
         }
     }
 
-    pub(crate) fn among(&self) -> Option<&Arc<dyn Ranks>> {
+    pub(crate) fn among(&self) -> Option<&dyn Ranks> {
         match &self.0 {
-            Kind::Ranks(ranks) => Some(ranks),
+            Kind::Ranks(ranks) => Some(ranks.as_ref()),
             _ => None,
         }
     }
@@ -178,7 +178,7 @@ impl<'a> Turns<'a> {
         Self {
             count,
             taken: AtomicUsize::new(0),
-            claimed: share.among().map(|ranks| (ranks.as_ref(), ranks.begin())),
+            claimed: share.among().map(|ranks| (ranks, ranks.begin())),
         }
     }
 
@@ -203,8 +203,12 @@ pub(crate) fn part(items: usize, index: usize, count: usize) -> std::ops::Range<
     index * items / count..(index + 1) * items / count
 }
 
-/// `found`, where that is no error on any rank; else the error of this one, or that there is one.
-pub(crate) fn all_well<T>(ranks: &dyn Ranks, found: Result<T>) -> Result<T> {
+/// `found`, where that is no error on any rank; else the error of this one, or that there is one. Without ranks that is
+/// `found`.
+pub(crate) fn all_well<T>(ranks: Option<&dyn Ranks>, found: Result<T>) -> Result<T> {
+    let Some(ranks) = ranks else {
+        return found;
+    };
     let mut failed = [f64::from(u8::from(found.is_err()))];
     ranks.sum(&mut failed)?;
     match failed[0] as usize {

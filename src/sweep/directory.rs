@@ -103,8 +103,7 @@ impl Directory {
             let divides_otherwise = name.starts_with("shard-") && name.rsplit('-').next() != count;
             if divides_otherwise && File::open(&other).is_ok_and(|file| is_taken(&file, true)) {
                 let problem = format!("{name} is at work there, a shard of another number of them");
-                let cure = "Wait for its end, or give another directory";
-                return Err(Error::file(&self.path, problem, cure));
+                return Err(in_use(&self.path, &problem));
             }
         }
         self._locks.push(file);
@@ -226,8 +225,11 @@ fn read_and_write(file: &Path) -> io::Result<File> {
 }
 
 fn at_work(dir: &Path) -> Error {
-    let cure = "Wait for its end, or give another directory";
-    Error::file(dir, "another sweep is at work there", cure)
+    in_use(dir, "another sweep is at work there")
+}
+
+fn in_use(dir: &Path, problem: &str) -> Error {
+    Error::file(dir, problem, "Wait for its end, or give another directory")
 }
 
 fn unwritable(path: &Path, e: io::Error) -> Error {

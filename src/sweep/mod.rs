@@ -179,10 +179,7 @@ impl Sweep {
             found.map_err(|error| at(&what, error))
         };
         let computed = each(&turns, self.jobs.min(todo.len()), compute);
-        match self.share.among() {
-            Some(ranks) => all_well(ranks.as_ref(), computed)?,
-            None => computed?,
-        }
+        all_well(self.share.among(), computed)?;
         let there = (0..count).filter(|id| directory.holds(*id)).count();
         drop(directory);
         if there < count && self.share.is_shard() {
@@ -216,7 +213,7 @@ impl Sweep {
             0 => Directory::open(dir, manifest, self),
             _ => Ok(Directory::beside_another(dir)),
         };
-        let directory = all_well(ranks.as_ref(), opened)?;
+        let directory = all_well(Some(ranks), opened)?;
         let open = |id| ranks.rank() == 0 && !directory.holds(id);
         let mut todo: Vec<f64> = (0..count).map(|id| f64::from(u8::from(open(id)))).collect();
         ranks.sum(&mut todo)?;

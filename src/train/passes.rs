@@ -40,8 +40,8 @@ impl Passes {
         descent: &mut dyn Descent,
         history: &mut History,
     ) -> Result<Option<Best>> {
-        let kept = self.checkpoint.read::<1>()?;
-        let mut kept = kept.as_flattened();
+        let kept = self.checkpoint.read()?;
+        let mut kept = &kept[..];
         if kept.is_empty() {
             return Ok(None);
         }
@@ -82,7 +82,7 @@ impl Passes {
         let head = [history.epochs.len() as f64].into_iter().chain(epochs);
         let lengths = [best.len() as f64, memory.len() as f64];
         let all = head.chain(lengths).chain(best).chain(memory);
-        self.checkpoint.write(&all.map(|x| [x]).collect::<Vec<_>>())
+        self.checkpoint.write(&all.collect::<Vec<_>>())
     }
 }
 
