@@ -4,19 +4,13 @@
 
 mod common;
 
-use common::{assert_close, numbers};
+use common::{assert_close, labelled, numbers, small_shape};
 use loss_landscape::prelude::*;
-
-fn dataset(shape: &[usize], device: &Device) -> Result<Dataset, Error> {
-    let samples = 6;
-    let inputs = numbers(samples * shape.iter().product::<usize>(), 1);
-    let inputs = Tensor::from_vec(inputs, [&[samples][..], shape].concat(), device)?;
-    Dataset::classification(&inputs, &Tensor::new(&[2u32, 0, 1, 1, 0, 2], device)?)
-}
 
 fn objective(design: Design, shape: &[usize], device: &Device) -> Result<Objective, Error> {
     let model = design.build(shape, 3, 4, device)?.to_dtype(DType::F64)?;
-    Objective::of(&model, &dataset(shape, device)?, Loss::CrossEntropy)?.with_l2(0.01)
+    let data = labelled(shape, &[2, 0, 1, 1, 0, 2], device)?;
+    Objective::of(&model, &data, Loss::CrossEntropy)?.with_l2(0.01)
 }
 
 fn operators(of: &Objective) -> Result<[Box<dyn LinearOperator>; 5], Error> {
@@ -55,14 +49,7 @@ fn the_zoo_and_every_operator() {
         Err(problem) => return println!("nothing is compared: {problem}"),
     };
     for architecture in Architecture::ALL {
-        let shape: &[usize] = match architecture {
-            Architecture::Toy => &[2],
-            Architecture::Shallow
-            | Architecture::Deep
-            | Architecture::Residual
-            | Architecture::Dense => &[7],
-            _ => &[1, 8, 8],
-        };
+        let shape = small_shape(architecture);
         let usual = architecture.design().activation(Activation::Tanh);
         for design in [usual, usual.normalization(Norm::Batch)] {
             compare(design, shape, &gpu).unwrap_or_else(|error| panic!("{design:?}: {error}"));

@@ -109,6 +109,24 @@ fn close(a: &[f64], b: &[f64]) {
     common::assert_close(a, b, 1e-12);
 }
 
+/// What is asked of an objective, one after another.
+fn all_of(objective: &Objective, theta: &[f64], test: &Dataset) -> Vec<f64> {
+    let score = objective.score_at(theta).unwrap();
+    let (loss, gradient) = objective.gradient_at(theta).unwrap();
+    let elsewhere = objective.on(test).unwrap().loss().unwrap();
+    let numbers = [score.loss, score.accuracy.unwrap(), loss, elsewhere];
+    let covariance = objective.gradient_covariance().unwrap();
+    let products = [
+        objective.hessian().apply(theta).unwrap(),
+        objective.gauss_newton().apply(theta).unwrap(),
+        objective.fisher().apply(theta).unwrap(),
+        objective.empirical_fisher().apply(theta).unwrap(),
+        covariance.apply(theta).unwrap(),
+    ];
+    let line = Line::along(objective, theta, 1.0, 5).unwrap();
+    [&numbers[..], &gradient, &products.concat(), &line.losses].concat()
+}
+
 #[test]
 fn sums_over_ranks_are_sums_over_samples() {
     for by_graph in [false, true] {
@@ -127,33 +145,9 @@ fn sums_over_ranks_are_sums_over_samples() {
                 let mine = objective().among(ranks).unwrap();
                 assert_eq!(mine.samples(), 61);
                 assert!(mine.data().len() <= 61_usize.div_ceil(size));
-                let score = mine.score_at(&theta).unwrap();
-                let (loss, gradient) = mine.gradient_at(&theta).unwrap();
-                let elsewhere = mine.on(&test).unwrap().loss().unwrap();
-                let numbers = [score.loss, score.accuracy.unwrap(), loss, elsewhere];
-                let products = [
-                    mine.hessian().apply(&theta).unwrap(),
-                    mine.gauss_newton().apply(&theta).unwrap(),
-                    mine.fisher().apply(&theta).unwrap(),
-                    mine.empirical_fisher().apply(&theta).unwrap(),
-                    mine.gradient_covariance().unwrap().apply(&theta).unwrap(),
-                ];
-                let line = Line::along(&mine, &theta, 1.0, 5).unwrap();
-                [&numbers[..], &gradient, &products.concat(), &line.losses].concat()
+                all_of(&mine, &theta, &test)
             });
-            let score = whole.score_at(&theta).unwrap();
-            let (loss, gradient) = whole.gradient_at(&theta).unwrap();
-            let elsewhere = whole.on(&test).unwrap().loss().unwrap();
-            let numbers = [score.loss, score.accuracy.unwrap(), loss, elsewhere];
-            let products = [
-                whole.hessian().apply(&theta).unwrap(),
-                whole.gauss_newton().apply(&theta).unwrap(),
-                whole.fisher().apply(&theta).unwrap(),
-                whole.empirical_fisher().apply(&theta).unwrap(),
-                whole.gradient_covariance().unwrap().apply(&theta).unwrap(),
-            ];
-            let line = Line::along(&whole, &theta, 1.0, 5).unwrap();
-            let expected = [&numbers[..], &gradient, &products.concat(), &line.losses].concat();
+            let expected = all_of(&whole, &theta, &test);
             for ours in &found {
                 close(ours, &expected);
                 assert_eq!(ours, &found[0]); // the same bits on each

@@ -2,18 +2,13 @@
 
 mod common;
 
-use common::{assert_close, dot, numbers};
+use common::{assert_close, dot, labelled, numbers, small_shape};
 use loss_landscape::prelude::*;
 
 const CPU: Device = Device::Cpu;
 
 fn data(shape: &[usize]) -> Dataset {
-    let samples = 3;
-    let count = samples * shape.iter().product::<usize>();
-    let dims = [&[samples][..], shape].concat();
-    let inputs = Tensor::from_vec(numbers(count, 1), dims, &CPU).unwrap();
-    let labels = Tensor::new(&[2u32, 0, 1], &CPU).unwrap();
-    Dataset::classification(&inputs, &labels).unwrap()
+    labelled(shape, &[2, 0, 1], &CPU).unwrap()
 }
 
 /// Every network in a smooth version, with and without shortcuts and normalisation.
@@ -35,24 +30,13 @@ fn designs(architecture: Architecture) -> Vec<Design> {
     distinct
 }
 
-fn shape(architecture: Architecture) -> &'static [usize] {
-    match architecture {
-        Architecture::Toy => &[2],
-        Architecture::Shallow
-        | Architecture::Deep
-        | Architecture::Residual
-        | Architecture::Dense => &[7],
-        _ => &[1, 8, 8],
-    }
-}
-
 /// Double backward is what the gradient's differences say, and the hand-derived rules agree with it; no parameter
 /// is left out.
 #[track_caller]
 fn derivatives_hold(designs: &[Design]) {
     for design in designs {
         let architecture = design.architecture;
-        let shape = shape(architecture);
+        let shape = small_shape(architecture);
         let model = design.build(shape, 3, 4, &CPU).unwrap();
         let model = model.to_dtype(DType::F64).unwrap();
         let fast = Objective::of(&model, &data(shape), Loss::CrossEntropy).unwrap();
@@ -146,7 +130,7 @@ fn the_same_seed_gives_the_same_bits() {
     for architecture in Architecture::ALL {
         let flat = |seed| {
             let model = architecture
-                .build(shape(architecture), 3, seed, &CPU)
+                .build(small_shape(architecture), 3, seed, &CPU)
                 .unwrap();
             model.parameters().to_flat().unwrap()
         };

@@ -197,3 +197,22 @@ impl<M: Model> Model for Opaque<M> {
         self.0.forward_training(x, seed)
     }
 }
+
+/// The shape of a sample that is small and that a network of the zoo takes.
+pub fn small_shape(architecture: Architecture) -> &'static [usize] {
+    match architecture {
+        Architecture::Toy => &[2],
+        Architecture::Shallow
+        | Architecture::Deep
+        | Architecture::Residual
+        | Architecture::Dense => &[7],
+        _ => &[1, 8, 8],
+    }
+}
+
+/// Samples of that shape with these labels.
+pub fn labelled(shape: &[usize], labels: &[u32], device: &Device) -> Result<Dataset, Error> {
+    let dims = [&[labels.len()][..], shape].concat();
+    let inputs = Tensor::from_vec(numbers(dims.iter().product(), 1), dims, device)?;
+    Dataset::classification(&inputs, &Tensor::new(labels, device)?)
+}
