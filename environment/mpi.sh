@@ -14,16 +14,8 @@ stop() { printf '\033[1m[mpi]\033[0m %s\n' "$*" >&2; exit 1; }
 has_mpi() { command -v mpicc >/dev/null && command -v mpirun >/dev/null; }
 has_clang() { [ -n "${LIBCLANG_PATH:-}" ] || compgen -G '/usr/lib/llvm-*/lib/libclang.so*' >/dev/null; }
 
-if ! has_mpi || ! has_clang; then
-    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-        say "installing OpenMPI and libclang (about a minute) …"
-        apt-get update -qq
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-            libopenmpi-dev openmpi-bin libclang-dev >/dev/null
-    else
-        stop "MPI or libclang is missing: install them (Debian: sudo apt install libopenmpi-dev openmpi-bin libclang-dev), or load your cluster's modules and set LIBCLANG_PATH, then run this again."
-    fi
-fi
+has_mpi && has_clang || environment/debian.sh libopenmpi-dev openmpi-bin libclang-dev ||
+    stop "MPI or libclang is missing: install them (Debian: sudo apt install libopenmpi-dev openmpi-bin libclang-dev), or load your cluster's modules and set LIBCLANG_PATH, then run this again."
 
 if [ "${1:-}" = --tests ]; then
     say "building for the tests (about two minutes) …"

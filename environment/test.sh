@@ -8,11 +8,7 @@ export CARGO_TARGET_DIR="$PWD/target"
 say() { printf '\033[1m[test]\033[0m %s\n' "$*"; }
 
 if ! command -v chromium >/dev/null && ! command -v google-chrome >/dev/null; then
-    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-        say "installing Chromium for the browser tests (about a minute) …"
-        apt-get update -qq
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null
-    else
+    if ! environment/debian.sh chromium; then
         say "Chromium is missing: the browser tests need it (Debian: sudo apt install chromium)." >&2
         exit 1
     fi
