@@ -96,13 +96,14 @@ pub enum Error {
     #[error("the model panicked: {0}")]
     Panicked(String),
 
-    /// An error of candle's.
+    /// An error of candle's, a `candle_core::Error` behind the pointer: with its type in sight every cell with a `?`
+    /// would compile anew how all that it can hold is dropped.
     #[error("candle: {0}")]
-    Candle(candle::Error),
+    Candle(Box<dyn std::error::Error + Send + Sync>),
 
-    /// An error of polars'.
+    /// An error of polars', a `PolarsError` behind the pointer.
     #[error("polars: {0}")]
-    Polars(#[from] polars::error::PolarsError),
+    Polars(Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// A result with this crate's [`Error`].
@@ -144,8 +145,14 @@ impl From<candle::Error> for Error {
     fn from(error: candle::Error) -> Self {
         match error {
             candle::Error::WithBacktrace { inner, .. } => Self::from(*inner),
-            other => Self::Candle(other),
+            other => Self::Candle(Box::new(other)),
         }
+    }
+}
+
+impl From<polars::error::PolarsError> for Error {
+    fn from(error: polars::error::PolarsError) -> Self {
+        Self::Polars(Box::new(error))
     }
 }
 

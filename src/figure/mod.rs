@@ -85,9 +85,8 @@ const DIGITS: i32 = 6;
 /// assert_eq!(figure.json()["data"][0]["y"][2], 9);
 /// assert!(figure.page().starts_with("<!doctype html>"));
 /// ```
-#[derive(Clone)]
 pub struct Figure {
-    plot: Plot,
+    plot: Box<dyn Drawing>,
     title: String,
     /// Where a surface stands among other panels, in x and y: plotly.rs cannot say it.
     scene_at: Option<[[f64; 2]; 2]>,
@@ -97,7 +96,7 @@ impl Figure {
     /// Wraps a plot of your own.
     pub fn new(plot: Plot, title: &str) -> Self {
         Self {
-            plot,
+            plot: Box::new(plot),
             title: title.into(),
             scene_at: None,
         }
@@ -110,13 +109,13 @@ impl Figure {
 
     /// The plot, to change it with plotly's own calls.
     pub fn plot_mut(&mut self) -> &mut Plot {
-        &mut self.plot
+        self.plot.plot_mut()
     }
 
     fn retitled(mut self, title: &str) -> Self {
         self.title = title.into();
-        let layout = self.plot.layout().clone().title(titled(title));
-        self.plot.set_layout(layout);
+        let layout = self.plot.plot().layout().clone().title(titled(title));
+        self.plot_mut().set_layout(layout);
         self
     }
 
@@ -147,12 +146,39 @@ impl Figure {
 
     /// plotly's JSON: `data`, `layout`, `config`, `frames`, numbers rounded to six digits.
     pub fn json(&self) -> Value {
-        let mut value = serde_json::to_value(&self.plot).unwrap_or_default();
+        let mut value = serde_json::to_value(self.plot.plot()).unwrap_or_default();
         if let Some([x, y]) = self.scene_at {
             value["layout"]["scene"]["domain"] = json!({"x": x, "y": y});
         }
         round(&mut value);
         value
+    }
+}
+
+impl Clone for Figure {
+    fn clone(&self) -> Self {
+        Self {
+            plot: Box::new(self.plot.plot().clone()),
+            title: self.title.clone(),
+            scene_at: self.scene_at,
+        }
+    }
+}
+
+/// A plot whose type a cell does not see: each cell with a figure would compile anew how a hundred of plotly's types
+/// are dropped.
+trait Drawing {
+    fn plot(&self) -> &Plot;
+    fn plot_mut(&mut self) -> &mut Plot;
+}
+
+impl Drawing for Plot {
+    fn plot(&self) -> &Plot {
+        self
+    }
+
+    fn plot_mut(&mut self) -> &mut Plot {
+        self
     }
 }
 
