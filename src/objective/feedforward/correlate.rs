@@ -3,6 +3,7 @@
 use std::hint::black_box;
 
 use super::Scalar;
+use super::registers::{Array, Register};
 use crate::simd::{has_avx2, has_avx512, vectorised};
 
 /// Rows of weights, or planes, that go together: their sums fill the registers.
@@ -75,13 +76,12 @@ vectorised! {
         pitch: usize,
         len: usize,
     ) {
-        match (registers(), size_of::<T>()) {
-            (Registers::Wide, 4) => blocks::<T, 32, 8, true>(terms, rows, out, pitch, len),
-            (Registers::Wide, _) => blocks::<T, 16, 8, true>(terms, rows, out, pitch, len),
-            (Registers::Fused, 4) => blocks::<T, 16, 4, true>(terms, rows, out, pitch, len),
-            (Registers::Fused, _) => blocks::<T, 8, 4, true>(terms, rows, out, pitch, len),
-            (Registers::Plain, 4) => blocks::<T, 8, 4, false>(terms, rows, out, pitch, len),
-            (Registers::Plain, _) => blocks::<T, 4, 4, false>(terms, rows, out, pitch, len),
+        match registers() {
+            Registers::Wide => blocks::<T, T::Wide, 2, 8>(terms, rows, out, pitch, len),
+            Registers::Fused => blocks::<T, T::Fused, 2, 4>(terms, rows, out, pitch, len),
+            Registers::Plain => {
+                blocks::<T, Array<T, false>, 2, 4>(terms, rows, out, pitch, len);
+            }
         }
     }
 
@@ -94,12 +94,12 @@ vectorised! {
         len: usize,
         sums: &mut [T],
     ) {
-        match (registers(), size_of::<T>()) {
-            (Registers::Wide, 4) => products::<T, 16, 8, true>(planes, source, offsets, len, sums),
-            (Registers::Wide, _) => products::<T, 8, 8, true>(planes, source, offsets, len, sums),
-            (Registers::Fused, 4) => products::<T, 8, 4, true>(planes, source, offsets, len, sums),
-            (Registers::Fused, _) => products::<T, 4, 4, true>(planes, source, offsets, len, sums),
-            (Registers::Plain, _) => products::<T, 4, 4, false>(planes, source, offsets, len, sums),
+        match registers() {
+            Registers::Wide => products::<T, T::Wide, 8>(planes, source, offsets, len, sums),
+            Registers::Fused => products::<T, T::Fused, 4>(planes, source, offsets, len, sums),
+            Registers::Plain => {
+                products::<T, Array<T, false>, 4>(planes, source, offsets, len, sums);
+            }
         }
     }
 
@@ -121,55 +121,49 @@ vectorised! {
     }
 }
 
-/// ab + c
+/// R rows and M registers of positions at a time.
 #[inline(always)]
-fn multiply_add<T: Scalar, const FUSED: bool>(a: T, b: T, c: T) -> T {
-    // Without the instruction, `mul_add` is a slow function.
-    if FUSED { a.mul_add(b, c) } else { a * b + c }
-}
-
-// In both of the following the innermost loops are those that compilers unroll, and the one around them that
-// over a vector, which they turn into instructions; the other way round the sums do not stay in registers.
-
-/// R rows and N positions at a time.
-#[inline(always)]
-fn blocks<T: Scalar, const N: usize, const R: usize, const FUSED: bool>(
+fn blocks<T: Scalar, V: Register<T>, const M: usize, const R: usize>(
     terms: &[Option<Term<T>>],
     rows: usize,
     out: &mut [T],
     pitch: usize,
     len: usize,
 ) {
-    for p in (0..len).step_by(N) {
+    let step = M * size_of::<V>() / size_of::<T>();
+    for p in (0..len).step_by(step) {
         for start in (0..rows).step_by(R) {
-            let mut sums = [[T::ZERO; N]; R];
+            let mut sums = [[V::splat(T::ZERO); M]; R];
             for term in terms.iter().flatten() {
                 let columns = term.offsets.len();
                 let pack = &term.weights[start / ROWS * ROWS * columns..][..ROWS * columns];
                 for (weights, offset) in pack.as_chunks::<ROWS>().0.iter().zip(term.offsets) {
                     let weights: &[T; R] = chunk(weights, start % ROWS);
-                    let values: &[T; N] = chunk(term.source, offset + p);
-                    for i in 0..N {
+                    let values: &[V::Lanes; M] = chunk(V::lanes(&term.source[offset + p..]), 0);
+                    for m in 0..M {
+                        let value = V::load(&values[m]);
                         for r in 0..R {
-                            sums[r][i] =
-                                multiply_add::<T, FUSED>(values[i], weights[r], sums[r][i]);
+                            sums[r][m] = value.mul_add(V::splat(weights[r]), sums[r][m]);
                         }
                     }
                 }
             }
             for r in 0..R {
                 if start + r < rows {
-                    out[(start + r) * pitch + p..][..N].copy_from_slice(&sums[r]);
+                    let out = &mut out[(start + r) * pitch + p..][..step];
+                    for (out, sum) in V::lanes_mut(out).iter_mut().zip(sums[r]) {
+                        *out = sum.store();
+                    }
                 }
             }
         }
     }
 }
 
-/// R planes and a few offsets at a time, N positions side by side.
+/// R planes and a few offsets at a time, a register of positions side by side.
 #[inline(always)]
 #[expect(clippy::needless_range_loop, reason = "arrays of a constant length")]
-fn products<T: Scalar, const N: usize, const R: usize, const FUSED: bool>(
+fn products<T: Scalar, V: Register<T>, const R: usize>(
     (planes, rows, pitch): (&[T], usize, usize),
     source: &[T],
     offsets: &[usize],
@@ -177,28 +171,32 @@ fn products<T: Scalar, const N: usize, const R: usize, const FUSED: bool>(
     sums: &mut [T],
 ) {
     for run in (0..len).step_by(RUN) {
-        let count = (len - run).min(RUN).div_ceil(N);
+        let count = (len - run)
+            .min(RUN)
+            .div_ceil(size_of::<V>() / size_of::<T>());
         for start in (0..rows).step_by(R) {
             // The last again where there are no more.
             let mut left = [&[][..]; R];
             for r in 0..R {
                 let row = (start + r).min(rows - 1);
-                left[r] = chunks::<T, N>(planes, row * pitch + run, count);
+                left[r] = &V::lanes(&planes[row * pitch + run..])[..count];
             }
             for first in (0..offsets.len()).step_by(TAPS) {
                 let mut right = [&[][..]; TAPS];
                 for t in 0..TAPS {
                     let offset = offsets[(first + t).min(offsets.len() - 1)];
-                    right[t] = chunks::<T, N>(source, offset + run, count);
+                    right[t] = &V::lanes(&source[offset + run..])[..count];
                 }
-                let mut lanes = [[[T::ZERO; N]; TAPS]; R];
+                let mut lanes = [[V::splat(T::ZERO); TAPS]; R];
                 for q in 0..count {
-                    for i in 0..N {
-                        for r in 0..R {
-                            for t in 0..TAPS {
-                                let (a, b) = (left[r][q][i], right[t][q][i]);
-                                lanes[r][t][i] = multiply_add::<T, FUSED>(a, b, lanes[r][t][i]);
-                            }
+                    let mut b = [V::splat(T::ZERO); TAPS];
+                    for t in 0..TAPS {
+                        b[t] = V::load(&right[t][q]);
+                    }
+                    for r in 0..R {
+                        let a = V::load(&left[r][q]);
+                        for t in 0..TAPS {
+                            lanes[r][t] = a.mul_add(b[t], lanes[r][t]);
                         }
                     }
                 }
@@ -206,7 +204,8 @@ fn products<T: Scalar, const N: usize, const R: usize, const FUSED: bool>(
                 let lanes = black_box(lanes);
                 for r in 0..R.min(rows - start) {
                     for t in 0..TAPS.min(offsets.len() - first) {
-                        sums[(start + r) * offsets.len() + first + t] += total(&lanes[r][t]);
+                        sums[(start + r) * offsets.len() + first + t] +=
+                            total(lanes[r][t].store().as_ref());
                     }
                 }
             }
@@ -219,14 +218,9 @@ fn chunk<T, const N: usize>(source: &[T], at: usize) -> &[T; N] {
     source[at..].first_chunk().expect("a margin")
 }
 
-#[inline(always)]
-fn chunks<T, const N: usize>(source: &[T], at: usize, count: usize) -> &[[T; N]] {
-    &source[at..].as_chunks().0[..count]
-}
-
 /// The sum, by fours.
 #[inline(always)]
-fn total<T: Scalar, const N: usize>(lanes: &[T; N]) -> T {
+fn total<T: Scalar>(lanes: &[T]) -> T {
     let mut sums = [T::ZERO; 4];
     for lanes in lanes.as_chunks::<4>().0 {
         for i in 0..4 {
@@ -234,4 +228,73 @@ fn total<T: Scalar, const N: usize>(lanes: &[T; N]) -> T {
         }
     }
     (sums[0] + sums[1]) + (sums[2] + sums[3])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POSITIONS: usize = 70;
+    const PITCH: usize = POSITIONS + BLOCK;
+    const OFFSETS: [usize; 7] = [0, 1, 2, 9, 10, 31, 40];
+    const ROWS_HERE: usize = 11;
+
+    fn numbers<T: Scalar>(count: usize, seed: f64) -> Vec<T> {
+        (0..count).map(|i| T::of((i as f64 * seed).sin())).collect()
+    }
+
+    /// Each kind of register that this processor has, against sums one by one.
+    fn check<T: Scalar, V: Register<T>, const R: usize>(epsilon: f64) {
+        let source = numbers::<T>(PITCH + 64, 0.7);
+        let weight = |row: usize, column: usize| T::of((row as f64 * 0.3 + column as f64).cos());
+        let mut weights = Vec::new();
+        pack(&mut weights, ROWS_HERE, OFFSETS.len(), weight);
+        let term = Term {
+            weights: &weights,
+            source: &source,
+            offsets: &OFFSETS,
+        };
+        let mut out = vec![T::ZERO; ROWS_HERE * PITCH];
+        blocks::<T, V, 2, R>(&[Some(term), None], ROWS_HERE, &mut out, PITCH, POSITIONS);
+        for row in 0..ROWS_HERE {
+            for p in 0..POSITIONS {
+                let term = |i: usize| weight(row, i).f64() * source[OFFSETS[i] + p].f64();
+                let sum: f64 = (0..OFFSETS.len()).map(term).sum();
+                assert!((out[row * PITCH + p].f64() - sum).abs() < 16.0 * epsilon);
+            }
+        }
+
+        // Zeros after the positions, up to the end of a register.
+        let mut planes = numbers::<T>(ROWS_HERE * PITCH, 0.2);
+        for plane in planes.chunks_mut(PITCH) {
+            plane[POSITIONS..].fill(T::ZERO);
+        }
+        let mut sums = vec![T::ONE; ROWS_HERE * OFFSETS.len()];
+        let shape = (&planes[..], ROWS_HERE, PITCH);
+        products::<T, V, R>(shape, &source, &OFFSETS, POSITIONS, &mut sums);
+        for row in 0..ROWS_HERE {
+            for (i, offset) in OFFSETS.iter().enumerate() {
+                let product = |p: usize| planes[row * PITCH + p].f64() * source[offset + p].f64();
+                let sum = 1.0 + (0..POSITIONS).map(product).sum::<f64>();
+                assert!((sums[row * OFFSETS.len() + i].f64() - sum).abs() < 128.0 * epsilon);
+            }
+        }
+    }
+
+    fn check_all<T: Scalar>(epsilon: f64) {
+        check::<T, Array<T, false>, 4>(epsilon);
+        check::<T, Array<T, true>, 4>(epsilon);
+        if has_avx2() {
+            check::<T, T::Fused, 4>(epsilon);
+        }
+        if has_avx512() {
+            check::<T, T::Wide, 8>(epsilon);
+        }
+    }
+
+    #[test]
+    fn registers_of_all_kinds_give_the_sums() {
+        check_all::<f64>(f64::EPSILON);
+        check_all::<f32>(f32::EPSILON.into());
+    }
 }

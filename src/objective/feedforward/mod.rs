@@ -39,6 +39,7 @@ mod norm;
 mod plane;
 mod planes;
 mod pool;
+mod registers;
 mod scalar;
 mod steps;
 mod tiles;

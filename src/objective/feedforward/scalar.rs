@@ -6,6 +6,12 @@
 use std::fmt::Debug;
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
 
+#[cfg(not(target_arch = "x86_64"))]
+use super::registers::Array;
+use super::registers::Register;
+#[cfg(target_arch = "x86_64")]
+use super::registers::x86;
+
 /// A floating-point type that the engine computes in.
 pub(crate) trait Scalar:
     Copy
@@ -25,6 +31,11 @@ pub(crate) trait Scalar:
     const ZERO: Self;
     const ONE: Self;
     const TWO: Self;
+
+    /// Registers of processors that have AVX-512.
+    type Wide: Register<Self>;
+    /// Of those with AVX2 and fused multiplication and addition.
+    type Fused: Register<Self>;
 
     fn of(x: f64) -> Self;
     fn f64(self) -> f64;
@@ -92,12 +103,21 @@ macro_rules! scalar {
     (
         $float:ident, clamp: $clamp:expr, round: $round:expr, bias: $bias:expr,
         mantissa: $mantissa:expr, ln2: ($high:expr, $low:expr), exp_terms: $exp_terms:expr,
-        ln_terms: $ln_terms:expr, erf: $erf:path
+        ln_terms: $ln_terms:expr, erf: $erf:path, wide: $wide:ident, fused: $fused:ident
     ) => {
         impl Scalar for $float {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
             const TWO: Self = 2.0;
+
+            #[cfg(target_arch = "x86_64")]
+            type Wide = x86::$wide;
+            #[cfg(target_arch = "x86_64")]
+            type Fused = x86::$fused;
+            #[cfg(not(target_arch = "x86_64"))]
+            type Wide = Array<Self, true>;
+            #[cfg(not(target_arch = "x86_64"))]
+            type Fused = Array<Self, true>;
 
             #[inline(always)]
             fn of(x: f64) -> Self {
@@ -175,12 +195,12 @@ macro_rules! scalar {
 scalar! {
     f32, clamp: 87.0, round: 12_582_912.0, bias: 127, mantissa: 23,
     ln2: (0.693_359_4, -2.121_944_4e-4), exp_terms: 7, ln_terms: 8,
-    erf: candle_core::cpu::erf::erf_f32
+    erf: candle_core::cpu::erf::erf_f32, wide: Wide32, fused: Fused32
 }
 scalar! {
     f64, clamp: 708.0, round: 6_755_399_441_055_744.0, bias: 1023, mantissa: 52,
     ln2: (6.931_471_803_691_238e-1, 1.908_214_929_270_587_7e-10), exp_terms: 13, ln_terms: 17,
-    erf: candle_core::cpu::erf::erf_f64
+    erf: candle_core::cpu::erf::erf_f64, wide: Wide64, fused: Fused64
 }
 
 #[cfg(test)]

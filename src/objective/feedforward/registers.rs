@@ -1,0 +1,130 @@
+//! [`Register`]: numbers that fit into one register of the processor.
+//!
+//! Loops over arrays become such code too, but only where the compiler optimises twice; with `codegen-units = 1`, which
+//! many set for their releases, it does so once, and a convolution's weights took 26 times as long.
+
+use super::Scalar;
+
+pub(crate) trait Register<T>: Copy {
+    /// Its numbers in memory.
+    type Lanes: AsRef<[T]> + Copy;
+
+    /// The numbers as registers hold them, but for a rest.
+    fn lanes(numbers: &[T]) -> &[Self::Lanes];
+    fn lanes_mut(numbers: &mut [T]) -> &mut [Self::Lanes];
+    fn load(lanes: &Self::Lanes) -> Self;
+    fn store(self) -> Self::Lanes;
+    fn splat(x: T) -> Self;
+
+    /// self · factor + term
+    fn mul_add(self, factor: Self, term: Self) -> Self;
+}
+
+/// What a processor without vector instructions works on, or one whose instructions are not named below.
+#[derive(Clone, Copy)]
+pub(crate) struct Array<T, const FUSED: bool>([T; 4]);
+
+impl<T: Scalar, const FUSED: bool> Register<T> for Array<T, FUSED> {
+    type Lanes = [T; 4];
+
+    #[inline(always)]
+    fn lanes(numbers: &[T]) -> &[[T; 4]] {
+        numbers.as_chunks().0
+    }
+
+    #[inline(always)]
+    fn lanes_mut(numbers: &mut [T]) -> &mut [[T; 4]] {
+        numbers.as_chunks_mut().0
+    }
+
+    #[inline(always)]
+    fn load(lanes: &[T; 4]) -> Self {
+        Self(*lanes)
+    }
+
+    #[inline(always)]
+    fn store(self) -> [T; 4] {
+        self.0
+    }
+
+    #[inline(always)]
+    fn splat(x: T) -> Self {
+        Self([x; 4])
+    }
+
+    #[inline(always)]
+    #[expect(clippy::needless_range_loop, reason = "arrays of a constant length")]
+    fn mul_add(self, factor: Self, term: Self) -> Self {
+        let mut sums = term.0;
+        for i in 0..4 {
+            // Without the instruction, `mul_add` is a slow function.
+            sums[i] = match FUSED {
+                true => self.0[i].mul_add(factor.0[i], sums[i]),
+                false => self.0[i] * factor.0[i] + sums[i],
+            };
+        }
+        Self(sums)
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod x86 {
+    use std::arch::x86_64::{
+        __m256, __m256d, __m512, __m512d, _mm256_fmadd_pd, _mm256_fmadd_ps, _mm256_set1_pd,
+        _mm256_set1_ps, _mm512_fmadd_pd, _mm512_fmadd_ps, _mm512_set1_pd, _mm512_set1_ps,
+    };
+
+    use super::Register;
+
+    macro_rules! register {
+        ($name:ident, $float:ident, $lanes:literal, $register:ident, $splat:ident, $mul_add:ident) => {
+            /// Only for functions that are compiled, and called, for processors with these registers.
+            #[derive(Clone, Copy)]
+            pub(crate) struct $name($register);
+
+            #[allow(unsafe_code)]
+            impl Register<$float> for $name {
+                type Lanes = [$float; $lanes];
+
+                #[inline(always)]
+                fn lanes(numbers: &[$float]) -> &[Self::Lanes] {
+                    numbers.as_chunks().0
+                }
+
+                #[inline(always)]
+                fn lanes_mut(numbers: &mut [$float]) -> &mut [Self::Lanes] {
+                    numbers.as_chunks_mut().0
+                }
+
+                #[inline(always)]
+                fn load(lanes: &Self::Lanes) -> Self {
+                    // SAFETY: the same bytes, and any are numbers.
+                    Self(unsafe { std::mem::transmute_copy(lanes) })
+                }
+
+                #[inline(always)]
+                fn store(self) -> Self::Lanes {
+                    // SAFETY: as above.
+                    unsafe { std::mem::transmute(self.0) }
+                }
+
+                #[inline(always)]
+                fn splat(x: $float) -> Self {
+                    // SAFETY: the processor has the instruction, see above.
+                    Self(unsafe { $splat(x) })
+                }
+
+                #[inline(always)]
+                fn mul_add(self, factor: Self, term: Self) -> Self {
+                    // SAFETY: as above.
+                    Self(unsafe { $mul_add(self.0, factor.0, term.0) })
+                }
+            }
+        };
+    }
+
+    register!(Wide32, f32, 16, __m512, _mm512_set1_ps, _mm512_fmadd_ps);
+    register!(Wide64, f64, 8, __m512d, _mm512_set1_pd, _mm512_fmadd_pd);
+    register!(Fused32, f32, 8, __m256, _mm256_set1_ps, _mm256_fmadd_ps);
+    register!(Fused64, f64, 4, __m256d, _mm256_set1_pd, _mm256_fmadd_pd);
+}
