@@ -64,6 +64,7 @@
 mod checkpoint;
 mod error;
 mod parts;
+mod random;
 mod simd;
 mod vector;
 mod verdict;

@@ -3,13 +3,14 @@
 use candle_core::{DType, Device, Module, Tensor, Var};
 use candle_nn::{Linear, Sequential, seq};
 use ndarray::Array2;
-use rand::{Rng, SeedableRng};
+use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::{Points, check_components, overflow, reduced};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
+use crate::random::{Purpose, generator};
 use crate::train::Optimizer;
 
 /// An encoder d → hidden → k and a decoder k → hidden → d (Kramer, 1991; Hinton and Salakhutdinov, 2006) with
@@ -151,7 +152,7 @@ struct Weights {
 impl Weights {
     fn new(seed: u64) -> Self {
         Self {
-            rng: ChaCha8Rng::seed_from_u64(seed),
+            rng: generator(Purpose::Autoencoder, seed, 0),
             vars: Vec::new(),
         }
     }

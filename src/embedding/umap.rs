@@ -1,15 +1,15 @@
 //! [`Umap`]: uniform manifold approximation and projection.
 
 use ndarray::Array2;
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+use rand::Rng;
 use serde::{Deserialize, Serialize};
 use umap_rs::{GraphParams, ManifoldParams, UmapConfig};
 
 use super::{Distances, Points, check_components};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
-use crate::vector::{axpy, dot, gaussian};
+use crate::random::{Purpose, generator, normal};
+use crate::vector::{axpy, dot};
 
 /// UMAP (McInnes, Healy and Melville, 2018): a graph of nearest neighbours whose edges are weighted by how
 /// near they are for their surroundings, laid out so that joined points attract and random pairs repel
@@ -160,7 +160,12 @@ impl Umap {
         let coordinates = distances.coordinates()?;
         let largest = coordinates.iter().fold(0.0, |m: f64, c| m.max(c.abs()));
         let scale = 10.0 / largest.max(f64::MIN_POSITIVE);
-        let noise = gaussian(distances.count() * self.components, self.seed);
+        let noise = normal(
+            distances.count() * self.components,
+            Purpose::UmapStart,
+            self.seed,
+            0,
+        );
         let rows = noise.chunks(self.components).enumerate().map(|(i, noise)| {
             let at = |j| coordinates.get((i, j)).map_or(0.0, |c| scale * c);
             let entries = noise.iter().enumerate().map(|(j, e)| at(j) + 1e-4 * e);
@@ -172,7 +177,7 @@ impl Umap {
     fn layout(&self, mut edges: Vec<Edge>, mut places: Vec<Vec<f64>>) -> Array2<f64> {
         let n = places.len();
         let (a, b) = curve(self.min_distance);
-        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        let mut rng = generator(Purpose::UmapNegatives, self.seed, 0);
         let mut progress = Progress::start("UMAP");
         for epoch in 0..self.epochs {
             let rate = 1.0 - epoch as f64 / self.epochs as f64;

@@ -1,8 +1,8 @@
 //! [`PathTrainer`]: paths that are trained to go around barriers.
 
 use candle_core::{Device, Var};
+use rand::Rng;
 use rand::seq::SliceRandom;
-use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::Curve;
@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::model::Parameters;
 use crate::objective::{Objective, gradient_store};
 use crate::progress::Progress;
+use crate::random::{Purpose, generator};
 use crate::train::Optimizer;
 use crate::vector::{axpy, stream};
 
@@ -217,7 +218,7 @@ struct Times {
 impl Times {
     fn new(seed: u64) -> Self {
         Self {
-            rng: ChaCha8Rng::seed_from_u64(seed),
+            rng: generator(Purpose::PathTimes, seed, 0),
             parts: Vec::new(),
         }
     }

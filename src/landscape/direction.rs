@@ -10,7 +10,8 @@
 
 use crate::error::{Error, Result};
 use crate::model::Parameters;
-use crate::vector::{self, axpy, dot, minus, norm, scale, stream};
+use crate::random::{Purpose, normal};
+use crate::vector::{axpy, dot, minus, norm, scale};
 
 /// What of a direction gets the length of what of the model. What it is called after is scaled as
 /// d ← d ‖w‖ / ‖d‖ with the model's own w, so that a step of 1 is as large as the weights that it
@@ -63,7 +64,7 @@ pub enum Normalization {
 /// # Ok::<(), Error>(())
 /// ```
 pub fn gaussian(parameters: &Parameters, seed: u64) -> Vec<f64> {
-    vector::gaussian(parameters.len(), seed)
+    normal(parameters.len(), Purpose::Direction, seed, 0)
 }
 
 /// A [`gaussian`] direction, [normalised](Normalization::Filter) filter by filter.
@@ -116,7 +117,7 @@ pub fn filter_normalized(parameters: &Parameters, seed: u64) -> Result<Vec<f64>>
 /// candle's, when a device cannot be read.
 pub fn filter_normalized_pair(parameters: &Parameters, seed: u64) -> Result<[Vec<f64>; 2]> {
     let first = gaussian(parameters, seed);
-    let mut second = gaussian(parameters, stream(seed, 1));
+    let mut second = normal(parameters.len(), Purpose::Direction, seed, 1);
     for (range, (_, var)) in parameters.ranges().into_iter().zip(parameters.iter()) {
         let filter = range.len() / var.dims().first().copied().unwrap_or(1);
         if filter < 2 {

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::objective::Objective;
 use crate::progress::Progress;
+use crate::random::{Purpose, normal};
 use crate::spectral::Estimate;
-use crate::vector::{gaussian, minus, norm, stream};
+use crate::vector::{minus, norm};
 
 /// A PAC-Bayes bound for the classifier that draws its weights from N(θ, σ²I) anew for each answer (Dziugaite and Roy,
 /// "Computing Nonvacuous Generalization Bounds…", 2017; with the constants of Maurer, 2004).
@@ -182,7 +183,7 @@ impl PacBayes {
         let mut scores = vec![(Vec::new(), Vec::new()); self.sigmas.len()];
         let mut progress = Progress::start("PAC-Bayes");
         for draw in 0..self.samples {
-            let z = gaussian(theta.len(), stream(self.seed, draw as u64));
+            let z = normal(theta.len(), Purpose::PacBayes, self.seed, draw as u64);
             let found = objective.scores_on_plane([theta, &z, &z], &places)?;
             for (score, (errors, losses)) in found.iter().zip(&mut scores) {
                 let accuracy = score.accuracy.ok_or_else(|| {

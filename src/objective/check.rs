@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::Objective;
 use crate::error::{Error, Result};
 use crate::model::LayerKind;
-use crate::vector::{axpy, dot, gaussian, norm, scale};
+use crate::random::{Purpose, normal};
+use crate::vector::{axpy, dot, norm, scale};
 
 /// Samples that the check looks at.
 const SAMPLES: usize = 8;
@@ -84,7 +85,7 @@ pub(super) fn check(
     }
     let gradient = probe.gradient()?;
     let mut direction = match norm(&gradient) {
-        0.0 => gaussian(gradient.len(), 0),
+        0.0 => normal(gradient.len(), Purpose::DerivativeCheck, 0, 0),
         _ => gradient.clone(),
     };
     let length = norm(&direction);

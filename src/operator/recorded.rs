@@ -16,8 +16,9 @@ use super::{LinearOperator, check_length, images};
 use crate::checkpoint::unusable;
 use crate::error::{Error, Result, check_finite};
 use crate::files::is_taken;
+use crate::random::{Purpose, normal};
 use crate::ranks::{Ranks, all_well};
-use crate::vector::{axpy, from_bytes, gaussian, norm, to_bytes};
+use crate::vector::{axpy, from_bytes, norm, to_bytes};
 
 const MAGIC: &[u8; 24] = b"loss-landscape products\n";
 const HEADER: u64 = MAGIC.len() as u64 + 8;
@@ -111,7 +112,7 @@ impl<A: LinearOperator> Recorded<A> {
 
     /// Refuses a file of another operator; begins a file that is empty, or damaged where that is told.
     fn recognize(&self, log: Option<&mut Log>) -> Result<()> {
-        let probe = gaussian(self.dim(), 0);
+        let probe = normal(self.dim(), Purpose::Fingerprint, 0, 0);
         let product = images(&self.operator, from_ref(&probe))?;
         let recognized = match log {
             Some(log) => log.recognize(hash(&to_bytes(&probe)), &product[0]),

@@ -9,6 +9,7 @@ use super::{Bracket, Estimate, Spectrum};
 use crate::error::{Error, Result};
 use crate::operator::{LinearOperator, images};
 use crate::progress::Progress;
+use crate::random::Purpose;
 use crate::vector::dot;
 
 /// The inner product of two symmetric matrices A and B, and the cosine between them, from vectors z of random
@@ -59,7 +60,7 @@ impl Alignment {
                 "an alignment from {samples} samples has no uncertainty: take at least 2"
             )));
         }
-        let mut draws = Draws::new(seed);
+        let mut draws = Draws::new(Purpose::Alignment, seed);
         let mut progress = Progress::start("alignment");
         let mut forms: Vec<[f64; 3]> = Vec::with_capacity(samples);
         while forms.len() < samples {

@@ -11,6 +11,7 @@ use super::{Bracket, Estimate};
 use crate::error::{Error, Result};
 use crate::operator::{LinearOperator, images};
 use crate::progress::Progress;
+use crate::random::Purpose;
 use crate::vector::scale;
 
 /// Settings of stochastic Lanczos quadrature (Ubaru, Chen and Saad, 2017; Ghorbani, Krishnan and Xiao, 2019).
@@ -208,7 +209,7 @@ impl DensitySettings {
         let steps = self.steps.min(n);
         let together = (BASES_BYTES / (8 * n * steps)).clamp(1, self.probes);
         let mut progress = Progress::start("density");
-        let mut draws = Draws::new(self.seed);
+        let mut draws = Draws::new(Purpose::Density, self.seed);
         let (mut probes, mut products) = (Vec::new(), 0);
         while probes.len() < self.probes {
             let count = together.min(self.probes - probes.len());

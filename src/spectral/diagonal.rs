@@ -7,6 +7,7 @@ use super::product::TOGETHER;
 use crate::error::{Error, Result};
 use crate::operator::{LinearOperator, images};
 use crate::progress::Progress;
+use crate::random::Purpose;
 
 /// An estimate of a matrix's diagonal: the mean of v ⊙ Av over `samples` vectors v of random signs (Bekas,
 /// Kokiopoulou and Saad, 2007). For a diagonal matrix it is exact; else entry i has the variance Σ_{j≠i} aᵢⱼ² of
@@ -48,7 +49,7 @@ impl Diagonal {
             )));
         }
         let n = operator.dim();
-        let mut draws = Draws::new(seed);
+        let mut draws = Draws::new(Purpose::Diagonal, seed);
         let mut progress = Progress::start("diagonal");
         // Running means and sums of squared deviations (Welford, 1962).
         let (mut mean, mut squares) = (vec![0.0; n], vec![0.0; n]);

@@ -6,8 +6,9 @@
 
 use rayon::prelude::*;
 
+use crate::random::{Purpose, normal};
 use crate::simd::vectorised;
-use crate::vector::{axpy, gaussian, norm, scale, stream};
+use crate::vector::{axpy, norm, scale};
 
 /// Rows of a chunk.
 const CHUNK: usize = 1024;
@@ -166,25 +167,26 @@ pub(super) fn fresh(n: usize, basis: &[Vec<f64>], draws: &mut Draws) -> Vec<f64>
     }
 }
 
-/// Random vectors of one seed, each another.
+/// A sequence of independent random vectors for one purpose and seed.
 pub(super) struct Draws {
+    purpose: Purpose,
     seed: u64,
     drawn: u64,
 }
 
 impl Draws {
-    pub(super) fn new(seed: u64) -> Self {
-        Self { seed, drawn: 0 }
-    }
-
-    fn next(&mut self) -> u64 {
-        let seed = stream(self.seed, self.drawn);
-        self.drawn += 1;
-        seed
+    pub(super) fn new(purpose: Purpose, seed: u64) -> Self {
+        Self {
+            purpose,
+            seed,
+            drawn: 0,
+        }
     }
 
     pub(super) fn gaussian(&mut self, n: usize) -> Vec<f64> {
-        gaussian(n, self.next())
+        let index = self.drawn;
+        self.drawn += 1;
+        normal(n, self.purpose, self.seed, index)
     }
 
     /// Signs ±1 (Rademacher).

@@ -9,6 +9,7 @@ use super::{Eigenpair, Spectrum};
 use crate::error::{Error, Result, check_finite};
 use crate::operator::{LinearOperator, images};
 use crate::progress::Progress;
+use crate::random::Purpose;
 use crate::vector::{axpy, dot, norm, scale};
 
 /// Which eigenvalues are wanted.
@@ -196,7 +197,7 @@ impl Lanczos {
         let limit = limit.max(k + 2 * width).min(n);
 
         let mut progress = Progress::start("Lanczos");
-        let mut draws = Draws::new(self.seed);
+        let mut draws = Draws::new(Purpose::Lanczos, self.seed);
         let mut space = Space::new();
         let mut next = self.first_block(n, width, &mut draws);
         let mut products = 0;

@@ -8,7 +8,8 @@ use super::Eigenpair;
 use crate::error::{Error, Result};
 use crate::operator::{LinearOperator, images};
 use crate::progress::Progress;
-use crate::vector::{axpy, dot, gaussian, norm, scale};
+use crate::random::{Purpose, normal};
+use crate::vector::{axpy, dot, norm, scale};
 
 /// v ← Av/‖Av‖ until ‖Av − λv‖ is small, λ = vᵀAv (von Mises and Pollaczek-Geiringer, 1929): the
 /// plainest way to an eigenvalue.
@@ -104,7 +105,7 @@ impl PowerIteration {
             return Err(Error::invalid("power iteration needs at least one product"));
         }
         let mut progress = Progress::start("power iteration");
-        let mut v = gaussian(operator.dim(), self.seed);
+        let mut v = normal(operator.dim(), Purpose::PowerIteration, self.seed, 0);
         let length = norm(&v);
         scale(&mut v, 1.0 / length);
         let (mut values, mut residuals) = (Vec::new(), Vec::new());

@@ -9,6 +9,7 @@ use super::xtrace::Exchange;
 use crate::error::{Error, Result};
 use crate::operator::{LinearOperator, images};
 use crate::progress::Progress;
+use crate::random::Purpose;
 use crate::vector::{dot, norm, scale};
 
 /// How a trace is estimated.
@@ -167,7 +168,7 @@ impl Trace {
         products += range.len();
         let inside = range.iter().zip(&images_of_range);
         let known: f64 = inside.map(|(q, image)| power.form(q, image)).sum();
-        let mut draws = Draws::new(self.seed.wrapping_add(1));
+        let mut draws = Draws::new(Purpose::Trace, self.seed);
         let mut progress = Progress::start("trace");
         let mut samples = Vec::new();
         if range.len() == n {
@@ -204,7 +205,7 @@ impl Trace {
         power: Power,
     ) -> Result<Estimate> {
         let n = operator.dim();
-        let mut draws = Draws::new(self.seed);
+        let mut draws = Draws::new(Purpose::TraceRange, self.seed);
         let wanted = (self.max_products / 6).clamp(1, n);
         let (mut range, mut drawn): (Vec<Vec<f64>>, _) = (Vec::new(), 0);
         // Fewer new directions than vectors: the range is exhausted.
@@ -223,7 +224,7 @@ impl Trace {
     fn xtrace(&self, operator: &(impl LinearOperator + ?Sized), power: Power) -> Result<Estimate> {
         let n = operator.dim();
         let most = (self.max_products / 2).min(n);
-        let mut draws = Draws::new(self.seed);
+        let mut draws = Draws::new(Purpose::Trace, self.seed);
         let mut progress = Progress::start("trace");
         let mut exchange = Exchange::new(power);
         loop {

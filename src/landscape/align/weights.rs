@@ -1,15 +1,14 @@
 //! Weight matching: coordinate descent over the groups of units.
 
 use ndarray::Array2;
-use rand::SeedableRng;
 use rand::seq::SliceRandom;
-use rand_chacha::ChaCha8Rng;
 
 use super::assignment::assign;
 use super::{HiddenUnits, Matching, Strip, order, permute, strips};
 use crate::error::Result;
 use crate::model::Parameters;
 use crate::progress::Progress;
+use crate::random::{Purpose, generator};
 use crate::vector::{dot, norm};
 
 /// The permutations P that make ⟨θ₁, Pθ₂⟩ large, so that ‖θ₁ − Pθ₂‖ is small: one group of units at a time, in
@@ -49,7 +48,7 @@ pub fn match_weights(
     let identity = |strips: &Vec<Strip>| (0..strips[0].units()).collect();
     let mut permutations: Vec<Vec<usize>> = groups.iter().map(identity).collect();
     let mut moved = theta_b.to_vec();
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut rng = generator(Purpose::WeightMatching, seed, 0);
     let mut progress = Progress::start("weight matching");
     let mut turn: Vec<usize> = (0..groups.len()).collect();
     let mut changed = true;

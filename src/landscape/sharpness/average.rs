@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{Sharpness, trace, write_rounding};
 use crate::error::Result;
 use crate::objective::Objective;
+use crate::random::Purpose;
 use crate::spectral::Estimate;
 use crate::vector::norm;
 
@@ -46,7 +47,9 @@ impl Sharpness {
     /// # Errors
     /// As [`Sharpness::random`]; those of the Hessian-vector products.
     pub fn average(&self, objective: &Objective) -> Result<AverageSharpness> {
-        self.mean(objective, |u| self.radius / norm(u))
+        self.mean(objective, Purpose::SphereSharpness, |u| {
+            self.radius / norm(u)
+        })
     }
 
     /// The mean rise over Gaussian u = σz with σ = ρ/√n, so that E‖u‖² = ρ²: on a quadratic
@@ -56,17 +59,20 @@ impl Sharpness {
     /// As [`Sharpness::average`].
     pub fn gaussian(&self, objective: &Objective) -> Result<AverageSharpness> {
         let n = objective.dim() as f64;
-        self.mean(objective, |_| self.radius / n.sqrt())
+        self.mean(objective, Purpose::GaussianSharpness, |_| {
+            self.radius / n.sqrt()
+        })
     }
 
     /// Over standard normal vectors times the factor that they get.
     fn mean(
         &self,
         objective: &Objective,
+        purpose: Purpose,
         factor: impl Fn(&[f64]) -> f64,
     ) -> Result<AverageSharpness> {
         let ball = self.ball(objective)?;
-        let rises = self.rises("average sharpness", objective, &ball, factor)?;
+        let rises = self.rises(("average sharpness", purpose), objective, &ball, factor)?;
         let means: Vec<f64> = rises.iter().map(|[a, b]| 0.5 * (a + b)).collect();
         let trace = trace(&ball.hessian(objective)?, self.seed)?;
         Ok(AverageSharpness {

@@ -6,6 +6,7 @@ use super::{draw, trace};
 use crate::error::{Error, Result};
 use crate::objective::Objective;
 use crate::progress::Progress;
+use crate::random::{Purpose, normal};
 use crate::spectral::Estimate;
 use crate::vector::{norm, scale};
 
@@ -109,7 +110,7 @@ impl Flatness {
         let mut progress = Progress::start("flatness");
         let mut radii = Vec::new();
         for i in 0..self.directions {
-            let mut direction = draw(theta.len(), self.seed, i);
+            let mut direction = normal(theta.len(), Purpose::Flatness, self.seed, i as u64);
             let length = norm(&direction);
             scale(&mut direction, 1.0 / length);
             radii.extend(first_crossing(objective, &theta, &direction, level)?);

@@ -26,8 +26,9 @@ use crate::error::{Error, Result};
 use crate::objective::Objective;
 use crate::operator::{Hessian, LinearOperator, Scaled};
 use crate::progress::Progress;
+use crate::random::{Purpose, normal};
 use crate::spectral::{Estimate, Trace};
-use crate::vector::{dot, gaussian, norm, scale, stream};
+use crate::vector::{dot, norm, scale};
 
 /// How sharpness is measured: over which ball, and by how much work.
 ///
@@ -116,7 +117,7 @@ impl Sharpness {
     /// L(θ + Tu) − L(θ) and L(θ − Tu) − L(θ) for standard normal u times the factor that each gets.
     fn rises(
         &self,
-        task: &'static str,
+        (task, purpose): (&'static str, Purpose),
         objective: &Objective,
         ball: &Ball,
         mut factor: impl FnMut(&[f64]) -> f64,
@@ -134,7 +135,7 @@ impl Sharpness {
             let together = 2.min(self.samples - rises.len());
             let directions: Vec<Vec<f64>> = (rises.len()..rises.len() + together)
                 .map(|i| {
-                    let mut u = draw(ball.theta.len(), self.seed, i);
+                    let mut u = normal(ball.theta.len(), purpose, self.seed, i as u64);
                     let factor = factor(&u);
                     scale(&mut u, factor);
                     ball.perturbation(&u)
@@ -179,11 +180,6 @@ impl Ball {
     fn hessian(&self, objective: &Objective) -> Result<Scaled<Hessian>> {
         Scaled::new(objective.hessian(), self.stretch.clone())
     }
-}
-
-/// The `i`-th standard normal vector of work with a seed of its own.
-fn draw(n: usize, seed: u64, i: usize) -> Vec<f64> {
-    gaussian(n, stream(seed, i as u64 + 1))
 }
 
 /// The trace that quadratic predictions are made of, to 2 %.

@@ -1,12 +1,12 @@
 //! Random search over the ball.
 
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+use rand::Rng;
 use serde::{Deserialize, Serialize};
 
 use super::{Sharpness, write_rounding};
 use crate::error::Result;
 use crate::objective::Objective;
+use crate::random::{Purpose, generator};
 use crate::spectral::Estimate;
 use crate::vector::norm;
 
@@ -58,11 +58,14 @@ impl Sharpness {
     pub fn random(&self, objective: &Objective) -> Result<RandomSharpness> {
         let ball = self.ball(objective)?;
         let n = ball.theta.len() as f64;
-        let mut radii = ChaCha8Rng::seed_from_u64(self.seed);
+        let mut radii = generator(Purpose::RandomSearchRadius, self.seed, 0);
         // Uniform in the ball: a uniform direction, and a radius whose nth power is uniform.
-        let rises = self.rises("random search", objective, &ball, |u| {
-            self.radius * radii.random::<f64>().powf(1.0 / n) / norm(u)
-        })?;
+        let rises = self.rises(
+            ("random search", Purpose::RandomSearch),
+            objective,
+            &ball,
+            |u| self.radius * radii.random::<f64>().powf(1.0 / n) / norm(u),
+        )?;
         let means: Vec<f64> = rises.iter().map(|[a, b]| 0.5 * (a + b)).collect();
         Ok(RandomSharpness {
             maximum: rises.as_flattened().iter().copied().fold(0.0, f64::max),

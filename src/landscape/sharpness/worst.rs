@@ -2,10 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Ball, Sharpness, draw};
+use super::{Ball, Sharpness};
 use crate::error::{Error, Result};
 use crate::objective::Objective;
 use crate::progress::Progress;
+use crate::random::{Purpose, normal};
 use crate::spectral::{Lanczos, Which};
 use crate::vector::{axpy, norm, scale};
 
@@ -78,7 +79,7 @@ impl Sharpness {
         for start in 0..self.starts {
             let mut u = match start {
                 0 if norm(&slope) > 0.0 => slope.clone(),
-                _ => draw(slope.len(), self.seed, start),
+                _ => normal(slope.len(), Purpose::WorstCase, self.seed, start as u64),
             };
             let length = norm(&u);
             scale(&mut u, self.radius / length);

@@ -1,0 +1,98 @@
+//! Seeded random numbers: one independent stream for each purpose, seed and index.
+//!
+//! Two estimates that are compared must not share random vectors, even when both have the same seed.
+//! A stream's ChaCha key therefore holds the purpose beside the seed.
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, StandardNormal};
+
+/// What random numbers are used for.
+///
+/// The numbers are part of the key: changing one changes the results of every seed.
+#[derive(Clone, Copy, Debug)]
+#[repr(u64)]
+pub(crate) enum Purpose {
+    /// Start vectors and restarts of [`Lanczos`](crate::spectral::Lanczos).
+    Lanczos = 1,
+    /// Start vector of [`PowerIteration`](crate::spectral::PowerIteration).
+    PowerIteration = 2,
+    /// Probes of [`Trace`](crate::spectral::Trace).
+    Trace = 3,
+    /// Vectors whose images span the range in Hutch++.
+    TraceRange = 4,
+    /// Probes of [`Diagonal`](crate::spectral::Diagonal).
+    Diagonal = 5,
+    /// Probes of [`DensitySettings`](crate::spectral::DensitySettings).
+    Density = 6,
+    /// Probes of [`Alignment`](crate::spectral::Alignment).
+    Alignment = 7,
+    /// Directions of lines and planes.
+    Direction = 8,
+    /// Directions of a random search for the worst perturbation.
+    RandomSearch = 9,
+    /// Lengths of the perturbations of a random search.
+    RandomSearchRadius = 10,
+    /// Perturbations on the sphere of average-case sharpness.
+    SphereSharpness = 11,
+    /// Random starts of the worst-case search for sharpness.
+    WorstCase = 12,
+    /// Weights drawn from the posterior of [`PacBayes`](crate::landscape::PacBayes).
+    PacBayes = 13,
+    /// Order in which weight matching visits the groups of units.
+    WeightMatching = 14,
+    /// Times along a path that is trained.
+    PathTimes = 15,
+    /// Gaussian perturbations of average-case sharpness.
+    GaussianSharpness = 16,
+    /// Initial layout of UMAP.
+    UmapStart = 17,
+    /// Negative samples of UMAP.
+    UmapNegatives = 18,
+    /// Initial weights of the autoencoder.
+    Autoencoder = 19,
+    /// Vector that identifies the operator of a file of products.
+    Fingerprint = 20,
+    /// Direction of the check of derivatives where the gradient is zero.
+    DerivativeCheck = 21,
+    /// Directions in which flatness is measured.
+    Flatness = 22,
+}
+
+/// The generator for the `index`-th item drawn for `purpose` with `seed`.
+pub(crate) fn generator(purpose: Purpose, seed: u64, index: u64) -> ChaCha8Rng {
+    let mut key = [0; 32];
+    key[..8].copy_from_slice(&seed.to_le_bytes());
+    key[8..16].copy_from_slice(&(purpose as u64).to_le_bytes());
+    key[16..24].copy_from_slice(&index.to_le_bytes());
+    ChaCha8Rng::from_seed(key)
+}
+
+/// `n` independent standard normal numbers: the `index`-th vector for `purpose` with `seed`.
+pub(crate) fn normal(n: usize, purpose: Purpose, seed: u64, index: u64) -> Vec<f64> {
+    StandardNormal
+        .sample_iter(generator(purpose, seed, index))
+        .take(n)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vector::dot;
+
+    #[test]
+    fn streams_of_other_purposes_seeds_and_indices_are_independent() {
+        let n = 10_000;
+        let first = normal(n, Purpose::Trace, 7, 0);
+        assert_eq!(first, normal(n, Purpose::Trace, 7, 0));
+        for other in [
+            normal(n, Purpose::Lanczos, 7, 0),
+            normal(n, Purpose::Trace, 8, 0),
+            normal(n, Purpose::Trace, 7, 1),
+        ] {
+            let correlation = dot(&first, &other) / n as f64;
+            assert!(correlation.abs() < 0.04, "{correlation}"); // four standard errors
+        }
+    }
+}
