@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{draw, trace};
+use super::trace;
 use crate::error::{Error, Result};
 use crate::objective::Objective;
 use crate::progress::Progress;
