@@ -2,7 +2,7 @@
 
 use faer::{Mat, Side};
 
-use super::{Eigenpair, Spectrum};
+use super::{Eigenpair, Rank, Spectrum};
 use crate::error::{Error, Result};
 use crate::operator::{Dense, LinearOperator};
 use crate::vector::{axpy, norm};
@@ -29,19 +29,25 @@ impl Dense {
         let (values, vectors) = symmetric_eigen(n, |i, j| self.matrix()[[i, j]])?;
         let largest = values.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
         let rounding = n as f64 * f64::EPSILON * largest;
-        let pairs = values
-            .into_iter()
-            .zip(vectors)
-            .rev()
-            .map(|(value, vector)| {
-                let mut residual = self.apply(&vector)?;
-                axpy(-value, &vector, &mut residual);
-                Ok(Eigenpair {
-                    value,
-                    residual: norm(&residual) + self.asymmetry() + rounding,
-                    vector,
-                })
-            });
+        let pairs =
+            values
+                .into_iter()
+                .zip(vectors)
+                .rev()
+                .enumerate()
+                .map(|(i, (value, vector))| {
+                    let mut residual = self.apply(&vector)?;
+                    axpy(-value, &vector, &mut residual);
+                    Ok(Eigenpair {
+                        value,
+                        residual: norm(&residual) + self.asymmetry() + rounding,
+                        vector,
+                        rank: Some(Rank {
+                            index: i + 1,
+                            error: 0.0,
+                        }),
+                    })
+                });
         Ok(Spectrum {
             pairs: pairs.collect::<Result<_>>()?,
             dim: n,

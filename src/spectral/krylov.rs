@@ -155,18 +155,6 @@ pub(super) fn extend(
     (components, length, Some(w))
 }
 
-/// A random unit vector that is orthogonal to `basis`, which has fewer than n vectors.
-pub(super) fn fresh(n: usize, basis: &[Vec<f64>], draws: &mut Draws) -> Vec<f64> {
-    loop {
-        let w = draws.gaussian(n);
-        let before = norm(&w);
-        // A vector that is lost to rounding is drawn again: n vectors fit, and fewer are there.
-        if let (_, _, Some(q)) = extend(w, basis, 1e-8 * before) {
-            return q;
-        }
-    }
-}
-
 /// A sequence of independent random vectors for one purpose and seed.
 pub(super) struct Draws {
     purpose: Purpose,

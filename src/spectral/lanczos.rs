@@ -2,15 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::full::symmetric_eigen;
-use super::krylov::{Draws, combine, extend, fresh, orthogonalize};
-use super::product::TOGETHER;
-use super::{Eigenpair, Spectrum};
+use super::krylov::{Draws, extend};
+use super::probe::{self, Outcome, Threshold};
+use super::product::in_turn;
+use super::space::{Ritz, Space};
+use super::{Eigenpair, Rank, Spectrum};
 use crate::error::{Error, Result, check_finite};
-use crate::operator::{LinearOperator, images};
+use crate::operator::LinearOperator;
 use crate::progress::Progress;
 use crate::random::Purpose;
-use crate::vector::{axpy, dot, norm, scale};
+use crate::vector::{axpy, dot, norm};
 
 /// Which eigenvalues are wanted.
 ///
@@ -56,32 +57,80 @@ pub enum Which {
 }
 
 impl Which {
-    /// Places of the wanted ones among ascending `values`, most wanted first.
+    /// Indices of the `k` wanted eigenvalues among ascending `values`, most wanted first.
     fn choose(self, values: &[f64], k: usize) -> Vec<usize> {
         let m = values.len();
-        let mut places: Vec<usize> = match self {
+        let mut indices: Vec<usize> = match self {
             Self::Largest => (0..m).rev().collect(),
             Self::Smallest => (0..m).collect(),
             Self::BothEnds => (0..m)
                 .map(|i| if i % 2 == 0 { m - 1 - i / 2 } else { i / 2 })
                 .collect(),
             Self::LargestMagnitude => {
-                let mut places: Vec<usize> = (0..m).collect();
-                places.sort_by(|a, b| values[*b].abs().total_cmp(&values[*a].abs()));
-                places
+                let mut indices: Vec<usize> = (0..m).collect();
+                indices.sort_by(|a, b| values[*b].abs().total_cmp(&values[*a].abs()));
+                indices
             }
         };
-        places.truncate(k);
-        places
+        indices.truncate(k);
+        indices
+    }
+
+    /// Indices of the `k` wanted among ascending `values`, by the end of the spectrum that they belong to.
+    fn by_end(self, values: &[f64], k: usize) -> Vec<(End, Vec<usize>)> {
+        let wanted = self.choose(values, k);
+        let mut ends = match self {
+            Self::Largest => vec![(End::Top, wanted)],
+            Self::Smallest => vec![(End::Bottom, wanted)],
+            Self::LargestMagnitude => vec![(End::Magnitude, wanted)],
+            Self::BothEnds => {
+                let half = |first| wanted.iter().skip(first).step_by(2).copied().collect();
+                vec![(End::Top, half(0)), (End::Bottom, half(1))]
+            }
+        };
+        ends.retain(|(_, wanted)| !wanted.is_empty());
+        ends
     }
 }
 
-/// Thick-restart Lanczos iteration (Wu and Simon, 2000) with blocks and full reorthogonalisation, twice,
-/// so that no eigenvalue comes out more often than it is there.
+/// An end of the spectrum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Top,
+    Bottom,
+    Magnitude,
+}
+
+impl End {
+    /// The bounds beyond which an eigenvalue would displace one of the wanted `values` of this end by more than `slack`.
+    fn thresholds(self, values: &[f64], slack: f64) -> Vec<Threshold> {
+        let least = |f: fn(f64) -> f64| values.iter().map(|v| f(*v)).fold(f64::INFINITY, f64::min);
+        let above = |bound: f64| Threshold::Above(bound + slack);
+        let below = |bound: f64| Threshold::Below(bound - slack);
+        match self {
+            Self::Top => vec![above(least(|v| v))],
+            Self::Bottom => vec![below(-least(|v| -v))],
+            Self::Magnitude => vec![above(least(f64::abs)), below(-least(f64::abs))],
+        }
+    }
+}
+
+/// Thick-restart Lanczos iteration (Wu and Simon, 2000) with full reorthogonalisation, twice, so that no eigenvalue is
+/// found more often than it occurs.
 ///
-/// A block of b vectors finds eigenvalues of multiplicity up to b; more often than not b = 1 is
-/// fastest. Where the Krylov space is exhausted before the matrix is, the iteration goes on from
-/// random vectors until a second one finds nothing new.
+/// A pair is accepted when its residual is at most `tolerance` times the largest |λ| of the matrix and at most √`tolerance`
+/// times the largest |λ| wanted at its end of the spectrum, or when |λ| plus the residual is at most `tolerance` times the
+/// largest |λ|.
+///
+/// Small residuals do not prove that the wanted eigenvalues were found: a Krylov space holds only one vector of each
+/// eigenspace, and start vectors may be orthogonal to what is wanted. So when all pairs are accepted, a probe searches for
+/// missed eigenvalues. Let μ be the last wanted eigenvalue, moved outwards by the largest residual that is accepted. A has as
+/// many eigenvalues beyond μ as T = QᵀAQ and the Schur complement B of A − μ, plus μ, together (Haynsworth, 1968), Q
+/// being the basis of the space. A random unit vector u in the d dimensions of B starts a Lanczos recurrence with
+/// orthonormal polynomials pᵢ. If B has an eigenvector x with an eigenvalue beyond μ, then |uᵀx| ≤ 1/maxᵢ |pᵢ(μ)|, which has
+/// a probability of at most √(2d/π)/maxᵢ |pᵢ(μ)|. The recurrence ends when this probability is at most 10⁻⁴, or when it has
+/// found such an eigenvalue, which then joins the space. Only a run whose probes found nothing has
+/// [converged](Spectrum::converged).
 ///
 /// ```
 /// use loss_landscape::ndarray::{Array1, Array2};
@@ -95,7 +144,7 @@ impl Which {
 ///     ..Default::default()
 /// }
 /// .run(&a, 3)?;
-/// assert!(found.converged && found.products < 200);
+/// assert!(found.converged);
 /// for (pair, expected) in found.pairs.iter().zip([200.0, 199.0, 198.0]) {
 ///     assert!(pair.residual <= 1e-8 * 200.0);
 ///     assert!((pair.value - expected).abs() <= pair.residual + 1e-12);
@@ -106,17 +155,17 @@ impl Which {
 pub struct Lanczos {
     /// Which eigenvalues.
     pub which: Which,
-    /// Largest residual, in units of the largest |λ|, at which a pair counts as found.
+    /// Largest residual of an accepted pair, relative to the largest |λ|.
     pub tolerance: f64,
-    /// Vectors that go through the operator together.
+    /// Number of vectors multiplied by the operator at once.
     pub block: usize,
-    /// Vectors of length n to keep before a restart, at least k plus two blocks. By default 4k + 40, less where that
-    /// would take more than 2 GiB.
+    /// Number of vectors of length n kept before a restart, at least k plus two blocks. By default 4k + 40 and at least
+    /// 160, or as many as fit into 2 GiB if that is less.
     pub max_basis: Option<usize>,
-    /// Products after which to give up and return what there is, besides one for each pair.
+    /// Number of products after which the iteration stops, converged or not. The residuals take one more product each.
     pub max_products: usize,
-    /// Vectors to start from, such as those of an earlier [`Spectrum`] of a matrix near this one; they are the
-    /// first block. Without any it starts from a random one.
+    /// Start vectors, such as the eigenvectors of a matrix near this one. They can save products; they do not change
+    /// which eigenvalues are found. By default a random block.
     pub start: Vec<Vec<f64>>,
     /// Seed of the random vectors.
     pub seed: u64,
@@ -137,15 +186,14 @@ impl Default for Lanczos {
     }
 }
 
-/// Memory for a basis whose size nobody has set.
+/// Memory for a basis whose size was not set.
 const BASIS_BYTES: usize = 2 << 30;
 
 impl Lanczos {
-    /// `k` eigenpairs of A = `operator`, with residuals ‖Av − λv‖ that are recomputed by one more
-    /// product each.
+    /// Computes `k` eigenpairs of A = `operator`, with residuals ‖Av − λv‖ that are recomputed by one more product each.
     ///
     /// # Errors
-    /// `k` = 0, `k` > n; a block of none; start vectors of a wrong length or not finite; products that
+    /// `k` = 0, `k` > n; a block of size 0; start vectors of a wrong length or not finite; products that
     /// fail or are not finite. Running out of products is no error: the result then says that
     /// it has not [converged](Spectrum::converged).
     pub fn run(&self, operator: &(impl LinearOperator + ?Sized), k: usize) -> Result<Spectrum> {
@@ -167,211 +215,247 @@ impl Lanczos {
             }
             check_finite(v, "the start vector")?;
         }
-        let ritz = self.iterate(operator, k)?;
+        let found = self.iterate(operator, k)?;
+        let (vectors, limits): (Vec<_>, Vec<_>) = found.pairs.into_iter().unzip();
+        let images = in_turn(operator, &vectors)?;
         let mut pairs = Vec::with_capacity(k);
-        for vectors in ritz.vectors.chunks(TOGETHER) {
-            for (v, mut image) in vectors.iter().zip(images(operator, vectors)?) {
-                let value = dot(v, &image);
-                axpy(-value, v, &mut image);
-                pairs.push(Eigenpair {
-                    value,
-                    residual: norm(&image),
-                    vector: v.clone(),
+        let mut converged = found.settled;
+        for ((vector, mut image), limit) in vectors.into_iter().zip(images).zip(limits) {
+            let value = dot(&vector, &image);
+            axpy(-value, &vector, &mut image);
+            let residual = norm(&image);
+            converged &= limit.accepts(value, residual);
+            let pair = Eigenpair {
+                value,
+                residual: residual + found.rounding,
+                vector,
+                rank: None,
+            };
+            pairs.push((pair, limit));
+        }
+        pairs.sort_by(|a, b| b.0.value.total_cmp(&a.0.value));
+        if converged {
+            for (i, (pair, limit)) in pairs.iter_mut().enumerate() {
+                let from_top = match limit.end {
+                    End::Top => true,
+                    End::Bottom => false,
+                    End::Magnitude => pair.value >= 0.0,
+                };
+                pair.rank = Some(Rank {
+                    index: if from_top { i + 1 } else { n - k + i + 1 },
+                    error: limit.slack,
                 });
             }
         }
-        pairs.sort_by(|a, b| b.value.total_cmp(&a.value));
         Ok(Spectrum {
-            products: ritz.products + pairs.len(),
+            pairs: pairs.into_iter().map(|(pair, _)| pair).collect(),
             dim: n,
-            converged: ritz.converged,
-            pairs,
+            products: found.products + k,
+            converged,
         })
     }
 
-    fn iterate(&self, operator: &(impl LinearOperator + ?Sized), k: usize) -> Result<Ritz> {
+    fn iterate(&self, operator: &(impl LinearOperator + ?Sized), k: usize) -> Result<Found> {
         let n = operator.dim();
         let width = self.block.max(self.start.len()).min(n);
         let by_memory = BASIS_BYTES / (8 * n);
-        let limit = self.max_basis.unwrap_or((4 * k + 40).min(by_memory));
+        let limit = self
+            .max_basis
+            .unwrap_or((4 * k + 40).max(160).min(by_memory));
         let limit = limit.max(k + 2 * width).min(n);
 
         let mut progress = Progress::start("Lanczos");
         let mut draws = Draws::new(Purpose::Lanczos, self.seed);
-        let mut space = Space::new();
-        let mut next = self.first_block(n, width, &mut draws);
+        let mut space = Space::new(n);
+        let mut next = self.first_block(&space, width, &mut draws);
         let mut products = 0;
         let mut next_look = 0;
-        let mut exhausted: Option<Vec<f64>> = None;
         loop {
             products += next.len();
-            let rest = space.expand(operator, next)?;
-            let m = space.basis.len();
-            let done = m == n || products >= self.max_products;
-            let full = m + rest.vectors.len().max(1) > limit;
-            let closed = rest.vectors.is_empty();
-            let mut blocks = rest.vectors;
+            space.expand(operator, next)?;
+            let m = space.len();
+            let full = limit < n && m + self.block > limit;
+            let spent = m >= k && products >= self.max_products;
+            if m < next_look && space.pending() > 0 && !(spent || full) {
+                next = space.take(self.block);
+                continue;
+            }
+            // A look costs m³ operations.
+            next_look = m + (m / 40).max(1);
+            let mut look = self.look(&space, k)?;
+            progress.tick(|| {
+                let found = m.min(k) - look.open().len();
+                format!("{products} products, {found} of {k} eigenvalues found")
+            });
 
-            if done || full || closed || m >= next_look {
-                // A look costs m³, a product far more than one.
-                next_look = m + (m / 20).max(2);
-                let (values, vectors) =
-                    symmetric_eigen(m, |i, j| space.projected[i.max(j)][i.min(j)])?;
-                let wanted = self.which.choose(&values, k);
-                let largest = values[0].abs().max(values[m - 1].abs());
-                let error = |i: usize| rest.coupling.residual(&vectors[i]);
-                let found = wanted
-                    .iter()
-                    .take_while(|i| error(**i) <= self.tolerance * largest)
-                    .count();
-                progress.tick(|| format!("{products} products, {found} of {k} eigenvalues found"));
-
-                // A closed space holds every eigenvalue, but of a multiple one only one copy.
-                let chosen: Vec<f64> = wanted.iter().map(|i| values[*i]).collect();
-                let settled = match &exhausted {
-                    _ if m == n => true,
-                    None => !closed && found == k,
-                    Some(before) => closed && found == k && same(before, &chosen, largest),
-                };
-                let pick = |places: &[usize]| -> Vec<Vec<f64>> {
-                    places.iter().map(|i| vectors[*i].clone()).collect()
-                };
-                if settled || (done && m >= k) {
-                    let mut vectors = combine(&space.basis, &pick(&wanted));
-                    for v in &mut vectors {
-                        let length = norm(v);
-                        scale(v, 1.0 / length);
-                    }
-                    return Ok(Ritz {
-                        vectors,
-                        products,
-                        converged: settled,
-                    });
-                }
-                if closed {
-                    exhausted = Some(chosen);
-                }
-                if full {
-                    let keep = self.which.choose(&values, k + (limit - k - width) / 2);
-                    let kept = keep.iter().map(|i| values[*i]).collect();
-                    space.restart(combine(&space.basis, &pick(&keep)), kept);
-                    next_look = 0;
+            let mut missed = None;
+            let mut settled = m == n;
+            if !settled && m >= k && look.open().is_empty() {
+                let budget = self.max_products.saturating_sub(products);
+                let (outcome, more) = look.search(operator, &space, budget, &mut draws)?;
+                products += more;
+                match outcome {
+                    Outcome::Nothing => settled = true,
+                    Outcome::Found(vector) => missed = Some(vector),
+                    Outcome::Unknown => {}
                 }
             }
-            if blocks.is_empty() {
-                let m = space.basis.len();
-                for _ in 0..width.min(n - m) {
-                    let q = fresh(n, &space.basis, &mut draws);
-                    space.basis.push(q);
-                }
-                blocks = space.basis.split_off(m);
+            if settled || (m >= k && products >= self.max_products) {
+                return Ok(Found {
+                    pairs: look.pairs(&space),
+                    rounding: space.rounding(),
+                    products,
+                    settled,
+                });
             }
-            next = blocks;
+            if full || (missed.is_some() && m + space.pending() >= limit) {
+                let keep = k + (limit - k - width) / 2;
+                space.restart(&look.ritz, &self.which.choose(&look.ritz.values, keep));
+                look = self.look(&space, k)?;
+            }
+            let room = limit - space.len();
+            next = match missed {
+                Some(vector) => space.take_with(vector, room),
+                None => space.take_residuals(&look.ritz, &look.open(), self.block, room)?,
+            };
+            // The space is closed: it contains every eigenvector that its vectors have components along.
+            if next.is_empty() {
+                next = space.fill(Vec::new(), self.block.min(room), &mut draws);
+            }
         }
     }
 
-    /// Orthonormal vectors from [`Lanczos::start`], and random ones where they do not fill a block.
-    fn first_block(&self, n: usize, width: usize, draws: &mut Draws) -> Vec<Vec<f64>> {
+    /// The wanted Ritz pairs, and which of them are not accepted.
+    fn look(&self, space: &Space, k: usize) -> Result<Look> {
+        let ritz = space.ritz()?;
+        let largest = ritz.values.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
+        let rounding = 4.0 * (space.dim() as f64).sqrt() * f64::EPSILON * largest;
+        let ends = self
+            .which
+            .by_end(&ritz.values, k)
+            .into_iter()
+            .map(|(end, wanted)| {
+                let scale = wanted
+                    .iter()
+                    .fold(0.0, |m: f64, i| m.max(ritz.values[*i].abs()));
+                let own = self.tolerance.sqrt() * scale;
+                let mut limit = Limit {
+                    end,
+                    residual: (self.tolerance * largest).min(own).max(rounding),
+                    magnitude: self.tolerance * largest,
+                    slack: 0.0,
+                };
+                limit.slack = limit.residual;
+                let mut open = Vec::new();
+                for i in &wanted {
+                    let residual = space.residual(&ritz, *i);
+                    // The residuals are computed anew in the end, which moves them by rounding.
+                    if !limit.accepts(ritz.values[*i], 1.1 * residual) {
+                        open.push(*i);
+                    } else if residual > limit.residual {
+                        limit.slack = limit.slack.max(limit.magnitude);
+                    }
+                }
+                Group {
+                    limit,
+                    wanted,
+                    open,
+                }
+            });
+        Ok(Look {
+            groups: ends.collect(),
+            ritz,
+        })
+    }
+
+    /// Orthonormal vectors from [`Lanczos::start`], and random ones if they do not fill a block.
+    fn first_block(&self, space: &Space, width: usize, draws: &mut Draws) -> Vec<Vec<f64>> {
         let mut block = Vec::new();
         for v in self.start.iter().take(width) {
             if let (_, _, Some(q)) = extend(v.clone(), &block, 1e-8 * norm(v)) {
                 block.push(q);
             }
         }
-        while block.len() < width {
-            block.push(fresh(n, &block, draws));
-        }
-        block
+        space.fill(block, width, draws)
     }
 }
 
-struct Ritz {
-    vectors: Vec<Vec<f64>>,
+struct Found {
+    /// Unit vectors, and the limits that their pairs are held to.
+    pairs: Vec<(Vec<f64>, Limit)>,
+    rounding: f64,
     products: usize,
-    converged: bool,
+    settled: bool,
 }
 
-/// An orthonormal basis Q with AQ = QT + WB, where the block W comes next.
-struct Space {
-    basis: Vec<Vec<f64>>,
-    /// T's rows up to the diagonal.
-    projected: Vec<Vec<f64>>,
-    /// Largest ‖Aq‖ so far.
-    size: f64,
+/// What the pairs at an end of the spectrum are held to.
+#[derive(Clone, Copy)]
+struct Limit {
+    end: End,
+    /// Largest residual.
+    residual: f64,
+    /// Largest |λ| plus residual of an eigenvalue that is negligible beside the largest of the matrix.
+    magnitude: f64,
+    /// How far beyond the last wanted eigenvalue another one may lie unseen.
+    slack: f64,
 }
 
-/// What of A times the last block lies outside the space.
-struct Rest {
-    vectors: Vec<Vec<f64>>,
-    coupling: Coupling,
-}
-
-/// B: the rest of each of the last block's vectors, by the rest's own basis.
-struct Coupling {
-    columns: Vec<Vec<f64>>,
-}
-
-impl Coupling {
-    /// ‖B s‖ for a vector s of T's, which is the residual of its Ritz pair.
-    fn residual(&self, s: &[f64]) -> f64 {
-        let last = &s[s.len() - self.columns.len()..];
-        let rows = self.columns.iter().map(Vec::len).max().unwrap_or(0);
-        let mut sum = vec![0.0; rows];
-        for (column, s) in self.columns.iter().zip(last) {
-            axpy(*s, column, &mut sum);
-        }
-        norm(&sum)
+impl Limit {
+    fn accepts(&self, value: f64, residual: f64) -> bool {
+        residual <= self.residual || value.abs() + residual <= self.magnitude
     }
 }
 
-impl Space {
-    fn new() -> Self {
-        Self {
-            basis: Vec::new(),
-            projected: Vec::new(),
-            size: 0.0,
-        }
+/// The wanted Ritz pairs at an end of the spectrum.
+struct Group {
+    limit: Limit,
+    wanted: Vec<usize>,
+    /// Those that are not accepted.
+    open: Vec<usize>,
+}
+
+struct Look {
+    ritz: Ritz,
+    groups: Vec<Group>,
+}
+
+impl Look {
+    /// The wanted pairs that are not accepted.
+    fn open(&self) -> Vec<usize> {
+        let open = self.groups.iter().flat_map(|group| &group.open);
+        open.copied().collect()
     }
 
-    /// Takes an orthonormal `block` in, and returns what A makes of it besides.
-    fn expand(
-        &mut self,
+    /// Searches for eigenvalues beyond the wanted ones, with the number of products that it took.
+    fn search(
+        &self,
         operator: &(impl LinearOperator + ?Sized),
-        block: Vec<Vec<f64>>,
-    ) -> Result<Rest> {
-        let images = images(operator, &block)?;
-        self.basis.extend(block);
-        let before = self.projected.len();
-        let mut rest = Rest {
-            vectors: Vec::new(),
-            coupling: Coupling {
-                columns: Vec::new(),
-            },
-        };
-        for (i, mut image) in images.into_iter().enumerate() {
-            self.size = self.size.max(norm(&image));
-            let mut row = orthogonalize(&mut image, &self.basis);
-            row.truncate(before + i + 1);
-            self.projected.push(row);
-            let (mut column, length, q) = extend(image, &rest.vectors, 1e-12 * self.size);
-            // Orthogonal to the rest so far, which is orthogonal to the basis but for rounding.
-            if let Some(q) = q {
-                column.push(length);
-                rest.vectors.push(q);
+        space: &Space,
+        budget: usize,
+        draws: &mut Draws,
+    ) -> Result<(Outcome, usize)> {
+        let mut products = 0;
+        for group in &self.groups {
+            let values: Vec<f64> = group.wanted.iter().map(|i| self.ritz.values[*i]).collect();
+            for threshold in group.limit.end.thresholds(&values, group.limit.slack) {
+                let complement = space.complement(&self.ritz, threshold.value());
+                let left = budget.saturating_sub(products);
+                let (outcome, more) = probe::run(operator, &complement, threshold, left, draws)?;
+                products += more;
+                if !matches!(outcome, Outcome::Nothing) {
+                    return Ok((outcome, products));
+                }
             }
-            rest.coupling.columns.push(column);
         }
-        Ok(rest)
+        Ok((Outcome::Nothing, products))
     }
 
-    /// Goes on with Ritz vectors as the basis.
-    fn restart(&mut self, vectors: Vec<Vec<f64>>, values: Vec<f64>) {
-        self.basis = vectors;
-        let row = |(i, value): (usize, &f64)| [vec![0.0; i], vec![*value]].concat();
-        self.projected = values.iter().enumerate().map(row).collect();
+    /// The wanted Ritz vectors with their limits.
+    fn pairs(&self, space: &Space) -> Vec<(Vec<f64>, Limit)> {
+        let pairs = self.groups.iter().flat_map(|group| {
+            let vectors = space.vectors(&self.ritz, &group.wanted).into_iter();
+            vectors.map(|vector| (vector, group.limit))
+        });
+        pairs.collect()
     }
-}
-
-fn same(a: &[f64], b: &[f64], size: f64) -> bool {
-    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-10 * size)
 }

@@ -18,7 +18,9 @@ mod full;
 mod krylov;
 mod lanczos;
 mod power;
+mod probe;
 mod product;
+mod space;
 mod spectrum;
 mod trace;
 mod xtrace;
@@ -31,7 +33,7 @@ pub use estimate::{Bracket, Estimate};
 pub(crate) use full::symmetric_eigen;
 pub use lanczos::{Lanczos, Which};
 pub use power::{Power, PowerIteration};
-pub use spectrum::{Eigenpair, Inertia, Participation, Spectrum};
+pub use spectrum::{Eigenpair, Inertia, Participation, Rank, Spectrum};
 pub use trace::{Trace, TraceMethod};
 
 use crate::error::Result;

@@ -15,7 +15,9 @@ use crate::vector::{axpy, dot, norm, scale};
 /// plainest way to an eigenvalue.
 ///
 /// It converges by |λ₂/λ₁| a step and finds one pair; [`Lanczos`](super::Lanczos) needs far fewer
-/// products for the same. Where λ and −λ are both largest it does not converge.
+/// products for the same. If λ and −λ are both largest it does not converge. A small residual shows that λ is near an
+/// eigenvalue, not that this is the largest one: while the start vector's component along the largest is small, the
+/// iteration can rest at another.
 ///
 /// ```
 /// use loss_landscape::ndarray::array;
@@ -126,6 +128,7 @@ impl PowerIteration {
                         value,
                         residual,
                         vector: v,
+                        rank: None,
                     },
                     values,
                     residuals,

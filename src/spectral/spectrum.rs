@@ -20,6 +20,7 @@ use crate::vector::{axpy, dot, norm};
 /// let pair = &a.eigen()?.pairs[0]; // 3, with (1, 1)/√2
 /// let bracket = pair.bracket();
 /// assert!(bracket.low <= 3.0 && 3.0 <= bracket.high);
+/// assert_eq!(pair.rank.unwrap().index, 1); // the largest eigenvalue
 /// let image = a.apply(&pair.vector)?;
 /// assert!((image[0] - 3.0 * pair.vector[0]).abs() < 1e-12);
 /// # Ok::<(), Error>(())
@@ -28,12 +29,23 @@ use crate::vector::{axpy, dot, norm};
 pub struct Eigenpair {
     /// λ
     pub value: f64,
-    /// ‖Av − λv‖, recomputed with the operator: an eigenvalue of A lies within this of λ. A is the
-    /// matrix whose products the operator computes; those of an `f32` model are themselves rounded,
-    /// to some 10⁻⁶ of the largest |λ|.
+    /// ‖Av − λv‖, recomputed with the operator, plus the rounding of a product as far as the products show it: some
+    /// eigenvalue of A lies within this of λ. Which one is [`rank`](Self::rank).
     pub residual: f64,
     /// v, of length 1.
     pub vector: Vec<f64>,
+    /// Which eigenvalue of A this is; none if that is not known, as in a run that has not converged.
+    pub rank: Option<Rank>,
+}
+
+/// The position of an eigenvalue among all eigenvalues of its matrix, each counted as often as it occurs.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rank {
+    /// 1 for the largest eigenvalue, n for the smallest.
+    pub index: usize,
+    /// The eigenvalue with this index lies within the residual plus this of λ, since eigenvalues that differ by less were not
+    /// told apart; see [`Lanczos`](super::Lanczos). 0 if all eigenvalues are known.
+    pub error: f64,
 }
 
 /// Eigenpairs of a symmetric matrix, largest eigenvalue first.
@@ -60,18 +72,27 @@ pub struct Spectrum {
     pub dim: usize,
     /// Matrix-vector products that the pairs took.
     pub products: usize,
-    /// Whether every residual went below the tolerance that was asked for.
+    /// Whether every residual is below the tolerance and no wanted eigenvalue was missed. That an eigenvalue was missed has a
+    /// probability of at most 10⁻⁴ at each end of the spectrum; see [`Lanczos`](super::Lanczos).
     pub converged: bool,
 }
 
 impl Eigenpair {
-    /// λ and the bounds that the residual leaves.
+    /// Bounds of the eigenvalue with this [`rank`](Self::rank): λ, give or take the residual and the rank's error. Infinite
+    /// if the rank is not known.
     pub fn bracket(&self) -> Bracket {
+        let error = self.error();
         Bracket {
             value: self.value,
-            low: self.value - self.residual,
-            high: self.value + self.residual,
+            low: self.value - error,
+            high: self.value + error,
         }
+    }
+
+    /// The largest distance of λ to the eigenvalue with its rank.
+    pub(crate) fn error(&self) -> f64 {
+        self.rank
+            .map_or(f64::INFINITY, |rank| self.residual + rank.error)
     }
 }
 
@@ -135,13 +156,13 @@ impl Spectrum {
         )))
     }
 
-    /// κ = max |λ| / min |λ|, with the bounds that the residuals leave.
+    /// κ = max |λ| / min |λ|, with the bounds that the errors of the eigenvalues leave.
     ///
     /// # Errors
     /// A spectrum that is not complete.
     pub fn condition_number(&self) -> Result<Bracket> {
         self.need_all("the condition number")?;
-        let sizes = || self.pairs.iter().map(|p| (p.value.abs(), p.residual));
+        let sizes = || self.pairs.iter().map(|p| (p.value.abs(), p.error()));
         let largest = sizes().fold([0f64; 3], |[v, low, high], (value, residual)| {
             [
                 v.max(value),
@@ -163,10 +184,12 @@ impl Spectrum {
         })
     }
 
-    /// The gap between the eigenvalue at `index` and the next one here, λᵢ − λᵢ₊₁.
+    /// The gap between the eigenvalue at `index` and the next smaller eigenvalue of the matrix, λᵢ − λᵢ₊₁, between the bounds
+    /// that the errors of both leave: 0 and infinity if their ranks are not known.
     ///
     /// # Errors
-    /// No such two eigenvalues.
+    /// No such two eigenvalues; eigenvalues between them that were not computed, as in the middle of
+    /// [`Which::BothEnds`](super::Which::BothEnds).
     pub fn gap(&self, index: usize) -> Result<Bracket> {
         let [a, b] = self
             .pairs
@@ -178,7 +201,16 @@ impl Spectrum {
                 self.pairs.len()
             )));
         };
-        let (value, error) = (a.value - b.value, a.residual + b.residual);
+        if let (Some(a), Some(b)) = (a.rank, b.rank)
+            && a.index + 1 != b.index
+        {
+            return Err(Error::invalid(format!(
+                "there is no gap {index}: the eigenvalues here are number {} and {} of the matrix, and those between them \
+                 were not computed",
+                a.index, b.index
+            )));
+        }
+        let (value, error) = (a.value - b.value, a.error() + b.error());
         Ok(Bracket {
             value,
             low: (value - error).max(0.0),
@@ -196,7 +228,7 @@ impl Spectrum {
             let sizes = self
                 .pairs
                 .iter()
-                .map(|p| (p.value.abs() + shift * p.residual).max(0.0));
+                .map(|p| (p.value.abs() + shift * p.error()).max(0.0));
             let (sum, squares) = sizes.fold((0.0, 0.0), |(a, b), x| (a + x, b + x * x));
             (sum * sum, squares)
         };
@@ -252,8 +284,10 @@ impl Spectrum {
     /// The share of a vector's squared length that lies in the space of the first `count` eigenvectors, 0 to 1: of
     /// the gradient, how much of it points along the sharpest directions (Gur-Ari, Roberts and Dyer, 2018).
     ///
-    /// The bounds come of the angle between that space and the true one, at most ‖R‖_F over the gap to the next eigenvalue
-    /// (Davis and Kahan, 1970): ask for one pair fewer than there are. Without a gap they are 0 and 1.
+    /// The eigenvectors must belong to the `count` largest eigenvalues of the matrix. The bounds follow from the angle between
+    /// their space and the true one, whose sine is at most ‖R‖_F over the gap to the next eigenvalue (Davis and Kahan,
+    /// 1970): ask for one pair fewer than there are. Without a gap that the errors leave above 0, or if the ranks are not
+    /// known, the bounds are 0 and 1.
     ///
     /// # Errors
     /// More vectors than there are or none; a vector of another length, not finite or zero.
@@ -290,12 +324,16 @@ impl Spectrum {
         })
     }
 
-    /// Largest sine of the angle between the space of the first `count` eigenvectors and the true one.
+    /// Largest sine of the angle between the space of the first `count` eigenvectors and that of the `count` largest
+    /// eigenvalues.
     pub(super) fn tilt(&self, count: usize) -> f64 {
         let residuals: f64 = self.pairs[..count].iter().map(|p| p.residual.powi(2)).sum();
+        let is_top = |(i, pair): (usize, &Eigenpair)| pair.rank.is_some_and(|r| r.index == i + 1);
         match self.gap(count - 1) {
             _ if count == self.dim => 0.0,
-            Ok(gap) if gap.low > 0.0 => (residuals.sqrt() / gap.low).min(1.0),
+            Ok(gap) if gap.low > 0.0 && self.pairs[..count].iter().enumerate().all(is_top) => {
+                (residuals.sqrt() / gap.low).min(1.0)
+            }
             _ => 1.0,
         }
     }
@@ -308,9 +346,9 @@ impl Spectrum {
         self.need_all("how many are negative")?;
         let count = |test: fn(&Eigenpair) -> bool| self.pairs.iter().filter(|p| test(p)).count();
         Ok(Inertia {
-            negative: count(|p| p.value < -p.residual),
-            zero: count(|p| p.value.abs() <= p.residual),
-            positive: count(|p| p.value > p.residual),
+            negative: count(|p| p.value < -p.error()),
+            zero: count(|p| p.value.abs() <= p.error()),
+            positive: count(|p| p.value > p.error()),
         })
     }
 }

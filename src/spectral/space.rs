@@ -1,0 +1,295 @@
+//! [`Space`]: the vectors that a Lanczos iteration has multiplied, and those that it could multiply next.
+
+use super::full::symmetric_eigen;
+use super::krylov::{Draws, combine, extend, orthogonalize};
+use crate::error::Result;
+use crate::operator::{LinearOperator, images};
+use crate::vector::{axpy, dot, norm, scale};
+
+/// A component of a product below this share of the largest product is rounding.
+pub(super) const ROUNDING: f64 = 1e-12;
+
+/// Orthonormal vectors Q and P with AQ = QT + PC: a basis whose products are known, and the pending vectors that the
+/// products lead to.
+pub(super) struct Space {
+    n: usize,
+    /// Q
+    basis: Vec<Vec<f64>>,
+    /// The rows of T up to the diagonal.
+    projected: Vec<Vec<f64>>,
+    /// P
+    pending: Vec<Vec<f64>>,
+    /// The columns of C. Entries missing at the end of a column are zero.
+    coupling: Vec<Vec<f64>>,
+    /// Largest ‖Aq‖ so far.
+    size: f64,
+    /// The rows of T that C predicts for the vectors taken last.
+    expected: Vec<Vec<f64>>,
+    /// Sum of (qᵢᵀAqⱼ − qⱼᵀAqᵢ)² over the entries of T that were computed both ways, and their number.
+    asymmetry: (f64, usize),
+}
+
+/// Eigenvalues of T, ascending, and its eigenvectors.
+pub(super) struct Ritz {
+    pub(super) values: Vec<f64>,
+    vectors: Vec<Vec<f64>>,
+}
+
+impl Space {
+    pub(super) fn new(n: usize) -> Self {
+        Self {
+            n,
+            basis: Vec::new(),
+            projected: Vec::new(),
+            pending: Vec::new(),
+            coupling: Vec::new(),
+            size: 0.0,
+            expected: Vec::new(),
+            asymmetry: (0.0, 0),
+        }
+    }
+
+    /// Number of basis vectors.
+    pub(super) fn len(&self) -> usize {
+        self.basis.len()
+    }
+
+    /// Dimension of the whole space.
+    pub(super) fn dim(&self) -> usize {
+        self.n
+    }
+
+    /// The estimated length of the rounding error of a product, from the asymmetry of T: that of a vector with independent
+    /// entries.
+    pub(super) fn rounding(&self) -> f64 {
+        let (sum, count) = self.asymmetry;
+        (self.n as f64 * sum / count.max(1) as f64).sqrt()
+    }
+
+    /// Number of pending vectors.
+    pub(super) fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// The Schur complement of A − μ with respect to the basis, plus μ. `ritz` are the Ritz pairs of this space.
+    pub(super) fn complement(&self, ritz: &Ritz, mu: f64) -> Complement<'_> {
+        let p = self.pending.len();
+        let mut core = vec![vec![0.0; p]; p];
+        for (i, value) in ritz.values.iter().enumerate() {
+            let residual = self.residual_vector(ritz, i);
+            for (row, r) in core.iter_mut().zip(&residual) {
+                axpy(r / (mu - value), &residual, row);
+            }
+        }
+        Complement { space: self, core }
+    }
+
+    /// Multiplies the orthonormal `block`, which is orthogonal to basis and pending vectors, and adds it to the basis.
+    pub(super) fn expand(
+        &mut self,
+        operator: &(impl LinearOperator + ?Sized),
+        block: Vec<Vec<f64>>,
+    ) -> Result<()> {
+        let images = images(operator, &block)?;
+        let before = self.basis.len();
+        let expected = std::mem::take(&mut self.expected);
+        let mut upper = Vec::new();
+        self.basis.extend(block);
+        for (i, mut image) in images.into_iter().enumerate() {
+            self.size = self.size.max(norm(&image));
+            let mut row = orthogonalize(&mut image, &self.basis);
+            let mut mirrored = expected.get(i).cloned().unwrap_or(vec![0.0; before]);
+            mirrored.extend(upper.iter().map(|row: &Vec<f64>| row[i]));
+            let differences = row.iter().zip(&mirrored).map(|(a, b)| (a - b).powi(2));
+            self.asymmetry.0 += differences.sum::<f64>();
+            self.asymmetry.1 += mirrored.len();
+            upper.push(row[before..].to_vec());
+            row.truncate(before + i + 1);
+            self.projected.push(row);
+            let (mut column, length, q) = extend(image, &self.pending, ROUNDING * self.size);
+            if let Some(q) = q {
+                column.push(length);
+                self.pending.push(q);
+            }
+            self.coupling.push(column);
+        }
+        Ok(())
+    }
+
+    /// The `count` newest pending vectors, which are pending no more.
+    pub(super) fn take(&mut self, count: usize) -> Vec<Vec<f64>> {
+        let left = self.pending.len().saturating_sub(count);
+        self.expected = (left..self.pending.len())
+            .map(|i| {
+                let columns = self.coupling.iter();
+                columns
+                    .map(|column| column.get(i).copied().unwrap_or(0.0))
+                    .collect()
+            })
+            .collect();
+        for column in &mut self.coupling {
+            column.truncate(left);
+        }
+        self.pending.split_off(left)
+    }
+
+    /// The pending vectors along which the residuals of the `open` pairs mostly lie: at least `block` of them if there
+    /// are so many, and at most `most`.
+    pub(super) fn take_residuals(
+        &mut self,
+        ritz: &Ritz,
+        open: &[usize],
+        block: usize,
+        most: usize,
+    ) -> Result<Vec<Vec<f64>>> {
+        let p = self.pending.len();
+        if p <= block || open.is_empty() {
+            return Ok(self.take(block.min(most)));
+        }
+        let residuals: Vec<Vec<f64>> = open
+            .iter()
+            .map(|i| self.residual_vector(ritz, *i))
+            .collect();
+        let (squares, directions) =
+            symmetric_eigen(p, |i, j| residuals.iter().map(|r| r[i] * r[j]).sum())?;
+        let large = squares
+            .iter()
+            .filter(|s| **s >= 0.01 * squares[p - 1])
+            .count();
+        self.pending = combine(&self.pending, &directions);
+        for column in &mut self.coupling {
+            column.resize(p, 0.0);
+            *column = directions.iter().map(|d| dot(d, column)).collect();
+        }
+        Ok(self.take(large.max(block).min(most)))
+    }
+
+    /// All pending vectors, and the direction of `vector` that is orthogonal to them and to the basis, at most `most`.
+    pub(super) fn take_with(&mut self, mut vector: Vec<f64>, most: usize) -> Vec<Vec<f64>> {
+        orthogonalize(&mut vector, &self.basis);
+        let (_, _, new) = extend(vector, &self.pending, 1e-8);
+        let mut taken = self.take(most.min(self.pending.len()));
+        taken.extend(new);
+        taken.truncate(most);
+        taken
+    }
+
+    /// Adds random vectors to an orthonormal `block` until it has `count`, orthogonal to all else; fewer if no more fit.
+    pub(super) fn fill(
+        &self,
+        mut block: Vec<Vec<f64>>,
+        count: usize,
+        draws: &mut Draws,
+    ) -> Vec<Vec<f64>> {
+        let count = count.min(self.n - self.basis.len() - self.pending.len());
+        while block.len() < count {
+            let mut w = draws.gaussian(self.n);
+            let before = norm(&w);
+            orthogonalize(&mut w, &self.basis);
+            orthogonalize(&mut w, &self.pending);
+            // A vector that is lost to rounding is drawn again.
+            block.extend(extend(w, &block, 1e-8 * before).2);
+        }
+        block
+    }
+
+    pub(super) fn ritz(&self) -> Result<Ritz> {
+        let entry = |i: usize, j: usize| self.projected[i.max(j)][i.min(j)];
+        let (values, vectors) = symmetric_eigen(self.len(), entry)?;
+        Ok(Ritz { values, vectors })
+    }
+
+    /// ‖Av − θv‖ of the `i`-th Ritz pair.
+    pub(super) fn residual(&self, ritz: &Ritz, i: usize) -> f64 {
+        norm(&self.residual_vector(ritz, i))
+    }
+
+    /// Av − θv of the `i`-th Ritz pair, in the coordinates of the pending vectors.
+    fn residual_vector(&self, ritz: &Ritz, i: usize) -> Vec<f64> {
+        let mut sum = vec![0.0; self.pending.len()];
+        for (column, s) in self.coupling.iter().zip(&ritz.vectors[i]) {
+            axpy(*s, column, &mut sum);
+        }
+        sum
+    }
+
+    /// The Ritz vectors with these indices, of length 1.
+    pub(super) fn vectors(&self, ritz: &Ritz, indices: &[usize]) -> Vec<Vec<f64>> {
+        let coordinates: Vec<Vec<f64>> = indices.iter().map(|i| ritz.vectors[*i].clone()).collect();
+        let mut vectors = combine(&self.basis, &coordinates);
+        for v in &mut vectors {
+            let length = norm(v);
+            scale(v, 1.0 / length);
+        }
+        vectors
+    }
+
+    /// Keeps only the Ritz vectors with these indices as the basis.
+    pub(super) fn restart(&mut self, ritz: &Ritz, indices: &[usize]) {
+        let coupling = indices.iter().map(|i| self.residual_vector(ritz, *i));
+        let coupling: Vec<Vec<f64>> = coupling.collect();
+        self.basis = self.vectors(ritz, indices);
+        let row = |(i, index): (usize, &usize)| [vec![0.0; i], vec![ritz.values[*index]]].concat();
+        self.projected = indices.iter().enumerate().map(row).collect();
+        // Pending vectors that the kept products do not lead to are dropped.
+        let largest = |i: usize| {
+            coupling
+                .iter()
+                .fold(0.0, |most: f64, c| most.max(c[i].abs()))
+        };
+        let used = (0..self.pending.len()).map(|i| largest(i) > ROUNDING * self.size);
+        let used: Vec<bool> = used.collect();
+        let keep = |column: &Vec<f64>| -> Vec<f64> {
+            let pairs = column.iter().zip(&used);
+            pairs.filter(|(_, used)| **used).map(|(c, _)| *c).collect()
+        };
+        self.coupling = coupling.iter().map(keep).collect();
+        let mut used = used.iter();
+        self.pending.retain(|_| *used.next().unwrap_or(&true));
+    }
+}
+
+/// The operator B = (I − QQᵀ)A(I − QQᵀ) + P C(μ − T)⁻¹Cᵀ Pᵀ on the orthogonal complement of a space's basis Q.
+///
+/// By the additivity of inertia (Haynsworth, 1968), A has as many eigenvalues above μ as T and B together, and as many below.
+/// So A has an eigenvalue beyond μ that T does not show exactly if B has one.
+pub(super) struct Complement<'a> {
+    space: &'a Space,
+    /// C(μ − T)⁻¹Cᵀ
+    core: Vec<Vec<f64>>,
+}
+
+impl Complement<'_> {
+    /// Dimension of the orthogonal complement.
+    pub(super) fn dim(&self) -> usize {
+        self.space.n - self.space.basis.len()
+    }
+
+    /// Bv for a v in the complement, and the length of Av.
+    pub(super) fn apply(
+        &self,
+        operator: &(impl LinearOperator + ?Sized),
+        v: &[f64],
+    ) -> Result<(Vec<f64>, f64)> {
+        let mut image = images(operator, &[v.to_vec()])?.swap_remove(0);
+        let size = norm(&image);
+        orthogonalize(&mut image, &self.space.basis);
+        let components: Vec<f64> = self.space.pending.iter().map(|p| dot(p, v)).collect();
+        for (row, p) in self.core.iter().zip(&self.space.pending) {
+            axpy(dot(row, &components), p, &mut image);
+        }
+        Ok((image, size))
+    }
+
+    /// A random unit vector in the complement.
+    pub(super) fn random(&self, draws: &mut Draws) -> Vec<f64> {
+        loop {
+            let w = draws.gaussian(self.space.n);
+            let before = norm(&w);
+            // A vector that is lost to rounding is drawn again.
+            if let (_, _, Some(q)) = extend(w, &self.space.basis, 1e-8 * before) {
+                return q;
+            }
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! Lanczos at default settings on spectra that are meant to mislead it: no wrong eigenvalue is called converged.
+
+mod common;
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+
+use common::numbers;
+use loss_landscape::prelude::*;
+
+/// A diagonal matrix whose products are exact, or rounded as those of an `f32` model are.
+struct Diag {
+    values: Vec<f64>,
+    /// Norm of the error of a product with a unit vector.
+    noise: f64,
+}
+
+impl LinearOperator for Diag {
+    fn dim(&self) -> usize {
+        self.values.len()
+    }
+
+    fn apply(&self, v: &[f64]) -> Result<Vec<f64>, Error> {
+        let product = v.iter().zip(&self.values).map(|(v, d)| v * d);
+        if self.noise == 0.0 {
+            return Ok(product.collect());
+        }
+        let mut hasher = DefaultHasher::new();
+        v.iter().for_each(|v| v.to_bits().hash(&mut hasher));
+        let size = self.noise * (3.0 / v.len() as f64).sqrt();
+        let errors = numbers(v.len(), hasher.finish());
+        Ok(product
+            .zip(errors)
+            .map(|(p, e)| f64::from((p + size * e) as f32))
+            .collect())
+    }
+}
+
+/// `n` numbers of a normal distribution with this standard deviation.
+fn normal(n: usize, deviation: f64, seed: u64) -> Vec<f64> {
+    let uniform = numbers(12 * n, seed);
+    let sums = uniform
+        .chunks_exact(12)
+        .map(|u| u.iter().sum::<f64>() / 2.0);
+    sums.map(|x| deviation * x).collect()
+}
+
+fn with_bulk(outliers: &[f64], bulk: Vec<f64>) -> Vec<f64> {
+    [outliers, &bulk].concat()
+}
+
+fn decaying(first: f64, count: i32) -> Vec<f64> {
+    (0..count).map(|i| first * 0.7f64.powi(i)).collect()
+}
+
+/// The name of a kind, and its eigenvalues in no particular order.
+fn kinds(seed: u64) -> Vec<(&'static str, Vec<f64>)> {
+    let bulk = |n, deviation| normal(n, deviation, 31 * seed + 7);
+    let repeated = |groups: &[(f64, usize)]| -> Vec<f64> {
+        let groups = groups.iter();
+        groups
+            .flat_map(|(value, count)| vec![*value; *count])
+            .collect()
+    };
+    let multiple = repeated(&[(3.0, 9), (2.0, 7), (1.0, 2), (-4.0, 2)]);
+    let clustered: Vec<f64> = (0..6).map(|i| 1.0 + 1e-6 * f64::from(i)).collect();
+    let dead = repeated(&[(0.0, 200), (0.8, 7), (0.3, 2), (0.1, 9)]);
+    let semicircle = (0..500).map(|i| (std::f64::consts::PI * (f64::from(i) + 0.5) / 500.0).cos());
+    let negative: Vec<f64> = decaying(-2.0, 8);
+    vec![
+        (
+            "planted",
+            with_bulk(&[20.0, 10.0, 8.0, 6.0], bulk(800, 0.1)),
+        ),
+        ("multiple", with_bulk(&multiple, bulk(280, 0.1))),
+        ("clustered", with_bulk(&clustered, bulk(300, 0.1))),
+        (
+            "near-zero bulk",
+            with_bulk(&decaying(1.0, 10), bulk(400, 1e-9)),
+        ),
+        (
+            "huge outliers",
+            with_bulk(
+                &[decaying(300.0, 10), vec![-0.6]].concat(),
+                bulk(1_000, 0.1),
+            ),
+        ),
+        ("negative outliers", with_bulk(&negative, bulk(400, 0.05))),
+        ("dead units", with_bulk(&dead, bulk(100, 0.02))),
+        ("rank one", with_bulk(&[1.0], vec![0.0; 300])),
+        ("power law", (1..=400).map(|i| 1.0 / f64::from(i)).collect()),
+        ("identity", vec![2.5; 60]),
+        ("semicircle", semicircle.collect()),
+        ("one", vec![-0.7]),
+        ("two", vec![1.0, -1.0]),
+        ("three", vec![2.0, 2.0, -1.0]),
+        (
+            "all negative",
+            bulk(300, 1.0).iter().map(|x| -1.0 - x.abs()).collect(),
+        ),
+        ("zero", vec![0.0; 50]),
+    ]
+}
+
+/// The `k` wanted eigenvalues, largest first.
+fn wanted(values: &[f64], which: Which, k: usize) -> Vec<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(|a, b| b.total_cmp(a));
+    let n = sorted.len();
+    let mut found = match which {
+        Which::Largest => sorted[..k].to_vec(),
+        Which::Smallest => sorted[n - k..].to_vec(),
+        Which::BothEnds => [&sorted[..k.div_ceil(2)], &sorted[n - k / 2..]].concat(),
+        Which::LargestMagnitude => {
+            sorted.sort_by(|a, b| b.abs().total_cmp(&a.abs()));
+            sorted[..k].to_vec()
+        }
+    };
+    found.sort_by(|a, b| b.total_cmp(a));
+    found
+}
+
+/// Start vectors that mislead: eigenvectors of what is not wanted, most of what is wanted, or noise.
+fn misleading(values: &[f64], which: Which, k: usize, seed: u64) -> Vec<Vec<f64>> {
+    let n = values.len();
+    let unit = |i: usize| -> Vec<f64> { (0..n).map(|j| f64::from(u8::from(i == j))).collect() };
+    let mut order: Vec<usize> = (0..n).collect();
+    order.sort_by(|a, b| values[*b].total_cmp(&values[*a]));
+    if matches!(which, Which::Smallest) == (seed % 3 != 0) {
+        order.reverse();
+    }
+    match seed % 3 {
+        0 => order.iter().take(k).map(|i| unit(*i)).collect(),
+        1 => {
+            let some = order.iter().skip(1).take(k);
+            some.map(|i| {
+                let noise = numbers(n, seed + *i as u64);
+                let size = 1e-3 / (n as f64).sqrt();
+                unit(*i)
+                    .iter()
+                    .zip(noise)
+                    .map(|(u, e)| u + size * e)
+                    .collect()
+            })
+            .collect()
+        }
+        _ => (0..k as u64).map(|i| numbers(n, 17 * seed + i)).collect(),
+    }
+}
+
+#[derive(Default)]
+struct Tally {
+    runs: usize,
+    converged: usize,
+    wrong: usize,
+    products: usize,
+}
+
+#[test]
+fn no_wrong_eigenvalue_is_called_converged() {
+    let all = [
+        Which::Largest,
+        Which::Smallest,
+        Which::BothEnds,
+        Which::LargestMagnitude,
+    ];
+    let mut total = Tally::default();
+    for kind in 0..kinds(0).len() {
+        for which in all {
+            let mut tally = Tally::default();
+            let mut name = "";
+            for seed in 0..5 {
+                let (label, values) = kinds(seed).swap_remove(kind);
+                name = label;
+                let k = [1, 3, 9, 4, 12][seed as usize].min(values.len());
+                let size = values.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
+                for (noise, block, warm) in [0.0, 1e-6 * size].into_iter().flat_map(|noise| {
+                    [1, 4]
+                        .into_iter()
+                        .flat_map(move |b| [false, true].map(move |w| (noise, b, w)))
+                }) {
+                    let lanczos = Lanczos {
+                        which,
+                        block,
+                        seed,
+                        start: match warm {
+                            true => misleading(&values, which, k, seed),
+                            false => Vec::new(),
+                        },
+                        ..Lanczos::default()
+                    };
+                    let operator = Diag {
+                        values: values.clone(),
+                        noise,
+                    };
+                    let found = lanczos.run(&operator, k).unwrap();
+                    tally.runs += 1;
+                    tally.products += found.products;
+                    if !found.converged {
+                        continue;
+                    }
+                    tally.converged += 1;
+                    let mut exact = wanted(&values, which, k);
+                    let error = |p: &Eigenpair| p.residual + p.rank.unwrap().error;
+                    let mut pairs: Vec<(f64, f64)> =
+                        found.pairs.iter().map(|p| (p.value, error(p))).collect();
+                    if which == Which::LargestMagnitude {
+                        // λ and −λ are equally large.
+                        exact.iter_mut().for_each(|v| *v = v.abs());
+                        exact.sort_by(|a, b| b.total_cmp(a));
+                        pairs.iter_mut().for_each(|p| p.0 = p.0.abs());
+                        pairs.sort_by(|a, b| b.0.total_cmp(&a.0));
+                    }
+                    for pair in &found.pairs {
+                        assert!(pair.rank.unwrap().error <= 1.01e-4 * size);
+                    }
+                    let wrong = pairs.iter().zip(&exact).any(|((value, error), exact)| {
+                        (value - exact).abs() > error + noise + 1e-13 * size
+                    });
+                    if wrong {
+                        tally.wrong += 1;
+                        println!(
+                            "{name} {which:?} block {block} warm {warm} noise {noise:.0e} seed {seed}:\n  {pairs:?}\n  {exact:?}"
+                        );
+                    }
+                }
+            }
+            println!(
+                "{name:20} {which:?}: {} of {} converged, {} wrong, {} products each",
+                tally.converged,
+                tally.runs,
+                tally.wrong,
+                tally.products / tally.runs
+            );
+            total.runs += tally.runs;
+            total.converged += tally.converged;
+            total.wrong += tally.wrong;
+        }
+    }
+    println!(
+        "{} runs, {} converged, {} wrong",
+        total.runs, total.converged, total.wrong
+    );
+    assert!(total.runs > 2_000 && total.wrong == 0);
+}
