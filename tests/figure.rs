@@ -21,6 +21,7 @@ fn spectrum() -> Spectrum {
         value,
         residual: 0.25,
         vector,
+        rank: None,
     };
     Spectrum {
         pairs: vec![pair(2.0, vec![1.0, 0.0]), pair(-1.0, vec![0.0, 1.0])],
@@ -181,6 +182,7 @@ fn an_overview_has_eight_panels_that_do_not_touch() {
         value: 0.0,
         residual: 0.0,
         vector: vec![0.0, 0.0],
+        rank: None,
     });
     let figure = figure::overview(&plane(), &hessian, &spectrum, &[line], &history);
     let json = figure.json();

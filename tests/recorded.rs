@@ -68,11 +68,15 @@ fn broken_off_anywhere_it_ends_with_the_same_bits() {
         for last in (1..needed).step_by(29) {
             let file = dir.path().join(format!("{block}-{last}"));
             top(&file, &products, last, block).unwrap_err();
-            // The first product of each call is the one by which the file knows its operator.
-            let kept = (last - 1) / block * block;
-            let resumed = top(&file, &products, usize::MAX, block).unwrap();
+            // The first product of each call identifies the operator, and the last block was not whole.
+            let kept = (last - 1).saturating_sub(block);
+            let operator = counted(&products, usize::MAX).resuming(&file).unwrap();
+            let resumed = lanczos(block).run(&operator, 6).unwrap();
             assert_eq!(resumed, unbroken, "after {last} products");
-            assert_eq!(products.get(), needed - kept + 1, "after {last} products");
+            let reads = operator.reads();
+            assert_eq!(reads + products.get() - 1, needed, "after {last} products");
+            assert!(reads >= kept, "{reads} products read after {last}");
+            drop(operator);
             assert_eq!(top(&file, &products, 1, block).unwrap(), unbroken);
         }
     }

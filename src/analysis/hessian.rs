@@ -132,7 +132,8 @@ impl HessianMetrics {
             seed,
             ..Lanczos::default()
         };
-        let spectrum = lanczos.run(hessian, k.saturating_mul(2).min(dim))?;
+        // Two at the upper end at least, for the gap.
+        let spectrum = lanczos.run(hessian, k.max(2).saturating_mul(2).min(dim))?;
         let largest: Vec<Eigenvalue> = spectrum.pairs.iter().map(Eigenvalue::from).collect();
         let smallest: Vec<_> = largest.iter().rev().take(k).copied().collect();
         let trace = Trace {

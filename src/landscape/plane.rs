@@ -10,7 +10,7 @@ use super::{Grid, direction, origin, scores};
 use crate::error::{Error, Result};
 use crate::objective::Objective;
 use crate::parts::in_parts;
-use crate::spectral::{Lanczos, Spectrum, Which};
+use crate::spectral::{Eigenpair, Lanczos, Spectrum, Which};
 use crate::vector::axpy;
 
 /// L(θ + αd₁ + βd₂) on a grid.
@@ -75,7 +75,8 @@ pub struct Extremes {
     pub smallest: Array2<f64>,
     /// The largest eigenvalue.
     pub largest: Array2<f64>,
-    /// The larger of their two residuals ‖Hv − λv‖.
+    /// The larger of their two errors: the residual ‖Hv − λv‖ and the error of the rank. Infinite if the iteration has not
+    /// converged.
     pub residuals: Array2<f64>,
 }
 
@@ -99,8 +100,12 @@ impl Extremes {
             axpy(beta, d2, &mut moved);
             let hessian = objective.hessian().at(moved)?;
             let spectrum = lanczos.run(&hessian, 2.min(objective.dim()))?;
-            let (values, residuals) = (spectrum.values(), spectrum.residuals());
-            let worst = residuals.iter().copied().fold(0.0, f64::max);
+            let values = spectrum.values();
+            let worst = spectrum
+                .pairs
+                .iter()
+                .map(Eigenpair::error)
+                .fold(0.0, f64::max);
             Ok(vec![[values[values.len() - 1], values[0], worst]])
         };
         let found = in_parts(

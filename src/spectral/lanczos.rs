@@ -453,8 +453,12 @@ impl Look {
     /// The wanted Ritz vectors with their limits.
     fn pairs(&self, space: &Space) -> Vec<(Vec<f64>, Limit)> {
         let pairs = self.groups.iter().flat_map(|group| {
+            let mut limit = group.limit;
+            if space.len() == space.dim() {
+                limit.slack = 0.0;
+            }
             let vectors = space.vectors(&self.ritz, &group.wanted).into_iter();
-            vectors.map(|vector| (vector, group.limit))
+            vectors.map(move |vector| (vector, limit))
         });
         pairs.collect()
     }

@@ -95,7 +95,7 @@ impl Spectrum {
         }
         text += &format!("{} products, {seconds:.2} s\n", spectrum.products);
         if !spectrum.converged {
-            text += "not all residuals are below the tolerance\n";
+            text += "not converged: a residual is above the tolerance, or eigenvalues may have been missed\n";
         }
         let report = Report::of(&objective, text, json);
         if let Some(dir) = &self.out {

@@ -127,7 +127,7 @@ impl SweepCommand {
                 if point.converged {
                     ""
                 } else {
-                    ", not all residuals are below the tolerance"
+                    ", not converged"
                 }
             );
         }
