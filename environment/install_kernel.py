@@ -45,7 +45,8 @@ def main(evcxr: str) -> None:
         },
     }, indent=1))
 
-    shutil.copy(HERE / "checked_execution.py", PACKAGES)
+    for name in ("checked_execution.py", "stuck_kernel.py"):
+        shutil.copy(HERE / name, PACKAGES)
     shutil.copy(HERE / "jupyter_nbconvert_config.py", config)
     # JupyterLab exports pages with the server's settings.
     shutil.copy(HERE / "jupyter_nbconvert_config.py", config / "jupyter_server_config.py")

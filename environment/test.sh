@@ -20,7 +20,7 @@ say "formatting and lints (two minutes the first time) …"
 cargo fmt --check
 cargo clippy --locked --all-targets -- --deny warnings
 
-say "the crate (about two minutes) …"
+say "the crate, with overflow checks and debug assertions (about two minutes) …"
 cargo test --locked
 
 say "documentation …"

@@ -577,17 +577,29 @@ fn a_seed_decides_every_synthetic_set() {
 fn sets_that_cannot_be_drawn_are_refused() {
     let message = |result: Result<Dataset, Error>| result.unwrap_err().to_string();
     for noise in [-0.1, f64::NAN, f64::INFINITY] {
-        assert!(message(two_moons(9, noise, 0, &CPU)).contains("noise"));
-        assert!(message(spirals(9, 3, 1.0, noise, 0, &CPU)).contains("noise"));
+        assert!(
+            message(two_moons(9, noise, 0, &CPU))
+                .contains(&format!("noise {noise} must be finite and not negative"))
+        );
+        assert!(
+            message(spirals(9, 3, 1.0, noise, 0, &CPU))
+                .contains(&format!("noise {noise} must be finite and not negative"))
+        );
         let set = teacher_student(9, &[2, 1], noise, 0, &CPU);
-        assert!(message(set.map(|set| set.data)).contains("noise"));
-        assert!(message(linearly_separable(9, 2, noise, 0, &CPU)).contains("margin"));
+        assert!(
+            message(set.map(|set| set.data))
+                .contains(&format!("noise {noise} must be finite and not negative"))
+        );
+        assert!(
+            message(linearly_separable(9, 2, noise, 0, &CPU))
+                .contains(&format!("margin {noise} must be finite"))
+        );
         assert!(message(counting(9, 3).with_label_noise(noise, 0)).contains("from 0 to 1"));
     }
     assert!(message(two_moons(1, 0.1, 0, &CPU)).contains("at least 2"));
     assert!(message(spirals(2, 3, 1.0, 0.0, 0, &CPU)).contains("a sample of each"));
     assert!(message(spirals(9, 1, 1.0, 0.0, 0, &CPU)).contains("at least 2 classes"));
-    assert!(message(spirals(9, 3, f64::NAN, 0.0, 0, &CPU)).contains("finite"));
+    assert!(message(spirals(9, 3, f64::NAN, 0.0, 0, &CPU)).contains("NaN turns must be finite"));
     assert!(message(linearly_separable(1, 2, 0.1, 0, &CPU)).contains("at least 2 samples"));
     assert!(message(linearly_separable(9, 0, 0.1, 0, &CPU)).contains("1 dimension"));
     let teacher = |n: usize, widths: &[usize]| {
@@ -609,7 +621,10 @@ fn bad_data_is_refused() {
     let labels = |l: &[u32]| Tensor::new(l, &CPU).unwrap();
     let message = |result: Result<Dataset, Error>| result.unwrap_err().to_string();
     assert!(message(Dataset::classification(&inputs, &labels(&[1]))).contains("2 inputs but 1"));
-    assert!(message(Dataset::classification(&inputs, &inputs)).contains("integers"));
+    assert!(
+        message(Dataset::classification(&inputs, &inputs))
+            .contains("labels are F64: classes must be integers")
+    );
     let none = Tensor::zeros((0, 3), DType::F32, &CPU).unwrap();
     assert!(message(Dataset::classification(&none, &labels(&[]))).contains("at least one sample"));
     let nan = Tensor::new(&[[1f64], [f64::NAN]], &CPU).unwrap();

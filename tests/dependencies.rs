@@ -1,5 +1,6 @@
-//! What the crate depends on when no feature is asked for.
+//! What the crate depends on when no feature is asked for, and how it is compiled for tests.
 
+use std::hint::black_box;
 use std::process::Command;
 
 #[test]
@@ -19,4 +20,11 @@ fn the_default_build_has_no_trace_of_cuda_or_mpi() {
     for name in ["cudarc", "candle-kernels", "mpi", "mpi-sys"] {
         assert!(!names.contains(&name), "{name}");
     }
+}
+
+/// Cargo.toml switches this on for the crate and its tests.
+#[test]
+#[should_panic(expected = "attempt to subtract with overflow")]
+fn an_overflow_fails_a_test() {
+    black_box(black_box(0_usize) - 1);
 }

@@ -517,7 +517,7 @@ fn an_operation_without_second_derivative_is_an_error_that_names_it() {
         forward,
     ));
     assert!(
-        found.contains("conv-transpose1d") && found.contains("second"),
+        found.contains("the operation `conv-transpose1d` a second time"),
         "{found}"
     );
 }
@@ -591,7 +591,10 @@ fn bad_models_and_data_are_told_apart() {
     );
 
     let wrong_loss = message(Objective::of(&model, &data, Loss::Mse));
-    assert!(wrong_loss.contains("one_hot"), "{wrong_loss}");
+    assert!(
+        wrong_loss.contains("dataset.one_hot(classes)"),
+        "{wrong_loss}"
+    );
     let fitted = data.one_hot(4).unwrap();
     let wrong_width = message(Objective::of(&model, &fitted, Loss::Mse));
     assert!(
@@ -613,12 +616,15 @@ fn bad_models_and_data_are_told_apart() {
     let random = message(own_linear(move |x, w| {
         x.matmul(w)? * (1.0 + f64::from(calls.fetch_add(1, Ordering::Relaxed)))
     }));
-    assert!(random.contains("dropout"), "{random}");
+    assert!(
+        random.contains("another loss for the same inputs: switch dropout"),
+        "{random}"
+    );
 
     let theta = vec![f64::NAN; model.parameters().len()];
     assert!(model.parameters().set_flat(&theta).is_err());
     let nan = message(own_linear(|x, w| x.matmul(w)?.log()));
-    assert!(nan.contains("NaN"), "{nan}");
+    assert!(nan.contains("the loss is NaN"), "{nan}");
 }
 
 #[test]
@@ -692,7 +698,10 @@ fn a_loss_of_ones_own() {
     let said = own(|z, y| (z - y)?.abs()?.sum(1)?.detach().affine(1.0, 0.0))
         .unwrap_err()
         .to_string();
-    assert!(said.contains("gradient"), "{said}");
+    assert!(
+        said.contains("parameter `layers.0.bias` gets no gradient"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -710,7 +719,7 @@ fn what_does_not_fit_a_model_is_said() {
     );
     let single = said(&Mlp::new(&[2, 4, 2], Activation::Tanh, 3, &CPU).unwrap());
     assert!(
-        single.contains("F32") && single.contains("F64") && single.contains("to_dtype"),
+        single.contains("parameters are F32 and the data is F64") && single.contains("to_dtype"),
         "{single}"
     );
 }

@@ -259,8 +259,11 @@ fn every_operator() {
 
         // Wrong vectors.
         for (wrong, words) in [
-            (vec![1.0; n + 1], "entries"),
-            (vec![], "entries"),
+            (
+                vec![1.0; n + 1],
+                &*format!("the vector has {} entries but the", n + 1),
+            ),
+            (vec![], "the vector has 0 entries but the"),
             ([vec![f64::NAN], vec![0.0; n - 1]].concat(), "not finite"),
             (
                 [vec![0.0; n - 1], vec![f64::INFINITY]].concat(),
@@ -434,7 +437,12 @@ fn not_finite_parameters_are_named() {
     exact.parameters().set_flat(&overflowing).unwrap();
     let v = numbers(exact.dim(), 11);
     for error in [exact.hvp(&v).unwrap_err(), exact.gradient().unwrap_err()] {
-        assert!(error.to_string().contains("`layers."), "{error}");
+        assert!(
+            error
+                .to_string()
+                .contains("of parameter `layers.0.bias` is not finite"),
+            "{error}"
+        );
     }
     assert!(exact.hessian().top(2).is_err() && exact.loss().is_err());
 }
@@ -466,7 +474,10 @@ fn layers_that_are_not_the_models_are_found_out() {
     assert!(made(layers.clone()).unwrap().is_hand_derived());
     layers[1] = LayerKind::Activation(Activation::Relu);
     let message = made(layers.clone()).unwrap_err().to_string();
-    assert!(message.contains("layers()"), "{message}");
+    assert!(
+        message.contains("the model's layers() describe another network than its forward()"),
+        "{message}"
+    );
     // What is no network at all goes by autograd.
     layers.remove(0);
     assert!(!made(layers).unwrap().is_hand_derived());

@@ -4,17 +4,21 @@ To the Rust kernel a cell that ends in a `?` error or a panic has succeeded: it 
 standard error. So here every text on standard error is a failure. A cell that writes there on purpose carries the tag
 `writes-stderr`; one that shall fail carries `raises-exception`, as everywhere in Jupyter.
 
-A failure names notebook, cell and message. A cell that runs longer than `ExecutePreprocessor.timeout` seconds is one.
+A failure names notebook, cell and message. A cell that runs longer than `ExecutePreprocessor.timeout` seconds is one:
+what the kernel's processes were doing is then written to NOTEBOOK.timeout.txt, beside the executed notebook.
 """
 
 import os
 import re
 import signal
 from contextlib import suppress
+from pathlib import Path
 from queue import Empty
 
+import stuck_kernel
 from jupyter_core.utils import ensure_async, run_sync
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbconvert.nbconvertapp import NbConvertApp
 from nbconvert.preprocessors import ExecutePreprocessor
 from nbconvert.utils.exceptions import ConversionException
 
@@ -45,7 +49,7 @@ class CheckedExecutePreprocessor(ExecutePreprocessor):
         try:
             cell, resources = super().preprocess_cell(cell, resources, index)
         except CellTimeoutError:
-            self.fail(number, cell, f"it ran longer than its limit of {self.timeout} seconds")
+            self.fail(number, cell, f"it ran longer than its limit of {self.timeout} seconds; {self.report()}")
         except CellExecutionError as error:
             self.fail(number, cell, errors_in(cell) or str(error))
         except DeadKernelError as error:
@@ -69,6 +73,20 @@ class CheckedExecutePreprocessor(ExecutePreprocessor):
             with suppress(ProcessLookupError):
                 os.killpg(group, signal.SIGKILL)
 
+    def report(self):
+        """Writes what the kernel's processes are doing; says where."""
+        app = NbConvertApp.instance() if NbConvertApp.initialized() else None
+        folder = getattr(getattr(app, "writer", None), "build_directory", "") or self.metadata().get("path", "")
+        file = Path(folder, f"{self.name()}.timeout.txt")
+        file.write_text(stuck_kernel.report(self.km.provisioner.pgid))
+        return f"{file.name}, beside the executed notebook, says what the kernel was doing"
+
+    def metadata(self):
+        return (self.resources or {}).get("metadata", {})
+
+    def name(self):
+        return self.metadata().get("name", "notebook")
+
     def check(self, number, cell):
         if not self.allow_errors and not ALLOWED & set(cell.metadata.get("tags", [])):
             text = standard_error(cell)
@@ -76,9 +94,8 @@ class CheckedExecutePreprocessor(ExecutePreprocessor):
                 self.fail(number, cell, text.strip() or "it wrote an empty line to standard error")
 
     def fail(self, number, cell, message):
-        name = (self.resources or {}).get("metadata", {}).get("name", "notebook")
         first_line = cell.source.strip().splitlines()[0]
-        raise CellFailed(f"{name}, code cell {number} (`{first_line}`): {COLORS.sub('', message)}") from None
+        raise CellFailed(f"{self.name()}, code cell {number} (`{first_line}`): {COLORS.sub('', message)}") from None
 
     async def _async_poll_output_msg(self, parent_msg_id, cell, cell_index):
         self.ran[parent_msg_id] = (len(self.ran) + 1, cell)
@@ -104,7 +121,7 @@ class CheckedExecutePreprocessor(ExecutePreprocessor):
         """Standard error comes in order: once a last line has come, all that went before is here."""
         await ensure_async(self.kc.execute(f'eprintln!("{LAST_LINE}");', store_history=False))
         if not await self.late_output(LAST_LINE_SECONDS):
-            raise CellFailed("the kernel did not send its last line of standard error")
+            raise CellFailed(f"the kernel did not send its last line of standard error; {self.report()}")
 
 
 def errors_in(cell):

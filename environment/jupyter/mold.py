@@ -4,6 +4,10 @@ The kernel compiles each cell by `mold -run cargo build …`, the one program th
 one, in a folder that only its search path has. Cargo takes some 0.4 seconds a cell to see that none of 300 packages has
 changed; this looks at the files that can have changed, those of packages with a path, and then repeats the last call
 of rustc as cargo made it. Whatever else it is asked, or where anything looks different, it leaves to cargo.
+
+The kernel also runs `cargo check`, on a cell with a variable that it cannot store, to report compile errors first. The
+set-up compiles the dependencies for `cargo build`, and in a new build directory `cargo check` would go through all of
+them again, for minutes. So it is answered by `cargo build`, which reports the same errors.
 """
 
 import hashlib
@@ -31,8 +35,12 @@ def linked(command: list[str]) -> list[str]:
 
 
 def record_of(command: list[str]) -> Path:
-    """The file for what decides how a cell is compiled, but for the files that count. Jupyter's variables do not."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("JPY_")}
+    """The file for what decides how a cell is compiled, but for the files that count.
+
+    Jupyter's variables do not decide, nor does one that the kernel sets only for `cargo build`.
+    """
+    without = ("JPY_", "EVCXR_EXECUTION_SO_PATH")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(without)}
     about = json.dumps([command, sorted(environment.items()), Path("Cargo.toml").read_text()])
     return Path.cwd() / RECORDS / f"{hashlib.sha256(about.encode()).hexdigest()[:32]}.json"
 
@@ -115,6 +123,7 @@ def main(arguments: list[str]) -> int:
     command = arguments[1:]
     if "metadata" in command:
         return cargo.answer(command, Path.cwd().parent)
+    command = ["build" if word == "check" else word for word in command]
     if "build" in command and "RUSTC_WRAPPER" not in os.environ:
         return build(command)
     command = linked(command)

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import time
 import urllib.request
+import warnings
 
 import nbformat
 import pytest
@@ -26,6 +27,9 @@ def executed():
     code, output = run(PROJECT / "environment/notebooks.sh")
     print(output)
     assert code == 0, output
+    for line in output.splitlines():
+        if line.startswith("[notebooks] warning: "):
+            warnings.warn(line, stacklevel=1)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ helper = { path = "../../helper" }
 
 @pytest.fixture
 def build(tmp_path):
-    """Compiles a cell as the kernel does; whether that went well and whether cargo was asked."""
+    """Compiles or checks a cell as the kernel does; whether that went well and whether cargo was asked."""
     files = {
         "kernel/Cargo.toml": '[workspace]\nresolver = "3"\nmembers = ["cell"]\n',
         "kernel/cell/Cargo.toml": CELL,
@@ -36,11 +36,11 @@ def build(tmp_path):
     environment = {**os.environ, "PATH": f"{INSTALLED / 'bin'}:{os.environ['PATH']}", "CARGO_TARGET_DIR": "target"}
     environment.pop("RUSTC_WRAPPER", None)
 
-    def build(code):
+    def build(code, command="build"):
         cell = tmp_path / "kernel/cell"
         (cell / "src/lib.rs").write_text(code)
-        command = ["mold", "-run", cargo, "--offline", "build", "--target", target, "--message-format=json"]
-        done = subprocess.run(command, cwd=cell, env=environment, capture_output=True, text=True)
+        asked = ["mold", "-run", cargo, "--offline", command, "--target", target, "--message-format=json"]
+        done = subprocess.run(asked, cwd=cell, env=environment, capture_output=True, text=True)
         return done.returncode == 0, '"build-finished"' in done.stdout
 
     return build
@@ -52,6 +52,25 @@ def test_a_cell_alone_is_compiled_without_cargo(build):
     assert build("pub fn f() -> i32 { helper::one() + 2 }") == (True, False)
     assert build('pub fn f() -> i32 { "three" }') == (False, False)
     assert build("pub fn f() -> i32 { helper::one() + 4 }") == (True, False)
+
+
+def test_a_check_takes_the_compiled_dependencies(build, tmp_path):
+    """The kernel checks a cell whose variable it cannot store. `cargo check` would go through every dependency again."""
+    compiled = lambda: sorted(tmp_path.glob("kernel/cell/target/*/debug/deps/libhelper-*"))  # noqa: E731
+    for code in range(2):
+        assert build(f"pub fn f() -> i32 {{ helper::one() + {code} }}") == (True, True)
+    before = compiled()
+    assert before
+    assert build('pub fn f() -> i32 { "three" }', "check") == (False, False)
+    assert build("pub fn f() -> i32 { helper::one() + 2 }", "check") == (True, False)
+    assert build("pub fn f() -> i32 { helper::one() + 3 }") == (True, False)
+    assert compiled() == before
+
+
+def test_a_check_as_the_first_thing_compiles_what_cells_need(build):
+    assert build("pub fn f() -> i32 { helper::one() }", "check") == (True, True)
+    build("pub fn f() -> i32 { helper::one() + 1 }")
+    assert build("pub fn f() -> i32 { helper::one() + 2 }") == (True, False)
 
 
 @pytest.mark.parametrize("file, text", [
