@@ -194,6 +194,218 @@ fn earlier_vectors_are_a_good_start() {
     );
 }
 
+/// `outliers` on the first axes, and a bulk of standard deviation 0.1.
+fn outliers_and_bulk(outliers: &[f64], n: usize, seed: u64) -> Vec<f64> {
+    let bulk = numbers(12 * n, 1000 + seed);
+    let bulk = bulk
+        .chunks_exact(12)
+        .map(|u| 0.1 * u.iter().sum::<f64>() / 2.0);
+    outliers.iter().copied().chain(bulk).take(n).collect()
+}
+
+#[test]
+fn a_start_does_not_hide_what_is_orthogonal_to_it() {
+    let n = 2_000;
+    let mut diagonal = outliers_and_bulk(&[10.0, 8.0, 6.0], n, 0);
+    let cold = OnDiagonal(diagonal.clone()).top(3).unwrap();
+    assert_close(&cold.values(), &[10.0, 8.0, 6.0], 1e-6);
+    diagonal[n / 2] = 20.0;
+    let smallest = diagonal.iter().copied().fold(f64::INFINITY, f64::min);
+    let planted = OnDiagonal(diagonal);
+    for block in [1, 3] {
+        let warm = |which| Lanczos {
+            which,
+            block,
+            start: cold.pairs.iter().map(|pair| pair.vector.clone()).collect(),
+            ..Lanczos::default()
+        };
+        let top = warm(Which::Largest).run(&planted, 3).unwrap();
+        assert!(top.converged);
+        assert_close(&top.values(), &[20.0, 10.0, 8.0], 1e-6);
+        let bottom = warm(Which::Smallest).run(&planted, 1).unwrap();
+        let found = bottom.pairs[0].bracket();
+        assert!(bottom.converged && found.low <= smallest && smallest <= found.high);
+        assert!(found.high - found.low < 0.05 * smallest.abs(), "{found}");
+    }
+}
+
+/// Products in `f32` of the bias of a softmax at equal probabilities: 0.1 nine times and zeros.
+#[test]
+fn a_multiple_eigenvalue_is_found_as_often_as_it_occurs_in_f32() {
+    let data = Dataset::classification(
+        &Tensor::zeros((20, 50), DType::F32, &Device::Cpu).unwrap(),
+        &Tensor::zeros(20, DType::U32, &Device::Cpu).unwrap(),
+    )
+    .unwrap();
+    let model = Mlp::new(&[50, 10], Activation::Tanh, 0, &Device::Cpu).unwrap();
+    let parameters = model.parameters();
+    parameters.set_flat(&vec![0.0; parameters.len()]).unwrap();
+    let hessian = Objective::of(&model, &data, Loss::CrossEntropy)
+        .unwrap()
+        .hessian();
+    for (which, block) in [
+        (Which::Largest, 1),
+        (Which::LargestMagnitude, 1),
+        (Which::Largest, 4),
+    ] {
+        for k in [3, 9, 12] {
+            let lanczos = Lanczos {
+                which,
+                block,
+                ..Lanczos::default()
+            };
+            let found = lanczos.run(&hessian, k).unwrap();
+            let expected: Vec<f64> = (0..k).map(|i| if i < 9 { 0.1 } else { 0.0 }).collect();
+            assert!(found.converged);
+            assert_close(&found.values(), &expected, 1e-5);
+        }
+    }
+}
+
+/// Copies of a hidden unit repeat an eigenvalue: the Hessian is the same for each difference of two of them.
+#[test]
+fn equal_hidden_units_repeat_an_eigenvalue() {
+    for dtype in [DType::F32, DType::F64] {
+        let data = two_moons(100, 0.1, 0, &Device::Cpu).unwrap();
+        let model = Mlp::new(&[2, 8, 2], Activation::Tanh, 0, &Device::Cpu).unwrap();
+        let model = model.to_dtype(DType::F64).unwrap();
+        let parameters = model.parameters();
+        let mut theta = parameters.to_flat().unwrap();
+        // Weights are (out, in): rows of the first layer, columns of the second.
+        for (name, unit, stride) in [("layers.0.weight", 2, 2), ("layers.0.bias", 1, 1)] {
+            let start = parameters.range(name).unwrap().start;
+            for i in 1..8 {
+                for j in 0..unit {
+                    theta[start + i * stride + j] = theta[start + j];
+                }
+            }
+        }
+        let start = parameters.range("layers.1.weight").unwrap().start;
+        for row in 0..2 {
+            for i in 1..8 {
+                theta[start + 8 * row + i] = theta[start + 8 * row];
+            }
+        }
+        parameters.set_flat(&theta).unwrap();
+        let exact = Objective::of(&model, &data, Loss::CrossEntropy).unwrap();
+        let exact = exact.hessian().dense().unwrap().eigen().unwrap().values();
+        let model = model.to_dtype(dtype).unwrap();
+        let data = data.to_dtype(dtype).unwrap();
+        let hessian = Objective::of(&model, &data, Loss::CrossEntropy)
+            .unwrap()
+            .hessian();
+        for k in [3, 12, 20] {
+            let found = hessian.top(k).unwrap();
+            assert!(found.converged);
+            assert_close(&found.values(), &exact[..k], 1e-4);
+        }
+    }
+}
+
+#[test]
+fn each_end_has_a_scale_of_its_own() {
+    let outliers: Vec<f64> = (0..10).map(|i| 300.0 * 0.7f64.powi(i)).collect();
+    let outliers = [outliers, vec![-0.6]].concat();
+    for which in [Which::BothEnds, Which::Smallest] {
+        for seed in 0..20 {
+            let lanczos = Lanczos {
+                which,
+                tolerance: 1e-3,
+                seed,
+                ..Lanczos::default()
+            };
+            let matrix = OnDiagonal(outliers_and_bulk(&outliers, 3_000, seed));
+            let found = lanczos.run(&matrix, 2).unwrap();
+            let smallest = found.pairs[1].bracket();
+            assert!(found.converged);
+            assert!(smallest.low <= -0.6 && -0.6 <= smallest.high, "{smallest}");
+            assert!(smallest.high - smallest.low < 0.2 * 0.6, "{smallest}");
+        }
+    }
+}
+
+#[test]
+fn seven_equal_negative_eigenvalues_are_seven() {
+    let diagonal: Vec<f64> = (0..500)
+        .map(|i| {
+            if i % 70 == 0 && i < 490 {
+                -1.0
+            } else {
+                1.0 + i as f64 / 500.0
+            }
+        })
+        .collect();
+    let lanczos = Lanczos {
+        which: Which::Smallest,
+        ..Lanczos::default()
+    };
+    let found = lanczos.run(&OnDiagonal(diagonal), 10).unwrap();
+    assert!(found.converged);
+    let negative = found.pairs.iter().filter(|pair| pair.bracket().high < 0.0);
+    assert_eq!(negative.count(), 7);
+}
+
+#[test]
+fn the_gap_of_a_double_eigenvalue_is_zero() {
+    let mut diagonal = vec![5.0, 5.0, 1.0];
+    diagonal.extend((0..300).map(|i| 1e-3 * f64::from(i)));
+    let matrix = OnDiagonal(diagonal);
+    let found = matrix.top(2).unwrap();
+    let gap = found.gap(0).unwrap();
+    assert!(
+        gap.low == 0.0 && gap.value < 1e-3 && gap.high < 2e-3,
+        "{gap}"
+    );
+    // Either vector of a double eigenvalue is as good as another.
+    let overlap = found.overlap(&vec![1.0; matrix.dim()], 1).unwrap();
+    assert_eq!((overlap.low, overlap.high), (0.0, 1.0));
+    let whole = matrix.top(3).unwrap();
+    let mut vector = vec![0.0; matrix.dim()];
+    vector[1] = 1.0;
+    let overlap = whole.overlap(&vector, 2).unwrap();
+    assert!(overlap.low > 0.99 && overlap.high >= 1.0, "{overlap}");
+}
+
+#[test]
+fn a_gap_needs_neighbours() {
+    let matrix = OnDiagonal((0..300).map(f64::from).collect());
+    let run = |which| {
+        let lanczos = Lanczos {
+            which,
+            ..Lanczos::default()
+        };
+        lanczos.run(&matrix, 4).unwrap()
+    };
+    let ends = run(Which::BothEnds);
+    assert!(ends.gap(0).is_ok() && ends.gap(2).is_ok());
+    let message = ends.gap(1).unwrap_err().to_string();
+    assert!(
+        message.contains("number 2 and 299 of the matrix"),
+        "{message}"
+    );
+    let ranks = |found: &Spectrum| -> Vec<usize> {
+        found
+            .pairs
+            .iter()
+            .map(|pair| pair.rank.unwrap().index)
+            .collect()
+    };
+    assert_eq!(ranks(&ends), [1, 2, 299, 300]);
+    assert_eq!(ranks(&run(Which::Smallest)), [297, 298, 299, 300]);
+    // The space of the first of the four smallest is not that of the largest.
+    let overlap = run(Which::Smallest).overlap(&vec![1.0; 300], 1).unwrap();
+    assert_eq!((overlap.low, overlap.high), (0.0, 1.0));
+
+    let scarce = Lanczos {
+        max_products: 12,
+        ..Lanczos::default()
+    };
+    let unfinished = scarce.run(&Laplacian(500), 3).unwrap();
+    assert!(!unfinished.converged && unfinished.pairs[0].rank.is_none());
+    let gap = unfinished.gap(0).unwrap();
+    assert_eq!((gap.low, gap.high), (0.0, f64::INFINITY));
+}
+
 #[test]
 fn power_iteration_shows_its_way() {
     let matrix = OnDiagonal(vec![-2.0, 1.0, 0.5, 0.1]);

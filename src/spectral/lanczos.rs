@@ -4,14 +4,13 @@ use serde::{Deserialize, Serialize};
 
 use super::krylov::{Draws, extend};
 use super::probe::{self, Outcome, Threshold};
-use super::product::in_turn;
 use super::space::{Ritz, Space};
 use super::{Eigenpair, Rank, Spectrum};
 use crate::error::{Error, Result, check_finite};
 use crate::operator::LinearOperator;
 use crate::progress::Progress;
 use crate::random::Purpose;
-use crate::vector::{axpy, dot, norm};
+use crate::vector::norm;
 
 /// Which eigenvalues are wanted.
 ///
@@ -128,7 +127,7 @@ impl End {
 /// many eigenvalues beyond μ as T = QᵀAQ and the Schur complement B of A − μ, plus μ, together (Haynsworth, 1968), Q
 /// being the basis of the space. A random unit vector u in the d dimensions of B starts a Lanczos recurrence with
 /// orthonormal polynomials pᵢ. If B has an eigenvector x with an eigenvalue beyond μ, then |uᵀx| ≤ 1/maxᵢ |pᵢ(μ)|, which has
-/// a probability of at most √(2d/π)/maxᵢ |pᵢ(μ)|. The recurrence ends when this probability is at most 10⁻⁴, or when it has
+/// a probability of at most √(2d/π)/maxᵢ |pᵢ(μ)|. The recurrence ends when this probability is at most 10⁻³, or when it has
 /// found such an eigenvalue, which then joins the space. Only a run whose probes found nothing has
 /// [converged](Spectrum::converged).
 ///
@@ -162,7 +161,7 @@ pub struct Lanczos {
     /// Number of vectors of length n kept before a restart, at least k plus two blocks. By default 4k + 40 and at least
     /// 160, or as many as fit into 2 GiB if that is less.
     pub max_basis: Option<usize>,
-    /// Number of products after which the iteration stops, converged or not. The residuals take one more product each.
+    /// Number of products after which the iteration stops, converged or not.
     pub max_products: usize,
     /// Start vectors, such as the eigenvectors of a matrix near this one. They can save products; they do not change
     /// which eigenvalues are found. By default a random block.
@@ -190,7 +189,8 @@ impl Default for Lanczos {
 const BASIS_BYTES: usize = 2 << 30;
 
 impl Lanczos {
-    /// Computes `k` eigenpairs of A = `operator`, with residuals ‖Av − λv‖ that are recomputed by one more product each.
+    /// Computes `k` eigenpairs of A = `operator`, with their residuals ‖Av − λv‖. They follow from the products so far; one
+    /// more product, with a random combination of the vectors, shows how far rounding moves them, and is added.
     ///
     /// # Errors
     /// `k` = 0, `k` > n; a block of size 0; start vectors of a wrong length or not finite; products that
@@ -216,23 +216,21 @@ impl Lanczos {
             check_finite(v, "the start vector")?;
         }
         let found = self.iterate(operator, k)?;
-        let (vectors, limits): (Vec<_>, Vec<_>) = found.pairs.into_iter().unzip();
-        let images = in_turn(operator, &vectors)?;
-        let mut pairs = Vec::with_capacity(k);
-        let mut converged = found.settled;
-        for ((vector, mut image), limit) in vectors.into_iter().zip(images).zip(limits) {
-            let value = dot(&vector, &image);
-            axpy(-value, &vector, &mut image);
-            let residual = norm(&image);
-            converged &= limit.accepts(value, residual);
+        let converged = found.settled
+            && found
+                .pairs
+                .iter()
+                .all(|pair| found.rounding <= pair.limit.residual.max(pair.limit.magnitude));
+        let pair = |found_pair: Pair| {
             let pair = Eigenpair {
-                value,
-                residual: residual + found.rounding,
-                vector,
+                value: found_pair.value,
+                residual: found_pair.residual + found.rounding,
+                vector: found_pair.vector,
                 rank: None,
             };
-            pairs.push((pair, limit));
-        }
+            (pair, found_pair.limit)
+        };
+        let mut pairs: Vec<_> = found.pairs.into_iter().map(pair).collect();
         pairs.sort_by(|a, b| b.0.value.total_cmp(&a.0.value));
         if converged {
             for (i, (pair, limit)) in pairs.iter_mut().enumerate() {
@@ -250,7 +248,7 @@ impl Lanczos {
         Ok(Spectrum {
             pairs: pairs.into_iter().map(|(pair, _)| pair).collect(),
             dim: n,
-            products: found.products + k,
+            products: found.products,
             converged,
         })
     }
@@ -301,10 +299,11 @@ impl Lanczos {
                 }
             }
             if settled || (m >= k && products >= self.max_products) {
+                let wanted = look.wanted();
                 return Ok(Found {
                     pairs: look.pairs(&space),
-                    rounding: space.rounding(),
-                    products,
+                    rounding: space.check(operator, &look.ritz, &wanted, &mut draws)?,
+                    products: products + 1,
                     settled,
                 });
             }
@@ -381,11 +380,19 @@ impl Lanczos {
 }
 
 struct Found {
-    /// Unit vectors, and the limits that their pairs are held to.
-    pairs: Vec<(Vec<f64>, Limit)>,
+    pairs: Vec<Pair>,
+    /// How far the products with the vectors may be from what the residuals say.
     rounding: f64,
     products: usize,
     settled: bool,
+}
+
+/// A Ritz pair, and what it is held to.
+struct Pair {
+    value: f64,
+    vector: Vec<f64>,
+    residual: f64,
+    limit: Limit,
 }
 
 /// What the pairs at an end of the spectrum are held to.
@@ -450,15 +457,26 @@ impl Look {
         Ok((Outcome::Nothing, products))
     }
 
-    /// The wanted Ritz vectors with their limits.
-    fn pairs(&self, space: &Space) -> Vec<(Vec<f64>, Limit)> {
+    /// The wanted pairs.
+    fn wanted(&self) -> Vec<usize> {
+        let wanted = self.groups.iter().flat_map(|group| &group.wanted);
+        wanted.copied().collect()
+    }
+
+    fn pairs(&self, space: &Space) -> Vec<Pair> {
         let pairs = self.groups.iter().flat_map(|group| {
             let mut limit = group.limit;
+            // All eigenvalues are known.
             if space.len() == space.dim() {
                 limit.slack = 0.0;
             }
             let vectors = space.vectors(&self.ritz, &group.wanted).into_iter();
-            vectors.map(move |vector| (vector, limit))
+            vectors.zip(&group.wanted).map(move |(vector, i)| Pair {
+                value: self.ritz.values[*i],
+                vector,
+                residual: space.residual(&self.ritz, *i),
+                limit,
+            })
         });
         pairs.collect()
     }

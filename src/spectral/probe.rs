@@ -10,7 +10,7 @@ use crate::operator::LinearOperator;
 use crate::vector::{axpy, norm, scale};
 
 /// Largest probability with which an eigenvalue beyond a threshold is missed.
-pub(super) const MISS_PROBABILITY: f64 = 1e-4;
+pub(super) const MISS_PROBABILITY: f64 = 1e-3;
 
 /// A bound beyond which no eigenvalue should have been missed.
 #[derive(Clone, Copy, Debug)]

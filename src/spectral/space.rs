@@ -23,10 +23,6 @@ pub(super) struct Space {
     coupling: Vec<Vec<f64>>,
     /// Largest ‖Aq‖ so far.
     size: f64,
-    /// The rows of T that C predicts for the vectors taken last.
-    expected: Vec<Vec<f64>>,
-    /// Sum of (qᵢᵀAqⱼ − qⱼᵀAqᵢ)² over the entries of T that were computed both ways, and their number.
-    asymmetry: (f64, usize),
 }
 
 /// Eigenvalues of T, ascending, and its eigenvectors.
@@ -44,8 +40,6 @@ impl Space {
             pending: Vec::new(),
             coupling: Vec::new(),
             size: 0.0,
-            expected: Vec::new(),
-            asymmetry: (0.0, 0),
         }
     }
 
@@ -57,13 +51,6 @@ impl Space {
     /// Dimension of the whole space.
     pub(super) fn dim(&self) -> usize {
         self.n
-    }
-
-    /// The estimated length of the rounding error of a product, from the asymmetry of T: that of a vector with independent
-    /// entries.
-    pub(super) fn rounding(&self) -> f64 {
-        let (sum, count) = self.asymmetry;
-        (self.n as f64 * sum / count.max(1) as f64).sqrt()
     }
 
     /// Number of pending vectors.
@@ -92,18 +79,10 @@ impl Space {
     ) -> Result<()> {
         let images = images(operator, &block)?;
         let before = self.basis.len();
-        let expected = std::mem::take(&mut self.expected);
-        let mut upper = Vec::new();
         self.basis.extend(block);
         for (i, mut image) in images.into_iter().enumerate() {
             self.size = self.size.max(norm(&image));
             let mut row = orthogonalize(&mut image, &self.basis);
-            let mut mirrored = expected.get(i).cloned().unwrap_or(vec![0.0; before]);
-            mirrored.extend(upper.iter().map(|row: &Vec<f64>| row[i]));
-            let differences = row.iter().zip(&mirrored).map(|(a, b)| (a - b).powi(2));
-            self.asymmetry.0 += differences.sum::<f64>();
-            self.asymmetry.1 += mirrored.len();
-            upper.push(row[before..].to_vec());
             row.truncate(before + i + 1);
             self.projected.push(row);
             let (mut column, length, q) = extend(image, &self.pending, ROUNDING * self.size);
@@ -119,14 +98,6 @@ impl Space {
     /// The `count` newest pending vectors, which are pending no more.
     pub(super) fn take(&mut self, count: usize) -> Vec<Vec<f64>> {
         let left = self.pending.len().saturating_sub(count);
-        self.expected = (left..self.pending.len())
-            .map(|i| {
-                let columns = self.coupling.iter();
-                columns
-                    .map(|column| column.get(i).copied().unwrap_or(0.0))
-                    .collect()
-            })
-            .collect();
         for column in &mut self.coupling {
             column.truncate(left);
         }
@@ -222,6 +193,33 @@ impl Space {
             scale(v, 1.0 / length);
         }
         vectors
+    }
+
+    /// How far AV is from what this space says it is, for the matrix V of the Ritz vectors with these indices: the length of
+    /// the difference for a random combination Vg with signs g, which estimates its Frobenius norm. It shows the rounding of
+    /// the operator.
+    pub(super) fn check(
+        &self,
+        operator: &(impl LinearOperator + ?Sized),
+        ritz: &Ritz,
+        indices: &[usize],
+        draws: &mut Draws,
+    ) -> Result<f64> {
+        let signs = draws.signs(indices.len());
+        let (mut v, mut image) = (vec![0.0; self.len()], vec![0.0; self.len()]);
+        let mut residual = vec![0.0; self.pending.len()];
+        for (sign, i) in signs.iter().zip(indices) {
+            axpy(*sign, &ritz.vectors[*i], &mut v);
+            axpy(sign * ritz.values[*i], &ritz.vectors[*i], &mut image);
+            axpy(*sign, &self.residual_vector(ritz, *i), &mut residual);
+        }
+        let combined = combine(&self.basis, &[v, image]);
+        let mut difference = images(operator, &combined[..1])?.swap_remove(0);
+        axpy(-1.0, &combined[1], &mut difference);
+        for (r, p) in residual.iter().zip(&self.pending) {
+            axpy(-r, p, &mut difference);
+        }
+        Ok(norm(&difference))
     }
 
     /// Keeps only the Ritz vectors with these indices as the basis.

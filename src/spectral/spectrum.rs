@@ -29,8 +29,8 @@ use crate::vector::{axpy, dot, norm};
 pub struct Eigenpair {
     /// λ
     pub value: f64,
-    /// ‖Av − λv‖, recomputed with the operator, plus the rounding of a product as far as the products show it: some
-    /// eigenvalue of A lies within this of λ. Which one is [`rank`](Self::rank).
+    /// ‖Av − λv‖, and the rounding of the operator as far as its products show it: some eigenvalue of A lies within this of
+    /// λ. Which one is [`rank`](Self::rank).
     pub residual: f64,
     /// v, of length 1.
     pub vector: Vec<f64>,
@@ -72,8 +72,8 @@ pub struct Spectrum {
     pub dim: usize,
     /// Matrix-vector products that the pairs took.
     pub products: usize,
-    /// Whether every residual is below the tolerance and no wanted eigenvalue was missed. That an eigenvalue was missed has a
-    /// probability of at most 10⁻⁴ at each end of the spectrum; see [`Lanczos`](super::Lanczos).
+    /// Whether every residual, but for rounding, is below the tolerance, and no wanted eigenvalue was missed. That one was
+    /// missed has a probability of at most 10⁻³ at each end of the spectrum; see [`Lanczos`](super::Lanczos).
     pub converged: bool,
 }
 
