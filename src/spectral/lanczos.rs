@@ -117,9 +117,8 @@ impl End {
 /// Thick-restart Lanczos iteration (Wu and Simon, 2000) with full reorthogonalisation, twice, so that no eigenvalue is
 /// found more often than it occurs.
 ///
-/// A pair is accepted when its residual is at most `tolerance` times the largest |λ| of the matrix and at most √`tolerance`
-/// times the largest |λ| wanted at its end of the spectrum, or when |λ| plus the residual is at most `tolerance` times the
-/// largest |λ|.
+/// A pair is accepted when its residual is at most `tolerance` times the largest |λ| of the matrix, and at most √`tolerance`
+/// times the largest |λ| wanted at its end of the spectrum unless that is itself below `tolerance` times the largest |λ|.
 ///
 /// Small residuals do not prove that the wanted eigenvalues were found: a Krylov space holds only one vector of each
 /// eigenspace, and start vectors may be orthogonal to what is wanted. So when all pairs are accepted, a probe searches for
@@ -216,37 +215,24 @@ impl Lanczos {
             check_finite(v, "the start vector")?;
         }
         let found = self.iterate(operator, k)?;
-        let converged = found.settled
-            && found
-                .pairs
-                .iter()
-                .all(|pair| found.rounding <= pair.limit.residual.max(pair.limit.magnitude));
-        let pair = |found_pair: Pair| {
-            let pair = Eigenpair {
-                value: found_pair.value,
-                residual: found_pair.residual + found.rounding,
-                vector: found_pair.vector,
-                rank: None,
-            };
-            (pair, found_pair.limit)
+        let mut pairs = found.pairs;
+        pairs.sort_by(|a, b| b.value.total_cmp(&a.value));
+        let converged = found.settled && pairs.iter().all(|p| found.rounding <= p.limit.residual);
+        let eigenpair = |(i, pair): (usize, Pair)| Eigenpair {
+            value: pair.value,
+            residual: pair.residual + found.rounding,
+            vector: pair.vector,
+            rank: converged.then_some(Rank {
+                index: match pair.limit.end {
+                    End::Bottom => n - k + i + 1,
+                    End::Magnitude if pair.value < 0.0 => n - k + i + 1,
+                    _ => i + 1,
+                },
+                error: pair.limit.rank_error,
+            }),
         };
-        let mut pairs: Vec<_> = found.pairs.into_iter().map(pair).collect();
-        pairs.sort_by(|a, b| b.0.value.total_cmp(&a.0.value));
-        if converged {
-            for (i, (pair, limit)) in pairs.iter_mut().enumerate() {
-                let from_top = match limit.end {
-                    End::Top => true,
-                    End::Bottom => false,
-                    End::Magnitude => pair.value >= 0.0,
-                };
-                pair.rank = Some(Rank {
-                    index: if from_top { i + 1 } else { n - k + i + 1 },
-                    error: limit.slack,
-                });
-            }
-        }
         Ok(Spectrum {
-            pairs: pairs.into_iter().map(|(pair, _)| pair).collect(),
+            pairs: pairs.into_iter().enumerate().map(eigenpair).collect(),
             dim: n,
             products: found.products,
             converged,
@@ -327,44 +313,34 @@ impl Lanczos {
     /// The wanted Ritz pairs, and which of them are not accepted.
     fn look(&self, space: &Space, k: usize) -> Result<Look> {
         let ritz = space.ritz()?;
-        let largest = ritz.values.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
+        let size = |i: &usize| ritz.values[*i].abs();
+        let largest = (0..space.len()).fold(0.0, |m: f64, i| m.max(size(&i)));
         let rounding = 4.0 * (space.dim() as f64).sqrt() * f64::EPSILON * largest;
-        let ends = self
-            .which
-            .by_end(&ritz.values, k)
-            .into_iter()
-            .map(|(end, wanted)| {
-                let scale = wanted
-                    .iter()
-                    .fold(0.0, |m: f64, i| m.max(ritz.values[*i].abs()));
-                let own = self.tolerance.sqrt() * scale;
-                let mut limit = Limit {
+        let mut groups = Vec::new();
+        for (end, wanted) in self.which.by_end(&ritz.values, k) {
+            let scale = wanted.iter().map(size).fold(0.0, f64::max);
+            let residual = match self.tolerance * largest {
+                limit if scale <= limit => limit,
+                limit => limit.min(self.tolerance.sqrt() * scale),
+            };
+            let residual = residual.max(rounding);
+            let open = wanted.iter().copied();
+            groups.push(Group {
+                open: open
+                    .filter(|i| space.residual(&ritz, *i) > residual)
+                    .collect(),
+                limit: Limit {
                     end,
-                    residual: (self.tolerance * largest).min(own).max(rounding),
-                    magnitude: self.tolerance * largest,
-                    slack: 0.0,
-                };
-                limit.slack = limit.residual;
-                let mut open = Vec::new();
-                for i in &wanted {
-                    let residual = space.residual(&ritz, *i);
-                    // The residuals are computed anew in the end, which moves them by rounding.
-                    if !limit.accepts(ritz.values[*i], 1.1 * residual) {
-                        open.push(*i);
-                    } else if residual > limit.residual {
-                        limit.slack = limit.slack.max(limit.magnitude);
-                    }
-                }
-                Group {
-                    limit,
-                    wanted,
-                    open,
-                }
+                    residual,
+                    rank_error: match space.len() == space.dim() {
+                        true => 0.0,
+                        false => residual,
+                    },
+                },
+                wanted,
             });
-        Ok(Look {
-            groups: ends.collect(),
-            ritz,
-        })
+        }
+        Ok(Look { ritz, groups })
     }
 
     /// Orthonormal vectors from [`Lanczos::start`], and random ones if they do not fill a block.
@@ -399,18 +375,10 @@ struct Pair {
 #[derive(Clone, Copy)]
 struct Limit {
     end: End,
-    /// Largest residual.
+    /// Largest residual of an accepted pair.
     residual: f64,
-    /// Largest |λ| plus residual of an eigenvalue that is negligible beside the largest of the matrix.
-    magnitude: f64,
     /// How far beyond the last wanted eigenvalue another one may lie unseen.
-    slack: f64,
-}
-
-impl Limit {
-    fn accepts(&self, value: f64, residual: f64) -> bool {
-        residual <= self.residual || value.abs() + residual <= self.magnitude
-    }
+    rank_error: f64,
 }
 
 /// The wanted Ritz pairs at an end of the spectrum.
@@ -444,7 +412,7 @@ impl Look {
         let mut products = 0;
         for group in &self.groups {
             let values: Vec<f64> = group.wanted.iter().map(|i| self.ritz.values[*i]).collect();
-            for threshold in group.limit.end.thresholds(&values, group.limit.slack) {
+            for threshold in group.limit.end.thresholds(&values, group.limit.rank_error) {
                 let complement = space.complement(&self.ritz, threshold.value());
                 let left = budget.saturating_sub(products);
                 let (outcome, more) = probe::run(operator, &complement, threshold, left, draws)?;
@@ -465,17 +433,12 @@ impl Look {
 
     fn pairs(&self, space: &Space) -> Vec<Pair> {
         let pairs = self.groups.iter().flat_map(|group| {
-            let mut limit = group.limit;
-            // All eigenvalues are known.
-            if space.len() == space.dim() {
-                limit.slack = 0.0;
-            }
             let vectors = space.vectors(&self.ritz, &group.wanted).into_iter();
-            vectors.zip(&group.wanted).map(move |(vector, i)| Pair {
+            vectors.zip(&group.wanted).map(|(vector, i)| Pair {
                 value: self.ritz.values[*i],
                 vector,
                 residual: space.residual(&self.ritz, *i),
-                limit,
+                limit: group.limit,
             })
         });
         pairs.collect()

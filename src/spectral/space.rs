@@ -82,17 +82,34 @@ impl Space {
         self.basis.extend(block);
         for (i, mut image) in images.into_iter().enumerate() {
             self.size = self.size.max(norm(&image));
-            let mut row = orthogonalize(&mut image, &self.basis);
+            let (mut row, mut column) = self.remove_from(&mut image);
             row.truncate(before + i + 1);
             self.projected.push(row);
-            let (mut column, length, q) = extend(image, &self.pending, ROUNDING * self.size);
-            if let Some(q) = q {
+            let length = norm(&image);
+            if length > ROUNDING * self.size {
+                scale(&mut image, 1.0 / length);
                 column.push(length);
-                self.pending.push(q);
+                self.pending.push(image);
             }
             self.coupling.push(column);
         }
         Ok(())
+    }
+
+    /// Takes the components along the basis and the pending vectors out of `w`, and returns them.
+    fn remove_from(&self, w: &mut [f64]) -> (Vec<f64>, Vec<f64>) {
+        let mut along_basis = orthogonalize(w, &self.basis);
+        if self.pending.is_empty() {
+            return (along_basis, Vec::new());
+        }
+        let before = norm(w);
+        let mut along_pending = orthogonalize(w, &self.pending);
+        // The less is left, the larger are in it the components along the basis that rounding had hidden.
+        if norm(w) < 0.1 * before {
+            axpy(1.0, &orthogonalize(w, &self.basis), &mut along_basis);
+            axpy(1.0, &orthogonalize(w, &self.pending), &mut along_pending);
+        }
+        (along_basis, along_pending)
     }
 
     /// The `count` newest pending vectors, which are pending no more.
@@ -137,11 +154,13 @@ impl Space {
 
     /// All pending vectors, and the direction of `vector` that is orthogonal to them and to the basis, at most `most`.
     pub(super) fn take_with(&mut self, mut vector: Vec<f64>, most: usize) -> Vec<Vec<f64>> {
-        orthogonalize(&mut vector, &self.basis);
-        let (_, _, new) = extend(vector, &self.pending, 1e-8);
+        self.remove_from(&mut vector);
         let mut taken = self.take(most.min(self.pending.len()));
-        taken.extend(new);
-        taken.truncate(most);
+        let length = norm(&vector);
+        if length > 1e-8 && taken.len() < most {
+            scale(&mut vector, 1.0 / length);
+            taken.push(vector);
+        }
         taken
     }
 
@@ -156,8 +175,7 @@ impl Space {
         while block.len() < count {
             let mut w = draws.gaussian(self.n);
             let before = norm(&w);
-            orthogonalize(&mut w, &self.basis);
-            orthogonalize(&mut w, &self.pending);
+            self.remove_from(&mut w);
             // A vector that is lost to rounding is drawn again.
             block.extend(extend(w, &block, 1e-8 * before).2);
         }
