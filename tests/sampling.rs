@@ -298,6 +298,13 @@ fn subsamples_are_stated_with_their_intervals() {
         assert_eq!(found, Some(expected));
     }
     assert!(largest.standard_error > 0.0);
+    let both = Report::compare(&[("part", part.full_analysis().unwrap())]).unwrap();
+    let found = both
+        .column("low largest eigenvalue")
+        .unwrap()
+        .f64()
+        .unwrap();
+    assert_eq!(found.get(0), Some(low));
 }
 
 /// One sample has no spread.

@@ -256,17 +256,14 @@ impl Report {
         ];
         for quantity in quantities(&rows) {
             columns.push(Column::new(quantity.into(), column(quantity, |r| r.value)));
-            let more: [(&str, fn(&Row) -> Option<f64>); 3] = [
-                ("±", |r| r.uncertainty),
-                ("low", |r| r.sampling.map(|s| s.low)),
-                ("high", |r| r.sampling.map(|s| s.high)),
-            ];
-            for (mark, f) in more {
-                let found = column(quantity, f);
+            let mut push = |mark: &str, found: Vec<Option<f64>>| {
                 if found.iter().any(Option::is_some) {
                     columns.push(Column::new(format!("{mark} {quantity}").into(), found));
                 }
-            }
+            };
+            push("±", column(quantity, |r| r.uncertainty));
+            push("low", column(quantity, |r| r.sampling.map(|s| s.low)));
+            push("high", column(quantity, |r| r.sampling.map(|s| s.high)));
         }
         Ok(DataFrame::new(reports.len(), columns)?)
     }
