@@ -28,7 +28,7 @@ pub(crate) const SHARPNESS: Bands = Bands {
     edges: &[0.1, 1.0],
     words: &["flat", "moderate", "sharp"],
     advice: &[
-        "Flat surroundings often go with good generalisation.",
+        "This often goes with good generalisation.",
         "Generalisation is likely to be good.",
         "There is a risk of overfitting: compare the test loss.",
     ],

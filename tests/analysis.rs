@@ -121,7 +121,7 @@ fn linear_regression_is_known_in_full() {
     assert_eq!(
         verdict(&table, "sharpness, worst case"),
         "flat, but changes where layers are rescaled. \
-         Flat surroundings often go with good generalisation."
+         This often goes with good generalisation."
     );
     assert!(verdict(&table, "adaptive sharpness, worst case").starts_with("moderate. "));
     let text = report.to_string();
@@ -369,7 +369,6 @@ fn a_newton_step_in_a_krylov_space_is_a_lower_bound() {
         let found = damped.hessian_metrics(1).unwrap().newton.unwrap();
         let expected = decrease(&exact, &gradient, found.damping);
         let ratio = found.decrease / expected;
-        println!("{share}: {ratio} {found:?}");
         assert!(ratio <= 1.0 + 1e-9 && ratio >= least, "{ratio} {found:?}");
     }
 }

@@ -452,20 +452,20 @@ impl HessianMetrics {
     /// The word for the number of negative eigenvalues, as far as number and gradient allow one.
     fn kind_of_point(&self) -> String {
         let negative = &self.negative;
-        let stationary = self.newton.and_then(|newton| newton.is_small());
-        let word = match (stationary, negative.band()) {
-            _ if negative.threshold == 0.0 => "not meaningful: the loss does not curve".to_owned(),
-            (_, None) => "undecided: the error of the count is larger than the count".to_owned(),
-            (Some(true), Some(_)) => NEGATIVE.verdict(&negative.count),
-            (Some(false), Some(0)) => {
-                "not near a minimum: the gradient is large against the curvature".to_owned()
-            }
-            (Some(false), Some(_)) => {
+        let many = NEGATIVE.band(negative.count.low) != Some(0);
+        let word = match self.newton.map(|newton| newton.is_small()) {
+            None => "not meaningful: the loss does not curve".to_owned(),
+            Some(Some(false)) if many => {
                 "on a slope that curves down in many directions, not near a saddle point".to_owned()
             }
-            (None, Some(_)) => {
-                "undecided: the gradient may be large against the curvature".to_owned()
+            Some(Some(false)) => {
+                "not near a minimum: the gradient is large against the curvature".to_owned()
             }
+            Some(None) => "undecided: the gradient may be large against the curvature".to_owned(),
+            Some(Some(true)) if negative.is_uncertain() => {
+                "undecided: the error of the count is larger than the count".to_owned()
+            }
+            Some(Some(true)) => NEGATIVE.verdict(&negative.count),
         };
         let word = match self.is_subsample() {
             true => format!("on the measured samples: {word}"),
@@ -521,11 +521,10 @@ impl NegativeEigenvalues {
         })
     }
 
-    /// The number's band of [`NEGATIVE`]; none where the error exceeds the number and reaches another band.
-    fn band(&self) -> Option<usize> {
-        let [low, own, high] = [self.count.low, self.count.value, self.count.high]
-            .map(|x| NEGATIVE.band(x).unwrap_or(usize::MAX));
-        (low == high || self.count.error() <= self.count.value).then_some(own)
+    /// Whether the error exceeds the number and reaches another band of [`NEGATIVE`].
+    fn is_uncertain(&self) -> bool {
+        let [low, high] = [self.count.low, self.count.high].map(|x| NEGATIVE.band(x));
+        low != high && self.count.error() > self.count.value
     }
 }
 
@@ -585,13 +584,13 @@ mod tests {
     }
 
     #[test]
-    fn a_count_with_an_error_above_it_has_no_band() {
-        assert_eq!(counted(0.0, 7141.0, 24418.0).band(), None);
-        assert_eq!(counted(1.0, 3.0, 7.0).band(), None);
-        assert_eq!(counted(2000.0, 7141.0, 12000.0).band(), Some(1));
-        assert_eq!(counted(3.0, 4.0, 6.0).band(), Some(0));
+    fn a_count_with_an_error_above_it_is_uncertain() {
+        assert!(counted(0.0, 7141.0, 24418.0).is_uncertain());
+        assert!(counted(1.0, 3.0, 7.0).is_uncertain());
+        assert!(!counted(2000.0, 7141.0, 12000.0).is_uncertain());
+        assert!(!counted(3.0, 4.0, 6.0).is_uncertain());
         // All that the error allows lies in one band.
-        assert_eq!(counted(0.0, 0.0, 2.0).band(), Some(0));
-        assert_eq!(counted(6.0, 10.0, 900.0).band(), Some(1));
+        assert!(!counted(0.0, 0.0, 2.0).is_uncertain());
+        assert!(!counted(6.0, 10.0, 900.0).is_uncertain());
     }
 }

@@ -25,13 +25,13 @@ const SMALL: f64 = 0.01;
 /// point problem", 2014). λ is as small as rounding allows unless [`Analyzer::damping`](super::Analyzer::damping) sets it.
 /// L and g are those of all training samples.
 ///
-/// It is computed in the Krylov space of H and g, Hessian-free like the step itself in practice (Martens, 2010). For an
-/// orthonormal basis V of that space the result is ½ gᵀV((VᵀH²V)^½ + λI)⁻¹Vᵀg, which is never above the decrement,
+/// It is computed in the Krylov space of H and g, as in Hessian-free optimisation (Martens, 2010). For an orthonormal basis V
+/// of that space the result is ½ gᵀV((VᵀH²V)^½ + λI)⁻¹Vᵀg, which is never above the decrement,
 /// because 1/(√x + λ) is operator convex (Hansen, "An operator inequality", 1980), and grows with each product.
 ///
-/// On a subsample H is that of the measured samples, whose curvature is too small in some directions and whose decrease
-/// is therefore too large. The decrease on all samples is not below (gᵀx)²/2(‖x‖‖Hx‖ + λ‖x‖²) for any step x. This is
-/// computed with the steps for several λ and the H of twice as many samples.
+/// On a subsample H is that of the measured samples. Its curvature is too small in some directions, so that the decrease is
+/// too large. The decrease on all samples is at least (gᵀx)²/2(‖x‖‖Hx‖ + λ‖x‖²) for any step x. This bound is computed for
+/// the steps of several λ, with an H of twice as many samples.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -73,7 +73,7 @@ pub struct NewtonDecrement {
 
 impl NewtonDecrement {
     /// Whether the point is near a stationary one: the gradient is 0 within rounding, or a Newton step lowers the loss by
-    /// at most 1 %. None where products or samples are too few to tell.
+    /// at most 1 %, as far as the Krylov space shows. None where products or samples are too few to tell.
     pub fn is_small(&self) -> Option<bool> {
         let limit = SMALL * self.loss.abs();
         if self.vanishes {
@@ -129,7 +129,7 @@ impl NewtonDecrement {
                 let decrease = 0.5 * length * length * spectrum.inverse(damping)[0];
                 found.error = match closed {
                     true => 0.0,
-                    false => 2.0 * (decrease - found.decrease),
+                    false => 2.0 * (decrease - found.decrease).abs(),
                 };
                 found.converged = found.error <= 2.0 * TOLERANCE * decrease;
                 found.decrease = decrease;
