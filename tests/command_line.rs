@@ -558,6 +558,8 @@ fn an_analysis_can_be_done_again() {
         "300",
         "--top",
         "3",
+        "--damping",
+        "0.5",
         "--grid",
         "5",
         "--epochs",
@@ -582,6 +584,9 @@ fn an_analysis_can_be_done_again() {
     let number = |path: &str| report.pointer(path).and_then(Value::as_f64).unwrap();
     assert!(number("/train/accuracy") > 0.6 && number("/hessian/largest/0/value") > 0.0);
     assert_eq!(report["subsample"]["random"]["samples"], 300);
+    assert_eq!(number("/hessian/damping"), 0.5);
+    let largest = |name: &str| number(&format!("/hessian/sampling/largest/{name}"));
+    assert!(largest("low") < largest("high"));
     let mut files: Vec<String> = std::fs::read_dir(&first)
         .unwrap()
         .map(|file| file.unwrap().file_name().into_string().unwrap())

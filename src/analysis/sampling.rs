@@ -44,7 +44,8 @@ const GROUPS: usize = 20;
 pub struct SamplingError {
     /// Standard error from the choice of the samples alone.
     pub standard_error: f64,
-    /// Lower end of a 95 % interval for the value on all samples. It includes the estimator's own error.
+    /// Lower end of a 95 % interval for the value on all samples. It includes the estimator's own error, unless the field that
+    /// holds the interval says otherwise.
     pub low: f64,
     /// Upper end of that interval.
     pub high: f64,
