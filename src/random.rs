@@ -57,6 +57,10 @@ pub(crate) enum Purpose {
     DerivativeCheck = 21,
     /// Directions in which flatness is measured.
     Flatness = 22,
+    /// Samples of a random subset of a dataset.
+    Subsample = 40,
+    /// Probes of the sampling error of a trace.
+    SubsampleTrace = 41,
 }
 
 /// The generator for the `index`-th item drawn for `purpose` with `seed`.

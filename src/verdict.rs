@@ -8,35 +8,61 @@ pub(crate) struct Bands {
     edges: &'static [f64],
     /// One for each band.
     words: &'static [&'static str],
+    /// One sentence for each band.
+    advice: &'static [&'static str],
 }
 
 /// Of κ: how fast gradient descent converges.
 pub(crate) const CONDITION: Bands = Bands {
     edges: &[100.0, 1_000.0],
     words: &["excellent", "good", "challenging"],
+    advice: &[
+        "Gradient descent converges fast.",
+        "Standard optimisers work well.",
+        "Tune the learning rate or use a preconditioner.",
+    ],
 };
 
 /// Of the rise of the loss nearby.
 pub(crate) const SHARPNESS: Bands = Bands {
     edges: &[0.1, 1.0],
     words: &["flat", "moderate", "sharp"],
+    advice: &[
+        "This often goes with good generalisation.",
+        "Generalisation is likely to be good.",
+        "There is a risk of overfitting: compare the test loss.",
+    ],
 };
 
 /// Of the barrier between two models.
 pub(crate) const BARRIER: Bands = Bands {
     edges: &[0.1, 1.0],
     words: &["connected", "moderately connected", "disconnected"],
+    advice: &[
+        "The models lie in one basin along this path.",
+        "The models are related solutions.",
+        "The models lie in different basins along this path.",
+    ],
 };
 
-/// Of the number of negative eigenvalues.
+/// Of the number of negative eigenvalues where the gradient is small.
 pub(crate) const NEGATIVE: Bands = Bands {
     edges: &[5.0],
     words: &["near a minimum", "likely a saddle point"],
+    advice: &[
+        "Up to five negative eigenvalues are usual during training.",
+        "Training can go on along the directions that curve down.",
+    ],
 };
 
 impl Bands {
-    /// The word for a number, and those that its error allows besides.
+    /// The word for a number, those that its error allows besides, and a sentence of advice.
     pub(crate) fn verdict(&self, number: &Bracket) -> String {
+        self.word(number) + &self.advice(number.value)
+    }
+
+    /// The word for a number, and those that its error allows besides.
+    pub(crate) fn word(&self, number: &Bracket) -> String {
         let [low, own, high] = [number.low, number.value, number.high].map(|x| self.band(x));
         let (Some(low), Some(own), Some(high)) = (low, own, high) else {
             return "not meaningful: it is no number".into();
@@ -55,7 +81,14 @@ impl Bands {
         }
     }
 
-    fn band(&self, x: f64) -> Option<usize> {
+    /// What follows the word: ". " and the sentence for the band of a number. Empty for NaN.
+    pub(crate) fn advice(&self, x: f64) -> String {
+        self.band(x)
+            .map_or(String::new(), |band| format!(". {}", self.advice[band]))
+    }
+
+    /// Which band a number lies in, from 0; none for NaN.
+    pub(crate) fn band(&self, x: f64) -> Option<usize> {
         let last = self.edges.len() - 1;
         let passed = |(i, edge): (usize, &f64)| x > *edge || (i < last && x == *edge);
         let edges = self.edges.iter().enumerate();
@@ -68,7 +101,24 @@ mod tests {
     use super::*;
 
     fn word(bands: &Bands, low: f64, value: f64, high: f64) -> String {
-        bands.verdict(&Bracket { value, low, high })
+        bands.word(&Bracket { value, low, high })
+    }
+
+    #[test]
+    fn each_band_has_a_word_and_a_sentence() {
+        for bands in [CONDITION, SHARPNESS, BARRIER, NEGATIVE] {
+            assert_eq!(bands.words.len(), bands.edges.len() + 1);
+            assert_eq!(bands.advice.len(), bands.words.len());
+        }
+        let verdict = CONDITION.verdict(&Bracket {
+            value: 99.0,
+            low: 90.0,
+            high: 100.0,
+        });
+        assert_eq!(
+            verdict,
+            "excellent; its error reaches good. Gradient descent converges fast."
+        );
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{assert_close, bits, numbers};
+use common::{assert_close, bits, dot, numbers};
 use loss_landscape::analysis::Subsample;
 use loss_landscape::polars::prelude::AnyValue;
 use loss_landscape::prelude::*;
@@ -110,13 +110,20 @@ fn linear_regression_is_known_in_full() {
     assert!(reach > (0.2f64 / 8.0).sqrt() && reach < (0.2f64 / 0.1).sqrt());
 
     let table = report.table().unwrap();
-    assert_eq!(verdict(&table, "condition number"), "excellent");
-    assert_eq!(verdict(&table, "negative eigenvalues"), "near a minimum");
-    assert!(verdict(&table, "sharpness, worst case").starts_with("flat, but changes"));
     assert_eq!(
-        verdict(&table, "adaptive sharpness, worst case"),
-        "moderate"
+        verdict(&table, "condition number"),
+        "excellent. Gradient descent converges fast."
     );
+    assert_eq!(
+        verdict(&table, "negative eigenvalues"),
+        "near a minimum. Up to five negative eigenvalues are usual during training."
+    );
+    assert_eq!(
+        verdict(&table, "sharpness, worst case"),
+        "flat, but changes where layers are rescaled. \
+         This often goes with good generalisation."
+    );
+    assert!(verdict(&table, "adaptive sharpness, worst case").starts_with("moderate. "));
     let text = report.to_string();
     assert!(
         text.contains("all of them") && text.contains("80.000"),
@@ -179,15 +186,280 @@ fn a_saddle_is_counted_and_called_so() {
     let report = analyzer.eigenvalues(8).full_analysis().unwrap();
     assert!(report.gradient_norm < 1e-14);
     let table = report.table().unwrap();
-    let words = verdict(&table, "negative eigenvalues");
-    assert_eq!(words, "likely a saddle point");
+    assert_eq!(
+        verdict(&table, "negative eigenvalues"),
+        "likely a saddle point. Training can go on along the directions that curve down."
+    );
     assert_eq!(
         verdict(&table, "condition number"),
         "not meaningful: λ_min is negative"
     );
+    let found = number(&table, "λ_max/|λ_min|");
+    assert!((found - 1.0).abs() < 1e-12, "{found}");
+    assert_eq!(
+        verdict(&table, "|λ|_max/|λ|_min"),
+        "not computed: it needs all eigenvalues"
+    );
+    let all = all.table().unwrap();
+    assert_eq!(
+        verdict(&all, "|λ|_max/|λ|_min"),
+        "not meaningful: the smallest |λ| is zero within its error"
+    );
     let table = analyzer_table(3);
     let words = verdict(&table, "negative eigenvalues");
     assert!(words.contains("at least 3, by the density"), "{words}");
+}
+
+/// The same with 69 more features that are 0: 505 parameters, of which seven eigenvalues are −5, seven 5, one 2, and the others 0.
+#[test]
+fn seven_negative_eigenvalues_among_500_are_seven() {
+    let mut x = vec![0.0; 4 * 70];
+    for (row, first) in [-2.0, -1.0, 1.0, 2.0].into_iter().enumerate() {
+        x[70 * row] = first;
+    }
+    let data = values(x, vec![-2.0, -1.0, 1.0, 2.0]);
+    for dtype in [DType::F64, DType::F32] {
+        let model = perceptron(&[70, 7, 1], 0).to_dtype(dtype).unwrap();
+        let data = data.to_dtype(dtype).unwrap();
+        model.parameters().set_flat(&[0.0; 505]).unwrap();
+        let analyzer = Analyzer::new(&model, &data, &data, Loss::Mse).unwrap();
+        let found = analyzer.hessian_metrics(10).unwrap();
+        let negative = &found.negative;
+        assert_eq!(
+            (negative.certain, negative.complete),
+            (7, true),
+            "{dtype:?}"
+        );
+        assert_eq!((negative.count.low, negative.count.high), (7.0, 7.0));
+        for eigenvalue in &found.smallest[..7] {
+            assert!((eigenvalue.value + 5.0).abs() < 1e-5, "{eigenvalue:?}");
+        }
+        // Fewer than there are say so.
+        let few = analyzer.hessian_metrics(5).unwrap();
+        assert!(!few.negative.complete && few.negative.certain == 5);
+        let words = verdict(&few.table().unwrap(), "negative eigenvalues");
+        assert!(words.contains("at least 5, by the density"), "{words}");
+    }
+}
+
+fn number(table: &DataFrame, quantity: &str) -> f64 {
+    match cell(table, quantity, "value") {
+        AnyValue::Float64(value) => value,
+        other => panic!("{quantity} is {other:?}"),
+    }
+}
+
+/// A perceptron of 13 parameters at a random point, where all eigenvalues are known from the dense Hessian.
+fn thirteen() -> (Analyzer, Spectrum, Objective) {
+    let data = two_moons(60, 0.1, 0, &Device::Cpu).unwrap();
+    let model = perceptron(&[2, 3, 1], 1);
+    let objective = Objective::of(&model, &data, Loss::CrossEntropy).unwrap();
+    let exact = objective.hessian().dense().unwrap().eigen().unwrap();
+    let analyzer = Analyzer::new(&model, &data, &data, Loss::CrossEntropy).unwrap();
+    (analyzer, exact, objective)
+}
+
+#[test]
+fn ratios_stand_beside_a_condition_number_that_has_no_meaning() {
+    let (analyzer, exact, _) = thirteen();
+    let values = exact.values();
+    assert!(values[12] < -1e-3);
+    let size = |f: fn(f64, f64) -> f64, from: f64| values.iter().fold(from, |m, x| f(m, x.abs()));
+    let by_magnitude = size(f64::max, 0.0) / size(f64::min, f64::INFINITY);
+
+    let metrics = analyzer.hessian_metrics(7).unwrap();
+    assert_eq!(metrics.condition_number, None);
+    let ratios = [metrics.end_ratio, metrics.magnitude_ratio].map(|ratio| ratio.unwrap().value);
+    assert_close(&ratios[..1], &[values[0] / values[12].abs()], 1e-10);
+    assert_close(&ratios[1..], &[by_magnitude], 1e-8);
+    let table = metrics.table().unwrap();
+    assert_eq!(number(&table, "λ_max/|λ_min|"), ratios[0]);
+    assert_eq!(number(&table, "|λ|_max/|λ|_min"), ratios[1]);
+
+    // Some eigenvalues do not tell the smallest magnitude.
+    let some = analyzer.hessian_metrics(2).unwrap();
+    assert_eq!(some.magnitude_ratio, None);
+    let words = verdict(&some.table().unwrap(), "|λ|_max/|λ|_min");
+    assert_eq!(words, "not computed: it needs all eigenvalues");
+}
+
+/// One eigenvalue from each end has the others between them.
+#[test]
+fn one_eigenvalue_from_each_end_is_no_gap() {
+    let (analyzer, exact, _) = thirteen();
+    let values = exact.values();
+    let metrics = analyzer.hessian_metrics(1).unwrap();
+    assert_eq!(metrics.spectral_gap, None);
+    let words = verdict(&metrics.table().unwrap(), "spectral gap");
+    assert_eq!(
+        words,
+        "not computed: it needs two eigenvalues from each end"
+    );
+    let gap = analyzer.hessian_metrics(2).unwrap().spectral_gap.unwrap();
+    let exact = values[0] - values[1];
+    assert!(gap.low <= exact && exact <= gap.high, "{gap}");
+}
+
+#[test]
+fn damping_shifts_the_condition_number() {
+    let (model, train, test) = regression();
+    let new = || Analyzer::new(&model, &train, &test, Loss::Mse).unwrap();
+    let damped = new().damping(0.9).unwrap().full_analysis().unwrap();
+    let table = damped.table().unwrap();
+    let quantity = "condition number of H + 0.9 I";
+    assert!((number(&table, quantity) - 8.9).abs() < 1e-10);
+    assert!(verdict(&table, quantity).starts_with("excellent. "));
+    assert!((number(&table, "condition number") - 80.0).abs() < 1e-9);
+    for damping in [-1.0, f64::NAN, f64::INFINITY] {
+        assert!(new().damping(damping).is_err());
+    }
+
+    // Eigenvalues from −5 to 5.
+    let (model, data) = saddle();
+    model.parameters().set_flat(&[0.0; 22]).unwrap();
+    let new = || Analyzer::new(&model, &data, &data, Loss::Mse).unwrap();
+    let enough = new().damping(6.0).unwrap().hessian_metrics(3).unwrap();
+    let found = enough.damped_condition_number.unwrap();
+    assert!(found.low <= 11.0 && 11.0 <= found.high, "{found}");
+    assert!((found.value - 11.0).abs() < 1e-6, "{found}");
+    let little = new().damping(1.0).unwrap().hessian_metrics(3).unwrap();
+    assert_eq!(little.damped_condition_number, None);
+    let words = verdict(&little.table().unwrap(), "condition number of H + 1 I");
+    assert_eq!(
+        words,
+        "not meaningful: H + λI is not positive definite, which needs λ above 5.0"
+    );
+}
+
+/// ½ gᵀ(|H| + λI)⁻¹g by all eigenvectors.
+fn decrease(exact: &Spectrum, gradient: &[f64], damping: f64) -> f64 {
+    let terms = exact.pairs.iter().map(|pair| {
+        let along = dot(&pair.vector, gradient);
+        0.5 * along * along / (pair.value.abs() + damping)
+    });
+    terms.sum()
+}
+
+#[test]
+fn a_newton_step_lowers_the_loss_by_what_all_eigenvectors_say() {
+    let (analyzer, exact, objective) = thirteen();
+    let gradient = objective.gradient().unwrap();
+    for damping in [0.0, 1e-3, 1.0] {
+        let found = analyzer.clone().damping(damping).unwrap();
+        let found = found.hessian_metrics(2).unwrap().newton.unwrap();
+        let expected = decrease(&exact, &gradient, damping);
+        assert!((found.decrease / expected - 1.0).abs() < 1e-7, "{found:?}");
+        assert!(found.converged && found.error == 0.0);
+    }
+}
+
+/// A larger Hessian than the iteration exhausts: what it finds is never too large, and nearly all of it where λ bounds the
+/// curvature from below.
+#[test]
+fn a_newton_step_in_a_krylov_space_is_a_lower_bound() {
+    let data = two_moons(100, 0.2, 0, &Device::Cpu).unwrap();
+    let model = perceptron(&[2, 16, 16, 2], 1);
+    let objective = Objective::of(&model, &data, Loss::CrossEntropy).unwrap();
+    let exact = objective.hessian().dense().unwrap().eigen().unwrap();
+    let gradient = objective.gradient().unwrap();
+    let analyzer = Analyzer::new(&model, &data, &data, Loss::CrossEntropy).unwrap();
+    let size = exact.values()[0];
+    for (share, least) in [(1e-1, 0.99), (1e-2, 0.97), (1e-4, 0.5), (0.0, 0.01)] {
+        let damped = analyzer.clone().damping(share * size).unwrap();
+        let found = damped.hessian_metrics(1).unwrap().newton.unwrap();
+        let expected = decrease(&exact, &gradient, found.damping);
+        let ratio = found.decrease / expected;
+        assert!(ratio <= 1.0 + 1e-9 && ratio >= least, "{ratio} {found:?}");
+    }
+}
+
+/// The loss (x w − x)² at w = 0 for tiny x: gradient and curvature are both tiny, and all of the loss is still to be gained.
+#[test]
+fn a_plateau_is_not_near_a_minimum() {
+    let tiny = 1e-4;
+    let data = values(vec![-tiny, tiny], vec![-tiny, tiny]);
+    let model = perceptron(&[1, 1], 0);
+    model.parameters().set_flat(&[0.0, 0.0]).unwrap();
+    let analyzer = Analyzer::new(&model, &data, &data, Loss::Mse).unwrap();
+    let report = analyzer.full_analysis().unwrap();
+    let hessian = report.hessian.as_ref().unwrap();
+    assert!(report.gradient_norm < 1e-7 && hessian.smallest[0].value < 1e-7);
+    assert_eq!(hessian.negative.count.high, 0.0);
+    let newton = hessian.newton.unwrap();
+    assert_close(&[newton.decrease], &[tiny * tiny], 1e-6);
+    let table = report.table().unwrap();
+    assert_eq!(
+        verdict(&table, "negative eigenvalues"),
+        "not near a minimum: the gradient is large against the curvature"
+    );
+    assert_eq!(
+        verdict(&table, "decrease by a Newton step"),
+        "100 % of the loss: not near a stationary point"
+    );
+    // At the minimum of the same loss it is one.
+    model.parameters().set_flat(&[0.0, 1.0]).unwrap();
+    let table = analyzer.full_analysis().unwrap().table().unwrap();
+    assert!(verdict(&table, "negative eigenvalues").starts_with("near a minimum. "));
+}
+
+/// A convex loss away from its minimum has no negative eigenvalue, and no saddle point's verdict at seven of them on a slope.
+#[test]
+fn a_slope_is_neither_a_minimum_nor_a_saddle_point() {
+    let (model, train, test) = regression();
+    model.parameters().set_flat(&[1.0, 1.0, 1.0, 1.0]).unwrap();
+    let analyzer = Analyzer::new(&model, &train, &test, Loss::Mse).unwrap();
+    let table = analyzer.hessian_metrics(2).unwrap().table().unwrap();
+    assert_eq!(
+        verdict(&table, "negative eigenvalues"),
+        "not near a minimum: the gradient is large against the curvature"
+    );
+    let (model, data) = saddle();
+    let mut theta = [0.0; 22];
+    theta[21] = 1.0; // the last bias, whose curvature is 2
+    model.parameters().set_flat(&theta).unwrap();
+    let analyzer = Analyzer::new(&model, &data, &data, Loss::Mse).unwrap();
+    let table = analyzer.hessian_metrics(8).unwrap().table().unwrap();
+    assert_eq!(
+        verdict(&table, "negative eigenvalues"),
+        "on a slope that curves down in many directions, not near a saddle point"
+    );
+}
+
+/// A steep linear slope: random directions are nearly orthogonal to it.
+#[test]
+fn a_random_search_is_not_flat_where_the_worst_case_is_not() {
+    let width = 400;
+    let x: Vec<f64> = [vec![3.0; width], vec![-3.0; width]].concat();
+    let data = values(x, vec![3.0, -3.0]);
+    let model = perceptron(&[width, 1], 0);
+    model.parameters().set_flat(&vec![0.0; width + 1]).unwrap();
+    let analyzer = Analyzer::new(&model, &data, &data, Loss::Mse).unwrap();
+    let analyzer = analyzer.without_hessian();
+    // Along the gradient: L = 9 (1 + 20 r)² at a distance of r.
+    let table = analyzer.full_analysis().unwrap().table().unwrap();
+    assert!(verdict(&table, "sharpness, worst case").starts_with("sharp, but"));
+    let near = analyzer.clone().radius(2e-4).full_analysis().unwrap();
+    assert!(near.sharpness.random.maximum < 0.1);
+    assert_close(&[near.sharpness.slope], &[2e-4 * 360.0], 1e-12);
+    assert!(verdict(&near.table().unwrap(), "sharpness, random search").starts_with("flat, but"));
+    let further = analyzer.clone().radius(1e-3).full_analysis().unwrap();
+    assert!(further.sharpness.random.maximum < 0.1);
+    assert_eq!(
+        verdict(&further.table().unwrap(), "sharpness, random search"),
+        "no verdict: to first order the loss rises by 0.36 along the gradient"
+    );
+
+    // At the minimum there is no slope, and the curvature of the same direction says it.
+    let bottom = [vec![0.0], vec![1.0 / width as f64; width]].concat();
+    model.parameters().set_flat(&bottom).unwrap();
+    let report = analyzer.radius(0.02).full_analysis().unwrap();
+    assert!(report.sharpness.random.maximum < 0.1 && report.sharpness.slope < 1e-10);
+    let exact = 9.0 * width as f64 * 0.02 * 0.02; // ½ρ²λ₁
+    assert_close(&[report.sharpness.worst], &[exact], 1e-6);
+    assert_eq!(
+        verdict(&report.table().unwrap(), "sharpness, random search"),
+        "no verdict: random directions miss steep ones; the worst case is sharp"
+    );
 }
 
 fn analyzer_table(k: usize) -> DataFrame {
@@ -197,7 +469,7 @@ fn analyzer_table(k: usize) -> DataFrame {
     analyzer.hessian_metrics(k).unwrap().table().unwrap()
 }
 
-/// More parameters than samples: the least eigenvalue is 0, and κ no number.
+/// More parameters than samples: the least eigenvalue is 0, and κ no number. At a random point the gradient is large.
 #[test]
 fn a_degenerate_model_has_no_condition_number() {
     let data = values(numbers(18, 5), numbers(3, 6));
@@ -213,7 +485,10 @@ fn a_degenerate_model_has_no_condition_number() {
             "{words}"
         );
         let words = verdict(&found.table().unwrap(), "negative eigenvalues");
-        assert_eq!(words, "near a minimum");
+        assert_eq!(
+            words,
+            "not near a minimum: the gradient is large against the curvature"
+        );
     }
 }
 
@@ -246,27 +521,17 @@ fn a_subsample_is_what_the_report_says() {
     let analyzer = analyzer.samples(40, 5).unwrap().eigenvalues(3);
     let report = analyzer.full_analysis().unwrap();
     let samples = 40;
-    assert_eq!(report.subsample, Subsample::Balanced { samples, seed: 5 });
-    let text = report.to_string();
-    assert!(text.contains("curvature on 40, balanced, seed 5"), "{text}");
+    assert_eq!(report.subsample, Subsample::Random { samples, seed: 5 });
     let on = |data: &Dataset| Objective::of(&model, data, Loss::CrossEntropy).unwrap();
-    let some = on(&train.balanced(40, 5).unwrap());
+    let some = on(&train.random(40, 5).unwrap());
     let exact = some.hessian().dense().unwrap().eigen().unwrap().values();
     let hessian = report.hessian.unwrap();
     for (found, exact) in hessian.largest.iter().zip(&exact) {
         assert!((found.value - exact).abs() <= found.residual + 1e-12);
     }
     assert_eq!(report.train.loss, on(&train).loss().unwrap());
+    assert_eq!(report.gradient_norm, on(&train).gradient_norm().unwrap());
     assert_eq!(report.sharpness.random.center, some.loss().unwrap());
-    // 119 cannot be balanced.
-    let most = Analyzer::new(
-        &model,
-        &train.first(119).unwrap(),
-        &test,
-        Loss::CrossEntropy,
-    );
-    let most = most.unwrap().samples(119, 0).unwrap();
-    assert_eq!(most.objective().data().len(), 119);
     for n in [0, 121] {
         let (model, train, test) = moons();
         let analyzer = Analyzer::new(&model, &train, &test, Loss::CrossEntropy).unwrap();
@@ -350,10 +615,10 @@ fn verdicts_side_by_side() {
     assert_eq!(text("trace", "part"), "");
     let condition = text("condition number", "whole");
     assert!(
-        condition.starts_with("80.0") && condition.ends_with(": excellent"),
+        condition.starts_with("80.0") && condition.contains(": excellent. "),
         "{condition}"
     );
-    assert!(text("adaptive sharpness, worst case", "part").ends_with(": moderate"));
+    assert!(text("adaptive sharpness, worst case", "part").contains(": moderate. "));
     assert!(Report::verdicts::<&str>(&[]).is_err());
     assert!(Report::verdicts(&[("part", part.clone()), ("part", part)]).is_err());
 }
@@ -393,7 +658,7 @@ fn whatever_joins_two_models_is_found() {
             "{}",
             straight.barrier_height
         );
-        assert_eq!(straight.verdict(), "connected");
+        assert!(straight.verdict().starts_with("connected. "));
         found
             .paths
             .into_iter()

@@ -558,6 +558,8 @@ fn an_analysis_can_be_done_again() {
         "300",
         "--top",
         "3",
+        "--damping",
+        "0.5",
         "--grid",
         "5",
         "--epochs",
@@ -581,7 +583,10 @@ fn an_analysis_can_be_done_again() {
     let report = json(&[&net[..], &more].concat());
     let number = |path: &str| report.pointer(path).and_then(Value::as_f64).unwrap();
     assert!(number("/train/accuracy") > 0.6 && number("/hessian/largest/0/value") > 0.0);
-    assert_eq!(report["subsample"]["balanced"]["samples"], 300);
+    assert_eq!(report["subsample"]["random"]["samples"], 300);
+    assert_eq!(number("/hessian/damping"), 0.5);
+    let largest = |name: &str| number(&format!("/hessian/sampling/largest/{name}"));
+    assert!(largest("low") < largest("high"));
     let mut files: Vec<String> = std::fs::read_dir(&first)
         .unwrap()
         .map(|file| file.unwrap().file_name().into_string().unwrap())
@@ -605,7 +610,7 @@ fn an_analysis_can_be_done_again() {
     let read = |dir: &str, name: &str| std::fs::read(PathBuf::from(dir).join(name)).unwrap();
     let csv = String::from_utf8(read(&first, "report.csv")).unwrap();
     assert!(
-        csv.starts_with("quantity,value,uncertainty,verdict\n"),
+        csv.starts_with("quantity,value,uncertainty,low,high,verdict\n"),
         "{csv}"
     );
     let evolution = String::from_utf8(read(&first, "evolution.csv")).unwrap();

@@ -1,14 +1,19 @@
-//! [`HessianMetrics`]: what the ends of a Hessian's spectrum, its trace and its density say.
+//! [`HessianMetrics`]: curvature at a point in numbers, from the ends of the Hessian's spectrum, its trace and its density.
 
 use polars::prelude::DataFrame;
 use serde::{Deserialize, Serialize};
 
-use super::row::{self, Row};
+use super::hessian_sampling::HessianSampling;
+use super::newton::NewtonDecrement;
+use super::row::{self, Row, widened};
+use super::sampling::{Groups, SamplingError};
 use crate::error::{Error, Result};
+use crate::objective::Objective;
 use crate::operator::LinearOperator;
 use crate::spectral::{
-    Bracket, Count, DensitySettings, Eigenpair, Estimate, Lanczos, Spectrum, Trace, Which,
+    Bracket, Count, DensitySettings, Eigenpair, Estimate, Lanczos, Short, Spectrum, Trace, Which,
 };
+use crate::vector::norm;
 use crate::verdict::{CONDITION, NEGATIVE};
 
 /// Products with a matrix are rounded to about this many ε of its largest |λ|.
@@ -35,6 +40,9 @@ pub struct Eigenvalue {
     pub value: f64,
     /// ‖Hv − λv‖: an eigenvalue lies within this of λ.
     pub residual: f64,
+    /// The eigenvalue with this rank lies within this of λ: the residual and the [error of the rank](Eigenpair::rank). Only the
+    /// residual if the eigenvalues have not converged.
+    pub error: f64,
 }
 
 impl From<&Eigenpair> for Eigenvalue {
@@ -42,26 +50,32 @@ impl From<&Eigenpair> for Eigenvalue {
         Self {
             value: pair.value,
             residual: pair.residual,
+            error: pair.residual + pair.rank.map_or(0.0, |rank| rank.error),
         }
     }
 }
 
 /// How many eigenvalues are negative by more than rounding.
 ///
+/// On a subsample it is the count for the samples that were measured. It says nothing of the count for all samples.
+///
 /// See [`HessianMetrics`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NegativeEigenvalues {
-    /// The number, between bounds. Where the smallest eigenvalues that were computed tell all, the bounds are apart by those
-    /// whose residual hides the sign; where not, the number is the density's, its bounds the widest of its 95 %
-    /// interval and the quadrature's resolution, and never below `certain`.
+    /// The number, between bounds. Where the count is `complete` the bounds differ by the eigenvalues whose residual hides
+    /// the sign. Otherwise the number is the density's, and its bounds are the wider of its 95 % interval and the
+    /// quadrature's resolution, and never below `certain`.
     pub count: Bracket,
-    /// Eigenvalues that were computed and are negative by more than residual and rounding.
+    /// Computed eigenvalues that are negative by more than their residual and rounding. The matrix has at least as many
+    /// negative eigenvalues, because their vectors are orthonormal (Courant and Fischer).
     pub certain: usize,
-    /// Whether the smallest ones that were computed tell all: the last of them is not negative.
+    /// Whether the computed eigenvalues include all negative ones: either they are all eigenvalues of the matrix, or
+    /// the smallest ones [converged](Spectrum::converged) and the last of these is not negative. In the second case the
+    /// count is as certain as `converged` is.
     pub complete: bool,
-    /// What the density says; none where it was not asked.
+    /// The estimate from the density; none where it was not computed.
     pub density: Option<Count>,
-    /// Smaller |λ| are zero within rounding: 10 ε max |λ| with the ε of the model's type.
+    /// Eigenvalues of smaller magnitude are zero within rounding: 10 ε max |λ| with the ε of the model's type.
     pub threshold: f64,
 }
 
@@ -91,13 +105,26 @@ pub struct NegativeEigenvalues {
 pub struct HessianMetrics {
     /// n, the number of all eigenvalues.
     pub dim: usize,
+    /// Number of measured samples.
+    pub samples: usize,
+    /// Number of training samples, of which the measured ones are a random subset.
+    pub train_samples: usize,
     /// The largest eigenvalues, the largest first.
     pub largest: Vec<Eigenvalue>,
     /// The smallest eigenvalues, the smallest first.
     pub smallest: Vec<Eigenvalue>,
-    /// κ = λ_max/λ_min; none where it has no meaning, as λ_min is negative or zero within its error.
+    /// κ = λ_max/λ_min; none where λ_min is negative or zero within its error.
     pub condition_number: Option<Bracket>,
-    /// λ₁ − λ₂; none for a single parameter.
+    /// λ_max/|λ_min| with the smallest, most negative eigenvalue λ_min; none where that is not negative.
+    pub end_ratio: Option<Bracket>,
+    /// |λ|_max/|λ|_min with the eigenvalues of largest and smallest magnitude; none where not all eigenvalues are
+    /// computed, or |λ|_min is zero within its error.
+    pub magnitude_ratio: Option<Bracket>,
+    /// The λ that was asked for by [`Analyzer::damping`](super::Analyzer::damping).
+    pub damping: Option<f64>,
+    /// κ of H + λI, (λ_max + λ)/(λ_min + λ); none without damping, or where H + λI is not positive definite.
+    pub damped_condition_number: Option<Bracket>,
+    /// λ₁ − λ₂; none for a single parameter, or where λ₂ was not computed.
     pub spectral_gap: Option<Bracket>,
     /// How many eigenvalues are negative.
     pub negative: NegativeEigenvalues,
@@ -107,44 +134,57 @@ pub struct HessianMetrics {
     pub effective_rank: Option<Estimate>,
     /// 2/λ_max, the learning rate below which gradient descent is stable; none where λ_max may be 0 or negative.
     pub stable_rate: Option<Bracket>,
-    /// Whether all residuals went below 10⁻⁴ of the largest |λ|.
+    /// How much a Newton step would lower the loss; none for a zero Hessian.
+    pub newton: Option<NewtonDecrement>,
+    /// Whether the eigenvalues [converged](Spectrum::converged).
     pub converged: bool,
-    /// Matrix-vector products that all this took.
+    /// Matrix-vector products on the measured samples. Sampling errors take another 19, and 9 on others.
     pub products: usize,
+    /// Sampling errors; none where all samples were measured, or only one.
+    pub sampling: Option<HessianSampling>,
+}
+
+/// What the metrics are measured on.
+pub(super) struct Setting<'a> {
+    pub(super) curvature: &'a Objective,
+    /// L and ∇L of all training samples.
+    pub(super) slope: (f64, Vec<f64>),
+    /// How many these are.
+    pub(super) train_samples: usize,
+    pub(super) groups: Option<&'a Groups>,
+    pub(super) damping: Option<f64>,
+    pub(super) seed: u64,
 }
 
 impl HessianMetrics {
-    /// `k` eigenvalues from each end, or all if there are no more than that, for a model whose numbers have this `epsilon`.
-    pub(super) fn of(
-        hessian: &impl LinearOperator,
-        k: usize,
-        epsilon: f64,
-        seed: u64,
-    ) -> Result<Self> {
+    /// `k` eigenvalues from each end, or all if there are no more than 2`k`.
+    pub(super) fn of(setting: &Setting, k: usize) -> Result<Self> {
         if k == 0 {
             return Err(Error::invalid(
                 "no eigenvalues are asked for: give at least 1",
             ));
         }
-        let dim = hessian.dim();
+        let hessian = setting.curvature.hessian();
+        let epsilon = setting.curvature.parameters().epsilon();
+        let (dim, seed) = (hessian.dim(), setting.seed);
         let lanczos = Lanczos {
             which: Which::BothEnds,
             seed,
             ..Lanczos::default()
         };
-        // Two at the upper end at least, for the gap.
-        let spectrum = lanczos.run(hessian, k.max(2).saturating_mul(2).min(dim))?;
-        let largest: Vec<Eigenvalue> = spectrum.pairs.iter().map(Eigenvalue::from).collect();
-        let smallest: Vec<_> = largest.iter().rev().take(k).copied().collect();
+        let spectrum = lanczos.run(&hessian, k.saturating_mul(2).min(dim))?;
+        let found: Vec<Eigenvalue> = spectrum.pairs.iter().map(Eigenvalue::from).collect();
+        let smallest: Vec<_> = found.iter().rev().take(k).copied().collect();
         let trace = Trace {
             relative_error: 0.05,
             max_products: 100,
             seed,
             ..Trace::default()
         };
-        let trace = trace.trace(hessian)?;
+        let trace = trace.trace(&hessian)?;
         let mut products = spectrum.products + trace.products;
-        let size = largest[0].value.abs().max(smallest[0].value.abs());
+        let (high, low) = (found[0], smallest[0]);
+        let size = high.value.abs().max(low.value.abs());
         let threshold = ROUNDING * epsilon * size;
         let (negative, effective_rank);
         if spectrum.is_complete() {
@@ -159,38 +199,75 @@ impl HessianMetrics {
                 steps: 25,
                 seed,
             };
-            let density = settings.run(hessian)?;
+            let density = settings.run(&hessian)?;
             products += density.products;
             let ends = NegativeEigenvalues::among(&smallest, threshold, false);
-            negative = match ends.complete {
+            negative = match ends.complete && spectrum.converged {
                 true => ends,
                 false => ends.with(density.count_below(-threshold), dim)?,
             };
             effective_rank = density.effective_rank();
         }
-        Ok(Self {
+        let (loss, gradient) = &setting.slope;
+        let mut newton = None;
+        if size > 0.0 {
+            let theta = norm(&setting.curvature.parameters().to_flat()?);
+            let slope = (*loss, &gradient[..]);
+            let scales = (size, threshold);
+            let options = (setting.damping, setting.groups);
+            let found = NewtonDecrement::of(&hessian, slope, scales, theta, options)?;
+            products += found.products;
+            newton = Some(found);
+        }
+        let magnitude_ratio = spectrum.condition_number().ok();
+        let damped = |e: Eigenvalue, by: f64| Eigenvalue {
+            value: e.value + by,
+            ..e
+        };
+        let mut metrics = Self {
             dim,
-            condition_number: condition_number(largest[0], smallest[0], threshold),
+            samples: setting.curvature.data().len(),
+            train_samples: setting.train_samples,
+            condition_number: ratio(high, low, threshold),
+            end_ratio: ratio(high, negated(low), threshold).filter(|ratio| ratio.low > 0.0),
+            magnitude_ratio: magnitude_ratio.filter(|r| r.high < size / threshold),
+            damping: setting.damping,
+            damped_condition_number: setting
+                .damping
+                .and_then(|by| ratio(damped(high, by), damped(low, by), threshold)),
             spectral_gap: spectrum.gap(0).ok(),
             negative,
             trace,
             effective_rank,
-            stable_rate: stable_rate(largest[0], threshold),
-            largest: largest.into_iter().take(k).collect(),
+            stable_rate: stable_rate(high, threshold),
+            newton,
+            largest: found.into_iter().take(k).collect(),
             smallest,
             converged: spectrum.converged,
             products,
-        })
+            sampling: None,
+        };
+        if let Some(groups) = setting.groups {
+            metrics.sampling = HessianSampling::of(&metrics, &spectrum, groups, seed)?;
+        }
+        Ok(metrics)
     }
 
-    /// A row for each eigenvalue, counted from the largest, and for each number that is made of them: quantity, value,
-    /// uncertainty, verdict.
+    /// A row for each eigenvalue, counted from the largest, and for each number that is made of them, with the columns of
+    /// [`Report::table`](super::Report::table). Sampling errors are known of the first and the last eigenvalue.
     ///
     /// # Errors
     /// polars'.
     pub fn table(&self) -> Result<DataFrame> {
+        let sampling = |rank: usize| match rank {
+            1 => self.sampling.map(|s| s.largest),
+            _ if rank == self.dim => self.sampling.map(|s| s.smallest),
+            _ => None,
+        };
         let row = |(rank, found): (usize, &Eigenvalue)| {
-            Row::new(format!("eigenvalue {rank}"), found.value).give_or_take(found.residual)
+            Row::new(format!("eigenvalue {rank}"), found.value)
+                .give_or_take(found.error)
+                .sampled(sampling(rank))
         };
         let top = self.largest.iter().enumerate().map(|(i, e)| (i + 1, e));
         let bottom = self.smallest.iter().enumerate();
@@ -202,55 +279,204 @@ impl HessianMetrics {
 
     /// Both ends, and what is made of them.
     pub(super) fn rows(&self) -> Vec<Row> {
-        let end = |name: &str, found: Option<&Eigenvalue>| Row {
-            uncertainty: found.map(|e| e.residual),
-            ..Row::new(name, found.map(|e| e.value))
+        let end = |name: &str, found: Option<&Eigenvalue>, sampling| {
+            let row = Row::new(name, found.map(|e| e.value));
+            Row {
+                uncertainty: found.map(|e| e.error),
+                ..row.sampled(sampling)
+            }
         };
+        let (largest, smallest) = (self.largest.first(), self.smallest.first());
         let mut rows = vec![
-            end("largest eigenvalue", self.largest.first()),
-            end("smallest eigenvalue", self.smallest.first()),
+            end(
+                "largest eigenvalue",
+                largest,
+                self.sampling.map(|s| s.largest),
+            ),
+            end(
+                "smallest eigenvalue",
+                smallest,
+                self.sampling.map(|s| s.smallest),
+            ),
         ];
         if !self.converged {
-            rows[0].verdict = "not all residuals went below their tolerance".into();
+            rows[0].verdict =
+                "not converged: a residual is too large or an eigenvalue was missed".into();
         }
         rows.extend(self.sums());
         rows
     }
 
     fn sums(&self) -> Vec<Row> {
-        let mut trace = Row::new("trace", self.trace.value).give_or_take(self.trace.standard_error);
+        let of =
+            |f: fn(&HessianSampling) -> Option<SamplingError>| self.sampling.as_ref().and_then(f);
+        let only_here = match self.is_subsample() {
+            true => "known for the measured samples only",
+            false => "",
+        };
+        let mut trace = Row::new("trace", self.trace.value)
+            .give_or_take(self.trace.standard_error)
+            .sampled(of(|s| Some(s.trace)));
         if !self.trace.converged {
             trace.verdict = "short of a standard error of 5 %".into();
         }
-        vec![
-            Row::between("condition number", self.condition_number).verdict(self.conditioning()),
-            Row::between("spectral gap", self.spectral_gap),
+        let sampling = of(|s| s.condition_number);
+        let condition = Row::between("condition number", self.condition_number);
+        let mut rows = vec![
+            condition
+                .sampled(sampling)
+                .verdict(self.conditioning(sampling)),
+        ];
+        if self.curves_down() {
+            rows.push(Row::between("λ_max/|λ_min|", self.end_ratio).verdict(only_here));
+            let words = match (self.magnitude_ratio, self.knows_all()) {
+                (Some(_), _) => only_here,
+                (None, true) => "not meaningful: the smallest |λ| is zero within its error",
+                (None, false) => "not computed: it needs all eigenvalues",
+            };
+            rows.push(Row::between("|λ|_max/|λ|_min", self.magnitude_ratio).verdict(words));
+        }
+        if let Some(damping) = self.damping {
+            let (number, sampling) = (
+                self.damped_condition_number,
+                of(|s| s.damped_condition_number),
+            );
+            let words = match number {
+                Some(number) => CONDITION.verdict(&widened(number, sampling)),
+                None => self.too_little_damping(),
+            };
+            let row = Row::between(&format!("condition number of H + {damping} I"), number);
+            rows.push(row.sampled(sampling).verdict(words));
+        }
+        let gap = match (self.spectral_gap, self.converged) {
+            (None, _) if self.dim > 1 => "not computed: it needs two eigenvalues from each end",
+            (Some(_), false) => "an eigenvalue between the two may have been missed",
+            _ => "",
+        };
+        let newton = Row {
+            uncertainty: self.newton.map(|n| n.error),
+            ..Row::new("decrease by a Newton step", self.newton.map(|n| n.decrease))
+        };
+        rows.extend([
+            Row::between("spectral gap", self.spectral_gap)
+                .sampled(of(|s| s.spectral_gap))
+                .verdict(gap),
+            newton.verdict(self.slope()),
             Row::between("negative eigenvalues", Some(self.negative.count))
-                .verdict(self.negative.verdict()),
+                .verdict(self.kind_of_point()),
             trace,
-            Row::estimate("effective rank", self.effective_rank),
-            Row::between("stable learning rate, 2/λ_max", self.stable_rate),
-        ]
+            Row::estimate("effective rank", self.effective_rank).verdict(only_here),
+            Row::between("stable learning rate, 2/λ_max", self.stable_rate)
+                .sampled(of(|s| s.stable_rate)),
+        ]);
+        rows
+    }
+
+    fn is_subsample(&self) -> bool {
+        self.samples < self.train_samples
+    }
+
+    /// Whether all eigenvalues were computed.
+    fn knows_all(&self) -> bool {
+        2 * self.largest.len() >= self.dim
+    }
+
+    /// Whether λ_min is negative by more than its error.
+    fn curves_down(&self) -> bool {
+        let negative = |e: &Eigenvalue| e.value + e.error < -self.negative.threshold;
+        self.smallest.first().is_some_and(negative)
     }
 
     /// The word for κ, or why it has none.
-    fn conditioning(&self) -> String {
-        if let Some(number) = &self.condition_number {
-            return CONDITION.verdict(number);
+    fn conditioning(&self, sampling: Option<SamplingError>) -> String {
+        if let Some(number) = self.condition_number {
+            let word = CONDITION.verdict(&widened(number, sampling));
+            return match (self.is_subsample(), sampling) {
+                (true, None) => format!("{word} On all samples λ_min may be zero or negative."),
+                _ => word,
+            };
         }
-        let rounding = self.negative.threshold;
+        if self.curves_down() {
+            return "not meaningful: λ_min is negative".into();
+        }
         let (Some(high), Some(low)) = (self.largest.first(), self.smallest.first()) else {
             return String::new();
         };
-        if low.value + low.residual < -rounding {
-            return "not meaningful: λ_min is negative".into();
-        }
-        let least = (high.value - high.residual) / (low.value.abs() + low.residual + rounding);
+        let rounding = self.negative.threshold;
+        let least = (high.value - high.error) / (low.value.abs() + low.error + rounding);
         match least >= 1.0 {
             true => {
                 format!("not meaningful: λ_min is zero within its error, κ at least {least:.1e}")
             }
             false => "not meaningful: the loss does not curve".into(),
+        }
+    }
+
+    fn too_little_damping(&self) -> String {
+        let least = self.smallest.first().map_or(0.0, |e| e.error - e.value);
+        format!(
+            "not meaningful: H + λI is not positive definite, which needs λ above {:.2}",
+            Short(least)
+        )
+    }
+
+    /// What the Newton decrement says.
+    fn slope(&self) -> String {
+        let Some(newton) = self.newton else {
+            return "not meaningful: the loss does not curve".into();
+        };
+        if newton.vanishes {
+            return "stationary: the gradient is zero within rounding".into();
+        }
+        let share = |decrease: f64| {
+            let percent = Short(100.0 * decrease / newton.loss.abs());
+            format!("{percent:.2} % of the loss")
+        };
+        match (newton.is_small(), self.is_subsample()) {
+            (Some(true), _) => format!("{}: near a stationary point", share(newton.decrease)),
+            (Some(false), false) => {
+                format!("{}: not near a stationary point", share(newton.decrease))
+            }
+            (Some(false), true) => format!(
+                "on all samples at least {}: not near a stationary point",
+                share(newton.on_all_samples)
+            ),
+            (None, false) => format!("undecided: at least {}", share(newton.decrease)),
+            (None, true) => format!(
+                "undecided: on all samples at least {}",
+                share(newton.on_all_samples)
+            ),
+        }
+    }
+
+    /// The word for the number of negative eigenvalues, as far as number and gradient allow one.
+    fn kind_of_point(&self) -> String {
+        let negative = &self.negative;
+        let many = NEGATIVE.band(negative.count.low) != Some(0);
+        let word = match self.newton.map(|newton| newton.is_small()) {
+            None => "not meaningful: the loss does not curve".to_owned(),
+            Some(Some(false)) if many => {
+                "on a slope that curves down in many directions, not near a saddle point".to_owned()
+            }
+            Some(Some(false)) => {
+                "not near a minimum: the gradient is large against the curvature".to_owned()
+            }
+            Some(None) => "undecided: the gradient may be large against the curvature".to_owned(),
+            Some(Some(true)) if negative.is_uncertain() => {
+                "undecided: the error of the count is larger than the count".to_owned()
+            }
+            Some(Some(true)) => NEGATIVE.verdict(&negative.count),
+        };
+        let word = match self.is_subsample() {
+            true => format!("on the measured samples: {word}"),
+            false => word,
+        };
+        match negative.complete {
+            true => word,
+            false => format!(
+                "{word}; at least {}, by the density {:.0} to {:.0}",
+                negative.certain, negative.count.low, negative.count.high
+            ),
         }
     }
 }
@@ -259,12 +485,12 @@ impl NegativeEigenvalues {
     /// From the smallest eigenvalues, the smallest first, which may be all.
     fn among(smallest: &[Eigenvalue], threshold: f64, all: bool) -> Self {
         let below = |x: f64| {
-            let negative = |e: &&Eigenvalue| e.value + x * e.residual < -threshold;
+            let negative = |e: &&Eigenvalue| e.value + x * e.error < -threshold;
             smallest.iter().filter(negative).count()
         };
         let (certain, possible) = (below(1.0), below(-1.0));
         let last = smallest.last();
-        let done = last.is_none_or(|e| e.value - e.residual >= -threshold);
+        let done = last.is_none_or(|e| e.value - e.error >= -threshold);
         Self {
             count: Bracket {
                 value: below(0.0) as f64,
@@ -289,20 +515,16 @@ impl NegativeEigenvalues {
                 low: low.min(found.resolution.low).max(least).min(value),
                 high: high.max(found.resolution.high).clamp(value, n),
             },
+            complete: false,
             density: Some(found),
             ..self
         })
     }
 
-    fn verdict(&self) -> String {
-        let word = NEGATIVE.verdict(&self.count);
-        match self.complete {
-            true => word,
-            false => format!(
-                "{word}; at least {}, by the density {:.0} to {:.0}",
-                self.certain, self.count.low, self.count.high
-            ),
-        }
+    /// Whether the error exceeds the number and reaches another band of [`NEGATIVE`].
+    fn is_uncertain(&self) -> bool {
+        let [low, high] = [self.count.low, self.count.high].map(|x| NEGATIVE.band(x));
+        low != high && self.count.error() > self.count.value
     }
 }
 
@@ -321,20 +543,54 @@ fn known(bracket: Bracket, n: usize) -> Estimate {
     }
 }
 
-fn condition_number(high: Eigenvalue, low: Eigenvalue, threshold: f64) -> Option<Bracket> {
-    let least = low.value - low.residual;
+/// high/low, where low is positive for certain.
+fn ratio(high: Eigenvalue, low: Eigenvalue, threshold: f64) -> Option<Bracket> {
+    let least = low.value - low.error;
     (least > threshold).then(|| Bracket {
         value: high.value / low.value,
-        low: (high.value - high.residual) / (low.value + low.residual),
-        high: (high.value + high.residual) / least,
+        low: (high.value - high.error) / (low.value + low.error),
+        high: (high.value + high.error) / least,
     })
 }
 
+fn negated(eigenvalue: Eigenvalue) -> Eigenvalue {
+    Eigenvalue {
+        value: -eigenvalue.value,
+        ..eigenvalue
+    }
+}
+
 fn stable_rate(top: Eigenvalue, threshold: f64) -> Option<Bracket> {
-    let least = top.value - top.residual;
+    let least = top.value - top.error;
     (least > threshold).then(|| Bracket {
         value: 2.0 / top.value,
-        low: 2.0 / (top.value + top.residual),
+        low: 2.0 / (top.value + top.error),
         high: 2.0 / least,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counted(low: f64, value: f64, high: f64) -> NegativeEigenvalues {
+        NegativeEigenvalues {
+            count: Bracket { value, low, high },
+            certain: low as usize,
+            complete: false,
+            density: None,
+            threshold: 1e-9,
+        }
+    }
+
+    #[test]
+    fn a_count_with_an_error_above_it_is_uncertain() {
+        assert!(counted(0.0, 7141.0, 24418.0).is_uncertain());
+        assert!(counted(1.0, 3.0, 7.0).is_uncertain());
+        assert!(!counted(2000.0, 7141.0, 12000.0).is_uncertain());
+        assert!(!counted(3.0, 4.0, 6.0).is_uncertain());
+        // All that the error allows lies in one band.
+        assert!(!counted(0.0, 0.0, 2.0).is_uncertain());
+        assert!(!counted(6.0, 10.0, 900.0).is_uncertain());
+    }
 }

@@ -1,18 +1,24 @@
 //! The full geometry of a model's loss in one call: [`Analyzer`], and the [`Report`] that it makes.
 
 mod hessian;
+mod hessian_sampling;
+mod newton;
 mod report;
 mod row;
+mod sampling;
 
 pub use hessian::{Eigenvalue, HessianMetrics, NegativeEigenvalues};
+pub use hessian_sampling::HessianSampling;
+pub use newton::NewtonDecrement;
 pub use report::{Report, SharpnessMetrics, Subsample};
+pub use sampling::SamplingError;
 
 use std::sync::Arc;
 
 use candle_core::{Module, Tensor};
 
-use crate::data::{Dataset, Targets};
-use crate::error::{Error, Result};
+use crate::data::Dataset;
+use crate::error::{Error, Result, check_finite};
 use crate::landscape::align::hidden_units;
 use crate::landscape::{
     Connectivity, Curve, Evolution, Flatness, PathTrainer, Plane, RunningStatistics, Sharpness,
@@ -22,9 +28,15 @@ use crate::model::{LayerKind, Model, Parameters};
 use crate::objective::{Loss, Objective};
 use crate::spectral::{Estimate, Lanczos, Trace};
 use crate::train::{Trainer, Trajectory};
+use crate::vector::{axpy, norm};
+
+use hessian::Setting;
+use sampling::Groups;
 
 /// The rise of the loss up to which the surroundings count as flat.
 const RISE: f64 = 0.1;
+/// Relative step of the difference quotient for the slope at the distance of that rise.
+const STEP: f64 = 0.01;
 
 /// A model with its data, to be analysed where the model stands: after more training, the same analyzer speaks of the
 /// new θ.
@@ -51,9 +63,12 @@ pub struct Analyzer {
     model: Held,
     train: Objective,
     test: Objective,
-    /// On the samples that curvature is measured on.
+    /// The loss on the samples that curvature is measured on.
     curvature: Objective,
     subsample: Subsample,
+    /// Groups for sampling errors; none where curvature is measured on all samples.
+    groups: Option<Groups>,
+    damping: Option<f64>,
     eigenvalues: usize,
     radius: f64,
     hessian: bool,
@@ -78,6 +93,8 @@ impl Analyzer {
             model,
             train,
             subsample: Subsample::All,
+            groups: None,
+            damping: None,
             eigenvalues: 10,
             radius: 0.05,
             hessian: true,
@@ -85,24 +102,54 @@ impl Analyzer {
         })
     }
 
-    /// Measures curvature and sharpness on `n` training samples, as many of each class where there are labels and enough
-    /// of each.
+    /// Measures curvature and sharpness on `n` training samples, drawn at random without replacement. Their mean loss,
+    /// Hessian and so on are unbiased estimates of those of all training samples; the report says with what
+    /// [`SamplingError`]. With all samples there is none.
+    ///
+    /// Loss, accuracy and gradient of a report are those of all training samples in any case: one pass for them takes
+    /// little beside the rest.
     ///
     /// # Errors
     /// `n` is 0 or more than there are.
     pub fn samples(mut self, n: usize, seed: u64) -> Result<Self> {
         let all = self.train.data();
-        let balanced = match all.targets() {
-            Targets::Labels(_) => all.balanced(n, seed).ok(),
-            Targets::Values(_) => None,
-        };
-        let samples = n;
-        let (data, subsample) = match balanced {
-            Some(data) => (data, Subsample::Balanced { samples, seed }),
-            None => (all.random(n, seed)?, Subsample::Random { samples, seed }),
-        };
-        self.curvature = self.train.on(&data)?;
-        self.subsample = subsample;
+        let data = all.random(n, seed)?;
+        if n == all.len() {
+            self.curvature = self.train.clone();
+            self.subsample = Subsample::All;
+            self.groups = None;
+        } else {
+            self.groups = Some(Groups::new(&self.train, &all.random_order(seed), n)?);
+            self.curvature = self.train.on(&data)?;
+            self.subsample = Subsample::Random { samples: n, seed };
+        }
+        Ok(self)
+    }
+
+    /// Also reports the condition number of H + λI, and damps the Newton step of the report by λ.
+    ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// // L(b, w) = b² + 4w², with the Hessian diag(2, 8).
+    /// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
+    /// let data = Dataset::regression(&x, &x.zeros_like()?)?;
+    /// let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+    /// let analyzer = Analyzer::new(&model, &data, &data, Loss::Mse)?.damping(1.0)?;
+    /// let damped = analyzer.hessian_metrics(1)?.damped_condition_number.unwrap();
+    /// assert!((damped.value - (8.0 + 1.0) / (2.0 + 1.0)).abs() < 1e-9);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A λ that is negative or not finite.
+    pub fn damping(mut self, lambda: f64) -> Result<Self> {
+        check_finite(&[lambda], "the damping")?;
+        if lambda < 0.0 {
+            return Err(Error::invalid(format!(
+                "a damping of {lambda} is negative: give a number from 0"
+            )));
+        }
+        self.damping = Some(lambda);
         Ok(self)
     }
 
@@ -130,7 +177,7 @@ impl Analyzer {
         self
     }
 
-    /// The loss that curvature is measured of, for questions of your own.
+    /// The loss on the samples that curvature is measured on, for questions of your own.
     pub fn objective(&self) -> Objective {
         self.curvature.clone()
     }
@@ -143,6 +190,11 @@ impl Analyzer {
         let (train, test) = (self.train.score()?, self.test.score()?);
         let plain = self.sharpness(self.radius);
         let adaptive = self.sharpness(10.0 * self.radius).adaptive();
+        let sharpness =
+            |settings| SharpnessMetrics::of(&self.curvature, settings, self.groups.as_ref());
+        let slope = (train.loss, self.train.gradient()?);
+        let gradient_norm = norm(&slope.1);
+        let (flatness, flatness_sampling) = self.flatness()?;
         Ok(Report {
             parameters: self.train.dim(),
             train_samples: self.train.data().len(),
@@ -153,28 +205,41 @@ impl Analyzer {
             train,
             test,
             generalization_gap: test.loss - train.loss,
-            gradient_norm: self.curvature.gradient_norm()?,
+            gradient_norm,
             hessian: match self.hessian {
-                true => Some(self.hessian_metrics(self.eigenvalues)?),
+                true => Some(self.metrics(self.eigenvalues, slope)?),
                 false => None,
             },
-            sharpness: SharpnessMetrics::of(&self.curvature, &plain)?,
-            adaptive: SharpnessMetrics::of(&self.curvature, &adaptive)?,
-            flatness: self.flatness()?,
+            sharpness: sharpness(&plain)?,
+            adaptive: sharpness(&adaptive)?,
+            flatness,
+            flatness_sampling,
         })
     }
 
-    /// `k` eigenvalues from each end of the Hessian's spectrum, or all if there are no more than 2`k`, and what follows
-    /// of them; trace and density by random vectors.
+    /// `k` eigenvalues from each end of the Hessian's spectrum, or all if there are no more than 2`k`, and the numbers that
+    /// are made of them; trace and density by random vectors. It takes one gradient of all training samples.
     ///
     /// # Errors
     /// `k` is 0; those of the Hessian-vector products.
     pub fn hessian_metrics(&self, k: usize) -> Result<HessianMetrics> {
-        let epsilon = self.curvature.parameters().epsilon();
-        HessianMetrics::of(&self.curvature.hessian(), k, epsilon, self.seed)
+        self.metrics(k, (self.train.loss()?, self.train.gradient()?))
     }
 
-    /// The loss over two random filter-normalised directions, `points` × `points` values.
+    fn metrics(&self, k: usize, slope: (f64, Vec<f64>)) -> Result<HessianMetrics> {
+        let setting = Setting {
+            curvature: &self.curvature,
+            slope,
+            train_samples: self.train.data().len(),
+            groups: self.groups.as_ref(),
+            damping: self.damping,
+            seed: self.seed,
+        };
+        HessianMetrics::of(&setting, k)
+    }
+
+    /// The loss over two random filter-normalised directions, `points` × `points` values, on the samples that curvature is
+    /// measured on.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -196,7 +261,7 @@ impl Analyzer {
     }
 
     /// Trains the model by `trainer`, and tells what loss, gradient, extreme eigenvalues, trace (to a tenth) and sharpness
-    /// were every `interval` steps; the training loss is that of the samples that curvature is measured on.
+    /// were every `interval` steps, all on the samples that curvature is measured on. Sampling errors are not part of it.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -239,7 +304,8 @@ impl Analyzer {
 
     /// What stands between this model and `other`: along the straight line, along those to `other` with its hidden units
     /// matched where the layers allow it, and along a trained path. With batch normalisation, statistics are
-    /// estimated anew along the line, and there is no other path.
+    /// estimated anew along the line, and there is no other path. Losses are those of the samples that curvature is measured
+    /// on.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -305,18 +371,68 @@ impl Analyzer {
         }
     }
 
-    fn flatness(&self) -> Result<Option<Estimate>> {
+    /// The mean distance, and its sampling error for the same directions.
+    fn flatness(&self) -> Result<(Option<Estimate>, Option<SamplingError>)> {
         let flatness = Flatness {
             directions: 5,
             seed: self.seed,
             ..Flatness::of(RISE)
         };
-        match flatness.radius(&self.curvature) {
-            Ok((radius, _)) => Ok(Some(radius)),
+        let crossings = match flatness.crossings(&self.curvature) {
+            Ok(crossings) => crossings,
             // It never rises so far, or is not finite before.
-            Err(Error::Invalid(_) | Error::NotFinite(_)) => Ok(None),
-            Err(error) => Err(error),
+            Err(Error::Invalid(_) | Error::NotFinite(_)) => return Ok((None, None)),
+            Err(error) => return Err(error),
+        };
+        let radii: Vec<f64> = crossings.iter().map(|(radius, _)| *radius).collect();
+        let found = Estimate::of(&radii);
+        let Some(groups) = &self.groups else {
+            return Ok((Some(found), None));
+        };
+        let sampling = self.flatness_sampling(&crossings, found.value, groups)?;
+        Ok((Some(found), sampling))
+    }
+
+    /// The distances r along the directions solve L(θ + rd) = L(θ) + `RISE`. To first order a rise that is larger by x
+    /// makes a distance smaller by x over the slope at r.
+    fn flatness_sampling(
+        &self,
+        crossings: &[(f64, Vec<f64>)],
+        mean: f64,
+        groups: &Groups,
+    ) -> Result<Option<SamplingError>> {
+        let theta = self.curvature.parameters().to_flat()?;
+        let loss = |objective: &Objective, (radius, direction): &(f64, Vec<f64>), factor: f64| {
+            let mut place = theta.clone();
+            axpy(factor * radius, direction, &mut place);
+            objective.loss_at(&place)
+        };
+        let mut slopes = Vec::new();
+        for crossing in crossings {
+            let [above, below] =
+                [1.0 + STEP, 1.0 - STEP].map(|x| loss(&self.curvature, crossing, x));
+            slopes.push((above? - below?) / (2.0 * STEP * crossing.0));
         }
+        if slopes.iter().any(|slope| *slope <= 0.0) {
+            return Ok(None);
+        }
+        let [shift] = groups.means(|group| {
+            let center = group.loss()?;
+            let mut shift = 0.0;
+            for (crossing, slope) in crossings.iter().zip(&slopes) {
+                shift += (center - loss(group, crossing, 1.0)?) / slope / crossings.len() as f64;
+            }
+            Ok([shift])
+        })?;
+        Ok(groups.pooled_error(&shift).map(|error| {
+            let linear = groups.unbiased(mean, error, 0.0);
+            SamplingError {
+                // A distance is positive, and its distribution has the longer tail above.
+                low: linear.low.max(0.0),
+                high: mean * ((linear.high - mean) / mean).exp(),
+                ..linear
+            }
+        }))
     }
 }
 

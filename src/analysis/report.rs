@@ -4,14 +4,16 @@ use polars::prelude::{Column, DataFrame};
 use serde::{Deserialize, Serialize};
 
 use super::HessianMetrics;
-use super::row::{self, Row};
+use super::row::{self, Row, widened};
+use super::sampling::{Groups, SamplingError};
 use crate::error::{Error, Result};
 use crate::landscape::{RandomSharpness, Sharpness};
 use crate::objective::{Objective, Score};
 use crate::spectral::{Bracket, Estimate, Short};
+use crate::vector::norm;
 use crate::verdict::SHARPNESS;
 
-/// Which training samples curvature is measured on.
+/// Which training samples curvature and sharpness are measured on.
 ///
 /// ```
 /// use loss_landscape::analysis::Subsample;
@@ -23,12 +25,12 @@ use crate::verdict::SHARPNESS;
 /// let report = analyzer.without_hessian().full_analysis()?;
 /// assert_eq!(
 ///     report.subsample,
-///     Subsample::Balanced {
+///     Subsample::Random {
 ///         samples: 20,
 ///         seed: 7
 ///     }
 /// );
-/// assert_eq!(report.train_samples, 60); // the training loss is of all
+/// assert_eq!(report.train_samples, 60); // loss and gradient are those of all
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,18 +38,11 @@ use crate::verdict::SHARPNESS;
 pub enum Subsample {
     /// All.
     All,
-    /// [`Dataset::balanced`](crate::data::Dataset::balanced) ones.
-    Balanced {
-        /// How many.
-        samples: usize,
-        /// Of the draw.
-        seed: u64,
-    },
     /// [`Dataset::random`](crate::data::Dataset::random) ones.
     Random {
-        /// How many.
+        /// Number of samples.
         samples: usize,
-        /// Of the draw.
+        /// Seed of the draw.
         seed: u64,
     },
 }
@@ -67,14 +62,26 @@ pub struct SharpnessMetrics {
     pub converged: bool,
     /// The worst case by the quadratic model, or a bound of it; see [`WorstCase`](crate::landscape::WorstCase).
     pub quadratic: f64,
+    /// ρ‖Tg‖, the rise along the gradient to first order.
+    pub slope: f64,
+    /// Sampling error of the random search, for the same perturbations; none where all samples were measured, or
+    /// only one.
+    pub random_sampling: Option<SamplingError>,
+    /// Sampling error of the worst case.
+    pub worst_sampling: Option<SamplingError>,
 }
 
 /// The geometry of a model's loss where the model stands: the data's loss, without an L2 term of its training.
 ///
 /// Its `Display` is a table of quantities, their values and uncertainties, and the words that are usual for them: a
 /// condition number is excellent below 100, good up to 1,000 and challenging above; the surroundings are flat where the
-/// loss rises by less than 0.1, moderate up to 1, sharp above; up to 5 negative eigenvalues are near a minimum, more are
-/// likely a saddle point. Where the uncertainty reaches into another band, or the number has no meaning, the words say so.
+/// loss rises by less than 0.1, moderate up to 1, sharp above; where the gradient is small against the curvature
+/// ([`NewtonDecrement`](super::NewtonDecrement)), up to 5 negative eigenvalues are near a minimum, more are likely a saddle
+/// point. Where the uncertainty reaches into another band, or the number has no meaning, the words say so.
+///
+/// Losses, accuracies and the gradient are measured on all training samples. On a [`Subsample`] the other numbers carry a
+/// 95 % interval for their value on all training samples ([`SamplingError`]), except the number of negative eigenvalues,
+/// the ratio of eigenvalues by magnitude and the effective rank: these are known for the measured samples only.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -100,9 +107,9 @@ pub struct Report {
     pub train_samples: usize,
     /// Samples that the test loss is of.
     pub test_samples: usize,
-    /// Which of them gradient, curvature and sharpness are of.
+    /// Which of them curvature and sharpness are measured on.
     pub subsample: Subsample,
-    /// Of all random vectors.
+    /// Seed of all random vectors.
     pub seed: u64,
     /// Whether derivatives came by hand-derived rules rather than by candle's automatic differentiation.
     pub hand_derived: bool,
@@ -112,7 +119,7 @@ pub struct Report {
     pub test: Score,
     /// Test loss − training loss.
     pub generalization_gap: f64,
-    /// ‖∇L(θ)‖ on the samples that curvature is measured on.
+    /// ‖∇L(θ)‖ on all training samples.
     pub gradient_norm: f64,
     /// Eigenvalues, trace and what follows of them; none if they were left out.
     pub hessian: Option<HessianMetrics>,
@@ -123,49 +130,105 @@ pub struct Report {
     pub adaptive: SharpnessMetrics,
     /// The mean distance in random directions at which the loss has risen by 0.1; none where it does not.
     pub flatness: Option<Estimate>,
+    /// Sampling error of the flatness, for the same directions.
+    pub flatness_sampling: Option<SamplingError>,
 }
 
 impl SharpnessMetrics {
-    pub(super) fn of(objective: &Objective, settings: &Sharpness) -> Result<Self> {
+    pub(super) fn of(
+        objective: &Objective,
+        settings: &Sharpness,
+        groups: Option<&Groups>,
+    ) -> Result<Self> {
+        let (random, perturbation) = settings.random_search(objective)?;
         let worst = settings.worst_case(objective)?;
+        let theta = objective.parameters().to_flat()?;
+        let mut slope = objective.gradient()?;
+        if settings.adaptive {
+            slope.iter_mut().zip(&theta).for_each(|(g, t)| *g *= t);
+        }
+        let mut sampling = [None, None];
+        if let Some(groups) = groups {
+            let moved = |delta: &[f64]| theta.iter().zip(delta).map(|(t, d)| t + d).collect();
+            let places: [Vec<f64>; 2] = [moved(&perturbation), moved(&worst.perturbation)];
+            let rises = groups.means(|group| {
+                let loss = group.loss()?;
+                let [random, worst] = [0, 1].map(|i| group.loss_at(&places[i]));
+                Ok([random? - loss, worst? - loss])
+            })?;
+            let values = [random.maximum, worst.rise];
+            for (i, rise) in rises.iter().enumerate() {
+                let found = groups.maximum(values[i], 10.0 * random.rounding, rise);
+                sampling[i] = found.map(|found| SamplingError {
+                    low: found.low.max(0.0), // δ = 0 is in the ball
+                    ..found
+                });
+            }
+        }
+        let [random_sampling, worst_sampling] = sampling;
         Ok(Self {
-            random: settings.random(objective)?,
+            random,
             worst: worst.rise,
             by_start: worst.by_start,
             converged: worst.converged,
             quadratic: worst.quadratic,
+            slope: settings.radius * norm(&slope),
+            random_sampling,
+            worst_sampling,
         })
     }
 
     fn rows(&self, name: &str, aside: &str) -> [Row; 2] {
         let rounding = self.random.rounding;
-        let row = |how: &str, found: f64, high: f64| {
-            let bracket = Bracket {
-                value: found,
-                low: found - rounding,
-                high: high + rounding,
-            };
-            let words = match found <= rounding {
-                true => "not meaningful: no more than the loss's rounding".into(),
-                false => SHARPNESS.verdict(&bracket) + aside,
-            };
-            Row::between(&format!("{name}, {how}"), Some(bracket)).verdict(words)
+        let bracket = |found: f64, high: f64| Bracket {
+            value: found,
+            low: found - rounding,
+            high: high + rounding,
         };
         let least = self.by_start.iter().copied().fold(self.worst, f64::min);
         let mut most = 2.0 * self.worst - least;
         if !self.converged {
             most = most.max(self.quadratic);
         }
+        let random = bracket(self.random.maximum, self.random.maximum);
+        let worst = bracket(self.worst, most);
+        let flat = |x: f64| SHARPNESS.band(x) == Some(0);
+        let words = |number: &Bracket| {
+            if number.value <= rounding {
+                "not meaningful: no more than the loss's rounding".into()
+            } else if flat(number.value) && !flat(self.slope) {
+                let slope = Short(self.slope);
+                format!(
+                    "no verdict: to first order the loss rises by {slope:.2} along the gradient"
+                )
+            } else {
+                SHARPNESS.word(number) + aside + &SHARPNESS.advice(number.value)
+            }
+        };
+        let wide_worst = widened(worst, self.worst_sampling);
+        let wide_random = widened(random, self.random_sampling);
+        let steep = flat(wide_random.value) && flat(self.slope) && !flat(wide_worst.high);
+        let random_words = match steep && random.value > rounding {
+            true => format!(
+                "no verdict: random directions miss steep ones; the worst case is {}",
+                SHARPNESS.word(&wide_worst)
+            ),
+            false => words(&wide_random),
+        };
+        let row = |how: &str, number: Bracket, sampling| {
+            Row::between(&format!("{name}, {how}"), Some(number)).sampled(sampling)
+        };
         [
-            row("random search", self.random.maximum, self.random.maximum),
-            row("worst case", self.worst, most),
+            row("random search", random, self.random_sampling).verdict(random_words),
+            row("worst case", worst, self.worst_sampling).verdict(words(&wide_worst)),
         ]
     }
 }
 
 impl Report {
-    /// Quantity, value, uncertainty and verdict, a row each. The uncertainty of an eigenvalue is its residual, of an estimate
-    /// its standard error, of the test accuracy that of so many samples, of the worst case how far its starts are apart.
+    /// Quantity, value, uncertainty, low, high and verdict, a row each. The uncertainty of an eigenvalue is its error, of an
+    /// estimate its standard error, of the test accuracy that of so many samples, of the worst case how far its starts are
+    /// apart. `low` and `high` are the ends of a [`SamplingError`]; they are null for numbers measured on all samples.
     ///
     /// # Errors
     /// polars'.
@@ -174,7 +237,7 @@ impl Report {
     }
 
     /// Reports side by side, for further work: a row for each, and columns of quantities and, as `± …`, of their
-    /// uncertainties.
+    /// uncertainties. Ends of 95 % intervals for all samples are in `low …` and `high …`.
     ///
     /// # Errors
     /// No reports; polars'.
@@ -193,16 +256,20 @@ impl Report {
         ];
         for quantity in quantities(&rows) {
             columns.push(Column::new(quantity.into(), column(quantity, |r| r.value)));
-            let errors = column(quantity, |r| r.uncertainty);
-            if errors.iter().any(Option::is_some) {
-                columns.push(Column::new(format!("± {quantity}").into(), errors));
-            }
+            let mut push = |mark: &str, found: Vec<Option<f64>>| {
+                if found.iter().any(Option::is_some) {
+                    columns.push(Column::new(format!("{mark} {quantity}").into(), found));
+                }
+            };
+            push("±", column(quantity, |r| r.uncertainty));
+            push("low", column(quantity, |r| r.sampling.map(|s| s.low)));
+            push("high", column(quantity, |r| r.sampling.map(|s| s.high)));
         }
         Ok(DataFrame::new(reports.len(), columns)?)
     }
 
-    /// Reports side by side, for reading: a row for each quantity and a column for each report, with value, uncertainty and
-    /// verdict.
+    /// Reports side by side, for reading: a row for each quantity and a column for each report, with value, uncertainty,
+    /// in brackets the 95 % interval for all samples, and verdict.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -253,7 +320,7 @@ impl Report {
         let aside = ", but changes where layers are rescaled";
         rows.extend(self.sharpness.rows("sharpness", aside));
         rows.extend(self.adaptive.rows("adaptive sharpness", ""));
-        let flatness = Row::estimate("flatness", self.flatness);
+        let flatness = Row::estimate("flatness", self.flatness).sampled(self.flatness_sampling);
         rows.push(match self.flatness {
             Some(_) => flatness,
             None => flatness.verdict("the loss does not rise by 0.1 in random directions"),
@@ -286,8 +353,9 @@ impl std::fmt::Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let on = match self.subsample {
             Subsample::All => "all of them".to_owned(),
-            Subsample::Balanced { samples, seed } => format!("{samples}, balanced, seed {seed}"),
-            Subsample::Random { samples, seed } => format!("{samples}, random, seed {seed}"),
+            Subsample::Random { samples, seed } => {
+                format!("{samples} of {}, random, seed {seed}", self.train_samples)
+            }
         };
         let how = match self.hand_derived {
             true => "hand-derived rules",
@@ -304,14 +372,31 @@ impl std::fmt::Display for Report {
             self.adaptive.random.radius,
             super::RISE
         )?;
-        writeln!(f, "{:<34}{:>12}  {:>9}", "", "value", "±")?;
+        let sampled = self.subsample != Subsample::All;
+        let wide = |interval: String| match sampled {
+            true => format!("  {interval:<22}"),
+            false => String::new(),
+        };
+        let header = wide("95 % on all samples".into());
+        writeln!(
+            f,
+            "{:<34}{:>12}  {:>9}{}",
+            "",
+            "value",
+            "±",
+            header.trim_end()
+        )?;
         for row in self.rows() {
             let value = row.value.map_or("—".into(), |x| format!("{:.5}", Short(x)));
             let error = row.uncertainty.map(|x| format!("{:.2}", Short(x)));
+            let interval = row.sampling.map_or(String::new(), |s| {
+                format!("{:.4} to {:.4}", Short(s.low), Short(s.high))
+            });
             let line = format!(
-                "{:<34}{value:>12}  {:>9}  {}",
+                "{:<34}{value:>12}  {:>9}{}  {}",
                 row.quantity,
                 error.unwrap_or_default(),
+                wide(interval),
                 row.verdict
             );
             writeln!(f, "{}", line.trim_end())?;

@@ -3,6 +3,7 @@
 use polars::df;
 use polars::prelude::DataFrame;
 
+use super::sampling::SamplingError;
 use crate::error::Result;
 use crate::spectral::{Bracket, Estimate, Short};
 
@@ -10,6 +11,7 @@ pub(super) struct Row {
     pub(super) quantity: String,
     pub(super) value: Option<f64>,
     pub(super) uncertainty: Option<f64>,
+    pub(super) sampling: Option<SamplingError>,
     pub(super) verdict: String,
 }
 
@@ -19,12 +21,18 @@ impl Row {
             quantity: quantity.into(),
             value: value.into(),
             uncertainty: None,
+            sampling: None,
             verdict: String::new(),
         }
     }
 
     pub(super) fn give_or_take(mut self, error: f64) -> Self {
         self.uncertainty = Some(error);
+        self
+    }
+
+    pub(super) fn sampled(mut self, sampling: Option<SamplingError>) -> Self {
+        self.sampling = sampling;
         self
     }
 
@@ -41,18 +49,21 @@ impl Row {
         }
     }
 
-    /// `value ± uncertainty: verdict`, as far as there is each.
+    /// `value ± uncertainty [low, high]: verdict`, as far as there is each.
     pub(super) fn text(&self) -> String {
         let value = self
             .value
             .map_or("—".into(), |x| format!("{:.3}", Short(x)));
         let error = self.uncertainty.filter(|x| *x != 0.0);
         let error = error.map_or(String::new(), |x| format!(" ± {:.1}", Short(x)));
+        let interval = self.sampling.map_or(String::new(), |s| {
+            format!(" [{:.3}, {:.3}]", Short(s.low), Short(s.high))
+        });
         let verdict = match self.verdict.as_str() {
             "" => String::new(),
             words => format!(": {words}"),
         };
-        format!("{value}{error}{verdict}")
+        format!("{value}{error}{interval}{verdict}")
     }
 
     /// With its standard error.
@@ -64,6 +75,15 @@ impl Row {
     }
 }
 
+/// The bounds of a number on the measured samples, or those of its 95 % interval for all samples where they are further.
+pub(super) fn widened(number: Bracket, sampling: Option<SamplingError>) -> Bracket {
+    Bracket {
+        low: sampling.map_or(number.low, |s| number.low.min(s.low)),
+        high: sampling.map_or(number.high, |s| number.high.max(s.high)),
+        ..number
+    }
+}
+
 pub(super) fn table(rows: &[Row]) -> Result<DataFrame> {
     let text = |f: fn(&Row) -> &String| rows.iter().map(|r| f(r).as_str()).collect::<Vec<_>>();
     let number = |f: fn(&Row) -> Option<f64>| rows.iter().map(f).collect::<Vec<_>>();
@@ -71,6 +91,8 @@ pub(super) fn table(rows: &[Row]) -> Result<DataFrame> {
         "quantity" => text(|r| &r.quantity),
         "value" => number(|r| r.value),
         "uncertainty" => number(|r| r.uncertainty),
+        "low" => number(|r| r.sampling.map(|s| s.low)),
+        "high" => number(|r| r.sampling.map(|s| s.high)),
         "verdict" => text(|r| &r.verdict),
     )?)
 }

@@ -7,6 +7,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::Batches;
 use crate::error::{Error, Result};
+use crate::random::{Purpose, generator};
 
 /// What a model should answer.
 ///
@@ -252,7 +253,8 @@ impl Dataset {
         self.narrow(0, n)
     }
 
-    /// `n` samples drawn without replacement, the same ones for the same `seed`.
+    /// `n` samples drawn at random without replacement, the same ones for the same `seed`. A mean over them is an
+    /// unbiased estimate of the mean over all.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -268,12 +270,22 @@ impl Dataset {
     /// `n` is 0 or more than there are.
     pub fn random(&self, n: usize, seed: u64) -> Result<Self> {
         self.check_size(n)?;
-        self.select(&permutation(self.len(), seed)[..n])
+        self.select(&self.random_order(seed)[..n])
+    }
+
+    /// All samples' indices in the random order from which [`Dataset::random`] takes the first.
+    pub(crate) fn random_order(&self, seed: u64) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.len()).collect();
+        order.shuffle(&mut generator(Purpose::Subsample, seed, 0));
+        order
     }
 
     /// `n` samples drawn without replacement with equally many of each class (the first classes
     /// get one more where `n` is not a multiple of their number), in shuffled order; the same
     /// ones for the same `seed`.
+    ///
+    /// This is a dataset of its own. Where the classes differ in size, its mean loss is not an estimate of the mean loss
+    /// over all samples: use [`Dataset::random`] for that.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;

@@ -32,7 +32,7 @@ pub struct Analyze {
     /// Also loss, gradient, extreme eigenvalues and sharpness in the course of the training, in evolution.html and .csv
     #[arg(long, help_heading = "Analysis", conflicts_with = "weights")]
     track_trajectory: bool,
-    /// Training samples to measure curvature and sharpness on, or all if there are fewer
+    /// Number of random training samples to measure curvature and sharpness on, or all if there are fewer
     #[arg(
         long,
         value_name = "N",
@@ -57,6 +57,15 @@ pub struct Analyze {
         help_heading = "Analysis"
     )]
     radius: f64,
+    /// Also the condition number of H + λI; λ damps the Newton step as well
+    #[arg(
+        long,
+        value_name = "λ",
+        allow_negative_numbers = true,
+        help_heading = "Analysis"
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    damping: Option<f64>,
     /// Points of the plane are N × N
     #[arg(
         long,
@@ -104,6 +113,9 @@ impl Analyze {
             .seed(seed)
             .eigenvalues(self.top)
             .radius(self.radius);
+        if let Some(damping) = self.damping {
+            analyzer = analyzer.damping(damping)?;
+        }
         if !self.compute_hessian {
             analyzer = analyzer.without_hessian();
         }

@@ -1,6 +1,7 @@
 //! What every command needs to know of a network and its data.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
@@ -54,6 +55,9 @@ pub struct Data {
 /// Of the synthetic samples.
 const SYNTHETIC_TRAIN: usize = 800;
 
+/// Size of the training set, once it is loaded.
+pub static TRAINING_SAMPLES: OnceLock<usize> = OnceLock::new();
+
 /// A network at a point, and the samples that its loss is of.
 #[derive(Args)]
 pub struct Point {
@@ -70,7 +74,7 @@ pub struct Point {
 pub struct Setting {
     #[command(flatten)]
     pub network: Network,
-    /// Take the first N training samples; 10,000 if not said, or all if there are fewer
+    /// Number of training samples, the first ones [default: 10000, or all if there are fewer]
     #[arg(long, value_name = "N")]
     pub samples: Option<usize>,
     /// Floating-point type to compute in
@@ -333,6 +337,7 @@ impl Setting {
 
     pub fn objective(&self, model: &Layered) -> Result<Objective, Error> {
         let data = self.network.data()?.train;
+        TRAINING_SAMPLES.get_or_init(|| data.len());
         let samples = self.samples.unwrap_or(data.len().min(10_000));
         let data = data.first(samples)?.to_dtype(self.dtype())?;
         let objective = Objective::of(model, &data, Loss::CrossEntropy)?;

@@ -15,6 +15,7 @@ use loss_landscape::prelude::Objective;
 use loss_landscape::progress::{News, listen};
 use loss_landscape::serde_json::{Value, json};
 
+use crate::network::TRAINING_SAMPLES;
 use crate::together;
 
 /// The result of a command, for people and for programs.
@@ -24,10 +25,20 @@ pub struct Report {
 }
 
 impl Report {
-    /// Of an objective: adds how large it is and which way its derivatives come.
+    /// Of an objective: adds its size, its share of the training samples, and how its derivatives are computed.
     pub fn of(objective: &Objective, mut text: String, mut json: Value) -> Self {
+        let samples = objective.samples();
         json["parameters"] = objective.dim().into();
-        json["samples"] = objective.samples().into();
+        json["samples"] = samples.into();
+        if let Some(all) = TRAINING_SAMPLES.get() {
+            json["training_samples"] = (*all).into();
+            text += &match samples == *all {
+                true => format!("on all {all} training samples\n"),
+                false => format!(
+                    "on the first {samples} of {all} training samples; errors do not include the sampling error\n"
+                ),
+            };
+        }
         json["hand_derived"] = objective.is_hand_derived().into();
         if !objective.is_hand_derived() {
             text += "by candle's automatic differentiation\n";

@@ -91,6 +91,13 @@ impl Flatness {
 
     /// The mean distance, and the number of directions without one.
     pub(crate) fn radius(&self, objective: &Objective) -> Result<(Estimate, usize)> {
+        let found = self.crossings(objective)?;
+        let radii: Vec<f64> = found.iter().map(|(radius, _)| *radius).collect();
+        Ok((Estimate::of(&radii), self.directions - radii.len()))
+    }
+
+    /// The distances, at least two, each with its direction of length 1.
+    pub(crate) fn crossings(&self, objective: &Objective) -> Result<Vec<(f64, Vec<f64>)>> {
         if !(self.tolerance > 0.0 && self.tolerance.is_finite()) {
             return Err(Error::invalid(format!(
                 "a tolerance of {} is none: give a finite number above 0",
@@ -108,24 +115,26 @@ impl Flatness {
             objective.loss()? + self.tolerance,
         );
         let mut progress = Progress::start("flatness");
-        let mut radii = Vec::new();
+        let mut found = Vec::new();
         for i in 0..self.directions {
             let mut direction = normal(theta.len(), Purpose::Flatness, self.seed, i as u64);
             let length = norm(&direction);
             scale(&mut direction, 1.0 / length);
-            radii.extend(first_crossing(objective, &theta, &direction, level)?);
+            if let Some(radius) = first_crossing(objective, &theta, &direction, level)? {
+                found.push((radius, direction));
+            }
             progress.part(i + 1, self.directions);
         }
-        if radii.len() < 2 {
+        if found.len() < 2 {
             return Err(Error::invalid(format!(
                 "in {} of {} directions the loss never rises by {}: the model is flat, or give a \
                  smaller tolerance",
-                self.directions - radii.len(),
+                self.directions - found.len(),
                 self.directions,
                 self.tolerance
             )));
         }
-        Ok((Estimate::of(&radii), self.directions - radii.len()))
+        Ok(found)
     }
 }
 

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 use super::{Sharpness, write_rounding};
 use crate::error::Result;
 use crate::objective::Objective;
-use crate::random::{Purpose, generator};
+use crate::random::{Purpose, generator, normal};
 use crate::spectral::Estimate;
-use crate::vector::norm;
+use crate::vector::{norm, scale};
 
 /// ε-sharpness max L(θ + δ) − L(θ) by random search: the largest of some rises at random places
 /// of the ball ‖δ‖ ≤ ε (Keskar et al., 2017).
@@ -56,25 +56,53 @@ impl Sharpness {
     /// A radius that is not positive, fewer than 2 pairs of samples, a loss that is not finite in
     /// the ball.
     pub fn random(&self, objective: &Objective) -> Result<RandomSharpness> {
+        Ok(self.random_search(objective)?.0)
+    }
+
+    /// The result, and the perturbation that gives the largest rise.
+    pub(crate) fn random_search(
+        &self,
+        objective: &Objective,
+    ) -> Result<(RandomSharpness, Vec<f64>)> {
         let ball = self.ball(objective)?;
         let n = ball.theta.len() as f64;
         let mut radii = generator(Purpose::RandomSearchRadius, self.seed, 0);
         // Uniform in the ball: a uniform direction, and a radius whose nth power is uniform.
+        let mut factors = Vec::new();
         let rises = self.rises(
             ("random search", Purpose::RandomSearch),
             objective,
             &ball,
-            |u| self.radius * radii.random::<f64>().powf(1.0 / n) / norm(u),
+            |u| {
+                let factor = self.radius * radii.random::<f64>().powf(1.0 / n) / norm(u);
+                factors.push(factor);
+                factor
+            },
         )?;
         let means: Vec<f64> = rises.iter().map(|[a, b]| 0.5 * (a + b)).collect();
-        Ok(RandomSharpness {
-            maximum: rises.as_flattened().iter().copied().fold(0.0, f64::max),
+        let all = rises.as_flattened();
+        let best = (0..all.len()).max_by(|a, b| all[*a].total_cmp(&all[*b]));
+        let mut perturbation = vec![0.0; ball.theta.len()];
+        if let Some(best) = best.filter(|best| all[*best] > 0.0) {
+            let mut u = normal(
+                n as usize,
+                Purpose::RandomSearch,
+                self.seed,
+                best as u64 / 2,
+            );
+            let sign = [1.0, -1.0][best % 2];
+            scale(&mut u, sign * factors[best / 2]);
+            perturbation = ball.perturbation(&u);
+        }
+        let found = RandomSharpness {
+            maximum: all.iter().copied().fold(0.0, f64::max),
             coverage: 0.05f64.powf(1.0 / self.samples as f64),
             mean: Estimate::of(&means),
             rounding: ball.rounding,
             radius: self.radius,
             center: ball.center,
-        })
+        };
+        Ok((found, perturbation))
     }
 }
 
