@@ -55,7 +55,7 @@ impl From<&Eigenpair> for Eigenvalue {
     }
 }
 
-/// How many eigenvalues are negative by more than rounding.
+/// How many eigenvalues are negative by more than a [`threshold`](Self::threshold).
 ///
 /// On a subsample it is the count for the samples that were measured. It says nothing of the count for all samples.
 ///
@@ -75,7 +75,8 @@ pub struct NegativeEigenvalues {
     pub complete: bool,
     /// The estimate from the density; none where it was not computed.
     pub density: Option<Count>,
-    /// Eigenvalues of smaller magnitude are zero within rounding: 10 ε max |λ| with the ε of the model's type.
+    /// Eigenvalues of smaller magnitude count as zero: 10 ε max |λ| with the ε of the model's type, plus the
+    /// error of the smallest eigenvalue.
     pub threshold: f64,
 }
 
@@ -186,9 +187,10 @@ impl HessianMetrics {
         let (high, low) = (found[0], smallest[0]);
         let size = high.value.abs().max(low.value.abs());
         let threshold = ROUNDING * epsilon * size;
+        let zero = threshold + low.error;
         let (negative, effective_rank);
         if spectrum.is_complete() {
-            negative = NegativeEigenvalues::among(&smallest_first(&spectrum), threshold, true);
+            negative = NegativeEigenvalues::among(&smallest_first(&spectrum), zero, true);
             effective_rank = match size > 0.0 {
                 true => Some(known(spectrum.effective_rank()?, dim)),
                 false => None,
@@ -201,10 +203,10 @@ impl HessianMetrics {
             };
             let density = settings.run(&hessian)?;
             products += density.products;
-            let ends = NegativeEigenvalues::among(&smallest, threshold, false);
+            let ends = NegativeEigenvalues::among(&smallest, zero, false);
             negative = match ends.complete && spectrum.converged {
                 true => ends,
-                false => ends.with(density.count_below(-threshold), dim)?,
+                false => ends.with(density.count_below(-zero), dim)?,
             };
             effective_rank = density.effective_rank();
         }
@@ -485,12 +487,12 @@ impl NegativeEigenvalues {
     /// From the smallest eigenvalues, the smallest first, which may be all.
     fn among(smallest: &[Eigenvalue], threshold: f64, all: bool) -> Self {
         let below = |x: f64| {
-            let negative = |e: &&Eigenvalue| e.value + x * e.error < -threshold;
+            let negative = |e: &&Eigenvalue| e.value + x * e.residual < -threshold;
             smallest.iter().filter(negative).count()
         };
         let (certain, possible) = (below(1.0), below(-1.0));
         let last = smallest.last();
-        let done = last.is_none_or(|e| e.value - e.error >= -threshold);
+        let done = last.is_none_or(|e| e.value - e.residual >= -threshold);
         Self {
             count: Bracket {
                 value: below(0.0) as f64,
