@@ -61,6 +61,12 @@ pub(crate) enum Purpose {
     Subsample = 40,
     /// Probes of the sampling error of a trace.
     SubsampleTrace = 41,
+    /// Random starts of the search for Keskar et al.'s sharpness.
+    Keskar = 60,
+    /// Samples that get a wrong label, and which one.
+    LabelNoise = 61,
+    /// Samples and separating direction of [`linearly_separable`](crate::data::synthetic::linearly_separable).
+    LinearlySeparable = 62,
 }
 
 /// The generator for the `index`-th item drawn for `purpose` with `seed`.

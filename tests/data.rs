@@ -313,6 +313,27 @@ fn exactly_the_share_of_labels_asked_for_is_wrong() {
     assert_eq!(data.labels().unwrap(), right);
 }
 
+/// A training with the same seed does not see the wrong labels first.
+#[test]
+fn wrong_labels_are_not_the_first_of_a_training() {
+    let n = 2_000;
+    let data = counting(n, 4);
+    let right = data.labels().unwrap();
+    for seed in [0, 1, 7] {
+        let labels = data.with_label_noise(0.25, seed).unwrap().labels().unwrap();
+        let order = data.shuffled_batches(n / 4, seed).unwrap();
+        for batch in order {
+            let rows: Vec<usize> = values(&batch.unwrap())
+                .iter()
+                .map(|v| *v as usize)
+                .collect();
+            let wrong = rows.iter().filter(|i| labels[**i] != right[**i]).count();
+            // Of a hypergeometric distribution with mean 125 and deviation 8.4.
+            assert!((91..=159).contains(&wrong), "seed {seed}: {wrong} of 500");
+        }
+    }
+}
+
 #[test]
 fn wrong_labels_are_spread_evenly_over_the_other_classes_that_occur() {
     let n = 12_000;
@@ -338,6 +359,29 @@ fn wrong_labels_are_spread_evenly_over_the_other_classes_that_occur() {
     let two = data.select(&[3, 0, 0, 3, 3]).unwrap();
     let swapped = two.with_label_noise(1.0, 0).unwrap();
     assert_eq!(swapped.labels().unwrap(), [0, 3, 3, 0, 0]);
+}
+
+/// A network with the same seed does not begin with the direction that separates the classes.
+#[test]
+fn the_separating_direction_is_not_the_first_unit_of_a_network() {
+    let dim = 30;
+    let cosine = |seed: u64| {
+        let data = linearly_separable(400, dim, 50.0, seed, &CPU).unwrap();
+        // With this margin the difference of the classes' means is the direction, up to 1 %.
+        let mut w = vec![0.0; dim];
+        for (x, label) in rows(&data).iter().zip(data.labels().unwrap()) {
+            let side = 2.0 * f64::from(label) - 1.0;
+            w.iter_mut().zip(x).for_each(|(w, x)| *w += side * x);
+        }
+        let network = Mlp::new(&[dim, 2, 1], Activation::Tanh, seed, &CPU).unwrap();
+        let unit = network.parameters().to_flat().unwrap();
+        let weight = network.parameters().range("layers.0.weight").unwrap();
+        let unit = &unit[weight.start..weight.start + dim];
+        dot(&w, unit) / (dot(&w, &w) * dot(unit, unit)).sqrt()
+    };
+    let mean = (0..20).map(cosine).sum::<f64>() / 20.0;
+    // Of independent directions it has the standard deviation 1/√(20 · 30).
+    assert!(mean.abs() < 0.16, "{mean}");
 }
 
 /// The samples of a set of rank 2, row by row.

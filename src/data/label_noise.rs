@@ -1,13 +1,12 @@
 //! Labels that lie.
 
 use candle_core::Tensor;
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+use rand::Rng;
+use rand::seq::SliceRandom;
 
 use super::Dataset;
-use super::dataset::permutation;
 use crate::error::{Error, Result};
-use crate::vector::stream;
+use crate::random::{Purpose, generator};
 
 impl Dataset {
     /// The same samples with wrong labels for a `share` of them: ⌊`share` · n⌉ samples, drawn from
@@ -48,8 +47,11 @@ impl Dataset {
             )));
         }
         let wrong = (share * self.len() as f64).round() as usize;
-        let mut rng = ChaCha8Rng::seed_from_u64(stream(seed, 1));
-        for i in permutation(self.len(), seed).into_iter().take(wrong) {
+        // Not the order of a training with the same seed, which would show the wrong labels first.
+        let mut order: Vec<usize> = (0..self.len()).collect();
+        order.shuffle(&mut generator(Purpose::LabelNoise, seed, 0));
+        let mut rng = generator(Purpose::LabelNoise, seed, 1);
+        for i in order.into_iter().take(wrong) {
             // One of the others: the last stands in for the sample's own.
             let drawn = classes[rng.random_range(0..classes.len() - 1)];
             let last = classes[classes.len() - 1];

@@ -1,12 +1,11 @@
 //! Classes that a plane parts.
 
 use candle_core::Device;
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
 
 use super::{labelled, standard_normal};
 use crate::data::Dataset;
 use crate::error::{Error, Result};
+use crate::random::{Purpose, generator};
 use crate::vector::{axpy, dot, gaussian, norm, scale};
 
 /// Two classes on either side of the plane w·x = 0 through the origin, none closer to it than
@@ -47,7 +46,7 @@ pub fn linearly_separable(
             "margin {margin} must be finite and not negative"
         )));
     }
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut rng = generator(Purpose::LinearlySeparable, seed, 0);
     let mut w = standard_normal(dim, &mut rng);
     let length = norm(&w);
     scale(&mut w, 1.0 / length);

@@ -38,6 +38,9 @@ pub struct TeacherStudent {
 /// alone, and the first inputs are the same for every `n`. `noise` is the standard deviation of the
 /// Gaussian added to each value.
 ///
+/// Give the student another seed: with the same one [`Mlp::new`](crate::model::Mlp::new) draws its first weights from the
+/// same random numbers as the teacher's, and a small student starts near the teacher.
+///
 /// Without noise the teacher is a global minimum of a student that has its widths, at loss 0:
 ///
 /// ```
@@ -45,7 +48,7 @@ pub struct TeacherStudent {
 /// # fn main() -> Result<(), Error> {
 /// let widths = [3, 4, 1];
 /// let set = teacher_student(100, &widths, 0.0, 0, &Device::Cpu)?;
-/// let student = Mlp::new(&widths, Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+/// let student = Mlp::new(&widths, Activation::Tanh, 1, &Device::Cpu)?.to_dtype(DType::F64)?;
 /// let objective = Objective::of(&student, &set.data, Loss::Mse)?;
 /// student.parameters().set_flat(&set.teacher)?;
 /// assert!(objective.loss()? < 1e-30);
