@@ -473,7 +473,7 @@ fn a_comparison_measures_all_methods() {
         .collect();
     assert_eq!(names, ["PCA", "UMAP", "autoencoder"]);
     assert_eq!(comparison.neighbors, 5);
-    assert_eq!(comparison.table().unwrap().shape(), (3, 6));
+    assert_eq!(comparison.table().unwrap().shape(), (3, 8));
     let distances = Distances::of(&points).unwrap();
     for embedding in &comparison.embeddings {
         assert_eq!(embedding.coordinates.dim(), (40, 2));
@@ -492,12 +492,14 @@ fn a_comparison_measures_all_methods() {
     let pca = &comparison.embeddings[0];
     assert_eq!(pca.trustworthiness, 1.0);
     assert!(pca.reconstruction_error.unwrap() < 1e-7);
+    assert!(pca.held_out_error.unwrap().value < 1e-7);
     assert_eq!(comparison.embeddings[1].reconstruction_error, None);
     assert!(comparison.embeddings[2].reconstruction_error.unwrap() < 0.2);
 
     let again = Comparison::of(&points, 0).unwrap();
     for (a, b) in comparison.embeddings.iter().zip(&again.embeddings) {
         assert_eq!(bits(&a.coordinates), bits(&b.coordinates));
+        assert_eq!(a.held_out_error, b.held_out_error);
     }
     // The least that can be compared, and points on a line.
     for points in [random(3, 9, 1), planted(12, 20, 1)] {
@@ -652,4 +654,82 @@ fn a_picture_joins_its_points_in_order() {
     assert!(shown.get("text/html").unwrap().contains("trustworthiness"));
     let shown = Pca::of(&picture, 2).bundle().unwrap();
     assert!(shown.get("text/html").unwrap().contains("cumulative"));
+}
+
+/// In isotropic noise there is nothing to learn: both methods are about as good as the mean on points that they have not
+/// seen, and the one that bends is worse, although it is better on those that it was fitted to.
+#[test]
+fn what_fits_noise_is_not_ahead_on_other_points() {
+    for seed in 0..2 {
+        let noise = random(50, 30, 20 + seed);
+        let found = Comparison::of(&noise, seed).unwrap().embeddings;
+        let [pca, encoder] = [&found[0], &found[2]];
+        let in_sample = [pca, encoder].map(|e| e.reconstruction_error.unwrap());
+        assert!(in_sample[1] < 0.9 * in_sample[0], "{in_sample:?}");
+        let [pca, encoder] = [pca, encoder].map(|e| e.held_out_error.unwrap());
+        assert!((0.95..1.05).contains(&pca.value), "{pca}");
+        assert!(
+            encoder.value > pca.value + 2.0 * encoder.standard_error,
+            "{encoder} and {pca}"
+        );
+        assert_eq!(encoder.samples, 5);
+        assert_eq!(found[1].held_out_error, None);
+    }
+}
+
+/// Where there is a bent surface the autoencoder finds it, and says so on points that it has not seen.
+#[test]
+fn what_learns_a_bend_is_ahead_on_other_points() {
+    // A sphere's cap of 120° in three of eight dimensions.
+    let coordinates = random(80, 2, 31);
+    let cap = Array2::from_shape_fn((80, 8), |(i, j)| {
+        let [x, y] = [0, 1].map(|k| coordinates[[i, k]]);
+        match j {
+            0 => (1.5 * x).sin(),
+            1 => (1.5 * y).sin(),
+            2 => 2.0 * (1.5 * x).cos() * (1.5 * y).cos(),
+            _ => 0.0,
+        }
+    });
+    let found = Comparison::of(&cap, 0).unwrap().embeddings;
+    let [pca, encoder] = [&found[0], &found[2]].map(|e| e.held_out_error.unwrap());
+    assert!(encoder.value < 0.7 * pca.value, "{encoder} and {pca}");
+}
+
+/// The held-out error of PCA with two components, by another way.
+#[test]
+fn the_held_out_error_is_that_of_five_fits() {
+    let points = random(13, 5, 9);
+    let found = Comparison::of(&points, 0).unwrap().embeddings[0].held_out_error;
+    let errors = (0..5).map(|fold| {
+        let (mut seen, mut unseen) = (Vec::new(), Vec::new());
+        for (i, row) in points.rows().into_iter().enumerate() {
+            match i % 5 == fold {
+                true => unseen.push(row.to_vec()),
+                false => seen.push(row.to_vec()),
+            }
+        }
+        let pca = Pca::of(&seen, 2).unwrap();
+        let (mut lost, mut total) = (0.0, 0.0);
+        for point in &unseen {
+            let away: Vec<f64> = point.iter().zip(&pca.mean).map(|(x, m)| x - m).collect();
+            let inside: f64 = pca.components.iter().map(|c| dot(c, &away).powi(2)).sum();
+            total += dot(&away, &away);
+            lost += dot(&away, &away) - inside;
+        }
+        (lost / total).sqrt()
+    });
+    let errors: Vec<f64> = errors.collect();
+    let mean = errors.iter().sum::<f64>() / 5.0;
+    let squares: f64 = errors.iter().map(|e| (e - mean).powi(2)).sum();
+    let found = found.unwrap();
+    assert!((found.value - mean).abs() < 1e-12);
+    assert!((found.standard_error - (squares / 20.0).sqrt()).abs() < 1e-12);
+
+    // Four equal points of five leave a fit nothing to learn from.
+    let mut equal = Array2::ones((5, 3));
+    equal[[2, 0]] = 4.0;
+    for embedding in Comparison::of(&equal, 0).unwrap().embeddings {
+        assert_eq!(embedding.held_out_error, None, "{}", embedding.name);
+    }
 }

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Module, Tensor, Var};
 use candle_nn::{Linear, Sequential, seq};
-use ndarray::Array2;
+use ndarray::{Array1, Array2};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,7 @@ use crate::train::Optimizer;
 /// all points at once, with a learning rate that falls evenly to 0.
 ///
 /// Points with more entries than there are points are first written in coordinates of their span,
-/// which loses nothing of them and keeps all distances; all are then scaled by one factor. Weights
+/// which keeps all distances up to rounding; all are then scaled by one factor. Weights
 /// are drawn from the seed in `f64`: the same seed gives the same bits.
 ///
 /// See [`Encoded`] for an example.
@@ -74,7 +74,8 @@ pub struct Encoded {
     pub coordinates: Array2<f64>,
     /// The root of the mean of ‖x − x̂‖² over the points, in their units, where x̂ are the decoder's outputs.
     pub error: f64,
-    /// ‖X − X̂‖_F / ‖X − mean‖_F
+    /// ‖X − X̂‖_F / ‖X − mean‖_F on the points that the network was trained on, so that fitting noise lowers it; see
+    /// [`Embedding::held_out_error`](super::Embedding::held_out_error).
     pub reconstruction_error: f64,
 }
 
@@ -94,12 +95,28 @@ impl Autoencoder {
                 self.hidden, self.epochs, self.learning_rate
             )));
         }
-        let mut rows = reduced(points)?;
+        let rows = reduced(points)?;
+        let trained = self.train(&rows)?;
+        let (coordinates, outputs) = trained.apply(&rows)?;
+        let centered = &rows - &trained.mean;
+        let squares = |rows: &Array2<f64>| rows.iter().map(|x| x * x).sum::<f64>();
+        let (lost, total) = (squares(&(&rows - &outputs)), squares(&centered));
+        Ok(Encoded {
+            coordinates,
+            error: (lost / rows.nrows() as f64).sqrt(),
+            reconstruction_error: (lost / total).sqrt(),
+        })
+    }
+
+    /// Trains on the rows.
+    pub(super) fn train(&self, rows: &Array2<f64>) -> Result<Trained> {
         let (n, d) = rows.dim();
-        for mut column in rows.columns_mut() {
-            let mean = column.sum() / n as f64;
-            column -= mean;
-        }
+        let mean = rows
+            .columns()
+            .into_iter()
+            .map(|column| column.sum() / n as f64);
+        let mean = Array1::from_iter(mean);
+        let mut rows = rows - &mean;
         let spread = (rows.iter().map(|x| x * x).sum::<f64>() / n as f64).sqrt();
         if spread == 0.0 {
             return Err(Error::invalid(
@@ -127,20 +144,45 @@ impl Autoencoder {
             progress.part(epoch + 1, self.epochs);
         }
 
-        let squared: f64 = loss()?.to_scalar()?;
-        if !squared.is_finite() {
+        if !loss()?.to_scalar::<f64>()?.is_finite() {
             return Err(Error::NotFinite(format!(
                 "the autoencoder diverged with a learning rate of {}: try a smaller one",
                 self.learning_rate
             )));
         }
-        let coordinates = encoder.forward(&inputs)?.to_vec2::<f64>()?;
-        Ok(Encoded {
-            coordinates: Array2::from_shape_fn((n, self.components), |(i, j)| coordinates[i][j]),
-            error: squared.sqrt() * spread,
-            reconstruction_error: squared.sqrt(),
+        Ok(Trained {
+            encoder,
+            decoder,
+            mean,
+            spread,
         })
     }
+}
+
+/// A trained network, with the shift and scale of its inputs.
+pub(super) struct Trained {
+    encoder: Sequential,
+    decoder: Sequential,
+    mean: Array1<f64>,
+    spread: f64,
+}
+
+impl Trained {
+    /// The encoder's outputs for some points, a row each, and what the decoder makes of them.
+    pub(super) fn apply(&self, rows: &Array2<f64>) -> Result<(Array2<f64>, Array2<f64>)> {
+        let inputs = (rows - &self.mean) / self.spread;
+        let inputs =
+            Tensor::from_iter(inputs.iter().copied(), &Device::Cpu)?.reshape(rows.dim())?;
+        let code = self.encoder.forward(&inputs)?;
+        let outputs = array(&self.decoder.forward(&code)?)?;
+        Ok((array(&code)?, outputs * self.spread + &self.mean))
+    }
+}
+
+fn array(tensor: &Tensor) -> Result<Array2<f64>> {
+    let rows = tensor.to_vec2::<f64>()?;
+    let shape = tensor.dims2()?;
+    Ok(Array2::from_shape_fn(shape, |(i, j)| rows[i][j]))
 }
 
 /// Weights in the making: candle's own generator takes no seed on the CPU.

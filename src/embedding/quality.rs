@@ -45,8 +45,8 @@ impl Distances {
     }
 
     /// ‖X − X̂‖_F / ‖X − mean‖_F, where x̂ᵢ is the mean of the points that are the `k` nearest
-    /// neighbours of i in the picture: what the picture alone tells of a point that is left out. It
-    /// asks the same of every method, also of those that have no way back.
+    /// neighbours of i in the picture: what the picture tells of a point by its neighbours. It asks the same of every
+    /// method, also of those that have no way back. The point itself takes part in making the picture.
     ///
     /// ```
     /// use loss_landscape::ndarray::array;
