@@ -377,3 +377,186 @@ fn senseless_questions_are_refused() {
     assert!(StepChange::of(&objective, &[1.0; 6], f64::NAN).is_err());
     assert!(StepChange::of(&objective, &[1.0; 5], 0.1).is_err());
 }
+
+/// Σ over the samples of aᵢzᵢ + ½λᵢzᵢ² + c with zᵢ = xᵢ·w, from w = `start`.
+fn terms(x: &[Vec<f64>], slopes: &[f64], curvatures: &[f64], c: f64, start: &[f64]) -> Objective {
+    let (m, n) = (x.len(), start.len());
+    let inputs = Tensor::from_vec(x.concat(), (m, n), &Device::Cpu).unwrap();
+    let pairs = slopes.iter().zip(curvatures);
+    let targets = pairs.flat_map(|(a, l)| [m as f64 * a, m as f64 * l]);
+    let targets = Tensor::from_iter(targets, &Device::Cpu)
+        .unwrap()
+        .reshape((m, 2));
+    let data = Dataset::regression(&inputs, &targets.unwrap()).unwrap();
+    let w = Var::from_slice(start, (n, 1), &Device::Cpu).unwrap();
+    let parameters = Parameters::new([("w".to_owned(), w.clone())]).unwrap();
+    let forward = move |x: &Tensor| x.matmul(w.as_tensor());
+    let loss = move |z: &Tensor, targets: &Targets| {
+        let Targets::Values(t) = targets else {
+            candle::bail!("values are wanted")
+        };
+        let [a, l] = [t.narrow(1, 0, 1)?, t.narrow(1, 1, 1)?];
+        let square = ((z.sqr()? * l)? * 0.5)?;
+        ((a * z)? + square)?.squeeze(1)? + c
+    };
+    Objective::from_loss(&parameters, &data, forward, loss).unwrap()
+}
+
+fn unit_rows(n: usize) -> Vec<Vec<f64>> {
+    let row = |i: usize| (0..n).map(|j| f64::from(u8::from(i == j))).collect();
+    (0..n).map(row).collect()
+}
+
+/// Where the coordinates do not meet each goes to the best place of its own interval |zᵢ| ≤ ε(|θᵢ| + 1).
+#[test]
+fn keskars_sharpness_of_separate_coordinates() {
+    let slopes = [0.3, -0.02, 0.0, 0.5, 1e-9, -0.7, 0.0, 0.2];
+    let curvatures = [1.0, 4.0, 2.0, -30.0, 0.0, 0.0, -1.0, -0.1];
+    let start = [0.4, -1.0, 2.0, 0.0, 0.1, -0.3, 0.0, 3.0];
+    for epsilon in [1e-3, 0.05, 1.0] {
+        let objective = terms(&unit_rows(8), &slopes, &curvatures, 2.0, &start);
+        let before = bits(objective.parameters());
+        let found = Sharpness::within(epsilon).keskar(&objective).unwrap();
+        let mut rise = 0.0;
+        let mut places = Vec::new();
+        for i in 0..8 {
+            let (g, h) = (slopes[i] + curvatures[i] * start[i], curvatures[i]);
+            let wall = epsilon * (start[i].abs() + 1.0);
+            let at = |z: f64| g * z + 0.5 * h * z * z;
+            let top = if h < 0.0 {
+                (-g / h).clamp(-wall, wall)
+            } else {
+                0.0
+            };
+            rise += [at(wall), at(-wall), at(top)]
+                .into_iter()
+                .fold(0.0, f64::max);
+            places.push(wall);
+        }
+        assert!(found.converged, "{found}");
+        assert_close(&[found.rise], &[rise], 1e-9);
+        let value = 100.0 * rise / (1.0 + objective.loss().unwrap());
+        assert_close(&[found.value], &[value], 1e-9);
+        for (z, wall) in found.perturbation.iter().zip(&places) {
+            assert!(z.abs() <= *wall);
+        }
+        let theta = start.iter().zip(&found.perturbation);
+        let there: Vec<f64> = theta.map(|(t, z)| t + z).collect();
+        assert_close(
+            &[objective.loss_at(&there).unwrap() - found.center],
+            &[rise],
+            1e-9,
+        );
+        assert_eq!(bits(objective.parameters()), before);
+    }
+}
+
+/// The quasi-Newton method: a concave function of coupled coordinates with the condition 1,000, whose maximum lies within the
+/// box. Steepest ascent would take some thousand steps, and the default is 100.
+#[test]
+fn keskars_sharpness_finds_a_maximum_within_the_box() {
+    let n = 12;
+    let values: Vec<f64> = (0..n).map(|i| 10f64.powf(3.0 * i as f64 / 11.0)).collect();
+    let turned = common::with_eigenvalues(&values, 7);
+    let spectrum = turned.eigen().unwrap();
+    let vectors: Vec<Vec<f64>> = spectrum.pairs.iter().map(|p| p.vector.clone()).collect();
+    // Along each eigenvector a parabola with its top at ⅓.
+    let curvatures: Vec<f64> = spectrum.values().iter().map(|v| -v).collect();
+    let slopes: Vec<f64> = spectrum.values().iter().map(|v| v / 3.0).collect();
+    let objective = terms(&vectors, &slopes, &curvatures, 100.0, &vec![0.0; n]);
+    let settings = Sharpness::within(3.0);
+    let found = settings.keskar(&objective).unwrap();
+    let exact: f64 = spectrum.values().iter().map(|v| v / 18.0).sum();
+    assert!(found.converged, "{found}");
+    for rise in &found.by_start {
+        assert_close(&[*rise], &[exact], 1e-7);
+    }
+}
+
+/// A linear loss: every coordinate at its wall, Σ |aᵢ| ε(|θᵢ| + 1).
+#[test]
+fn keskars_sharpness_of_a_linear_loss_and_at_a_minimum() {
+    let slopes = [1e-6, -3.0, 0.4];
+    let start = [5.0, 0.0, -1.0];
+    let objective = terms(&unit_rows(3), &slopes, &[0.0; 3], 9.0, &start);
+    let found = Sharpness::within(1e-3).keskar(&objective).unwrap();
+    let rise = 1e-3 * (1e-6 * 6.0 + 3.0 + 0.4 * 2.0);
+    assert_close(&[found.rise], &[rise], 1e-9);
+    let loss = 9.0 * 1.0 + 5e-6 - 0.4;
+    assert_close(&[found.value], &[100.0 * rise / (1.0 + loss)], 1e-9);
+
+    // Without a slope the search starts from random places.
+    let found = Sharpness::within(0.3).keskar(&at_minimum()).unwrap();
+    let rises = VALUES
+        .iter()
+        .zip(MINIMUM)
+        .map(|(value, m)| 0.5 * value * (0.3 * (m.abs() + 1.0)).powi(2));
+    assert_close(&[found.rise], &[rises.sum()], 1e-9);
+    assert_eq!(found.by_start[0], 0.0);
+    assert_eq!(found, Sharpness::within(0.3).keskar(&at_minimum()).unwrap());
+
+    let (model, exact) = moons_network(&[2, 8, 2], Activation::Tanh);
+    let single = model.to_dtype(DType::F32).unwrap();
+    let data = exact.data().to_dtype(DType::F32).unwrap();
+    let single = Objective::of(&single, &data, Loss::CrossEntropy).unwrap();
+    let [a, b] = [&single, &exact].map(|o| Sharpness::within(1e-2).keskar(o).unwrap().value);
+    assert_close(&[a], &[b], 1e-3);
+    let shown = Sharpness::within(1e-3).keskar(&exact).unwrap();
+    assert!(
+        shown.to_string().starts_with("Keskar's sharpness "),
+        "{shown}"
+    );
+
+    let says = |settings: Sharpness, objective: &Objective| {
+        settings.keskar(objective).unwrap_err().to_string()
+    };
+    assert!(says(Sharpness::within(0.1).adaptive(), &exact).contains("leave adaptive() out"));
+    let none = Sharpness {
+        starts: 0,
+        ..Sharpness::within(0.1)
+    };
+    assert!(says(none, &exact).contains("at least 1 start"));
+    let below = terms(&unit_rows(3), &slopes, &[0.0; 3], -2.0, &start);
+    assert!(says(Sharpness::within(0.1), &below).contains("losses above −1"));
+}
+
+/// The quadratic distance needs many eigenvalues that share the trace; that there are many parameters is not enough.
+#[test]
+fn the_quadratic_distance_says_where_it_holds() {
+    let n = 400;
+    let many = |value: &dyn Fn(usize) -> f64| -> Objective {
+        let values: Vec<f64> = (0..n).map(value).collect();
+        quadratic(&values, &vec![0.0; n], &vec![0.0; n])
+    };
+    let exact_spread = |value: &dyn Fn(usize) -> f64| {
+        let sum: f64 = (0..n).map(value).sum();
+        let squares: f64 = (0..n).map(|i| value(i).powi(2)).sum();
+        let n = n as f64;
+        (2.0 * (n * squares / sum.powi(2) - 1.0) / (n + 2.0)).sqrt()
+    };
+    let settings = Flatness {
+        directions: 40,
+        ..Flatness::of(0.01)
+    };
+    let spread_out = |i: usize| 1.0 + 0.5 * ((i % 7) as f64);
+    let found = settings.run(&many(&spread_out)).unwrap();
+    assert_close(&[found.spread], &[exact_spread(&spread_out)], 0.2);
+    let expected = found.quadratic * (1.0 + 0.375 * found.spread.powi(2));
+    let error = (found.radius.value - expected).abs();
+    assert!(
+        error < 4.0 * found.radius.standard_error + 0.03 * expected,
+        "{found:?}"
+    );
+    assert!(
+        found.to_string().contains("by the quadratic model"),
+        "{found}"
+    );
+
+    // As many parameters, one eigenvalue that dominates: the mean distance is more than twice as large.
+    let dominated = |i: usize| if i == 0 { 400.0 } else { 0.01 };
+    let found = settings.run(&many(&dominated)).unwrap();
+    assert_close(&[found.spread], &[exact_spread(&dominated)], 0.1);
+    assert!(found.spread > 1.3, "{found:?}");
+    assert!(found.radius.value > 1.5 * found.quadratic, "{found:?}");
+    assert!(found.to_string().contains("does not apply"), "{found}");
+}

@@ -5,17 +5,20 @@
 //! | `random` | random search over the ball |
 //! | `average` | means over the sphere and over a Gaussian |
 //! | `worst` | gradient ascent within the ball |
+//! | `keskar` | the same within Keskar et al.'s box |
 //! | `sam` | the step of sharpness-aware minimisation |
 //! | `flatness` | how far one can go |
 
 mod average;
 mod flatness;
+mod keskar;
 mod random;
 mod sam;
 mod worst;
 
 pub use average::AverageSharpness;
 pub use flatness::{Flatness, FlatnessReport};
+pub use keskar::KeskarSharpness;
 pub use random::RandomSharpness;
 pub use sam::SamStep;
 pub use worst::WorstCase;
@@ -105,7 +108,7 @@ impl Sharpness {
             false => vec![1.0; theta.len()],
         };
         let epsilon = objective.parameters().epsilon();
-        let center = objective.loss()?;
+        let center = objective.loss_at(&theta)?;
         Ok(Ball {
             theta,
             stretch,
@@ -176,9 +179,10 @@ impl Ball {
         all.map(|((theta, u), t)| theta + t * u).collect()
     }
 
-    /// THT, the Hessian by u.
+    /// THT, the Hessian by u at the centre.
     fn hessian(&self, objective: &Objective) -> Result<Scaled<Hessian>> {
-        Scaled::new(objective.hessian(), self.stretch.clone())
+        let hessian = objective.hessian().at(self.theta.clone())?;
+        Scaled::new(hessian, self.stretch.clone())
     }
 }
 

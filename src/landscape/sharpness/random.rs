@@ -10,11 +10,11 @@ use crate::random::{Purpose, generator, normal};
 use crate::spectral::Estimate;
 use crate::vector::{norm, scale};
 
-/// ε-sharpness max L(θ + δ) − L(θ) by random search: the largest of some rises at random places
-/// of the ball ‖δ‖ ≤ ε (Keskar et al., 2017).
+/// The largest rise L(θ + δ) − L(θ) that a random search finds: the largest of some rises at random places of the ball
+/// ‖δ‖ ≤ ε. [`KeskarSharpness`](super::KeskarSharpness) is another measure, over a box.
 ///
-/// In many dimensions random perturbations miss the few sharp directions: this is a lower bound,
-/// far below [`WorstCase`](super::WorstCase).
+/// It is a lower bound of the largest rise. In many dimensions random perturbations miss few sharp directions, and it is
+/// then far below [`WorstCase`](super::WorstCase).
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -115,7 +115,8 @@ impl std::fmt::Display for RandomSharpness {
             self.maximum,
             2 * self.mean.samples,
             self.radius,
-            100.0 * self.coverage,
+            // Not rounded up.
+            (100.0 * self.coverage).floor(),
             self.mean.value,
             self.mean.standard_error
         )?;

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::Sharpness;
 use crate::error::Result;
 use crate::objective::Objective;
+use crate::operator::LinearOperator;
 use crate::vector::{dot, norm, scale};
 
 /// The ascent step of sharpness-aware minimisation (Foret et al., "SAM", 2021): δ = ρ T²g / ‖Tg‖,
@@ -52,13 +53,14 @@ impl Sharpness {
     /// A radius that is not positive; a loss or gradient that is not finite at the perturbed point.
     pub fn sam(&self, objective: &Objective) -> Result<SamStep> {
         let ball = self.ball(objective)?;
-        let mut u = ball.perturbation(&objective.gradient()?);
+        let (_, gradient) = objective.gradient_at(&ball.theta)?;
+        let mut u = ball.perturbation(&gradient);
         let slope = norm(&u);
         if slope > 0.0 {
             scale(&mut u, self.radius / slope);
         }
         let perturbation = ball.perturbation(&u);
-        let bend = dot(&objective.hvp(&perturbation)?, &perturbation);
+        let bend = dot(&ball.hessian(objective)?.apply(&u)?, &u);
         let (loss, gradient) = objective.gradient_at(&ball.point(&u))?;
         let first_order = self.radius * slope;
         Ok(SamStep {

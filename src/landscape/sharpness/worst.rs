@@ -15,7 +15,8 @@ const GAIN: f64 = 1e-9;
 
 /// The largest rise max L(θ + Tu) − L(θ) over ‖u‖ ≤ ρ that ascent from several starts has found.
 ///
-/// It is a lower bound of the true maximum; how much the starts agree tells how tight.
+/// It is a lower bound of the true maximum. Starts that disagree show that it is not tight; starts that agree do not prove
+/// that it is.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -48,8 +49,8 @@ pub struct WorstCase {
     pub converged: bool,
     /// Gradients that it took.
     pub gradients: usize,
-    /// ρ‖Tg‖ + ½ρ² max(λ₁, 0) with the largest eigenvalue λ₁ of THT: at a minimum the quadratic
-    /// model's own maximum ρ²λ₁/2, elsewhere a bound of it.
+    /// ρ‖Tg‖ + ½ρ² max(λ₁, 0) with the largest eigenvalue λ₁ of THT as Lanczos' method finds it: at a minimum the
+    /// maximum ρ²λ₁/2 of the quadratic model, elsewhere an upper bound of that maximum. The loss itself can rise higher.
     pub quadratic: f64,
     /// The loss in the model's type is rounded by about this much: smaller rises mean nothing.
     pub rounding: f64,
@@ -73,7 +74,7 @@ impl Sharpness {
             ));
         }
         let ball = self.ball(objective)?;
-        let slope = ball.perturbation(&objective.gradient()?);
+        let slope = ball.perturbation(&objective.gradient_at(&ball.theta)?.1);
         let mut progress = Progress::start("worst case");
         let mut found: Vec<Ascent> = Vec::new();
         for start in 0..self.starts {
