@@ -28,6 +28,12 @@ pub(crate) fn key(task: &str, inputs: &[&[f64]]) -> Key {
     hash.finalize().into()
 }
 
+/// A hash of some vectors that fits into a number.
+pub(crate) fn fingerprint(vectors: &[&[f64]]) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = key("", vectors);
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
+}
+
 impl Checkpoint {
     pub(crate) fn new(path: &Path, key: Key) -> Self {
         let path = path.to_path_buf();

@@ -113,7 +113,7 @@ pub mod prelude {
         Connectivity, Curve, Evolution, Flatness, GradientNoise, Grid, HiddenUnits, ImplicitBias,
         Line, Matching, ModifiedLoss, NoiseReport, PacBayes, PacBayesBound, PacBayesRow,
         PathProfile, PathShape, PathTrainer, Plane, Projection, RunningStatistics, Sharpness,
-        StableRate, StepChange, UnitAxis, Watch, align,
+        StableRate, StatisticsSource, StepChange, UnitAxis, Watch, align,
         direction::{self, Normalization},
         directional_sharpness,
     };

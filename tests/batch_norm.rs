@@ -688,3 +688,484 @@ fn dropout_keeps_the_mean() {
     assert_ne!(dropped(2), y);
     assert_eq!(numbers(model.forward(&x).unwrap()), numbers(x));
 }
+
+fn objective(model: &Layered, data: &Dataset) -> Objective {
+    Objective::of(model, data, Loss::CrossEntropy).unwrap()
+}
+
+/// The Hessian's columns by central differences of the gradient, which the other tests hold against the loss.
+fn dense_differences(objective: &Objective) -> Vec<f64> {
+    let theta = objective.parameters().to_flat().unwrap();
+    let step = 1e-5;
+    let column = |j: usize| {
+        let slope = |h: f64| {
+            let mut moved = theta.clone();
+            moved[j] += h;
+            objective.gradient_at(&moved).unwrap().1
+        };
+        let pairs = slope(step).into_iter().zip(slope(-step));
+        pairs
+            .map(|(a, b)| (a - b) / (2.0 * step))
+            .collect::<Vec<_>>()
+    };
+    (0..theta.len()).flat_map(column).collect()
+}
+
+#[test]
+fn the_hessian_with_batch_statistics_is_that_of_dense_differences() {
+    let data = data(24);
+    for (i, (name, model)) in networks().into_iter().enumerate() {
+        let model = copy(&model);
+        let before = (bits(model.parameters()), statistics(model.parameters()));
+        let frozen = objective(&model, &data);
+        let sizes = [&[usize::MAX, 9][..], &[usize::MAX], &[9]][i.min(1 + i % 2)];
+        for size in sizes.iter().copied() {
+            let batch = frozen.clone().with_batch_statistics(size).unwrap();
+            let found = batch.hessian().dense().unwrap();
+            let entries = found.matrix().as_slice().unwrap();
+            assert_close(entries, &dense_differences(&batch), 1e-7);
+            assert!(found.asymmetry() < 1e-10, "{name}");
+            // The frozen statistics give another matrix.
+            let other = frozen.hessian().dense().unwrap();
+            let difference = (found.matrix() - other.matrix()).mapv(f64::abs).sum();
+            assert!(difference > 1e-3, "{name}");
+        }
+        let after = (bits(model.parameters()), statistics(model.parameters()));
+        assert_eq!(after, before, "{name}");
+    }
+}
+
+/// By hand and by candle's graph; the mean over batches; with L2; in f32.
+#[test]
+fn losses_with_batch_statistics_are_means_over_batches() {
+    let data = data(31);
+    for (name, model) in networks() {
+        let model = copy(&model);
+        let frozen = objective(&model, &data).with_l2(0.1).unwrap();
+        let by_hand = frozen.clone().with_batch_statistics(11).unwrap();
+        let by_graph = frozen.by_autograd().with_batch_statistics(11).unwrap();
+        // Three batches of 10, 10 and 11.
+        let theta = model.parameters().to_flat().unwrap();
+        let (mut loss, mut gradient) = (0.1 * dot(&theta, &theta), vec![0.0; theta.len()]);
+        for (start, end) in [(0, 10), (10, 20), (20, 31)] {
+            let rows: Vec<usize> = (start..end).collect();
+            let share = rows.len() as f64 / 31.0;
+            let (value, slope, _) = step(&copy(&model), &data.select(&rows).unwrap());
+            loss += share * value;
+            for (sum, g) in gradient.iter_mut().zip(slope) {
+                *sum += share * g;
+            }
+        }
+        for (g, t) in gradient.iter_mut().zip(&theta) {
+            *g += 0.2 * t;
+        }
+        for objective in [&by_hand, &by_graph] {
+            assert_close(&[objective.loss().unwrap()], &[loss], 1e-13);
+            assert_close(&objective.gradient().unwrap(), &gradient, 1e-11);
+            let there: Vec<f64> = theta.iter().map(|t| 0.9 * t).collect();
+            assert_ne!(objective.loss_at(&there).unwrap(), loss);
+            assert_eq!(objective.score().unwrap().loss, objective.loss().unwrap());
+        }
+        let (a, b) = (by_hand.score().unwrap(), by_graph.score().unwrap());
+        assert_eq!(a.accuracy, b.accuracy, "{name}");
+        assert!(!by_hand.is_hand_derived());
+
+        let single = model.to_dtype(DType::F32).unwrap();
+        let single = Objective::of(
+            &single,
+            &data.to_dtype(DType::F32).unwrap(),
+            Loss::CrossEntropy,
+        );
+        let single = single.unwrap().with_l2(0.1).unwrap();
+        let single = single.with_batch_statistics(11).unwrap();
+        assert_close(&single.gradient().unwrap(), &gradient, 1e-4);
+        let v = numbers(theta.len(), 5);
+        let product = by_hand.hvp(&v).unwrap();
+        assert_close(&single.hvp(&v).unwrap(), &product, 1e-3);
+        // The same with one thread.
+        let one = rayon::ThreadPoolBuilder::new().num_threads(1).build();
+        let alone = one.unwrap().install(|| by_hand.gradient().unwrap());
+        assert_eq!(alone, by_hand.gradient().unwrap());
+    }
+}
+
+/// Without ε a layer before batch normalisation has the same outputs for the weights w and cw, whatever its bias. So for
+/// w alone ∇L(cw) = ∇L(w)/c, and H(w, 0) = −(∇_w L, 0); for the bias, ∇L and H vanish.
+#[test]
+fn weights_before_batch_normalisation_have_no_scale() {
+    let data = data(40);
+    let mut making = Making::default();
+    let mut layers = vec![making.linear("a", 32, 4), making.norm("n", 4), act()];
+    layers.push(making.linear("out", 4, 3));
+    if let LayerKind::BatchNorm { epsilon, .. } = &mut layers[1] {
+        *epsilon = 0.0;
+    }
+    let model = making.finish(layers);
+    let parameters = model.parameters();
+    let theta = parameters.to_flat().unwrap();
+    let frozen = objective(&model, &data);
+    let batch = frozen.clone().with_batch_statistics(usize::MAX).unwrap();
+    let gradient = batch.gradient().unwrap();
+    let only = |name: &str, values: &[f64]| {
+        let range = parameters.range(name).unwrap();
+        let mut v = vec![0.0; theta.len()];
+        v[range.clone()].copy_from_slice(&values[range]);
+        v
+    };
+    let scale = only("a.weight", &theta);
+    assert!(dot(&scale, &gradient).abs() < 1e-15);
+    let expected: Vec<f64> = only("a.weight", &gradient).iter().map(|g| -g).collect();
+    let product = batch.hvp(&scale).unwrap();
+    assert_close(&product, &expected, 1e-11);
+    assert!(directional_sharpness(&batch, &scale).unwrap().abs() < 1e-15);
+    // Each unit's weights have a scale of their own.
+    let first = parameters.range("a.weight").unwrap().start;
+    let mut unit = vec![0.0; theta.len()];
+    unit[first..first + 32].copy_from_slice(&theta[first..first + 32]);
+    assert!(directional_sharpness(&batch, &unit).unwrap().abs() < 1e-15);
+    let bias = only("a.bias", &vec![1.0; theta.len()]);
+    let curved = |v: &[f64]| batch.hvp(v).unwrap().iter().map(|h| h.abs()).sum::<f64>();
+    assert!(curved(&bias) < 1e-14);
+    // With the statistics frozen both are as good as other directions.
+    for v in [&scale, &bias] {
+        let product = frozen.hvp(v).unwrap();
+        assert!(
+            product.iter().map(|h| h.abs()).sum::<f64>() > 1e-2,
+            "{product:?}"
+        );
+    }
+    // Along the line of scales the loss is the same.
+    let line = Line::along(&batch, &scale, 0.5, 5).unwrap();
+    for loss in &line.losses {
+        assert!((loss - line.center).abs() < 1e-14);
+    }
+    assert_eq!(line.statistics, StatisticsSource::Batches { size: 40 });
+}
+
+#[test]
+fn what_needs_single_samples_or_running_statistics_is_refused() {
+    let data = data(30);
+    let (_, model) = networks().remove(1);
+    let frozen = objective(&model, &data);
+    let batch = frozen.clone().with_batch_statistics(10).unwrap();
+    let says = |error: Option<Error>| error.unwrap().to_string();
+    let v = numbers(batch.dim(), 1);
+    for message in [
+        says(batch.empirical_fisher().apply(&v).err()),
+        says(batch.gradient_covariance().err()),
+        says(batch.jacobian().err()),
+        says(batch.tangent_kernel().err()),
+        says(GradientNoise::default().run(&batch).err()),
+        says(ImplicitBias::new(0.1, 10).run(&batch).err()),
+    ] {
+        assert!(message.contains("depend on each other"), "{message}");
+    }
+    assert!(batch.gauss_newton().apply(&v).is_ok() && batch.fisher().apply(&v).is_ok());
+    let running = RunningStatistics::of(&frozen).unwrap();
+    let path = Curve::linear(&v, &v).unwrap();
+    let message = says(path.profile_with_statistics(&batch, 3, &running).err());
+    assert!(message.contains("no running statistics"), "{message}");
+    for objective in [&frozen, &batch] {
+        let start = model.parameters().to_flat().unwrap();
+        let message = says(PacBayes::default().run(objective, &start).err());
+        assert!(message.contains("KL divergence"), "{message}");
+    }
+
+    let refused =
+        |objective: Objective, size: usize| says(objective.with_batch_statistics(size).err());
+    assert!(refused(frozen.clone(), 1).contains("at least 2"));
+    let one = frozen.on(&data.first(1).unwrap()).unwrap();
+    assert!(refused(one, 10).contains("at least 2"));
+    let plain = Architecture::Shallow.build(&[32], 3, 0, &CPU).unwrap();
+    let plain = plain.to_dtype(DType::F64).unwrap();
+    assert!(refused(objective(&plain, &data), 10).contains("no running statistics"));
+    let evaluated = model.clone();
+    let evaluated = Objective::from_fn(model.parameters(), &data, Loss::CrossEntropy, move |x| {
+        evaluated.forward(x)
+    });
+    assert!(refused(evaluated.unwrap(), 10).contains("not in training mode"));
+    let mut making = Making::default();
+    let layers = vec![
+        making.linear("a", 32, 5),
+        making.norm("n", 5),
+        LayerKind::Dropout { rate: 0.5 },
+        making.linear("out", 5, 3),
+    ];
+    let dropping = making.finish(layers);
+    assert!(refused(objective(&dropping, &data), 10).contains("random numbers"));
+
+    // A closure with its pass in training mode is as good as a model that has one.
+    let (evaluated, trained) = (model.clone(), model.clone());
+    let before = statistics(model.parameters());
+    let own = Objective::from_fn(model.parameters(), &data, Loss::CrossEntropy, move |x| {
+        evaluated.forward(x)
+    });
+    let own = own.unwrap();
+    let own = own.with_training_pass(move |x| trained.forward_training(x, 0));
+    let profile = Curve::linear(&v, &v).unwrap().profile(&own, 2).unwrap();
+    assert_eq!(
+        profile.statistics,
+        StatisticsSource::Estimated { samples: 30 }
+    );
+    let own = own.with_batch_statistics(10).unwrap();
+    assert_close(&own.hvp(&v).unwrap(), &batch.hvp(&v).unwrap(), 1e-12);
+    assert_close(&own.gradient().unwrap(), &batch.gradient().unwrap(), 1e-12);
+    assert_eq!(statistics(model.parameters()), before);
+}
+
+/// A training in which the statistics move, with the loss at each snapshot when it was taken.
+fn recorded(model: &Layered, data: &Dataset) -> (Trajectory, Vec<f64>) {
+    let mut trajectory = Trajectory::every(1000).unwrap();
+    let trained = objective(model, data);
+    let mut losses = Vec::new();
+    for epoch in 0..4 {
+        if epoch > 0 {
+            let trainer = Trainer::adam(0.03).batch_size(10).seed(epoch);
+            trainer.fit(model, data, data).unwrap();
+        }
+        trajectory.push(epoch as usize, model.parameters()).unwrap();
+        losses.push(trained.loss().unwrap());
+    }
+    (trajectory, losses)
+}
+
+#[test]
+fn snapshots_are_evaluated_with_their_own_statistics() {
+    let data = data(40);
+    let watch = Watch {
+        trace: None,
+        sharpness: None,
+        test: Some(data.clone()),
+        ..Watch::default()
+    };
+    for (name, model) in networks() {
+        let model = copy(&model);
+        let (trajectory, losses) = recorded(&model, &data);
+        let before = (bits(model.parameters()), statistics(model.parameters()));
+        let objective = objective(&model, &data);
+        let evolution = Evolution::along(&objective, &trajectory, &watch).unwrap();
+        assert_eq!(evolution.statistics, StatisticsSource::Snapshots);
+        let found: Vec<f64> = evolution.moments.iter().map(|m| m.loss).collect();
+        assert_eq!(found, losses, "{name}");
+        for moment in &evolution.moments {
+            assert_eq!(moment.test_loss, Some(moment.loss));
+        }
+        let html = evolution.bundle().unwrap();
+        let html = html.get("text/html").unwrap();
+        assert!(
+            html.contains("by the running statistics of each snapshot"),
+            "{html}"
+        );
+        assert_eq!(
+            (bits(model.parameters()), statistics(model.parameters())),
+            before
+        );
+
+        // With batch statistics θ says it all.
+        let batch = objective.with_batch_statistics(20).unwrap();
+        let evolution = Evolution::along(&batch, &trajectory, &watch).unwrap();
+        assert_eq!(evolution.statistics, StatisticsSource::Batches { size: 20 });
+        for (i, moment) in evolution.moments.iter().enumerate() {
+            let theta = trajectory.snapshot(i).unwrap();
+            assert_eq!(moment.loss, batch.loss_at(&theta).unwrap());
+        }
+    }
+}
+
+#[test]
+fn snapshots_are_kept_with_their_statistics() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("trajectory.safetensors");
+    let data = data(40);
+    let (_, first) = networks().remove(0);
+    for dtype in [DType::F64, DType::F32] {
+        let model = first.to_dtype(dtype).unwrap();
+        let data = data.to_dtype(dtype).unwrap();
+        let (trajectory, losses) = recorded(&model, &data);
+        trajectory.save(&path).unwrap();
+        let read = Trajectory::load(&path).unwrap();
+        let objective = objective(&model, &data);
+        for (i, loss) in losses.iter().enumerate() {
+            assert_eq!(read.snapshot(i).unwrap(), trajectory.snapshot(i).unwrap());
+            assert_eq!(
+                read.statistics(i).unwrap(),
+                trajectory.statistics(i).unwrap()
+            );
+            assert_eq!(read.statistics(i).unwrap().len(), 2 * 3);
+            read.restore(i, model.parameters()).unwrap();
+            assert_eq!(objective.loss().unwrap(), *loss);
+        }
+        assert!(read.restore(losses.len(), model.parameters()).is_err());
+    }
+
+    // Snapshots of θ alone, as files of earlier versions hold them.
+    let model = copy(&first);
+    let plain = Parameters::new(model.parameters().iter().cloned()).unwrap();
+    let mut without = Trajectory::every(1).unwrap();
+    without.push(0, &plain).unwrap();
+    assert_eq!(without.statistics(0).unwrap(), [0.0; 0]);
+    without.save(&path).unwrap();
+    let without = Trajectory::load(&path).unwrap();
+    assert!(without.restore(0, &plain).is_ok());
+    let objective = objective(&model, &data);
+    let watch = Watch {
+        trace: None,
+        sharpness: None,
+        ..Watch::default()
+    };
+    for error in [
+        without.restore(0, model.parameters()).err(),
+        Evolution::along(&objective, &without, &watch).err(),
+    ] {
+        let message = error.unwrap().to_string();
+        assert!(message.contains("the snapshots have none"), "{message}");
+    }
+    let batch = objective.with_batch_statistics(20).unwrap();
+    assert!(Evolution::along(&batch, &without, &watch).is_ok());
+    let mut mixed = without.clone();
+    let message = mixed.push(1, model.parameters()).unwrap_err().to_string();
+    assert!(message.contains("does not follow"), "{message}");
+}
+
+/// A path is profiled with statistics of its own, without being asked; lines and planes that lead away are refused or say what
+/// they do.
+#[test]
+fn paths_have_their_own_statistics() {
+    let data = data(60);
+    for (name, model) in networks() {
+        let model = copy(&model);
+        let objective = objective(&model, &data);
+        let theta = model.parameters().to_flat().unwrap();
+        let other = numbers(theta.len(), 4);
+        let path = Curve::linear(&theta, &other).unwrap();
+        let before = (bits(model.parameters()), statistics(model.parameters()));
+        let found = path.profile(&objective, 4).unwrap();
+        assert_eq!(
+            found.statistics,
+            StatisticsSource::Estimated { samples: 60 }
+        );
+        // The other end by itself, with statistics of the data.
+        let there = copy(&model);
+        there.parameters().set_flat(&other).unwrap();
+        let alone = Objective::of(&there, &data, Loss::CrossEntropy).unwrap();
+        RunningStatistics::of(&alone).unwrap().estimate().unwrap();
+        assert_close(&[found.losses[3]], &[alone.loss().unwrap()], 1e-12);
+        assert!(
+            (objective.loss_at(&other).unwrap() - found.losses[3]).abs() > 1e-6,
+            "{name}"
+        );
+        let after = (bits(model.parameters()), statistics(model.parameters()));
+        assert_eq!(after, before);
+
+        let message = Line::between(&objective, &other, 3)
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains("with_batch_statistics"), "{message}");
+        let batch = objective.clone().with_batch_statistics(usize::MAX).unwrap();
+        let line = Line::between(&batch, &other, 3).unwrap();
+        assert_eq!(line.statistics, StatisticsSource::Batches { size: 60 });
+        // One batch and statistics of all the data differ by the variance's n − 1 alone.
+        let ends = [line.losses[2], found.losses[3]];
+        assert!(
+            (ends[0] - ends[1]).abs() < 0.02 * ends[0],
+            "{name}: {ends:?}"
+        );
+        let profile = path.profile(&batch, 4).unwrap();
+        assert_eq!(profile.statistics, StatisticsSource::Batches { size: 60 });
+        assert_close(&[profile.losses[3]], &[line.losses[2]], 1e-13);
+        let plane = Plane::random(&objective, 0, 0.1, 3).unwrap();
+        assert_eq!(plane.statistics, StatisticsSource::Model);
+    }
+    let (_, model) = networks().remove(0);
+    let evaluated = model.clone();
+    let closure = Objective::from_fn(model.parameters(), &data, Loss::CrossEntropy, move |x| {
+        evaluated.forward(x)
+    });
+    let closure = closure.unwrap();
+    let theta = model.parameters().to_flat().unwrap();
+    let path = Curve::linear(&theta, &theta).unwrap();
+    let message = path.profile(&closure, 3).unwrap_err().to_string();
+    assert!(message.contains("in training mode"), "{message}");
+    let trainer = PathTrainer {
+        epochs: 1,
+        ..PathTrainer::default()
+    };
+    let message = trainer.connect(&closure, &theta, &theta).unwrap_err();
+    assert!(
+        message.to_string().contains("in training mode"),
+        "{message}"
+    );
+}
+
+/// A path is trained by the statistics of each batch: those of the model say nothing.
+#[test]
+fn a_trained_path_does_not_see_running_statistics() {
+    let data = data(60);
+    for (name, model) in networks() {
+        let model = copy(&model);
+        let objective = objective(&model, &data);
+        let n = objective.dim();
+        let (a, b) = (numbers(n, 3), numbers(n, 4));
+        let trainer = PathTrainer {
+            epochs: 2,
+            batch_size: 20,
+            ..PathTrainer::default()
+        };
+        let connect = |objective: &Objective| {
+            let curve = trainer.connect(objective, &a, &b).unwrap();
+            curve.points()[1].clone()
+        };
+        let found = connect(&objective);
+        let by_graph = connect(&objective.clone().by_autograd());
+        assert_close(&found, &by_graph, 1e-8);
+        for (_, var) in model.parameters().statistics() {
+            var.set(&(var.as_tensor() * 7.0).unwrap()).unwrap();
+        }
+        assert_eq!(connect(&objective), found, "{name}");
+    }
+    let (_, model) = networks().remove(0);
+    let trainer = PathTrainer {
+        batch_size: 59,
+        ..PathTrainer::default()
+    };
+    let theta = model.parameters().to_flat().unwrap();
+    let message = trainer
+        .connect(&objective(&model, &data), &theta, &theta)
+        .unwrap_err()
+        .to_string();
+    assert!(message.contains("last batch of one"), "{message}");
+}
+
+/// The plane of a training's main components, and the training on it, with batch statistics.
+#[test]
+fn a_training_is_seen_from_a_plane_with_batch_statistics() {
+    let data = data(40);
+    let (_, model) = networks().remove(3);
+    let model = copy(&model);
+    let (trajectory, _) = recorded(&model, &data);
+    let objective = objective(&model, &data);
+    let pca = Pca::of(&trajectory, 2).unwrap();
+    let [d1, d2] = &pca.components[..] else {
+        panic!("{} components", pca.components.len())
+    };
+    let message = Projection::onto(&objective, d1, d2, &trajectory)
+        .unwrap_err()
+        .to_string();
+    assert!(message.contains("with_batch_statistics"), "{message}");
+    let batch = objective.with_batch_statistics(20).unwrap();
+    let path = Projection::onto(&batch, d1, d2, &trajectory).unwrap();
+    assert_eq!(path.statistics, StatisticsSource::Batches { size: 20 });
+    for i in 0..trajectory.len() {
+        let theta = trajectory.snapshot(i).unwrap();
+        assert_eq!(path.losses[i], batch.loss_at(&theta).unwrap());
+    }
+    let last = trajectory.len() - 1;
+    assert!(path.distances[last] == 0.0);
+    let plane = Plane::over(&batch, d1, d2, &path.grid(3).unwrap()).unwrap();
+    assert_eq!(plane.statistics, path.statistics);
+    assert!((path.on_plane[last] - plane.center).abs() < 1e-13);
+    let grid = Grid::square(0.1, 2).unwrap();
+    let extremes = Plane::over(&batch, d1, d2, &grid).unwrap();
+    let extremes = extremes.with_eigenvalues(&batch, d1, d2, &grid).unwrap();
+    assert!(extremes.eigenvalues.is_some());
+}

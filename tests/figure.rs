@@ -13,6 +13,8 @@ fn plane() -> Plane {
         accuracies: None,
         eigenvalues: None,
         center: 2.5,
+        statistics: StatisticsSource::None,
+        fingerprint: 0,
     }
 }
 
@@ -114,6 +116,8 @@ fn a_line_shows_loss_model_and_center() {
         center: 1.0,
         slope: 0.5,
         curvature: 4.0,
+        statistics: StatisticsSource::None,
+        fingerprint: 0,
     };
     let json = figure::line(&line).json();
     assert_eq!(json["data"][0]["y"], json!([3.0, 1.0, 4.0]));
@@ -130,6 +134,7 @@ fn path() -> Projection {
         losses: vec![7.0, 2.5],
         on_plane: vec![3.0, 2.5],
         distances: vec![0.5, 0.0],
+        statistics: StatisticsSource::None,
     }
 }
 
@@ -161,6 +166,8 @@ fn an_overview_has_eight_panels_that_do_not_touch() {
         center: 1.0,
         slope: 0.0,
         curvature: 0.000123,
+        statistics: StatisticsSource::None,
+        fingerprint: 0,
     };
     let epoch = |epoch: u32, train_loss: f64| Epoch {
         epoch,

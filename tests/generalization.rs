@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::dot;
+use common::{assert_close, dot};
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json;
 use rand::{Rng, SeedableRng};
@@ -93,17 +93,25 @@ fn the_bound_is_the_formula() {
         assert!((kl(error, row.bound) - complexity).abs() < 1e-12);
         assert!(row.empirical_error.value < error && error < row.bound);
         assert!(row.bound < row.mcallester, "{row:?}");
-        // The draws themselves, another way.
-        let mut draws = Vec::new();
-        for draw in 0..50u64 {
-            let z = direction::gaussian(objective.parameters(), 4 + (draw << 32));
+        // Many other draws of the same posterior.
+        let (mut errors, mut losses) = (Vec::new(), Vec::new());
+        for draw in 0..1_000 {
+            let z = direction::gaussian(objective.parameters(), draw);
             let there: Vec<f64> = theta.iter().zip(&z).map(|(t, z)| t + sigma * z).collect();
             let score = objective.score_at(&there).unwrap();
-            draws.push((1.0 - score.accuracy.unwrap(), score.loss));
+            errors.push(1.0 - score.accuracy.unwrap());
+            losses.push(score.loss);
         }
-        let mean = |of: fn(&(f64, f64)) -> f64| draws.iter().map(of).sum::<f64>() / 50.0;
-        assert!((row.empirical_error.value - mean(|s| s.0)).abs() < 1e-12);
-        assert!((row.loss.value - mean(|s| s.1)).abs() < 1e-12);
+        for (estimate, many) in [(row.empirical_error, errors), (row.loss, losses)] {
+            let mean = many.iter().sum::<f64>() / 1_000.0;
+            let spread = many.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 999.0;
+            let deviation = (spread / 50.0 + spread / 1_000.0).sqrt();
+            assert!(
+                (estimate.value - mean).abs() < 4.0 * deviation,
+                "{estimate}, not {mean}"
+            );
+            assert_close(&[estimate.standard_error], &[(spread / 50.0).sqrt()], 0.4);
+        }
     }
     let best = found.rows.iter().map(|row| row.bound).fold(1.0, f64::min);
     assert_eq!((found.bound, found.delta), (best, 0.1));

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::bits;
+use common::{bits, moons_network};
 use loss_landscape::prelude::*;
 
 const CPU: Device = Device::Cpu;
@@ -445,4 +445,52 @@ fn other_data_for_the_same_model() {
     assert!(objective.on(&test.to_dtype(DType::F32).unwrap()).is_err());
     let values = test.one_hot(2).unwrap();
     assert!(objective.on(&values).is_err());
+}
+
+/// Gradient norms and eigenvalues belong to the point and the directions of the result that they are added to.
+#[test]
+fn nothing_is_added_from_another_point() {
+    let (_, objective) = moons_network(&[2, 3, 2], Activation::Tanh);
+    let parameters = objective.parameters();
+    let theta = parameters.to_flat().unwrap();
+    let [d1, d2] = direction::filter_normalized_pair(parameters, 0).unwrap();
+    let grid = Grid::square(0.1, 3).unwrap();
+    let line = Line::along(&objective, &d1, 0.1, 3).unwrap();
+    let plane = Plane::over(&objective, &d1, &d2, &grid).unwrap();
+    assert!(line.clone().with_gradient_norms(&objective, &d1).is_ok());
+    assert!(
+        plane
+            .clone()
+            .with_eigenvalues(&objective, &d1, &d2, &grid)
+            .is_ok()
+    );
+
+    let refused = |line: Result<Line, Error>, plane: Result<Plane, Error>| {
+        for message in [
+            line.unwrap_err().to_string(),
+            plane.unwrap_err().to_string(),
+        ] {
+            assert!(message.contains("the model has moved"), "{message}");
+        }
+    };
+    refused(
+        line.clone().with_gradient_norms(&objective, &d2),
+        plane.clone().with_eigenvalues(&objective, &d2, &d1, &grid),
+    );
+    // The loss is the same there: the sign of a hidden unit is turned on both its sides.
+    let mut turned = theta.clone();
+    for name in ["layers.0.weight", "layers.0.bias", "layers.1.weight"] {
+        for i in parameters.range(name).unwrap() {
+            turned[i] = -turned[i];
+        }
+    }
+    parameters.set_flat(&turned).unwrap();
+    assert!((objective.loss().unwrap() - plane.center).abs() < 1e-12);
+    refused(
+        line.clone().with_gradient_norms(&objective, &d1),
+        plane.clone().with_eigenvalues(&objective, &d1, &d2, &grid),
+    );
+    parameters.set_flat(&theta).unwrap();
+    assert!(line.with_gradient_norms(&objective, &d1).is_ok());
+    assert!(plane.with_eigenvalues(&objective, &d1, &d2, &grid).is_ok());
 }

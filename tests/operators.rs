@@ -2,10 +2,14 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use common::{OnDiagonal, assert_close, dot, numbers, with_eigenvalues};
 use loss_landscape::model::LayerKind;
 use loss_landscape::ndarray::Array2;
+use loss_landscape::operator::Divided;
 use loss_landscape::prelude::*;
+use loss_landscape::ranks::Ranks;
 
 const CPU: Device = Device::Cpu;
 
@@ -521,4 +525,215 @@ fn jacobians_that_are_too_large_are_refused() {
     let objective = Objective::of(&model, &data, Loss::CrossEntropy).unwrap();
     let message = objective.tangent_kernel().unwrap_err().to_string();
     assert!(message.contains("fewer samples"), "{message}");
+}
+
+/// The only one.
+struct Alone;
+
+impl Ranks for Alone {
+    fn rank(&self) -> usize {
+        0
+    }
+
+    fn size(&self) -> usize {
+        1
+    }
+
+    fn sum(&self, _: &mut [f64]) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn begin(&self) -> u64 {
+        0
+    }
+
+    fn claim(&self, _: u64, _: usize) -> Result<Option<usize>, Error> {
+        Ok(None)
+    }
+}
+
+/// Every operator of an objective, and those that are made of others, with their names.
+fn operators_of(objective: &Objective) -> Vec<(&'static str, Boxed)> {
+    let n = objective.dim();
+    let covariance = objective.gradient_covariance().unwrap();
+    let halves = vec![0.5; n];
+    let divided = Divided::new(covariance.clone(), Arc::new(Alone));
+    vec![
+        ("Hessian", Box::new(objective.hessian())),
+        ("GaussNewton", Box::new(objective.gauss_newton())),
+        ("Fisher", Box::new(objective.fisher())),
+        ("EmpiricalFisher", Box::new(objective.empirical_fisher())),
+        ("GradientCovariance", Box::new(covariance.clone())),
+        (
+            "Shifted",
+            Box::new(Shifted::new(covariance.clone(), 0.5).unwrap()),
+        ),
+        (
+            "Scaled",
+            Box::new(Scaled::new(covariance.clone(), halves).unwrap()),
+        ),
+        (
+            "Block",
+            Box::new(Block::new(covariance.clone(), 1..n - 1).unwrap()),
+        ),
+        ("Divided", Box::new(divided)),
+        ("Box", Box::new(Box::new(covariance))),
+    ]
+}
+
+/// An operator that was made at one point is, after a move, the one that is made at the other.
+#[test]
+fn every_operator_is_at_one_point() {
+    let net = (Activation::Tanh, &[5, 4, 3][..], Loss::CrossEntropy);
+    for by_hand in [true, false] {
+        let objective = match by_hand {
+            true => objective(net, 23, DType::F64),
+            false => objective(net, 23, DType::F64).by_autograd(),
+        };
+        let early = operators_of(&objective);
+        let start = objective.parameters().to_flat().unwrap();
+        let at_start: Vec<_> = early.iter().map(|(_, a)| entries(a)).collect();
+        let states: Vec<_> = early.iter().map(|(_, a)| a.state().unwrap()).collect();
+        for move_by in [0.3, -0.2, 0.0] {
+            let there: Vec<f64> = start.iter().map(|t| t + move_by).collect();
+            objective.parameters().set_flat(&there).unwrap();
+            let late = operators_of(&objective);
+            for (((name, old), (_, new)), state) in early.iter().zip(&late).zip(&states) {
+                assert_eq!(entries(old), entries(new), "{name} after a move");
+                assert_eq!(old.state().unwrap(), new.state().unwrap(), "{name}");
+                assert_eq!(old.state().unwrap() != *state, move_by != 0.0, "{name}");
+            }
+        }
+        for (((name, a), entries_at_start), state) in early.iter().zip(&at_start).zip(&states) {
+            assert_eq!(&entries(a), entries_at_start, "{name} back at the start");
+            assert_eq!(a.state().unwrap(), *state, "{name}");
+        }
+    }
+}
+
+/// With a θ of its own an operator does not follow the model.
+#[test]
+fn an_operator_at_a_fixed_point_stays_there() {
+    let net = (Activation::Tanh, &[5, 4, 3][..], Loss::CrossEntropy);
+    let objective = objective(net, 23, DType::F64);
+    let theta = objective.parameters().to_flat().unwrap();
+    let at_theta = || -> Vec<(&'static str, Boxed)> {
+        let at = || theta.clone();
+        let covariance = objective.gradient_covariance().unwrap();
+        vec![
+            (
+                "Hessian",
+                Box::new(objective.hessian().at(at()).unwrap()) as Boxed,
+            ),
+            (
+                "GaussNewton",
+                Box::new(objective.gauss_newton().at(at()).unwrap()),
+            ),
+            ("Fisher", Box::new(objective.fisher().at(at()).unwrap())),
+            (
+                "EmpiricalFisher",
+                Box::new(objective.empirical_fisher().at(at()).unwrap()),
+            ),
+            ("GradientCovariance", Box::new(covariance.at(at()).unwrap())),
+        ]
+    };
+    let fixed = at_theta();
+    let before: Vec<_> = operators_of(&objective)
+        .iter()
+        .map(|(_, a)| entries(a))
+        .collect();
+    objective
+        .parameters()
+        .set_flat(&vec![0.1; theta.len()])
+        .unwrap();
+    for ((name, a), (late, before)) in fixed.iter().zip(at_theta().iter().zip(&before)) {
+        assert_eq!(&entries(a), before, "{name}");
+        assert_eq!(&entries(&late.1), before, "{name} made after the move");
+        assert_eq!(a.state().unwrap(), late.1.state().unwrap(), "{name}");
+    }
+}
+
+/// On L = b² + 4w² both gradients are 0 at the minimum, whatever they were where the operator was made.
+#[test]
+fn a_gradient_covariance_has_no_negative_eigenvalues_after_a_move() {
+    let x = Tensor::new(&[[-2.0], [2.0]], &CPU).unwrap();
+    let data = Dataset::regression(&x, &x.zeros_like().unwrap()).unwrap();
+    let line = Mlp::new(&[1, 1], Activation::Tanh, 0, &CPU)
+        .unwrap()
+        .to_dtype(DType::F64)
+        .unwrap();
+    line.parameters().set_flat(&[1.0, 0.5]).unwrap();
+    let objective = Objective::of(&line, &data, Loss::Mse).unwrap();
+    let covariance = objective.gradient_covariance().unwrap();
+    line.parameters().set_flat(&[0.0, 0.0]).unwrap();
+    assert_eq!(entries(&covariance), Array2::<f64>::zeros((2, 2)));
+    let found = covariance.dense().unwrap().eigen().unwrap().values();
+    assert_eq!(found, [0.0, 0.0]);
+}
+
+/// The products in a file are of one point, for wrappers too; the fixed operator goes on.
+#[test]
+fn a_record_is_refused_once_the_model_has_moved() {
+    let directory = tempfile::tempdir().unwrap();
+    let net = (Activation::Tanh, &[5, 4, 3][..], Loss::CrossEntropy);
+    let objective = objective(net, 23, DType::F64);
+    let theta = objective.parameters().to_flat().unwrap();
+    let few = Lanczos {
+        max_products: 4,
+        ..Lanczos::default()
+    };
+    let file = |name: &str| directory.path().join(name);
+    let plain = objective.hessian().resuming(file("plain")).unwrap();
+    let shifted = Shifted::new(objective.hessian(), 1.0).unwrap();
+    let shifted = shifted.resuming(file("shifted")).unwrap();
+    let fixed = objective.hessian().at(theta.clone()).unwrap();
+    let fixed = fixed.resuming(file("fixed")).unwrap();
+    let before = few.run(&fixed, 2).unwrap();
+    few.run(&plain, 2).unwrap();
+    few.run(&shifted, 2).unwrap();
+    // So little that one product would not tell.
+    let near: Vec<f64> = theta.iter().map(|t| t + 1e-9).collect();
+    objective.parameters().set_flat(&near).unwrap();
+    for moved in [few.run(&plain, 2), few.run(&shifted, 2)] {
+        let message = moved.unwrap_err().to_string();
+        assert!(message.contains("the model has moved"), "{message}");
+    }
+    assert_eq!(few.run(&fixed, 2).unwrap(), before);
+    objective.parameters().set_flat(&theta).unwrap();
+    assert_eq!(few.run(&plain, 2).unwrap(), before);
+}
+
+/// The loss −(z − y)² is concave in its output: −G is the Gauss–Newton matrix of squared error, and there is no Fisher matrix.
+#[test]
+fn gauss_newton_of_a_concave_loss_is_negative() {
+    let net = (Activation::Tanh, &[5, 4, 1][..], Loss::Mse);
+    let convex = objective(net, 23, DType::F64).with_l2(0.0).unwrap();
+    let model = Mlp::new(net.1, net.0, 3, &CPU)
+        .unwrap()
+        .to_dtype(DType::F64)
+        .unwrap();
+    let network = model.clone();
+    let concave = Objective::from_loss(
+        model.parameters().clone(),
+        convex.data(),
+        move |x| network.forward(x),
+        |z, targets| {
+            let Targets::Values(y) = targets else {
+                candle::bail!("values are wanted")
+            };
+            (z - y)?.sqr()?.neg()?.squeeze(1)
+        },
+    )
+    .unwrap();
+    let expected = entries(&convex.gauss_newton()).mapv(|g| -g);
+    let found = entries(&concave.gauss_newton());
+    assert_close(
+        found.as_slice().unwrap(),
+        expected.as_slice().unwrap(),
+        1e-12,
+    );
+    let values = concave.gauss_newton().dense().unwrap().eigen().unwrap();
+    assert!(values.values().last().unwrap() < &-0.1);
+    let refused = concave.fisher().apply(&numbers(concave.dim(), 1));
+    assert!(refused.unwrap_err().to_string().contains("distribution"));
 }

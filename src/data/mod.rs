@@ -9,6 +9,7 @@ mod dataset;
 mod label_noise;
 
 pub use batches::Batches;
+pub(crate) use batches::even_parts;
 pub use cifar10::Cifar10;
 pub use dataset::{Dataset, Targets};
 pub use mnist::Mnist;

@@ -51,7 +51,7 @@ pub enum PathShape {
 /// the straight line on, by Adam with a rate that falls linearly to 0.
 ///
 /// Each step takes a batch and a random t; of 16 steps in a row each falls into another sixteenth of the path.
-/// The same seed gives the same bits on a CPU.
+/// The same seed gives the same bits on a CPU. Batch normalisation uses the statistics of each step's batch, as in training.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -114,7 +114,8 @@ impl PathTrainer {
     ///
     /// # Errors
     /// Ends that are not in θ-space; a batch size of 0, a learning rate that is not positive, a chain without
-    /// bends; a loss that is not finite, with the step at which it appeared; the gradient's.
+    /// bends; a loss that is not finite, with the step at which it appeared; the gradient's. For a model with batch
+    /// normalisation: those of [`Objective::with_batch_statistics`]; a last batch of one sample.
     pub fn connect(&self, objective: &Objective, a: &[f64], b: &[f64]) -> Result<Curve> {
         self.check()?;
         objective.needs_all_samples("training a path")?;
@@ -134,6 +135,7 @@ impl PathTrainer {
         let bends = Parameters::new(start.collect::<Result<Vec<_>>>()?)?;
         let mut optimizer = Optimizer::adam(bends.vars())?;
 
+        let trained = self.in_training(objective)?;
         let data = objective.data();
         let a_pass = data.len().div_ceil(self.batch_size);
         let steps = a_pass * self.epochs as usize;
@@ -149,7 +151,7 @@ impl PathTrainer {
             };
             for batch in batches {
                 let t = times.next();
-                let on_batch = objective.with_batch(batch?);
+                let on_batch = trained.with_batch(batch?);
                 let found = curve.at(t).and_then(|theta| on_batch.gradient_at(&theta));
                 let (_, slope) = found.map_err(|e| self.explained(e, step))?;
                 let weights = curve.weights(t);
@@ -184,6 +186,22 @@ impl PathTrainer {
             ));
         }
         Ok(())
+    }
+
+    /// The objective with batch normalisation by each batch's own statistics, if the model has any.
+    fn in_training(&self, objective: &Objective) -> Result<Objective> {
+        if !objective.uses_running_statistics() {
+            return Ok(objective.clone());
+        }
+        let samples = objective.data().len();
+        if samples % self.batch_size == 1 {
+            return Err(Error::invalid(format!(
+                "batches of {} of {samples} samples leave a last batch of one, which batch normalisation cannot \
+                 normalise: take another batch size",
+                self.batch_size
+            )));
+        }
+        objective.clone().with_batch_statistics(self.batch_size)
     }
 
     fn curve(&self, a: &[f64], bends: &Parameters, b: &[f64]) -> Result<Curve> {

@@ -1,4 +1,4 @@
-//! [`Connectivity`]: all that may join two models, side by side.
+//! [`Connectivity`]: several paths between two models, side by side.
 
 use polars::df;
 use polars::prelude::DataFrame;
@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::model::Model;
 use crate::objective::Objective;
 
-/// The paths between two models, and what stands in their way.
+/// Several paths between two models, and the barrier on each.
 ///
 /// ```
 /// use loss_landscape::prelude::*;

@@ -4,7 +4,7 @@ use polars::df;
 use polars::prelude::DataFrame;
 use serde::{Deserialize, Serialize};
 
-use super::Sharpness;
+use super::{Sharpness, StatisticsSource};
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::model::Restore;
@@ -45,11 +45,12 @@ pub struct Watch {
     pub lanczos: Lanczos,
     /// Of the trace; none leaves it out.
     pub trace: Option<Trace>,
-    /// Of the random search for ε-sharpness; none leaves it out.
+    /// Settings of the random search for the largest rise; none leaves it out.
     pub sharpness: Option<Sharpness>,
 }
 
-/// Loss, gradient and extreme eigenvalues, the trace to 5 %, and ε-sharpness with ε = 0.05 and 10 pairs of perturbations.
+/// Loss, gradient and extreme eigenvalues, the trace to 5 %, and the largest rise of a random search within 0.05 with 10 pairs
+/// of perturbations.
 impl Default for Watch {
     fn default() -> Self {
         Self {
@@ -95,6 +96,9 @@ impl Default for Watch {
 pub struct Evolution {
     /// The snapshots, in order.
     pub moments: Vec<Moment>,
+    /// How batch normalisation was computed at the snapshots.
+    #[serde(default)]
+    pub statistics: StatisticsSource,
 }
 
 /// What is known at a snapshot.
@@ -160,12 +164,12 @@ impl Moment {
 }
 
 impl Evolution {
-    /// At every snapshot of `trajectory`. The model is there meanwhile, and where it was afterwards, error or not.
-    /// A model's running statistics of batch normalisation stay as they are.
+    /// At every snapshot of `trajectory`, with the running statistics of batch normalisation that the snapshot holds. The model
+    /// is there meanwhile, and where it was afterwards, error or not.
     ///
     /// # Errors
-    /// A trajectory without snapshots or of another model; those of [`Lanczos::run`], [`Trace::trace`] and
-    /// [`Sharpness::random`].
+    /// A trajectory without snapshots or of another model, or without the model's running statistics; those of
+    /// [`Lanczos::run`], [`Trace::trace`] and [`Sharpness::random`].
     pub fn along(objective: &Objective, trajectory: &Trajectory, watch: &Watch) -> Result<Self> {
         if trajectory.is_empty() {
             return Err(Error::invalid(
@@ -182,10 +186,18 @@ impl Evolution {
         };
         let mut progress = Progress::start("evolution");
         let parameters = objective.parameters();
-        let _home = Restore::of(&parameters.vars())?;
+        let statistics = match objective.uses_running_statistics() {
+            true => StatisticsSource::Snapshots,
+            false => StatisticsSource::of(objective),
+        };
+        let all = parameters.iter().chain(parameters.statistics());
+        let _home = Restore::of(all.map(|(_, var)| var))?;
         let mut moments = Vec::with_capacity(trajectory.len());
         for (i, step) in trajectory.steps().iter().enumerate() {
-            parameters.set_flat(&trajectory.snapshot(i)?)?;
+            match objective.uses_running_statistics() {
+                true => trajectory.restore(i, parameters)?,
+                false => parameters.set_flat(&trajectory.snapshot(i)?)?,
+            }
             let hessian = objective.hessian();
             let ends = lanczos.run(&hessian, 2.min(objective.dim()))?;
             let ends: Vec<Bracket> = ends.pairs.iter().map(Eigenpair::bracket).collect();
@@ -207,7 +219,10 @@ impl Evolution {
             });
             progress.part(i + 1, trajectory.len());
         }
-        Ok(Self { moments })
+        Ok(Self {
+            moments,
+            statistics,
+        })
     }
 
     /// One row for each snapshot; an eigenvalue's error is its residual, the trace's its standard error.

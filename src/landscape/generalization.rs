@@ -1,4 +1,4 @@
-//! [`PacBayes`]: a bound on the error on unseen data that is the lower, the flatter the minimum.
+//! [`PacBayes`]: a bound on the error on unseen data, which is low for flat minima near the prior.
 
 use polars::df;
 use polars::prelude::DataFrame;
@@ -120,11 +120,18 @@ impl PacBayes {
     /// started from, say, but none that have seen the data.
     ///
     /// # Errors
-    /// No σ, or one that is no positive number; fewer than 2 samples; a δ that is not between 0 and 1; a centre that is
-    /// not in θ-space; a dataset without labels; a loss that is not finite at a draw.
+    /// A model with batch normalisation; no σ, or one that is no positive number; fewer than 2 samples; a δ that is not
+    /// between 0 and 1; a centre that is not in θ-space; a dataset without labels; a loss that is not finite at a draw.
     pub fn run(&self, objective: &Objective, prior_center: &[f64]) -> Result<PacBayesBound> {
         self.check()?;
         let parameters = objective.parameters();
+        if parameters.statistics().len() > 0 {
+            return Err(Error::invalid(
+                "the model has batch normalisation, whose running statistics were fitted to the samples and are no \
+                 part of the KL divergence, so the bound would not hold: take a model without, such as one with \
+                 Norm::Group",
+            ));
+        }
         parameters.check_vector(prior_center, "prior's centre")?;
         let theta = parameters.to_flat()?;
         let distance = norm(&minus(&theta, prior_center));

@@ -3,9 +3,11 @@
 use polars::prelude::{Column, DataFrame, NamedFrom, Series};
 use serde::{Deserialize, Serialize};
 
-use super::{grid, scores};
+use super::statistics::needs_statistics_everywhere;
+use super::{StatisticsSource, check_fingerprint, fingerprint_at, grid, scores};
 use crate::error::Result;
 use crate::objective::Objective;
+use crate::operator::LinearOperator;
 use crate::progress::Progress;
 use crate::vector::{axpy, dot, minus, norm};
 
@@ -43,6 +45,12 @@ pub struct Line {
     pub slope: f64,
     /// d²L/dα² at α = 0, which is dᵀHd.
     pub curvature: f64,
+    /// How batch normalisation was computed on the line.
+    #[serde(default)]
+    pub statistics: StatisticsSource,
+    /// A hash of θ, the running statistics and the direction, by which [`Line::with_gradient_norms`] refuses others.
+    #[serde(default)]
+    pub fingerprint: u64,
 }
 
 impl Line {
@@ -77,8 +85,10 @@ impl Line {
     /// ```
     ///
     /// # Errors
-    /// As [`Line::along`].
+    /// As [`Line::along`]; a model with running statistics of batch normalisation, which do not fit the other end: give an
+    /// objective [with batch statistics](Objective::with_batch_statistics), or take [`Curve::profile`](super::Curve::profile).
     pub fn between(objective: &Objective, other: &[f64], points: usize) -> Result<Self> {
+        needs_statistics_everywhere(objective, "a line between two models")?;
         objective.parameters().check_vector(other, "other end")?;
         let direction = minus(other, &objective.parameters().to_flat()?);
         let unit = grid::symmetric(0.5, points)?;
@@ -111,7 +121,8 @@ impl Line {
             .parameters()
             .check_vector(direction, "direction")?;
         let theta = objective.parameters().to_flat()?;
-        let (center, gradient) = (objective.loss()?, objective.gradient()?);
+        let (center, (_, gradient)) = (objective.loss_at(&theta)?, objective.gradient_at(&theta)?);
+        let bend = objective.hessian().at(theta.clone())?.apply(direction)?;
         let points: Vec<[f64; 2]> = alphas.iter().map(|alpha| [*alpha, 0.0]).collect();
         let vectors = [&theta[..], direction, direction];
         let scores = scores("line", objective, vectors, &points, None)?;
@@ -122,19 +133,23 @@ impl Line {
             gradient_norms: None,
             center,
             slope: dot(&gradient, direction),
-            curvature: dot(&objective.hvp(direction)?, direction),
+            curvature: dot(&bend, direction),
+            statistics: StatisticsSource::of(objective),
+            fingerprint: fingerprint_at(objective, &theta, &[direction])?,
         })
     }
 
     /// With the length of the gradient at each α, along the `direction` that the line was made with.
     ///
     /// # Errors
-    /// As [`Line::along`].
+    /// As [`Line::along`]; another direction; a model that has moved.
     pub fn with_gradient_norms(mut self, objective: &Objective, direction: &[f64]) -> Result<Self> {
         objective
             .parameters()
             .check_vector(direction, "direction")?;
         let theta = objective.parameters().to_flat()?;
+        let here = fingerprint_at(objective, &theta, &[direction])?;
+        check_fingerprint(here, self.fingerprint, "line")?;
         let mut progress = Progress::start("gradients");
         let mut norms = Vec::with_capacity(self.alphas.len());
         for alpha in &self.alphas {

@@ -9,9 +9,9 @@
 //! | which hidden units of two models are the same | [`align`] |
 //! | batch normalisation's statistics away from where the model was trained | [`RunningStatistics`] |
 //! | how sharp a minimum is | [`Sharpness`], [`Flatness`], [`directional_sharpness`] |
-//! | curvature in the course of a training | [`Evolution`] |
+//! | curvature during training | [`Evolution`] |
 //! | the noise of the samples' gradients, and where it drives SGD | [`GradientNoise`], [`ImplicitBias`] |
-//! | how well the model must do on other data | [`PacBayes`] |
+//! | a bound on the error on other data, for weights drawn around the model's | [`PacBayes`] |
 //! | what a step will do, which learning rates are stable | [`StepChange`], [`StableRate`] |
 
 pub mod align;
@@ -47,13 +47,14 @@ pub use plane::{Extremes, Plane};
 pub use profile::PathProfile;
 pub use projection::Projection;
 pub use sharpness::{
-    AverageSharpness, Flatness, FlatnessReport, RandomSharpness, SamStep, Sharpness, WorstCase,
-    directional_sharpness,
+    AverageSharpness, Flatness, FlatnessReport, KeskarSharpness, RandomSharpness, SamStep,
+    Sharpness, WorstCase, directional_sharpness,
 };
-pub use statistics::{NormStatistics, RunningStatistics};
+pub use statistics::{NormStatistics, RunningStatistics, StatisticsSource};
 pub use step::{StableRate, StepChange};
 
-use crate::error::Result;
+use crate::checkpoint::fingerprint;
+use crate::error::{Error, Result};
 use crate::objective::{Objective, Score};
 use crate::parts::in_parts;
 use crate::ranks::Share;
@@ -96,6 +97,23 @@ fn scores(
 /// depend on the point once for all of them.
 fn together(objective: &Objective) -> usize {
     if objective.is_hand_derived() { 64 } else { 1 }
+}
+
+/// A hash of the point θ with its running statistics and of some directions.
+fn fingerprint_at(objective: &Objective, theta: &[f64], directions: &[&[f64]]) -> Result<u64> {
+    let point = objective.point(Some(theta))?;
+    Ok(fingerprint(&[&[&point[..]], directions].concat()))
+}
+
+/// Refuses to add to a result that was computed at another point or along other directions.
+fn check_fingerprint(found: u64, expected: u64, what: &str) -> Result<()> {
+    match found == expected {
+        true => Ok(()),
+        false => Err(Error::invalid(format!(
+            "the model has moved since this {what} was computed, or the directions are others: give those of the {what}, \
+             with the model where it was"
+        ))),
+    }
 }
 
 /// θ where the model stands, after a look at two directions from there.

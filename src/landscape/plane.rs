@@ -6,7 +6,7 @@ use polars::prelude::{Column, DataFrame, NamedFrom, Series};
 use serde::{Deserialize, Serialize};
 
 use super::grid::EIGENVALUES;
-use super::{Grid, direction, origin, scores};
+use super::{Grid, StatisticsSource, check_fingerprint, direction, fingerprint_at, origin, scores};
 use crate::error::{Error, Result};
 use crate::objective::Objective;
 use crate::parts::in_parts;
@@ -44,6 +44,12 @@ pub struct Plane {
     pub eigenvalues: Option<Extremes>,
     /// L(θ)
     pub center: f64,
+    /// How batch normalisation was computed on the plane.
+    #[serde(default)]
+    pub statistics: StatisticsSource,
+    /// A hash of θ, the running statistics and the two directions, by which [`Plane::with_eigenvalues`] refuses others.
+    #[serde(default)]
+    pub fingerprint: u64,
 }
 
 /// The Hessian's extreme eigenvalues at each point of a plane, rows and columns as in [`Plane`].
@@ -196,6 +202,10 @@ impl Plane {
 
     /// The plane through θ along `d1` and `d2` at the points of a `grid`.
     ///
+    /// The model's running statistics of batch normalisation are the same at all points: right near θ alone. For a plane
+    /// that reaches to other models or to earlier snapshots give an objective
+    /// [with batch statistics](Objective::with_batch_statistics).
+    ///
     /// # Errors
     /// Directions that are not in θ-space, a loss that is not finite somewhere on the plane, a file
     /// to resume from that belongs to other work.
@@ -210,7 +220,9 @@ impl Plane {
             losses: in_rows(grid, |i| scores[i].loss),
             accuracies: accuracies.map(|a| in_rows(grid, |i| a[i])),
             eigenvalues: None,
-            center: objective.loss()?,
+            center: objective.loss_at(&theta)?,
+            statistics: StatisticsSource::of(objective),
+            fingerprint: fingerprint_at(objective, &theta, &[d1, d2])?,
         })
     }
 
@@ -220,7 +232,7 @@ impl Plane {
     /// `.eigenvalues` at its name's end.
     ///
     /// # Errors
-    /// As [`Plane::over`]; a grid of another size.
+    /// As [`Plane::over`]; another grid or other directions; a model that has moved.
     pub fn with_eigenvalues(
         mut self,
         objective: &Objective,
@@ -233,6 +245,9 @@ impl Plane {
                 "the grid is not the one that this plane was made with",
             ));
         }
+        let theta = origin(objective, d1, d2)?;
+        let here = fingerprint_at(objective, &theta, &[d1, d2])?;
+        check_fingerprint(here, self.fingerprint, "plane")?;
         self.eigenvalues = Some(Extremes::over(objective, d1, d2, grid)?);
         Ok(self)
     }

@@ -4,7 +4,7 @@ use polars::df;
 use polars::prelude::{Column, DataFrame};
 use serde::{Deserialize, Serialize};
 
-use super::{Curve, together};
+use super::{Curve, RunningStatistics, StatisticsSource, together};
 use crate::error::{Error, Result};
 use crate::objective::{Objective, Score};
 use crate::progress::Progress;
@@ -70,6 +70,9 @@ pub struct PathProfile {
     pub connectivity_score: f64,
     /// The length of the path; ‖θ₂ − θ₁‖ if it is straight.
     pub path_norm: f64,
+    /// How batch normalisation was computed on the path.
+    #[serde(default)]
+    pub statistics: StatisticsSource,
 }
 
 impl PathProfile {
@@ -87,10 +90,21 @@ impl PathProfile {
 impl Curve {
     /// The loss at `points` evenly spaced times, and the barrier. The model is the same afterwards, to the bit.
     ///
+    /// Running statistics of batch normalisation are estimated at each point on the objective's data, as by
+    /// [`RunningStatistics::of`].
+    ///
     /// # Errors
-    /// Fewer than 2 points; a path that is not in θ-space; a loss that is not finite somewhere on it.
+    /// Fewer than 2 points; a path that is not in θ-space; a loss that is not finite somewhere on it. Running statistics
+    /// without a forward pass in training mode, as with [`Objective::from_fn`] alone: give that to
+    /// [`Objective::with_training_pass`] or [`profile_with_statistics`](Self::profile_with_statistics).
     pub fn profile(&self, objective: &Objective, points: usize) -> Result<PathProfile> {
-        self.profile_by(objective, points, together(objective), |times| {
+        if objective.uses_running_statistics() {
+            let statistics = RunningStatistics::of(objective)?;
+            return self.profile_with_statistics(objective, points, &statistics);
+        }
+        let source = StatisticsSource::of(objective);
+        let together = together(objective);
+        self.profile_by(objective, points, (together, source), |times| {
             let places: Vec<_> = times.iter().map(|t| self.place(*t)).collect();
             let mut scores = Vec::with_capacity(times.len());
             for same in places.chunk_by(|a, b| a.0 == b.0) {
@@ -103,12 +117,12 @@ impl Curve {
         })
     }
 
-    /// The profile from scores at ascending times, of which `together` are asked for at once.
+    /// The profile from scores at ascending times, of which `together` are asked for at once, by these `statistics`.
     pub(super) fn profile_by(
         &self,
         objective: &Objective,
         points: usize,
-        together: usize,
+        (together, statistics): (usize, StatisticsSource),
         scores: impl Fn(&[f64]) -> Result<Vec<Score>>,
     ) -> Result<PathProfile> {
         if points < 2 {
@@ -177,6 +191,7 @@ impl Curve {
             excess: excess(&known[largest(&known, excess)]),
             connectivity_score: 1.0 / (1.0 + barrier_height),
             path_norm: self.length(),
+            statistics,
         })
     }
 }

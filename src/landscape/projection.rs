@@ -4,7 +4,8 @@ use polars::df;
 use polars::prelude::DataFrame;
 use serde::{Deserialize, Serialize};
 
-use super::{Grid, direction, origin, scores};
+use super::statistics::needs_statistics_everywhere;
+use super::{Grid, StatisticsSource, direction, origin, scores};
 use crate::error::{Error, Result};
 use crate::objective::Objective;
 use crate::train::Trajectory;
@@ -50,6 +51,9 @@ pub struct Projection {
     pub on_plane: Vec<f64>,
     /// How far the snapshot is from the plane.
     pub distances: Vec<f64>,
+    /// How batch normalisation was computed for the losses.
+    #[serde(default)]
+    pub statistics: StatisticsSource,
 }
 
 impl Projection {
@@ -58,13 +62,15 @@ impl Projection {
     ///
     /// # Errors
     /// A trajectory without snapshots or of another model; directions that are not in θ-space or
-    /// parallel; a loss that is not finite.
+    /// parallel; a loss that is not finite; a model with running statistics of batch normalisation, which fit no point of the
+    /// plane but its own: give an objective [with batch statistics](Objective::with_batch_statistics), here and to the plane.
     pub fn onto(
         objective: &Objective,
         d1: &[f64],
         d2: &[f64],
         trajectory: &Trajectory,
     ) -> Result<Self> {
+        needs_statistics_everywhere(objective, "a projection onto a plane")?;
         let theta = origin(objective, d1, d2)?;
         let steps = trajectory.steps().to_vec();
         if steps.is_empty() {
@@ -96,6 +102,7 @@ impl Projection {
             alphas: places.iter().map(|place| place[0]).collect(),
             betas: places.iter().map(|place| place[1]).collect(),
             losses,
+            statistics: StatisticsSource::of(objective),
             on_plane: on_plane.iter().map(|score| score.loss).collect(),
             distances,
         })

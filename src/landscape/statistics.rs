@@ -1,4 +1,5 @@
-//! [`RunningStatistics`]: batch normalisation's means and variances, estimated anew where a model is moved.
+//! [`RunningStatistics`]: batch normalisation's means and variances, estimated anew where a model is moved; and
+//! [`StatisticsSource`]: which ones a result was computed with.
 //!
 //! Between two trained models the running statistics of neither fit, so that the loss there is that of wrong
 //! normalisation and not of the weights (Jordan et al., "REPAIR: renormalizing permuted activations for
@@ -10,7 +11,7 @@ use candle_core::{DType, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
 use super::{Curve, PathProfile};
-use crate::data::Dataset;
+use crate::data::{Dataset, even_parts};
 use crate::error::{Error, Result, check_finite};
 use crate::model::{Parameters, Restore};
 use crate::objective::Objective;
@@ -19,6 +20,9 @@ use crate::vector::axpy;
 /// A number that the update of a running value carries through exactly, and beside which a batch's own mean
 /// or variance is small.
 const MARK: f64 = (1u64 << 40) as f64;
+
+/// Samples in a batch, if not said otherwise.
+const BATCH: usize = 512;
 
 type Forward = dyn Fn(&Tensor) -> candle_core::Result<Tensor> + Send + Sync;
 
@@ -80,7 +84,130 @@ pub struct NormStatistics {
     pub variance: Vec<f64>,
 }
 
+/// Which means and variances batch normalisation used for the losses of a result.
+///
+/// ```
+/// use loss_landscape::landscape::StatisticsSource;
+/// use loss_landscape::prelude::*;
+///
+/// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+/// let design = Architecture::Toy.design().normalization(Norm::Batch);
+/// let model = design
+///     .build(&[2], 1, 0, &Device::Cpu)?
+///     .to_dtype(DType::F64)?;
+/// let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
+/// let plane = Plane::random(&objective, 0, 0.1, 3)?;
+/// assert_eq!(plane.statistics, StatisticsSource::Model);
+/// let batch = objective.with_batch_statistics(30)?;
+/// let plane = Plane::random(&batch, 0, 0.1, 3)?;
+/// assert_eq!(
+///     plane.statistics.to_string(),
+///     "batch normalisation by batches of at most 30 samples"
+/// );
+/// # Ok::<(), Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StatisticsSource {
+    /// None: the model has no running statistics.
+    #[default]
+    None,
+    /// The running statistics of the model where it stood, the same at all points. They belong to that one point: far from
+    /// it, losses are those of a wrong normalisation.
+    Model,
+    /// The running statistics of each snapshot, as training left them there.
+    Snapshots,
+    /// Running statistics estimated at each point, on this many samples.
+    Estimated {
+        /// Number of samples.
+        samples: usize,
+    },
+    /// Means and variances of fixed batches, as in training; see
+    /// [`Objective::with_batch_statistics`](crate::objective::Objective::with_batch_statistics).
+    Batches {
+        /// Largest number of samples in a batch.
+        size: usize,
+    },
+}
+
+impl StatisticsSource {
+    /// For losses of `objective` at points to which only θ is moved.
+    pub(super) fn of(objective: &Objective) -> Self {
+        match objective.batch_statistics() {
+            Some(size) => Self::Batches {
+                size: size.min(objective.samples()),
+            },
+            None if objective.uses_running_statistics() => Self::Model,
+            None => Self::None,
+        }
+    }
+}
+
+impl std::fmt::Display for StatisticsSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::None => write!(f, "no running statistics"),
+            Self::Model => write!(
+                f,
+                "batch normalisation by the model's running statistics, the same at all points"
+            ),
+            Self::Snapshots => write!(
+                f,
+                "batch normalisation by the running statistics of each snapshot"
+            ),
+            Self::Estimated { samples } => write!(
+                f,
+                "batch normalisation by running statistics estimated at each point on {samples} samples"
+            ),
+            Self::Batches { size } => write!(
+                f,
+                "batch normalisation by batches of at most {size} samples"
+            ),
+        }
+    }
+}
+
+/// Refuses `what` for an objective with running statistics: it needs losses far from the point that they belong to.
+pub(super) fn needs_statistics_everywhere(objective: &Objective, what: &str) -> Result<()> {
+    if !objective.uses_running_statistics() {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "{what} needs the loss far from the model, where the model's running statistics of batch normalisation are \
+         wrong: give objective.with_batch_statistics(512)?, which normalises by the data at every point"
+    )))
+}
+
 impl RunningStatistics {
+    /// Those of the model of `objective`, to be estimated on its data in batches of at most 512 samples.
+    ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+    /// let design = Architecture::Toy.design().normalization(Norm::Batch);
+    /// let model = design
+    ///     .build(&[2], 1, 0, &Device::Cpu)?
+    ///     .to_dtype(DType::F64)?;
+    /// let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
+    /// let statistics = RunningStatistics::of(&objective)?;
+    /// let before = objective.loss()?;
+    /// statistics.estimate()?;
+    /// assert_ne!(objective.loss()?, before);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`RunningStatistics::new`], with the model's [`forward_training`](crate::model::Model::forward_training) or the
+    /// pass that [`Objective::with_training_pass`] was given. Samples that are divided among ranks.
+    pub fn of(objective: &Objective) -> Result<Self> {
+        objective.needs_all_samples("estimating running statistics")?;
+        Self::new(
+            objective.parameters(),
+            objective.data(),
+            BATCH,
+            objective.training_pass(),
+        )
+    }
+
     /// Those of `parameters`, a `&VarMap` or [`Parameters`], to be estimated on `data`, all at once or in batches of
     /// at most `batch_size` samples; `train_forward` is the forward pass in training mode, such as
     /// `move |x| net.forward_t(x, true)` or `move |x| model.forward_training(x, 0)`, and nothing that asks an
@@ -116,7 +243,7 @@ impl RunningStatistics {
         };
         let momenta = {
             let _kept = statistics.keep()?;
-            let batch = statistics.batch(0)?;
+            let batch = statistics.batches()?.swap_remove(0);
             let marked = statistics.after(MARK, &batch)?;
             let plain = statistics.after(0.0, &batch)?;
             let pairs = marked.iter().zip(&plain);
@@ -126,8 +253,8 @@ impl RunningStatistics {
         };
         if momenta.iter().all(|m| *m == 0.0) {
             return Err(Error::invalid(
-                "the forward pass updates no running statistics: give the one in training mode, \
-                 such as move |x| net.forward_t(x, true)",
+                "the forward pass updates no running statistics: give the one in training mode, such as \
+                 move |x| net.forward_t(x, true), here or to Objective::with_training_pass",
             ));
         }
         for (running, momentum) in statistics.running.iter_mut().zip(momenta) {
@@ -165,8 +292,7 @@ impl RunningStatistics {
         let kept = self.keep()?;
         let zeros = |r: &Running| vec![0.0; r.var.elem_count()];
         let mut estimates: Vec<Vec<f64>> = self.running.iter().map(zeros).collect();
-        for i in 0..self.batches() {
-            let batch = self.batch(i)?;
+        for batch in self.batches()? {
             let share = batch.len() as f64 / self.data.len() as f64;
             let after = self.after(0.0, &batch)?;
             for ((estimate, running), r) in estimates.iter_mut().zip(&self.running).zip(after) {
@@ -195,17 +321,11 @@ impl RunningStatistics {
         self.running.iter().map(|r| host(&r.var)).collect()
     }
 
-    fn batches(&self) -> usize {
-        // So many that none has only one sample.
-        let n = self.data.len();
-        n.div_ceil(self.batch_size).min(n / 2)
-    }
-
-    /// One of the batches, which differ by at most one sample in size.
-    fn batch(&self, i: usize) -> Result<Dataset> {
-        let n = self.data.len();
-        let [start, end] = [i, i + 1].map(|i| i * n / self.batches());
-        self.data.narrow(start, end - start)
+    fn batches(&self) -> Result<Vec<Dataset>> {
+        let parts = even_parts(self.data.len(), self.batch_size).into_iter();
+        parts
+            .map(|part| self.data.narrow(part.start, part.len()))
+            .collect()
     }
 
     /// Puts the running values back when it goes.
@@ -262,7 +382,10 @@ impl Curve {
         points: usize,
         statistics: &RunningStatistics,
     ) -> Result<PathProfile> {
-        self.profile_by(objective, points, 1, |times| {
+        let source = StatisticsSource::Estimated {
+            samples: statistics.data.len(),
+        };
+        self.profile_by(objective, points, (1, source), |times| {
             let scores = times.iter().map(|t| {
                 objective.score_prepared(&self.at(*t)?, || {
                     let kept = statistics.keep()?;

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::objective::Objective;
+use crate::operator::LinearOperator;
 use crate::spectral::{Bracket, Lanczos, Which};
 use crate::vector::{axpy, dot};
 
@@ -29,7 +30,7 @@ pub struct StepChange {
     pub learning_rate: f64,
     /// −ηgᵀv
     pub first_order: f64,
-    /// −ηgᵀv + ½η²vᵀHv, the prediction; its error is of third order in η.
+    /// −ηgᵀv + ½η²vᵀHv, the prediction; its error is of third order in η where the loss is smooth.
     pub second_order: f64,
     /// L(θ − ηv) − L(θ)
     pub actual: f64,
@@ -47,16 +48,22 @@ impl StepChange {
                 "a learning rate of {learning_rate} makes no step: give a finite number"
             )));
         }
-        let slope = dot(&objective.gradient()?, direction);
-        let bend = dot(&objective.hvp(direction)?, direction);
-        let mut moved = objective.parameters().to_flat()?;
+        let theta = objective.parameters().to_flat()?;
+        objective
+            .parameters()
+            .check_vector(direction, "direction")?;
+        let (_, gradient) = objective.gradient_at(&theta)?;
+        let slope = dot(&gradient, direction);
+        let hessian = objective.hessian().at(theta.clone())?;
+        let bend = dot(&hessian.apply(direction)?, direction);
+        let mut moved = theta.clone();
         axpy(-learning_rate, direction, &mut moved);
         let first_order = -learning_rate * slope;
         Ok(Self {
             learning_rate,
             first_order,
             second_order: first_order + 0.5 * learning_rate.powi(2) * bend,
-            actual: objective.loss_at(&moved)? - objective.loss()?,
+            actual: objective.loss_at(&moved)? - objective.loss_at(&theta)?,
         })
     }
 }
@@ -71,11 +78,11 @@ impl std::fmt::Display for StepChange {
     }
 }
 
-/// Learning rates at which gradient descent is stable here.
+/// Learning rates at which gradient descent is stable on the quadratic model of the loss.
 ///
-/// On a quadratic it converges for η < 2/λ_max and diverges beyond; networks trained at a fixed η
-/// drift to where 2/λ_max is about η (Cohen et al., "Gradient Descent on Neural Networks Typically
-/// Occurs at the Edge of Stability", 2021).
+/// On a quadratic it converges for η < 2/λ_max and diverges beyond. On networks, full-batch gradient descent at a fixed η
+/// often drifts to where 2/λ_max is about η, and stays there without diverging (Cohen et al., "Gradient Descent on Neural
+/// Networks Typically Occurs at the Edge of Stability", 2021).
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -99,7 +106,7 @@ pub struct StableRate {
     pub largest: Bracket,
     /// 2/λ_max: infinite where no direction curves upwards.
     pub limit: Bracket,
-    /// 1/λ_max, which minimises the loss along the sharpest direction in one step.
+    /// 1/λ_max, which minimises a quadratic loss along its sharpest direction in one step.
     pub sharpest_step: f64,
 }
 
@@ -135,7 +142,7 @@ impl std::fmt::Display for StableRate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "λ_max = {}; gradient descent is stable below η = 2/λ_max = {}",
+            "λ_max = {}; on the quadratic model gradient descent is stable below η = 2/λ_max = {}",
             self.largest, self.limit
         )
     }

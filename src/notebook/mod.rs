@@ -22,9 +22,9 @@ use crate::embedding::{Comparison, Pca};
 use crate::error::{Error, Result};
 use crate::figure::Figure;
 use crate::landscape::{
-    AverageSharpness, Connectivity, Evolution, FlatnessReport, Line, ModifiedLoss, NoiseReport,
-    PacBayesBound, PathProfile, Plane, Projection, RandomSharpness, SamStep, StableRate,
-    StepChange, WorstCase,
+    AverageSharpness, Connectivity, Evolution, FlatnessReport, KeskarSharpness, Line, ModifiedLoss,
+    NoiseReport, PacBayesBound, PathProfile, Plane, Projection, RandomSharpness, SamStep,
+    StableRate, StatisticsSource, StepChange, WorstCase,
 };
 use crate::model::{Activation, Mlp, Model};
 use crate::objective::{DerivativeCheck, Objective, Score};
@@ -242,21 +242,34 @@ macro_rules! show_as_table {
 show_as_table!(
     History,
     Spectrum,
-    Line,
-    Plane,
-    Projection,
     Power,
     NoiseReport,
     ModifiedLoss,
     PacBayesBound,
     DensityCurve,
-    PathProfile,
     Connectivity,
-    Evolution,
     HessianMetrics,
     Pca,
     Comparison
 );
+
+/// A table, and below it how batch normalisation was computed, if the model has any.
+macro_rules! show_as_table_with_statistics {
+    ($($type:ty),+) => {
+        $(impl Show for $type {
+            fn bundle(&self) -> Result<Bundle> {
+                let table = self.table()?;
+                if self.statistics == StatisticsSource::None {
+                    return table.bundle();
+                }
+                let (text, html) = (table.to_string(), table::html(&table)?);
+                Ok(Bundle::text(format!("{text}\n{}", self.statistics))
+                    .with("text/html", format!("{html}<p>{}</p>", self.statistics)))
+            }
+        })+
+    };
+}
+show_as_table_with_statistics!(Line, Plane, Projection, PathProfile, Evolution);
 
 macro_rules! show_as_text {
     ($format:literal: $($type:ty),+) => {
@@ -269,7 +282,7 @@ macro_rules! show_as_text {
 }
 show_as_text!("{}": String, &str, bool, char, f32, f64, i32, i64, u8, u32, u64, usize, Tensor,
     Inertia, DerivativeCheck, Estimate, Bracket, Count, Alignment, AverageSharpness,
-    FlatnessReport, RandomSharpness, SamStep, StableRate, StepChange, WorstCase);
+    FlatnessReport, KeskarSharpness, RandomSharpness, SamStep, StableRate, StepChange, WorstCase);
 show_as_text!("{:?}": Vec<f64>, Vec<f32>, Vec<i32>, Vec<u8>, Vec<u32>, Vec<u64>, Vec<usize>,
     Vec<bool>, Vec<String>, Vec<&str>, Duration, PathBuf, Activation, Objective, Score, Trajectory);
 

@@ -88,11 +88,14 @@ impl Objective {
     }
 
     fn score_of(&self, theta: Option<&[f64]>) -> Result<Score> {
-        let (mean, right) = self.by(
-            theta,
-            |engine, point| engine.loss(point, &self.data),
-            Self::score_by_autograd,
-        )?;
+        let (mean, right) = match self.in_batches(theta)? {
+            Some((mean, right, _)) => (mean, right),
+            None => self.by(
+                theta,
+                |engine, point| engine.loss(point, &self.data),
+                Self::score_by_autograd,
+            )?,
+        };
         let mut square = 0.0;
         if self.l2 > 0.0 {
             let theta = self.theta(theta)?;
@@ -108,6 +111,12 @@ impl Objective {
         theta: &[f64],
         prepare: impl FnOnce() -> Result<G>,
     ) -> Result<Score> {
+        if self.batch_statistics().is_some() {
+            return Err(Error::invalid(
+                "with batch statistics there are no running statistics to estimate: leave them out, or take the \
+                 objective before with_batch_statistics",
+            ));
+        }
         let (mean, right) = self.moved(theta, |objective| {
             let _prepared = prepare()?;
             match &objective.engine {
@@ -158,10 +167,10 @@ impl Objective {
     ) -> Result<Vec<Score>> {
         let [theta, d1, d2] = vectors;
         let by_hand = match &self.engine {
-            Some(engine) => {
+            Some(engine) if self.is_hand_derived() => {
                 engine.on_plane(&self.point(Some(theta))?, [d1, d2], &self.data, points)?
             }
-            None => None,
+            _ => None,
         };
         let Some(found) = by_hand else {
             let scores = points.iter().map(|[alpha, beta]| {
@@ -218,11 +227,14 @@ impl Objective {
     }
 
     fn gradient_of(&self, theta: Option<&[f64]>) -> Result<(f64, Vec<f64>)> {
-        let (mut loss, mut gradient) = self.by(
-            theta,
-            |engine, point| engine.gradient(point, &self.data),
-            Self::gradient_by_autograd,
-        )?;
+        let (mut loss, mut gradient) = match self.in_batches(theta)? {
+            Some((loss, _, gradient)) => (loss, gradient),
+            None => self.by(
+                theta,
+                |engine, point| engine.gradient(point, &self.data),
+                Self::gradient_by_autograd,
+            )?,
+        };
         self.over_ranks(from_mut(&mut loss))?;
         self.over_ranks(&mut gradient)?;
         if self.l2 > 0.0 {
@@ -271,6 +283,9 @@ impl Objective {
         if vectors.is_empty() {
             return Ok(Vec::new());
         }
+        if curvature == Curvature::Gradients {
+            self.needs_independent_samples("the matrix of the samples' gradients")?;
+        }
         let mut products = self.by(
             theta,
             |engine, point| engine.products(point, &self.data, vectors, curvature, self.memory),
@@ -295,23 +310,40 @@ impl Objective {
         by_autograd: impl FnOnce(&Self) -> Result<T>,
     ) -> Result<T> {
         match (&self.engine, theta) {
-            (Some(engine), _) => by_hand(engine.as_ref(), &self.point(theta)?),
-            (None, None) => {
+            // A pass in training mode moves the running statistics.
+            (_, None) if self.batch_statistics().is_some() => self.exclusively(|objective| {
+                let statistics = objective.parameters.statistics();
+                let _restore = Restore::of(statistics.map(|(_, var)| var))?;
+                by_autograd(objective)
+            }),
+            (Some(engine), _) if self.is_hand_derived() => {
+                by_hand(engine.as_ref(), &self.point(theta)?)
+            }
+            (_, None) => {
                 let _in_place = in_place();
                 by_autograd(self)
             }
-            (None, Some(theta)) => self.moved(theta, by_autograd),
+            (_, Some(theta)) => self.moved(theta, by_autograd),
         }
     }
 
     /// `f` of the model while it is at θ. The lock is held: `f` may not ask for a score.
     fn moved<T>(&self, theta: &[f64], f: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
         let moved = self.parameters.unflatten(theta)?;
+        self.exclusively(|objective| {
+            let parameters = &objective.parameters;
+            let all = parameters.iter().chain(parameters.statistics());
+            let _restore = Restore::of(all.map(|(_, var)| var))?;
+            parameters.set_tensors(&moved)?;
+            f(objective)
+        })
+    }
+
+    /// `f` of the model while nothing else uses it. The lock is held: `f` may not ask for a score.
+    pub(super) fn exclusively<T>(&self, f: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
         let _away = PARAMETERS_IN_PLACE
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        let _restore = Restore::of(&self.parameters.vars())?;
-        self.parameters.set_tensors(&moved)?;
         f(self)
     }
 
@@ -330,7 +362,7 @@ impl Objective {
     }
 
     /// θ as above, and after it the running statistics as they stand.
-    pub(super) fn point<'a>(&self, theta: Option<&'a [f64]>) -> Result<Cow<'a, [f64]>> {
+    pub(crate) fn point<'a>(&self, theta: Option<&'a [f64]>) -> Result<Cow<'a, [f64]>> {
         let mut point = self.theta(theta)?;
         if self.parameters.statistics().len() > 0 {
             let _in_place = in_place();

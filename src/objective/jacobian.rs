@@ -30,6 +30,7 @@ impl Objective {
     /// More than 2²⁸ entries; entries that are not finite; a parameter without a gradient; candle's.
     pub fn jacobian(&self) -> Result<Array2<f64>> {
         self.needs_all_samples("a Jacobian")?;
+        self.needs_independent_samples("a Jacobian")?;
         let _in_place = in_place();
         let columns = self.dim();
         let rows = self.data.len() * self.outputs(&self.data.first(1)?)?.dim(1)?;

@@ -7,6 +7,7 @@
 
 mod autograd;
 mod batch_size;
+mod batch_statistics;
 mod check;
 mod evaluate;
 mod feedforward;
@@ -29,7 +30,7 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
-use crate::data::{Dataset, Targets};
+use crate::data::{Dataset, Targets, even_parts};
 use crate::error::{Error, Result, check_finite};
 use crate::model::{LayerKind, Model, Parameters};
 use crate::ranks::Ranks;
@@ -85,6 +86,8 @@ pub struct Objective {
     /// Of the mean, over all ranks.
     samples: usize,
     ranks: Option<Arc<dyn Ranks>>,
+    /// Largest number of samples in a batch where batch normalisation uses the batch's statistics.
+    batches: Option<usize>,
 }
 
 impl Objective {
@@ -154,7 +157,8 @@ impl Objective {
     ///
     /// # Errors
     /// As [`Objective::from_fn`]; losses of another shape. A Fisher matrix has no meaning without the distribution
-    /// that the loss stands for: its products are an error. [`GaussNewton`](crate::operator::GaussNewton) has one.
+    /// that the loss stands for: its products are an error. [`GaussNewton`](crate::operator::GaussNewton) has one, but no
+    /// negative eigenvalues only if your loss is convex in the outputs.
     ///
     /// ```
     /// use loss_landscape::prelude::*;
@@ -211,6 +215,7 @@ impl Objective {
             engine: None,
             samples: data.len(),
             ranks: None,
+            batches: None,
         };
         objective.check_data()?;
         objective.engine = objective.engine_for(layers, data);
@@ -243,9 +248,10 @@ impl Objective {
         self
     }
 
-    /// Whether derivatives come by hand-derived rules rather than by automatic differentiation.
+    /// Whether derivatives come by hand-derived rules rather than by automatic differentiation. With batch statistics they do
+    /// not.
     pub fn is_hand_derived(&self) -> bool {
-        self.engine.is_some()
+        self.engine.is_some() && self.batches.is_none()
     }
 
     /// Adds λ‖θ‖² to the loss, 2λθ to the gradient and 2λ to the Hessian's diagonal.
@@ -392,7 +398,10 @@ impl Objective {
     }
 
     fn outputs(&self, batch: &Dataset) -> Result<Tensor> {
-        Ok((self.forward)(batch.inputs())?)
+        Ok(match self.batches {
+            None => (self.forward)(batch.inputs())?,
+            Some(_) => (self.training)(batch.inputs(), 0)?,
+        })
     }
 
     /// The batch's share of the mean, so that the parts of all batches, ragged or not, add up.
@@ -410,6 +419,18 @@ impl Objective {
     ) -> Result<()> {
         let at_once = autograd::at_once(self.data.device())?;
         let (n, mut done) = (self.data.len(), 0);
+        if let Some(size) = self.batches {
+            for some in even_parts(n, size).chunks(at_once) {
+                let some = some
+                    .iter()
+                    .map(|part| self.data.narrow(part.start, part.len()));
+                let some = some.collect::<Result<Vec<_>>>()?;
+                for result in self.on_workers(&some, &part)? {
+                    fold(result?);
+                }
+            }
+            return Ok(());
+        }
         while done < n {
             let rest = self.data.narrow(done, n - done)?;
             let some = rest.batches(self.batch_size.get())?.take(at_once);
@@ -436,7 +457,8 @@ impl Objective {
     }
 
     fn check_data(&self) -> Result<()> {
-        let outputs = self.on_workers(&[self.data.first(1)?], |one| self.outputs(one))?;
+        let forward = |one: &Dataset| Ok((self.forward)(one.inputs())?);
+        let outputs = self.on_workers(&[self.data.first(1)?], forward)?;
         for outputs in outputs {
             let outputs = outputs.map_err(|e| self.explain(e))?;
             self.loss.check(&outputs, &self.data)?;
@@ -485,6 +507,7 @@ impl std::fmt::Debug for Objective {
             .field("loss", &self.loss)
             .field("l2", &self.l2)
             .field("hand_derived", &self.is_hand_derived())
+            .field("batch_statistics", &self.batches)
             .finish_non_exhaustive()
     }
 }

@@ -17,6 +17,11 @@ impl Objective {
     /// Fewer samples than ranks.
     pub fn among(mut self, ranks: Arc<dyn Ranks>) -> Result<Self> {
         self.needs_all_samples("dividing the samples a second time")?;
+        if self.batch_statistics().is_some() {
+            return Err(Error::invalid(
+                "batches that normalise their samples cannot be divided among ranks: compute with them in one process",
+            ));
+        }
         let (all, rank, size) = (self.data.len(), ranks.rank(), ranks.size());
         if all < size {
             return Err(Error::invalid(format!(

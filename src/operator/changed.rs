@@ -59,9 +59,16 @@ impl LinearOperator for Shifted {
         }
         Ok(products)
     }
+
+    fn state(&self) -> Result<u64> {
+        self.operator.state()
+    }
 }
 
 /// DAD with a diagonal matrix D: A in other units.
+///
+/// D stays as it was given. Where it belongs to some θ, as |θ| does in adaptive sharpness, give an operator at that θ:
+/// `objective.hessian().at(theta)?`. Otherwise A follows the model and D does not.
 ///
 /// ```
 /// use loss_landscape::ndarray::array;
@@ -112,6 +119,10 @@ impl<A: LinearOperator> LinearOperator for Scaled<A> {
         let scaled: Vec<_> = vectors.iter().map(|v| self.scaled(v)).collect();
         let products = self.operator.apply_block(&scaled)?;
         Ok(products.iter().map(|p| self.scaled(p)).collect())
+    }
+
+    fn state(&self) -> Result<u64> {
+        self.operator.state()
     }
 }
 
@@ -185,5 +196,9 @@ impl LinearOperator for Block {
             .iter()
             .map(|p| p[self.range.clone()].to_vec())
             .collect())
+    }
+
+    fn state(&self) -> Result<u64> {
+        self.operator.state()
     }
 }

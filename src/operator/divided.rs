@@ -47,4 +47,8 @@ impl<A: LinearOperator> LinearOperator for Divided<A> {
             .try_for_each(|product| self.ranks.sum(product))?;
         Ok(products)
     }
+
+    fn state(&self) -> Result<u64> {
+        self.operator.state()
+    }
 }

@@ -4,13 +4,26 @@
 //! | --- | --- |
 //! | [`Hessian`] | ∇²L(θ) |
 //! | [`GaussNewton`] | (1/n) Σ JᵢᵀHᵢJᵢ, with Jᵢ the outputs' Jacobian and Hᵢ = ∇²ℓ by the outputs |
-//! | [`Fisher`] | the covariance of the score under the model's own predictions; here it equals Gauss–Newton's matrix |
+//! | [`Fisher`] | the covariance of the score under the model's own predictions; for each [`Loss`](crate::objective::Loss) it equals Gauss–Newton's matrix without L2 |
 //! | [`EmpiricalFisher`] | (1/n) Σ gᵢgᵢᵀ, with gᵢ = ∇ℓᵢ(θ) |
 //! | [`GradientCovariance`] | (1/n) Σ gᵢgᵢᵀ − ggᵀ, with g the mean of the gᵢ |
 //! | [`Shifted`], [`Scaled`], [`Block`] | A + λI, DAD with a diagonal D, rows and columns of A |
 //! | [`Dense`] | entries in memory |
 //! | [`Divided`] | another operator's, its products made by several ranks |
 //! | [`Recorded`] | another operator's, its products kept in a file |
+//!
+//! # The point
+//!
+//! An operator of an [`Objective`] has the rule that the objective itself has: each product is taken where the model stands
+//! at that moment, with every part of the matrix at that one point. After more training the same operator is the matrix at
+//! the new θ, with the running statistics of batch normalisation as they are then. Making an operator copies nothing.
+//!
+//! Whatever an operator keeps from one product to the next (a forward pass, the mean gradient) is kept together with its
+//! point, and is computed again when the model has moved. `at` fixes θ, for curvature elsewhere or for operators that are
+//! combined with vectors of that θ, such as [`Scaled`] by |θ|.
+//!
+//! A decomposition needs one matrix: do not move the model while it runs. [`Recorded`], which keeps products for longer,
+//! refuses them for another [state](LinearOperator::state).
 
 mod changed;
 mod dense;
@@ -23,7 +36,9 @@ pub use divided::Divided;
 pub use recorded::Recorded;
 
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::checkpoint::fingerprint;
 use crate::error::{Error, Result, check_finite};
 use crate::objective::{Curvature, Objective};
 use crate::vector::{axpy, dot};
@@ -71,6 +86,29 @@ pub trait LinearOperator {
         vectors.iter().map(|v| self.apply(v)).collect()
     }
 
+    /// A number that tells the states of a matrix that changes apart, such as one that follows a model: it is another after
+    /// the model has moved. A matrix that never changes has the state 0.
+    ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+    /// let model =
+    ///     Mlp::new(&[2, 3, 1], Activation::Tanh, 1, &Device::Cpu)?.to_dtype(DType::F64)?;
+    /// let hessian = Objective::of(&model, &data, Loss::CrossEntropy)?.hessian();
+    /// let (state, fixed) = (hessian.state()?, hessian.clone().at(vec![0.0; 13])?);
+    /// let before = fixed.state()?;
+    /// model.parameters().set_flat(&[0.5; 13])?;
+    /// assert_ne!(hessian.state()?, state);
+    /// assert_eq!(fixed.state()?, before);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// candle's, when a device cannot be read.
+    fn state(&self) -> Result<u64> {
+        Ok(0)
+    }
+
     /// This operator with its products kept in the file at `path`, so that a decomposition that was broken off goes on
     /// where it was when it is called again: see [`Recorded`].
     ///
@@ -96,6 +134,10 @@ impl<A: LinearOperator + ?Sized> LinearOperator for Box<A> {
 
     fn apply_block(&self, vectors: &[Vec<f64>]) -> Result<Vec<Vec<f64>>> {
         (**self).apply_block(vectors)
+    }
+
+    fn state(&self) -> Result<u64> {
+        (**self).state()
     }
 }
 
@@ -134,7 +176,8 @@ macro_rules! curvature_operator {
         }
 
         impl $name {
-            /// The same matrix at another θ; the model stays where it is.
+            /// The same matrix at another θ, wherever the model goes. The model stays where it is. Running statistics of
+            /// batch normalisation are those of the model at each product.
             ///
             /// # Errors
             /// A θ of the wrong length or not finite.
@@ -167,6 +210,10 @@ macro_rules! curvature_operator {
             fn apply_block(&self, vectors: &[Vec<f64>]) -> Result<Vec<Vec<f64>>> {
                 self.objective.products(self.theta.as_deref(), vectors, $curvature)
             }
+
+            fn state(&self) -> Result<u64> {
+                Ok(fingerprint(&[&self.objective.point(self.theta.as_deref())?]))
+            }
         }
     };
 }
@@ -194,7 +241,11 @@ curvature_operator! {
 
 curvature_operator! {
     /// Gauss and Newton's matrix G = (1/n) Σ JᵢᵀHᵢJᵢ + 2λI (Schraudolph, 2002): the Hessian without
-    /// the network's own second derivatives. It has no negative eigenvalues.
+    /// the network's own second derivatives.
+    ///
+    /// For a loss that is convex in the outputs, as both of [`Loss`](crate::objective::Loss) are, it has no eigenvalue below
+    /// 2λ. With a loss of your own ([`Objective::from_loss`]) that is not convex in the outputs, Hᵢ and G can have negative
+    /// eigenvalues, and G is no Fisher matrix.
     ///
     /// ```
     /// use loss_landscape::prelude::*;
@@ -266,6 +317,8 @@ curvature_operator! {
 /// The covariance (1/n) Σ gᵢgᵢᵀ − ggᵀ of the samples' gradients, which for batches of B samples drawn
 /// with replacement is B times the covariance of the batch gradient.
 ///
+/// The mean gradient g is kept with its point and taken again where the model has moved.
+///
 /// ```
 /// use loss_landscape::ndarray::array;
 /// use loss_landscape::prelude::*;
@@ -275,27 +328,70 @@ curvature_operator! {
 /// let data = Dataset::regression(&x, &x.zeros_like()?)?;
 /// let line = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
 /// line.parameters().set_flat(&[1.0, 0.5])?;
-/// let objective = Objective::of(&line, &data, Loss::Mse)?;
-/// let covariance = objective.gradient_covariance()?.dense()?;
-/// assert_eq!(covariance.matrix(), array![[4.0, 8.0], [8.0, 16.0]]);
+/// let covariance = Objective::of(&line, &data, Loss::Mse)?.gradient_covariance()?;
+/// assert_eq!(covariance.dense()?.matrix(), array![[4.0, 8.0], [8.0, 16.0]]);
+/// line.parameters().set_flat(&[0.0, 0.0])?; // both gradients are 0
+/// assert_eq!(covariance.dense()?.matrix(), array![[0.0, 0.0], [0.0, 0.0]]);
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct GradientCovariance {
     moment: EmpiricalFisher,
-    gradient: Vec<f64>,
+    mean: Arc<Mutex<Option<MeanGradient>>>,
+}
+
+/// g and the point where it was taken: θ and the running statistics.
+#[derive(Clone, Debug)]
+struct MeanGradient {
+    point: Vec<f64>,
+    gradient: Arc<Vec<f64>>,
 }
 
 impl Objective {
     /// The covariance of the samples' gradients, as an operator; it takes one gradient.
     ///
     /// # Errors
-    /// As [`Objective::gradient`].
+    /// As [`Objective::gradient`]; an objective [with batch statistics](Self::with_batch_statistics).
     pub fn gradient_covariance(&self) -> Result<GradientCovariance> {
-        Ok(GradientCovariance {
-            moment: self.empirical_fisher(),
-            gradient: self.clone().with_l2(0.0)?.gradient()?,
+        self.needs_independent_samples("the covariance of the samples' gradients")?;
+        let covariance = GradientCovariance {
+            moment: self.clone().with_l2(0.0)?.empirical_fisher(),
+            mean: Arc::default(),
+        };
+        covariance.place()?;
+        Ok(covariance)
+    }
+}
+
+impl GradientCovariance {
+    /// The same matrix at another θ, wherever the model goes; the model stays where it is.
+    ///
+    /// # Errors
+    /// A θ of the wrong length or not finite.
+    pub fn at(self, theta: Vec<f64>) -> Result<Self> {
+        Ok(Self {
+            moment: self.moment.at(theta)?,
+            mean: Arc::default(),
         })
+    }
+
+    /// θ at this moment, and the mean gradient there.
+    fn place(&self) -> Result<(Vec<f64>, Arc<Vec<f64>>)> {
+        let objective = &self.moment.objective;
+        let point = objective.point(self.moment.theta.as_deref())?.into_owned();
+        let theta = point[..objective.dim()].to_vec();
+        let mut kept = self.mean.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(mean) = &*kept
+            && mean.point == point
+        {
+            return Ok((theta, mean.gradient.clone()));
+        }
+        let gradient = Arc::new(objective.gradient_at(&theta)?.1);
+        *kept = Some(MeanGradient {
+            point,
+            gradient: gradient.clone(),
+        });
+        Ok((theta, gradient))
     }
 }
 
@@ -309,15 +405,21 @@ impl LinearOperator for GradientCovariance {
     }
 
     fn apply_block(&self, vectors: &[Vec<f64>]) -> Result<Vec<Vec<f64>>> {
-        let mut products = self.moment.apply_block(vectors)?;
+        let (theta, gradient) = self.place()?;
+        let objective = &self.moment.objective;
+        let mut products = objective.products(Some(&theta), vectors, Curvature::Gradients)?;
         for (product, v) in products.iter_mut().zip(vectors) {
-            axpy(-dot(&self.gradient, v), &self.gradient, product);
+            axpy(-dot(&gradient, v), &gradient, product);
             // One gradient does not vary: what is left is rounding, and of no matrix.
-            if self.moment.objective.samples() == 1 {
+            if objective.samples() == 1 {
                 product.fill(0.0);
             }
         }
         Ok(products)
+    }
+
+    fn state(&self) -> Result<u64> {
+        self.moment.state()
     }
 }
 

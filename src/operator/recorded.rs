@@ -53,7 +53,8 @@ type Key = [u8; HASH];
 /// ```
 ///
 /// The file's first product is that of a vector of its own, and is computed again at the beginning: a file of another
-/// operator, say of the same network after more training, is refused.
+/// operator, say of the same network after more training, is refused. So are all further products once the operator's
+/// [state](LinearOperator::state) is another, say because its model has moved.
 pub struct Recorded<A> {
     operator: A,
     state: Mutex<State>,
@@ -63,8 +64,8 @@ pub struct Recorded<A> {
 struct State {
     /// None where another rank keeps it.
     log: Option<Log>,
-    /// Whether this operator is known to be the one whose products these are.
-    known: bool,
+    /// The operator's state in which it was recognized as the one whose products these are.
+    known: Option<u64>,
     reads: usize,
 }
 
@@ -91,7 +92,7 @@ impl<A: LinearOperator> Recorded<A> {
     fn new(operator: A, log: Option<Log>, ranks: Option<Arc<dyn Ranks>>) -> Self {
         let state = State {
             log,
-            known: false,
+            known: None,
             reads: 0,
         };
         Self {
@@ -108,6 +109,18 @@ impl<A: LinearOperator> Recorded<A> {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The operator's state, which is the one in which it was recognized.
+    fn unmoved(&self, known: Option<u64>) -> Result<u64> {
+        let now = self.operator.state().and_then(|now| match known {
+            Some(known) if known != now => Err(Error::invalid(
+                "the model has moved since the products in this file began: go back to that point, give the \
+                 operator a point of its own with at(theta), or begin another file",
+            )),
+            _ => Ok(now),
+        });
+        all_well(self.ranks.as_deref(), now)
     }
 
     /// Refuses a file of another operator; begins a file that is empty, or damaged where that is told.
@@ -154,6 +167,10 @@ impl<A: LinearOperator> LinearOperator for Recorded<A> {
         Ok(self.apply_block(&[v.to_vec()])?.swap_remove(0))
     }
 
+    fn state(&self) -> Result<u64> {
+        self.operator.state()
+    }
+
     fn apply_block(&self, vectors: &[Vec<f64>]) -> Result<Vec<Vec<f64>>> {
         for v in vectors {
             check_length(v, self.dim())?;
@@ -161,9 +178,10 @@ impl<A: LinearOperator> LinearOperator for Recorded<A> {
         }
         let keys: Vec<Key> = vectors.iter().map(|v| hash(&to_bytes(v))).collect();
         let mut state = self.state();
-        if !state.known {
+        let now = self.unmoved(state.known)?;
+        if state.known.is_none() {
             self.recognize(state.log.as_mut())?;
-            state.known = true;
+            state.known = Some(now);
         }
         if let Some(known) = self.known(state.log.as_mut(), &keys)? {
             state.reads += known.len();

@@ -337,7 +337,7 @@ impl Trainer {
         self.run(model, train, test, None, Some(file.as_ref()))
     }
 
-    /// As [`Trainer::fit`], with snapshots of θ added to `trajectory`, one after the last step in any
+    /// As [`Trainer::fit`], with snapshots of θ and running statistics added to `trajectory`, one after the last step in any
     /// case. A trajectory that has snapshots already goes on counting its steps from the last one.
     ///
     /// # Errors

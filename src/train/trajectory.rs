@@ -14,9 +14,8 @@ use crate::model::Parameters;
 /// Bytes that snapshots take in memory before the next ones go to disk.
 const MEMORY: usize = 1 << 30;
 
-/// Snapshots of θ, in the order in which they were taken and in the model's own type: 4 bytes a
-/// number for `f32`. Running statistics of batch normalisation are not among them: where θ is put back, estimate
-/// them anew.
+/// Snapshots of θ and of the running statistics of batch normalisation, in the order in which they were taken and in the
+/// model's own type: 4 bytes a number for `f32`.
 ///
 /// Up to a limit they stay in memory; beyond it they are appended to a temporary file, which goes
 /// with the last copy of the trajectory. [`Trajectory::save`] keeps them.
@@ -43,10 +42,40 @@ pub struct Trajectory {
     /// Steps before this training, and its own.
     before: usize,
     last: usize,
-    /// Of the model: length of θ and type; none before the first snapshot.
-    shape: Option<(usize, DType)>,
+    /// Of the model; none before the first snapshot.
+    shape: Option<Shape>,
     memory: Vec<u8>,
     disk: Option<Arc<Mutex<File>>>,
+}
+
+/// What a snapshot holds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Shape {
+    /// Length of θ.
+    parameters: usize,
+    /// Number of running statistics, which follow θ.
+    statistics: usize,
+    dtype: DType,
+}
+
+impl Shape {
+    fn of(parameters: &Parameters) -> Self {
+        Self {
+            parameters: parameters.len(),
+            statistics: parameters.len_with_statistics() - parameters.len(),
+            dtype: parameters.dtype(),
+        }
+    }
+}
+
+impl std::fmt::Display for Shape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{} parameters and {} running statistics ({:?})",
+            self.parameters, self.statistics, self.dtype
+        )
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -128,7 +157,7 @@ impl Trajectory {
 
     /// Length of θ; 0 before the first snapshot.
     pub fn dim(&self) -> usize {
-        self.shape.map_or(0, |(n, _)| n)
+        self.shape.map_or(0, |shape| shape.parameters)
     }
 
     /// Steps of training made at each snapshot.
@@ -141,6 +170,75 @@ impl Trajectory {
     /// # Errors
     /// `i` out of range; a file that cannot be read.
     pub fn snapshot(&self, i: usize) -> Result<Vec<f64>> {
+        let mut numbers = self.numbers(i)?;
+        numbers.truncate(self.dim());
+        Ok(numbers)
+    }
+
+    /// The running statistics of batch normalisation at the snapshot `i`, in the order of [`Parameters::statistics`]; none
+    /// for a model without.
+    ///
+    /// # Errors
+    /// As [`Trajectory::snapshot`].
+    pub fn statistics(&self, i: usize) -> Result<Vec<f64>> {
+        Ok(self.numbers(i)?.split_off(self.dim()))
+    }
+
+    /// Sets `parameters` and their running statistics to the snapshot `i`.
+    ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+    /// let design = Architecture::Toy.design().normalization(Norm::Batch);
+    /// let model = design
+    ///     .build(&[2], 1, 0, &Device::Cpu)?
+    ///     .to_dtype(DType::F64)?;
+    /// let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
+    /// let loss = objective.loss()?;
+    /// let mut trajectory = Trajectory::every(3)?;
+    /// let trainer = Trainer::adam(0.01).batch_size(20).epochs(2);
+    /// trainer.fit_recorded(&model, &data, &data, &mut trajectory)?;
+    /// trajectory.restore(0, model.parameters())?; // as before the training
+    /// assert_eq!(objective.loss()?, loss);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Trajectory::snapshot`]; a model of another size or type, or with running statistics that the snapshots do not
+    /// have. The model is then as it was.
+    pub fn restore(&self, i: usize, parameters: &Parameters) -> Result<()> {
+        let numbers = self.numbers(i)?;
+        self.check_model(parameters)?;
+        let (theta, statistics) = numbers.split_at(self.dim());
+        parameters.set_flat(theta)?;
+        parameters.set_flat_statistics(statistics)
+    }
+
+    /// Refuses a model that the snapshots are not of.
+    pub(crate) fn check_model(&self, parameters: &Parameters) -> Result<()> {
+        let (model, Some(shape)) = (Shape::of(parameters), self.shape) else {
+            return Ok(());
+        };
+        if model == shape {
+            return Ok(());
+        }
+        let without_statistics = Shape {
+            statistics: 0,
+            ..model
+        };
+        Err(Error::invalid(if shape == without_statistics {
+            format!(
+                "the model has {} running statistics of batch normalisation and the snapshots have none, so they cannot \
+                 be evaluated: record the training again, or give an objective with_batch_statistics",
+                model.statistics
+            )
+        } else {
+            format!("snapshots of {shape} are none of a model of {model}")
+        }))
+    }
+
+    /// θ and the running statistics at the snapshot `i`.
+    fn numbers(&self, i: usize) -> Result<Vec<f64>> {
         if i >= self.len() {
             return Err(Error::invalid(format!(
                 "there is no snapshot {i}: the trajectory has {}, counted from 0",
@@ -149,7 +247,7 @@ impl Trajectory {
         }
         let bytes = self.bytes(i)?;
         Ok(match self.shape {
-            Some((_, DType::F64)) => numbers(&bytes, f64::from_le_bytes),
+            Some(shape) if shape.dtype == DType::F64 => numbers(&bytes, f64::from_le_bytes),
             _ => numbers(&bytes, |b| f64::from(f32::from_le_bytes(b))),
         })
     }
@@ -186,24 +284,21 @@ impl Trajectory {
     /// # Errors
     /// A model of another size or type than that of the snapshots before; a disk that is full.
     pub fn push(&mut self, step: usize, parameters: &Parameters) -> Result<()> {
-        let shape = (parameters.len(), parameters.dtype());
-        let (n, dtype) = *self.shape.get_or_insert(shape);
-        if (n, dtype) != shape {
+        let new = Shape::of(parameters);
+        let shape = *self.shape.get_or_insert(new);
+        if shape != new {
             return Err(Error::invalid(format!(
-                "a snapshot of {} parameters ({:?}) does not follow snapshots of {n} ({dtype:?}): \
-                 start another trajectory",
-                shape.0, shape.1
+                "a snapshot of {new} does not follow snapshots of {shape}: start another trajectory"
             )));
         }
-        let theta = parameters.to_flat()?;
-        let bytes: Vec<u8> = match dtype {
-            DType::F64 => theta.iter().flat_map(|t| t.to_le_bytes()).collect(),
-            _ => theta
-                .iter()
-                .flat_map(|t| (*t as f32).to_le_bytes())
-                .collect(),
-        };
-        self.append(step, &bytes)
+        let point = [parameters.to_flat()?, parameters.flat_statistics()?].concat();
+        self.append(
+            step,
+            &match shape.dtype {
+                DType::F64 => bytes(&point, f64::to_le_bytes),
+                _ => bytes(&point, |x| (x as f32).to_le_bytes()),
+            },
+        )
     }
 
     fn append(&mut self, step: usize, bytes: &[u8]) -> Result<()> {
@@ -269,11 +364,13 @@ impl Trajectory {
 
     /// Bytes of a snapshot.
     fn row(&self) -> usize {
-        let (n, dtype) = self.shape.unwrap_or((0, DType::F32));
-        n * dtype.size_in_bytes()
+        self.shape.map_or(0, |shape| {
+            (shape.parameters + shape.statistics) * shape.dtype.size_in_bytes()
+        })
     }
 
-    /// Writes the snapshots to a safetensors file: `snapshots`, a row for each, and their `steps`.
+    /// Writes the snapshots to a safetensors file: `snapshots`, a row for each, their `steps` and, for a model with batch
+    /// normalisation, their running `statistics`.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -294,17 +391,30 @@ impl Trajectory {
     /// # Errors
     /// A trajectory without snapshots; a path that cannot be written to.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        let Some((n, dtype)) = self.shape else {
+        let Some(shape) = self.shape else {
             return Err(Error::invalid("there are no snapshots to save"));
         };
-        let (k, size) = (self.len(), self.len() * self.row());
-        let name = if dtype == DType::F64 { "F64" } else { "F32" };
+        let (k, width) = (self.len(), shape.dtype.size_in_bytes());
+        let name = if shape.dtype == DType::F64 {
+            "F64"
+        } else {
+            "F32"
+        };
         // safetensors: the header's length, the header, then the numbers.
+        let [thetas, end] = [shape.parameters, shape.statistics].map(|n| k * n * width);
+        let [start, middle, end] = [8 * k, 8 * k + thetas, 8 * k + thetas + end];
         let mut header = serde_json::json!({
-            "steps": {"dtype": "I64", "shape": [k], "data_offsets": [0, 8 * k]},
-            "snapshots": {"dtype": name, "shape": [k, n], "data_offsets": [8 * k, 8 * k + size]},
-        })
-        .to_string();
+            "steps": {"dtype": "I64", "shape": [k], "data_offsets": [0, start]},
+            "snapshots": {
+                "dtype": name, "shape": [k, shape.parameters], "data_offsets": [start, middle]
+            },
+        });
+        if shape.statistics > 0 {
+            header["statistics"] = serde_json::json!({
+                "dtype": name, "shape": [k, shape.statistics], "data_offsets": [middle, end]
+            });
+        }
+        let mut header = header.to_string();
         header += &" ".repeat(header.len().next_multiple_of(8) - header.len());
         let cure = "Give a path in a directory that is there and has room";
         write_whole(path.as_ref(), cure, |part| -> Result<()> {
@@ -316,8 +426,12 @@ impl Trajectory {
             for step in &self.steps {
                 file.write_all(&(*step as i64).to_le_bytes()).map_err(io)?;
             }
+            let theta = shape.parameters * width;
             for i in 0..k {
-                file.write_all(&self.bytes(i)?).map_err(io)?;
+                file.write_all(&self.bytes(i)?[..theta]).map_err(io)?;
+            }
+            for i in 0..k {
+                file.write_all(&self.bytes(i)?[theta..]).map_err(io)?;
             }
             file.flush().map_err(io)
         })
@@ -339,26 +453,42 @@ impl Trajectory {
         else {
             return Err(wrong("it holds no `steps` and `snapshots`".into()));
         };
-        let read = || -> candle_core::Result<(Vec<i64>, usize, DType)> {
+        let statistics = tensors.get("statistics");
+        let read = || -> candle_core::Result<(Vec<i64>, Shape)> {
             let (steps, dtype) = (steps.to_vec1::<i64>()?, snapshots.dtype());
-            let (k, n) = snapshots.dims2()?;
-            if k != steps.len() || !matches!(dtype, DType::F32 | DType::F64) {
-                candle_core::bail!("{} steps for {k} snapshots of {dtype:?}", steps.len());
+            let (k, parameters) = snapshots.dims2()?;
+            let (rows, count) = statistics.map_or(Ok((k, 0)), Tensor::dims2)?;
+            let fits = statistics.is_none_or(|statistics| statistics.dtype() == dtype)
+                && matches!(dtype, DType::F32 | DType::F64);
+            if k != steps.len() || rows != k || !fits {
+                candle_core::bail!(
+                    "{} steps for {k} snapshots of {dtype:?} and {rows} of statistics",
+                    steps.len()
+                );
             }
-            Ok((steps, n, dtype))
+            let shape = Shape {
+                parameters,
+                statistics: count,
+                dtype,
+            };
+            Ok((steps, shape))
         };
-        let (steps, n, dtype) = read().map_err(|e| wrong(Error::from(e).to_string()))?;
+        let (steps, shape) = read().map_err(|e| wrong(Error::from(e).to_string()))?;
         let mut trajectory = Self::at([]);
-        trajectory.shape = Some((n, dtype));
+        trajectory.shape = Some(shape);
         for (i, step) in steps.into_iter().enumerate() {
             let row = |t: &Tensor| -> candle_core::Result<Vec<u8>> {
                 let row = t.get(i)?;
-                Ok(match dtype {
-                    DType::F64 => bytes(&row.to_vec1::<f64>()?, |x| x.to_le_bytes()),
-                    _ => bytes(&row.to_vec1::<f32>()?, |x| x.to_le_bytes()),
+                Ok(match shape.dtype {
+                    DType::F64 => bytes(&row.to_vec1::<f64>()?, f64::to_le_bytes),
+                    _ => bytes(&row.to_vec1::<f32>()?, f32::to_le_bytes),
                 })
             };
-            trajectory.append(step.max(0) as usize, &row(snapshots)?)?;
+            let mut numbers = row(snapshots)?;
+            if let Some(statistics) = statistics {
+                numbers.extend(row(statistics)?);
+            }
+            trajectory.append(step.max(0) as usize, &numbers)?;
         }
         Ok(trajectory)
     }

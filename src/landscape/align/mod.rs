@@ -1,9 +1,9 @@
-//! Permutations of hidden units that bring one model as near to another as they can.
+//! Permutations of hidden units that bring one model nearer to another.
 //!
 //! Units of a layer can change places without a change of the function, if all that runs along them moves with
-//! them. Two trainings find two of many such arrangements, and the straight line between them crosses a barrier
-//! that is often none after alignment (Ainsworth, Hayase and Srinivasa, "Git Re-Basin: merging models modulo
-//! permutation symmetries", 2023). [`match_weights`] looks at parameters alone, [`match_activations`] at what
+//! them. Two trainings find two of many such arrangements. The barrier on the straight line between them is often lower
+//! after alignment, and for some wide networks there is none left (Ainsworth, Hayase and Srinivasa, "Git Re-Basin: merging
+//! models modulo permutation symmetries", 2023). [`match_weights`] looks at parameters alone, [`match_activations`] at what
 //! the units answer to data (Li et al., "Convergent learning", 2016).
 
 mod activations;
