@@ -161,7 +161,8 @@ fn the_modified_loss_is_the_mean_over_all_batches() {
         regression(6, 2),
         net().on(&net().data().first(6).unwrap()).unwrap(),
     ] {
-        for size in 1..=6 {
+        // Of batches of 4 and 5 the last is smaller: see `implicit_bias`.
+        for size in [1, 2, 3, 6] {
             let modified = ImplicitBias::new(0.3, size).run(&objective).unwrap();
             let squares = subsets(6, size).into_iter().map(|batch| {
                 let g = batch_gradient(&objective, &batch);
