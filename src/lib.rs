@@ -66,6 +66,7 @@ mod error;
 mod parts;
 mod random;
 mod simd;
+mod tensors;
 mod vector;
 mod verdict;
 

@@ -389,14 +389,14 @@ fn a_killed_surface_resumes() {
         .unwrap();
     let unfinished = folder.0.join("killed/unfinished");
     let size = || std::fs::metadata(&unfinished).map_or(0, |file| file.len());
-    while size() <= 32 {
+    while size() <= 55 {
         assert!(child.try_wait().unwrap().is_none(), "too fast to be killed");
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(!folder.0.join("killed/surface.csv").exists());
-    let done = (size() - 32) / 24;
+    let done = (size() - 55) / 32;
     assert!(done > 0 && done < 61 * 61, "{done} points");
     // Another plane is not mixed with it.
     let mut other = arguments("killed");

@@ -4,7 +4,7 @@ use polars::df;
 use polars::prelude::DataFrame;
 use serde::{Deserialize, Serialize};
 
-use super::{Grid, direction, origin, scores};
+use super::{Grid, direction, holes, origin, scores};
 use crate::error::{Error, Result};
 use crate::objective::Objective;
 use crate::train::Trajectory;
@@ -46,7 +46,8 @@ pub struct Projection {
     pub betas: Vec<f64>,
     /// The loss at the snapshot itself.
     pub losses: Vec<f64>,
-    /// The loss at the closest point on the plane.
+    /// The loss at the closest point on the plane; NaN where it is not finite.
+    #[serde(with = "holes")]
     pub on_plane: Vec<f64>,
     /// How far the snapshot is from the plane.
     pub distances: Vec<f64>,

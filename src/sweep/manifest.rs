@@ -133,7 +133,7 @@ fn data_hash(data: &Dataset) -> Result<String> {
     Ok(hex(hash))
 }
 
-fn hex(hash: Sha256) -> String {
+pub(super) fn hex(hash: Sha256) -> String {
     let digest = hash.finalize();
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -3,7 +3,7 @@
 //!
 //! | file | what is in it |
 //! | --- | --- |
-//! | `Model-{ID}.csv` | one row: strength, losses, accuracies, epochs, how the decomposition ended |
+//! | `Model-{ID}.csv` | one row: strength, losses, accuracies, epochs, how the decomposition ended; a SHA-256 of all files |
 //! | `gradients-{ID}-{L2}.csv` | ∇L: parameter, index within it (row-major), value |
 //! | `Hessian-eigenvalues-{ID}-{L2}.csv` | rank, eigenvalue, residual ‖Hv − λv‖; largest magnitude first |
 //! | `Hessian-eigenvectors-{ID}-{L2}.csv` | columns v1, v2, … in that order, a row for each entry of θ, rounded to `f32` |
@@ -15,12 +15,14 @@
 //! an entry in a CSV file, and 4 there. No file holds a time: the same settings give the same bytes.
 //!
 //! A point's files appear all or none, and `Model-{ID}.csv` last: where it is, the point is whole. A sweep that was
-//! killed goes on with [`resume`](Sweep::resume), and ends with the bytes of one that was not.
+//! killed goes on with [`resume`](Sweep::resume), and ends with the bytes of one that was not. So does one of which files
+//! are lost or damaged: their points are computed again.
 
 mod directory;
 mod manifest;
 mod point;
 mod report;
+mod seal;
 mod table;
 
 pub use report::{SweepPoint, SweepReport};
@@ -29,6 +31,8 @@ use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
+
+use rayon::prelude::*;
 
 use self::directory::Directory;
 use self::manifest::manifest;
@@ -143,8 +147,9 @@ impl Sweep {
     ///
     /// # Errors
     /// Settings that make no sense. A directory that cannot be made or written to, that holds a study already, with
-    /// `resume` one of other settings, or in which another study is at work. A training that diverges, a decomposition
-    /// that fails: the message names the strength. Points that are finished by then stay in any case.
+    /// `resume` one of other settings, or in which another study is at work. A training that diverges: the message names
+    /// the strength, and the other points are computed all the same. A decomposition that fails. Points that are finished
+    /// stay in any case.
     pub fn run<M>(
         &self,
         dir: impl AsRef<Path>,
@@ -158,10 +163,12 @@ impl Sweep {
         let sweep = self.checked()?;
         let manifest = manifest(&sweep, &model(self.seed)?, [train, test])?;
         let count = sweep.strengths.len();
-        let (directory, todo) = self.take_up(dir.as_ref(), &manifest)?;
+        let (directory, todo) = sweep.take_up(dir.as_ref(), &manifest)?;
         let turns = Turns::new(&self.share, todo.len());
         let progress = Mutex::new(Progress::start("sweep"));
         let at_once = self.jobs * self.share.among().map_or(1, |ranks| ranks.size());
+
+        let diverged = Mutex::new(Vec::new());
 
         let compute = |turn: usize| {
             let id = todo[turn];
@@ -176,10 +183,18 @@ impl Sweep {
                 l2,
             };
             let found = model(self.seed).and_then(|m| point.write(&directory, &m, train, test));
-            found.map_err(|error| at(&what, error))
+            match found.map_err(|error| at(&what, error)) {
+                Err(Error::NotFinite(problem)) => {
+                    let mut diverged = diverged.lock().unwrap_or_else(PoisonError::into_inner);
+                    diverged.push((id, problem));
+                    Ok(())
+                }
+                found => found,
+            }
         };
         let computed = each(&turns, self.jobs.min(todo.len()), compute);
-        all_well(self.share.among(), computed)?;
+        let diverged = diverged.into_inner().unwrap_or_else(PoisonError::into_inner);
+        all_well(self.share.among(), computed.and_then(|()| none(diverged)))?;
         let there = (0..count).filter(|id| directory.holds(*id)).count();
         drop(directory);
         if there < count && self.share.is_shard() {
@@ -204,8 +219,8 @@ impl Sweep {
         let count = self.strengths.len();
         let Some(ranks) = self.share.among() else {
             let directory = Directory::open(dir, manifest, self)?;
-            let todo = (0..count).filter(|id| self.share.owns(*id) && !directory.holds(*id));
-            let todo = todo.collect();
+            let open = |id: &usize| self.share.owns(*id) && !directory.is_whole(self, *id);
+            let todo = (0..count).into_par_iter().filter(open).collect();
             return Ok((directory, todo));
         };
         // One rank looks, so that all see the same, and brings up what another study has left.
@@ -214,8 +229,9 @@ impl Sweep {
             _ => Ok(Directory::beside_another(dir)),
         };
         let directory = all_well(Some(ranks), opened)?;
-        let open = |id| ranks.rank() == 0 && !directory.holds(id);
-        let mut todo: Vec<f64> = (0..count).map(|id| f64::from(u8::from(open(id)))).collect();
+        let open = |id| ranks.rank() == 0 && !directory.is_whole(self, id);
+        let todo = (0..count).into_par_iter();
+        let mut todo: Vec<f64> = todo.map(|id| f64::from(u8::from(open(id)))).collect();
         ranks.sum(&mut todo)?;
         let todo = (0..count).filter(|id| todo[*id] > 0.0).collect();
         Ok((directory, todo))
@@ -285,6 +301,20 @@ fn each(turns: &Turns, jobs: usize, work: impl Fn(usize) -> Result<()> + Sync) -
             .collect();
         results.into_iter().collect()
     })
+}
+
+/// No trainings that have diverged, or an error that names them.
+fn none(mut diverged: Vec<(usize, String)>) -> Result<()> {
+    // Several jobs finish in any order.
+    diverged.sort();
+    let problems: Vec<_> = diverged.into_iter().map(|(_, problem)| problem).collect();
+    match problems.is_empty() {
+        true => Ok(()),
+        false => Err(Error::NotFinite(format!(
+            "{}. The other points are written",
+            problems.join("; ")
+        ))),
+    }
 }
 
 /// Which point failed.

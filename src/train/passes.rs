@@ -27,7 +27,7 @@ impl Passes {
         let parameters = learned.parameters();
         let start = [parameters.to_flat()?, parameters.flat_statistics()?].concat();
         let losses = [learned.loss()?, watched.loss()?];
-        let task = format!("training {settings}");
+        let task = format!("training {settings} in {}", parameters.dtype().as_str());
         Ok(Self {
             checkpoint: Checkpoint::new(path, key(&task, &[&start, &losses])),
             parameters: parameters.len(),
@@ -41,30 +41,46 @@ impl Passes {
         history: &mut History,
     ) -> Result<Option<Best>> {
         let kept = self.checkpoint.read()?;
-        let mut kept = &kept[..];
         if kept.is_empty() {
             return Ok(None);
         }
-        let mut next = |count: usize| {
-            let (numbers, rest) = kept.split_at(count);
-            kept = rest;
-            numbers
-        };
-        let passes = next(1)[0] as usize;
-        history.epochs = next(8 * passes).as_chunks().0.iter().map(epoch).collect();
-        let lengths = [next(1)[0] as usize, next(1)[0] as usize];
-        let best = (lengths[0] > 0).then(|| {
-            let numbers = next(lengths[0]);
-            let (theta, statistics) = numbers[2..].split_at(self.parameters);
-            Best {
-                epoch: numbers[0] as u32,
-                loss: numbers[1],
-                theta: theta.to_vec(),
-                statistics: statistics.to_vec(),
-            }
-        });
-        descent.recall(next(lengths[1]))?;
+        let parsed = self.parse(&kept, descent.memory()?.len());
+        let (epochs, best, memory) = parsed.ok_or_else(|| self.checkpoint.misfit())?;
+        history.epochs = epochs;
+        descent.recall(memory)?;
         Ok(best)
+    }
+
+    /// The passes, the best of them, and a descent's memory of this length; nothing if the numbers are of another shape.
+    fn parse<'a>(
+        &self,
+        mut kept: &'a [f64],
+        memory: usize,
+    ) -> Option<(Vec<Epoch>, Option<Best>, &'a [f64])> {
+        let mut next = |count: usize| {
+            let (numbers, rest) = kept.split_at_checked(count)?;
+            kept = rest;
+            Some(numbers)
+        };
+        let passes = next(1)?[0] as usize;
+        let epochs = next(passes.checked_mul(8)?)?;
+        let epochs = epochs.as_chunks().0.iter().map(epoch).collect();
+        let [best, length] = [next(1)?[0] as usize, next(1)?[0] as usize];
+        let best = match next(best)? {
+            [] => None,
+            [epoch, loss, rest @ ..] => {
+                let (theta, statistics) = rest.split_at_checked(self.parameters)?;
+                Some(Best {
+                    epoch: *epoch as u32,
+                    loss: *loss,
+                    theta: theta.to_vec(),
+                    statistics: statistics.to_vec(),
+                })
+            }
+            _ => return None,
+        };
+        let rest = next(length)?;
+        (length == memory).then_some((epochs, best, rest))
     }
 
     pub(super) fn write(

@@ -10,9 +10,10 @@ use super::passes::Passes;
 use super::{Epoch, History, Schedule, Trajectory};
 use crate::data::{Dataset, Targets};
 use crate::error::{Error, Result};
+use crate::files::{WRITABLE, check_writable};
 use crate::model::{Model, Parameters};
 use crate::objective::{Batch, Loss, Objective};
-use crate::progress::Progress;
+use crate::progress::{Progress, warn};
 use crate::vector::stream;
 
 /// Trains a model in mini-batches: cross-entropy on labels, mean squared error on values.
@@ -309,7 +310,8 @@ impl Trainer {
     /// after the last whole pass, and ends with the same bits; once it has ended, it is over at once.
     ///
     /// # Errors
-    /// As [`Trainer::fit`]; a file that belongs to another training, or cannot be read or written.
+    /// As [`Trainer::fit`]; a file that belongs to another training, is damaged, or cannot be read or written. If it can no
+    /// longer be written during the training, that is a warning.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -427,6 +429,9 @@ impl Trainer {
         }
         let passes = file.map(|file| Passes::new(file, self, &learned, &watched));
         let passes = passes.transpose()?;
+        if let Some(file) = file {
+            check_writable(file, WRITABLE)?;
+        }
         let mut best = match &passes {
             Some(passes) => passes.read(&mut *descent, &mut history)?,
             None => None,
@@ -477,8 +482,12 @@ impl Trainer {
             if self.patience.is_some() && best.as_ref().is_none_or(|best| train_loss < best.loss) {
                 best = Some(Best::here(parameters, epoch + 1, train_loss)?);
             }
-            if let Some(passes) = &passes {
-                passes.write(&*descent, &history, best.as_ref())?;
+            if let Some(passes) = &passes
+                && let Err(error) = passes.write(&*descent, &history, best.as_ref())
+            {
+                warn(&format!(
+                    "the training goes on, but after an interruption it would not go on from here: {error}"
+                ));
             }
         }
         if let Some(best) = best {

@@ -10,6 +10,7 @@ use candle_core::{DType, Device, Tensor};
 use crate::error::{Error, Result};
 use crate::files::write_whole;
 use crate::model::Parameters;
+use crate::tensors::{header, read_tensors};
 
 /// Bytes that snapshots take in memory before the next ones go to disk.
 const MEMORY: usize = 1 << 30;
@@ -297,22 +298,14 @@ impl Trajectory {
         let Some((n, dtype)) = self.shape else {
             return Err(Error::invalid("there are no snapshots to save"));
         };
-        let (k, size) = (self.len(), self.len() * self.row());
+        let k = self.len();
         let name = if dtype == DType::F64 { "F64" } else { "F32" };
-        // safetensors: the header's length, the header, then the numbers.
-        let mut header = serde_json::json!({
-            "steps": {"dtype": "I64", "shape": [k], "data_offsets": [0, 8 * k]},
-            "snapshots": {"dtype": name, "shape": [k, n], "data_offsets": [8 * k, 8 * k + size]},
-        })
-        .to_string();
-        header += &" ".repeat(header.len().next_multiple_of(8) - header.len());
+        let header = header(&[("steps", "I64", vec![k]), ("snapshots", name, vec![k, n])]);
         let cure = "Give a path in a directory that is there and has room";
         write_whole(path.as_ref(), cure, |part| -> Result<()> {
-            let io = |e| Error::file(part, format!("cannot be written ({e})"), cure);
+            let io = |e: std::io::Error| Error::invalid(e.to_string());
             let mut file = BufWriter::new(File::create(part).map_err(io)?);
-            file.write_all(&(header.len() as u64).to_le_bytes())
-                .map_err(io)?;
-            file.write_all(header.as_bytes()).map_err(io)?;
+            file.write_all(&header).map_err(io)?;
             for step in &self.steps {
                 file.write_all(&(*step as i64).to_le_bytes()).map_err(io)?;
             }
@@ -333,8 +326,7 @@ impl Trajectory {
             let cure = "Give a file that Trajectory::save wrote";
             Error::file(path, format!("cannot be read ({problem})"), cure)
         };
-        let tensors = candle_core::safetensors::load(path, &Device::Cpu)
-            .map_err(|e| wrong(Error::from(e).to_string()))?;
+        let tensors = read_tensors(path, &Device::Cpu).map_err(wrong)?;
         let (Some(steps), Some(snapshots)) = (tensors.get("steps"), tensors.get("snapshots"))
         else {
             return Err(wrong("it holds no `steps` and `snapshots`".into()));

@@ -14,7 +14,7 @@ use crate::together;
 #[derive(Args)]
 pub struct Hvp {
     #[command(flatten)]
-    point: Point,
+    pub point: Point,
     /// Vectors that go through the operator together
     #[arg(long, default_value_t = 8)]
     block: usize,
