@@ -76,6 +76,7 @@ pub mod embedding;
 pub mod figure;
 pub mod files;
 pub mod landscape;
+pub mod memory;
 pub mod model;
 pub mod nn;
 pub mod notebook;

@@ -1,7 +1,9 @@
 //! [`Recorded`]: products that are kept in a file.
 //!
 //! The file is a header and then a record for each product: the SHA-256 of the vector, the product, and the SHA-256 of
-//! both. It only ever grows at its end, and what a killed process has left half written there is cut off.
+//! both. It only ever grows at its end, and what a killed process has left half written there is cut off. A record that is
+//! damaged is computed again. The first vector is one by which the operator is recognized; its record stands there twice,
+//! so that no single damage makes a file one of an unknown operator.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -110,7 +112,7 @@ impl<A: LinearOperator> Recorded<A> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Refuses a file of another operator; begins a file that is empty, or damaged where that is told.
+    /// Refuses a file of another operator; begins a file that is empty.
     fn recognize(&self, log: Option<&mut Log>) -> Result<()> {
         let probe = normal(self.dim(), Purpose::Fingerprint, 0, 0);
         let product = images(&self.operator, from_ref(&probe))?;
@@ -184,7 +186,8 @@ struct Log {
     /// Locked for as long as it is open.
     file: File,
     n: usize,
-    places: HashMap<Key, u64>,
+    /// Where the records of each vector are, in the order of the file.
+    places: HashMap<Key, Vec<u64>>,
     end: u64,
 }
 
@@ -236,7 +239,7 @@ impl Log {
             let mut key = [0; HASH];
             self.file.seek(SeekFrom::Start(self.end))?;
             self.file.read_exact(&mut key)?;
-            self.places.insert(key, self.end);
+            self.places.entry(key).or_default().push(self.end);
             self.end += size;
         }
         self.file.set_len(self.end)?;
@@ -250,33 +253,42 @@ impl Log {
 
     /// The product with the vector of this key, if it is there and whole.
     fn read(&mut self, key: &Key) -> Result<Option<Vec<f64>>> {
-        let Some(place) = self.places.get(key).copied() else {
-            return Ok(None);
-        };
-        let mut record = vec![0; self.record() as usize];
-        let found = self.file.seek(SeekFrom::Start(place));
-        let found = found.and_then(|_| self.file.read_exact(&mut record));
-        found.map_err(|e| unwritable(&self.path, &e))?;
-        let (body, sum) = record.split_at(HASH + 8 * self.n);
-        if hash(body) != sum {
-            return Ok(None);
-        }
-        Ok(Some(from_bytes(&body[HASH..])))
+        Ok(self.read_all(key)?.pop())
     }
 
+    /// The product from each whole record of this vector.
+    fn read_all(&mut self, key: &Key) -> Result<Vec<Vec<f64>>> {
+        let mut products = Vec::new();
+        for place in self.places.get(key).cloned().unwrap_or_default() {
+            let mut record = vec![0; self.record() as usize];
+            let found = self.file.seek(SeekFrom::Start(place));
+            let found = found.and_then(|_| self.file.read_exact(&mut record));
+            found.map_err(|e| unwritable(&self.path, &e))?;
+            let (body, sum) = record.split_at(HASH + 8 * self.n);
+            if hash(body) == sum {
+                products.push(from_bytes(&body[HASH..]));
+            }
+        }
+        Ok(products)
+    }
+
+    /// Compares the product by which the operator is recognized with the file's, and writes it where there are not two.
     fn recognize(&mut self, key: Key, product: &[f64]) -> Result<()> {
-        let Some(mut difference) = self.read(&key)? else {
-            self.places.clear();
-            self.end = HEADER;
-            let emptied = self.file.set_len(HEADER);
-            emptied.map_err(|e| unwritable(&self.path, &e))?;
-            return self.append(&[key], &[product.to_vec()]);
-        };
-        axpy(-1.0, product, &mut difference);
-        if norm(&difference) > ROUNDING * norm(product) {
-            let problem =
-                "holds products of another operator: another network, θ, dataset or matrix";
+        let kept = self.read_all(&key)?;
+        if kept.is_empty() && self.places.keys().any(|other| *other != key) {
+            let problem = "is damaged where it says which operator its products are of";
             return Err(unusable(&self.path, problem));
+        }
+        for mut difference in kept.iter().cloned() {
+            axpy(-1.0, product, &mut difference);
+            if norm(&difference) > ROUNDING * norm(product) {
+                let problem =
+                    "holds products of another operator: another network, θ, dataset or matrix";
+                return Err(unusable(&self.path, problem));
+            }
+        }
+        for _ in kept.len()..2 {
+            self.append(&[key], &[product.to_vec()])?;
         }
         Ok(())
     }
@@ -295,7 +307,7 @@ impl Log {
             return Err(unwritable(&self.path, &e));
         }
         for key in keys {
-            self.places.insert(*key, self.end);
+            self.places.entry(*key).or_default().push(self.end);
             self.end += self.record();
         }
         Ok(())

@@ -11,7 +11,7 @@ use super::{Epoch, History, Schedule, Trajectory};
 use crate::data::{Dataset, Targets};
 use crate::error::{Error, Result};
 use crate::files::{WRITABLE, check_writable};
-use crate::model::{Model, Parameters};
+use crate::model::{Model, Parameters, Restore};
 use crate::objective::{Batch, Loss, Objective};
 use crate::progress::{Progress, warn};
 use crate::vector::stream;
@@ -419,6 +419,7 @@ impl Trainer {
         let learned = Objective::of(model, train, loss)?.with_l2(self.l2)?;
         let watched = Objective::of(model, test, loss)?;
         let parameters = model.parameters();
+        self.try_smallest_batch(model, train)?;
         let mut descent = descent(&learned, self.method, self.ascent)?;
         let mut progress = Progress::start("training");
         let mut history = History::default();
@@ -495,6 +496,27 @@ impl Trainer {
             history.best = Some(best.epoch);
         }
         Ok(history)
+    }
+
+    /// Refuses batches of which the last has one sample, if batch normalisation cannot take it: before the training rather
+    /// than at the end of a pass.
+    fn try_smallest_batch(&self, model: &impl Model, train: &Dataset) -> Result<()> {
+        let size = self.batch_size.min(train.len());
+        let statistics = model.parameters().statistics();
+        if statistics.len() == 0 || (size > 1 && train.len() % size != 1) {
+            return Ok(());
+        }
+        let _restore = Restore::of(statistics.map(|(_, var)| var))?;
+        let one = train.select(&[0])?;
+        model.forward_training(one.inputs(), 0).map_err(|e| {
+            Error::invalid(format!(
+                "batches of {size} of {} samples end with one of a single sample, of which a step is not possible ({}): \
+                 take another batch size",
+                train.len(),
+                Error::from(e)
+            ))
+        })?;
+        Ok(())
     }
 
     /// Whether patience is at an end.

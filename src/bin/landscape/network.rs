@@ -269,7 +269,7 @@ impl Network {
                 let usual = || vec![shape.iter().product(), 128, 128, classes];
                 let widths = self.layers.clone().unwrap_or_else(usual);
                 // Binary labels fit one output too.
-                let most = widths.last().filter(|last| **last > classes);
+                let most = widths.iter().skip(1).last().filter(|last| **last > classes);
                 if let Some(last) = most {
                     return Err(Error::Invalid(format!(
                         "--layers ends with {last} outputs, but the dataset has {classes} classes: end it with {classes}"
