@@ -192,11 +192,7 @@ fn part_prefix(target: &Path) -> io::Result<OsString> {
         true => name.to_owned(),
         false => {
             let start = name.to_string_lossy();
-            start
-                .chars()
-                .take(MOST_NAME / 4)
-                .collect::<String>()
-                .into()
+            start.chars().take(MOST_NAME / 4).collect::<String>().into()
         }
     };
     prefix.push(".part-");
@@ -301,7 +297,9 @@ pub(crate) fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(MOST_STREAMED).read_to_end(&mut bytes)?;
     match bytes.len() as u64 {
-        MOST_STREAMED => Err(io::Error::other("it is no file and has no end within 1 GiB")),
+        MOST_STREAMED => Err(io::Error::other(
+            "it is no file and has no end within 1 GiB",
+        )),
         _ => Ok(bytes),
     }
 }

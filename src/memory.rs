@@ -40,8 +40,15 @@ fn available() -> f64 {
     let limit = number_after(&read("/proc/self/limits"), "Max address space");
     let used = kibibytes(&read("/proc/self/status"), "VmSize:");
     let by_process = limit.zip(used).map(|(limit, used)| limit - used);
-    let in_group = |name: &str| read(&format!("/sys/fs/cgroup/memory.{name}")).trim().parse::<f64>().ok();
-    let by_group = in_group("max").zip(in_group("current")).map(|(max, current)| max - current);
+    let in_group = |name: &str| {
+        read(&format!("/sys/fs/cgroup/memory.{name}"))
+            .trim()
+            .parse::<f64>()
+            .ok()
+    };
+    let by_group = in_group("max")
+        .zip(in_group("current"))
+        .map(|(max, current)| max - current);
     let all = [free, by_process, by_group].into_iter().flatten();
     all.fold(isize::MAX as f64, f64::min).max(0.0)
 }

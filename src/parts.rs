@@ -331,7 +331,8 @@ pub(crate) fn files_of_parts(path: &Path) -> Result<Vec<PathBuf>> {
     let names = entries.flatten().map(|entry| entry.file_name());
     let ours = names.filter(|other| {
         let ending = other.as_encoded_bytes().strip_prefix(name);
-        ending.is_some_and(|e| e.is_empty() || e.starts_with(b".shard-") || e.starts_with(b".rank-"))
+        ending
+            .is_some_and(|e| e.is_empty() || e.starts_with(b".shard-") || e.starts_with(b".rank-"))
     });
     let mut ours: Vec<PathBuf> = ours.map(|name| dir.join(name)).collect();
     ours.sort();

@@ -359,8 +359,12 @@ impl Parameters {
             let problems: Vec<_> = missing.into_iter().chain(more).collect();
             return Err(wrong(format!("has {}", problems.join(", and "))));
         }
-        let tensors = ours.iter().map(|(name, tensor, var)| fitting(name, tensor, var));
-        let tensors: Vec<Tensor> = tensors.collect::<std::result::Result<_, _>>().map_err(wrong)?;
+        let tensors = ours
+            .iter()
+            .map(|(name, tensor, var)| fitting(name, tensor, var));
+        let tensors: Vec<Tensor> = tensors
+            .collect::<std::result::Result<_, _>>()
+            .map_err(wrong)?;
         for ((_, var), tensor) in self.all().zip(&tensors) {
             var.set(tensor)?;
         }
@@ -450,7 +454,11 @@ fn list(names: impl Iterator<Item = String>) -> Option<String> {
     names.sort_unstable();
     let more = names.len().saturating_sub(MOST);
     names.truncate(MOST);
-    let what = if names.len() == 1 { "a tensor" } else { "tensors" };
+    let what = if names.len() == 1 {
+        "a tensor"
+    } else {
+        "tensors"
+    };
     let rest = match more {
         0 => String::new(),
         _ => format!(" and {more} more"),

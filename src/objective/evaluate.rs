@@ -123,7 +123,9 @@ impl Objective {
 
     /// From the mean loss, the number of samples classified right and ‖θ‖², of this rank's samples.
     fn scored(&self, mean: f64, right: usize, square: f64) -> Result<Score> {
-        let score = self.all_scored(&[(mean, right)], |_| square)?.swap_remove(0);
+        let score = self
+            .all_scored(&[(mean, right)], |_| square)?
+            .swap_remove(0);
         finite(score.loss)?;
         Ok(score)
     }
@@ -162,7 +164,9 @@ impl Objective {
         points: &[[f64; 2]],
     ) -> Result<Vec<Score>> {
         let scores = self.measure_on_plane(vectors, points)?;
-        scores.iter().try_for_each(|score| finite(score.loss).map(drop))?;
+        scores
+            .iter()
+            .try_for_each(|score| finite(score.loss).map(drop))?;
         Ok(scores)
     }
 
@@ -180,11 +184,7 @@ impl Objective {
         Ok(scores)
     }
 
-    fn measure_on_plane(
-        &self,
-        vectors: [&[f64]; 3],
-        points: &[[f64; 2]],
-    ) -> Result<Vec<Score>> {
+    fn measure_on_plane(&self, vectors: [&[f64]; 3], points: &[[f64; 2]]) -> Result<Vec<Score>> {
         let [theta, d1, d2] = vectors;
         let by_hand = match &self.engine {
             Some(engine) => {

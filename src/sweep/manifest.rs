@@ -31,7 +31,10 @@ pub(super) fn manifest(
     }
     // The eigenvectors, and a basis that holds at least as many vectors.
     let numbers = 2.0 * (sweep.jobs.min(sweep.strengths.len()) * sweep.top) as f64 * n as f64;
-    memory::check(8.0 * numbers, &format!("{} eigenvectors and a basis", sweep.top))?;
+    memory::check(
+        8.0 * numbers,
+        &format!("{} eigenvectors and a basis", sweep.top),
+    )?;
     let mut trainer = json!(sweep.trainer);
     if let Some(trainer) = trainer.as_object_mut() {
         // Those of the study take their place.

@@ -10,7 +10,8 @@
 //! | `model_weights-{ID}-{L2}.safetensors` | the weights, as of [`Parameters::save`](crate::model::Parameters::save) |
 //! | `manifest.json` | everything that the results depend on |
 //!
-//! ID is the strength's place in the list, counted from 0, and L2 the strength as the shortest decimal. With
+//! ID is the strength's place in the list, counted from 0, and L2 the strength as the shortest decimal, or as in 1e-30
+//! where that has more than 20 characters. With
 //! [`parquet`](Sweep::parquet) the tables of gradients and eigenpairs are `.parquet`: an eigenvector takes some 12 bytes
 //! an entry in a CSV file, and 4 there. No file holds a time: the same settings give the same bytes.
 //!
@@ -36,7 +37,7 @@ use rayon::prelude::*;
 
 use self::directory::Directory;
 use self::manifest::manifest;
-use self::point::Point;
+use self::point::{Point, shortest};
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::model::Model;
@@ -173,7 +174,7 @@ impl Sweep {
         let compute = |turn: usize| {
             let id = todo[turn];
             let l2 = sweep.strengths[id];
-            let what = format!("point {} of {count}, L2 {l2}", id + 1);
+            let what = format!("point {} of {count}, L2 {}", id + 1, shortest(l2));
             let mut news = progress.lock().unwrap_or_else(PoisonError::into_inner);
             news.begin(&what, (turn + 1).saturating_sub(at_once), todo.len());
             drop(news);
@@ -193,7 +194,9 @@ impl Sweep {
             }
         };
         let computed = each(&turns, self.jobs.min(todo.len()), compute);
-        let diverged = diverged.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let diverged = diverged
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
         all_well(self.share.among(), computed.and_then(|()| none(diverged)))?;
         let there = (0..count).filter(|id| directory.holds(*id)).count();
         drop(directory);

@@ -27,25 +27,31 @@ pub(super) struct Point<'a> {
     pub(super) l2: f64,
 }
 
-/// The name of one of a point's files.
-pub(super) fn file(what: &str, id: usize, l2: f64, ending: &str) -> String {
-    format!("{what}-{id}-{l2}.{ending}")
+/// Digits of a strength that is written as a decimal.
+const MOST_DIGITS: usize = 20;
+
+/// A strength as the shortest decimal, in scientific notation where that is a long one.
+pub(super) fn shortest(l2: f64) -> String {
+    let decimal = l2.to_string();
+    match decimal.len() <= MOST_DIGITS {
+        true => decimal,
+        false => format!("{l2:e}"),
+    }
 }
 
 /// The names of a point's files but its row, for tables with this ending.
 pub(super) fn files(id: usize, l2: f64, tables: &str) -> [String; 4] {
     [
-        file(WEIGHTS, id, l2, "safetensors"),
-        file(GRADIENT, id, l2, tables),
-        file(EIGENVALUES, id, l2, tables),
-        file(EIGENVECTORS, id, l2, tables),
+        ("model_weights", "safetensors"),
+        ("gradients", tables),
+        ("Hessian-eigenvalues", tables),
+        ("Hessian-eigenvectors", tables),
     ]
+    .map(|(what, ending)| format!("{what}-{id}-{}.{ending}", shortest(l2)))
 }
 
-const WEIGHTS: &str = "model_weights";
-const GRADIENT: &str = "gradients";
-pub(super) const EIGENVALUES: &str = "Hessian-eigenvalues";
-const EIGENVECTORS: &str = "Hessian-eigenvectors";
+/// The place of the eigenvalues among these files.
+pub(super) const EIGENVALUES: usize = 2;
 
 impl Point<'_> {
     /// Trains the model, decomposes the Hessian, and puts what it finds into the directory.

@@ -510,8 +510,7 @@ impl Trainer {
         let one = train.select(&[0])?;
         model.forward_training(one.inputs(), 0).map_err(|e| {
             Error::invalid(format!(
-                "batches of {size} of {} samples end with one of a single sample, of which a step is not possible ({}): \
-                 take another batch size",
+                "batches of {size} of {} samples end with one of a single sample: take another batch size ({})",
                 train.len(),
                 Error::from(e)
             ))

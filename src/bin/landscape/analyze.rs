@@ -200,8 +200,16 @@ impl Analyze {
 
     /// Says which paths are not in the file of settings.
     fn warn_of_paths(&self) {
-        let paths = [self.weights.as_ref(), self.network.data.as_ref(), Some(&self.save_dir)];
-        for path in paths.into_iter().flatten().filter(|path| config::is_no_text(path)) {
+        let paths = [
+            self.weights.as_ref(),
+            self.network.data.as_ref(),
+            Some(&self.save_dir),
+        ];
+        for path in paths
+            .into_iter()
+            .flatten()
+            .filter(|path| config::is_no_text(path))
+        {
             say(format_args!(
                 "warning: config.toml leaves out {}, which is not UTF-8: give it as a flag",
                 path.display()

@@ -25,7 +25,8 @@ pub fn parse<C: Parser>(
 ) -> Result<Parsed<C>, Error> {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let matches = C::command().get_matches_from(&arguments);
-    let parsed = C::from_arg_matches(&matches).unwrap_or_else(|e| e.format(&mut C::command()).exit());
+    let parsed =
+        C::from_arg_matches(&matches).unwrap_or_else(|e| e.format(&mut C::command()).exit());
     let known = C::command();
     let given = given(&known, &matches);
     let Some(path) = config(&parsed) else {
@@ -46,7 +47,9 @@ pub fn parse<C: Parser>(
         let error = error.split("\n\nFor more").next().unwrap_or_default();
         return Err(wrong(error.trim_start_matches("error: ").trim_end().into()));
     }
-    let flags = flags.into_iter().filter(|(key, _)| !is_overridden(known, key, &given));
+    let flags = flags
+        .into_iter()
+        .filter(|(key, _)| !is_overridden(known, key, &given));
     let flags: Vec<_> = flags.map(|(_, flag)| flag).collect();
     Ok(Parsed {
         cli: C::parse_from([before, &flags[..], after].concat()),
@@ -65,7 +68,9 @@ fn given(known: &Command, matches: &ArgMatches) -> Vec<String> {
         let source = matches.value_source(argument.get_id().as_str());
         source == Some(ValueSource::CommandLine)
     });
-    given.filter_map(|a| a.get_long().map(str::to_owned)).collect()
+    given
+        .filter_map(|a| a.get_long().map(str::to_owned))
+        .collect()
 }
 
 /// Whether a flag on the command line takes the place of this key, of which there can be only one.

@@ -47,7 +47,10 @@ impl Connect {
     pub fn ignored(&self) -> Ignored {
         let mut ignored = self.setting.ignored();
         if self.epochs == 0 {
-            ignored.push((&["lr", "bends", "seed"], "with --epochs 0 no path is trained"));
+            ignored.push((
+                &["lr", "bends", "seed"],
+                "with --epochs 0 no path is trained",
+            ));
         }
         ignored
     }
@@ -55,7 +58,12 @@ impl Connect {
     pub fn run(&self) -> Result<Report, Error> {
         together::alone("connect")?;
         if let Some(dir) = &self.out {
-            let names = ["connect.csv", "connect.parquet", "connect.html", "connect.json"];
+            let names = [
+                "connect.csv",
+                "connect.parquet",
+                "connect.html",
+                "connect.json",
+            ];
             prepare(dir, &names)?;
         }
         let (a, b) = (

@@ -6,6 +6,7 @@ mod connect;
 mod density;
 mod hvp;
 mod network;
+mod news;
 mod output;
 mod paths;
 mod sharpness;
@@ -80,7 +81,7 @@ fn main() -> ExitCode {
 fn run(parsed: Parsed<Cli>) -> Result<(), Error> {
     let Parsed { cli, given } = parsed;
     refuse_ignored(&cli.task, &given)?;
-    output::show_progress();
+    news::show();
     signals::listen();
     let report = match cli.task {
         Task::Analyze(task) => task.run(),
@@ -121,7 +122,9 @@ fn refuse_ignored(task: &Task, given: &[String]) -> Result<(), Error> {
         given.next().map(|name| (name, why))
     });
     match ignored {
-        Some((name, why)) => Err(Error::Invalid(format!("--{name} would change nothing: {why}"))),
+        Some((name, why)) => Err(Error::Invalid(format!(
+            "--{name} would change nothing: {why}"
+        ))),
         None => Ok(()),
     }
 }

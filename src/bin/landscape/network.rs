@@ -204,10 +204,16 @@ impl Network {
     pub fn ignored(&self) -> Ignored {
         let mut ignored: Ignored = Vec::new();
         if let ModelName::Zoo(_) = self.model {
-            ignored.push((&["layers"], "only `mlp` takes widths, the other networks have theirs"));
+            ignored.push((
+                &["layers"],
+                "only `mlp` takes widths, the other networks have theirs",
+            ));
         }
         if let DatasetName::Synthetic = self.dataset {
-            ignored.push((&["data"], "synthetic samples are drawn, not read from a directory"));
+            ignored.push((
+                &["data"],
+                "synthetic samples are drawn, not read from a directory",
+            ));
         }
         ignored
     }

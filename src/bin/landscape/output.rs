@@ -1,20 +1,14 @@
-//! What a command says: progress on standard error while it works, a report at the end.
+//! What a command says and writes at its end.
 
-use std::collections::HashMap;
-use std::fmt::Display;
-use std::io::{ErrorKind, IsTerminal, Write};
-use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
-
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use loss_landscape::Error;
 use loss_landscape::candle::{Device, Tensor};
 use loss_landscape::files::{self, WRITABLE, check_writable, write_tensors, write_whole};
 use loss_landscape::polars::prelude::DataFrame;
 use loss_landscape::prelude::{Objective, Parameters};
-use loss_landscape::progress::{News, listen};
 use loss_landscape::serde_json::{Value, json};
+use std::fmt::Display;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
 
 use crate::network::TRAINING_SAMPLES;
 use crate::{paths, together};
@@ -113,7 +107,11 @@ pub fn save_weights(parameters: &Parameters, path: &Path) -> Result<(), Error> {
     };
     let name = path.file_name().unwrap_or_default().display();
     let name = format!("landscape-{}-{name}", std::process::id());
-    let places = [Some(std::env::temp_dir()), paths::home(), Some(PathBuf::from("."))];
+    let places = [
+        Some(std::env::temp_dir()),
+        paths::home(),
+        Some(PathBuf::from(".")),
+    ];
     let mut places = places.into_iter().flatten().map(|dir| dir.join(&name));
     match places.find(|place| parameters.save(place).is_ok()) {
         Some(place) => Err(Error::Invalid(format!(
@@ -157,57 +155,4 @@ pub fn write_table(dir: &Path, name: &str, table: &mut DataFrame) -> Result<(), 
         files::write_table(&dir.join(format!("{name}.{ending}")), table)?;
     }
     Ok(())
-}
-
-/// Shows the crate's news on standard error: a bar for each task on a terminal that can redraw lines, else a line for each
-/// every ten seconds.
-pub fn show_progress() {
-    let leads = together::leads();
-    let together = MultiProgress::new();
-    // Hidden where standard error is no terminal, or TERM says that it is a dumb one.
-    let redraws = std::io::stderr().is_terminal() && !together.is_hidden();
-    let bars: Mutex<HashMap<String, ProgressBar>> = Mutex::new(HashMap::new());
-    let lines: Mutex<HashMap<String, Instant>> = Mutex::new(HashMap::new());
-    listen(move |news| match news {
-        News::Warning(message) => together.suspend(|| say(format_args!("warning: {message}"))),
-        _ if !leads => {}
-        News::Working { task, state, share } if redraws => {
-            if let Ok(mut bars) = bars.lock() {
-                let new = || together.add(new_bar(share.is_some()));
-                let bar = bars.entry(task.to_owned()).or_insert_with(new);
-                bar.set_prefix(task.to_owned());
-                bar.set_message(state.to_owned());
-                bar.set_position((1000.0 * share.unwrap_or(0.0)) as u64);
-                bar.tick();
-            }
-        }
-        News::Working { task, state, .. } => {
-            if let Ok(mut lines) = lines.lock() {
-                let last = lines.entry(task.to_owned()).or_insert_with(Instant::now);
-                if last.elapsed() >= Duration::from_secs(10) {
-                    *last = Instant::now();
-                    say(format_args!("{task}: {state}"));
-                }
-            }
-        }
-        News::Ended { task } => {
-            if let Ok(mut bars) = bars.lock()
-                && let Some(bar) = bars.remove(task)
-            {
-                bar.finish_and_clear();
-            }
-        }
-    });
-}
-
-fn new_bar(known: bool) -> ProgressBar {
-    let bar = ProgressBar::new(1000);
-    let template = match known {
-        true => "{prefix} {bar:30} {msg}",
-        false => "{prefix} {spinner} {msg} {elapsed}",
-    };
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style);
-    }
-    bar
 }

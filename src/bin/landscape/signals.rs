@@ -37,7 +37,11 @@ pub fn listen() {
                     let name = known.iter().find(|(number, _)| *number == signal);
                     let name = name.map_or("a signal", |(_, name)| name);
                     let kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
-                    let kept = if kept.is_empty() { "nothing is kept" } else { &kept };
+                    let kept = if kept.is_empty() {
+                        "nothing is kept"
+                    } else {
+                        &kept
+                    };
                     say(format_args!("\ninterrupted by {name}: {kept}"));
                 }
                 std::process::exit(128 + signal);

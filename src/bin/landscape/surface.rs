@@ -130,7 +130,11 @@ impl Surface {
                 .iter()
                 .copied()
                 .fold(f64::NEG_INFINITY, f64::max);
-            text += &format!("eigenvalues        {} to {}\n", number(low, 5), number(high, 5));
+            text += &format!(
+                "eigenvalues        {} to {}\n",
+                number(low, 5),
+                number(high, 5)
+            );
         }
         let mut report = Report::of(&objective, text, json);
         if let Some(dir) = &self.out {

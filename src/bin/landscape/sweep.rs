@@ -12,8 +12,8 @@ use loss_landscape::serde_json::json;
 use crate::network::Network;
 use crate::output::{Report, number, shown};
 use crate::paths::path;
-use crate::{signals, together};
 use crate::training::Steps;
+use crate::{signals, together};
 
 #[derive(Args)]
 pub struct SweepCommand {
@@ -123,7 +123,7 @@ impl SweepCommand {
         for point in &report.points {
             text += &format!(
                 "{:>10}  {:>13}  {:>9}  {:>11.2} %  {:>6}  {:>10} ± {:.0e}{}\n",
-                point.l2,
+                strength(point.l2),
                 number(point.train_loss, 5),
                 number(point.test_loss, 5),
                 100.0 * point.test_accuracy.unwrap_or(f64::NAN),
@@ -151,5 +151,14 @@ impl SweepCommand {
             text,
             json: json!({ "points": report.points, "computed": report.computed, "out": shown(&self.out) }),
         })
+    }
+}
+
+/// As a decimal if that fits into its column.
+fn strength(l2: f64) -> String {
+    let decimal = l2.to_string();
+    match decimal.len() <= 10 {
+        true => decimal,
+        false => format!("{l2:e}"),
     }
 }

@@ -11,8 +11,8 @@ use loss_landscape::serde_json::json;
 use crate::network::Network;
 use crate::output::{Report, number, save_weights, shown};
 use crate::paths::path;
-use crate::{signals, together};
 use crate::training::Training;
+use crate::{signals, together};
 
 #[derive(Args)]
 pub struct Train {
