@@ -355,3 +355,46 @@ fn weights_from_a_device_without_end_are_refused() {
         "{error}"
     );
 }
+
+/// A checkpoint is whole, or it is refused and stays as it is.
+#[test]
+fn checkpoints_that_are_short_foreign_or_damaged_are_refused() {
+    let dir = tempdir().unwrap();
+    let file = dir.path().join("training");
+    let data = two_moons(40, 0.1, 0, &Device::Cpu).unwrap();
+    let data = data.to_dtype(DType::F32).unwrap();
+    let fit = |dtype: DType| {
+        let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu).unwrap();
+        let model = model.to_dtype(dtype).unwrap();
+        let trainer = Trainer::adam(0.01).epochs(2).patience(2);
+        let data = data.to_dtype(dtype).unwrap();
+        trainer.fit_resuming(&model, &data, &data, &file)
+    };
+    let history = fit(DType::F32).unwrap();
+    let whole = fs::read(&file).unwrap();
+    let refused = |bytes: &[u8], words: &str| {
+        fs::write(&file, bytes).unwrap();
+        let error = fit(DType::F32).unwrap_err().to_string();
+        assert!(
+            error.contains("training: ") && error.contains(words),
+            "{error}"
+        );
+        assert_eq!(fs::read(&file).unwrap(), bytes);
+    };
+    for i in 0..60 {
+        refused(&whole[..i * whole.len() / 60], "");
+        let mut flipped = whole.clone();
+        flipped[i * whole.len() / 60] ^= 1 << (i % 8);
+        refused(&flipped, "");
+    }
+    refused(&whole[..whole.len() - 8], "is damaged");
+    refused(&[&whole[..], &[0; 8]].concat(), "is damaged");
+    refused(b"the notes of a year", "is no checkpoint");
+    let mut newer = whole.clone();
+    newer["loss-landscape checkpoint ".len()] = b'2';
+    refused(&newer, "another version");
+    fs::write(&file, &whole).unwrap();
+    let error = fit(DType::F64).unwrap_err().to_string();
+    assert!(error.contains("other work"), "{error}");
+    assert_eq!(fit(DType::F32).unwrap(), history);
+}

@@ -177,3 +177,51 @@ fn every_method_resumes() {
     assert_eq!(recorded.density().unwrap(), density);
     assert!(recorded.reads() >= 20, "{}", recorded.reads());
 }
+
+/// Whatever bit is damaged, at most the damaged product is computed again with its block, and the numbers stay.
+#[test]
+fn damage_costs_one_block() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, products) = (dir.path().join("products"), Cell::new(0));
+    let unbroken = top(&file, &products, usize::MAX, 1).unwrap();
+    let whole = fs::read(&file).unwrap();
+    let header = 32;
+    for place in (0..whole.len()).step_by(whole.len() / 97) {
+        let mut damaged = whole.clone();
+        damaged[place] ^= 1 << (place % 8);
+        fs::write(&file, damaged).unwrap();
+        if place < header {
+            assert!(
+                top(&file, &products, usize::MAX, 1).is_err(),
+                "byte {place}"
+            );
+            continue;
+        }
+        assert_eq!(
+            top(&file, &products, usize::MAX, 1).unwrap(),
+            unbroken,
+            "byte {place}"
+        );
+        // One for the vector by which the operator is recognized; the largest block checks all six eigenvectors.
+        assert!(
+            products.get() <= 1 + 6,
+            "byte {place}: {} products",
+            products.get()
+        );
+    }
+    // Without that vector nobody knows whose products they are: they are neither used nor thrown away.
+    let record = 32 + 8 * N + 32;
+    let mut unknown = whole.clone();
+    for copy in 0..2 {
+        unknown[header + copy * record + 40] ^= 1;
+    }
+    fs::write(&file, &unknown).unwrap();
+    let error = top(&file, &products, usize::MAX, 1)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("is damaged where it says which operator"),
+        "{error}"
+    );
+    assert_eq!(fs::read(&file).unwrap(), unknown);
+}

@@ -101,9 +101,10 @@ fn scores(
 fn warn_of_holes(what: &str, points: &[[f64; 2]], is_hole: impl Fn(usize) -> bool) {
     const MOST: usize = 3;
     let holes: Vec<usize> = (0..points.len()).filter(|i| is_hole(*i)).collect();
-    let named = holes.iter().take(MOST).map(|i| {
-        let [alpha, beta] = points[*i];
-        format!("(α, β) = ({alpha}, {beta})")
+    let is_line = points.iter().all(|[_, beta]| *beta == 0.0);
+    let named = holes.iter().take(MOST).map(|i| match points[*i] {
+        [alpha, _] if is_line => format!("α = {alpha:?}"),
+        [alpha, beta] => format!("(α, β) = ({alpha:?}, {beta:?})"),
     });
     let named = named.collect::<Vec<_>>().join(", ");
     let more = if holes.len() > MOST { ", …" } else { "" };

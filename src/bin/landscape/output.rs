@@ -156,3 +156,28 @@ pub fn write_table(dir: &Path, name: &str, table: &mut DataFrame) -> Result<(), 
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::number;
+
+    #[test]
+    fn small_and_large_numbers_keep_their_digits() {
+        for (x, decimals, expected) in [
+            (1.12535e-6, 6, "1.12535e-6"),
+            (-5e-23, 6, "-5.00000e-23"),
+            (0.0, 6, "0"),
+            (-0.0, 5, "0"),
+            (2.302585, 6, "2.302585"),
+            (-0.25, 5, "-0.25000"),
+            (0.00123, 4, "0.0012"),
+            (0.00099, 4, "9.900e-4"),
+            (123456.789, 2, "123456.79"),
+            (1e300, 5, "1.0000e300"),
+            (f64::NAN, 4, "NaN"),
+            (f64::NEG_INFINITY, 4, "-inf"),
+        ] {
+            assert_eq!(number(x, decimals), expected, "{x}");
+        }
+    }
+}
