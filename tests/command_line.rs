@@ -747,7 +747,7 @@ fn a_shard_that_fails_says_so() {
     let said = landscape(&shard);
     let error = String::from_utf8_lossy(&said.stderr);
     assert!(
-        !said.status.success() && error.contains("other work"),
+        !said.status.success() && error.contains("is something else"),
         "{error}"
     );
 }
@@ -772,6 +772,10 @@ fn a_spectrum_resumes() {
     }
     let first = json(&top(file));
     assert_eq!(json(&top(file))["eigenvalues"], first["eigenvalues"]);
+    let double = landscape(&[&top(file)[..], &["--dtype", "f64"]].concat());
+    let error = String::from_utf8_lossy(&double.stderr);
+    assert_eq!(double.status.code(), Some(1), "{error}");
+    assert!(error.contains("not computed in f64"), "{error}");
     let other = landscape(&[&top(file)[..], &["--activation", "relu"]].concat());
     let error = String::from_utf8_lossy(&other.stderr);
     assert!(

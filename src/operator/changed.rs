@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use candle_core::DType;
+
 use super::{LinearOperator, check_length, images};
 use crate::error::{Error, Result, check_finite};
 use crate::vector::axpy;
@@ -59,6 +61,10 @@ impl LinearOperator for Shifted {
         }
         Ok(products)
     }
+
+    fn dtype(&self) -> Option<DType> {
+        self.operator.dtype()
+    }
 }
 
 /// DAD with a diagonal matrix D: A in other units.
@@ -112,6 +118,10 @@ impl<A: LinearOperator> LinearOperator for Scaled<A> {
         let scaled: Vec<_> = vectors.iter().map(|v| self.scaled(v)).collect();
         let products = self.operator.apply_block(&scaled)?;
         Ok(products.iter().map(|p| self.scaled(p)).collect())
+    }
+
+    fn dtype(&self) -> Option<DType> {
+        self.operator.dtype()
     }
 }
 
@@ -185,5 +195,9 @@ impl LinearOperator for Block {
             .iter()
             .map(|p| p[self.range.clone()].to_vec())
             .collect())
+    }
+
+    fn dtype(&self) -> Option<DType> {
+        self.operator.dtype()
     }
 }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use candle_core::DType;
+
 use super::{LinearOperator, images};
 use crate::error::Result;
 use crate::ranks::{Ranks, all_well, part};
@@ -46,5 +48,9 @@ impl<A: LinearOperator> LinearOperator for Divided<A> {
             .iter_mut()
             .try_for_each(|product| self.ranks.sum(product))?;
         Ok(products)
+    }
+
+    fn dtype(&self) -> Option<DType> {
+        self.operator.dtype()
     }
 }

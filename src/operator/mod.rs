@@ -24,6 +24,8 @@ pub use recorded::Recorded;
 
 use std::path::Path;
 
+use candle_core::DType;
+
 use crate::error::{Error, Result, check_finite};
 use crate::objective::{Curvature, Objective};
 use crate::vector::{axpy, dot};
@@ -71,12 +73,17 @@ pub trait LinearOperator {
         vectors.iter().map(|v| self.apply(v)).collect()
     }
 
+    /// The floating-point type in which products are computed, if it is known: it tells how they are rounded.
+    fn dtype(&self) -> Option<DType> {
+        None
+    }
+
     /// This operator with its products kept in the file at `path`, so that a decomposition that was broken off goes on
     /// where it was when it is called again: see [`Recorded`].
     ///
     /// # Errors
     /// A file that cannot be written to, that another process uses, or that is no record of products of an operator of
-    /// this size.
+    /// this size and type.
     fn resuming(self, path: impl AsRef<Path>) -> Result<Recorded<Self>>
     where
         Self: Sized,
@@ -96,6 +103,10 @@ impl<A: LinearOperator + ?Sized> LinearOperator for Box<A> {
 
     fn apply_block(&self, vectors: &[Vec<f64>]) -> Result<Vec<Vec<f64>>> {
         (**self).apply_block(vectors)
+    }
+
+    fn dtype(&self) -> Option<DType> {
+        (**self).dtype()
     }
 }
 
@@ -166,6 +177,10 @@ macro_rules! curvature_operator {
 
             fn apply_block(&self, vectors: &[Vec<f64>]) -> Result<Vec<Vec<f64>>> {
                 self.objective.products(self.theta.as_deref(), vectors, $curvature)
+            }
+
+            fn dtype(&self) -> Option<DType> {
+                Some(self.objective.parameters().dtype())
             }
         }
     };
@@ -318,6 +333,10 @@ impl LinearOperator for GradientCovariance {
             }
         }
         Ok(products)
+    }
+
+    fn dtype(&self) -> Option<DType> {
+        self.moment.dtype()
     }
 }
 
