@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 use loss_landscape::Error;
-use loss_landscape::memory;
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json::json;
 
@@ -77,9 +76,6 @@ impl Spectrum {
         };
         let started = Instant::now();
         let top = self.top.unwrap_or(objective.dim().min(30));
-        // The eigenvectors, and a basis that holds at least as many vectors.
-        let vectors = 16.0 * top.min(objective.dim()) as f64 * objective.dim() as f64;
-        memory::check(vectors, &format!("{top} eigenvectors and a basis"))?;
         let mut spectrum = lanczos.run(&operator, top)?;
         let seconds = started.elapsed().as_secs_f64();
         match self.which {
