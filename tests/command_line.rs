@@ -662,7 +662,7 @@ fn wrong_names_are_answered_with_the_right_ones() {
             "epochs = 1.5",
             "invalid value '1.5' for '--epochs <EPOCHS>'",
         ),
-        ("lr = true", "a value is required for '--lr <LR>'"),
+        ("lr = true", "invalid value 'true' for '--lr <LR>'"),
         ("[training]\nlr = 1", "there is no key `training`"),
         ("layers = [[1]]", "`layers` cannot be array"),
         ("model", "TOML parse error"),
