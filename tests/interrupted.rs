@@ -52,9 +52,9 @@ fn an_interrupted_training_says_how_to_go_on_and_does() {
         command(&[
             "train",
             "--epochs",
-            "150",
+            "2000",
             "--patience",
-            "149",
+            "1999",
             "--save",
             save,
         ])
@@ -77,7 +77,7 @@ fn an_interrupted_training_says_how_to_go_on_and_does() {
         assert!(!Path::new(&at("cut")).exists());
     }
     // Another training does not go on from there, nor does it write over it.
-    let other = command(&["train", "--epochs", "151", "--save", &at("cut")])
+    let other = command(&["train", "--epochs", "2001", "--save", &at("cut")])
         .output()
         .unwrap();
     let error = String::from_utf8_lossy(&other.stderr);
@@ -130,7 +130,7 @@ fn a_signal_that_is_switched_off_stays_so() {
         env!("CARGO_BIN_EXE_landscape"),
     ]);
     shell
-        .args(["train", "--epochs", "150"])
+        .args(["train", "--epochs", "1000"])
         .args(NET)
         .stdout(Stdio::null());
     let mut child = shell.spawn().unwrap();

@@ -1,18 +1,27 @@
-//! [`Passes`]: what a training has come to after each pass over the data, in a file that it goes on from.
+//! [`Passes`]: what a training has come to after passes over the data, in a file that it goes on from.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use super::descent::Descent;
 use super::trainer::{Best, Trainer};
 use super::{Epoch, History};
 use crate::checkpoint::{Checkpoint, key};
 use crate::error::{Error, Result};
+use crate::files::{WRITABLE, check_writable};
 use crate::objective::Objective;
+use crate::progress::warn;
 
 pub(super) struct Passes {
     checkpoint: Checkpoint,
     parameters: usize,
+    /// When the file was written last, and whether there have been passes since.
+    written: Option<Instant>,
+    is_behind: bool,
 }
+
+/// Between two writings: bringing a file to the disk takes longer than a pass over few data.
+const INTERVAL: Duration = Duration::from_secs(1);
 
 impl Passes {
     /// For a training with these settings, from where the model stands, on data with these losses there.
@@ -24,6 +33,7 @@ impl Passes {
     ) -> Result<Self> {
         let settings = serde_json::to_string(trainer)
             .map_err(|e| Error::invalid(format!("the settings cannot be written down ({e})")))?;
+        check_writable(path, WRITABLE)?;
         let parameters = learned.parameters();
         let start = [parameters.to_flat()?, parameters.flat_statistics()?].concat();
         let losses = [learned.loss()?, watched.loss()?];
@@ -31,6 +41,8 @@ impl Passes {
         Ok(Self {
             checkpoint: Checkpoint::new(path, key(&task, &[&start, &losses])),
             parameters: parameters.len(),
+            written: None,
+            is_behind: false,
         })
     }
 
@@ -83,12 +95,32 @@ impl Passes {
         (length == memory).then_some((epochs, best, rest))
     }
 
-    pub(super) fn write(
-        &self,
-        descent: &dyn Descent,
-        history: &History,
-        best: Option<&Best>,
-    ) -> Result<()> {
+    /// After a pass: writes the file if it is time to.
+    pub(super) fn offer(&mut self, descent: &dyn Descent, history: &History, best: Option<&Best>) {
+        self.is_behind = true;
+        if self
+            .written
+            .is_none_or(|written| written.elapsed() >= INTERVAL)
+        {
+            self.finish(descent, history, best);
+        }
+    }
+
+    /// Writes the file if there have been passes since. A disk that is full ends no training: that is a warning.
+    pub(super) fn finish(&mut self, descent: &dyn Descent, history: &History, best: Option<&Best>) {
+        if !self.is_behind {
+            return;
+        }
+        if let Err(error) = self.write(descent, history, best) {
+            warn(&format!(
+                "the training goes on, but after an interruption it would not go on from here: {error}"
+            ));
+        }
+        self.written = Some(Instant::now());
+        self.is_behind = false;
+    }
+
+    fn write(&self, descent: &dyn Descent, history: &History, best: Option<&Best>) -> Result<()> {
         let best = best.map_or_else(Vec::new, |best| {
             let head = vec![f64::from(best.epoch), best.loss];
             [head, best.theta.clone(), best.statistics.clone()].concat()

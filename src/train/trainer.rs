@@ -10,10 +10,9 @@ use super::passes::Passes;
 use super::{Epoch, History, Schedule, Trajectory};
 use crate::data::{Dataset, Targets};
 use crate::error::{Error, Result};
-use crate::files::{WRITABLE, check_writable};
 use crate::model::{Model, Parameters, Restore};
 use crate::objective::{Batch, Loss, Objective};
-use crate::progress::{Progress, warn};
+use crate::progress::Progress;
 use crate::vector::stream;
 
 /// Trains a model in mini-batches: cross-entropy on labels, mean squared error on values.
@@ -305,9 +304,10 @@ impl Trainer {
         self.run(model, train, test, None, None)
     }
 
-    /// As [`Trainer::fit`], and goes on from `file` after an interruption: it is written after each pass over the
-    /// data. Called again with the same settings, data and a model that stands where it stood, the training goes on
-    /// after the last whole pass, and ends with the same bits; once it has ended, it is over at once.
+    /// As [`Trainer::fit`], and goes on from `file` after an interruption: it is written after passes over the data, at
+    /// most once a second, and at the end. Called again with the same settings, data and a model that stands where it
+    /// stood, the training goes on after the last pass in the file, and ends with the same bits; once it has ended, it is
+    /// over at once.
     ///
     /// # Errors
     /// As [`Trainer::fit`]; a file that belongs to another training, is damaged, or cannot be read or written. If it can no
@@ -429,10 +429,7 @@ impl Trainer {
             trajectory.start(total, parameters)?;
         }
         let passes = file.map(|file| Passes::new(file, self, &learned, &watched));
-        let passes = passes.transpose()?;
-        if let Some(file) = file {
-            check_writable(file, WRITABLE)?;
-        }
+        let mut passes = passes.transpose()?;
         let mut best = match &passes {
             Some(passes) => passes.read(&mut *descent, &mut history)?,
             None => None,
@@ -483,13 +480,12 @@ impl Trainer {
             if self.patience.is_some() && best.as_ref().is_none_or(|best| train_loss < best.loss) {
                 best = Some(Best::here(parameters, epoch + 1, train_loss)?);
             }
-            if let Some(passes) = &passes
-                && let Err(error) = passes.write(&*descent, &history, best.as_ref())
-            {
-                warn(&format!(
-                    "the training goes on, but after an interruption it would not go on from here: {error}"
-                ));
+            if let Some(passes) = &mut passes {
+                passes.offer(&*descent, &history, best.as_ref());
             }
+        }
+        if let Some(passes) = &mut passes {
+            passes.finish(&*descent, &history, best.as_ref());
         }
         if let Some(best) = best {
             best.restore(parameters)?;
