@@ -35,6 +35,14 @@ fn send(signal: &str, child: &Child) {
     );
 }
 
+/// Whether a signal is switched off for this process and all that it starts, as it is in the background of a script.
+fn is_ignored(signal: i32) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.map_or(0, |mask| u64::from_str_radix(mask.trim(), 16).unwrap());
+    mask >> (signal - 1) & 1 == 1
+}
+
 /// Until a file's content is another one.
 fn wait_for_change(path: &Path, before: Option<&[u8]>, child: &mut Child) {
     let started = Instant::now();
@@ -62,6 +70,9 @@ fn an_interrupted_training_says_how_to_go_on_and_does() {
     assert!(train(&at("whole")).status().unwrap().success());
     let unfinished = dir.path().join("cut.unfinished");
     for (signal, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
+        if is_ignored(code - 128) {
+            continue;
+        }
         let before = fs::read(&unfinished).ok();
         let mut child = train(&at("cut")).spawn().unwrap();
         wait_for_change(&unfinished, before.as_deref(), &mut child);

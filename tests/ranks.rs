@@ -437,11 +437,11 @@ fn products_are_kept_by_the_first_rank() {
             let top = recorded.top(5).unwrap();
             (top, recorded.reads())
         });
-        for (top, reads) in found {
-            assert_eq!(top, alone);
-            // The one product of a random combination, by which the first call ended, is another.
-            assert!(reads >= 14, "{reads}");
-        }
+        assert!(
+            found
+                .iter()
+                .all(|(top, reads)| *top == alone && *reads >= 15)
+        );
     }
 }
 
