@@ -5,14 +5,18 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
-use crate::files::write_whole;
+use crate::files::{read_bytes, write_whole};
 use crate::vector::{from_bytes, to_bytes};
 
-/// A file that belongs to one piece of work: its first bytes are the work's key.
+/// A file that belongs to one piece of work: a line with the format's version, the work's key, a SHA-256 of the numbers,
+/// the numbers.
 pub(crate) struct Checkpoint {
     path: PathBuf,
     key: Key,
 }
+
+const NAME: &[u8] = b"loss-landscape checkpoint ";
+const VERSION: &[u8] = b"1\n";
 
 /// A hash of what work depends on.
 pub(crate) type Key = [u8; 32];
@@ -41,25 +45,53 @@ impl Checkpoint {
     }
 
     /// What was written last; nothing, if nothing was.
+    ///
+    /// # Errors
+    /// A file that is something else, of another version, of other work, or damaged.
     pub(crate) fn read(&self) -> Result<Vec<f64>> {
-        let bytes = match std::fs::read(&self.path) {
+        let bytes = match read_bytes(&self.path) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(e) => return Err(unusable(&self.path, &format!("cannot be read ({e})"))),
         };
-        match bytes.strip_prefix(&self.key) {
-            Some(numbers) if numbers.len() % 8 == 0 => Ok(from_bytes(numbers)),
-            _ => Err(unusable(&self.path, OTHER_WORK)),
+        self.parse(&bytes)
+            .map_err(|problem| unusable(&self.path, problem))
+    }
+
+    fn parse(&self, bytes: &[u8]) -> std::result::Result<Vec<f64>, &'static str> {
+        let rest = bytes.strip_prefix(NAME).ok_or("is no checkpoint")?;
+        let rest = rest.strip_prefix(VERSION);
+        let rest = rest.ok_or("is a checkpoint of another version of this program")?;
+        let (key, rest) = rest.split_first_chunk().ok_or(DAMAGED)?;
+        let (sum, numbers) = rest.split_first_chunk().ok_or(DAMAGED)?;
+        if *key != self.key {
+            return Err(OTHER_WORK);
+        }
+        match *sum == hash(numbers) {
+            true => Ok(from_bytes(numbers)),
+            false => Err(DAMAGED),
         }
     }
 
     pub(crate) fn write(&self, numbers: &[f64]) -> Result<()> {
-        let bytes = [&self.key[..], &to_bytes(numbers)].concat();
+        let numbers = to_bytes(numbers);
+        let bytes = [NAME, VERSION, &self.key, &hash(&numbers), &numbers].concat();
         write_whole(&self.path, "Give a path that is writable", |part| {
             std::fs::write(part, &bytes)
         })
     }
+
+    /// The error for content that [`read`](Self::read) has found whole, but that does not fit the work.
+    pub(crate) fn misfit(&self) -> Error {
+        unusable(&self.path, OTHER_WORK)
+    }
 }
+
+fn hash(bytes: &[u8]) -> Key {
+    Sha256::digest(bytes).into()
+}
+
+const DAMAGED: &str = "is damaged";
 
 /// What is the matter with a file whose key is another.
 pub(crate) const OTHER_WORK: &str = "holds the beginning of other work: another model, point, direction, grid, dataset, or other settings";

@@ -66,6 +66,7 @@ mod error;
 mod parts;
 mod random;
 mod simd;
+mod tensors;
 mod vector;
 mod verdict;
 
@@ -75,6 +76,7 @@ pub mod embedding;
 pub mod figure;
 pub mod files;
 pub mod landscape;
+pub mod memory;
 pub mod model;
 pub mod nn;
 pub mod notebook;

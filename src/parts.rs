@@ -1,20 +1,25 @@
 //! [`in_parts`]: long work on many items, of which what is done stays in files, and of which several processes do
 //! different ones.
 //!
-//! A file is a hash of what the work depends on, and then a record for each item that is done: its number, from 1, and what
-//! was found. It grows at its end after each part; what a killed process has left half written there is cut off. Each
-//! process writes a file of its own, and reads all of them: none waits for another.
+//! A file is a line with the format's version, a hash of what the work depends on, and then a record for each item that is
+//! done: its number, what was found, and a checksum of both and the hash. It grows at its end after each part; what a killed
+//! process has left half written there is cut off. A damaged record is passed over, and its item done again. Each process
+//! writes a file of its own, and reads all of them: none waits for another.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::slice::ChunksExact;
+
+use sha2::{Digest, Sha256};
 
 use crate::checkpoint::{Key, OTHER_WORK, unusable};
 use crate::error::{Error, Result};
-use crate::files::{is_taken, with_ending};
+use crate::files::{is_taken, parent, read_bytes, with_ending};
 use crate::progress::Progress;
 use crate::ranks::{Kind, Ranks, Share, Turns, all_well, part};
+use crate::vector::to_bytes;
 
 /// Where the parts of a piece of work are kept.
 pub(crate) struct Parts {
@@ -198,31 +203,62 @@ impl Parts {
     }
 
     fn read<const N: usize>(&self, path: &Path, found: &mut Found<N>) -> Result<()> {
-        let bytes = match fs::read(path) {
+        let bytes = match read_bytes(path) {
             Ok(bytes) => bytes,
             // Whoever has finished the work has removed it.
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(e) => return Err(unusable(path, &format!("cannot be read ({e})"))),
         };
-        if bytes.len() < self.key.len() && self.key.starts_with(&bytes) {
-            return Ok(());
-        }
-        let records = bytes
-            .strip_prefix(&self.key)
-            .ok_or_else(|| unusable(path, OTHER_WORK))?;
-        for record in records.chunks_exact(8 * (1 + N)) {
-            let (words, _) = record.as_chunks::<8>();
-            let number = |i: usize| f64::from_le_bytes(words[1 + i]);
-            // Zeros are what a power cut leaves at a file's end.
-            let Some(item) = u64::from_le_bytes(words[0]).checked_sub(1) else {
-                break;
+        let records = self.records(&bytes, record(N));
+        for record in records.map_err(|problem| unusable(path, problem))? {
+            let Some((number, rest)) = self.verified(record).and_then(|r| r.split_first_chunk())
+            else {
+                continue;
             };
-            match found.get_mut(item as usize) {
-                Some(place) => *place = Some(std::array::from_fn(number)),
-                None => return Err(unusable(path, "is damaged")),
+            let (words, _) = rest.as_chunks::<8>();
+            match found.get_mut(u64::from_le_bytes(*number) as usize) {
+                Some(place) => {
+                    *place = Some(std::array::from_fn(|i| f64::from_le_bytes(words[i])));
+                }
+                None => return Err(unusable(path, OTHER_WORK)),
             }
         }
         Ok(())
+    }
+
+    /// The records in a file's content, or what else the file is. A file without a whole record is nobody's. A key that
+    /// is not ours is damaged where a record is ours.
+    fn records<'a>(
+        &self,
+        bytes: &'a [u8],
+        size: usize,
+    ) -> std::result::Result<ChunksExact<'a, u8>, &'static str> {
+        let head = [NAME, VERSION].concat();
+        let Some(rest) = bytes.strip_prefix(&head[..]) else {
+            return match head.starts_with(bytes) {
+                true => Ok([].chunks_exact(size)),
+                false => Err(FOREIGN),
+            };
+        };
+        let (key, records) = rest.split_at_checked(self.key.len()).unwrap_or_default();
+        let records = records.chunks_exact(size);
+        let is_ours = |record| self.verified(record).is_some();
+        match records.len() == 0 || key == self.key || records.clone().any(is_ours) {
+            true => Ok(records),
+            false => Err(OTHER_WORK),
+        }
+    }
+
+    /// A record without its checksum, if that is right.
+    fn verified<'a>(&self, record: &'a [u8]) -> Option<&'a [u8]> {
+        let (body, sum) = record.split_last_chunk()?;
+        (*sum == self.checksum(body)).then_some(body)
+    }
+
+    fn checksum(&self, body: &[u8]) -> [u8; CHECKSUM] {
+        let hash = Sha256::new().chain_update(self.key).chain_update(body);
+        let hash: Key = hash.finalize().into();
+        std::array::from_fn(|i| hash[i])
     }
 
     /// The file of a share, ready to grow, and nobody else's for as long as it is open.
@@ -230,7 +266,7 @@ impl Parts {
         let path = self.file_of(share);
         let unwritable = |e: io::Error| unusable(&path, &format!("cannot be written ({e})"));
         let mut options = OpenOptions::new();
-        let options = options.read(true).append(true).create(true);
+        let options = options.read(true).write(true).create(true).truncate(false);
         let mut file = options.open(&path).map_err(unwritable)?;
         if is_taken(&file, true) {
             return Err(unusable(
@@ -238,19 +274,17 @@ impl Parts {
                 "is in use: another process is at the same work",
             ));
         }
-        let mut key = Vec::new();
-        let read = (&file).take(self.key.len() as u64).read_to_end(&mut key);
-        read.map_err(unwritable)?;
-        if !self.key.starts_with(&key) {
-            return Err(unusable(&path, OTHER_WORK));
-        }
-        let len = file.metadata().map_err(unwritable)?.len() as usize;
-        let record = 8 * (1 + numbers);
-        match len.checked_sub(self.key.len()) {
-            Some(records) => file.set_len((len - records % record) as u64),
-            None => file.set_len(0).and_then(|()| file.write_all(&self.key)),
-        }
-        .map_err(unwritable)?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(unwritable)?;
+        let records = self.records(&bytes, record(numbers));
+        let whole = records.map_err(|problem| unusable(&path, problem))?.len();
+        let header = [NAME, VERSION, &self.key].concat();
+        let len = (header.len() + whole * record(numbers)) as u64;
+        let written = file.rewind().and_then(|()| file.write_all(&header));
+        written
+            .and_then(|()| file.set_len(len))
+            .and_then(|()| file.seek(SeekFrom::End(0)))
+            .map_err(unwritable)?;
         Ok(file)
     }
 
@@ -260,43 +294,45 @@ impl Parts {
         first: usize,
         found: &[[f64; N]],
     ) -> Result<()> {
-        let records = found.iter().enumerate().flat_map(|(i, numbers)| {
-            let number = ((first + i + 1) as u64).to_le_bytes();
-            number
-                .into_iter()
-                .chain(numbers.iter().flat_map(|x| x.to_le_bytes()))
-                .collect::<Vec<_>>()
-        });
-        let records: Vec<u8> = records.collect();
+        let mut records = Vec::with_capacity(found.len() * record(N));
+        for (item, numbers) in (first as u64..).zip(found) {
+            let start = records.len();
+            records.extend(item.to_le_bytes());
+            records.extend(to_bytes(numbers));
+            records.extend(self.checksum(&records[start..]));
+        }
         file.write_all(&records)
             .map_err(|e| unusable(&self.path, &format!("cannot be written ({e})")))
     }
 }
 
+const NAME: &[u8] = b"loss-landscape parts ";
+const VERSION: &[u8] = b"1\n";
+
+/// Bytes of a record's checksum.
+const CHECKSUM: usize = 8;
+
+/// Bytes of the record of an item with so many numbers.
+fn record(numbers: usize) -> usize {
+    8 + 8 * numbers + CHECKSUM
+}
+
+const FOREIGN: &str = "is something else, or of another version of this program";
+
 /// The files of all shares at and beside `path`.
 pub(crate) fn files_of_parts(path: &Path) -> Result<Vec<PathBuf>> {
-    let name = path
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
-    let dir = path
-        .parent()
-        .filter(|dir| !dir.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    let dir = parent(path);
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(e) => return Err(unusable(path, &format!("cannot be read ({e})"))),
     };
-    let names = entries
-        .flatten()
-        .map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let ours = names.filter(|other| match other.strip_prefix(&name) {
-        Some(ending) => {
-            ending.is_empty() || ending.starts_with(".shard-") || ending.starts_with(".rank-")
-        }
-        None => false,
+    let names = entries.flatten().map(|entry| entry.file_name());
+    let ours = names.filter(|other| {
+        let ending = other.as_encoded_bytes().strip_prefix(name);
+        ending
+            .is_some_and(|e| e.is_empty() || e.starts_with(b".shard-") || e.starts_with(b".rank-"))
     });
     let mut ours: Vec<PathBuf> = ours.map(|name| dir.join(name)).collect();
     ours.sort();

@@ -2,6 +2,7 @@
 //!
 //! A notebook's kernel forwards output line by line, so a bar that redraws itself would not show.
 
+use std::io::Write;
 use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -67,8 +68,13 @@ fn tell(news: News) -> bool {
 
 pub(crate) fn warn(message: &str) {
     if !tell(News::Warning(message)) {
-        println!("warning: {message}");
+        print(&format!("warning: {message}"));
     }
+}
+
+/// A line on standard output. Work does not end because nobody reads it.
+pub(crate) fn print(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 /// Says how far a task has come, on standard output at most every two seconds: short work prints nothing.
@@ -134,7 +140,7 @@ impl Progress {
         };
         if !tell(news) && self.printed.elapsed() >= Duration::from_secs(2) {
             self.printed = Instant::now();
-            println!("{}: {state}, {:.0} s", self.task, self.seconds());
+            print(&format!("{}: {state}, {:.0} s", self.task, self.seconds()));
         }
     }
 

@@ -127,7 +127,7 @@ fn misleading(values: &[f64], which: Which, k: usize, seed: u64) -> Vec<Vec<f64>
     let unit = |i: usize| -> Vec<f64> { (0..n).map(|j| f64::from(u8::from(i == j))).collect() };
     let mut order: Vec<usize> = (0..n).collect();
     order.sort_by(|a, b| values[*b].total_cmp(&values[*a]));
-    if matches!(which, Which::Smallest) == (seed % 3 != 0) {
+    if matches!(which, Which::Smallest) != seed.is_multiple_of(3) {
         order.reverse();
     }
     match seed % 3 {

@@ -104,6 +104,73 @@ fn damaged_files_are_named_with_the_cure() {
     assert_eq!(leftovers.count(), 0);
 }
 
+/// The names of Kaggle, and a directory that cannot be written to: links to nowhere stand for one, as root writes anywhere.
+#[cfg(unix)]
+#[test]
+fn mnist_under_other_names_or_in_a_directory_that_is_not_ours() {
+    let (dir, kaggle) = (copy_of_the_shipped_files(), tempfile::tempdir().unwrap());
+    for name in [
+        "train-images-idx3-ubyte",
+        "train-labels-idx1-ubyte",
+        "t10k-images-idx3-ubyte",
+        "t10k-labels-idx1-ubyte",
+    ] {
+        std::os::unix::fs::symlink("/no/such/directory/x", dir.path().join(name)).unwrap();
+        let gz = dir.path().join(format!("{name}.gz"));
+        fs::copy(
+            gz,
+            kaggle
+                .path()
+                .join(format!("{}.gz", name.replace("-idx", ".idx"))),
+        )
+        .unwrap();
+    }
+    for dir in [dir.path(), kaggle.path()] {
+        assert_eq!(Mnist::load_from(dir, &CPU).unwrap().test.len(), 10_000);
+    }
+    // Unpacked under the same names.
+    let names = fs::read_dir(kaggle.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let (packed, unpacked): (Vec<_>, Vec<_>) =
+        names.partition(|path| path.extension().is_some_and(|e| e == "gz"));
+    assert_eq!((packed.len(), unpacked.len()), (4, 4));
+    packed
+        .iter()
+        .for_each(|path| fs::remove_file(path).unwrap());
+    assert_eq!(
+        Mnist::load_from(kaggle.path(), &CPU).unwrap().test.len(),
+        10_000
+    );
+}
+
+/// Fashion-MNIST and others have files of the same names: nothing tells to delete them.
+#[test]
+fn another_set_under_the_same_names_is_called_another_set() {
+    let dir = tempfile::tempdir().unwrap();
+    let header = |words: &[u32]| {
+        words
+            .iter()
+            .flat_map(|word| word.to_be_bytes())
+            .collect::<Vec<u8>>()
+    };
+    let images = [header(&[2051, 60, 28, 28]), vec![7; 60 * 784]].concat();
+    let path = dir.path().join("train-images-idx3-ubyte");
+    let message = || Mnist::load_from(dir.path(), &CPU).unwrap_err().to_string();
+    fs::write(&path, &images).unwrap();
+    let error = message();
+    assert!(
+        error.contains("holds another set than MNIST") && !error.contains("Delete"),
+        "{error}"
+    );
+    fs::write(&path, &images[1..]).unwrap();
+    let error = message();
+    assert!(
+        error.contains("truncated or corrupted") && !error.contains("Delete"),
+        "{error}"
+    );
+}
+
 /// A file of CIFAR-10's format with an image for each label; see [`pixel`].
 fn write_batch(dir: &Path, name: &str, labels: &[u8]) {
     let mut bytes = Vec::new();

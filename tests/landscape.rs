@@ -414,7 +414,7 @@ fn a_plane_resumes() {
     let before = bits(&parameters);
     assert!(Plane::over(&failing, &d1, &d2, &grid).is_err());
     assert_eq!(bits(&parameters), before);
-    let done = (std::fs::metadata(&file).unwrap().len() - 32) / 24;
+    let done = (std::fs::metadata(&file).unwrap().len() - 55) / 32;
     assert_eq!(done, 5, "α = 0.75 is beyond the limit, the fifth of 9");
 
     let resumed = Plane::over(&sound, &d1, &d2, &grid).unwrap();

@@ -469,6 +469,55 @@ fn an_interrupted_move_is_rolled_forward() {
     }
 }
 
+/// Deleted, emptied, cut or with another bit: a resumed sweep computes the point again, to the same bytes.
+#[test]
+fn files_that_are_lost_or_damaged_are_computed_again() {
+    let (sweep, data, dir) = finished();
+    let whole = tempdir().unwrap();
+    for (name, bytes) in bytes(dir.path()) {
+        fs::write(whole.path().join(name), bytes).unwrap();
+    }
+    let resumed = Sweep {
+        resume: true,
+        ..sweep
+    };
+    let run = || resumed.run(dir.path(), network, &data, &data).unwrap();
+    let names = [
+        "Model-1.csv",
+        "gradients-1-0.01.csv",
+        "Hessian-eigenvalues-1-0.01.csv",
+        "Hessian-eigenvectors-1-0.01.csv",
+        "model_weights-1-0.01.safetensors",
+    ];
+    for name in names {
+        let path = dir.path().join(name);
+        let good = fs::read(&path).unwrap();
+        let middle = good.len() / 2;
+        let mut flipped = good.clone();
+        flipped[middle] ^= 1;
+        for damaged in [
+            None,
+            Some(&good[..0]),
+            Some(&good[..middle]),
+            Some(&flipped),
+        ] {
+            match damaged {
+                None => fs::remove_file(&path).unwrap(),
+                Some(bytes) => fs::write(&path, bytes).unwrap(),
+            }
+            assert_eq!(run().computed, 1, "{name}");
+            assert_same(dir.path(), whole.path());
+        }
+    }
+    // Two points' files that have changed places are damaged, too.
+    let [a, b] = ["gradients-1-0.01.csv", "gradients-2-0.02.csv"].map(|name| dir.path().join(name));
+    let bytes = fs::read(&a).unwrap();
+    fs::copy(&b, &a).unwrap();
+    fs::write(&b, bytes).unwrap();
+    assert_eq!(run().computed, 2);
+    assert_eq!(run().computed, 0);
+}
+
 #[test]
 fn a_training_that_diverges_names_its_strength_and_leaves_the_others() {
     let ((sweep, data), dir) = (moons(), tempdir().unwrap());
@@ -482,9 +531,9 @@ fn a_training_that_diverges_names_its_strength_and_leaves_the_others() {
     let report = SweepReport::read(dir.path()).unwrap();
     assert_eq!(
         report.points.iter().map(|p| p.l2).collect::<Vec<_>>(),
-        [0.0, 0.01]
+        [0.0, 0.01, 0.02]
     );
-    assert_eq!(bytes(dir.path()).len(), 11);
+    assert_eq!(bytes(dir.path()).len(), 16);
     assert_refused(
         &Sweep {
             resume: true,
@@ -494,6 +543,35 @@ fn a_training_that_diverges_names_its_strength_and_leaves_the_others() {
         dir.path(),
         &data,
         &words,
+    );
+}
+
+/// A strength that overflows is named, one that almost vanishes gets a name that fits, and the rest is computed.
+#[test]
+fn strengths_at_the_ends_of_what_numbers_can_be() {
+    let ((sweep, data), dir) = (moons(), tempdir().unwrap());
+    let sweep = Sweep {
+        strengths: vec![0.0, 1e308, 1e-320, 1e300, 1.0],
+        ..sweep
+    };
+    for resume in [false, true] {
+        let sweep = Sweep {
+            resume,
+            jobs: 2,
+            ..sweep.clone()
+        };
+        let words = [
+            "point 2 of 5, L2 1e308: ",
+            "point 4 of 5, L2 1e300: ",
+            "The other points are written",
+        ];
+        assert_refused(&sweep, dir.path(), &data, &words);
+    }
+    assert!(dir.path().join("gradients-2-1e-320.csv").exists());
+    let points = SweepReport::read(dir.path()).unwrap().points;
+    assert_eq!(
+        points.iter().map(|p| p.l2).collect::<Vec<_>>(),
+        [0.0, 1e-320, 1.0]
     );
 }
 

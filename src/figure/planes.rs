@@ -78,7 +78,11 @@ pub fn planes<N: AsRef<str>, P: Borrow<Plane>>(planes: &[(N, P)]) -> Figure {
             0 => axis.to_owned(),
             _ => format!("{axis}{}", panel + 1),
         });
-        let logarithms = plane.losses.mapv(|loss| loss.log10().max(low));
+        // `max` alone would fill holes.
+        let logarithms = plane.losses.mapv(|loss| match loss.is_nan() {
+            true => loss,
+            false => loss.log10().max(low),
+        });
         let levels = Contours::new().start(low).end(high).size(size);
         plot.add_trace(
             Contour::new(plane.alphas.clone(), plane.betas.clone(), rows(&logarithms))

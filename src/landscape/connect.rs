@@ -7,6 +7,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::Curve;
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::model::Parameters;
 use crate::objective::{Objective, gradient_store};
 use crate::progress::Progress;
@@ -126,6 +127,9 @@ impl PathTrainer {
             PathShape::Bezier => 1,
             PathShape::Chain(bends) => bends,
         };
+        // The points of the curve, and Adam's two moments and gradient of each bend.
+        let numbers = 5.0 * bends as f64 * a.len() as f64;
+        memory::check(8.0 * numbers, &format!("{bends} bends"))?;
         let start = (1..=bends).map(|i| {
             let point = straight.at(i as f64 / (bends as f64 + 1.0))?;
             let var = Var::from_vec(point, a.len(), &Device::Cpu)?;

@@ -88,7 +88,7 @@ pub fn gaussian(parameters: &Parameters, seed: u64) -> Vec<f64> {
 /// ```
 ///
 /// # Errors
-/// candle's, when a device cannot be read.
+/// As [`normalized`].
 pub fn filter_normalized(parameters: &Parameters, seed: u64) -> Result<Vec<f64>> {
     normalized(
         parameters,
@@ -114,7 +114,7 @@ pub fn filter_normalized(parameters: &Parameters, seed: u64) -> Result<Vec<f64>>
 /// ```
 ///
 /// # Errors
-/// candle's, when a device cannot be read.
+/// As [`normalized`].
 pub fn filter_normalized_pair(parameters: &Parameters, seed: u64) -> Result<[Vec<f64>; 2]> {
     let first = gaussian(parameters, seed);
     let mut second = normal(parameters.len(), Purpose::Direction, seed, 1);
@@ -137,7 +137,7 @@ pub fn filter_normalized_pair(parameters: &Parameters, seed: u64) -> Result<[Vec
 /// See [`Normalization`] for an example.
 ///
 /// # Errors
-/// A direction that is not in θ-space; candle's, when a device cannot be read.
+/// A direction that is not in θ-space; one that is zero afterwards, but was not; candle's, when a device cannot be read.
 pub fn normalized(
     parameters: &Parameters,
     direction: &[f64],
@@ -146,9 +146,10 @@ pub fn normalized(
     parameters.check_vector(direction, "direction")?;
     let theta = parameters.to_flat()?;
     let mut direction = direction.to_vec();
+    let was_zero = direction.iter().all(|d| *d == 0.0);
     if normalization == Normalization::Model {
         match_lengths(&mut direction, &theta);
-        return Ok(direction);
+        return checked(direction, was_zero);
     }
     for (range, (_, var)) in parameters.ranges().into_iter().zip(parameters.iter()) {
         if var.rank() < 2 {
@@ -164,7 +165,18 @@ pub fn normalized(
             match_lengths(d, w);
         }
     }
-    Ok(direction)
+    checked(direction, was_zero)
+}
+
+/// Refuses a direction that has become zero.
+fn checked(direction: Vec<f64>, was_zero: bool) -> Result<Vec<f64>> {
+    if was_zero || direction.iter().any(|d| *d != 0.0) {
+        return Ok(direction);
+    }
+    Err(Error::invalid(
+        "the normalised direction is zero: all weights that it would be scaled to are zero, or the model has only \
+         parameters of one dimension; take an eigenvector, or a direction without normalisation",
+    ))
 }
 
 fn match_lengths(d: &mut [f64], w: &[f64]) {

@@ -36,8 +36,9 @@ impl Grid {
     /// `points` × `points` places with α and β from `-radius` to `radius`.
     ///
     /// # Errors
-    /// A radius that is not positive and finite, fewer than 2 points.
+    /// A radius that is not positive and finite, fewer than 2 points, more than 10⁷ in all.
     pub fn square(radius: f64, points: usize) -> Result<Self> {
+        check_size(points, points)?;
         let side = symmetric(radius, points)?;
         Self::new(side.clone(), side)
     }
@@ -45,8 +46,9 @@ impl Grid {
     /// Any places along each of the two directions.
     ///
     /// # Errors
-    /// Fewer than 2 places along a direction, places that are not finite or not increasing.
+    /// Fewer than 2 places along a direction, more than 10⁷ in all, places that are not finite or not increasing.
     pub fn new(alphas: Vec<f64>, betas: Vec<f64>) -> Result<Self> {
+        check_size(alphas.len(), betas.len())?;
         check_increasing(&alphas, "α")?;
         check_increasing(&betas, "β")?;
         Ok(Self {
@@ -173,7 +175,8 @@ impl Grid {
         };
         let (points, center) = (self.points(), objective.loss_at(theta)?);
         let size = [center, objective.samples() as f64];
-        let key = key(task, &[theta, d1, d2, points.as_flattened(), &size]);
+        let task = format!("{task} in {}", objective.parameters().dtype().as_str());
+        let key = key(&task, &[theta, d1, d2, points.as_flattened(), &size]);
         Ok(Some(Parts::new(&with_ending(path, ending), key)))
     }
 
@@ -215,7 +218,24 @@ pub(super) fn check_increasing(places: &[f64], name: &str) -> Result<()> {
     Ok(())
 }
 
+/// Points of a line or a plane, at most.
+const MOST: usize = 10_000_000;
+
+fn check_size(alphas: usize, betas: usize) -> Result<()> {
+    match alphas.checked_mul(betas) {
+        Some(points) if points <= MOST => Ok(()),
+        _ => Err(Error::invalid(format!(
+            "{alphas} × {betas} points are too many: ask for at most {MOST}"
+        ))),
+    }
+}
+
 fn check_count(points: usize) -> Result<()> {
+    if points > MOST {
+        return Err(Error::invalid(format!(
+            "{points} points are too many: ask for at most {MOST}"
+        )));
+    }
     if points < 2 {
         return Err(Error::invalid(format!(
             "{points} points make no line: ask for at least 2, an odd number to have the centre \

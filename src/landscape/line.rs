@@ -4,8 +4,8 @@ use polars::prelude::{Column, DataFrame, NamedFrom, Series};
 use serde::{Deserialize, Serialize};
 
 use super::statistics::needs_statistics_everywhere;
-use super::{StatisticsSource, check_fingerprint, fingerprint_at, grid, scores};
-use crate::error::Result;
+use super::{StatisticsSource, check_fingerprint, fingerprint_at, grid, holes, scores};
+use crate::error::{Error, Result};
 use crate::objective::Objective;
 use crate::operator::LinearOperator;
 use crate::progress::Progress;
@@ -33,11 +33,14 @@ use crate::vector::{axpy, dot, minus, norm};
 pub struct Line {
     /// α, in units of the direction's length as it was given.
     pub alphas: Vec<f64>,
-    /// L(θ + αd), one for each α.
+    /// L(θ + αd), one for each α; NaN where it is not finite.
+    #[serde(with = "holes")]
     pub losses: Vec<f64>,
-    /// The share of samples classified right at each α, for data with labels.
+    /// The share of samples classified right at each α, for data with labels; NaN where the loss is.
+    #[serde(with = "holes")]
     pub accuracies: Option<Vec<f64>>,
-    /// ‖∇L(θ + αd)‖ at each α, if [asked for](Line::with_gradient_norms).
+    /// ‖∇L(θ + αd)‖ at each α, if [asked for](Line::with_gradient_norms); NaN where it is not finite.
+    #[serde(with = "holes")]
     pub gradient_norms: Option<Vec<f64>>,
     /// L(θ)
     pub center: f64,
@@ -59,7 +62,7 @@ impl Line {
     ///
     /// # Errors
     /// A direction that is not in θ-space, a radius that is not positive, fewer than 2 points, a
-    /// loss that is not finite somewhere on the line.
+    /// loss or gradient at θ that is not finite.
     pub fn along(
         objective: &Objective,
         direction: &[f64],
@@ -155,7 +158,10 @@ impl Line {
         for alpha in &self.alphas {
             let mut moved = theta.clone();
             axpy(*alpha, direction, &mut moved);
-            norms.push(norm(&objective.gradient_at(&moved)?.1));
+            norms.push(match objective.gradient_at(&moved) {
+                Err(Error::NotFinite(_)) => f64::NAN,
+                found => norm(&found?.1),
+            });
             progress.part(norms.len(), self.alphas.len());
         }
         self.gradient_norms = Some(norms);

@@ -6,7 +6,10 @@ use polars::prelude::{Column, DataFrame, NamedFrom, Series};
 use serde::{Deserialize, Serialize};
 
 use super::grid::EIGENVALUES;
-use super::{Grid, StatisticsSource, check_fingerprint, direction, fingerprint_at, origin, scores};
+use super::{
+    Grid, StatisticsSource, check_fingerprint, direction, fingerprint_at, holes, origin, scores,
+    warn_of_holes,
+};
 use crate::error::{Error, Result};
 use crate::objective::Objective;
 use crate::parts::in_parts;
@@ -36,9 +39,11 @@ pub struct Plane {
     pub alphas: Vec<f64>,
     /// β, the coordinate along d₂, in units of its length.
     pub betas: Vec<f64>,
-    /// The loss, a row for each β and a column for each α.
+    /// The loss, a row for each β and a column for each α; NaN where it is not finite.
+    #[serde(with = "holes")]
     pub losses: Array2<f64>,
-    /// The share of samples classified right, in the same order, for data with labels.
+    /// The share of samples classified right, in the same order, for data with labels; NaN where the loss is.
+    #[serde(with = "holes")]
     pub accuracies: Option<Array2<f64>>,
     /// The Hessian's extreme eigenvalues, if [asked for](Plane::with_eigenvalues).
     pub eigenvalues: Option<Extremes>,
@@ -52,7 +57,8 @@ pub struct Plane {
     pub fingerprint: u64,
 }
 
-/// The Hessian's extreme eigenvalues at each point of a plane, rows and columns as in [`Plane`].
+/// The Hessian's extreme eigenvalues at each point of a plane, rows and columns as in [`Plane`]; NaN where the loss or a
+/// derivative is not finite.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -78,11 +84,14 @@ pub struct Plane {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Extremes {
     /// The smallest eigenvalue.
+    #[serde(with = "holes")]
     pub smallest: Array2<f64>,
     /// The largest eigenvalue.
+    #[serde(with = "holes")]
     pub largest: Array2<f64>,
     /// The larger of their two errors: the residual ‖Hv − λv‖ and the error of the rank. Infinite if the iteration has not
     /// converged.
+    #[serde(with = "holes")]
     pub residuals: Array2<f64>,
 }
 
@@ -104,8 +113,12 @@ impl Extremes {
             let mut moved = theta.clone();
             axpy(alpha, d1, &mut moved);
             axpy(beta, d2, &mut moved);
-            let hessian = objective.hessian().at(moved)?;
-            let spectrum = lanczos.run(&hessian, 2.min(objective.dim()))?;
+            let hessian = objective.hessian().at(moved);
+            let found = hessian.and_then(|h| lanczos.run(&h, 2.min(objective.dim())));
+            let spectrum = match found {
+                Err(Error::NotFinite(_)) => return Ok(vec![[f64::NAN; 3]]),
+                spectrum => spectrum?,
+            };
             let values = spectrum.values();
             let worst = spectrum
                 .pairs
@@ -122,6 +135,7 @@ impl Extremes {
             &grid.share,
             work,
         )?;
+        warn_of_holes("eigenvalues", &points, |i| found[i][0].is_nan());
         Ok(Self {
             smallest: in_rows(grid, |i| found[i][0]),
             largest: in_rows(grid, |i| found[i][1]),
@@ -135,8 +149,8 @@ impl Plane {
     /// values with α and β from `-radius` to `radius`.
     ///
     /// # Errors
-    /// Directions that are not in θ-space, a radius that is not positive, fewer than 2 points, a
-    /// loss that is not finite somewhere on the plane.
+    /// Directions that are not in θ-space or zero, a radius that is not positive, fewer than 2 points, a loss at θ that is
+    /// not finite.
     pub fn spanned(
         objective: &Objective,
         d1: &[f64],
@@ -200,18 +214,35 @@ impl Plane {
         Self::spanned(objective, &first.vector, &second.vector, radius, points)
     }
 
-    /// The plane through θ along `d1` and `d2` at the points of a `grid`.
+    /// The plane through θ along `d1` and `d2` at the points of a `grid`. Where the loss is not finite the plane has a hole,
+    /// and a warning names its (α, β).
+    ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// // L(b, w) = b² + 4w² overflows where w is beyond the root of the largest number.
+    /// # let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
+    /// # let data = Dataset::regression(&x, &x.zeros_like()?)?;
+    /// # let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+    /// # model.parameters().set_flat(&[0.0, 0.0])?;
+    /// # let objective = Objective::of(&model, &data, Loss::Mse)?;
+    /// let grid = Grid::new(vec![0.0, 1.0], vec![0.0, 1e200])?;
+    /// let plane = Plane::over(&objective, &[1.0, 0.0], &[0.0, 1.0], &grid)?;
+    /// assert_eq!(plane.losses.row(0).to_vec(), [0.0, 1.0]);
+    /// assert!(plane.losses.row(1).iter().all(|loss| loss.is_nan()));
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// The model's running statistics of batch normalisation are the same at all points: right near θ alone. For a plane
     /// that reaches to other models or to earlier snapshots give an objective
     /// [with batch statistics](Objective::with_batch_statistics).
     ///
     /// # Errors
-    /// Directions that are not in θ-space, a loss that is not finite somewhere on the plane, a file
-    /// to resume from that belongs to other work.
+    /// Directions that are not in θ-space or zero, a loss at θ that is not finite, a file to resume from that belongs to
+    /// other work.
     pub fn over(objective: &Objective, d1: &[f64], d2: &[f64], grid: &Grid) -> Result<Self> {
         let theta = origin(objective, d1, d2)?;
         let vectors = [&theta[..], d1, d2];
+        let center = objective.loss()?;
         let scores = scores("plane", objective, vectors, &grid.points(), Some(grid))?;
         let accuracies: Option<Vec<f64>> = scores.iter().map(|score| score.accuracy).collect();
         Ok(Self {
@@ -220,7 +251,7 @@ impl Plane {
             losses: in_rows(grid, |i| scores[i].loss),
             accuracies: accuracies.map(|a| in_rows(grid, |i| a[i])),
             eigenvalues: None,
-            center: objective.loss_at(&theta)?,
+            center,
             statistics: StatisticsSource::of(objective),
             fingerprint: fingerprint_at(objective, &theta, &[d1, d2])?,
         })

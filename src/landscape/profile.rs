@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Curve, RunningStatistics, StatisticsSource, together};
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::objective::{Objective, Score};
 use crate::progress::Progress;
 use crate::spectral::Bracket;
@@ -125,6 +126,7 @@ impl Curve {
         (together, statistics): (usize, StatisticsSource),
         scores: impl Fn(&[f64]) -> Result<Vec<Score>>,
     ) -> Result<PathProfile> {
+        memory::check(48.0 * points as f64, "the points of a path")?;
         if points < 2 {
             return Err(Error::invalid(format!(
                 "a path needs at least 2 points, its ends, and not {points}"

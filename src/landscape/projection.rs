@@ -5,7 +5,7 @@ use polars::prelude::DataFrame;
 use serde::{Deserialize, Serialize};
 
 use super::statistics::needs_statistics_everywhere;
-use super::{Grid, StatisticsSource, direction, origin, scores};
+use super::{Grid, StatisticsSource, direction, holes, origin, scores};
 use crate::error::{Error, Result};
 use crate::objective::Objective;
 use crate::train::Trajectory;
@@ -47,7 +47,8 @@ pub struct Projection {
     pub betas: Vec<f64>,
     /// The loss at the snapshot itself.
     pub losses: Vec<f64>,
-    /// The loss at the closest point on the plane.
+    /// The loss at the closest point on the plane; NaN where it is not finite.
+    #[serde(with = "holes")]
     pub on_plane: Vec<f64>,
     /// How far the snapshot is from the plane.
     pub distances: Vec<f64>,

@@ -5,6 +5,7 @@ use candle_core::{DType, Device, Module, Tensor};
 use super::making::Making;
 use super::{Activation, LayerKind, Layered, Model, Parameters};
 use crate::error::{Error, Result};
+use crate::memory;
 
 /// A multilayer perceptron: h₀ = x (flattened), hᵢ₊₁ = φ(hᵢ Wᵢᵀ + bᵢ), without φ after the last
 /// layer. Its parameters are `layers.0.weight` (out × in), `layers.0.bias`, `layers.1.weight`, ….
@@ -51,6 +52,10 @@ impl Mlp {
                  none of them 0, for example [784, 128, 10]"
             )));
         }
+        let pairs = widths.windows(2);
+        let weights: f64 = pairs.map(|pair| pair[0] as f64 * pair[1] as f64).sum();
+        // θ as one vector in f64.
+        memory::check(8.0 * weights, &format!("layers of the widths {widths:?}"))?;
         let mut made = Making::new(seed, device);
         let mut layers = Vec::new();
         for (i, pair) in widths.windows(2).enumerate() {

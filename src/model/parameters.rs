@@ -8,7 +8,8 @@ use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarMap;
 
 use crate::error::{Error, Result, check_finite};
-use crate::files::write_whole;
+use crate::files::write_tensors;
+use crate::tensors::read_tensors;
 
 /// A model's parameters, sorted by name. θ is their concatenation in that order, each in row-major
 /// order. The variables are shared with the model: setting θ changes the model.
@@ -302,8 +303,8 @@ impl Parameters {
         self.set_tensors(&tensors)
     }
 
-    /// Writes parameters and running statistics to a safetensors file, under their names: to another name first, so
-    /// that the file is whole or not there.
+    /// Writes parameters and running statistics to a safetensors file, under their names, as
+    /// [`write_whole`](crate::files::write_whole) does.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -322,15 +323,15 @@ impl Parameters {
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let tensors = self.all();
         let tensors = tensors.map(|(name, var)| (name.clone(), var.as_detached_tensor()));
-        let tensors: HashMap<_, _> = tensors.collect();
-        let cure = "Give a path in a directory that is there and writable";
-        write_whole(path.as_ref(), cure, |part| {
-            candle_core::safetensors::save(&tensors, part).map_err(Error::from)
-        })
+        let cure = "Give a path in a directory that is there, is writable and has room";
+        write_tensors(path.as_ref(), cure, tensors)
     }
 
     /// Sets parameters and running statistics to those of a safetensors file with the same names and shapes, in any
     /// floating-point type.
+    ///
+    /// All names in the file may have one prefix, such as the `module.` and `_orig_mod.` of PyTorch's wrappers. Batch
+    /// normalisation's `num_batches_tracked` is left out.
     ///
     /// # Errors
     /// A file that is missing, damaged or of another model, or numbers that are not finite; the model is then
@@ -338,41 +339,49 @@ impl Parameters {
     pub fn load(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let wrong = |problem: String| {
-            Error::file(
-                path,
-                problem,
-                "Give a safetensors file that was saved from this model",
-            )
+            let cure = "Give a safetensors file that was saved from this model";
+            Error::file(path, problem, cure)
         };
-        let loaded = candle_core::safetensors::load(path, &self.device)
-            .map_err(|e| wrong(format!("cannot be read: {}", Error::from(e))))?;
-        if let Some(name) = loaded
-            .keys()
-            .find(|name| self.all().all(|(n, _)| n != *name))
-        {
-            return Err(wrong(format!(
-                "has a tensor `{name}`, which the model has not"
-            )));
-        }
-        let mut tensors = Vec::with_capacity(loaded.len());
+        let mut found = read_tensors(path, &self.device)
+            .map_err(|problem| wrong(format!("cannot be read: {problem}")))?;
+        found.retain(|name, _| name.rsplit('.').next() != Some("num_batches_tracked"));
+        let prefix = self.prefix_of(&found);
+        let (mut ours, mut missing) = (Vec::new(), None);
         for (name, var) in self.all() {
-            let tensor = loaded
-                .get(name)
-                .ok_or_else(|| wrong(format!("has no tensor `{name}`")))?;
-            if tensor.shape() != var.shape() {
-                return Err(wrong(format!(
-                    "has a tensor `{name}` of shape {:?}, where the model's is {:?}",
-                    tensor.dims(),
-                    var.dims()
-                )));
+            match found.remove(&format!("{prefix}{name}")) {
+                Some(tensor) => ours.push((name, tensor, var)),
+                None => missing = missing.or(Some(name)),
             }
-            tensors.push(tensor.to_dtype(self.dtype)?);
         }
-        check_finite(&self.flatten(tensors.iter())?, "what the file holds")?;
+        let missing = missing.map(|name| format!("no tensor `{name}`"));
+        let more = list(found.into_keys()).map(|names| format!("{names}, which the model has not"));
+        if missing.is_some() || more.is_some() {
+            let problems: Vec<_> = missing.into_iter().chain(more).collect();
+            return Err(wrong(format!("has {}", problems.join(", and "))));
+        }
+        let tensors = ours
+            .iter()
+            .map(|(name, tensor, var)| fitting(name, tensor, var));
+        let tensors: Vec<Tensor> = tensors
+            .collect::<std::result::Result<_, _>>()
+            .map_err(wrong)?;
         for ((_, var), tensor) in self.all().zip(&tensors) {
             var.set(tensor)?;
         }
         Ok(())
+    }
+
+    /// What stands before each of the model's names in the file, if it is the same before all.
+    fn prefix_of(&self, found: &HashMap<String, Tensor>) -> String {
+        let first = &self.named[0].0;
+        let prefixes = found.keys().filter_map(|name| name.strip_suffix(first));
+        let leads = |prefix: &&str| {
+            let mut names = self.all().map(|(name, _)| format!("{prefix}{name}"));
+            names.all(|name| found.contains_key(&name))
+        };
+        // The shortest, so that it does not depend on the order of the names.
+        let prefix = prefixes.filter(leads).min_by_key(|prefix| prefix.len());
+        prefix.unwrap_or_default().to_owned()
     }
 
     pub(crate) fn set_tensors(&self, tensors: &[Tensor]) -> Result<()> {
@@ -401,6 +410,60 @@ impl Parameters {
         }
         check_finite(vector, &format!("the {what}"))
     }
+}
+
+/// A file's tensor in the type of the variable that it is for, or what is the matter with it.
+fn fitting(name: &str, tensor: &Tensor, var: &Var) -> std::result::Result<Tensor, String> {
+    if !tensor.dtype().is_float() {
+        return Err(format!(
+            "has a tensor `{name}` of {:?}, which are no weights: convert them to a floating-point type",
+            tensor.dtype()
+        ));
+    }
+    if tensor.shape() != var.shape() {
+        let hint = match *tensor.dims() {
+            [rows, columns] if var.dims() == [columns, rows] => "; transpose it",
+            _ => "",
+        };
+        return Err(format!(
+            "has a tensor `{name}` of shape {:?}, where the model's is {:?}{hint}",
+            tensor.dims(),
+            var.dims()
+        ));
+    }
+    let convert = || -> candle_core::Result<(Tensor, Vec<f64>)> {
+        let fitting = tensor.to_dtype(var.dtype())?;
+        let numbers = fitting.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?;
+        Ok((fitting, numbers))
+    };
+    let (fitting, numbers) = convert().map_err(|e| Error::from(e).to_string())?;
+    match numbers.iter().position(|number| !number.is_finite()) {
+        None => Ok(fitting),
+        Some(at) => Err(format!(
+            "has a tensor `{name}` that is not finite: entry {at} of {} is {}",
+            numbers.len(),
+            numbers[at]
+        )),
+    }
+}
+
+/// The first of some tensors' names, for a message; nothing if there are none.
+fn list(names: impl Iterator<Item = String>) -> Option<String> {
+    const MOST: usize = 5;
+    let mut names: Vec<_> = names.map(|name| format!("`{name}`")).collect();
+    names.sort_unstable();
+    let more = names.len().saturating_sub(MOST);
+    names.truncate(MOST);
+    let what = if names.len() == 1 {
+        "a tensor"
+    } else {
+        "tensors"
+    };
+    let rest = match more {
+        0 => String::new(),
+        _ => format!(" and {more} more"),
+    };
+    (!names.is_empty()).then(|| format!("{what} {}{rest}", names.join(", ")))
 }
 
 fn sorted(named: impl IntoIterator<Item = (String, Var)>) -> Vec<(String, Var)> {

@@ -114,7 +114,7 @@ pub trait Show {
             .map_err(|e| e.to_string())
             .and_then(|bundle| bundle.print().map_err(|e| e.to_string()));
         if let Err(message) = shown {
-            eprintln!("{message}");
+            let _ = writeln!(std::io::stderr(), "{message}");
         }
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::figure::{HEIGHT, WIDTH};
+use crate::progress;
 
 /// Directory of kaleido's `executable` folder; set by the project's kernel.
 const KALEIDO: &str = "LOSS_LANDSCAPE_KALEIDO";
@@ -40,7 +41,7 @@ pub(super) fn png(figure: &Value) -> Option<String> {
     let image = kaleido.draw(figure);
     if image.is_none() {
         *state = State::Absent;
-        println!("note: figures come without their image from here on, for kaleido failed");
+        progress::print("note: figures come without their image from here on, for kaleido failed");
     }
     image
 }

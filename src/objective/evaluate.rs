@@ -132,12 +132,14 @@ impl Objective {
 
     /// From the mean loss, the number of samples classified right and ‖θ‖², of this rank's samples.
     fn scored(&self, mean: f64, right: usize, square: f64) -> Result<Score> {
-        Ok(self
+        let score = self
             .all_scored(&[(mean, right)], |_| square)?
-            .swap_remove(0))
+            .swap_remove(0);
+        finite(score.loss)?;
+        Ok(score)
     }
 
-    /// The same of several points, with ‖θ‖² of each.
+    /// The same of several points, with ‖θ‖² of each. Losses may be not finite.
     fn all_scored(
         &self,
         found: &[(f64, usize)],
@@ -148,23 +150,50 @@ impl Objective {
         let mut means: Vec<[f64; 2]> = means.collect();
         self.over_ranks(means.as_flattened_mut())?;
         let score = |(i, [mean, right]): (usize, [f64; 2])| {
-            let loss = finite(mean + self.l2 * square(i))?;
             let accuracy = match self.data.targets() {
                 Targets::Labels(_) => Some(right),
                 Targets::Values(_) => None,
             };
-            Ok(Score { loss, accuracy })
+            Score {
+                loss: mean + self.l2 * square(i),
+                accuracy,
+            }
         };
-        means.into_iter().enumerate().map(score).collect()
+        Ok(means.into_iter().enumerate().map(score).collect())
     }
 
     /// Loss and accuracy at θ + αd₁ + βd₂ for each of some points α, β, with `vectors` θ, d₁ and d₂ in θ-space. The
     /// model does not move where hand-derived rules give the losses, and is back afterwards where not.
+    ///
+    /// # Errors
+    /// A loss that is not finite.
     pub(crate) fn scores_on_plane(
         &self,
         vectors: [&[f64]; 3],
         points: &[[f64; 2]],
     ) -> Result<Vec<Score>> {
+        let scores = self.measure_on_plane(vectors, points)?;
+        scores
+            .iter()
+            .try_for_each(|score| finite(score.loss).map(drop))?;
+        Ok(scores)
+    }
+
+    /// The same, with NaN as loss and accuracy where the loss is not finite.
+    pub(crate) fn scores_with_holes(
+        &self,
+        vectors: [&[f64]; 3],
+        points: &[[f64; 2]],
+    ) -> Result<Vec<Score>> {
+        let mut scores = self.measure_on_plane(vectors, points)?;
+        for score in scores.iter_mut().filter(|score| !score.loss.is_finite()) {
+            score.loss = f64::NAN;
+            score.accuracy = score.accuracy.map(|_| f64::NAN);
+        }
+        Ok(scores)
+    }
+
+    fn measure_on_plane(&self, vectors: [&[f64]; 3], points: &[[f64; 2]]) -> Result<Vec<Score>> {
         let [theta, d1, d2] = vectors;
         let by_hand = match &self.engine {
             Some(engine) if self.is_hand_derived() => {
@@ -177,7 +206,13 @@ impl Objective {
                 let mut moved = theta.to_vec();
                 axpy(*alpha, d1, &mut moved);
                 axpy(*beta, d2, &mut moved);
-                self.score_at(&moved)
+                match self.score_at(&moved) {
+                    Err(Error::NotFinite(_)) => Ok(Score {
+                        loss: f64::NAN,
+                        accuracy: None,
+                    }),
+                    score => score,
+                }
             });
             return scores.collect();
         };

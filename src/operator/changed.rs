@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use candle_core::DType;
+
 use super::{LinearOperator, check_length, images};
 use crate::error::{Error, Result, check_finite};
 use crate::vector::axpy;
@@ -62,6 +64,10 @@ impl LinearOperator for Shifted {
 
     fn state(&self) -> Result<u64> {
         self.operator.state()
+    }
+
+    fn dtype(&self) -> Option<DType> {
+        self.operator.dtype()
     }
 }
 
@@ -123,6 +129,10 @@ impl<A: LinearOperator> LinearOperator for Scaled<A> {
 
     fn state(&self) -> Result<u64> {
         self.operator.state()
+    }
+
+    fn dtype(&self) -> Option<DType> {
+        self.operator.dtype()
     }
 }
 
@@ -200,5 +210,9 @@ impl LinearOperator for Block {
 
     fn state(&self) -> Result<u64> {
         self.operator.state()
+    }
+
+    fn dtype(&self) -> Option<DType> {
+        self.operator.dtype()
     }
 }

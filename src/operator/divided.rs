@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use candle_core::DType;
+
 use super::{LinearOperator, images};
 use crate::error::Result;
 use crate::ranks::{Ranks, all_well, part};
@@ -50,5 +52,9 @@ impl<A: LinearOperator> LinearOperator for Divided<A> {
 
     fn state(&self) -> Result<u64> {
         self.operator.state()
+    }
+
+    fn dtype(&self) -> Option<DType> {
+        self.operator.dtype()
     }
 }

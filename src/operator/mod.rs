@@ -38,6 +38,8 @@ pub use recorded::Recorded;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use candle_core::DType;
+
 use crate::checkpoint::fingerprint;
 use crate::error::{Error, Result, check_finite};
 use crate::objective::{Curvature, Objective};
@@ -109,12 +111,17 @@ pub trait LinearOperator {
         Ok(0)
     }
 
+    /// The floating-point type in which products are computed, if it is known: it tells how they are rounded.
+    fn dtype(&self) -> Option<DType> {
+        None
+    }
+
     /// This operator with its products kept in the file at `path`, so that a decomposition that was broken off goes on
     /// where it was when it is called again: see [`Recorded`].
     ///
     /// # Errors
     /// A file that cannot be written to, that another process uses, or that is no record of products of an operator of
-    /// this size.
+    /// this size and type.
     fn resuming(self, path: impl AsRef<Path>) -> Result<Recorded<Self>>
     where
         Self: Sized,
@@ -138,6 +145,10 @@ impl<A: LinearOperator + ?Sized> LinearOperator for Box<A> {
 
     fn state(&self) -> Result<u64> {
         (**self).state()
+    }
+
+    fn dtype(&self) -> Option<DType> {
+        (**self).dtype()
     }
 }
 
@@ -213,6 +224,10 @@ macro_rules! curvature_operator {
 
             fn state(&self) -> Result<u64> {
                 Ok(fingerprint(&[&self.objective.point(self.theta.as_deref())?]))
+    }
+
+            fn dtype(&self) -> Option<DType> {
+                Some(self.objective.parameters().dtype())
             }
         }
     };
@@ -420,6 +435,10 @@ impl LinearOperator for GradientCovariance {
 
     fn state(&self) -> Result<u64> {
         self.moment.state()
+    }
+
+    fn dtype(&self) -> Option<DType> {
+        self.moment.dtype()
     }
 }
 

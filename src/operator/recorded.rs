@@ -1,7 +1,10 @@
 //! [`Recorded`]: products that are kept in a file.
 //!
-//! The file is a header and then a record for each product: the SHA-256 of the vector, the product, and the SHA-256 of
-//! both. It only ever grows at its end, and what a killed process has left half written there is cut off.
+//! The file is a line with the format's version, the number of rows and the type in which products are computed, and then a
+//! record for each product: the SHA-256 of the vector, the product, and the SHA-256 of
+//! both. It only ever grows at its end, and what a killed process has left half written there is cut off. A record that is
+//! damaged is computed again. The first vector is one by which the operator is recognized; its record stands there twice,
+//! so that no single damage makes a file one of an unknown operator.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -10,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::slice::from_ref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use candle_core::DType;
 use sha2::{Digest, Sha256};
 
 use super::{LinearOperator, check_length, images};
@@ -20,8 +24,11 @@ use crate::random::{Purpose, normal};
 use crate::ranks::{Ranks, all_well};
 use crate::vector::{axpy, from_bytes, norm, to_bytes};
 
-const MAGIC: &[u8; 24] = b"loss-landscape products\n";
-const HEADER: u64 = MAGIC.len() as u64 + 8;
+const NAME: &[u8] = b"loss-landscape products ";
+const VERSION: &[u8] = b"2\n";
+const HEADER: u64 = (NAME.len() + VERSION.len()) as u64 + 8 + TYPE as u64;
+/// Bytes of the name of a type.
+const TYPE: usize = 8;
 const HASH: usize = 32;
 
 /// Largest relative difference of the same product computed twice: rounding in `f32` on another processor.
@@ -71,7 +78,7 @@ struct State {
 
 impl<A: LinearOperator> Recorded<A> {
     pub(super) fn open(operator: A, path: &Path) -> Result<Self> {
-        let log = Log::open(path, operator.dim())?;
+        let log = Log::open(path, &operator)?;
         Ok(Self::new(operator, Some(log), None))
     }
 
@@ -82,7 +89,7 @@ impl<A: LinearOperator> Recorded<A> {
     pub fn among(operator: A, path: impl AsRef<Path>, ranks: Arc<dyn Ranks>) -> Result<Self> {
         let path = path.as_ref();
         let log = match ranks.rank() {
-            0 => Log::open(path, operator.dim()).map(Some),
+            0 => Log::open(path, &operator).map(Some),
             _ => Ok(None),
         };
         let log = all_well(Some(ranks.as_ref()), log)?;
@@ -123,7 +130,7 @@ impl<A: LinearOperator> Recorded<A> {
         all_well(self.ranks.as_deref(), now)
     }
 
-    /// Refuses a file of another operator; begins a file that is empty, or damaged where that is told.
+    /// Refuses a file of another operator; begins a file that is empty.
     fn recognize(&self, log: Option<&mut Log>) -> Result<()> {
         let probe = normal(self.dim(), Purpose::Fingerprint, 0, 0);
         let product = images(&self.operator, from_ref(&probe))?;
@@ -195,6 +202,10 @@ impl<A: LinearOperator> LinearOperator for Recorded<A> {
         all_well(self.ranks.as_deref(), kept)?;
         Ok(products)
     }
+
+    fn dtype(&self) -> Option<DType> {
+        self.operator.dtype()
+    }
 }
 
 struct Log {
@@ -202,12 +213,13 @@ struct Log {
     /// Locked for as long as it is open.
     file: File,
     n: usize,
-    places: HashMap<Key, u64>,
+    /// Where the records of each vector are, in the order of the file.
+    places: HashMap<Key, Vec<u64>>,
     end: u64,
 }
 
 impl Log {
-    fn open(path: &Path, n: usize) -> Result<Self> {
+    fn open(path: &Path, operator: &impl LinearOperator) -> Result<Self> {
         let mut options = OpenOptions::new();
         let options = options.read(true).write(true).create(true).truncate(false);
         let file = options.open(path).map_err(|e| unwritable(path, &e))?;
@@ -219,20 +231,24 @@ impl Log {
         let mut log = Self {
             path: path.to_path_buf(),
             file,
-            n,
+            n: operator.dim(),
             places: HashMap::new(),
             end: HEADER,
         };
-        match log.index().map_err(|e| unwritable(path, &e))? {
+        match log
+            .index(operator.dtype())
+            .map_err(|e| unwritable(path, &e))?
+        {
             None => Ok(log),
             Some(problem) => Err(unusable(path, &problem)),
         }
     }
 
     /// Finds the records, or makes a new file; says what else the file is.
-    fn index(&mut self) -> io::Result<Option<String>> {
+    fn index(&mut self, dtype: Option<DType>) -> io::Result<Option<String>> {
         let len = self.file.metadata()?.len();
-        let header = [&MAGIC[..], &(self.n as u64).to_le_bytes()].concat();
+        let n = (self.n as u64).to_le_bytes();
+        let header = [NAME, VERSION, &n, &name(dtype)].concat();
         let mut found = vec![0; HEADER.min(len) as usize];
         self.file.read_exact(&mut found)?;
         if len < HEADER && header.starts_with(&found) {
@@ -240,13 +256,24 @@ impl Log {
             self.file.write_all(&header)?;
             return Ok(None);
         }
-        if !found.starts_with(MAGIC) {
+        if !found.starts_with(NAME) {
             return Ok(Some("holds something else than products".into()));
         }
-        if found != header {
+        if !found.starts_with(&[NAME, VERSION].concat()) {
+            let problem = "holds products in the format of another version of this program";
+            return Ok(Some(problem.into()));
+        }
+        let (found, dtype_found) = found.split_at(found.len().saturating_sub(TYPE));
+        if !found.ends_with(&n) {
             return Ok(Some(format!(
                 "holds products of an operator with another number of rows than {}",
                 self.n
+            )));
+        }
+        if dtype_found != name(dtype) {
+            let dtype = dtype.map_or("a type that is not known", |dtype| dtype.as_str());
+            return Ok(Some(format!(
+                "holds products that are not computed in {dtype}"
             )));
         }
         let size = self.record();
@@ -254,7 +281,7 @@ impl Log {
             let mut key = [0; HASH];
             self.file.seek(SeekFrom::Start(self.end))?;
             self.file.read_exact(&mut key)?;
-            self.places.insert(key, self.end);
+            self.places.entry(key).or_default().push(self.end);
             self.end += size;
         }
         self.file.set_len(self.end)?;
@@ -268,33 +295,42 @@ impl Log {
 
     /// The product with the vector of this key, if it is there and whole.
     fn read(&mut self, key: &Key) -> Result<Option<Vec<f64>>> {
-        let Some(place) = self.places.get(key).copied() else {
-            return Ok(None);
-        };
-        let mut record = vec![0; self.record() as usize];
-        let found = self.file.seek(SeekFrom::Start(place));
-        let found = found.and_then(|_| self.file.read_exact(&mut record));
-        found.map_err(|e| unwritable(&self.path, &e))?;
-        let (body, sum) = record.split_at(HASH + 8 * self.n);
-        if hash(body) != sum {
-            return Ok(None);
-        }
-        Ok(Some(from_bytes(&body[HASH..])))
+        Ok(self.read_all(key)?.pop())
     }
 
+    /// The product from each whole record of this vector.
+    fn read_all(&mut self, key: &Key) -> Result<Vec<Vec<f64>>> {
+        let mut products = Vec::new();
+        for place in self.places.get(key).cloned().unwrap_or_default() {
+            let mut record = vec![0; self.record() as usize];
+            let found = self.file.seek(SeekFrom::Start(place));
+            let found = found.and_then(|_| self.file.read_exact(&mut record));
+            found.map_err(|e| unwritable(&self.path, &e))?;
+            let (body, sum) = record.split_at(HASH + 8 * self.n);
+            if hash(body) == sum {
+                products.push(from_bytes(&body[HASH..]));
+            }
+        }
+        Ok(products)
+    }
+
+    /// Compares the product by which the operator is recognized with the file's, and writes it where there are not two.
     fn recognize(&mut self, key: Key, product: &[f64]) -> Result<()> {
-        let Some(mut difference) = self.read(&key)? else {
-            self.places.clear();
-            self.end = HEADER;
-            let emptied = self.file.set_len(HEADER);
-            emptied.map_err(|e| unwritable(&self.path, &e))?;
-            return self.append(&[key], &[product.to_vec()]);
-        };
-        axpy(-1.0, product, &mut difference);
-        if norm(&difference) > ROUNDING * norm(product) {
-            let problem =
-                "holds products of another operator: another network, θ, dataset or matrix";
+        let kept = self.read_all(&key)?;
+        if kept.is_empty() && self.places.keys().any(|other| *other != key) {
+            let problem = "is damaged where it says which operator its products are of";
             return Err(unusable(&self.path, problem));
+        }
+        for mut difference in kept.iter().cloned() {
+            axpy(-1.0, product, &mut difference);
+            if norm(&difference) > ROUNDING * norm(product) {
+                let problem =
+                    "holds products of another operator: another network, θ, dataset or matrix";
+                return Err(unusable(&self.path, problem));
+            }
+        }
+        for _ in kept.len()..2 {
+            self.append(&[key], &[product.to_vec()])?;
         }
         Ok(())
     }
@@ -313,11 +349,17 @@ impl Log {
             return Err(unwritable(&self.path, &e));
         }
         for key in keys {
-            self.places.insert(*key, self.end);
+            self.places.entry(*key).or_default().push(self.end);
             self.end += self.record();
         }
         Ok(())
     }
+}
+
+/// The name of a type, of none if it is not known.
+fn name(dtype: Option<DType>) -> [u8; TYPE] {
+    let name = dtype.map_or("", |dtype| dtype.as_str()).as_bytes();
+    std::array::from_fn(|i| name.get(i).copied().unwrap_or(0))
 }
 
 fn hash(bytes: &[u8]) -> Key {

@@ -9,6 +9,7 @@ use super::full::symmetric_eigen;
 use super::krylov::{Draws, extend};
 use super::{Bracket, Estimate};
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::operator::{LinearOperator, images};
 use crate::progress::Progress;
 use crate::random::Purpose;
@@ -416,6 +417,7 @@ impl Density {
                 "{points} points are no curve: take at least 2"
             )));
         }
+        memory::check(24.0 * points as f64, "the points of a curve")?;
         let [low, high] = self.range();
         let (low, high) = (low - 4.0 * width, high + 4.0 * width);
         let step = (high - low) / (points - 1) as f64;

@@ -7,6 +7,7 @@ use super::probe::{self, Outcome, Threshold};
 use super::space::{Ritz, Space};
 use super::{Eigenpair, Rank, Spectrum};
 use crate::error::{Error, Result, check_finite};
+use crate::memory;
 use crate::operator::LinearOperator;
 use crate::progress::Progress;
 use crate::random::Purpose;
@@ -192,7 +193,7 @@ impl Lanczos {
     /// more product, with a random combination of the vectors, shows how far rounding moves them, and is added.
     ///
     /// # Errors
-    /// `k` = 0, `k` > n; a block of size 0; start vectors of a wrong length or not finite; products that
+    /// `k` = 0, `k` > n; a block of size 0; more memory than there is; start vectors of a wrong length or not finite; products that
     /// fail or are not finite. Running out of products is no error: the result then says that
     /// it has not [converged](Spectrum::converged).
     pub fn run(&self, operator: &(impl LinearOperator + ?Sized), k: usize) -> Result<Spectrum> {
@@ -205,6 +206,9 @@ impl Lanczos {
         if self.block == 0 {
             return Err(Error::invalid("a block needs at least one vector"));
         }
+        // The eigenvectors, and a basis that holds at least as many vectors.
+        let numbers = 2.0 * k as f64 * n as f64;
+        memory::check(8.0 * numbers, &format!("{k} eigenvectors and a basis"))?;
         for v in &self.start {
             if v.len() != n {
                 return Err(Error::invalid(format!(

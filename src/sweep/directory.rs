@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Sweep, manifest};
+use super::{Sweep, manifest, point, seal};
 use crate::error::{Error, Result};
-use crate::files::{WRITABLE, is_taken};
+use crate::files::{WRITABLE, is_taken, sync_directory};
+use crate::progress::warn;
 use crate::ranks::Share;
 
 const UNFINISHED: &str = ".unfinished";
@@ -145,9 +146,23 @@ impl Directory {
         Ok(())
     }
 
-    /// Whether all files of a point are there.
+    /// Whether a point has been computed.
     pub(super) fn holds(&self, id: usize) -> bool {
         model_file(&self.path, id).exists()
+    }
+
+    /// Whether all files of a point are as they were written. Says so where some are not.
+    pub(super) fn is_whole(&self, sweep: &Sweep, id: usize) -> bool {
+        let there = self.holds(id);
+        let names = point::files(id, sweep.strengths[id], manifest::ending(sweep));
+        let whole = there && seal::is_whole(&model_file(&self.path, id), &names);
+        if there && !whole {
+            warn(&format!(
+                "files of point {} are missing or damaged: it is computed again",
+                id + 1
+            ));
+        }
+        whole
     }
 
     /// Lets `write` write a point's files into the directory that it is given, and brings them up.
@@ -166,6 +181,7 @@ impl Directory {
         }
         written?;
         fs::rename(part, &whole).map_err(unwritable)?;
+        sync_directory(&unfinished);
         self.bring_up(&whole).map_err(unwritable)
     }
 
@@ -195,6 +211,7 @@ impl Directory {
         for name in names {
             fs::rename(whole.join(&name), self.path.join(&name))?;
         }
+        sync_directory(&self.path);
         fs::remove_dir(whole)
     }
 }
@@ -214,6 +231,7 @@ fn sync(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         File::open(entry?.path())?.sync_all()?;
     }
+    sync_directory(dir);
     Ok(())
 }
 

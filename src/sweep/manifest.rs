@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use super::Sweep;
 use crate::data::{Dataset, Targets};
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::model::{Model, Parameters};
 
 /// Samples that are hashed together.
@@ -28,6 +29,12 @@ pub(super) fn manifest(
             sweep.top
         )));
     }
+    // The eigenvectors, and a basis that holds at least as many vectors.
+    let numbers = 2.0 * (sweep.jobs.min(sweep.strengths.len()) * sweep.top) as f64 * n as f64;
+    memory::check(
+        8.0 * numbers,
+        &format!("{} eigenvectors and a basis", sweep.top),
+    )?;
     let mut trainer = json!(sweep.trainer);
     if let Some(trainer) = trainer.as_object_mut() {
         // Those of the study take their place.
@@ -133,7 +140,7 @@ fn data_hash(data: &Dataset) -> Result<String> {
     Ok(hex(hash))
 }
 
-fn hex(hash: Sha256) -> String {
+pub(super) fn hex(hash: Sha256) -> String {
     let digest = hash.finalize();
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -3,24 +3,27 @@
 //!
 //! | file | what is in it |
 //! | --- | --- |
-//! | `Model-{ID}.csv` | one row: strength, losses, accuracies, epochs, how the decomposition ended |
+//! | `Model-{ID}.csv` | one row: strength, losses, accuracies, epochs, how the decomposition ended; a SHA-256 of all files |
 //! | `gradients-{ID}-{L2}.csv` | ∇L: parameter, index within it (row-major), value |
 //! | `Hessian-eigenvalues-{ID}-{L2}.csv` | rank, eigenvalue, residual ‖Hv − λv‖; largest magnitude first |
 //! | `Hessian-eigenvectors-{ID}-{L2}.csv` | columns v1, v2, … in that order, a row for each entry of θ, rounded to `f32` |
 //! | `model_weights-{ID}-{L2}.safetensors` | the weights, as of [`Parameters::save`](crate::model::Parameters::save) |
 //! | `manifest.json` | everything that the results depend on |
 //!
-//! ID is the strength's place in the list, counted from 0, and L2 the strength as the shortest decimal. With
+//! ID is the strength's place in the list, counted from 0, and L2 the strength as the shortest decimal, or as in 1e-30
+//! where that has more than 20 characters. With
 //! [`parquet`](Sweep::parquet) the tables of gradients and eigenpairs are `.parquet`: an eigenvector takes some 12 bytes
 //! an entry in a CSV file, and 4 there. No file holds a time: the same settings give the same bytes.
 //!
 //! A point's files appear all or none, and `Model-{ID}.csv` last: where it is, the point is whole. A sweep that was
-//! killed goes on with [`resume`](Sweep::resume), and ends with the bytes of one that was not.
+//! killed goes on with [`resume`](Sweep::resume), and ends with the bytes of one that was not. So does one of which files
+//! are lost or damaged: their points are computed again.
 
 mod directory;
 mod manifest;
 mod point;
 mod report;
+mod seal;
 mod table;
 
 pub use report::{SweepPoint, SweepReport};
@@ -30,9 +33,11 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
+use rayon::prelude::*;
+
 use self::directory::Directory;
 use self::manifest::manifest;
-use self::point::Point;
+use self::point::{Point, shortest};
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::model::Model;
@@ -143,8 +148,9 @@ impl Sweep {
     ///
     /// # Errors
     /// Settings that make no sense. A directory that cannot be made or written to, that holds a study already, with
-    /// `resume` one of other settings, or in which another study is at work. A training that diverges, a decomposition
-    /// that fails: the message names the strength. Points that are finished by then stay in any case.
+    /// `resume` one of other settings, or in which another study is at work. A training that diverges: the message names
+    /// the strength, and the other points are computed all the same. A decomposition that fails. Points that are finished
+    /// stay in any case.
     pub fn run<M>(
         &self,
         dir: impl AsRef<Path>,
@@ -158,15 +164,17 @@ impl Sweep {
         let sweep = self.checked()?;
         let manifest = manifest(&sweep, &model(self.seed)?, [train, test])?;
         let count = sweep.strengths.len();
-        let (directory, todo) = self.take_up(dir.as_ref(), &manifest)?;
+        let (directory, todo) = sweep.take_up(dir.as_ref(), &manifest)?;
         let turns = Turns::new(&self.share, todo.len());
         let progress = Mutex::new(Progress::start("sweep"));
         let at_once = self.jobs * self.share.among().map_or(1, |ranks| ranks.size());
 
+        let diverged = Mutex::new(Vec::new());
+
         let compute = |turn: usize| {
             let id = todo[turn];
             let l2 = sweep.strengths[id];
-            let what = format!("point {} of {count}, L2 {l2}", id + 1);
+            let what = format!("point {} of {count}, L2 {}", id + 1, shortest(l2));
             let mut news = progress.lock().unwrap_or_else(PoisonError::into_inner);
             news.begin(&what, (turn + 1).saturating_sub(at_once), todo.len());
             drop(news);
@@ -176,10 +184,20 @@ impl Sweep {
                 l2,
             };
             let found = model(self.seed).and_then(|m| point.write(&directory, &m, train, test));
-            found.map_err(|error| at(&what, error))
+            match found.map_err(|error| at(&what, error)) {
+                Err(Error::NotFinite(problem)) => {
+                    let mut diverged = diverged.lock().unwrap_or_else(PoisonError::into_inner);
+                    diverged.push((id, problem));
+                    Ok(())
+                }
+                found => found,
+            }
         };
         let computed = each(&turns, self.jobs.min(todo.len()), compute);
-        all_well(self.share.among(), computed)?;
+        let diverged = diverged
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        all_well(self.share.among(), computed.and_then(|()| none(diverged)))?;
         let there = (0..count).filter(|id| directory.holds(*id)).count();
         drop(directory);
         if there < count && self.share.is_shard() {
@@ -204,8 +222,8 @@ impl Sweep {
         let count = self.strengths.len();
         let Some(ranks) = self.share.among() else {
             let directory = Directory::open(dir, manifest, self)?;
-            let todo = (0..count).filter(|id| self.share.owns(*id) && !directory.holds(*id));
-            let todo = todo.collect();
+            let open = |id: &usize| self.share.owns(*id) && !directory.is_whole(self, *id);
+            let todo = (0..count).into_par_iter().filter(open).collect();
             return Ok((directory, todo));
         };
         // One rank looks, so that all see the same, and brings up what another study has left.
@@ -214,8 +232,9 @@ impl Sweep {
             _ => Ok(Directory::beside_another(dir)),
         };
         let directory = all_well(Some(ranks), opened)?;
-        let open = |id| ranks.rank() == 0 && !directory.holds(id);
-        let mut todo: Vec<f64> = (0..count).map(|id| f64::from(u8::from(open(id)))).collect();
+        let open = |id| ranks.rank() == 0 && !directory.is_whole(self, id);
+        let todo = (0..count).into_par_iter();
+        let mut todo: Vec<f64> = todo.map(|id| f64::from(u8::from(open(id)))).collect();
         ranks.sum(&mut todo)?;
         let todo = (0..count).filter(|id| todo[*id] > 0.0).collect();
         Ok((directory, todo))
@@ -285,6 +304,20 @@ fn each(turns: &Turns, jobs: usize, work: impl Fn(usize) -> Result<()> + Sync) -
             .collect();
         results.into_iter().collect()
     })
+}
+
+/// No trainings that have diverged, or an error that names them.
+fn none(mut diverged: Vec<(usize, String)>) -> Result<()> {
+    // Several jobs finish in any order.
+    diverged.sort();
+    let problems: Vec<_> = diverged.into_iter().map(|(_, problem)| problem).collect();
+    match problems.is_empty() {
+        true => Ok(()),
+        false => Err(Error::NotFinite(format!(
+            "{}. The other points are written",
+            problems.join("; ")
+        ))),
+    }
 }
 
 /// Which point failed.

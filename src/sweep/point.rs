@@ -1,16 +1,18 @@
 //! [`Point`]: a training and its spectrum, at one strength.
 
+use std::fs;
 use std::path::Path;
 
 use polars::df;
-use polars::prelude::{Column, DataFrame};
+use polars::prelude::{Column, CsvWriter, DataFrame, SerWriter};
 
 use super::directory::{Directory, model_file};
 use super::manifest::ending;
+use super::seal::sealed;
 use super::{Sweep, SweepPoint, SweepReport};
 use crate::data::Dataset;
 use crate::error::Result;
-use crate::files::write_table;
+use crate::files::{WRITABLE, write_table, write_whole};
 use crate::model::{Model, Parameters};
 use crate::objective::{Loss, Objective};
 use crate::spectral::{Lanczos, Spectrum, Which};
@@ -25,10 +27,31 @@ pub(super) struct Point<'a> {
     pub(super) l2: f64,
 }
 
-/// The name of one of a point's files.
-pub(super) fn file(what: &str, id: usize, l2: f64, ending: &str) -> String {
-    format!("{what}-{id}-{l2}.{ending}")
+/// Digits of a strength that is written as a decimal.
+const MOST_DIGITS: usize = 20;
+
+/// A strength as the shortest decimal, in scientific notation where that is a long one.
+pub(super) fn shortest(l2: f64) -> String {
+    let decimal = l2.to_string();
+    match decimal.len() <= MOST_DIGITS {
+        true => decimal,
+        false => format!("{l2:e}"),
+    }
 }
+
+/// The names of a point's files but its row, for tables with this ending.
+pub(super) fn files(id: usize, l2: f64, tables: &str) -> [String; 4] {
+    [
+        ("model_weights", "safetensors"),
+        ("gradients", tables),
+        ("Hessian-eigenvalues", tables),
+        ("Hessian-eigenvectors", tables),
+    ]
+    .map(|(what, ending)| format!("{what}-{id}-{}.{ending}", shortest(l2)))
+}
+
+/// The place of the eigenvalues among these files.
+pub(super) const EIGENVALUES: usize = 2;
 
 impl Point<'_> {
     /// Trains the model, decomposes the Hessian, and puts what it finds into the directory.
@@ -80,24 +103,27 @@ impl Point<'_> {
             residuals: spectrum.residuals(),
         };
         directory.put(self.id, |dir| {
-            let name = |what, ending| dir.join(file(what, self.id, self.l2, ending));
-            let tables = ending(sweep);
-            parameters.save(name("model_weights", "safetensors"))?;
-            let mut gradient = gradient_table(parameters, &gradient)?;
-            write_table(&name("gradients", tables), &mut gradient)?;
-            write_table(&name("Hessian-eigenvalues", tables), &mut spectrum.table()?)?;
-            let mut vectors = vector_table(&spectrum)?;
-            write_table(&name("Hessian-eigenvectors", tables), &mut vectors)?;
-            self.write_row(dir, found)
+            let names = files(self.id, self.l2, ending(sweep));
+            let [weights, gradients, values, vectors] = names.each_ref().map(|name| dir.join(name));
+            parameters.save(weights)?;
+            write_table(&gradients, &mut gradient_table(parameters, &gradient)?)?;
+            write_table(&values, &mut spectrum.table()?)?;
+            write_table(&vectors, &mut vector_table(&spectrum)?)?;
+            self.write_row(dir, found, &names)
         })
     }
 
-    fn write_row(&self, dir: &Path, found: SweepPoint) -> Result<()> {
+    fn write_row(&self, dir: &Path, found: SweepPoint, names: &[String]) -> Result<()> {
         let row = SweepReport {
             points: vec![found],
             computed: 1,
         };
-        write_table(&model_file(dir, self.id), &mut row.table()?)
+        let mut text = Vec::new();
+        CsvWriter::new(&mut text).finish(&mut row.table()?)?;
+        let text = String::from_utf8_lossy(&text);
+        write_whole(&model_file(dir, self.id), WRITABLE, |part| {
+            fs::write(part, sealed(&text, dir, names)?)
+        })
     }
 }
 

@@ -135,7 +135,7 @@ impl SweepPoint {
             Error::file(
                 &path,
                 problem,
-                "Remove it, and resume the sweep to compute the point again",
+                "Resume the sweep to compute the point again",
             )
         };
         let share = |name: &str| -> Result<Option<f64>> {
@@ -148,7 +148,7 @@ impl SweepPoint {
         let number =
             |name: &str| share(name)?.ok_or_else(|| damaged(format!("has nothing under `{name}`")));
         let l2 = number("l2")?;
-        let eigen = table::read(&dir.join(point::file("Hessian-eigenvalues", id, l2, tables)))?;
+        let eigen = table::read(&dir.join(&point::files(id, l2, tables)[point::EIGENVALUES]))?;
         let column = |name: &str| -> Result<Vec<f64>> {
             let values = numbers(&eigen, name)?.into_iter().collect::<Option<_>>();
             values.ok_or_else(|| damaged(format!("goes with a table that misses an {name}")))

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::Path;
 
-use polars::prelude::{CsvReadOptions, DataFrame, ParquetReader, PolarsResult, SerReader};
+use polars::prelude::{CsvReader, DataFrame, ParquetReader, PolarsResult, SerReader};
 
 use crate::error::{Error, Result};
 use crate::files::is_parquet;
@@ -12,9 +12,8 @@ pub(super) fn read(path: &Path) -> Result<DataFrame> {
     let by_path = || -> PolarsResult<DataFrame> {
         match is_parquet(path) {
             true => ParquetReader::new(File::open(path)?).finish(),
-            false => CsvReadOptions::default()
-                .try_into_reader_with_file_path(Some(path.to_path_buf()))?
-                .finish(),
+            // A file rather than its path, which polars wants in UTF-8.
+            false => CsvReader::new(File::open(path)?).finish(),
         }
     };
     by_path().map_err(|e| {

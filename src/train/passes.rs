@@ -1,18 +1,27 @@
-//! [`Passes`]: what a training has come to after each pass over the data, in a file that it goes on from.
+//! [`Passes`]: what a training has come to after passes over the data, in a file that it goes on from.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use super::descent::Descent;
 use super::trainer::{Best, Trainer};
 use super::{Epoch, History};
 use crate::checkpoint::{Checkpoint, key};
 use crate::error::{Error, Result};
+use crate::files::{WRITABLE, check_writable};
 use crate::objective::Objective;
+use crate::progress::warn;
 
 pub(super) struct Passes {
     checkpoint: Checkpoint,
     parameters: usize,
+    /// When the file was written last, and whether there have been passes since.
+    written: Option<Instant>,
+    is_behind: bool,
 }
+
+/// Between two writings: bringing a file to the disk takes longer than a pass over few data.
+const INTERVAL: Duration = Duration::from_secs(1);
 
 impl Passes {
     /// For a training with these settings, from where the model stands, on data with these losses there.
@@ -24,13 +33,16 @@ impl Passes {
     ) -> Result<Self> {
         let settings = serde_json::to_string(trainer)
             .map_err(|e| Error::invalid(format!("the settings cannot be written down ({e})")))?;
+        check_writable(path, WRITABLE)?;
         let parameters = learned.parameters();
         let start = [parameters.to_flat()?, parameters.flat_statistics()?].concat();
         let losses = [learned.loss()?, watched.loss()?];
-        let task = format!("training {settings}");
+        let task = format!("training {settings} in {}", parameters.dtype().as_str());
         Ok(Self {
             checkpoint: Checkpoint::new(path, key(&task, &[&start, &losses])),
             parameters: parameters.len(),
+            written: None,
+            is_behind: false,
         })
     }
 
@@ -41,38 +53,74 @@ impl Passes {
         history: &mut History,
     ) -> Result<Option<Best>> {
         let kept = self.checkpoint.read()?;
-        let mut kept = &kept[..];
         if kept.is_empty() {
             return Ok(None);
         }
-        let mut next = |count: usize| {
-            let (numbers, rest) = kept.split_at(count);
-            kept = rest;
-            numbers
-        };
-        let passes = next(1)[0] as usize;
-        history.epochs = next(8 * passes).as_chunks().0.iter().map(epoch).collect();
-        let lengths = [next(1)[0] as usize, next(1)[0] as usize];
-        let best = (lengths[0] > 0).then(|| {
-            let numbers = next(lengths[0]);
-            let (theta, statistics) = numbers[2..].split_at(self.parameters);
-            Best {
-                epoch: numbers[0] as u32,
-                loss: numbers[1],
-                theta: theta.to_vec(),
-                statistics: statistics.to_vec(),
-            }
-        });
-        descent.recall(next(lengths[1]))?;
+        let parsed = self.parse(&kept, descent.memory()?.len());
+        let (epochs, best, memory) = parsed.ok_or_else(|| self.checkpoint.misfit())?;
+        history.epochs = epochs;
+        descent.recall(memory)?;
         Ok(best)
     }
 
-    pub(super) fn write(
+    /// The passes, the best of them, and a descent's memory of this length; nothing if the numbers are of another shape.
+    fn parse<'a>(
         &self,
-        descent: &dyn Descent,
-        history: &History,
-        best: Option<&Best>,
-    ) -> Result<()> {
+        mut kept: &'a [f64],
+        memory: usize,
+    ) -> Option<(Vec<Epoch>, Option<Best>, &'a [f64])> {
+        let mut next = |count: usize| {
+            let (numbers, rest) = kept.split_at_checked(count)?;
+            kept = rest;
+            Some(numbers)
+        };
+        let passes = next(1)?[0] as usize;
+        let epochs = next(passes.checked_mul(8)?)?;
+        let epochs = epochs.as_chunks().0.iter().map(epoch).collect();
+        let [best, length] = [next(1)?[0] as usize, next(1)?[0] as usize];
+        let best = match next(best)? {
+            [] => None,
+            [epoch, loss, rest @ ..] => {
+                let (theta, statistics) = rest.split_at_checked(self.parameters)?;
+                Some(Best {
+                    epoch: *epoch as u32,
+                    loss: *loss,
+                    theta: theta.to_vec(),
+                    statistics: statistics.to_vec(),
+                })
+            }
+            _ => return None,
+        };
+        let rest = next(length)?;
+        (length == memory).then_some((epochs, best, rest))
+    }
+
+    /// After a pass: writes the file if it is time to.
+    pub(super) fn offer(&mut self, descent: &dyn Descent, history: &History, best: Option<&Best>) {
+        self.is_behind = true;
+        if self
+            .written
+            .is_none_or(|written| written.elapsed() >= INTERVAL)
+        {
+            self.finish(descent, history, best);
+        }
+    }
+
+    /// Writes the file if there have been passes since. A disk that is full ends no training: that is a warning.
+    pub(super) fn finish(&mut self, descent: &dyn Descent, history: &History, best: Option<&Best>) {
+        if !self.is_behind {
+            return;
+        }
+        if let Err(error) = self.write(descent, history, best) {
+            warn(&format!(
+                "the training goes on, but after an interruption it would not go on from here: {error}"
+            ));
+        }
+        self.written = Some(Instant::now());
+        self.is_behind = false;
+    }
+
+    fn write(&self, descent: &dyn Descent, history: &History, best: Option<&Best>) -> Result<()> {
         let best = best.map_or_else(Vec::new, |best| {
             let head = vec![f64::from(best.epoch), best.loss];
             [head, best.theta.clone(), best.statistics.clone()].concat()

@@ -10,7 +10,7 @@ use super::passes::Passes;
 use super::{Epoch, History, Schedule, Trajectory};
 use crate::data::{Dataset, Targets};
 use crate::error::{Error, Result};
-use crate::model::{Model, Parameters};
+use crate::model::{Model, Parameters, Restore};
 use crate::objective::{Batch, Loss, Objective};
 use crate::progress::Progress;
 use crate::vector::stream;
@@ -304,12 +304,14 @@ impl Trainer {
         self.run(model, train, test, None, None)
     }
 
-    /// As [`Trainer::fit`], and goes on from `file` after an interruption: it is written after each pass over the
-    /// data. Called again with the same settings, data and a model that stands where it stood, the training goes on
-    /// after the last whole pass, and ends with the same bits; once it has ended, it is over at once.
+    /// As [`Trainer::fit`], and goes on from `file` after an interruption: it is written after passes over the data, at
+    /// most once a second, and at the end. Called again with the same settings, data and a model that stands where it
+    /// stood, the training goes on after the last pass in the file, and ends with the same bits; once it has ended, it is
+    /// over at once.
     ///
     /// # Errors
-    /// As [`Trainer::fit`]; a file that belongs to another training, or cannot be read or written.
+    /// As [`Trainer::fit`]; a file that belongs to another training, is damaged, or cannot be read or written. If it can no
+    /// longer be written during the training, that is a warning.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -417,6 +419,7 @@ impl Trainer {
         let learned = Objective::of(model, train, loss)?.with_l2(self.l2)?;
         let watched = Objective::of(model, test, loss)?;
         let parameters = model.parameters();
+        self.try_smallest_batch(model, train)?;
         let mut descent = descent(&learned, self.method, self.ascent)?;
         let mut progress = Progress::start("training");
         let mut history = History::default();
@@ -426,7 +429,7 @@ impl Trainer {
             trajectory.start(total, parameters)?;
         }
         let passes = file.map(|file| Passes::new(file, self, &learned, &watched));
-        let passes = passes.transpose()?;
+        let mut passes = passes.transpose()?;
         let mut best = match &passes {
             Some(passes) => passes.read(&mut *descent, &mut history)?,
             None => None,
@@ -477,15 +480,38 @@ impl Trainer {
             if self.patience.is_some() && best.as_ref().is_none_or(|best| train_loss < best.loss) {
                 best = Some(Best::here(parameters, epoch + 1, train_loss)?);
             }
-            if let Some(passes) = &passes {
-                passes.write(&*descent, &history, best.as_ref())?;
+            if let Some(passes) = &mut passes {
+                passes.offer(&*descent, &history, best.as_ref());
             }
+        }
+        if let Some(passes) = &mut passes {
+            passes.finish(&*descent, &history, best.as_ref());
         }
         if let Some(best) = best {
             best.restore(parameters)?;
             history.best = Some(best.epoch);
         }
         Ok(history)
+    }
+
+    /// Refuses batches of which the last has one sample, if batch normalisation cannot take it: before the training rather
+    /// than at the end of a pass.
+    fn try_smallest_batch(&self, model: &impl Model, train: &Dataset) -> Result<()> {
+        let size = self.batch_size.min(train.len());
+        let statistics = model.parameters().statistics();
+        if statistics.len() == 0 || (size > 1 && train.len() % size != 1) {
+            return Ok(());
+        }
+        let _restore = Restore::of(statistics.map(|(_, var)| var))?;
+        let one = train.select(&[0])?;
+        model.forward_training(one.inputs(), 0).map_err(|e| {
+            Error::invalid(format!(
+                "batches of {size} of {} samples end with one of a single sample: take another batch size ({})",
+                train.len(),
+                Error::from(e)
+            ))
+        })?;
+        Ok(())
     }
 
     /// Whether patience is at an end.

@@ -10,6 +10,7 @@ use candle_core::{DType, Device, Tensor};
 use crate::error::{Error, Result};
 use crate::files::write_whole;
 use crate::model::Parameters;
+use crate::tensors::{header, read_tensors};
 
 /// Bytes that snapshots take in memory before the next ones go to disk.
 const MEMORY: usize = 1 << 30;
@@ -394,39 +395,29 @@ impl Trajectory {
         let Some(shape) = self.shape else {
             return Err(Error::invalid("there are no snapshots to save"));
         };
-        let (k, width) = (self.len(), shape.dtype.size_in_bytes());
+        let k = self.len();
         let name = if shape.dtype == DType::F64 {
             "F64"
         } else {
             "F32"
         };
-        // safetensors: the header's length, the header, then the numbers.
-        let [thetas, end] = [shape.parameters, shape.statistics].map(|n| k * n * width);
-        let [start, middle, end] = [8 * k, 8 * k + thetas, 8 * k + thetas + end];
-        let mut header = serde_json::json!({
-            "steps": {"dtype": "I64", "shape": [k], "data_offsets": [0, start]},
-            "snapshots": {
-                "dtype": name, "shape": [k, shape.parameters], "data_offsets": [start, middle]
-            },
-        });
+        let mut tensors = vec![
+            ("steps", "I64", vec![k]),
+            ("snapshots", name, vec![k, shape.parameters]),
+        ];
         if shape.statistics > 0 {
-            header["statistics"] = serde_json::json!({
-                "dtype": name, "shape": [k, shape.statistics], "data_offsets": [middle, end]
-            });
+            tensors.push(("statistics", name, vec![k, shape.statistics]));
         }
-        let mut header = header.to_string();
-        header += &" ".repeat(header.len().next_multiple_of(8) - header.len());
+        let header = header(&tensors);
         let cure = "Give a path in a directory that is there and has room";
         write_whole(path.as_ref(), cure, |part| -> Result<()> {
-            let io = |e| Error::file(part, format!("cannot be written ({e})"), cure);
+            let io = |e: std::io::Error| Error::invalid(e.to_string());
             let mut file = BufWriter::new(File::create(part).map_err(io)?);
-            file.write_all(&(header.len() as u64).to_le_bytes())
-                .map_err(io)?;
-            file.write_all(header.as_bytes()).map_err(io)?;
+            file.write_all(&header).map_err(io)?;
             for step in &self.steps {
                 file.write_all(&(*step as i64).to_le_bytes()).map_err(io)?;
             }
-            let theta = shape.parameters * width;
+            let theta = shape.parameters * shape.dtype.size_in_bytes();
             for i in 0..k {
                 file.write_all(&self.bytes(i)?[..theta]).map_err(io)?;
             }
@@ -447,8 +438,7 @@ impl Trajectory {
             let cure = "Give a file that Trajectory::save wrote";
             Error::file(path, format!("cannot be read ({problem})"), cure)
         };
-        let tensors = candle_core::safetensors::load(path, &Device::Cpu)
-            .map_err(|e| wrong(Error::from(e).to_string()))?;
+        let tensors = read_tensors(path, &Device::Cpu).map_err(wrong)?;
         let (Some(steps), Some(snapshots)) = (tensors.get("steps"), tensors.get("snapshots"))
         else {
             return Err(wrong("it holds no `steps` and `snapshots`".into()));

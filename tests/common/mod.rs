@@ -2,11 +2,28 @@
 #![allow(dead_code)] // no test uses all of them
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
+use std::process::{Command, Output};
 
 use loss_landscape::ndarray::Array2;
 use loss_landscape::prelude::*;
+
+/// The command line's program with these arguments.
+pub fn landscape<A: AsRef<OsStr>>(arguments: &[A]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_landscape"));
+    command.args(arguments).output().unwrap()
+}
+
+/// What a command that must fail says, without news of its work.
+#[track_caller]
+pub fn error_of<A: AsRef<OsStr> + std::fmt::Debug>(arguments: &[A]) -> String {
+    let output = landscape(arguments);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {error}");
+    error
+}
 
 /// Numbers in [-1, 1] that look random and never change.
 pub fn numbers(n: usize, seed: u64) -> Vec<f64> {

@@ -1,18 +1,19 @@
 //! `landscape analyze`
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{ArgAction, Args};
 use loss_landscape::Error;
 use loss_landscape::prelude::*;
 use loss_landscape::serde::Serialize;
 use loss_landscape::serde_json;
 
-use crate::config;
 use crate::network::Network;
-use crate::output::{Report, make_directory, write_table, write_text};
-use crate::together;
-use crate::training::Training;
+use crate::output::{Report, prepare, save_weights, say, write_table, write_text};
+use crate::paths::path;
+use crate::training::{TRAINING, Training};
+use crate::{Ignored, config, signals, together};
 
 /// Snapshots of a training that is tracked.
 const SNAPSHOTS: usize = 20;
@@ -24,13 +25,13 @@ pub struct Analyze {
     #[serde(flatten)]
     network: Network,
     /// Also eigenvalues, trace, and what follows of them
-    #[arg(long, help_heading = "Analysis")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t, action = ArgAction::Set, help_heading = "Analysis")]
     compute_hessian: bool,
     /// Also the loss over a plane, in surface.html and .csv, and the ends of the spectrum, in spectrum.html
-    #[arg(long, help_heading = "Analysis")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t, action = ArgAction::Set, help_heading = "Analysis")]
     visualize: bool,
     /// Also loss, gradient, extreme eigenvalues and sharpness in the course of the training, in evolution.html and .csv
-    #[arg(long, help_heading = "Analysis", conflicts_with = "weights")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t, action = ArgAction::Set, help_heading = "Analysis", conflicts_with = "weights")]
     track_trajectory: bool,
     /// Number of random training samples to measure curvature and sharpness on, or all if there are fewer
     #[arg(
@@ -75,19 +76,21 @@ pub struct Analyze {
     )]
     grid: usize,
     /// Weights in safetensors format; with them nothing is trained
-    #[arg(long, value_name = "FILE", help_heading = "Analysis")]
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[arg(long, value_name = "FILE", value_parser = path(), help_heading = "Analysis")]
+    #[serde(skip_serializing_if = "config::has_no_place")]
     weights: Option<PathBuf>,
     /// Directory for all results: report.json, report.csv, weights.safetensors, and config.toml to do it again
     #[arg(
         long,
         value_name = "DIR",
+        value_parser = path(),
         default_value = "results",
         help_heading = "Analysis"
     )]
+    #[serde(skip_serializing_if = "config::is_no_text")]
     save_dir: PathBuf,
     /// TOML file with any of these flags as keys, such as results/config.toml; flags override it
-    #[arg(long, value_name = "FILE", help_heading = "Analysis")]
+    #[arg(long, value_name = "FILE", value_parser = path(), help_heading = "Analysis")]
     #[serde(skip)]
     pub config: Option<PathBuf>,
     #[command(flatten)]
@@ -95,12 +98,41 @@ pub struct Analyze {
     training: Training,
 }
 
+/// All that an analysis may leave in its directory.
+const FILES: [&str; 12] = [
+    "weights.safetensors",
+    "config.toml",
+    "report.json",
+    "report.csv",
+    "report.parquet",
+    "surface.html",
+    "surface.csv",
+    "surface.parquet",
+    "spectrum.html",
+    "evolution.html",
+    "evolution.csv",
+    "evolution.parquet",
+];
+
 impl Analyze {
+    pub fn ignored(&self) -> Ignored {
+        let mut ignored = self.network.ignored();
+        if self.weights.is_some() {
+            ignored.push((&TRAINING, "with --weights nothing is trained"));
+        }
+        if !self.visualize {
+            ignored.push((&["grid"], "only --visualize makes a plane"));
+        }
+        if !self.compute_hessian && !self.track_trajectory {
+            ignored.push((&["top"], "only --compute-hessian computes eigenvalues"));
+        }
+        ignored
+    }
+
     pub fn run(&self) -> Result<Report, Error> {
         together::alone("analyze")?;
         let dir = &self.save_dir;
-        make_directory(dir)?;
-        config::write(&dir.join("config.toml"), self)?;
+        prepare(dir, &FILES)?;
         let (seed, trainer) = (self.training.seed, self.training.trainer()?);
         let model = self.network.model(seed)?;
         let data = self.network.data()?;
@@ -119,6 +151,10 @@ impl Analyze {
         if !self.compute_hessian {
             analyzer = analyzer.without_hessian();
         }
+        if self.visualize {
+            // A grid that makes no sense is refused before the training.
+            Grid::square(1.0, self.grid)?;
+        }
         let mut evolution = None;
         if self.track_trajectory {
             let steps = data.train.len().div_ceil(self.training.steps.batch.max(1));
@@ -128,32 +164,70 @@ impl Analyze {
         } else if self.weights.is_none() {
             trainer.fit(&model, &data.train, &data.test)?;
         }
-        let report = analyzer.full_analysis()?;
+        // From here on the directory is this run's alone, whatever fails.
+        save_weights(model.parameters(), &dir.join(FILES[0]))?;
+        config::write(&dir.join(FILES[1]), self)?;
+        self.warn_of_paths();
+        self.clear()?;
+        signals::kept(format!("weights and settings are in {}", dir.display()));
 
-        let mut pages = Vec::new();
-        if self.visualize {
-            let plane = analyzer.plane(1.0, self.grid)?;
-            write_table(dir, "surface", &mut plane.table()?)?;
-            pages.push(("surface.html", figure::surface(&plane)));
-            let ends = report.hessian.as_ref().map(figure::ends);
-            pages.extend(ends.map(|figure| ("spectrum.html", figure)));
-        }
-        if let Some(evolution) = &evolution {
-            write_table(dir, "evolution", &mut evolution.table()?)?;
-            pages.push(("evolution.html", figure::evolution(evolution)));
-        }
-        for (name, figure) in &pages {
-            write_text(&dir.join(name), &figure.page())?;
-        }
+        let report = analyzer.full_analysis()?;
         let json = serde_json::to_value(&report)
             .map_err(|e| Error::Invalid(format!("the report cannot be written: {e}")))?;
         write_text(&dir.join("report.json"), &format!("{json:#}\n"))?;
         write_table(dir, "report", &mut report.table()?)?;
-        model.parameters().save(dir.join("weights.safetensors"))?;
+        let mut pages = Vec::new();
+        if let Some(evolution) = &evolution {
+            write_table(dir, "evolution", &mut evolution.table()?)?;
+            pages.push(("evolution.html", figure::evolution(evolution)));
+        }
+        if self.visualize {
+            let ends = report.hessian.as_ref().map(figure::ends);
+            pages.extend(ends.map(|figure| ("spectrum.html", figure)));
+            let plane = analyzer.plane(1.0, self.grid)?;
+            write_table(dir, "surface", &mut plane.table()?)?;
+            pages.push(("surface.html", figure::surface(&plane)));
+        }
+        for (name, figure) in &pages {
+            write_text(&dir.join(name), &figure.page())?;
+        }
         let mut text = format!("{report}\n");
         for name in pages.iter().map(|(name, _)| *name).chain(["report.json"]) {
             text += &format!("{}\n", dir.join(name).display());
         }
         Ok(Report { text, json })
+    }
+
+    /// Says which paths are not in the file of settings.
+    fn warn_of_paths(&self) {
+        let paths = [
+            self.weights.as_ref(),
+            self.network.data.as_ref(),
+            Some(&self.save_dir),
+        ];
+        for path in paths
+            .into_iter()
+            .flatten()
+            .filter(|path| config::is_no_text(path))
+        {
+            say(format_args!(
+                "warning: config.toml leaves out {}, which is not UTF-8: give it as a flag",
+                path.display()
+            ));
+        }
+    }
+
+    /// Removes what an earlier run has left beside weights and settings.
+    fn clear(&self) -> Result<(), Error> {
+        for name in &FILES[2..] {
+            let path = self.save_dir.join(name);
+            if let Err(e) = std::fs::remove_file(&path)
+                && e.kind() != ErrorKind::NotFound
+            {
+                let problem = format!("{} cannot be replaced: {e}", path.display());
+                return Err(Error::Invalid(problem));
+            }
+        }
+        Ok(())
     }
 }

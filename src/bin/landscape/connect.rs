@@ -9,14 +9,17 @@ use loss_landscape::prelude::*;
 use loss_landscape::serde_json::json;
 
 use crate::network::Setting;
-use crate::output::{Report, make_directory, write_table, write_text};
-use crate::together;
+use crate::output::{Report, number, prepare, write_table, write_text};
+use crate::paths::path;
+use crate::{Ignored, together};
 
 #[derive(Args)]
 pub struct Connect {
     /// Weights of the first network, in safetensors format
+    #[arg(value_parser = path())]
     a: PathBuf,
     /// Weights of the second
+    #[arg(value_parser = path())]
     b: PathBuf,
     #[command(flatten)]
     setting: Setting,
@@ -36,15 +39,32 @@ pub struct Connect {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Write connect.csv, .parquet, .html and .json into this directory
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = path())]
     out: Option<PathBuf>,
 }
 
 impl Connect {
+    pub fn ignored(&self) -> Ignored {
+        let mut ignored = self.setting.ignored();
+        if self.epochs == 0 {
+            ignored.push((
+                &["lr", "bends", "seed"],
+                "with --epochs 0 no path is trained",
+            ));
+        }
+        ignored
+    }
+
     pub fn run(&self) -> Result<Report, Error> {
         together::alone("connect")?;
         if let Some(dir) = &self.out {
-            make_directory(dir)?;
+            let names = [
+                "connect.csv",
+                "connect.parquet",
+                "connect.html",
+                "connect.json",
+            ];
+            prepare(dir, &names)?;
         }
         let (a, b) = (
             self.setting.model(Some(&self.a))?,
@@ -85,11 +105,11 @@ impl Connect {
         for (name, profile) in &found.paths {
             let accuracy = profile.accuracy_at_barrier.unwrap_or(f64::NAN);
             text += &format!(
-                "{name:<34}{:>9.4}{:>9.4}{:>9.4}{:>10.2}{:>9.2} %\n",
-                profile.barrier_height,
-                profile.excess,
-                profile.connectivity_score,
-                profile.path_norm,
+                "{name:<34}{:>9}{:>9}{:>9}{:>10}{:>9.2} %\n",
+                number(profile.barrier_height, 4),
+                number(profile.excess, 4),
+                number(profile.connectivity_score, 4),
+                number(profile.path_norm, 2),
                 100.0 * accuracy
             );
         }

@@ -8,12 +8,12 @@ use loss_landscape::prelude::*;
 use loss_landscape::serde_json::json;
 
 use crate::network::{Matrix, Point};
-use crate::output::Report;
+use crate::output::{Report, number};
 
 #[derive(Args)]
 pub struct Density {
     #[command(flatten)]
-    point: Point,
+    pub point: Point,
     #[command(flatten)]
     matrix: Matrix,
     /// Random vectors
@@ -58,12 +58,15 @@ impl Density {
         Ok(Report::of(
             &objective,
             format!(
-                "eigenvalues        {low:.5} to {high:.5} (smallest and largest node)\n\
+                "eigenvalues        {} to {} (smallest and largest node)\n\
                  negative           {negative}, of {}\n\
                  trace              {trace}\n\
                  ‖A‖²_F             {squares}\n\
                  {} products, {seconds:.2} s; the curve itself comes with --json\n",
-                density.dim, density.products
+                number(low, 5),
+                number(high, 5),
+                density.dim,
+                density.products
             ),
             json!({
                 "density": curve,

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use clap::Args;
 use loss_landscape::Error;
+use loss_landscape::memory;
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json::json;
 
@@ -14,7 +15,7 @@ use crate::together;
 #[derive(Args)]
 pub struct Hvp {
     #[command(flatten)]
-    point: Point,
+    pub point: Point,
     /// Vectors that go through the operator together
     #[arg(long, default_value_t = 8)]
     block: usize,
@@ -31,6 +32,11 @@ impl Hvp {
             ));
         }
         let objective = self.point.divided()?;
+        let times = 8.0 * self.runs as f64;
+        memory::check(times, "the times of all runs")?;
+        // The vectors, and their products.
+        let block = 16.0 * self.block as f64 * objective.dim() as f64;
+        memory::check(block, &format!("blocks of {} vectors", self.block))?;
         let hessian = objective.hessian();
         let theta = objective.parameters().to_flat()?;
         let v = direction(theta.len(), 0);

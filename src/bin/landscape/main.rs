@@ -6,8 +6,11 @@ mod connect;
 mod density;
 mod hvp;
 mod network;
+mod news;
 mod output;
+mod paths;
 mod sharpness;
+mod signals;
 mod spectrum;
 mod surface;
 mod sweep;
@@ -20,6 +23,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use loss_landscape::Error;
+
+use self::config::Parsed;
 
 /// The geometry of a neural network's loss: train a network, then look at it from several sides.
 #[derive(Parser)]
@@ -66,15 +71,18 @@ fn main() -> ExitCode {
             std::env::set_var("CANDLE_NUM_THREADS", "1");
         }
     }
-    let cli = config::parse("analyze", |cli: &Cli| match &cli.task {
+    let parsed = config::parse("analyze", |cli: &Cli| match &cli.task {
         Task::Analyze(task) => task.config.as_deref(),
         _ => None,
     });
-    together::run(|| run(cli?))
+    together::run(|| run(parsed?))
 }
 
-fn run(cli: Cli) -> Result<(), Error> {
-    output::show_progress();
+fn run(parsed: Parsed<Cli>) -> Result<(), Error> {
+    let Parsed { cli, given } = parsed;
+    refuse_ignored(&cli.task, &given)?;
+    news::show();
+    signals::listen();
     let report = match cli.task {
         Task::Analyze(task) => task.run(),
         Task::Train(task) => task.run(),
@@ -93,3 +101,33 @@ fn run(cli: Cli) -> Result<(), Error> {
     }
     .print(cli.json)
 }
+
+/// Refuses flags that would change nothing.
+fn refuse_ignored(task: &Task, given: &[String]) -> Result<(), Error> {
+    let mut rules = match task {
+        Task::Train(task) => task.network.ignored(),
+        Task::Sweep(task) => task.network.ignored(),
+        Task::Analyze(task) => task.ignored(),
+        Task::Connect(task) => task.ignored(),
+        Task::Surface(task) => task.point.setting.ignored(),
+        Task::Spectrum(task) => task.point.setting.ignored(),
+        Task::Density(task) => task.point.setting.ignored(),
+        Task::Trace(task) => task.point.setting.ignored(),
+        Task::Sharpness(task) => task.point.setting.ignored(),
+        Task::Hvp(task) => task.point.setting.ignored(),
+    }
+    .into_iter();
+    let ignored = rules.find_map(|(flags, why)| {
+        let mut given = given.iter().filter(|name| flags.contains(&name.as_str()));
+        given.next().map(|name| (name, why))
+    });
+    match ignored {
+        Some((name, why)) => Err(Error::Invalid(format!(
+            "--{name} would change nothing: {why}"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Flags that change nothing, and why.
+type Ignored = Vec<(&'static [&'static str], &'static str)>;

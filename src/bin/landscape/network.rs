@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use clap::builder::PossibleValue;
-use clap::{Args, ValueEnum};
+use clap::{ArgAction, Args, ValueEnum};
 use loss_landscape::Error;
 use loss_landscape::operator::Divided;
 use loss_landscape::prelude::*;
 use loss_landscape::serde::{Serialize, Serializer};
 
-use crate::together;
+use crate::paths::path;
+use crate::{Ignored, config, signals, together};
 
 /// The network and its data.
 #[derive(Args, Clone, Debug, Serialize)]
@@ -32,14 +33,14 @@ pub struct Network {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub norm: Option<NormName>,
     /// Without the shortcuts of residual blocks and the concatenation of dense ones
-    #[arg(long)]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t, action = ArgAction::Set)]
     pub no_shortcuts: bool,
     /// Data to learn
     #[arg(long, value_enum, default_value = "mnist")]
     pub dataset: DatasetName,
     /// Directory with the dataset's files, if they are not where this program was built
-    #[arg(long, value_name = "DIR")]
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[arg(long, value_name = "DIR", value_parser = path())]
+    #[serde(skip_serializing_if = "config::has_no_place")]
     pub data: Option<PathBuf>,
     /// Where to compute; `cuda` is for a build with that feature (environment/cuda.sh)
     #[arg(long, value_enum, default_value = "cpu")]
@@ -63,7 +64,7 @@ pub static TRAINING_SAMPLES: OnceLock<usize> = OnceLock::new();
 pub struct Point {
     /// Weights in safetensors format, keyed layers.0.weight (out × in), layers.0.bias, …; without them the
     /// network is a random one of seed 0
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path())]
     pub weights: Option<PathBuf>,
     #[command(flatten)]
     pub setting: Setting,
@@ -172,7 +173,7 @@ pub struct Matrix {
     #[arg(long, value_enum, default_value = "hessian")]
     operator: OperatorName,
     /// Keep each product in this file, 8 bytes a parameter, and go on from what it holds
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path())]
     resume: Option<PathBuf>,
     /// Under mpirun: what the ranks divide among them
     #[arg(long, value_enum, default_value = "samples")]
@@ -200,6 +201,23 @@ enum OperatorName {
 }
 
 impl Network {
+    pub fn ignored(&self) -> Ignored {
+        let mut ignored: Ignored = Vec::new();
+        if let ModelName::Zoo(_) = self.model {
+            ignored.push((
+                &["layers"],
+                "only `mlp` takes widths, the other networks have theirs",
+            ));
+        }
+        if let DatasetName::Synthetic = self.dataset {
+            ignored.push((
+                &["data"],
+                "synthetic samples are drawn, not read from a directory",
+            ));
+        }
+        ignored
+    }
+
     pub fn data(&self) -> Result<Data, Error> {
         let device = &self.device()?;
         match (self.dataset, &self.data) {
@@ -256,6 +274,13 @@ impl Network {
                 let activation = activation.unwrap_or(Activation::Sigmoid);
                 let usual = || vec![shape.iter().product(), 128, 128, classes];
                 let widths = self.layers.clone().unwrap_or_else(usual);
+                // Binary labels fit one output too.
+                let most = widths.iter().skip(1).last().filter(|last| **last > classes);
+                if let Some(last) = most {
+                    return Err(Error::Invalid(format!(
+                        "--layers ends with {last} outputs, but the dataset has {classes} classes: end it with {classes}"
+                    )));
+                }
                 Ok((&Mlp::new(&widths, activation, seed, &device)?).into())
             }
             ModelName::Zoo(architecture) => {
@@ -327,6 +352,14 @@ impl Point {
 }
 
 impl Setting {
+    pub fn ignored(&self) -> Ignored {
+        let mut ignored = self.network.ignored();
+        if self.autograd {
+            ignored.push((&["memory"], "candle's graph keeps nothing between products"));
+        }
+        ignored
+    }
+
     pub fn model(&self, weights: Option<&Path>) -> Result<Layered, Error> {
         let model = self.network.model(0)?.to_dtype(self.dtype())?;
         if let Some(path) = weights {
@@ -365,6 +398,13 @@ impl Matrix {
             DivideName::Vectors => point.objective()?,
         };
         let operator = self.of(&objective)?;
+        signals::kept(match &self.resume {
+            Some(file) => format!(
+                "products are in {}: the same command goes on from there",
+                file.display()
+            ),
+            None => "nothing is kept; --resume FILE keeps products".to_owned(),
+        });
         Ok((objective, operator))
     }
 

@@ -1,22 +1,17 @@
-//! What a command says: progress on standard error while it works, a report at the end.
+//! What a command says and writes at its end.
 
-use std::collections::HashMap;
-use std::io::{IsTerminal, Write};
-use std::path::Path;
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
-
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use loss_landscape::Error;
-use loss_landscape::candle::{Device, Tensor, safetensors};
-use loss_landscape::files::{self, WRITABLE, write_whole};
+use loss_landscape::candle::{Device, Tensor};
+use loss_landscape::files::{self, WRITABLE, check_writable, write_tensors, write_whole};
 use loss_landscape::polars::prelude::DataFrame;
-use loss_landscape::prelude::Objective;
-use loss_landscape::progress::{News, listen};
+use loss_landscape::prelude::{Objective, Parameters};
 use loss_landscape::serde_json::{Value, json};
+use std::fmt::Display;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
 
 use crate::network::TRAINING_SAMPLES;
-use crate::together;
+use crate::{paths, together};
 
 /// The result of a command, for people and for programs.
 pub struct Report {
@@ -57,7 +52,7 @@ impl Report {
         };
         match printed {
             // Whoever was reading, such as `head`, has had enough.
-            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
             Err(e) => Err(Error::Invalid(format!("the report cannot be written: {e}"))),
             Ok(()) => Ok(()),
         }
@@ -72,19 +67,59 @@ pub fn told(unfinished: &Error) -> Report {
     }
 }
 
-/// Refuses a path at which no file can be written; leaves what is there alone.
-pub fn check_writable(path: &Path) -> Result<(), Error> {
-    let part = path.with_extension(format!("part-{}", std::process::id()));
-    let tried = match path.is_dir() {
-        true => Err(std::io::Error::other("it is a directory")),
-        false => std::fs::write(&part, "").and_then(|()| std::fs::remove_file(&part)),
-    };
-    tried.map_err(|e| Error::Invalid(format!("{}: cannot be written: {e}", path.display())))
+/// A line on standard error. Work does not end because nobody reads it.
+pub fn say(line: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-pub fn make_directory(dir: &Path) -> Result<(), Error> {
+/// With so many decimals, or in scientific notation where these would show nothing of it or more digits than are known.
+pub fn number(x: f64, decimals: usize) -> String {
+    let digits = decimals as i32;
+    match x.abs() {
+        0.0 => "0".into(),
+        size if size >= 10f64.powi(1 - digits) && size < 1e7 => format!("{x:.decimals$}"),
+        _ if x.is_finite() => format!("{x:.0$e}", decimals - 1),
+        _ => x.to_string(),
+    }
+}
+
+/// A path in JSON, which has no place for bytes that are not UTF-8.
+pub fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// Makes the directory for a command's results, and refuses one in which a file of these names cannot be written.
+pub fn prepare(dir: &Path, names: &[&str]) -> Result<(), Error> {
     std::fs::create_dir_all(dir)
-        .map_err(|e| Error::Invalid(format!("{} cannot be made: {e}", dir.display())))
+        .map_err(|e| Error::Invalid(format!("{} cannot be made: {e}", dir.display())))?;
+    if !together::leads() {
+        return Ok(());
+    }
+    names
+        .iter()
+        .try_for_each(|name| check_writable(&dir.join(name), WRITABLE))
+}
+
+/// Saves the weights of a training that is over; where that fails, in another place that the error names.
+pub fn save_weights(parameters: &Parameters, path: &Path) -> Result<(), Error> {
+    let Err(error) = parameters.save(path) else {
+        return Ok(());
+    };
+    let name = path.file_name().unwrap_or_default().display();
+    let name = format!("landscape-{}-{name}", std::process::id());
+    let places = [
+        Some(std::env::temp_dir()),
+        paths::home(),
+        Some(PathBuf::from(".")),
+    ];
+    let mut places = places.into_iter().flatten().map(|dir| dir.join(&name));
+    match places.find(|place| parameters.save(place).is_ok()) {
+        Some(place) => Err(Error::Invalid(format!(
+            "{error}. The weights are in {} instead",
+            place.display()
+        ))),
+        None => Err(error),
+    }
 }
 
 // Of several ranks one writes.
@@ -108,8 +143,7 @@ pub fn write_vectors<'a>(
         let tensor = Tensor::from_slice(vector, vector.len(), &Device::Cpu)?;
         Ok((name, tensor))
     });
-    let tensors: HashMap<String, Tensor> = tensors.collect::<Result<_, Error>>()?;
-    write_whole(path, WRITABLE, |part| safetensors::save(&tensors, part))
+    write_tensors(path, WRITABLE, tensors.collect::<Result<Vec<_>, Error>>()?)
 }
 
 /// Writes `name`.csv and `name`.parquet.
@@ -123,53 +157,27 @@ pub fn write_table(dir: &Path, name: &str, table: &mut DataFrame) -> Result<(), 
     Ok(())
 }
 
-/// Shows the crate's news on standard error: a bar for each task on a terminal, else a line for each every ten seconds.
-pub fn show_progress() {
-    let leads = together::leads();
-    let terminal = std::io::stderr().is_terminal();
-    let together = MultiProgress::new();
-    let bars: Mutex<HashMap<String, ProgressBar>> = Mutex::new(HashMap::new());
-    let lines: Mutex<HashMap<String, Instant>> = Mutex::new(HashMap::new());
-    listen(move |news| match news {
-        News::Warning(message) => eprintln!("warning: {message}"),
-        _ if !leads => {}
-        News::Working { task, state, share } if terminal => {
-            if let Ok(mut bars) = bars.lock() {
-                let new = || together.add(new_bar(share.is_some()));
-                let bar = bars.entry(task.to_owned()).or_insert_with(new);
-                bar.set_prefix(task.to_owned());
-                bar.set_message(state.to_owned());
-                bar.set_position((1000.0 * share.unwrap_or(0.0)) as u64);
-                bar.tick();
-            }
-        }
-        News::Working { task, state, .. } => {
-            if let Ok(mut lines) = lines.lock() {
-                let last = lines.entry(task.to_owned()).or_insert_with(Instant::now);
-                if last.elapsed() >= Duration::from_secs(10) {
-                    *last = Instant::now();
-                    eprintln!("{task}: {state}");
-                }
-            }
-        }
-        News::Ended { task } => {
-            if let Ok(mut bars) = bars.lock()
-                && let Some(bar) = bars.remove(task)
-            {
-                bar.finish_and_clear();
-            }
-        }
-    });
-}
+#[cfg(test)]
+mod tests {
+    use super::number;
 
-fn new_bar(known: bool) -> ProgressBar {
-    let bar = ProgressBar::new(1000);
-    let template = match known {
-        true => "{prefix} {bar:30} {msg}",
-        false => "{prefix} {spinner} {msg} {elapsed}",
-    };
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style);
+    #[test]
+    fn small_and_large_numbers_keep_their_digits() {
+        for (x, decimals, expected) in [
+            (1.12535e-6, 6, "1.12535e-6"),
+            (-5e-23, 6, "-5.00000e-23"),
+            (0.0, 6, "0"),
+            (-0.0, 5, "0"),
+            (2.345678, 6, "2.345678"),
+            (-0.25, 5, "-0.25000"),
+            (0.00123, 4, "0.0012"),
+            (0.00099, 4, "9.900e-4"),
+            (123456.789, 2, "123456.79"),
+            (1e300, 5, "1.0000e300"),
+            (f64::NAN, 4, "NaN"),
+            (f64::NEG_INFINITY, 4, "-inf"),
+        ] {
+            assert_eq!(number(x, decimals), expected, "{x}");
+        }
     }
-    bar
 }

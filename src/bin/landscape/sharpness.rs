@@ -8,12 +8,12 @@ use loss_landscape::prelude::*;
 use loss_landscape::serde_json::json;
 
 use crate::network::Point;
-use crate::output::Report;
+use crate::output::{Report, number};
 
 #[derive(Args)]
 pub struct Sharpness {
     #[command(flatten)]
-    point: Point,
+    pub point: Point,
     /// ρ (or ε), the distance from θ
     #[arg(
         long,
@@ -65,7 +65,7 @@ impl Sharpness {
         Ok(Report::of(
             &objective,
             format!(
-                "loss           {:.6}\n\
+                "loss           {}\n\
                  random search  {random}\n\
                  sphere         {average}\n\
                  Gaussian       {gaussian}\n\
@@ -74,7 +74,7 @@ impl Sharpness {
                  flatness       {flat}\n\
                  learning rate  {rate}\n\
                  {seconds:.2} s\n",
-                random.center
+                number(random.center, 6)
             ),
             json!({
                 "loss": random.center,

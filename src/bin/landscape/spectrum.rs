@@ -9,15 +9,16 @@ use loss_landscape::prelude::*;
 use loss_landscape::serde_json::json;
 
 use crate::network::{Matrix, Point};
-use crate::output::{Report, make_directory, write_text, write_vectors};
+use crate::output::{Report, number, prepare, write_text, write_vectors};
+use crate::paths::path;
 
 #[derive(Args)]
 pub struct Spectrum {
     #[command(flatten)]
-    point: Point,
-    /// How many eigenvalues
-    #[arg(long, value_name = "K", default_value_t = 30)]
-    top: usize,
+    pub point: Point,
+    /// Number of eigenvalues [default: 30, or all of fewer]
+    #[arg(long, value_name = "K")]
+    top: Option<usize>,
     /// Which ones
     #[arg(long, value_enum, default_value = "lm")]
     which: WhichName,
@@ -33,7 +34,7 @@ pub struct Spectrum {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Also write spectrum.json and eigenvectors.safetensors (v0, v1, …) into this directory
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = path())]
     out: Option<PathBuf>,
 }
 
@@ -58,7 +59,7 @@ impl Spectrum {
             )));
         }
         if let Some(dir) = &self.out {
-            make_directory(dir)?;
+            prepare(dir, &["spectrum.json", "eigenvectors.safetensors"])?;
         }
         let (objective, operator) = self.matrix.at(&self.point)?;
         let lanczos = Lanczos {
@@ -74,7 +75,8 @@ impl Spectrum {
             ..Lanczos::default()
         };
         let started = Instant::now();
-        let mut spectrum = lanczos.run(&operator, self.top)?;
+        let top = self.top.unwrap_or(objective.dim().min(30));
+        let mut spectrum = lanczos.run(&operator, top)?;
         let seconds = started.elapsed().as_secs_f64();
         match self.which {
             WhichName::Lm => spectrum = spectrum.by_magnitude(),
@@ -91,7 +93,7 @@ impl Spectrum {
         });
         let mut text = String::from("   eigenvalue    ± residual\n");
         for pair in &spectrum.pairs {
-            text += &format!("{:>13.6} {:>13.1e}\n", pair.value, pair.residual);
+            text += &format!("{:>13} {:>13.1e}\n", number(pair.value, 6), pair.residual);
         }
         text += &format!("{} products, {seconds:.2} s\n", spectrum.products);
         if !spectrum.converged {

@@ -11,13 +11,14 @@ use loss_landscape::ranks::Share;
 use loss_landscape::serde_json::json;
 
 use crate::network::Point;
-use crate::output::{Report, make_directory, write_table, write_text, write_vectors};
-use crate::together;
+use crate::output::{Report, number, prepare, write_table, write_text, write_vectors};
+use crate::paths::path;
+use crate::{signals, together};
 
 #[derive(Args)]
 pub struct Surface {
     #[command(flatten)]
-    point: Point,
+    pub point: Point,
     /// Along which two directions
     #[arg(long, value_enum, default_value = "filter")]
     plane: PlaneName,
@@ -40,12 +41,21 @@ pub struct Surface {
     seed: u64,
     /// Write surface.csv, .parquet, .html and .json and directions.safetensors (theta, d1, d2) into this directory;
     /// a run that was cut off goes on where it was
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = path())]
     out: Option<PathBuf>,
     /// Compute the I-th of N shards, into files in that directory; without this the rest is computed, and all put together
     #[arg(long, value_name = "I/N", requires = "out")]
     shard: Option<Share>,
 }
+
+/// What a surface leaves in its directory.
+const FILES: [&str; 5] = [
+    "surface.csv",
+    "surface.parquet",
+    "surface.html",
+    "surface.json",
+    "directions.safetensors",
+];
 
 #[derive(Clone, Copy, ValueEnum)]
 enum PlaneName {
@@ -61,8 +71,12 @@ impl Surface {
     pub fn run(&self) -> Result<Report, Error> {
         let mut grid = Grid::square(self.range, self.grid)?;
         if let Some(dir) = &self.out {
-            make_directory(dir)?;
+            prepare(dir, &FILES)?;
             grid = grid.resuming(dir.join("unfinished"));
+            signals::kept(format!(
+                "finished points are in {}: the same command goes on from there",
+                dir.display()
+            ));
         }
         let grid = grid.sharing(together::share(self.shard.as_ref())?)?;
         let objective = self.point.objective()?;
@@ -84,6 +98,11 @@ impl Surface {
         let ms_per_point = 1e3 * seconds / points as f64;
         let min = plane.losses.iter().copied().fold(f64::INFINITY, f64::min);
         let max = plane.losses.iter().copied().fold(0.0, f64::max);
+        let columns = plane.alphas.len();
+        let losses = plane.losses.iter().enumerate();
+        let holes = losses.filter(|(_, loss)| loss.is_nan());
+        let holes = holes.map(|(i, _)| [plane.alphas[i % columns], plane.betas[i / columns]]);
+        let holes: Vec<[f64; 2]> = holes.collect();
         let json = json!({
             "seconds": seconds,
             "ms_per_point": ms_per_point,
@@ -91,13 +110,19 @@ impl Surface {
             "loss_min": min,
             "loss_max": max,
             "grid": self.grid,
+            "not_finite": holes,
         });
         let mut text = format!(
-            "loss at θ          {:.6}\n\
-             loss on the plane  {min:.6} to {max:.6}\n\
+            "loss at θ          {}\n\
+             loss on the plane  {} to {}\n\
              {points} points, {ms_per_point:.2} ms each, {seconds:.2} s\n",
-            plane.center
+            number(plane.center, 6),
+            number(min, 6),
+            number(max, 6)
         );
+        if !holes.is_empty() {
+            text += &format!("{} points without a finite loss\n", holes.len());
+        }
         if let Some(found) = &plane.eigenvalues {
             let low = found.smallest.iter().copied().fold(f64::INFINITY, f64::min);
             let high = found
@@ -105,7 +130,11 @@ impl Surface {
                 .iter()
                 .copied()
                 .fold(f64::NEG_INFINITY, f64::max);
-            text += &format!("eigenvalues        {low:.5} to {high:.5}\n");
+            text += &format!(
+                "eigenvalues        {} to {}\n",
+                number(low, 5),
+                number(high, 5)
+            );
         }
         let mut report = Report::of(&objective, text, json);
         if let Some(dir) = &self.out {

@@ -10,14 +10,15 @@ use loss_landscape::ranks::Share;
 use loss_landscape::serde_json::json;
 
 use crate::network::Network;
-use crate::output::Report;
-use crate::together;
+use crate::output::{Report, number, shown};
+use crate::paths::path;
 use crate::training::Steps;
+use crate::{signals, together};
 
 #[derive(Args)]
 pub struct SweepCommand {
     #[command(flatten)]
-    network: Network,
+    pub network: Network,
     /// Strengths λ of the λ‖θ‖² in the loss: start:end:count, evenly spaced, such as 0:0.09:451, or a list with commas
     #[arg(long, value_name = "λ", allow_hyphen_values = true)]
     l2: Strengths,
@@ -29,9 +30,9 @@ pub struct SweepCommand {
     /// Passes in a row without a lower training loss that end a training; the weights are those of the lowest
     #[arg(long, default_value_t = 5)]
     patience: u32,
-    /// How many eigenpairs
-    #[arg(long, value_name = "K", default_value_t = 30)]
-    top: usize,
+    /// Number of eigenpairs [default: 30, or all of fewer]
+    #[arg(long, value_name = "K")]
+    top: Option<usize>,
     /// Largest residual, in units of the largest |λ|
     #[arg(long, default_value_t = 1e-4, allow_negative_numbers = true)]
     tolerance: f64,
@@ -44,7 +45,7 @@ pub struct SweepCommand {
     /// Directory for manifest.json and, for each strength, Model-{ID}.csv, gradients-{ID}-{L2}.csv,
     /// Hessian-eigenvalues-{ID}-{L2}.csv, Hessian-eigenvectors-{ID}-{L2}.csv and model_weights-{ID}-{L2}.safetensors;
     /// ID counts from 0
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = path())]
     out: PathBuf,
     /// Go on with the sweep of the same settings in that directory
     #[arg(long)]
@@ -88,9 +89,10 @@ impl FromStr for Strengths {
 impl SweepCommand {
     pub fn run(&self) -> Result<Report, Error> {
         let trainer = self.steps.trainer()?;
+        let parameters = self.network.model(self.seed)?.parameters().len();
         let sweep = Sweep {
             trainer: trainer.epochs(self.epochs).patience(self.patience),
-            top: self.top,
+            top: self.top.unwrap_or(parameters.min(30)),
             tolerance: self.tolerance,
             seed: self.seed,
             jobs: self.jobs,
@@ -104,6 +106,10 @@ impl SweepCommand {
             Some(samples) => data.train.first(samples)?,
             None => data.train,
         };
+        signals::kept(format!(
+            "whole points are in {}: add --resume to go on",
+            self.out.display()
+        ));
         let report = sweep.run(
             &self.out,
             |seed| self.network.model(seed),
@@ -116,13 +122,13 @@ impl SweepCommand {
         );
         for point in &report.points {
             text += &format!(
-                "{:>10}  {:>13.5}  {:>9.5}  {:>11.2} %  {:>6}  {:>10.5} ± {:.0e}{}\n",
-                point.l2,
-                point.train_loss,
-                point.test_loss,
+                "{:>10}  {:>13}  {:>9}  {:>11.2} %  {:>6}  {:>10} ± {:.0e}{}\n",
+                strength(point.l2),
+                number(point.train_loss, 5),
+                number(point.test_loss, 5),
                 100.0 * point.test_accuracy.unwrap_or(f64::NAN),
                 point.epochs,
-                point.eigenvalues.first().unwrap_or(&f64::NAN),
+                number(*point.eigenvalues.first().unwrap_or(&f64::NAN), 5),
                 point.residuals.first().unwrap_or(&f64::NAN),
                 if point.converged {
                     ""
@@ -143,7 +149,16 @@ impl SweepCommand {
         };
         Ok(Report {
             text,
-            json: json!({ "points": report.points, "computed": report.computed, "out": self.out }),
+            json: json!({ "points": report.points, "computed": report.computed, "out": shown(&self.out) }),
         })
+    }
+}
+
+/// As a decimal if that fits into its column.
+fn strength(l2: f64) -> String {
+    let decimal = l2.to_string();
+    match decimal.len() <= 10 {
+        true => decimal,
+        false => format!("{l2:e}"),
     }
 }

@@ -6,6 +6,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use loss_landscape::Error;
 use loss_landscape::ranks::{Ranks, Share};
 
+use crate::output::say;
+
 static RANKS: RwLock<Option<Arc<dyn Ranks>>> = RwLock::new(None);
 
 /// The ranks, where there are several.
@@ -61,7 +63,11 @@ pub fn run(work: impl FnOnce() -> Result<(), Error>) -> ExitCode {
         let last = matches!(error, Error::Elsewhere { .. });
         let seconds = if last { 3 } else { u64::from(mpi.rank() > 0) };
         std::thread::sleep(std::time::Duration::from_secs(seconds));
-        eprintln!("error: {error} (rank {} of {})", mpi.rank(), mpi.size());
+        say(format_args!(
+            "error: {error} (rank {} of {})",
+            mpi.rank(),
+            mpi.size()
+        ));
         // The others may be waiting for this one.
         mpi.abort();
     }
@@ -73,7 +79,7 @@ fn finish(result: Result<(), Error>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            say(format_args!("error: {error}"));
             ExitCode::FAILURE
         }
     }

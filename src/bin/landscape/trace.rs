@@ -13,7 +13,7 @@ use crate::output::Report;
 #[derive(Args)]
 pub struct Trace {
     #[command(flatten)]
-    point: Point,
+    pub point: Point,
     #[command(flatten)]
     matrix: Matrix,
     /// How

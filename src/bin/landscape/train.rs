@@ -1,23 +1,25 @@
 //! `landscape train`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use loss_landscape::Error;
+use loss_landscape::files::check_writable;
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json::json;
 
 use crate::network::Network;
-use crate::output::{Report, check_writable};
-use crate::together;
+use crate::output::{Report, number, save_weights, shown};
+use crate::paths::path;
 use crate::training::Training;
+use crate::{signals, together};
 
 #[derive(Args)]
 pub struct Train {
     #[command(flatten)]
-    network: Network,
+    pub network: Network,
     /// Where to write the weights, in safetensors format
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path())]
     save: Option<PathBuf>,
     #[command(flatten)]
     training: Training,
@@ -29,21 +31,42 @@ impl Train {
         let trainer = self.training.trainer()?;
         let model = self.network.model(self.training.seed)?;
         let data = self.network.data()?;
-        // A path that cannot be written to is found out before the work.
         if let Some(path) = &self.save {
-            check_writable(path)?;
+            check_writable(path, CURE)?;
         }
-        let history = trainer.fit(&model, &data.train, &data.test)?;
+        let unfinished = self.save.as_deref().and_then(unfinished);
+        let history = match &unfinished {
+            None => {
+                signals::kept("nothing is kept; --save FILE keeps each whole epoch");
+                trainer.fit(&model, &data.train, &data.test)?
+            }
+            Some(file) => {
+                signals::kept(format!(
+                    "whole epochs are in {}: the same command goes on from there",
+                    file.display()
+                ));
+                let history = trainer.fit_resuming(&model, &data.train, &data.test, file);
+                if let Err(Error::NotFinite(_)) = history {
+                    // The same training would diverge again.
+                    let _ = std::fs::remove_file(file);
+                }
+                history?
+            }
+        };
         if let Some(path) = &self.save {
-            model.parameters().save(path)?;
+            save_weights(model.parameters(), path)?;
+        }
+        if let Some(file) = &unfinished {
+            // The weights are saved: there is nothing left to go on with.
+            let _ = std::fs::remove_file(file);
         }
         let mut text = String::new();
         for epoch in &history.epochs {
             text += &format!(
-                "epoch {}: training loss {:.4}, test loss {:.4}, test accuracy {:.2} %, {:.1} s\n",
+                "epoch {}: training loss {}, test loss {}, test accuracy {:.2} %, {:.1} s\n",
                 epoch.epoch,
-                epoch.train_loss,
-                epoch.test_loss,
+                number(epoch.train_loss, 4),
+                number(epoch.test_loss, 4),
                 100.0 * epoch.test_accuracy.unwrap_or(f64::NAN),
                 epoch.seconds
             );
@@ -57,8 +80,20 @@ impl Train {
                 "epochs": history.epochs,
                 "parameters": model.parameters().len(),
                 "seconds": history.epochs.last().map_or(0.0, |epoch| epoch.seconds),
-                "weights": self.save,
+                "weights": self.save.as_deref().map(shown),
             }),
         })
     }
+}
+
+const CURE: &str = "Give a path in a directory that is there, is writable and has room";
+
+/// The file that a training goes on from, beside that of its weights; none beside a device or a pipe.
+fn unfinished(weights: &Path) -> Option<PathBuf> {
+    if weights.metadata().is_ok_and(|found| !found.is_file()) {
+        return None;
+    }
+    let mut name = weights.as_os_str().to_owned();
+    name.push(".unfinished");
+    Some(name.into())
 }

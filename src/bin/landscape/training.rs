@@ -1,9 +1,11 @@
 //! How a network is trained, for every command that trains one.
 
-use clap::{Args, ValueEnum};
+use clap::{ArgAction, Args, ValueEnum};
 use loss_landscape::Error;
 use loss_landscape::prelude::*;
 use loss_landscape::serde::Serialize;
+
+use crate::config;
 
 /// Everything about a training.
 #[derive(Args, Clone, Debug, Serialize)]
@@ -30,8 +32,26 @@ pub struct Training {
     pub epochs: u32,
     /// Seed of the weights, of the order of the samples and of all else that is drawn
     #[arg(long, default_value_t = 0)]
+    #[serde(serialize_with = "config::seed")]
     pub seed: u64,
 }
+
+/// The flags of a training. The seed is not among them: more depends on it.
+pub const TRAINING: [&str; 13] = [
+    "optimizer",
+    "lr",
+    "momentum",
+    "nesterov",
+    "weight-decay",
+    "sam",
+    "asam",
+    "schedule",
+    "warmup",
+    "batch",
+    "l2",
+    "patience",
+    "epochs",
+];
 
 /// The steps of a training.
 #[derive(Args, Clone, Debug, Serialize)]
@@ -48,7 +68,7 @@ pub struct Steps {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub momentum: Option<f64>,
     /// With Nesterov's correction of the momentum
-    #[arg(long)]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t, action = ArgAction::Set)]
     pub nesterov: bool,
     /// Decoupled weight decay of AdamW; 0.01 if not said
     #[arg(long, value_name = "DECAY", allow_negative_numbers = true)]

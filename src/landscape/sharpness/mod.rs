@@ -26,6 +26,7 @@ pub use worst::WorstCase;
 use std::fmt::Formatter;
 
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::objective::Objective;
 use crate::operator::{Hessian, LinearOperator, Scaled};
 use crate::progress::Progress;
@@ -131,6 +132,7 @@ impl Sharpness {
                 self.samples
             )));
         }
+        memory::check(16.0 * self.samples as f64, "the rises of all perturbations")?;
         let mut progress = Progress::start(task);
         let mut rises = Vec::with_capacity(self.samples);
         while rises.len() < self.samples {

@@ -1,0 +1,87 @@
+//! Safetensors files, written tensor by tensor.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use serde_json::{Map, json};
+
+use crate::error::{Error, Result};
+use crate::files::{read_bytes, write_whole};
+
+/// Writes named tensors to a safetensors file, as [`write_whole`] does. The same tensors give the same bytes.
+///
+/// ```
+/// use loss_landscape::candle::safetensors;
+/// use loss_landscape::files::{WRITABLE, write_tensors};
+/// use loss_landscape::prelude::*;
+///
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path().join("v.safetensors");
+/// let v = Tensor::new(&[1.0, 2.0], &Device::Cpu)?;
+/// write_tensors(&path, WRITABLE, [("v".to_owned(), v.clone())])?;
+/// let read = safetensors::load(&path, &Device::Cpu)?;
+/// assert_eq!(read["v"].to_vec1::<f64>()?, [1.0, 2.0]);
+/// # Ok::<(), Error>(())
+/// ```
+///
+/// # Errors
+/// Those of writing; tensors that are not `f32` or `f64`.
+pub fn write_tensors(
+    path: &Path,
+    cure: &str,
+    tensors: impl IntoIterator<Item = (String, Tensor)>,
+) -> Result<()> {
+    let tensors: Vec<_> = tensors.into_iter().collect();
+    let entries = tensors.iter().map(|(name, tensor)| {
+        let dtype = match tensor.dtype() {
+            DType::F64 => "F64",
+            DType::F32 => "F32",
+            other => {
+                return Err(Error::invalid(format!(
+                    "tensor `{name}` is {other:?}: only f32 and f64 are written"
+                )));
+            }
+        };
+        Ok((name.as_str(), dtype, tensor.dims().to_vec()))
+    });
+    let header = header(&entries.collect::<Result<Vec<_>>>()?);
+    write_whole(path, cure, |part| -> Result<()> {
+        let failed = |e: io::Error| Error::invalid(e.to_string());
+        let mut file = BufWriter::new(File::create(part).map_err(failed)?);
+        file.write_all(&header).map_err(failed)?;
+        for (_, tensor) in &tensors {
+            tensor.write_bytes(&mut file)?;
+        }
+        file.flush().map_err(failed)
+    })
+}
+
+/// The tensors of a safetensors file by name, or what is the matter with it.
+pub(crate) fn read_tensors(
+    path: &Path,
+    device: &Device,
+) -> std::result::Result<HashMap<String, Tensor>, String> {
+    let bytes = read_bytes(path).map_err(|e| e.to_string())?;
+    candle_core::safetensors::load_buffer(&bytes, device).map_err(|e| Error::from(e).to_string())
+}
+
+/// The beginning of a safetensors file: the header's length, and the header. Each entry is a tensor's name, type (such as
+/// `F32`) and shape, in the order of their numbers.
+pub(crate) fn header(entries: &[(&str, &str, Vec<usize>)]) -> Vec<u8> {
+    let (mut header, mut start) = (Map::new(), 0);
+    for (name, dtype, shape) in entries {
+        let size = if dtype.ends_with("64") { 8 } else { 4 };
+        let end = start + size * shape.iter().product::<usize>();
+        let entry = json!({ "dtype": dtype, "shape": shape, "data_offsets": [start, end] });
+        header.insert((*name).to_owned(), entry);
+        start = end;
+    }
+    let mut header = serde_json::Value::Object(header).to_string();
+    header += &" ".repeat(header.len().next_multiple_of(8) - header.len());
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header.into_bytes());
+    bytes
+}

@@ -1,0 +1,386 @@
+//! Settings that make no sense, would change nothing, or ask for more than there is.
+
+mod common;
+
+use std::fs;
+
+use common::{error_of, landscape};
+use loss_landscape::prelude::*;
+use loss_landscape::serde_json::{self, Value};
+use tempfile::tempdir;
+
+const CPU: Device = Device::Cpu;
+const NET: [&str; 4] = ["--dataset", "synthetic", "--layers", "20,4,2"];
+
+fn json(arguments: &[&str]) -> Value {
+    let output = landscape(&[arguments, &["--json"]].concat());
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {error}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn absurd_sizes_are_refused_before_they_are_allocated() {
+    let dir = tempdir().unwrap();
+    let (a, out) = (dir.path().join("a"), dir.path().join("out"));
+    let [a, out] = [&a, &out].map(|path| path.to_str().unwrap());
+    json(&[&["train", "--epochs", "0", "--save", a], &NET[..]].concat());
+    let largest = usize::MAX.to_string();
+    for count in ["10000000000000", &largest] {
+        let widths = format!("20,{count},2");
+        let synthetic = ["--dataset", "synthetic"];
+        for command in [
+            &["surface", "--grid", count][..],
+            &["surface", "--grid", count, "--out", out],
+            &["connect", a, a, "--points", count, "--epochs", "0"],
+            &["connect", a, a, "--bends", count, "--epochs", "1"],
+            &["sharpness", "--perturbations", count],
+            &["spectrum", "--top", count],
+            &["hvp", "--block", count],
+            &["hvp", "--runs", count, "--block", "1"],
+            &[
+                "density", "--points", count, "--steps", "3", "--probes", "2",
+            ],
+            &["analyze", "--visualize", "--grid", count, "--save-dir", out],
+            &["sweep", "--l2", "0", "--top", count, "--out", out],
+        ] {
+            let error = error_of(&[command, &NET[..]].concat());
+            let says = ["of memory", "too many", "ask for 1 to"];
+            assert!(
+                says.iter().any(|words| error.contains(words)),
+                "{command:?}: {error}"
+            );
+        }
+        for command in ["spectrum", "train"] {
+            let error = error_of(&[&[command, "--layers", &widths], &synthetic[..]].concat());
+            assert!(error.contains("of memory"), "{error}");
+        }
+        // These are bounds, and may be as large as they like.
+        let bound = [
+            "spectrum", "--top", "2", "--block", count, "--memory", count,
+        ];
+        json(&[&bound[..], &NET].concat());
+        json(&[&["trace", "--max-products", count], &NET[..]].concat());
+        json(
+            &[
+                &[
+                    "train", "--batch", count, "--warmup", count, "--epochs", "1",
+                ],
+                &NET[..],
+            ]
+            .concat(),
+        );
+    }
+    assert!(Grid::square(1.0, usize::MAX).is_err());
+    assert!(Mlp::new(&[usize::MAX, usize::MAX], Activation::Tanh, 0, &CPU).is_err());
+}
+
+/// 19 million parameters: thirty eigenvectors and a basis take 9 GB.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_limit_of_memory_is_an_error_and_not_an_abort() {
+    let mut shell = std::process::Command::new("sh");
+    let script = "ulimit -v 6000000; exec \"$@\"";
+    shell.args([
+        "-c",
+        script,
+        "sh",
+        env!("CARGO_BIN_EXE_landscape"),
+        "spectrum",
+    ]);
+    shell.args([
+        "--layers",
+        "784,4000,4000,10",
+        "--top",
+        "30",
+        "--samples",
+        "10",
+    ]);
+    let output = shell.output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(
+        error.contains("30 eigenvectors and a basis need 9.2 GB of memory"),
+        "{error}"
+    );
+}
+
+#[test]
+fn of_few_parameters_all_eigenvalues_are_the_default() {
+    let net = ["--dataset", "synthetic", "--layers", "20,1"];
+    let found = json(&[&["spectrum"], &net[..]].concat());
+    assert_eq!(found["eigenvalues"].as_array().unwrap().len(), 21);
+    let dir = tempdir().unwrap();
+    let out = dir.path().join("sweep");
+    let sweep = [
+        "sweep",
+        "--l2",
+        "0.1",
+        "--epochs",
+        "1",
+        "--out",
+        out.to_str().unwrap(),
+    ];
+    let found = json(&[&sweep[..], &net].concat());
+    assert_eq!(
+        found["points"][0]["eigenvalues"].as_array().unwrap().len(),
+        21
+    );
+    let many = json(&[&["spectrum"], &NET[..]].concat());
+    assert_eq!(many["eigenvalues"].as_array().unwrap().len(), 30);
+}
+
+#[test]
+fn flags_that_would_change_nothing_are_refused() {
+    let dir = tempdir().unwrap();
+    let out = dir.path().join("out");
+    let out = out.to_str().unwrap();
+    let zoo = ["--dataset", "synthetic", "--model", "residual"];
+    for (command, words) in [
+        (
+            &[
+                "spectrum",
+                "--dataset",
+                "synthetic",
+                "--model",
+                "residual",
+                "--layers",
+                "20,2",
+            ][..],
+            "--layers would change nothing",
+        ),
+        (
+            &["train", "--dataset", "synthetic", "--data", "."],
+            "--data would change nothing",
+        ),
+        (
+            &[
+                "hvp",
+                "--dataset",
+                "synthetic",
+                "--autograd",
+                "--memory",
+                "10",
+            ],
+            "--memory would change nothing",
+        ),
+        (
+            &["connect", "a", "b", "--epochs", "0", "--bends", "3"],
+            "--bends would change nothing",
+        ),
+        (
+            &["connect", "a", "b", "--epochs", "0", "--lr", "0.1"],
+            "--lr would change nothing",
+        ),
+        (
+            &[
+                "analyze",
+                "--weights",
+                "w",
+                "--epochs",
+                "5",
+                "--save-dir",
+                out,
+            ],
+            "--epochs would change nothing",
+        ),
+        (
+            &["analyze", "--weights", "w", "--l2", "5", "--save-dir", out],
+            "--l2 would change nothing",
+        ),
+        (
+            &["analyze", "--grid", "5", "--save-dir", out],
+            "--grid would change nothing",
+        ),
+        (
+            &["analyze", "--top", "5", "--save-dir", out],
+            "--top would change nothing",
+        ),
+        (
+            &["train", "--dataset", "synthetic", "--layers", "20,2,5"],
+            "5 outputs, but the dataset has 2 classes",
+        ),
+        (
+            &["train", "--layers", "784,11"],
+            "11 outputs, but the dataset has 10 classes",
+        ),
+    ] {
+        let error = error_of(command);
+        assert!(error.contains(words), "{command:?}: {error}");
+    }
+    assert!(!dir.path().join("out").exists());
+    // The defaults of the same flags are no offence, and binary labels fit one output.
+    json(&[&["spectrum", "--top", "1"], &zoo[..]].concat());
+    json(&[
+        "spectrum",
+        "--top",
+        "1",
+        "--dataset",
+        "synthetic",
+        "--layers",
+        "20,3,1",
+    ]);
+}
+
+#[test]
+fn a_last_batch_of_one_sample_is_found_before_the_training() {
+    let dir = tempdir().unwrap();
+    let save = dir.path().join("w");
+    let error = error_of(&[
+        "train",
+        "--dataset",
+        "synthetic",
+        "--model",
+        "residual",
+        "--norm",
+        "batch",
+        "--batch",
+        "17",
+        "--epochs",
+        "100000",
+        "--save",
+        save.to_str().unwrap(),
+    ]);
+    assert!(
+        error.contains("batches of 17 of 800 samples end with one of a single sample"),
+        "{error}"
+    );
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+
+    // One image is as many numbers as it has pixels: a convolution's normalisation takes it.
+    let images = Tensor::rand(0f32, 1f32, (5, 1, 8, 8), &CPU).unwrap();
+    let labels = Tensor::new(&[0u32, 1, 0, 1, 0], &CPU).unwrap();
+    let data = Dataset::classification(&images, &labels).unwrap();
+    let design = Design {
+        normalization: Norm::Batch,
+        ..Architecture::ResNet20.design()
+    };
+    let model = design.build(&[1, 8, 8], 2, 0, &CPU).unwrap();
+    let statistics = || {
+        model
+            .parameters()
+            .statistics()
+            .map(|(_, var)| var.to_vec1::<f32>().unwrap())
+            .collect::<Vec<_>>()
+    };
+    let before = statistics();
+    Trainer::sgd(1e-3)
+        .batch_size(2)
+        .epochs(0)
+        .fit(&model, &data, &data)
+        .unwrap();
+    assert_eq!(statistics(), before);
+    Trainer::sgd(1e-3)
+        .batch_size(2)
+        .fit(&model, &data, &data)
+        .unwrap();
+    assert_ne!(statistics(), before);
+}
+
+#[test]
+fn an_analysis_reads_its_own_settings() {
+    let dir = tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let seed = u64::MAX.to_string();
+    let few = ["--epochs", "1", "--samples", "50"];
+    let first = json(
+        &[
+            &["analyze", "--seed", &seed, "--save-dir", &at("first")],
+            &few[..],
+            &NET,
+        ]
+        .concat(),
+    );
+    let config = at("first/config.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    assert!(text.contains(&format!("seed = \"{seed}\"")), "{text}");
+    let again = json(&["analyze", "--config", &config, "--save-dir", &at("again")]);
+    assert_eq!(first, again);
+
+    // A flag takes the place of a key that excludes it, and of one that is true.
+    let text = "dataset = 'synthetic'\nlayers = [20, 4, 2]\nepochs = 1\nsamples = 50\nsam = 0.1\nnesterov = true\n\
+                optimizer = 'sgd'\ncompute-hessian = true\ntrack-trajectory = true\n";
+    fs::write(&config, text).unwrap();
+    let with = |more: &[&str]| {
+        json(
+            &[
+                &["analyze", "--config", &config, "--save-dir", &at("with")],
+                more,
+            ]
+            .concat(),
+        )
+    };
+    assert!(with(&[])["hessian"].is_object());
+    let adaptive = with(&[
+        "--asam",
+        "0.2",
+        "--compute-hessian=false",
+        "--nesterov=false",
+    ]);
+    assert!(adaptive["hessian"].is_null());
+    let written = fs::read_to_string(at("with/config.toml")).unwrap();
+    for line in ["asam = 0.2", "compute-hessian = false", "nesterov = false"] {
+        assert!(written.lines().any(|l| l == line), "{line} in {written}");
+    }
+    assert!(
+        !written.lines().any(|line| line.starts_with("sam = ")),
+        "{written}"
+    );
+    let weights = at("with/weights.safetensors");
+    let loaded = with(&["--weights", &weights]);
+    assert!(loaded["hessian"].is_object());
+    assert!(!dir.path().join("with/evolution.csv").exists());
+}
+
+#[test]
+fn a_directory_holds_one_analysis() {
+    let dir = tempdir().unwrap();
+    let out = dir.path().join("out");
+    let analyze = |more: &[&str]| {
+        let few = [
+            "analyze",
+            "--samples",
+            "50",
+            "--save-dir",
+            out.to_str().unwrap(),
+        ];
+        landscape(&[&few[..], &NET, more].concat())
+    };
+    let names = || common::bytes(&out).into_keys().collect::<Vec<_>>();
+    assert!(
+        analyze(&["--epochs", "1", "--visualize", "--grid", "3"])
+            .status
+            .success()
+    );
+    assert!(names().contains(&"surface.html".to_owned()));
+    let before = common::bytes(&out);
+    // What is refused before the work changes nothing; an hour of training would come before the plane.
+    for refused in [
+        &["--visualize", "--grid", "1", "--epochs", "1000000"][..],
+        &["--lr", "-1"],
+        &["--weights", "none"],
+        &["--activation", "relu", "--optimizer", "sgd", "--lr", "1e30"],
+    ] {
+        let output = analyze(refused);
+        assert_eq!(output.status.code(), Some(1), "{refused:?}");
+        assert!(common::bytes(&out) == before, "{refused:?}");
+    }
+    // What fails after the training leaves the new weights and settings, and nothing of the run before.
+    assert_eq!(
+        analyze(&["--epochs", "2", "--radius", "0"]).status.code(),
+        Some(1)
+    );
+    assert_eq!(names(), ["config.toml", "weights.safetensors"]);
+    assert!(common::bytes(&out)["weights.safetensors"] != before["weights.safetensors"]);
+    assert!(analyze(&["--epochs", "1"]).status.success());
+    assert_eq!(
+        names(),
+        [
+            "config.toml",
+            "report.csv",
+            "report.json",
+            "report.parquet",
+            "weights.safetensors"
+        ]
+    );
+}
