@@ -193,6 +193,10 @@ fn flags_that_would_change_nothing_are_refused() {
             "--grid would change nothing",
         ),
         (
+            &["analyze", "--damping", "0.1", "--save-dir", out],
+            "--damping would change nothing",
+        ),
+        (
             &["analyze", "--top", "5", "--save-dir", out],
             "--top would change nothing",
         ),

@@ -1,6 +1,9 @@
 //! [`Pca`]: principal components.
 
-use faer::Mat;
+use faer::diag::Diag;
+use faer::dyn_stack::{MemBuffer, MemStack};
+use faer::linalg::svd::{ComputeSvdVectors, svd, svd_scratch};
+use faer::{Mat, Par, Spec};
 use ndarray::Array2;
 use polars::df;
 use polars::prelude::DataFrame;
@@ -251,9 +254,23 @@ fn singular(matrix: &Mat<f64>) -> Result<(Vec<f64>, Mat<f64>)> {
     if matrix.ncols() == 0 {
         return Ok((Vec::new(), Mat::zeros(0, 0)));
     }
-    let svd = matrix
-        .thin_svd()
-        .map_err(|e| Error::NotFinite(format!("the singular values were not found: {e:?}")))?;
-    let values = svd.S().column_vector().iter().copied().collect();
-    Ok((values, svd.V().to_owned()))
+    let (rows, columns) = matrix.shape();
+    let mut values = Diag::zeros(rows.min(columns));
+    let mut vectors = Mat::zeros(columns, rows.min(columns));
+    let (left, right) = (ComputeSvdVectors::No, ComputeSvdVectors::Thin);
+    // On one thread, as for eigenvalues: the same bits whatever else runs.
+    let (par, settings) = (Par::Seq, Spec::default());
+    let scratch = svd_scratch::<f64>(rows, columns, left, right, par, settings);
+    svd(
+        matrix.as_ref(),
+        values.as_mut(),
+        None,
+        Some(vectors.as_mut()),
+        par,
+        MemStack::new(&mut MemBuffer::new(scratch)),
+        settings,
+    )
+    .map_err(|e| Error::NotFinite(format!("the singular values were not found: {e:?}")))?;
+    let values = values.column_vector().iter().copied().collect();
+    Ok((values, vectors))
 }

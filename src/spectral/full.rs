@@ -1,6 +1,9 @@
 //! All eigenvalues of a matrix in memory.
 
-use faer::{Mat, Side};
+use faer::diag::Diag;
+use faer::dyn_stack::{MemBuffer, MemStack};
+use faer::linalg::evd::{ComputeEigenvectors, self_adjoint_evd, self_adjoint_evd_scratch};
+use faer::{Mat, Par, Spec};
 
 use super::{Eigenpair, Rank, Spectrum};
 use crate::error::{Error, Result};
@@ -62,10 +65,21 @@ pub(crate) fn symmetric_eigen(
     n: usize,
     entry: impl Fn(usize, usize) -> f64,
 ) -> Result<(Vec<f64>, Vec<Vec<f64>>)> {
-    let eigen = Mat::from_fn(n, n, entry)
-        .self_adjoint_eigen(Side::Lower)
-        .map_err(|e| Error::NotFinite(format!("the eigenvalues were not found: {e:?}")))?;
-    let values = eigen.S().column_vector().iter().copied().collect();
-    let vectors = (0..n).map(|j| eigen.U().col(j).iter().copied().collect());
+    let (matrix, mut values) = (Mat::from_fn(n, n, entry), Diag::zeros(n));
+    let mut vectors = Mat::zeros(n, n);
+    // On one thread: on several, the last bits depend on what else these have to do.
+    let (par, settings) = (Par::Seq, Spec::default());
+    let scratch = self_adjoint_evd_scratch::<f64>(n, ComputeEigenvectors::Yes, par, settings);
+    self_adjoint_evd(
+        matrix.as_ref(),
+        values.as_mut(),
+        Some(vectors.as_mut()),
+        par,
+        MemStack::new(&mut MemBuffer::new(scratch)),
+        settings,
+    )
+    .map_err(|e| Error::NotFinite(format!("the eigenvalues were not found: {e:?}")))?;
+    let values = values.column_vector().iter().copied().collect();
+    let vectors = (0..n).map(|j| vectors.col(j).iter().copied().collect());
     Ok((values, vectors.collect()))
 }

@@ -126,6 +126,12 @@ impl Analyze {
         if !self.compute_hessian && !self.track_trajectory {
             ignored.push((&["top"], "only --compute-hessian computes eigenvalues"));
         }
+        if !self.compute_hessian {
+            ignored.push((
+                &["damping"],
+                "only --compute-hessian gives a condition number",
+            ));
+        }
         ignored
     }
 
