@@ -3,7 +3,7 @@
 //! A notebook's kernel forwards output line by line, so a bar that redraws itself would not show.
 
 use std::io::Write;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 /// News of long work.
@@ -29,7 +29,7 @@ pub enum News<'a> {
     Warning(&'a str),
 }
 
-type Listener = Box<dyn Fn(News) + Send + Sync>;
+type Listener = Arc<dyn Fn(News) + Send + Sync>;
 
 static LISTENER: RwLock<Option<Listener>> = RwLock::new(None);
 
@@ -54,13 +54,17 @@ static LISTENER: RwLock<Option<Listener>> = RwLock::new(None);
 /// # Ok::<(), Error>(())
 /// ```
 pub fn listen(listener: impl Fn(News) + Send + Sync + 'static) {
-    *LISTENER.write().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(listener));
+    *LISTENER.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(listener));
 }
 
 /// Whether there is a listener; it has then heard the news.
 fn tell(news: News) -> bool {
-    let listener = LISTENER.read().unwrap_or_else(PoisonError::into_inner);
-    if let Some(listener) = &*listener {
+    // The lock is free while the listener runs, which may itself do work that has news.
+    let listener = LISTENER
+        .read()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone();
+    if let Some(listener) = &listener {
         listener(news);
     }
     listener.is_some()

@@ -5,19 +5,22 @@
 //! threads of our own call it, and each makes its first call with the variable set; so products
 //! are right on any thread of the caller's, whatever ran there before.
 //!
-//! Batches run side by side, each on one thread. candle spreads its element-wise operations over threads of
+//! Batches run side by side, each on a worker of its own, and so do those of several callers. A forward pass that itself
+//! uses an objective works on its own thread. candle spreads its element-wise operations over threads of
 //! its own, one operation at a time, and batches would wait for one another: products take twice as long.
 //! `CANDLE_NUM_THREADS=1` prevents that, if it is set before the process's first large operation. The notebooks'
 //! kernel and the command line set it, and the first objective of a process does where nothing came before it.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, Once, OnceLock, PoisonError};
 
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
+use super::in_use::{innermost, within};
 use crate::error::{Error, Result};
 use crate::model::Parameters;
 
@@ -27,35 +30,44 @@ const STACK_BYTES: usize = 256 << 20;
 const KEEP_GRAPH: &str = "CANDLE_GRAD_DO_NOT_DETACH";
 const OPERATION_THREADS: &str = "CANDLE_NUM_THREADS";
 
-/// How many batches run at once: a GPU is busy with one.
-pub(super) fn at_once(device: &Device) -> Result<usize> {
-    match device.is_cpu() {
-        true => Ok(workers()?.len()),
-        false => Ok(1),
+/// How many batches run at once: a GPU is busy with one, and so is a worker.
+pub(super) fn at_once(device: &Device) -> usize {
+    match device.is_cpu() && !IS_WORKER.get() {
+        true => processors(),
+        false => 1,
     }
 }
 
-/// `f` of each of at most [`at_once`] items, at once, in the items' order. A panic in `f` is an
-/// error.
+/// `f` of each item, at once, in the items' order. A panic in `f` is an error.
 pub(super) fn on_workers<I: Sync, T: Send>(
     items: &[I],
     f: impl Fn(&I) -> Result<T> + Sync,
 ) -> Result<Vec<Result<T>>> {
     let guarded = |item| catch_unwind(AssertUnwindSafe(|| f(item))).unwrap_or_else(panicked);
+    if IS_WORKER.get() {
+        return Ok(items.iter().map(guarded).collect());
+    }
     let guarded = &guarded;
-    let workers = workers()?;
-    let _single = SingleThreadedProducts::begin();
-    Ok(std::thread::scope(|scope| {
+    let workers = items.iter().map(|_| take_worker());
+    let workers = workers.collect::<Result<Vec<_>>>()?;
+    let caller = innermost();
+    let single_threaded = SingleThreadedProducts::begin();
+    let results = std::thread::scope(|scope| {
         let running: Vec<_> = items
             .iter()
-            .zip(workers)
-            .map(|(item, worker)| scope.spawn(move || worker.install(|| guarded(item))))
+            .zip(&workers)
+            .map(|(item, worker)| {
+                scope.spawn(move || worker.install(|| within(caller, || guarded(item))))
+            })
             .collect();
         let results = running.into_iter().map(|thread| thread.join());
         results
             .map(|result| result.unwrap_or_else(panicked))
             .collect()
-    }))
+    });
+    drop(single_threaded);
+    give_back(workers);
+    Ok(results)
 }
 
 fn panicked<T>(panic: Box<dyn Any + Send>) -> Result<T> {
@@ -225,32 +237,57 @@ impl Drop for SingleThreadedProducts {
     }
 }
 
-/// One thread pool of one thread for each processor.
-fn workers() -> Result<&'static [ThreadPool]> {
-    static WORKERS: OnceLock<std::result::Result<Vec<ThreadPool>, String>> = OnceLock::new();
-    let start = |i: usize| {
-        let worker = ThreadPoolBuilder::new()
-            .num_threads(1)
-            .thread_name(move |_| format!("objective-{i}"))
-            .stack_size(STACK_BYTES)
-            .build()
-            .map_err(|e| format!("worker threads cannot be started: {e}"))?;
-        let second = worker.install(|| first_backward().and_then(|()| second_derivative_of_cube()));
-        match second {
-            Ok(Some(6.0)) => Ok(worker),
-            wrong => Err(format!(
-                "candle does not differentiate twice here: d²(x³)/dx² at 1 came out as {wrong:?} \
-                 instead of 6"
-            )),
-        }
-    };
-    let workers = WORKERS.get_or_init(|| {
-        one_thread_an_operation();
-        (0..rayon::current_num_threads()).map(start).collect()
+/// The number of batches that keep all processors busy.
+fn processors() -> usize {
+    static PROCESSORS: OnceLock<usize> = OnceLock::new();
+    *PROCESSORS.get_or_init(rayon::current_num_threads)
+}
+
+thread_local! {
+    static IS_WORKER: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Workers without work.
+static IDLE: Mutex<Vec<ThreadPool>> = Mutex::new(Vec::new());
+
+fn idle() -> MutexGuard<'static, Vec<ThreadPool>> {
+    IDLE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An idle worker, or a new one: a pool of one thread that differentiates twice. Parallel loops in a forward pass stay on
+/// that thread.
+fn take_worker() -> Result<ThreadPool> {
+    match idle().pop() {
+        Some(worker) => Ok(worker),
+        None => start_worker().map_err(Error::invalid),
+    }
+}
+
+/// Keeps as many idle workers as there are processors. The threads of the others end.
+fn give_back(workers: Vec<ThreadPool>) {
+    let mut idle = idle();
+    let room = processors().saturating_sub(idle.len());
+    idle.extend(workers.into_iter().take(room));
+}
+
+fn start_worker() -> std::result::Result<ThreadPool, String> {
+    one_thread_an_operation();
+    let worker = ThreadPoolBuilder::new()
+        .num_threads(1)
+        .thread_name(|_| "objective".into())
+        .stack_size(STACK_BYTES)
+        .build()
+        .map_err(|e| format!("worker threads cannot be started: {e}"))?;
+    let second = worker.install(|| {
+        IS_WORKER.set(true);
+        first_backward().and_then(|()| second_derivative_of_cube())
     });
-    match workers {
-        Ok(workers) => Ok(workers),
-        Err(message) => Err(Error::invalid(message.clone())),
+    match second {
+        Ok(Some(6.0)) => Ok(worker),
+        wrong => Err(format!(
+            "candle does not differentiate twice here: d²(x³)/dx² at 1 came out as {wrong:?} \
+             instead of 6"
+        )),
     }
 }
 
@@ -261,13 +298,16 @@ fn first_backward() -> candle_core::Result<()> {
     })
 }
 
-/// Has candle make its pool of threads for element-wise operations, if there is none yet, without threads in it.
+/// Makes candle start its pool for element-wise operations without threads, if the pool is not there yet.
 fn one_thread_an_operation() {
-    if std::env::var_os(OPERATION_THREADS).is_none() {
-        with_variable(OPERATION_THREADS, || {
-            candle_core::utils::barrier_pool();
-        });
-    }
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        if std::env::var_os(OPERATION_THREADS).is_none() {
+            with_variable(OPERATION_THREADS, || {
+                candle_core::utils::barrier_pool();
+            });
+        }
+    });
 }
 
 /// `f` with a variable of the environment at 1.

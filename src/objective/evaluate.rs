@@ -3,21 +3,17 @@
 
 use std::borrow::Cow;
 use std::slice::from_mut;
-use std::sync::{PoisonError, RwLock};
 
 use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::feedforward::{Curvature, Engine};
+use super::in_use::InUse;
 use super::{Objective, autograd, loss};
 use crate::data::{Dataset, Targets};
 use crate::error::{Error, Result};
 use crate::model::Restore;
 use crate::vector::{axpy, dot, norm};
-
-/// Held for writing while a model's parameters are moved away and back, for reading while they
-/// are used.
-static PARAMETERS_IN_PLACE: RwLock<()> = RwLock::new(());
 
 /// How well a model does on a dataset.
 ///
@@ -345,24 +341,29 @@ impl Objective {
         by_autograd: impl FnOnce(&Self) -> Result<T>,
     ) -> Result<T> {
         match (&self.engine, theta) {
-            // A pass in training mode moves the running statistics.
-            (_, None) if self.batch_statistics().is_some() => self.exclusively(|objective| {
-                let statistics = objective.parameters.statistics();
-                let _restore = Restore::of(statistics.map(|(_, var)| var))?;
-                by_autograd(objective)
-            }),
             (Some(engine), _) if self.is_hand_derived() => {
                 by_hand(engine.as_ref(), &self.point(theta)?)
             }
-            (_, None) => {
-                let _in_place = in_place();
-                by_autograd(self)
-            }
+            (_, None) => self.in_place(by_autograd),
             (_, Some(theta)) => self.moved(theta, by_autograd),
         }
     }
 
-    /// `f` of the model while it is at θ. The lock is held: `f` may not ask for a score.
+    /// `f` of the model where it stands. Its running statistics are the same afterwards.
+    pub(super) fn in_place<T>(&self, f: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
+        if self.batch_statistics().is_none() {
+            let _in_use = InUse::read(&self.parameters)?;
+            return f(self);
+        }
+        // A pass in training mode moves the running statistics.
+        self.exclusively(|objective| {
+            let statistics = objective.parameters.statistics();
+            let _restore = Restore::of(statistics.map(|(_, var)| var))?;
+            f(objective)
+        })
+    }
+
+    /// `f` of the model while it is at θ. `f` may not move it further.
     fn moved<T>(&self, theta: &[f64], f: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
         let moved = self.parameters.unflatten(theta)?;
         self.exclusively(|objective| {
@@ -374,11 +375,9 @@ impl Objective {
         })
     }
 
-    /// `f` of the model while nothing else uses it. The lock is held: `f` may not ask for a score.
+    /// `f` of the model while nothing else uses it.
     pub(super) fn exclusively<T>(&self, f: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
-        let _away = PARAMETERS_IN_PLACE
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let _moved = InUse::moved(&self.parameters)?;
         f(self)
     }
 
@@ -390,7 +389,7 @@ impl Objective {
                 Ok(Cow::Borrowed(theta))
             }
             None => {
-                let _in_place = in_place();
+                let _in_use = InUse::read(&self.parameters)?;
                 Ok(Cow::Owned(self.parameters.to_flat()?))
             }
         }
@@ -400,7 +399,7 @@ impl Objective {
     pub(crate) fn point<'a>(&self, theta: Option<&'a [f64]>) -> Result<Cow<'a, [f64]>> {
         let mut point = self.theta(theta)?;
         if self.parameters.statistics().len() > 0 {
-            let _in_place = in_place();
+            let _in_use = InUse::read(&self.parameters)?;
             point.to_mut().extend(self.parameters.flat_statistics()?);
         }
         Ok(point)
@@ -508,13 +507,7 @@ pub(super) fn finite(loss: f64) -> Result<f64> {
 }
 
 /// The sum in `f64`, whatever the tensor's type.
-fn sum(losses: &Tensor) -> Result<f64> {
+pub(super) fn sum(losses: &Tensor) -> Result<f64> {
     let losses = losses.to_dtype(DType::F64)?.to_vec1::<f64>()?;
     Ok(losses.iter().sum())
-}
-
-pub(super) fn in_place() -> std::sync::RwLockReadGuard<'static, ()> {
-    PARAMETERS_IN_PLACE
-        .read()
-        .unwrap_or_else(PoisonError::into_inner)
 }

@@ -2,7 +2,7 @@
 
 use ndarray::Array2;
 
-use super::evaluate::in_place;
+use super::in_use::InUse;
 use super::{Objective, autograd};
 use crate::error::{Error, Result, check_finite};
 
@@ -31,7 +31,7 @@ impl Objective {
     pub fn jacobian(&self) -> Result<Array2<f64>> {
         self.needs_all_samples("a Jacobian")?;
         self.needs_independent_samples("a Jacobian")?;
-        let _in_place = in_place();
+        let _in_use = InUse::read(&self.parameters)?;
         let columns = self.dim();
         let rows = self.data.len() * self.outputs(&self.data.first(1)?)?.dim(1)?;
         if rows.saturating_mul(columns) > MOST {

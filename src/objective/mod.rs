@@ -11,6 +11,7 @@ mod batch_statistics;
 mod check;
 mod evaluate;
 mod feedforward;
+mod in_use;
 mod jacobian;
 mod loss;
 mod ranks;
@@ -141,7 +142,8 @@ impl Objective {
     /// # Errors
     /// Outputs that do not fit the loss or the targets; a loss that is not finite, or that differs
     /// between two calls; a parameter that gets no gradient or no second derivative; an operation
-    /// that candle cannot differentiate twice; a gradient that central differences contradict.
+    /// that candle cannot differentiate twice; a gradient that central differences contradict, or in `f64` a
+    /// Hessian-vector product.
     pub fn from_fn<P, F>(parameters: P, data: &Dataset, loss: Loss, forward: F) -> Result<Self>
     where
         P: TryInto<Parameters>,
@@ -417,7 +419,7 @@ impl Objective {
         part: impl Fn(&Dataset) -> Result<T> + Sync,
         mut fold: impl FnMut(T),
     ) -> Result<()> {
-        let at_once = autograd::at_once(self.data.device())?;
+        let at_once = autograd::at_once(self.data.device());
         let (n, mut done) = (self.data.len(), 0);
         if let Some(size) = self.batches {
             for some in even_parts(n, size).chunks(at_once) {

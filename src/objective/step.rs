@@ -5,8 +5,9 @@ use candle_core::WithDType;
 use candle_core::backprop::GradStore;
 
 use super::Objective;
-use super::evaluate::{finite, in_place, right};
+use super::evaluate::{finite, right, sum};
 use super::feedforward::{Scalar, Steps};
+use super::in_use::InUse;
 use crate::data::Dataset;
 use crate::error::Result;
 
@@ -41,7 +42,7 @@ impl Objective {
     /// The gradient for some samples where the model stands, by candle's graph. What is random in the forward pass is
     /// drawn from `seed`, and running statistics move, unless something is not finite.
     pub(crate) fn step_by_graph(&self, rows: &[usize], seed: u64) -> Result<(Batch, GradStore)> {
-        let _in_place = in_place();
+        let _in_use = InUse::read(&self.parameters)?;
         let before = self.parameters.flat_statistics()?;
         let found = self.by_graph(&self.data.select(rows)?, seed);
         if found.is_err() {
@@ -52,16 +53,17 @@ impl Objective {
 
     fn by_graph(&self, batch: &Dataset, seed: u64) -> Result<(Batch, GradStore)> {
         let outputs = (self.training)(batch.inputs(), seed)?;
-        let mut loss = self
-            .loss
-            .per_sample(&outputs, batch.targets())?
-            .mean_all()?;
+        let losses = self.loss.per_sample(&outputs, batch.targets())?;
+        let mut value = sum(&losses)? / batch.len() as f64;
+        let mut loss = losses.mean_all()?;
         if self.l2 > 0.0 {
             for (_, var) in self.parameters.iter() {
-                loss = (loss + (var.sqr()?.sum_all()? * self.l2)?)?;
+                let penalty = (var.sqr()?.sum_all()? * self.l2)?;
+                value += penalty.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+                loss = (loss + penalty)?;
             }
         }
-        let value = finite(loss.to_dtype(DType::F64)?.to_scalar::<f64>()?)?;
+        let value = finite(value)?;
         let gradient = loss.backward()?;
         let mut square = 0.0;
         for (_, var) in self.parameters.iter() {
