@@ -53,10 +53,12 @@ pub(crate) enum Purpose {
     Autoencoder = 19,
     /// Vector that identifies the operator of a file of products.
     Fingerprint = 20,
-    /// Direction of the check of derivatives where the gradient is zero.
+    /// Point and direction of the check of derivatives.
     DerivativeCheck = 21,
     /// Directions in which flatness is measured.
     Flatness = 22,
+    /// Signs of the changes that show how rounding moves a loss.
+    Rounding = 23,
     /// Samples of a random subset of a dataset.
     Subsample = 40,
     /// Probes of the sampling error of a trace.

@@ -11,7 +11,7 @@ mod training;
 mod zoo;
 
 pub use activation::Activation;
-pub(crate) use activation::softplus;
+pub(crate) use activation::{ln_1p, softplus};
 pub use layers::{LayerKind, Layered};
 pub use mlp::Mlp;
 pub use parameters::Parameters;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::{Dataset, Targets};
 use crate::error::{Error, Result};
-use crate::model::softplus;
+use crate::model::{ln_1p, softplus};
 
 /// A loss function of outputs z and targets y, a mean over samples.
 ///
@@ -60,17 +60,11 @@ impl Loss {
         match (self, targets) {
             (Self::CrossEntropy, Targets::Labels(labels)) if outputs.dim(1)? == 1 => {
                 let z = outputs.squeeze(1)?;
-                let y = labels.to_dtype(z.dtype())?;
-                Ok((softplus(&z)? - (z * y)?)?)
+                // −1 for the label 1 and 1 for the label 0: the loss is softplus(∓z).
+                let side = labels.to_dtype(z.dtype())?.affine(-2.0, 1.0)?;
+                Ok(softplus(&(z * side)?)?)
             }
-            (Self::CrossEntropy, Targets::Labels(labels)) => {
-                // The shift is a constant to differentiation: it cancels.
-                let shift = outputs.max_keepdim(1)?.detach();
-                let exponentials = outputs.broadcast_sub(&shift)?.exp()?;
-                let log_sum = (exponentials.sum(1)?.log()? + shift.squeeze(1)?)?;
-                let at_label = outputs.gather(&labels.unsqueeze(1)?, 1)?.squeeze(1)?;
-                Ok((log_sum - at_label)?)
-            }
+            (Self::CrossEntropy, Targets::Labels(labels)) => cross_entropy(outputs, labels),
             (Self::Mse, Targets::Values(values)) => Ok((outputs - values)?.sqr()?.mean(1)?),
             (Self::CrossEntropy, Targets::Values(_)) => Err(Error::invalid(
                 "cross-entropy needs labels, and this dataset has values to fit: use Loss::Mse, \
@@ -107,6 +101,24 @@ impl Loss {
         }
         Ok(())
     }
+}
+
+/// (z_a − z_y) + ln(1 + Σ_{j ≠ a} exp(z_j − z_a)) with the largest output z_a: a sum of numbers that are not negative.
+///
+/// The masks are constants, so that a derivative of z_a − z_y is exactly 0 where y = a. 1 − p_y is then −Σ_{j ≠ a} p_j.
+fn cross_entropy(outputs: &Tensor, labels: &Tensor) -> Result<Tensor> {
+    let classes = Tensor::arange(0, outputs.dim(1)? as u32, outputs.device())?;
+    let mask = |class: &Tensor| -> Result<Tensor> {
+        let mask = class.broadcast_eq(&classes.unsqueeze(0)?)?;
+        Ok(mask.to_dtype(outputs.dtype())?)
+    };
+    let at_largest = mask(&outputs.argmax_keepdim(1)?)?;
+    let at_label = mask(&labels.unsqueeze(1)?)?;
+    let largest = (outputs * &at_largest)?.sum_keepdim(1)?;
+    let exponentials = outputs.broadcast_sub(&largest)?.exp()?;
+    let others = (exponentials * at_largest.affine(-1.0, 1.0)?)?.sum(1)?;
+    let short = (outputs * (at_largest - at_label)?)?.sum(1)?;
+    Ok((short + ln_1p(&others)?)?)
 }
 
 type Own = dyn Fn(&Tensor, &Targets) -> candle_core::Result<Tensor> + Send + Sync;

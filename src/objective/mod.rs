@@ -9,12 +9,14 @@ mod autograd;
 mod batch_size;
 mod batch_statistics;
 mod check;
+mod differences;
 mod evaluate;
 mod feedforward;
 mod in_use;
 mod jacobian;
 mod loss;
 mod ranks;
+mod rounding;
 mod step;
 
 pub(crate) use autograd::store as gradient_store;

@@ -233,3 +233,18 @@ pub fn labelled(shape: &[usize], labels: &[u32], device: &Device) -> Result<Data
     let inputs = Tensor::from_vec(numbers(dims.iter().product(), 1), dims, device)?;
     Dataset::classification(&inputs, &Tensor::new(labels, device)?)
 }
+
+/// The `n` samples among `x` that a model classifies with the largest margins, labelled as it does.
+pub fn clearest<M: Model>(model: &M, x: &Tensor, n: usize) -> Result<Dataset, Error> {
+    let z = model.forward(x)?.to_dtype(DType::F64)?.to_vec2::<f64>()?;
+    let margin = |z: &Vec<f64>| {
+        let mut sorted = z.clone();
+        sorted.sort_by(|a, b| b.total_cmp(a));
+        sorted[0] - sorted[1]
+    };
+    let mut order: Vec<u32> = (0..z.len() as u32).collect();
+    order.sort_by(|i, j| margin(&z[*j as usize]).total_cmp(&margin(&z[*i as usize])));
+    order.truncate(n);
+    let x = x.index_select(&Tensor::new(&order[..], x.device())?, 0)?;
+    Dataset::classification(&x, &model.forward(&x)?.argmax(1)?)
+}

@@ -108,13 +108,12 @@ impl Sharpness {
             true => theta.iter().map(|t| t.abs()).collect(),
             false => vec![1.0; theta.len()],
         };
-        let epsilon = objective.parameters().epsilon();
         let center = objective.loss_at(&theta)?;
         Ok(Ball {
+            rounding: objective.rounding(&theta, center)?,
             theta,
             stretch,
             center,
-            rounding: epsilon * center.abs(),
         })
     }
 
@@ -164,7 +163,7 @@ struct Ball {
     stretch: Vec<f64>,
     /// L(θ)
     center: f64,
-    /// What the model's type leaves uncertain of a rise: its ε times L(θ).
+    /// What the model's type leaves uncertain of a rise.
     rounding: f64,
 }
 

@@ -67,8 +67,9 @@ impl<T: Scalar> Layer<T> for Pointwise {
             Activation::Softplus => {
                 map(x, y, |x| x.softplus());
                 note(x, first, second, |x| {
-                    let s = x.sigmoid();
-                    (s, s * (T::ONE - s))
+                    let e = (-x.abs()).exp();
+                    let r = T::ONE / (T::ONE + e);
+                    (if x >= T::ZERO { r } else { e * r }, e * r * r)
                 });
             }
             Activation::Gelu => {

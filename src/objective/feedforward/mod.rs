@@ -68,6 +68,9 @@ use crate::model::{LayerKind, Parameters};
 ///
 /// A point is θ and after it the model's running statistics, which no derivative is taken by.
 pub(super) trait Engine: Any + Send + Sync {
+    /// The network's outputs at a point, sample by sample.
+    fn outputs(&self, point: &[f64], data: &Dataset) -> Result<Vec<f64>>;
+
     /// The mean loss at a point and how many samples are classified right.
     fn loss(&self, point: &[f64], data: &Dataset) -> Result<(f64, usize)>;
 
@@ -182,7 +185,8 @@ impl<T: Scalar + WithDType> Typed<T> {
         (id, samples): (DataId, Samples<T>),
         budget: usize,
     ) -> Arc<Point<T>> {
-        let mut kept = self.point.lock().unwrap_or_else(PoisonError::into_inner);
+        let lock = || self.point.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = lock();
         if let Some((of, point)) = &*kept
             && *of == id
             && point.theta == theta
@@ -192,13 +196,21 @@ impl<T: Scalar + WithDType> Typed<T> {
         }
         // The old point goes first: two would need twice the memory.
         *kept = None;
+        // The lock is free during the pass: rayon may run another call to this engine on this thread meanwhile.
+        drop(kept);
         let point = Arc::new(self.network.point(theta, samples, budget));
-        *kept = Some((id, point.clone()));
+        *lock() = Some((id, point.clone()));
         point
     }
 }
 
 impl<T: Scalar + WithDType> Engine for Typed<T> {
+    fn outputs(&self, point: &[f64], data: &Dataset) -> Result<Vec<f64>> {
+        let point = self.vector(point);
+        let outputs = with_samples(data, |samples| self.network.outputs(&point, samples))?;
+        Ok(outputs.into_iter().map(T::f64).collect())
+    }
+
     fn loss(&self, point: &[f64], data: &Dataset) -> Result<(f64, usize)> {
         let point = self.vector(point);
         let (total, right) = with_samples(data, |samples| self.network.loss(&point, samples))?;

@@ -93,6 +93,25 @@ impl<T: Scalar> Network<T> {
             .collect()
     }
 
+    /// All samples' outputs, one after another.
+    pub(super) fn outputs(&self, theta: &[T], samples: Samples<T>) -> Vec<T> {
+        let arranged = self.arrange(0, &[theta]);
+        let mut outputs = Vec::with_capacity(samples.count * self.head.width);
+        over_groups(
+            samples.count,
+            self.split(samples.count),
+            || (Kept::default(), Vec::new()),
+            |tiles, (kept, group)| {
+                for tile in tiles {
+                    self.forward(&arranged, samples.tile(*tile, self), false, kept);
+                    group.extend_from_slice(&kept.values[self.nodes.len()]);
+                }
+            },
+            |(_, group)| outputs.append(group),
+        );
+        outputs
+    }
+
     /// The sum of all samples' losses, and how many of them are classified right.
     pub(super) fn loss(&self, theta: &[T], samples: Samples<T>) -> (f64, usize) {
         let arranged = self.arrange(0, &[theta]);
