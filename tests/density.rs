@@ -222,3 +222,62 @@ fn degenerate_matrices() {
         .unwrap_err();
     assert!(nan.to_string().contains("not finite"), "{nan}");
 }
+
+/// Eigenvalues that occur once count once, whatever the probes; those that occur several times do not.
+#[test]
+fn simple_eigenvalues_are_exact() {
+    let n = 200;
+    for multiplicity in [1, 2, 3, 9] {
+        let mut eigenvalues: Vec<f64> = (0..n).map(|i| 0.01 * (i as f64).sin()).collect();
+        for (i, value) in eigenvalues.iter_mut().enumerate().take(5) {
+            *value = 1.0 + 0.5 * i as f64;
+        }
+        eigenvalues[5..5 + multiplicity].fill(-2.0);
+        let matrix = with_eigenvalues(&eigenvalues, 9);
+        for seed in 0..10 {
+            let density = DensitySettings {
+                probes: 4,
+                steps: 25,
+                seed,
+            };
+            let density = density.run(&matrix).unwrap();
+            let above = n as f64 - density.count_below(0.5).estimate.value;
+            let below = density.count_below(-0.5).estimate;
+            let exact = |found: f64, count: f64| (found - count).abs() < 1e-6;
+            assert!(exact(above, 5.0), "{above}");
+            let weights = density
+                .probes
+                .iter()
+                .map(|probe| probe.weights.iter().sum::<f64>());
+            assert!(weights.into_iter().all(|sum| exact(sum, 1.0)));
+            assert_eq!(
+                exact(below.value, multiplicity as f64),
+                multiplicity == 1,
+                "{below:?}"
+            );
+            assert_eq!(below.standard_error < 1e-6, multiplicity == 1, "{below:?}");
+        }
+    }
+}
+
+/// The number of eigenvalues below x lies in its interval, in a gap or not.
+#[test]
+fn counts_lie_in_their_intervals() {
+    let eigenvalues: Vec<f64> = (0..120).map(|i| 1.0 / (1.0 + i as f64) - 0.02).collect();
+    let matrix = with_eigenvalues(&eigenvalues, 7);
+    let mut held = 0;
+    for seed in 0..100 {
+        let density = DensitySettings {
+            probes: 4,
+            steps: 25,
+            seed,
+        };
+        let density = density.run(&matrix).unwrap();
+        for x in [-0.01, 0.0, 0.01, 0.1] {
+            let truth = eigenvalues.iter().filter(|value| **value < x).count() as f64;
+            let [low, high] = density.count_below(x).interval(0.95).unwrap();
+            held += usize::from((low..=high).contains(&truth));
+        }
+    }
+    assert!(held >= 380, "{held} of 400");
+}

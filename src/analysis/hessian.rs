@@ -508,14 +508,14 @@ impl NegativeEigenvalues {
 
     /// With what a density says of those beyond.
     fn with(self, found: Count, dim: usize) -> Result<Self> {
-        let [low, high] = found.estimate.interval(0.95)?;
+        let [low, high] = found.interval(0.95)?;
         let (least, n) = (self.certain as f64, dim as f64);
         let value = found.estimate.value.clamp(least, n);
         Ok(Self {
             count: Bracket {
                 value,
-                low: low.min(found.resolution.low).max(least).min(value),
-                high: high.max(found.resolution.high).clamp(value, n),
+                low: low.max(least).min(value),
+                high: high.clamp(value, n),
             },
             complete: false,
             density: Some(found),

@@ -111,7 +111,8 @@ pub trait LinearOperator {
         Ok(0)
     }
 
-    /// The floating-point type in which products are computed, if it is known: it tells how they are rounded.
+    /// The floating-point type in which products are computed, if it is known: it tells how they are rounded. Stated errors of
+    /// what is computed from products include that rounding, by default that of `f64`.
     fn dtype(&self) -> Option<DType> {
         None
     }
@@ -149,6 +150,14 @@ impl<A: LinearOperator + ?Sized> LinearOperator for Box<A> {
 
     fn dtype(&self) -> Option<DType> {
         (**self).dtype()
+    }
+}
+
+/// The spacing of numbers at 1 in the type in which products are computed.
+pub(crate) fn epsilon(operator: &(impl LinearOperator + ?Sized)) -> f64 {
+    match operator.dtype() {
+        None | Some(DType::F64) => f64::EPSILON,
+        Some(_) => f64::from(f32::EPSILON),
     }
 }
 

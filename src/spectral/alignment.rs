@@ -5,9 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use super::krylov::{Draws, products};
 use super::product::TOGETHER;
+use super::remainder::rounding;
 use super::{Bracket, Estimate, Spectrum};
 use crate::error::{Error, Result};
-use crate::operator::{LinearOperator, images};
+use crate::operator::{LinearOperator, epsilon, images};
 use crate::progress::Progress;
 use crate::random::Purpose;
 use crate::vector::dot;
@@ -33,7 +34,7 @@ pub struct Alignment {
     /// tr(AB)
     pub product: Estimate,
     /// tr(AB)/(‖A‖_F ‖B‖_F), between −1 and 1; 0 where a matrix is zero. Its standard error is the jackknife's,
-    /// and is 0 for matrices that are multiples of each other, whose cosine comes out exactly.
+    /// and is rounding for matrices that are multiples of each other, whose cosine comes out exactly.
     pub cosine: Estimate,
 }
 
@@ -75,9 +76,17 @@ impl Alignment {
             products: 2 * samples,
             ..estimate
         };
+        let mean = |i: usize| forms.iter().map(|f| f[i]).sum::<f64>() / samples as f64;
+        let size = (mean(1) * mean(2)).sqrt();
+        let epsilon = epsilon(a) + epsilon(b);
+        let product = Estimate::of(&inner).with_error(rounding(epsilon, n, size));
+        let cosine = match size > 0.0 {
+            true => jackknife(&forms).with_error(rounding(epsilon, n, 1.0)),
+            false => jackknife(&forms),
+        };
         Ok(Self {
-            product: with_products(Estimate::of(&inner)),
-            cosine: with_products(jackknife(&forms)),
+            product: with_products(product),
+            cosine: with_products(cosine),
         })
     }
 }

@@ -7,10 +7,12 @@ use statrs::function::erf::erfc;
 
 use super::full::symmetric_eigen;
 use super::krylov::{Draws, extend};
+use super::remainder::rounding;
+use super::simple::Simple;
 use super::{Bracket, Estimate};
 use crate::error::{Error, Result};
 use crate::memory;
-use crate::operator::{LinearOperator, images};
+use crate::operator::{LinearOperator, epsilon, images};
 use crate::progress::Progress;
 use crate::random::Purpose;
 use crate::vector::scale;
@@ -21,6 +23,10 @@ use crate::vector::scale;
 /// Gauss quadrature of v's own spectral measure Σ (vᵀuᵢ)² δ(λ − λᵢ). Its mean over v is the spectral
 /// density (1/n) Σ δ(λ − λᵢ). Of a diagonal matrix each v's measure is the density
 /// itself, and standard errors are rounding.
+///
+/// An eigenvalue that all probes find, with the same eigenvector, is simple: its weight is set to 1/n, which is exact, and
+/// the other weights are scaled so that all sum to 1. The few large eigenvalues of a network then add nothing to
+/// standard errors, and what is left is close to normally distributed.
 ///
 /// ```
 /// use loss_landscape::ndarray::Array2;
@@ -47,7 +53,8 @@ use crate::vector::scale;
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct DensitySettings {
-    /// Random vectors, at least 2 so that there is an uncertainty.
+    /// Random vectors, at least 2 so that there is an uncertainty. Few of them cannot tell how skewed a number is that one
+    /// eigenvalue dominates: with 4, its 95 % interval may hold the truth in no more than nine tenths of the cases.
     pub probes: usize,
     /// Products for each, m: moments up to the (2m − 1)th are those of the vector's own measure.
     pub steps: usize,
@@ -66,7 +73,8 @@ impl Default for DensitySettings {
     }
 }
 
-/// The quadrature of one probe's spectral measure: weights ω > 0 with Σω = 1 at ascending nodes.
+/// The quadrature of one probe's spectral measure, with the weights of simple eigenvalues corrected as
+/// [`DensitySettings`] says: weights ω > 0 with Σω = 1 at ascending nodes.
 ///
 /// ```
 /// use loss_landscape::ndarray::array;
@@ -110,6 +118,9 @@ pub struct Density {
     pub dim: usize,
     /// Matrix-vector products that it took.
     pub products: usize,
+    /// Machine epsilon of the [type](LinearOperator::dtype) in which products were computed, by which the nodes are rounded.
+    #[serde(default)]
+    pub epsilon: f64,
 }
 
 /// A function of the eigenvalue with its standard error over the probes.
@@ -175,6 +186,22 @@ pub struct Count {
     pub resolution: Bracket,
 }
 
+impl Count {
+    /// An interval that holds the number with at least this probability, such as 0.95: the resolution's bounds, widened by the
+    /// reach of the estimate's own interval.
+    ///
+    /// # Errors
+    /// A confidence that is not between 0 and 1.
+    pub fn interval(&self, confidence: f64) -> Result<[f64; 2]> {
+        let [low, high] = self.estimate.interval(confidence)?;
+        let reach = 0.5 * (high - low);
+        Ok([
+            (self.resolution.low - reach).max(0.0),
+            self.resolution.high + reach,
+        ])
+    }
+}
+
 impl std::fmt::Display for Count {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self {
@@ -208,10 +235,13 @@ impl DensitySettings {
         }
         let n = operator.dim();
         let steps = self.steps.min(n);
-        let together = (BASES_BYTES / (8 * n * steps)).clamp(1, self.probes);
+        // One basis less: the simple eigenvalues' vectors take its place.
+        let together = (BASES_BYTES / (8 * n * steps)).saturating_sub(1);
+        let together = together.clamp(1, self.probes);
         let mut progress = Progress::start("density");
         let mut draws = Draws::new(Purpose::Density, self.seed);
         let (mut probes, mut products) = (Vec::new(), 0);
+        let mut simple: Option<Simple> = None;
         while probes.len() < self.probes {
             let count = together.min(self.probes - probes.len());
             let mut chains: Vec<Chain> = (0..count).map(|_| Chain::new(draws.signs(n))).collect();
@@ -231,13 +261,22 @@ impl DensitySettings {
                 progress.part(probes.len() * steps + step * count + 1, self.probes * steps);
             }
             for chain in &chains {
-                probes.push(chain.quadrature()?);
+                let (quadrature, vectors) = chain.quadrature()?;
+                match &mut simple {
+                    Some(simple) => simple.confirm(&chain.basis[0], &quadrature),
+                    None => simple = Some(chain.candidates(&quadrature, &vectors)),
+                }
+                probes.push(quadrature);
             }
+        }
+        for (probe, simple) in probes.iter_mut().zip(simple.iter().cycle()) {
+            simple.apply(probe, n);
         }
         Ok(Density {
             probes,
             dim: n,
             products,
+            epsilon: epsilon(operator),
         })
     }
 }
@@ -273,17 +312,23 @@ impl Chain {
         self.next = next;
     }
 
-    fn quadrature(&self) -> Result<Quadrature> {
+    /// The quadrature, and its nodes' vectors in terms of the basis.
+    fn quadrature(&self) -> Result<(Quadrature, Vec<Vec<f64>>)> {
         let entry = |i: usize, j: usize| match i.abs_diff(j) {
             0 => self.alpha[i],
             1 => self.beta[i.min(j)],
             _ => 0.0,
         };
         let (nodes, vectors) = symmetric_eigen(self.alpha.len(), entry)?;
-        Ok(Quadrature {
-            nodes,
-            weights: vectors.iter().map(|v| v[0] * v[0]).collect(),
-        })
+        let weights = vectors.iter().map(|v| v[0] * v[0]).collect();
+        Ok((Quadrature { nodes, weights }, vectors))
+    }
+
+    fn candidates(&self, quadrature: &Quadrature, vectors: &[Vec<f64>]) -> Simple {
+        let last = self.beta.last().copied().unwrap_or(0.0);
+        let residuals = vectors.iter().map(|v| last * v[v.len() - 1].abs());
+        let residuals: Vec<f64> = residuals.collect();
+        Simple::candidates(&quadrature.nodes, vectors, &residuals, &self.basis)
     }
 }
 
@@ -297,21 +342,22 @@ impl Quadrature {
             .sum()
     }
 
-    /// The measure below x, and the bounds between which the probe's own measure lies there.
+    /// The bounds between which the probe's own measure below x lies.
     ///
     /// With k nodes below x it is at least the first k − 1 weights and at most the first k + 1.
-    fn below(&self, x: f64) -> [f64; 3] {
+    fn bounds_below(&self, x: f64) -> [f64; 2] {
         let k = self.nodes.partition_point(|node| *node < x);
         let sum = |count: usize| {
             self.weights[..count.min(self.weights.len())]
                 .iter()
                 .sum::<f64>()
         };
-        [sum(k), sum(k.saturating_sub(1)), sum(k + 1).min(1.0)]
+        [sum(k.saturating_sub(1)), sum(k + 1).min(1.0)]
     }
 }
 
 impl Density {
+    /// The mean over the probes.
     fn over_probes(&self, f: impl Fn(&Quadrature) -> f64) -> Estimate {
         let samples: Vec<f64> = self.probes.iter().map(f).collect();
         Estimate {
@@ -320,9 +366,26 @@ impl Density {
         }
     }
 
+    /// The mean of f over all eigenvalues. Its error includes what rounding of the nodes does to f.
+    fn mean_of(&self, f: impl Fn(f64) -> f64) -> Estimate {
+        let mean = |f: &dyn Fn(f64) -> f64| {
+            let sum: f64 = self.probes.iter().map(|probe| probe.integrate(f)).sum();
+            sum / self.probes.len() as f64
+        };
+        // A probe's image has this size.
+        let typical = mean(&|x| x * x).sqrt();
+        let nodes = mean(&|x| {
+            let error = 4.0 * self.epsilon * (x.abs() + typical);
+            0.5 * (f(x + error) - f(x - error)).abs()
+        });
+        let sums = rounding(0.0, self.probes[0].nodes.len(), mean(&|x| f(x).abs()));
+        self.over_probes(|probe| probe.integrate(&f))
+            .with_error(nodes + sums)
+    }
+
     /// tr(Aᵏ)/n: the mean of λᵏ over all eigenvalues.
     pub fn moment(&self, k: u32) -> Estimate {
-        self.over_probes(|probe| probe.integrate(|x| x.powi(k as i32)))
+        self.mean_of(|x| x.powi(k as i32))
     }
 
     /// tr(A), from the same probes.
@@ -360,11 +423,17 @@ impl Density {
         let left_out = sizes.iter().zip(&squares);
         let left_out = left_out.map(|(a, b)| rank(size - a, square - b, count - 1.0));
         let left_out = Estimate::of(&left_out.collect::<Vec<f64>>());
-        (square > 0.0).then(|| Estimate {
-            value: rank(size, square, count),
-            standard_error: (count - 1.0) * left_out.standard_error,
-            products: self.products,
-            ..left_out
+        let value = rank(size, square, count);
+        let typical = (square / count).sqrt();
+        let rounding = 8.0 * self.epsilon * value * (3.0 + count * typical / size);
+        (square > 0.0).then(|| {
+            let estimate = Estimate {
+                value,
+                standard_error: (count - 1.0) * left_out.standard_error,
+                products: self.products,
+                ..left_out
+            };
+            estimate.with_error(rounding)
         })
     }
 
@@ -384,9 +453,7 @@ impl Density {
     pub fn smoothed(&self, width: f64, points: usize) -> Result<DensityCurve> {
         let height = 1.0 / (width * std::f64::consts::TAU.sqrt());
         let bell = move |x: f64| height * (-0.5 * (x / width).powi(2)).exp();
-        self.curve(width, points, |probe, x| {
-            probe.integrate(|node| bell(x - node))
-        })
+        self.curve(width, points, |x, node| bell(x - node))
     }
 
     /// The share of the eigenvalues up to x, smoothed with a Gaussian of standard deviation `width`, from 0 to 1.
@@ -395,17 +462,15 @@ impl Density {
     /// As [`Density::smoothed`].
     pub fn cumulative(&self, width: f64, points: usize) -> Result<DensityCurve> {
         let step = move |x: f64| 0.5 * erfc(-x / (width * std::f64::consts::SQRT_2));
-        self.curve(width, points, |probe, x| {
-            probe.integrate(|node| step(x - node))
-        })
+        self.curve(width, points, |x, node| step(x - node))
     }
 
-    /// A function of each probe at `points` places that reach four widths beyond the nodes.
+    /// The mean over the nodes of a function of x and the node, at `points` x that reach four widths beyond the nodes.
     fn curve(
         &self,
         width: f64,
         points: usize,
-        value: impl Fn(&Quadrature, f64) -> f64,
+        value: impl Fn(f64, f64) -> f64,
     ) -> Result<DensityCurve> {
         if !(width > 0.0 && width.is_finite()) {
             return Err(Error::invalid(format!(
@@ -425,7 +490,7 @@ impl Density {
         let (values, standard_errors) = eigenvalues
             .iter()
             .map(|x| {
-                let estimate = self.over_probes(|probe| value(probe, *x));
+                let estimate = self.mean_of(|node| value(*x, node));
                 (estimate.value, estimate.standard_error)
             })
             .unzip();
@@ -440,8 +505,10 @@ impl Density {
     /// How many of the n eigenvalues lie below x.
     pub fn count_below(&self, x: f64) -> Count {
         let n = self.dim as f64;
-        let part = |i: usize| self.over_probes(|probe| probe.below(x)[i]).scaled(n);
-        let [estimate, low, high] = [part(0), part(1), part(2)];
+        let bound = |i: usize| self.over_probes(|probe| probe.bounds_below(x)[i]).scaled(n);
+        let [low, high] = [bound(0), bound(1)];
+        let below = |node: f64| if node < x { 1.0 } else { 0.0 };
+        let estimate = self.mean_of(below).scaled(n);
         Count {
             estimate,
             resolution: Bracket {

@@ -2,10 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Estimate;
 use super::krylov::Draws;
 use super::product::TOGETHER;
+use super::remainder::rounding;
 use crate::error::{Error, Result};
-use crate::operator::{LinearOperator, images};
+use crate::operator::{LinearOperator, epsilon, images};
 use crate::progress::Progress;
 use crate::random::Purpose;
 
@@ -20,14 +22,15 @@ use crate::random::Purpose;
 /// let exact = Diagonal::estimate(&Dense::new(array![[3.0, 0.0], [0.0, -1.0]])?, 2, 0)?;
 /// assert_eq!(exact.values, [3.0, -1.0]);
 /// let found = Diagonal::estimate(&Dense::new(array![[3.0, 1.0], [1.0, -1.0]])?, 100, 0)?;
-/// assert!((found.values[0] - 3.0).abs() < 5.0 * found.standard_errors[0]);
+/// let [low, high] = found.interval(0, 0.999)?; // of the first entry
+/// assert!(low < 3.0 && 3.0 < high);
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Diagonal {
     /// The estimate of each aᵢᵢ.
     pub values: Vec<f64>,
-    /// Standard error of each.
+    /// Standard error of each, what the products' rounding adds to it included.
     pub standard_errors: Vec<f64>,
     /// Vectors, and products.
     pub samples: usize,
@@ -68,10 +71,39 @@ impl Diagonal {
             progress.part(seen, samples);
         }
         let freedom = (samples * (samples - 1)) as f64;
+        // An entry is no sum over a row: only its product is rounded.
+        let rounding = |size: f64| rounding(epsilon(operator), 0, size);
+        let errors = squares.iter().zip(&mean).map(|(squares, mean)| {
+            let size = (mean * mean + squares / samples as f64).sqrt();
+            (squares / freedom).sqrt().hypot(rounding(size))
+        });
+        let standard_errors = errors.collect();
         Ok(Self {
             values: mean,
-            standard_errors: squares.iter().map(|s| (s / freedom).sqrt()).collect(),
+            standard_errors,
             samples,
         })
+    }
+
+    /// The interval that holds entry `i` with this probability, such as 0.95, by Student's distribution with N − 1 degrees
+    /// of freedom for N samples.
+    ///
+    /// # Errors
+    /// No such entry; a confidence that is not between 0 and 1.
+    pub fn interval(&self, i: usize, confidence: f64) -> Result<[f64; 2]> {
+        let (Some(value), Some(error)) = (self.values.get(i), self.standard_errors.get(i)) else {
+            return Err(Error::invalid(format!(
+                "there is no entry {i} among {}",
+                self.values.len()
+            )));
+        };
+        let entry = Estimate {
+            value: *value,
+            standard_error: *error,
+            samples: self.samples,
+            products: self.samples,
+            converged: true,
+        };
+        entry.interval(confidence)
     }
 }

@@ -5,7 +5,7 @@ use statrs::distribution::{ContinuousCDF, StudentsT};
 
 use crate::error::{Error, Result};
 
-/// A mean over random samples.
+/// A number estimated from random samples.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -26,11 +26,12 @@ use crate::error::{Error, Result};
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Estimate {
-    /// The mean.
+    /// The mean of the samples, plus what is known exactly.
     pub value: f64,
-    /// Standard deviation of the mean: s/√N for N samples with standard deviation s.
+    /// Standard deviation of the value: s/√N for N samples with standard deviation s, widened where the samples are skewed,
+    /// and what rounding adds to it.
     pub standard_error: f64,
-    /// N
+    /// N; 0 where nothing had to be sampled.
     pub samples: usize,
     /// Matrix-vector products that it took.
     pub products: usize,
@@ -39,8 +40,29 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    /// Of N ≥ 2 samples.
+    /// The mean of N ≥ 2 samples, with its error [`widened`](Self::widened) by their own skewness.
     pub(crate) fn of(samples: &[f64]) -> Self {
+        let n = samples.len() as f64;
+        let mean = Self::mean(samples);
+        let moment = |k| {
+            samples
+                .iter()
+                .map(|s| (s - mean.value).powi(k))
+                .sum::<f64>()
+        };
+        let (squares, cubes) = (moment(2), moment(3));
+        if squares == 0.0 || n < 3.0 {
+            return mean;
+        }
+        // From unbiased estimates of the second and third cumulant. For normal samples its mean is `noise`. Half of that is taken
+        // off: the skewness of few samples is mostly less than that of their distribution.
+        let square = cubes.powi(2) * n.powi(2) * (n - 1.0) / ((n - 2.0).powi(2) * squares.powi(3));
+        let noise = 6.0 * n * (n - 1.0) / ((n - 2.0) * (n + 1.0) * (n + 3.0));
+        mean.widened(((square - 0.5 * noise).max(0.0) / n).sqrt())
+    }
+
+    /// The mean of N ≥ 2 samples.
+    pub(crate) fn mean(samples: &[f64]) -> Self {
         let n = samples.len() as f64;
         let mean = samples.iter().sum::<f64>() / n;
         let squares = samples.iter().map(|s| (s - mean).powi(2)).sum::<f64>();
@@ -50,6 +72,35 @@ impl Estimate {
             samples: samples.len(),
             products: 0,
             converged: true,
+        }
+    }
+
+    /// With the error of a mean that has this skewness γ: wider by 1 + 2 γ². Intervals of skewed means by Student's distribution
+    /// hold the truth too rarely, to the second order by 0.22 γ² at 95 %, which 1 + γ² mends (Hall, "The Bootstrap and Edgeworth
+    /// Expansion", 1992). The rest is for higher orders, which matter with few samples.
+    pub(crate) fn widened(self, skewness: f64) -> Self {
+        Self {
+            standard_error: (1.0 + 2.0 * skewness * skewness) * self.standard_error,
+            ..self
+        }
+    }
+
+    /// A value without sampling error.
+    pub(crate) fn exact(value: f64) -> Self {
+        Self {
+            value,
+            standard_error: 0.0,
+            samples: 0,
+            products: 0,
+            converged: true,
+        }
+    }
+
+    /// With one more, independent error, such as that of rounding.
+    pub(crate) fn with_error(self, error: f64) -> Self {
+        Self {
+            standard_error: self.standard_error.hypot(error),
+            ..self
         }
     }
 

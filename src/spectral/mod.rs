@@ -20,10 +20,11 @@ mod lanczos;
 mod power;
 mod probe;
 mod product;
+mod remainder;
+mod simple;
 mod space;
 mod spectrum;
 mod trace;
-mod xtrace;
 
 pub use alignment::Alignment;
 pub use density::{Count, Density, DensityCurve, DensitySettings, Quadrature};

@@ -17,7 +17,7 @@ pub struct Trace {
     #[command(flatten)]
     matrix: Matrix,
     /// How
-    #[arg(long, value_enum, default_value = "xtrace")]
+    #[arg(long, value_enum, default_value = "krylov")]
     method: MethodName,
     /// Standard error, relative to the estimate, at which to stop
     #[arg(long, default_value_t = 0.01, allow_negative_numbers = true)]
@@ -35,7 +35,7 @@ enum MethodName {
     Hutchinson,
     #[value(name = "hutch++")]
     HutchPlusPlus,
-    Xtrace,
+    Krylov,
 }
 
 impl Trace {
@@ -45,7 +45,7 @@ impl Trace {
             method: match self.method {
                 MethodName::Hutchinson => TraceMethod::Hutchinson,
                 MethodName::HutchPlusPlus => TraceMethod::HutchPlusPlus,
-                MethodName::Xtrace => TraceMethod::XTrace,
+                MethodName::Krylov => TraceMethod::Krylov,
             },
             relative_error: self.relative_error,
             max_products: self.max_products,

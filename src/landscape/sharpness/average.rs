@@ -29,7 +29,7 @@ use crate::vector::norm;
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AverageSharpness {
-    /// The mean over random pairs ±δ, which cancel the slope.
+    /// The mean over random pairs ±δ, which cancel the slope. Its error includes [`rounding`](Self::rounding).
     pub mean: Estimate,
     /// ρ² tr(THT) / 2n, what the mean is on a quadratic.
     pub quadratic: Estimate,
@@ -73,10 +73,9 @@ impl Sharpness {
     ) -> Result<AverageSharpness> {
         let ball = self.ball(objective)?;
         let rises = self.rises(("average sharpness", purpose), objective, &ball, factor)?;
-        let means: Vec<f64> = rises.iter().map(|[a, b]| 0.5 * (a + b)).collect();
         let trace = trace(&ball.hessian(objective)?, self.seed)?;
         Ok(AverageSharpness {
-            mean: Estimate::of(&means),
+            mean: ball.mean(&rises),
             quadratic: trace.scaled(self.radius.powi(2) / (2.0 * ball.theta.len() as f64)),
             rounding: ball.rounding,
             radius: self.radius,

@@ -114,6 +114,7 @@ impl Sharpness {
             theta,
             stretch,
             center,
+            epsilon: objective.parameters().epsilon(),
         })
     }
 
@@ -163,11 +164,21 @@ struct Ball {
     stretch: Vec<f64>,
     /// L(θ)
     center: f64,
+    /// Of the model's type.
+    epsilon: f64,
     /// What the model's type leaves uncertain of a rise.
     rounding: f64,
 }
 
 impl Ball {
+    /// The mean over pairs of rises, with what rounding of both losses adds to its error.
+    fn mean(&self, rises: &[[f64; 2]]) -> Estimate {
+        let means: Vec<f64> = rises.iter().map(|[a, b]| 0.5 * (a + b)).collect();
+        let mean = Estimate::of(&means);
+        let rise = 8.0 * self.epsilon * mean.value.abs();
+        mean.with_error(self.rounding + rise)
+    }
+
     /// Tu
     fn perturbation(&self, u: &[f64]) -> Vec<f64> {
         let pairs = u.iter().zip(&self.stretch);
@@ -197,9 +208,9 @@ fn trace(operator: &impl LinearOperator, seed: u64) -> Result<Estimate> {
     trace.trace(operator)
 }
 
-/// Says what rounding leaves uncertain where that is more than `error`.
+/// Writes the rounding of the loss where it makes most of `error`.
 fn write_rounding(f: &mut Formatter<'_>, rounding: f64, error: f64) -> std::fmt::Result {
-    match rounding > error {
+    match rounding > 0.7 * error {
         true => write!(f, "; rounding of the loss: {rounding:.1e}"),
         false => Ok(()),
     }

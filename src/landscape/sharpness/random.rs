@@ -39,7 +39,7 @@ pub struct RandomSharpness {
     /// With 95 % confidence, the rise is at most `maximum` on at least this share of the ball's
     /// volume: 0.05^(1/N) for N independent samples (Wilks, 1941).
     pub coverage: f64,
-    /// The mean rise over the ball, each sample one of a pair ±δ.
+    /// The mean rise over the ball, each sample the mean of a pair ±δ. Its error includes [`rounding`](Self::rounding).
     pub mean: Estimate,
     /// The loss in the model's type is rounded by about this much: smaller rises mean nothing.
     pub rounding: f64,
@@ -79,7 +79,6 @@ impl Sharpness {
                 factor
             },
         )?;
-        let means: Vec<f64> = rises.iter().map(|[a, b]| 0.5 * (a + b)).collect();
         let all = rises.as_flattened();
         let best = (0..all.len()).max_by(|a, b| all[*a].total_cmp(&all[*b]));
         let mut perturbation = vec![0.0; ball.theta.len()];
@@ -97,7 +96,7 @@ impl Sharpness {
         let found = RandomSharpness {
             maximum: all.iter().copied().fold(0.0, f64::max),
             coverage: 0.05f64.powf(1.0 / self.samples as f64),
-            mean: Estimate::of(&means),
+            mean: ball.mean(&rises),
             rounding: ball.rounding,
             radius: self.radius,
             center: ball.center,
