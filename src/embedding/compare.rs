@@ -194,5 +194,5 @@ fn held_out(points: &Array2<f64>, back: &WayBack) -> Result<Option<Estimate>> {
     };
     let errors: Vec<Result<Option<f64>>> = (0..folds).into_par_iter().map(error).collect();
     let errors = errors.into_iter().collect::<Result<Option<Vec<f64>>>>()?;
-    Ok(errors.map(|errors| Estimate::of(&errors)))
+    Ok(errors.map(|errors| Estimate::mean(&errors)))
 }

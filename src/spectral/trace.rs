@@ -188,7 +188,7 @@ impl Trace {
     }
 
     fn first_probes(&self) -> usize {
-        FIRST_PROBES.min(2 * self.max_products / 5)
+        FIRST_PROBES.min(self.max_products.saturating_mul(2) / 5)
     }
 
     fn first_range(&self) -> usize {
