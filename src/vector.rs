@@ -22,9 +22,18 @@ pub(crate) fn dot(a: &[f64], b: &[f64]) -> f64 {
     lanes.iter().sum::<f64>() + rest
 }
 
-/// ‖v‖₂
+/// ‖v‖₂, also where squares of the entries would be too small or too large for an `f64`.
 pub(crate) fn norm(v: &[f64]) -> f64 {
-    dot(v, v).sqrt()
+    let square = dot(v, v);
+    if (1e-280..1e280).contains(&square) {
+        return square.sqrt();
+    }
+    let largest = v.iter().fold(0.0, |largest: f64, x| largest.max(x.abs()));
+    if largest == 0.0 || !largest.is_finite() || square.is_nan() {
+        return square.sqrt();
+    }
+    let scaled: f64 = v.iter().map(|x| (x / largest).powi(2)).sum();
+    largest * scaled.sqrt()
 }
 
 /// y ← y + a x

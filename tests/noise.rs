@@ -542,3 +542,80 @@ fn senseless_questions_are_refused() {
     let nan = Alignment::estimate(&a, &OnDiagonal(vec![f64::NAN; 40]), 5, 0).unwrap_err();
     assert!(nan.to_string().contains("not finite"), "{nan}");
 }
+
+/// 49 weights and a bias on 100 samples whose inputs are `jitter` apart.
+fn nearly_equal(jitter: f64, dtype: DType) -> Objective {
+    let row = numbers(49, 9);
+    let x = (0..100).flat_map(|i| {
+        let noise = numbers(49, 1000 + i);
+        let single = row.iter().zip(noise).map(|(r, z)| (r + jitter * z) as f32);
+        single.map(f64::from).collect::<Vec<_>>()
+    });
+    let x = Tensor::from_vec(x.collect::<Vec<f64>>(), (100, 49), &CPU).unwrap();
+    let y = Tensor::full(f64::from(3.7f32), (100, 1), &CPU).unwrap();
+    let data = Dataset::regression(&x, &y).unwrap();
+    let data = data.to_dtype(dtype).unwrap();
+    let model = Mlp::new(&[49, 1], Activation::Tanh, 0, &CPU).unwrap();
+    let model = model.to_dtype(dtype).unwrap();
+    let theta: Vec<f64> = numbers(50, 4)
+        .iter()
+        .map(|x| f64::from(*x as f32))
+        .collect();
+    model.parameters().set_flat(&theta).unwrap();
+    Objective::of(&model, &data, Loss::Mse).unwrap()
+}
+
+/// Where the samples' gradients are nearly equal, Σ is the small difference of two large matrices.
+#[test]
+fn a_covariance_knows_the_rounding_of_what_cancels() {
+    for jitter in [0.0, 1e-6, 1e-4, 1e-3, 1e-2, 0.1] {
+        let exact = nearly_equal(jitter, DType::F64);
+        let exact = exact.gradient_covariance().unwrap().dense().unwrap();
+        let truth: f64 = (0..50).map(|i| exact.matrix()[[i, i]]).sum();
+        for dtype in [DType::F64, DType::F32] {
+            let objective = nearly_equal(jitter, dtype);
+            let found = GradientNoise::default().run(&objective).unwrap();
+            let [low, high] = found.variance.interval(0.99).unwrap();
+            let slack = 1e-9 * truth + 1e-11;
+            assert!(
+                low <= truth + slack && truth <= high + slack,
+                "{jitter} {dtype:?}: {} for {truth:e}",
+                found.variance
+            );
+            let signs = objective.gradient_covariance().unwrap().dense().unwrap();
+            assert_eq!(signs.eigen().unwrap().inertia().unwrap().negative, 0);
+        }
+    }
+}
+
+/// At the minimum of least squares the gradient is rounding.
+#[test]
+fn the_scales_of_the_noise_are_infinite_at_a_minimum() {
+    let (x, y) = (numbers(30, 2), numbers(30, 3));
+    let mean = |v: &[f64]| v.iter().sum::<f64>() / 30.0;
+    let (mx, my) = (mean(&x), mean(&y));
+    let pairs = x.iter().zip(&y);
+    let slope = pairs.map(|(x, y)| (x - mx) * (y - my)).sum::<f64>()
+        / x.iter().map(|x| (x - mx).powi(2)).sum::<f64>();
+    for dtype in [DType::F64, DType::F32] {
+        let tensor = |v: &[f64]| Tensor::from_vec(v.to_vec(), (30, 1), &CPU).unwrap();
+        let data = Dataset::regression(&tensor(&x), &tensor(&y)).unwrap();
+        let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &CPU).unwrap();
+        let model = model.to_dtype(dtype).unwrap();
+        let theta = match model.parameters().blocks()[0].0.ends_with("bias") {
+            true => [my - slope * mx, slope],
+            false => [slope, my - slope * mx],
+        };
+        model.parameters().set_flat(&theta).unwrap();
+        let data = data.to_dtype(dtype).unwrap();
+        let objective = Objective::of(&model, &data, Loss::Mse).unwrap();
+        let settings = GradientNoise {
+            top: 1,
+            ..GradientNoise::default()
+        };
+        let found = settings.run(&objective).unwrap();
+        assert!(found.gradient_norm < 1e-5, "{}", found.gradient_norm);
+        assert_eq!(found.simple_scale.value, f64::INFINITY, "{dtype:?}");
+        assert!(found.curvature_scale.value.is_infinite(), "{dtype:?}");
+    }
+}

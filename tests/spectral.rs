@@ -622,3 +622,130 @@ fn inertia_counts_signs_beyond_their_error() {
     assert!(inertia(&[-1.0, -2.0]).to_string().starts_with("maximum"));
     assert!(Laplacian(20).top(3).unwrap().inertia().is_err());
 }
+
+/// A linear classifier's Hessian has no negative eigenvalue; in `f32` its entries are rounded alike on both sides of the
+/// diagonal.
+#[test]
+fn a_matrix_in_memory_knows_how_its_entries_were_rounded() {
+    for seed in 0..8 {
+        let data = two_moons(40, 0.3, seed, &Device::Cpu).unwrap();
+        let single = data.to_dtype(DType::F32).unwrap();
+        let model = |widths: &[usize]| Mlp::new(widths, Activation::Tanh, seed, &Device::Cpu);
+        let linear = model(&[2, 3]).unwrap().to_dtype(DType::F32).unwrap();
+        let convex = Objective::of(&linear, &single, Loss::CrossEntropy).unwrap();
+        let found = convex.hessian().dense().unwrap().eigen().unwrap();
+        assert_eq!(found.inertia().unwrap().negative, 0, "{seed}");
+
+        let net = model(&[2, 4, 3]).unwrap().to_dtype(DType::F32).unwrap();
+        let exact = net.to_dtype(DType::F64).unwrap();
+        let kernels = [
+            Objective::of(&net, &single, Loss::CrossEntropy).unwrap(),
+            Objective::of(
+                &exact,
+                &data.to_dtype(DType::F64).unwrap(),
+                Loss::CrossEntropy,
+            )
+            .unwrap(),
+        ]
+        .map(|objective| objective.tangent_kernel().unwrap().eigen().unwrap());
+        for (a, b) in kernels[0].pairs.iter().zip(&kernels[1].pairs) {
+            let bracket = a.bracket();
+            assert!(bracket.low <= b.value && b.value <= bracket.high);
+        }
+    }
+}
+
+/// One product that happens to be exact says nothing of the rounding of all the others.
+#[test]
+fn zero_eigenvalues_of_small_matrices_are_zero_within_error() {
+    for n in [2, 3, 5, 10, 30] {
+        let values: Vec<f64> = (0..n)
+            .map(|i| if i < n / 2 { 1.0 + i as f64 } else { 0.0 })
+            .collect();
+        for seed in 0..40 {
+            let lanczos = Lanczos {
+                seed,
+                ..Lanczos::default()
+            };
+            let found = match seed % 2 {
+                0 => lanczos.run(&OnDiagonal(values.clone()), n).unwrap(),
+                _ => lanczos.run(&with_eigenvalues(&values, seed), n).unwrap(),
+            };
+            let inertia = found.inertia().unwrap();
+            assert_eq!((inertia.negative, inertia.positive), (0, n / 2), "{n}");
+        }
+    }
+}
+
+/// Not symmetric: the products do not fit together, and nothing is determined.
+struct Skew(Vec<f64>);
+
+impl LinearOperator for Skew {
+    fn dim(&self) -> usize {
+        self.0.len()
+    }
+
+    fn apply(&self, v: &[f64]) -> Result<Vec<f64>, Error> {
+        let at = |i: Option<usize>| i.and_then(|i| v.get(i)).copied().unwrap_or(0.0);
+        let entry =
+            |i: usize| self.0[i] * v[i] + 1e-3 * (at(i.checked_add(1)) - at(i.checked_sub(1)));
+        Ok((0..v.len()).map(entry).collect())
+    }
+}
+
+#[test]
+fn what_has_not_converged_has_no_signs_and_no_rank() {
+    let found = Lanczos::default().run(&Skew(numbers(120, 5)), 120).unwrap();
+    assert!(!found.converged);
+    let answers = [
+        found.inertia().map(|_| ()),
+        found.effective_rank().map(|_| ()),
+        found.condition_number().map(|_| ()),
+    ];
+    for answer in answers {
+        let said = answer.unwrap_err().to_string();
+        assert!(said.contains("has not converged"), "{said}");
+    }
+}
+
+/// Squares of these entries are no numbers of an `f64` any more.
+#[test]
+fn the_scale_of_a_matrix_does_not_matter() {
+    for scale in [1e-250, 1e-165, 1e-100, 1e100, 1e150] {
+        let values: Vec<f64> = (1..=200).map(|i| f64::from(i) * scale).collect();
+        let found = OnDiagonal(values).top(3).unwrap();
+        assert!(found.converged, "{scale:e}");
+        for (i, value) in found.values().into_iter().enumerate() {
+            let exact = (200.0 - i as f64) * scale;
+            assert!(
+                (value - exact).abs() <= 1e-4 * exact,
+                "{value:e} for {exact:e}"
+            );
+        }
+    }
+}
+
+/// Wanted vectors and a block that do not fit the space together.
+#[test]
+fn a_block_may_be_larger_than_what_is_left_of_the_space() {
+    let values = vec![
+        0.1323679369490176,
+        0.9771782516366045,
+        0.8799240390766259,
+        -0.25116803854013314,
+    ];
+    let unit = |at: usize| {
+        (0..4)
+            .map(|i| f64::from(u8::from(i == at)))
+            .collect::<Vec<f64>>()
+    };
+    let lanczos = Lanczos {
+        start: vec![unit(3), unit(2)],
+        block: 3,
+        which: Which::Smallest,
+        seed: 6,
+        ..Lanczos::default()
+    };
+    let found = lanczos.run(&OnDiagonal(values), 2).unwrap();
+    assert!((found.values()[1] + 0.25116803854013314).abs() < 1e-12);
+}

@@ -8,7 +8,7 @@ use super::implicit_bias::{batch_variance, check_step};
 use crate::error::{Error, Result};
 use crate::objective::Objective;
 use crate::spectral::{Alignment, Bracket, Estimate, Lanczos, Spectrum, Trace};
-use crate::vector::dot;
+use crate::vector::{dot, norm};
 
 /// What to ask of the covariance Σ = (1/N) Σᵢ gᵢgᵢᵀ − ggᵀ of the N samples' gradients where a model stands. The
 /// dataset is the whole population here: its mean gradient is g, with no error of its own.
@@ -78,7 +78,7 @@ pub struct NoiseReport {
     pub variance: Estimate,
     /// tr Σ/‖g‖² (B_simple of McCandlish et al., "An Empirical Model of Large-Batch Training", 2018): the batch
     /// size, of samples drawn with replacement, at which the noise is as long as the gradient. Infinite where
-    /// the gradient is zero, 0 without noise.
+    /// the gradient is zero within its rounding, 0 without noise.
     pub simple_scale: Estimate,
     /// tr(HΣ)/(gᵀHg) (their B_noise): the batch size at which a step of the best length makes half the progress of
     /// one along the whole gradient. Where gᵀHg or tr(HΣ) is negative there is no such step, and the number no batch size.
@@ -105,7 +105,8 @@ impl GradientNoise {
         }
         let gradient = objective.gradient()?;
         let square = dot(&gradient, &gradient);
-        let gradient_curvature = dot(&gradient, &objective.hvp(&gradient)?);
+        let curved = objective.hvp(&gradient)?;
+        let gradient_curvature = dot(&gradient, &curved);
         let (covariance, hessian) = (objective.gradient_covariance()?, objective.hessian());
 
         let trace = Trace {
@@ -114,6 +115,9 @@ impl GradientNoise {
             ..Trace::default()
         };
         let variance = trace.trace(&covariance)?;
+        // A mean of gradients of this root mean square is rounded by about so much.
+        let epsilon = objective.parameters().epsilon();
+        let rounding = 4.0 * epsilon * (variance.value.max(0.0) + square).sqrt();
         let alignment = Alignment::estimate(&hessian, &covariance, self.probes, self.seed)?;
         let lanczos = Lanczos {
             seed: self.seed,
@@ -133,19 +137,31 @@ impl GradientNoise {
             covariance,
             hessian,
             variance,
-            simple_scale: over(variance, square),
-            curvature_scale: over(alignment.product, gradient_curvature),
+            simple_scale: over(
+                variance,
+                square,
+                (2.0 * square.sqrt() + rounding) * rounding,
+            ),
+            curvature_scale: over(
+                alignment.product,
+                gradient_curvature,
+                2.0 * norm(&curved) * rounding,
+            ),
             alignment,
             overlap,
         })
     }
 }
 
-/// The estimate divided by an exact number: infinite, and surely so, for 0.
-fn over(estimate: Estimate, by: f64) -> Estimate {
-    let quotient = estimate.scaled(1.0 / by);
-    if quotient.value.is_finite() && quotient.standard_error.is_finite() {
-        return quotient;
+/// The estimate divided by a number that is known up to `rounding`: infinite where the number may as well be 0.
+fn over(estimate: Estimate, by: f64, rounding: f64) -> Estimate {
+    if by.abs() > rounding {
+        let quotient = estimate.scaled(1.0 / by);
+        let relative = rounding / by.abs();
+        let quotient = quotient.with_error(relative * quotient.value.abs());
+        if quotient.value.is_finite() && quotient.standard_error.is_finite() {
+            return quotient;
+        }
     }
     let infinite = f64::INFINITY.copysign(estimate.value);
     Estimate {

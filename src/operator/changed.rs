@@ -69,6 +69,10 @@ impl LinearOperator for Shifted {
     fn dtype(&self) -> Option<DType> {
         self.operator.dtype()
     }
+
+    fn cancelled(&self) -> Result<f64> {
+        self.operator.cancelled()
+    }
 }
 
 /// DAD with a diagonal matrix D: A in other units.
@@ -133,6 +137,11 @@ impl<A: LinearOperator> LinearOperator for Scaled<A> {
 
     fn dtype(&self) -> Option<DType> {
         self.operator.dtype()
+    }
+
+    fn cancelled(&self) -> Result<f64> {
+        let largest = self.diagonal.iter().fold(0.0, |m: f64, d| m.max(d.abs()));
+        Ok(largest * largest * self.operator.cancelled()?)
     }
 }
 
@@ -214,5 +223,9 @@ impl LinearOperator for Block {
 
     fn dtype(&self) -> Option<DType> {
         self.operator.dtype()
+    }
+
+    fn cancelled(&self) -> Result<f64> {
+        self.operator.cancelled()
     }
 }

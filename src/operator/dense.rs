@@ -1,8 +1,9 @@
 //! [`Dense`]: a matrix in memory.
 
+use candle_core::DType;
 use ndarray::{Array2, ArrayView1};
 
-use super::{LinearOperator, check_length, images};
+use super::{LinearOperator, check_length, epsilon, images};
 use crate::error::{Error, Result, check_finite};
 use crate::progress::Progress;
 
@@ -26,6 +27,12 @@ use crate::progress::Progress;
 pub struct Dense {
     matrix: Array2<f64>,
     asymmetry: f64,
+    /// The type that the entries were computed in, if it is known.
+    #[serde(skip)]
+    dtype: Option<DType>,
+    /// What cancelled in them.
+    #[serde(default)]
+    cancelled: f64,
 }
 
 impl Dense {
@@ -38,6 +45,11 @@ impl Dense {
     /// A matrix that is empty, not square, not finite, or further from symmetry than rounding in
     /// `f32` can explain.
     pub fn new(matrix: Array2<f64>) -> Result<Self> {
+        Self::rounded(matrix, 0.0)
+    }
+
+    /// The same for a matrix that is further from symmetry by up to `slack`.
+    fn rounded(matrix: Array2<f64>, slack: f64) -> Result<Self> {
         let (rows, columns) = matrix.dim();
         if rows != columns || rows == 0 {
             return Err(Error::invalid(format!(
@@ -50,7 +62,7 @@ impl Dense {
         let frobenius = |m: &Array2<f64>| m.iter().map(|a| a * a).sum::<f64>().sqrt();
         let size = frobenius(&matrix);
         let asymmetry = frobenius(&(&matrix - &matrix.t())) / 2.0;
-        if asymmetry > 1e-3 * size {
+        if asymmetry > 1e-3 * size + slack {
             return Err(Error::invalid(format!(
                 "the matrix is not symmetric: ‖A − Aᵀ‖/2 = {asymmetry:.1e} where ‖A‖ = {size:.1e}"
             )));
@@ -58,7 +70,14 @@ impl Dense {
         Ok(Self {
             matrix: (&matrix + &matrix.t()) / 2.0,
             asymmetry,
+            dtype: None,
+            cancelled: 0.0,
         })
+    }
+
+    /// The same, computed in this type.
+    pub(super) fn rounded_as(self, dtype: Option<DType>) -> Self {
+        Self { dtype, ..self }
     }
 
     /// All entries of `operator`, a column for each product with a unit vector.
@@ -87,7 +106,12 @@ impl Dense {
             }
             progress.part(columns.end, n);
         }
-        Self::new(matrix)
+        let cancelled = operator.cancelled()?;
+        let slack = 100.0 * epsilon(operator) * cancelled;
+        Ok(Self {
+            cancelled,
+            ..Self::rounded(matrix, slack)?.rounded_as(operator.dtype())
+        })
     }
 
     /// ‖A − Aᵀ‖_F / 2 of the matrix as it was given: by Weyl's inequality its rounding errors
@@ -111,5 +135,13 @@ impl LinearOperator for Dense {
         check_length(v, self.dim())?;
         check_finite(v, "the vector")?;
         Ok(self.matrix.dot(&ArrayView1::from(v)).to_vec())
+    }
+
+    fn dtype(&self) -> Option<DType> {
+        self.dtype
+    }
+
+    fn cancelled(&self) -> Result<f64> {
+        Ok(self.cancelled)
     }
 }

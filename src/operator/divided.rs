@@ -57,4 +57,8 @@ impl<A: LinearOperator> LinearOperator for Divided<A> {
     fn dtype(&self) -> Option<DType> {
         self.operator.dtype()
     }
+
+    fn cancelled(&self) -> Result<f64> {
+        self.operator.cancelled()
+    }
 }

@@ -117,6 +117,15 @@ pub trait LinearOperator {
         None
     }
 
+    /// The trace of a positive semidefinite matrix that products lose by subtraction: ‖g‖² for a covariance, whose products
+    /// are those of a second moment less ggᵀ. Stated errors include its rounding. 0 where nothing is subtracted.
+    ///
+    /// # Errors
+    /// Those of computing it.
+    fn cancelled(&self) -> Result<f64> {
+        Ok(0.0)
+    }
+
     /// This operator with its products kept in the file at `path`, so that a decomposition that was broken off goes on
     /// where it was when it is called again: see [`Recorded`].
     ///
@@ -150,6 +159,10 @@ impl<A: LinearOperator + ?Sized> LinearOperator for Box<A> {
 
     fn dtype(&self) -> Option<DType> {
         (**self).dtype()
+    }
+
+    fn cancelled(&self) -> Result<f64> {
+        (**self).cancelled()
     }
 }
 
@@ -449,6 +462,14 @@ impl LinearOperator for GradientCovariance {
     fn dtype(&self) -> Option<DType> {
         self.moment.dtype()
     }
+
+    fn cancelled(&self) -> Result<f64> {
+        if self.moment.objective.samples() == 1 {
+            return Ok(0.0);
+        }
+        let (_, gradient) = self.place()?;
+        Ok(dot(&gradient, &gradient))
+    }
 }
 
 impl Objective {
@@ -481,7 +502,7 @@ impl Objective {
                 Dense::MAX_DIM
             )));
         }
-        Dense::new(jacobian.dot(&jacobian.t()))
+        Ok(Dense::new(jacobian.dot(&jacobian.t()))?.rounded_as(Some(self.parameters().dtype())))
     }
 }
 

@@ -206,6 +206,10 @@ impl<A: LinearOperator> LinearOperator for Recorded<A> {
     fn dtype(&self) -> Option<DType> {
         self.operator.dtype()
     }
+
+    fn cancelled(&self) -> Result<f64> {
+        self.operator.cancelled()
+    }
 }
 
 struct Log {

@@ -78,10 +78,16 @@ impl Alignment {
         };
         let mean = |i: usize| forms.iter().map(|f| f[i]).sum::<f64>() / samples as f64;
         let size = (mean(1) * mean(2)).sqrt();
-        let epsilon = epsilon(a) + epsilon(b);
-        let product = Estimate::of(&inner).with_error(rounding(epsilon, n, size));
+        // Rounding of ‖A‖_F and ‖B‖_F, relative.
+        let relative = |epsilon: f64, cancelled: f64, square: f64| match cancelled > 0.0 {
+            true => rounding(epsilon, n, 1.0 + cancelled / square.sqrt()),
+            false => rounding(epsilon, n, 1.0),
+        };
+        let relative = relative(epsilon(a), a.cancelled()?, mean(1))
+            + relative(epsilon(b), b.cancelled()?, mean(2));
+        let product = Estimate::of(&inner).with_error(relative * size);
         let cosine = match size > 0.0 {
-            true => jackknife(&forms).with_error(rounding(epsilon, n, 1.0)),
+            true => jackknife(&forms).with_error(relative.min(2.0)),
             false => jackknife(&forms),
         };
         Ok(Self {

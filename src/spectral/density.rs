@@ -118,7 +118,8 @@ pub struct Density {
     pub dim: usize,
     /// Matrix-vector products that it took.
     pub products: usize,
-    /// Machine epsilon of the [type](LinearOperator::dtype) in which products were computed, by which the nodes are rounded.
+    /// By how much the nodes are rounded, relative to the eigenvalues' root mean square: machine epsilon of the
+    /// [type](LinearOperator::dtype) in which products were computed, more where they [cancel](LinearOperator::cancelled).
     #[serde(default)]
     pub epsilon: f64,
 }
@@ -272,12 +273,17 @@ impl DensitySettings {
         for (probe, simple) in probes.iter_mut().zip(simple.iter().cycle()) {
             simple.apply(probe, n);
         }
-        Ok(Density {
+        let mut density = Density {
             probes,
             dim: n,
             products,
             epsilon: epsilon(operator),
-        })
+        };
+        let cancelled = operator.cancelled()?;
+        if cancelled > 0.0 {
+            density.epsilon *= 1.0 + cancelled / density.typical();
+        }
+        Ok(density)
     }
 }
 
@@ -367,13 +373,18 @@ impl Density {
     }
 
     /// The mean of f over all eigenvalues. Its error includes what rounding of the nodes does to f.
+    /// The eigenvalues' root mean square, which is the size of a probe's image.
+    fn typical(&self) -> f64 {
+        let squares = self.probes.iter().map(|probe| probe.integrate(|x| x * x));
+        (squares.sum::<f64>() / self.probes.len() as f64).sqrt()
+    }
+
     fn mean_of(&self, f: impl Fn(f64) -> f64) -> Estimate {
         let mean = |f: &dyn Fn(f64) -> f64| {
             let sum: f64 = self.probes.iter().map(|probe| probe.integrate(f)).sum();
             sum / self.probes.len() as f64
         };
-        // A probe's image has this size.
-        let typical = mean(&|x| x * x).sqrt();
+        let typical = self.typical();
         let nodes = mean(&|x| {
             let error = 4.0 * self.epsilon * (x.abs() + typical);
             0.5 * (f(x + error) - f(x - error)).abs()

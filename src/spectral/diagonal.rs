@@ -72,7 +72,8 @@ impl Diagonal {
         }
         let freedom = (samples * (samples - 1)) as f64;
         // An entry is no sum over a row: only its product is rounded.
-        let rounding = |size: f64| rounding(epsilon(operator), 0, size);
+        let (epsilon, cancelled) = (epsilon(operator), operator.cancelled()?);
+        let rounding = |size: f64| rounding(epsilon, 0, size + cancelled);
         let errors = squares.iter().zip(&mean).map(|(squares, mean)| {
             let size = (mean * mean + squares / samples as f64).sqrt();
             (squares / freedom).sqrt().hypot(rounding(size))

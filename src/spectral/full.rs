@@ -7,12 +7,12 @@ use faer::{Mat, Par, Spec};
 
 use super::{Eigenpair, Rank, Spectrum};
 use crate::error::{Error, Result};
-use crate::operator::{Dense, LinearOperator};
+use crate::operator::{Dense, LinearOperator, epsilon};
 use crate::vector::{axpy, norm};
 
 impl Dense {
-    /// All eigenpairs. Each residual is ‖Av − λv‖ plus the matrix's [`asymmetry`](Self::asymmetry)
-    /// and n ε ‖A‖ for the rounding of the sums, so that λ is certain to that.
+    /// All eigenpairs. Each residual is ‖Av − λv‖ plus what rounding can move an eigenvalue: the matrix's
+    /// [`asymmetry`](Self::asymmetry), n ε ‖A‖ for the sums, and, where the entries were computed in `f32`, 4 ε ‖A‖_F for these.
     ///
     /// ```
     /// use loss_landscape::ndarray::array;
@@ -31,7 +31,12 @@ impl Dense {
         let n = self.dim();
         let (values, vectors) = symmetric_eigen(n, |i, j| self.matrix()[[i, j]])?;
         let largest = values.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
-        let rounding = n as f64 * f64::EPSILON * largest;
+        let entries = match epsilon(self) {
+            f64::EPSILON => 0.0,
+            epsilon => values.iter().map(|v| v * v).sum::<f64>().sqrt() * epsilon,
+        };
+        let cancelled = epsilon(self) * self.cancelled()?;
+        let rounding = n as f64 * f64::EPSILON * largest + 4.0 * (entries + cancelled);
         let pairs =
             values
                 .into_iter()

@@ -298,7 +298,7 @@ impl Lanczos {
                 });
             }
             if full || (missed.is_some() && m + space.pending() >= limit) {
-                let keep = k + (limit - k - width) / 2;
+                let keep = k + limit.saturating_sub(k + width) / 2;
                 space.restart(&look.ritz, &self.which.choose(&look.ritz.values, keep));
                 look = self.look(&space, k)?;
             }

@@ -36,6 +36,7 @@ pub(super) struct Remainder {
     dim: usize,
     /// Of the operator.
     epsilon: f64,
+    cancelled: f64,
     basis: Vec<Vec<f64>>,
     /// The exact part, and the sum of the sizes of the numbers that it is computed from.
     known: f64,
@@ -58,12 +59,13 @@ impl Remainder {
         power: Power,
         method: TraceMethod,
         operator: &(impl LinearOperator + ?Sized),
-    ) -> Self {
-        Self {
+    ) -> Result<Self> {
+        Ok(Self {
             power,
             method,
             dim: operator.dim(),
             epsilon: epsilon(operator),
+            cancelled: operator.cancelled()?,
             basis: Vec::new(),
             known: 0.0,
             known_size: 0.0,
@@ -73,7 +75,7 @@ impl Remainder {
             squares: Vec::new(),
             pairs: OnceCell::new(),
             products: 0,
-        }
+        })
     }
 
     pub(super) fn dim(&self) -> usize {
@@ -230,11 +232,16 @@ impl Remainder {
     /// What rounding leaves uncertain of the estimate.
     fn rounding(&self) -> f64 {
         let mean = self.forms.iter().sum::<f64>() / self.forms.len().max(1) as f64;
-        let sampled = match self.power {
-            Power::One => mean.abs() + self.size().sqrt(),
-            Power::Two => 2.0 * mean,
-        };
-        rounding(self.epsilon, self.dim, self.known_size + sampled)
+        let rounding = |size: f64| rounding(self.epsilon, self.dim, size);
+        match self.power {
+            Power::One => {
+                rounding(self.known_size + mean.abs() + self.size().sqrt() + self.cancelled)
+            }
+            Power::Two => {
+                let (square, lost) = (self.known_size + 2.0 * mean, rounding(self.cancelled));
+                rounding(square) + lost * (2.0 * square.sqrt() + lost)
+            }
+        }
     }
 
     /// The mean of the samples, whose skewness pairs of probes tell far better than the samples do.

@@ -215,7 +215,7 @@ impl Space {
 
     /// How far AV is from what this space says it is, for the matrix V of the Ritz vectors with these indices: the length of
     /// the difference for a random combination Vg with signs g, which estimates its Frobenius norm. It shows the rounding of
-    /// the operator.
+    /// the operator. It is no less than the rounding of sums over the basis, which a single combination may miss.
     pub(super) fn check(
         &self,
         operator: &(impl LinearOperator + ?Sized),
@@ -237,7 +237,8 @@ impl Space {
         for (r, p) in residual.iter().zip(&self.pending) {
             axpy(-r, p, &mut difference);
         }
-        Ok(norm(&difference))
+        let least = 4.0 * (self.len() as f64).sqrt() * f64::EPSILON * self.size;
+        Ok(norm(&difference).max(least))
     }
 
     /// Keeps only the Ritz vectors with these indices as the basis.

@@ -156,12 +156,24 @@ impl Spectrum {
         )))
     }
 
+    /// Refuses eigenvalues without an error, of an iteration that has not converged.
+    fn need_bounds(&self, what: &str) -> Result<()> {
+        match self.pairs.iter().all(|pair| pair.error().is_finite()) {
+            true => Ok(()),
+            false => Err(Error::invalid(format!(
+                "eigenvalues of an iteration that has not converged do not tell {what}: allow more products or a larger \
+                 tolerance"
+            ))),
+        }
+    }
+
     /// κ = max |λ| / min |λ|, with the bounds that the errors of the eigenvalues leave.
     ///
     /// # Errors
-    /// A spectrum that is not complete.
+    /// A spectrum that is not complete or has not converged; a zero matrix.
     pub fn condition_number(&self) -> Result<Bracket> {
         self.need_all("the condition number")?;
+        self.need_bounds("the condition number")?;
         let sizes = || self.pairs.iter().map(|p| (p.value.abs(), p.error()));
         let largest = sizes().fold([0f64; 3], |[v, low, high], (value, residual)| {
             [
@@ -177,6 +189,9 @@ impl Spectrum {
                 high.min(value + residual),
             ]
         });
+        if largest[0] == 0.0 {
+            return Err(Error::invalid("a zero matrix has no condition number"));
+        }
         Ok(Bracket {
             value: largest[0] / smallest[0],
             low: largest[1] / smallest[2],
@@ -224,6 +239,7 @@ impl Spectrum {
     /// A spectrum that is not complete; a zero matrix.
     pub fn effective_rank(&self) -> Result<Bracket> {
         self.need_all("the effective rank")?;
+        self.need_bounds("the effective rank")?;
         let ratio = |shift: f64| {
             let sizes = self
                 .pairs
@@ -341,9 +357,10 @@ impl Spectrum {
     /// How many eigenvalues are negative, zero within their error, and positive.
     ///
     /// # Errors
-    /// A spectrum that is not complete.
+    /// A spectrum that is not complete or has not converged.
     pub fn inertia(&self) -> Result<Inertia> {
         self.need_all("how many are negative")?;
+        self.need_bounds("how many are negative")?;
         let count = |test: fn(&Eigenpair) -> bool| self.pairs.iter().filter(|p| test(p)).count();
         Ok(Inertia {
             negative: count(|p| p.value < -p.error()),

@@ -142,7 +142,7 @@ impl Trace {
             )));
         }
         let n = operator.dim();
-        let mut remainder = Remainder::new(power, self.method, operator);
+        let mut remainder = Remainder::new(power, self.method, operator)?;
         let mut krylov = None;
         match self.method {
             TraceMethod::Hutchinson => {}

@@ -98,6 +98,9 @@ pub struct Analyze {
     training: Training,
 }
 
+/// The weights of a training whose analysis is not finished.
+const UNFINISHED: &str = "unfinished.safetensors";
+
 /// All that an analysis may leave in its directory.
 const FILES: [&str; 12] = [
     "weights.safetensors",
@@ -170,14 +173,30 @@ impl Analyze {
         } else if self.weights.is_none() {
             trainer.fit(&model, &data.train, &data.test)?;
         }
-        // From here on the directory is this run's alone, whatever fails.
+        // Results of a run before stay until all of this one is computed.
+        let unfinished = dir.join(UNFINISHED);
+        let trained = self.weights.is_none();
+        let kept = format!("the trained weights are in {}", unfinished.display());
+        if trained {
+            save_weights(model.parameters(), &unfinished)?;
+            signals::kept(&kept);
+        }
+        let add = |error: Error| match trained {
+            true => Error::Invalid(format!("{error} ({kept})")),
+            false => error,
+        };
+
+        let report = analyzer.full_analysis().map_err(add)?;
+        let plane = match self.visualize {
+            true => Some(analyzer.plane(1.0, self.grid).map_err(add)?),
+            false => None,
+        };
+        self.clear()?;
         save_weights(model.parameters(), &dir.join(FILES[0]))?;
         config::write(&dir.join(FILES[1]), self)?;
         self.warn_of_paths();
-        self.clear()?;
+        let _ = std::fs::remove_file(&unfinished);
         signals::kept(format!("weights and settings are in {}", dir.display()));
-
-        let report = analyzer.full_analysis()?;
         let json = serde_json::to_value(&report)
             .map_err(|e| Error::Invalid(format!("the report cannot be written: {e}")))?;
         write_text(&dir.join("report.json"), &format!("{json:#}\n"))?;
@@ -187,12 +206,11 @@ impl Analyze {
             write_table(dir, "evolution", &mut evolution.table()?)?;
             pages.push(("evolution.html", figure::evolution(evolution)));
         }
-        if self.visualize {
+        if let Some(plane) = &plane {
             let ends = report.hessian.as_ref().map(figure::ends);
             pages.extend(ends.map(|figure| ("spectrum.html", figure)));
-            let plane = analyzer.plane(1.0, self.grid)?;
             write_table(dir, "surface", &mut plane.table()?)?;
-            pages.push(("surface.html", figure::surface(&plane)));
+            pages.push(("surface.html", figure::surface(plane)));
         }
         for (name, figure) in &pages {
             write_text(&dir.join(name), &figure.page())?;

@@ -1,9 +1,10 @@
 //! What an interrupt does: the process ends where no file is half written, and says what is kept.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use loss_landscape::files::pause_writing;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
 use crate::output::say;
@@ -17,9 +18,14 @@ pub fn kept(message: impl Into<String>) {
     *KEPT.lock().unwrap_or_else(PoisonError::into_inner) = message.into();
 }
 
+/// How long an interrupt waits for a file that is being written: a pipe without a reader never ends.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Ends the process on an interrupt, a request to terminate and the terminal's end, with 128 and the signal's number as
-/// its exit code. A second signal does not wait for files.
+/// its exit code. A second signal does not wait for files. A file that grows beyond the limit of the shell is an error,
+/// and no end.
 pub fn listen() {
+    let _ = signal_hook::flag::register(SIGXFSZ, Arc::default());
     let known = [(SIGINT, "SIGINT"), (SIGTERM, "SIGTERM"), (SIGHUP, "SIGHUP")];
     let ours = known.into_iter().filter(|(signal, _)| !is_ignored(*signal));
     let Ok(mut signals) = Signals::new(ours.map(|(signal, _)| signal)) else {
@@ -31,6 +37,10 @@ pub fn listen() {
             if std::mem::replace(&mut is_ending, true) {
                 std::process::exit(128 + signal);
             }
+            std::thread::spawn(move || {
+                std::thread::sleep(PATIENCE);
+                std::process::exit(128 + signal);
+            });
             std::thread::spawn(move || {
                 let _held = pause_writing();
                 if together::leads() {

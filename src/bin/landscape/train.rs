@@ -88,12 +88,13 @@ impl Train {
 
 const CURE: &str = "Give a path in a directory that is there, is writable and has room";
 
-/// The file that a training goes on from, beside that of its weights; none beside a device or a pipe.
+/// The file that a training goes on from, beside that of its weights; none beside a device, a pipe or a descriptor.
 fn unfinished(weights: &Path) -> Option<PathBuf> {
     if weights.metadata().is_ok_and(|found| !found.is_file()) {
         return None;
     }
     let mut name = weights.as_os_str().to_owned();
     name.push(".unfinished");
-    Some(name.into())
+    let file = PathBuf::from(name);
+    check_writable(&file, CURE).is_ok().then_some(file)
 }
