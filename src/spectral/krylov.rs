@@ -28,6 +28,17 @@ pub(super) fn orthogonalize(w: &mut [f64], basis: &[Vec<f64>]) -> Vec<f64> {
     first.iter().zip(&second).map(|(a, b)| a + b).collect()
 }
 
+/// Takes the components along the orthonormal `basis` out of `w` once, which leaves of them what rounding makes of ‖w‖.
+pub(super) fn project(w: &mut [f64], basis: &[Vec<f64>]) {
+    if basis.is_empty() {
+        return;
+    }
+    let components = components(w, basis, |_, _| ());
+    w.par_chunks_mut(CHUNK)
+        .enumerate()
+        .for_each(|(i, w)| subtract(w, &components, basis, i * CHUNK));
+}
+
 /// Qᵀw, after `change` of each chunk of w.
 fn components(
     w: &mut [f64],

@@ -1,7 +1,7 @@
 //! [`Space`]: the vectors that a Lanczos iteration has multiplied, and those that it could multiply next.
 
 use super::full::symmetric_eigen;
-use super::krylov::{Draws, combine, extend, orthogonalize};
+use super::krylov::{Draws, combine, extend, orthogonalize, project};
 use crate::error::Result;
 use crate::operator::{LinearOperator, images};
 use crate::vector::{axpy, dot, norm, scale};
@@ -290,7 +290,7 @@ impl Complement<'_> {
     ) -> Result<(Vec<f64>, f64)> {
         let mut image = images(operator, &[v.to_vec()])?.swap_remove(0);
         let size = norm(&image);
-        orthogonalize(&mut image, &self.space.basis);
+        project(&mut image, &self.space.basis);
         let components: Vec<f64> = self.space.pending.iter().map(|p| dot(p, v)).collect();
         for (row, p) in self.core.iter().zip(&self.space.pending) {
             axpy(dot(row, &components), p, &mut image);
