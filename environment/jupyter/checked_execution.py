@@ -18,9 +18,9 @@ from queue import Empty
 import stuck_kernel
 from jupyter_core.utils import ensure_async, run_sync
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
-from nbconvert.nbconvertapp import NbConvertApp
 from nbconvert.preprocessors import ExecutePreprocessor
 from nbconvert.utils.exceptions import ConversionException
+from traitlets.config import Application
 
 ALLOWED = {"writes-stderr", "raises-exception"}
 COLORS = re.compile(r"\x1b\[[0-9;]*m")
@@ -75,7 +75,8 @@ class CheckedExecutePreprocessor(ExecutePreprocessor):
 
     def report(self):
         """Writes what the kernel's processes are doing; says where."""
-        app = NbConvertApp.instance() if NbConvertApp.initialized() else None
+        # nbconvert's, where it runs. Its module cannot be imported here: it makes exporters, which import this one.
+        app = Application.instance() if Application.initialized() else None
         folder = getattr(getattr(app, "writer", None), "build_directory", "") or self.metadata().get("path", "")
         file = Path(folder, f"{self.name()}.timeout.txt")
         file.write_text(stuck_kernel.report(self.km.provisioner.pgid))
