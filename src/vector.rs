@@ -28,12 +28,17 @@ pub(crate) fn norm(v: &[f64]) -> f64 {
     if (1e-280..1e280).contains(&square) {
         return square.sqrt();
     }
-    let largest = v.iter().fold(0.0, |largest: f64, x| largest.max(x.abs()));
+    let largest = largest(v);
     if largest == 0.0 || !largest.is_finite() || square.is_nan() {
         return square.sqrt();
     }
     let scaled: f64 = v.iter().map(|x| (x / largest).powi(2)).sum();
     largest * scaled.sqrt()
+}
+
+/// max |vᵢ|
+pub(crate) fn largest(v: &[f64]) -> f64 {
+    v.iter().fold(0.0, |largest, x| largest.max(x.abs()))
 }
 
 /// y ← y + a x

@@ -582,8 +582,8 @@ fn a_covariance_knows_the_rounding_of_what_cancels() {
                 "{jitter} {dtype:?}: {} for {truth:e}",
                 found.variance
             );
-            let signs = objective.gradient_covariance().unwrap().dense().unwrap();
-            assert_eq!(signs.eigen().unwrap().inertia().unwrap().negative, 0);
+            let matrix = objective.gradient_covariance().unwrap().dense().unwrap();
+            assert_eq!(matrix.eigen().unwrap().inertia().unwrap().negative, 0);
         }
     }
 }

@@ -5,6 +5,7 @@ mod common;
 use common::{Broken, Laplacian, OnDiagonal, assert_close, numbers, with_eigenvalues};
 use loss_landscape::ndarray::Array2;
 use loss_landscape::prelude::*;
+use loss_landscape::serde_json;
 
 fn check_vectors(spectrum: &Spectrum, operator: &impl LinearOperator) {
     for (i, pair) in spectrum.pairs.iter().enumerate() {
@@ -294,7 +295,7 @@ fn equal_hidden_units_repeat_an_eigenvalue() {
         }
         parameters.set_flat(&theta).unwrap();
         let exact = Objective::of(&model, &data, Loss::CrossEntropy).unwrap();
-        let exact = exact.hessian().dense().unwrap().eigen().unwrap().values();
+        let exact = common::hessian_values(&exact);
         let model = model.to_dtype(dtype).unwrap();
         let data = data.to_dtype(dtype).unwrap();
         let hessian = Objective::of(&model, &data, Loss::CrossEntropy)
@@ -633,8 +634,12 @@ fn a_matrix_in_memory_knows_how_its_entries_were_rounded() {
         let model = |widths: &[usize]| Mlp::new(widths, Activation::Tanh, seed, &Device::Cpu);
         let linear = model(&[2, 3]).unwrap().to_dtype(DType::F32).unwrap();
         let convex = Objective::of(&linear, &single, Loss::CrossEntropy).unwrap();
-        let found = convex.hessian().dense().unwrap().eigen().unwrap();
+        let matrix = convex.hessian().dense().unwrap();
+        let found = matrix.eigen().unwrap();
         assert_eq!(found.inertia().unwrap().negative, 0, "{seed}");
+        let kept = serde_json::to_string(&matrix).unwrap();
+        let kept: Dense = serde_json::from_str(&kept).unwrap();
+        assert_eq!(kept.dtype(), Some(DType::F32));
 
         let net = model(&[2, 4, 3]).unwrap().to_dtype(DType::F32).unwrap();
         let exact = net.to_dtype(DType::F64).unwrap();

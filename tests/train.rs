@@ -54,14 +54,7 @@ fn the_step_size_that_diverges() {
     let model = Mlp::new(&[2, 1], Activation::Tanh, 0, &CPU).unwrap();
     let model = model.to_dtype(DType::F64).unwrap();
     let objective = Objective::of(&model, &data, Loss::Mse).unwrap();
-    let limit = 2.0
-        / objective
-            .hessian()
-            .dense()
-            .unwrap()
-            .eigen()
-            .unwrap()
-            .values()[0];
+    let limit = 2.0 / common::hessian_values(&objective)[0];
     let start = model.parameters().to_flat().unwrap();
 
     let below = Trainer::sgd(0.95 * limit).batch_size(2).epochs(500);

@@ -75,7 +75,8 @@ class CheckedExecutePreprocessor(ExecutePreprocessor):
 
     def report(self):
         """Writes what the kernel's processes are doing; says where."""
-        # nbconvert's, where it runs. Its module cannot be imported here: it makes exporters, which import this one.
+        # The nbconvert application, if it is running. Its module creates exporters, which import this module, so it cannot
+        # be imported here.
         app = Application.instance() if Application.initialized() else None
         folder = getattr(getattr(app, "writer", None), "build_directory", "") or self.metadata().get("path", "")
         file = Path(folder, f"{self.name()}.timeout.txt")

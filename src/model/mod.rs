@@ -15,6 +15,7 @@ pub(crate) use activation::{ln_1p, softplus};
 pub use layers::{LayerKind, Layered};
 pub use mlp::Mlp;
 pub use parameters::Parameters;
+pub(crate) use parameters::epsilon_of;
 pub(crate) use restore::Restore;
 pub(crate) use training::no_variance;
 pub use zoo::{Architecture, Design, Norm};

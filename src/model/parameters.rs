@@ -391,12 +391,9 @@ impl Parameters {
         Ok(())
     }
 
-    /// The spacing of numbers at 1 in the parameters' type.
+    /// Machine epsilon of the parameters' type.
     pub(crate) fn epsilon(&self) -> f64 {
-        match self.dtype() {
-            DType::F64 => f64::EPSILON,
-            _ => f64::from(f32::EPSILON),
-        }
+        epsilon_of(self.dtype())
     }
 
     /// Refuses a vector that is not in θ-space.
@@ -487,6 +484,14 @@ fn find<'a>(named: &'a [(String, Var)], name: &str, what: &str) -> Result<&'a Va
         };
         Error::invalid(format!("no {what} is called `{name}`: there are {there}"))
     })
+}
+
+/// Machine epsilon of a floating-point type.
+pub(crate) fn epsilon_of(dtype: DType) -> f64 {
+    match dtype {
+        DType::F64 => f64::EPSILON,
+        _ => f64::from(f32::EPSILON),
+    }
 }
 
 /// The variables of a `VarMap`; `running_mean` and `running_var` of batch normalisation are its statistics.

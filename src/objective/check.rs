@@ -18,7 +18,7 @@ use super::rounding::rounded;
 use super::{Objective, passes};
 use crate::error::{Error, Result};
 use crate::model::{LayerKind, Layered, Model};
-use crate::vector::minus;
+use crate::vector::{largest, minus};
 
 /// Samples that the check uses.
 const SAMPLES: usize = 8;
@@ -223,10 +223,6 @@ fn judge_product(objective: &Objective, error: ProductError) -> Result<()> {
         "{said}: kinks (ReLU, max), or an operation with a wrong second derivative"
     ));
     Ok(())
-}
-
-fn largest(numbers: &[f64]) -> f64 {
-    numbers.iter().fold(0.0, |max, x| max.max(x.abs()))
 }
 
 #[cfg(test)]

@@ -3,11 +3,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use candle_core::DType;
-
 use super::{LinearOperator, check_length, images};
 use crate::error::{Error, Result, check_finite};
-use crate::vector::axpy;
+use crate::vector::{axpy, largest};
 
 /// An operator that another one holds.
 type Shared = Arc<dyn LinearOperator + Send + Sync>;
@@ -62,17 +60,7 @@ impl LinearOperator for Shifted {
         Ok(products)
     }
 
-    fn state(&self) -> Result<u64> {
-        self.operator.state()
-    }
-
-    fn dtype(&self) -> Option<DType> {
-        self.operator.dtype()
-    }
-
-    fn cancelled(&self) -> Result<f64> {
-        self.operator.cancelled()
-    }
+    delegate!(operator: state, dtype, cancelled);
 }
 
 /// DAD with a diagonal matrix D: A in other units.
@@ -131,17 +119,10 @@ impl<A: LinearOperator> LinearOperator for Scaled<A> {
         Ok(products.iter().map(|p| self.scaled(p)).collect())
     }
 
-    fn state(&self) -> Result<u64> {
-        self.operator.state()
-    }
-
-    fn dtype(&self) -> Option<DType> {
-        self.operator.dtype()
-    }
+    delegate!(operator: state, dtype);
 
     fn cancelled(&self) -> Result<f64> {
-        let largest = self.diagonal.iter().fold(0.0, |m: f64, d| m.max(d.abs()));
-        Ok(largest * largest * self.operator.cancelled()?)
+        Ok(largest(&self.diagonal).powi(2) * self.operator.cancelled()?)
     }
 }
 
@@ -217,15 +198,5 @@ impl LinearOperator for Block {
             .collect())
     }
 
-    fn state(&self) -> Result<u64> {
-        self.operator.state()
-    }
-
-    fn dtype(&self) -> Option<DType> {
-        self.operator.dtype()
-    }
-
-    fn cancelled(&self) -> Result<f64> {
-        self.operator.cancelled()
-    }
+    delegate!(operator: state, dtype, cancelled);
 }

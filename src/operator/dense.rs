@@ -27,10 +27,10 @@ use crate::progress::Progress;
 pub struct Dense {
     matrix: Array2<f64>,
     asymmetry: f64,
-    /// The type that the entries were computed in, if it is known.
-    #[serde(skip)]
-    dtype: Option<DType>,
-    /// What cancelled in them.
+    /// Whether the entries were computed in `f32`.
+    #[serde(default)]
+    single: bool,
+    /// As [`LinearOperator::cancelled`] of the operator that the entries are of.
     #[serde(default)]
     cancelled: f64,
 }
@@ -45,11 +45,11 @@ impl Dense {
     /// A matrix that is empty, not square, not finite, or further from symmetry than rounding in
     /// `f32` can explain.
     pub fn new(matrix: Array2<f64>) -> Result<Self> {
-        Self::rounded(matrix, 0.0)
+        Self::with_slack(matrix, 0.0)
     }
 
-    /// The same for a matrix that is further from symmetry by up to `slack`.
-    fn rounded(matrix: Array2<f64>, slack: f64) -> Result<Self> {
+    /// As [`new`](Self::new), for a matrix whose asymmetry may be larger by `slack`.
+    fn with_slack(matrix: Array2<f64>, slack: f64) -> Result<Self> {
         let (rows, columns) = matrix.dim();
         if rows != columns || rows == 0 {
             return Err(Error::invalid(format!(
@@ -70,14 +70,17 @@ impl Dense {
         Ok(Self {
             matrix: (&matrix + &matrix.t()) / 2.0,
             asymmetry,
-            dtype: None,
+            single: false,
             cancelled: 0.0,
         })
     }
 
-    /// The same, computed in this type.
-    pub(super) fn rounded_as(self, dtype: Option<DType>) -> Self {
-        Self { dtype, ..self }
+    /// This matrix, whose entries were computed in `dtype`.
+    pub(super) fn computed_in(self, dtype: DType) -> Self {
+        Self {
+            single: dtype != DType::F64,
+            ..self
+        }
     }
 
     /// All entries of `operator`, a column for each product with a unit vector.
@@ -108,9 +111,10 @@ impl Dense {
         }
         let cancelled = operator.cancelled()?;
         let slack = 100.0 * epsilon(operator) * cancelled;
+        let dtype = operator.dtype().unwrap_or(DType::F64);
         Ok(Self {
             cancelled,
-            ..Self::rounded(matrix, slack)?.rounded_as(operator.dtype())
+            ..Self::with_slack(matrix, slack)?.computed_in(dtype)
         })
     }
 
@@ -138,7 +142,7 @@ impl LinearOperator for Dense {
     }
 
     fn dtype(&self) -> Option<DType> {
-        self.dtype
+        self.single.then_some(DType::F32)
     }
 
     fn cancelled(&self) -> Result<f64> {

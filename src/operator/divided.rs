@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use candle_core::DType;
-
 use super::{LinearOperator, images};
 use crate::error::Result;
 use crate::ranks::{Ranks, all_well, part};
@@ -50,15 +48,5 @@ impl<A: LinearOperator> LinearOperator for Divided<A> {
         Ok(products)
     }
 
-    fn state(&self) -> Result<u64> {
-        self.operator.state()
-    }
-
-    fn dtype(&self) -> Option<DType> {
-        self.operator.dtype()
-    }
-
-    fn cancelled(&self) -> Result<f64> {
-        self.operator.cancelled()
-    }
+    delegate!(operator: state, dtype, cancelled);
 }

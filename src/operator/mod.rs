@@ -25,6 +25,28 @@
 //! A decomposition needs one matrix: do not move the model while it runs. [`Recorded`], which keeps products for longer,
 //! refuses them for another [state](LinearOperator::state).
 
+/// Methods of [`LinearOperator`] that an operator made of another one takes from it.
+macro_rules! delegate {
+    ($inner:ident: $($method:ident),+) => {
+        $(delegate!(@ $inner $method);)+
+    };
+    (@ $inner:ident state) => {
+        fn state(&self) -> $crate::error::Result<u64> {
+            self.$inner.state()
+        }
+    };
+    (@ $inner:ident dtype) => {
+        fn dtype(&self) -> Option<candle_core::DType> {
+            self.$inner.dtype()
+        }
+    };
+    (@ $inner:ident cancelled) => {
+        fn cancelled(&self) -> $crate::error::Result<f64> {
+            self.$inner.cancelled()
+        }
+    };
+}
+
 mod changed;
 mod dense;
 mod divided;
@@ -42,6 +64,7 @@ use candle_core::DType;
 
 use crate::checkpoint::fingerprint;
 use crate::error::{Error, Result, check_finite};
+use crate::model::epsilon_of;
 use crate::objective::{Curvature, Objective};
 use crate::vector::{axpy, dot};
 
@@ -166,12 +189,9 @@ impl<A: LinearOperator + ?Sized> LinearOperator for Box<A> {
     }
 }
 
-/// The spacing of numbers at 1 in the type in which products are computed.
+/// Machine epsilon of the type in which products are computed.
 pub(crate) fn epsilon(operator: &(impl LinearOperator + ?Sized)) -> f64 {
-    match operator.dtype() {
-        None | Some(DType::F64) => f64::EPSILON,
-        Some(_) => f64::from(f32::EPSILON),
-    }
+    operator.dtype().map_or(f64::EPSILON, epsilon_of)
 }
 
 /// Av for several vectors, looked at before anything is built on it.
@@ -455,13 +475,7 @@ impl LinearOperator for GradientCovariance {
         Ok(products)
     }
 
-    fn state(&self) -> Result<u64> {
-        self.moment.state()
-    }
-
-    fn dtype(&self) -> Option<DType> {
-        self.moment.dtype()
-    }
+    delegate!(moment: state, dtype);
 
     fn cancelled(&self) -> Result<f64> {
         if self.moment.objective.samples() == 1 {
@@ -502,7 +516,7 @@ impl Objective {
                 Dense::MAX_DIM
             )));
         }
-        Ok(Dense::new(jacobian.dot(&jacobian.t()))?.rounded_as(Some(self.parameters().dtype())))
+        Ok(Dense::new(jacobian.dot(&jacobian.t()))?.computed_in(self.parameters().dtype()))
     }
 }
 

@@ -174,10 +174,6 @@ impl<A: LinearOperator> LinearOperator for Recorded<A> {
         Ok(self.apply_block(&[v.to_vec()])?.swap_remove(0))
     }
 
-    fn state(&self) -> Result<u64> {
-        self.operator.state()
-    }
-
     fn apply_block(&self, vectors: &[Vec<f64>]) -> Result<Vec<Vec<f64>>> {
         for v in vectors {
             check_length(v, self.dim())?;
@@ -203,13 +199,7 @@ impl<A: LinearOperator> LinearOperator for Recorded<A> {
         Ok(products)
     }
 
-    fn dtype(&self) -> Option<DType> {
-        self.operator.dtype()
-    }
-
-    fn cancelled(&self) -> Result<f64> {
-        self.operator.cancelled()
-    }
+    delegate!(operator: state, dtype, cancelled);
 }
 
 struct Log {

@@ -78,13 +78,7 @@ impl Alignment {
         };
         let mean = |i: usize| forms.iter().map(|f| f[i]).sum::<f64>() / samples as f64;
         let size = (mean(1) * mean(2)).sqrt();
-        // Rounding of ‖A‖_F and ‖B‖_F, relative.
-        let relative = |epsilon: f64, cancelled: f64, square: f64| match cancelled > 0.0 {
-            true => rounding(epsilon, n, 1.0 + cancelled / square.sqrt()),
-            false => rounding(epsilon, n, 1.0),
-        };
-        let relative = relative(epsilon(a), a.cancelled()?, mean(1))
-            + relative(epsilon(b), b.cancelled()?, mean(2));
+        let relative = relative_rounding(a, mean(1))? + relative_rounding(b, mean(2))?;
         let product = Estimate::of(&inner).with_error(relative * size);
         let cosine = match size > 0.0 {
             true => jackknife(&forms).with_error(relative.min(2.0)),
@@ -95,6 +89,15 @@ impl Alignment {
             cosine: with_products(cosine),
         })
     }
+}
+
+/// Rounding of the products of A = `operator`, relative to ‖A‖_F, whose square is given.
+fn relative_rounding(operator: &(impl LinearOperator + ?Sized), square: f64) -> Result<f64> {
+    let size = match operator.cancelled()? {
+        0.0 => 1.0,
+        cancelled => 1.0 + cancelled / square.sqrt(),
+    };
+    Ok(rounding(epsilon(operator), operator.dim(), size))
 }
 
 /// x/√(ab) of sums x, a, b.

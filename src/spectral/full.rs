@@ -8,7 +8,7 @@ use faer::{Mat, Par, Spec};
 use super::{Eigenpair, Rank, Spectrum};
 use crate::error::{Error, Result};
 use crate::operator::{Dense, LinearOperator, epsilon};
-use crate::vector::{axpy, norm};
+use crate::vector::{axpy, largest, norm};
 
 impl Dense {
     /// All eigenpairs. Each residual is ‖Av − λv‖ plus what rounding can move an eigenvalue: the matrix's
@@ -30,13 +30,14 @@ impl Dense {
     pub fn eigen(&self) -> Result<Spectrum> {
         let n = self.dim();
         let (values, vectors) = symmetric_eigen(n, |i, j| self.matrix()[[i, j]])?;
-        let largest = values.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
-        let entries = match epsilon(self) {
-            f64::EPSILON => 0.0,
-            epsilon => values.iter().map(|v| v * v).sum::<f64>().sqrt() * epsilon,
+        let epsilon = epsilon(self);
+        // The sums' rounding is larger than that of entries in `f64`.
+        let entries = match epsilon > f64::EPSILON {
+            true => norm(&values),
+            false => 0.0,
         };
-        let cancelled = epsilon(self) * self.cancelled()?;
-        let rounding = n as f64 * f64::EPSILON * largest + 4.0 * (entries + cancelled);
+        let rounding = n as f64 * f64::EPSILON * largest(&values)
+            + 4.0 * epsilon * (entries + self.cancelled()?);
         let pairs =
             values
                 .into_iter()

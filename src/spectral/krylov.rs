@@ -22,21 +22,17 @@ pub(super) fn orthogonalize(w: &mut [f64], basis: &[Vec<f64>]) -> Vec<f64> {
     let first = components(w, basis, |_, _| ());
     // The second pass's components are summed while the first's are taken out.
     let second = components(w, basis, |start, w| subtract(w, &first, basis, start));
-    w.par_chunks_mut(CHUNK)
-        .enumerate()
-        .for_each(|(i, w)| subtract(w, &second, basis, i * CHUNK));
+    subtract_all(w, &second, basis);
     first.iter().zip(&second).map(|(a, b)| a + b).collect()
 }
 
-/// Takes the components along the orthonormal `basis` out of `w` once, which leaves of them what rounding makes of ‖w‖.
+/// Takes the components along the orthonormal `basis` out of `w`, once: some rounding of ‖w‖ is left of them.
 pub(super) fn project(w: &mut [f64], basis: &[Vec<f64>]) {
     if basis.is_empty() {
         return;
     }
     let components = components(w, basis, |_, _| ());
-    w.par_chunks_mut(CHUNK)
-        .enumerate()
-        .for_each(|(i, w)| subtract(w, &components, basis, i * CHUNK));
+    subtract_all(w, &components, basis);
 }
 
 /// Qᵀw, after `change` of each chunk of w.
@@ -65,6 +61,12 @@ fn in_order(parts: &[Vec<f64>], len: usize) -> Vec<f64> {
         axpy(1.0, part, &mut sum);
     }
     sum
+}
+
+fn subtract_all(w: &mut [f64], components: &[f64], basis: &[Vec<f64>]) {
+    w.par_chunks_mut(CHUNK)
+        .enumerate()
+        .for_each(|(i, w)| subtract(w, components, basis, i * CHUNK));
 }
 
 fn subtract(w: &mut [f64], components: &[f64], basis: &[Vec<f64>], start: usize) {

@@ -11,7 +11,7 @@ use crate::memory;
 use crate::operator::LinearOperator;
 use crate::progress::Progress;
 use crate::random::Purpose;
-use crate::vector::norm;
+use crate::vector::{largest, norm};
 
 /// Which eigenvalues are wanted.
 ///
@@ -318,7 +318,7 @@ impl Lanczos {
     fn look(&self, space: &Space, k: usize) -> Result<Look> {
         let ritz = space.ritz()?;
         let size = |i: &usize| ritz.values[*i].abs();
-        let largest = (0..space.len()).fold(0.0, |m: f64, i| m.max(size(&i)));
+        let largest = largest(&ritz.values);
         let rounding = 4.0 * (space.dim() as f64).sqrt() * f64::EPSILON * largest;
         let mut groups = Vec::new();
         for (end, wanted) in self.which.by_end(&ritz.values, k) {

@@ -2,6 +2,7 @@
 
 use super::Quadrature;
 use super::krylov::{combine, products};
+use crate::vector::largest;
 
 /// A pair counts as found once its residual is below this share of the largest |node|.
 const FOUND: f64 = 1e-3;
@@ -32,7 +33,7 @@ impl Simple {
         residuals: &[f64],
         basis: &[Vec<f64>],
     ) -> Self {
-        let size = nodes.iter().fold(0.0, |size: f64, x| size.max(x.abs()));
+        let size = largest(nodes);
         let enough = basis[0].len() >= FEWEST_ROWS;
         let found: Vec<usize> = (0..nodes.len())
             .filter(|i| enough && residuals[*i] <= FOUND * size)

@@ -99,6 +99,12 @@ impl LinearOperator for Laplacian {
     }
 }
 
+/// All eigenvalues of an objective's Hessian where its model stands, the largest first.
+pub fn hessian_values(objective: &Objective) -> Vec<f64> {
+    let matrix = objective.hessian().dense().unwrap();
+    matrix.eigen().unwrap().values()
+}
+
 /// A dense matrix with these eigenvalues and random eigenvectors.
 pub fn with_eigenvalues(eigenvalues: &[f64], seed: u64) -> Dense {
     let n = eigenvalues.len();

@@ -181,14 +181,14 @@ impl Analyze {
             save_weights(model.parameters(), &unfinished)?;
             signals::kept(&kept);
         }
-        let add = |error: Error| match trained {
+        let with_place = |error: Error| match trained {
             true => Error::Invalid(format!("{error} ({kept})")),
             false => error,
         };
 
-        let report = analyzer.full_analysis().map_err(add)?;
+        let report = analyzer.full_analysis().map_err(with_place)?;
         let plane = match self.visualize {
-            true => Some(analyzer.plane(1.0, self.grid).map_err(add)?),
+            true => Some(analyzer.plane(1.0, self.grid).map_err(with_place)?),
             false => None,
         };
         self.clear()?;

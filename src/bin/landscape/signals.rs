@@ -22,8 +22,8 @@ pub fn kept(message: impl Into<String>) {
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Ends the process on an interrupt, a request to terminate and the terminal's end, with 128 and the signal's number as
-/// its exit code. A second signal does not wait for files. A file that grows beyond the limit of the shell is an error,
-/// and no end.
+/// its exit code. A second signal does not wait for files. Writing beyond the shell's limit on the size of files fails and
+/// does not end the process.
 pub fn listen() {
     let _ = signal_hook::flag::register(SIGXFSZ, Arc::default());
     let known = [(SIGINT, "SIGINT"), (SIGTERM, "SIGTERM"), (SIGHUP, "SIGHUP")];
