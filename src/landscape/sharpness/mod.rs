@@ -10,18 +10,22 @@
 //! | `flatness` | how far one can go |
 
 mod average;
+mod evolution;
 mod flatness;
 mod keskar;
-mod random;
+mod pac_bayes;
+mod random_search;
 mod sam;
-mod worst;
+mod worst_case;
 
 pub use average::AverageSharpness;
+pub use evolution::{Evolution, Moment, Watch};
 pub use flatness::{Flatness, FlatnessReport};
 pub use keskar::KeskarSharpness;
-pub use random::RandomSharpness;
+pub use pac_bayes::{PacBayes, PacBayesBound, PacBayesRow};
+pub use random_search::RandomSharpness;
 pub use sam::SamStep;
-pub use worst::WorstCase;
+pub use worst_case::WorstCase;
 
 use std::fmt::Formatter;
 

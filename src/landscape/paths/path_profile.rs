@@ -4,8 +4,9 @@ use polars::df;
 use polars::prelude::{Column, DataFrame};
 use serde::{Deserialize, Serialize};
 
-use super::{Curve, RunningStatistics, StatisticsSource, together};
+use super::{Curve, RunningStatistics};
 use crate::error::{Error, Result};
+use crate::landscape::slices::{StatisticsSource, points_per_pass};
 use crate::memory;
 use crate::objective::{Objective, Score};
 use crate::progress::Progress;
@@ -104,7 +105,7 @@ impl Curve {
             return self.profile_with_statistics(objective, points, &statistics);
         }
         let source = StatisticsSource::of(objective);
-        let together = together(objective);
+        let together = points_per_pass(objective);
         self.profile_by(objective, points, (together, source), |times| {
             let places: Vec<_> = times.iter().map(|t| self.place(*t)).collect();
             let mut scores = Vec::with_capacity(times.len());
@@ -118,8 +119,58 @@ impl Curve {
         })
     }
 
+    /// [`Curve::profile`] with `statistics` estimated anew at each point. Parameters and statistics have the
+    /// bits they had before, error or not.
+    ///
+    /// `objective` is the model's in evaluation mode.
+    ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+    /// let design = Architecture::Toy.design().normalization(Norm::Batch);
+    /// let model = |seed| {
+    ///     design
+    ///         .build(&[2], 1, seed, &Device::Cpu)?
+    ///         .to_dtype(DType::F64)
+    /// };
+    /// let (a, b) = (model(0)?, model(1)?);
+    /// let objective = Objective::of(&a, &data, Loss::CrossEntropy)?;
+    /// let moved = a.clone();
+    /// let forward = move |x: &Tensor| moved.forward_training(x, 0);
+    /// let statistics = RunningStatistics::new(a.parameters(), &data, 60, forward)?;
+    /// let before = statistics.values()?;
+    /// let path = Curve::linear(&a.parameters().to_flat()?, &b.parameters().to_flat()?)?;
+    /// let profile = path.profile_with_statistics(&objective, 5, &statistics)?;
+    /// assert_ne!(profile.losses[0], objective.loss()?); // by the data's own statistics
+    /// assert_eq!(statistics.values()?, before);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Curve::profile`] and [`RunningStatistics::estimate`].
+    pub fn profile_with_statistics(
+        &self,
+        objective: &Objective,
+        points: usize,
+        statistics: &RunningStatistics,
+    ) -> Result<PathProfile> {
+        let source = StatisticsSource::Estimated {
+            samples: statistics.data.len(),
+        };
+        self.profile_by(objective, points, (1, source), |times| {
+            let scores = times.iter().map(|t| {
+                objective.score_prepared(&self.at(*t)?, || {
+                    let kept = statistics.keep()?;
+                    statistics.estimate()?;
+                    Ok(kept)
+                })
+            });
+            scores.collect()
+        })
+    }
+
     /// The profile from scores at ascending times, of which `together` are asked for at once, by these `statistics`.
-    pub(super) fn profile_by(
+    fn profile_by(
         &self,
         objective: &Objective,
         points: usize,

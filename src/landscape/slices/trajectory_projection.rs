@@ -4,8 +4,9 @@ use polars::df;
 use polars::prelude::DataFrame;
 use serde::{Deserialize, Serialize};
 
-use super::statistics::needs_statistics_everywhere;
-use super::{Grid, StatisticsSource, direction, holes, origin, scores};
+use super::loss_at_points::{origin, scores};
+use super::statistics_source::needs_statistics_everywhere;
+use super::{Grid, StatisticsSource, direction, nan_as_null};
 use crate::error::{Error, Result};
 use crate::objective::Objective;
 use crate::train::Trajectory;
@@ -48,7 +49,7 @@ pub struct Projection {
     /// The loss at the snapshot itself.
     pub losses: Vec<f64>,
     /// The loss at the closest point on the plane; NaN where it is not finite.
-    #[serde(with = "holes")]
+    #[serde(with = "nan_as_null")]
     pub on_plane: Vec<f64>,
     /// How far the snapshot is from the plane.
     pub distances: Vec<f64>,

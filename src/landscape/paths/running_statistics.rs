@@ -1,5 +1,4 @@
-//! [`RunningStatistics`]: batch normalisation's means and variances, estimated anew where a model is moved; and
-//! [`StatisticsSource`]: which ones a result was computed with.
+//! [`RunningStatistics`]: batch normalisation's means and variances, estimated anew where a model is moved.
 //!
 //! Between two trained models the running statistics of neither fit, so that the loss there is that of wrong
 //! normalisation and not of the weights (Jordan et al., "REPAIR: renormalizing permuted activations for
@@ -10,7 +9,6 @@ use std::sync::Arc;
 use candle_core::{DType, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
-use super::{Curve, PathProfile};
 use crate::data::{Dataset, even_parts};
 use crate::error::{Error, Result, check_finite};
 use crate::model::{Parameters, Restore};
@@ -58,7 +56,7 @@ type Forward = dyn Fn(&Tensor) -> candle_core::Result<Tensor> + Send + Sync;
 #[derive(Clone)]
 pub struct RunningStatistics {
     running: Vec<Running>,
-    data: Dataset,
+    pub(super) data: Dataset,
     batch_size: usize,
     forward: Arc<Forward>,
 }
@@ -82,99 +80,6 @@ pub struct NormStatistics {
     pub mean: Vec<f64>,
     /// The variance.
     pub variance: Vec<f64>,
-}
-
-/// Which means and variances batch normalisation used for the losses of a result.
-///
-/// ```
-/// use loss_landscape::landscape::StatisticsSource;
-/// use loss_landscape::prelude::*;
-///
-/// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
-/// let design = Architecture::Toy.design().normalization(Norm::Batch);
-/// let model = design
-///     .build(&[2], 1, 0, &Device::Cpu)?
-///     .to_dtype(DType::F64)?;
-/// let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
-/// let plane = Plane::random(&objective, 0, 0.1, 3)?;
-/// assert_eq!(plane.statistics, StatisticsSource::Model);
-/// let batch = objective.with_batch_statistics(30)?;
-/// let plane = Plane::random(&batch, 0, 0.1, 3)?;
-/// assert_eq!(
-///     plane.statistics.to_string(),
-///     "batch normalisation by batches of at most 30 samples"
-/// );
-/// # Ok::<(), Error>(())
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum StatisticsSource {
-    /// None: the model has no running statistics.
-    #[default]
-    None,
-    /// The running statistics of the model where it stood, the same at all points. They belong to that one point: far from
-    /// it, losses are those of a wrong normalisation.
-    Model,
-    /// The running statistics of each snapshot, as training left them there.
-    Snapshots,
-    /// Running statistics estimated at each point, on this many samples.
-    Estimated {
-        /// Number of samples.
-        samples: usize,
-    },
-    /// Means and variances of fixed batches, as in training; see
-    /// [`Objective::with_batch_statistics`](crate::objective::Objective::with_batch_statistics).
-    Batches {
-        /// Largest number of samples in a batch.
-        size: usize,
-    },
-}
-
-impl StatisticsSource {
-    /// For losses of `objective` at points to which only θ is moved.
-    pub(super) fn of(objective: &Objective) -> Self {
-        match objective.batch_statistics() {
-            Some(size) => Self::Batches {
-                size: size.min(objective.samples()),
-            },
-            None if objective.uses_running_statistics() => Self::Model,
-            None => Self::None,
-        }
-    }
-}
-
-impl std::fmt::Display for StatisticsSource {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::None => write!(f, "no running statistics"),
-            Self::Model => write!(
-                f,
-                "batch normalisation by the model's running statistics, the same at all points"
-            ),
-            Self::Snapshots => write!(
-                f,
-                "batch normalisation by the running statistics of each snapshot"
-            ),
-            Self::Estimated { samples } => write!(
-                f,
-                "batch normalisation by running statistics estimated at each point on {samples} samples"
-            ),
-            Self::Batches { size } => write!(
-                f,
-                "batch normalisation by batches of at most {size} samples"
-            ),
-        }
-    }
-}
-
-/// Refuses `what` for an objective with running statistics: it needs losses far from the point that they belong to.
-pub(super) fn needs_statistics_everywhere(objective: &Objective, what: &str) -> Result<()> {
-    if !objective.uses_running_statistics() {
-        return Ok(());
-    }
-    Err(Error::invalid(format!(
-        "{what} needs the loss far from the model, where the model's running statistics of batch normalisation are \
-         wrong: give objective.with_batch_statistics(512)?, which normalises by the data at every point"
-    )))
 }
 
 impl RunningStatistics {
@@ -329,7 +234,7 @@ impl RunningStatistics {
     }
 
     /// Puts the running values back when it goes.
-    fn keep(&self) -> Result<Restore> {
+    pub(super) fn keep(&self) -> Result<Restore> {
         Restore::of(self.running.iter().map(|r| &r.var))
     }
 }
@@ -343,58 +248,6 @@ impl std::fmt::Debug for RunningStatistics {
             )
             .field("samples", &self.data.len())
             .finish_non_exhaustive()
-    }
-}
-
-impl Curve {
-    /// [`Curve::profile`] with `statistics` estimated anew at each point. Parameters and statistics have the
-    /// bits they had before, error or not.
-    ///
-    /// `objective` is the model's in evaluation mode.
-    ///
-    /// ```
-    /// # use loss_landscape::prelude::*;
-    /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
-    /// let design = Architecture::Toy.design().normalization(Norm::Batch);
-    /// let model = |seed| {
-    ///     design
-    ///         .build(&[2], 1, seed, &Device::Cpu)?
-    ///         .to_dtype(DType::F64)
-    /// };
-    /// let (a, b) = (model(0)?, model(1)?);
-    /// let objective = Objective::of(&a, &data, Loss::CrossEntropy)?;
-    /// let moved = a.clone();
-    /// let forward = move |x: &Tensor| moved.forward_training(x, 0);
-    /// let statistics = RunningStatistics::new(a.parameters(), &data, 60, forward)?;
-    /// let before = statistics.values()?;
-    /// let path = Curve::linear(&a.parameters().to_flat()?, &b.parameters().to_flat()?)?;
-    /// let profile = path.profile_with_statistics(&objective, 5, &statistics)?;
-    /// assert_ne!(profile.losses[0], objective.loss()?); // by the data's own statistics
-    /// assert_eq!(statistics.values()?, before);
-    /// # Ok::<(), Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// As [`Curve::profile`] and [`RunningStatistics::estimate`].
-    pub fn profile_with_statistics(
-        &self,
-        objective: &Objective,
-        points: usize,
-        statistics: &RunningStatistics,
-    ) -> Result<PathProfile> {
-        let source = StatisticsSource::Estimated {
-            samples: statistics.data.len(),
-        };
-        self.profile_by(objective, points, (1, source), |times| {
-            let scores = times.iter().map(|t| {
-                objective.score_prepared(&self.at(*t)?, || {
-                    let kept = statistics.keep()?;
-                    statistics.estimate()?;
-                    Ok(kept)
-                })
-            });
-            scores.collect()
-        })
     }
 }
 

@@ -3,8 +3,10 @@
 use polars::prelude::{Column, DataFrame, NamedFrom, Series};
 use serde::{Deserialize, Serialize};
 
-use super::statistics::needs_statistics_everywhere;
-use super::{StatisticsSource, check_fingerprint, fingerprint_at, grid, holes, scores};
+use super::fingerprint::{check_fingerprint, fingerprint_at};
+use super::loss_at_points::scores;
+use super::statistics_source::needs_statistics_everywhere;
+use super::{StatisticsSource, grid, nan_as_null};
 use crate::error::{Error, Result};
 use crate::objective::Objective;
 use crate::operator::LinearOperator;
@@ -34,13 +36,13 @@ pub struct Line {
     /// α, in units of the direction's length as it was given.
     pub alphas: Vec<f64>,
     /// L(θ + αd), one for each α; NaN where it is not finite.
-    #[serde(with = "holes")]
+    #[serde(with = "nan_as_null")]
     pub losses: Vec<f64>,
     /// The share of samples classified right at each α, for data with labels; NaN where the loss is.
-    #[serde(with = "holes")]
+    #[serde(with = "nan_as_null")]
     pub accuracies: Option<Vec<f64>>,
     /// ‖∇L(θ + αd)‖ at each α, if [asked for](Line::with_gradient_norms); NaN where it is not finite.
-    #[serde(with = "holes")]
+    #[serde(with = "nan_as_null")]
     pub gradient_norms: Option<Vec<f64>>,
     /// L(θ)
     pub center: f64,
@@ -89,7 +91,7 @@ impl Line {
     ///
     /// # Errors
     /// As [`Line::along`]; a model with running statistics of batch normalisation, which do not fit the other end: give an
-    /// objective [with batch statistics](Objective::with_batch_statistics), or take [`Curve::profile`](super::Curve::profile).
+    /// objective [with batch statistics](Objective::with_batch_statistics), or take [`Curve::profile`](crate::landscape::Curve::profile).
     pub fn between(objective: &Objective, other: &[f64], points: usize) -> Result<Self> {
         needs_statistics_everywhere(objective, "a line between two models")?;
         objective.parameters().check_vector(other, "other end")?;

@@ -5,11 +5,10 @@ use polars::df;
 use polars::prelude::{Column, DataFrame, NamedFrom, Series};
 use serde::{Deserialize, Serialize};
 
+use super::fingerprint::{check_fingerprint, fingerprint_at};
 use super::grid::EIGENVALUES;
-use super::{
-    Grid, StatisticsSource, check_fingerprint, direction, fingerprint_at, holes, origin, scores,
-    warn_of_holes,
-};
+use super::loss_at_points::{origin, scores, warn_of_holes};
+use super::{Grid, StatisticsSource, direction, nan_as_null};
 use crate::error::{Error, Result};
 use crate::objective::Objective;
 use crate::parts::in_parts;
@@ -40,10 +39,10 @@ pub struct Plane {
     /// β, the coordinate along d₂, in units of its length.
     pub betas: Vec<f64>,
     /// The loss, a row for each β and a column for each α; NaN where it is not finite.
-    #[serde(with = "holes")]
+    #[serde(with = "nan_as_null")]
     pub losses: Array2<f64>,
     /// The share of samples classified right, in the same order, for data with labels; NaN where the loss is.
-    #[serde(with = "holes")]
+    #[serde(with = "nan_as_null")]
     pub accuracies: Option<Array2<f64>>,
     /// The Hessian's extreme eigenvalues, if [asked for](Plane::with_eigenvalues).
     pub eigenvalues: Option<Extremes>,
@@ -84,14 +83,14 @@ pub struct Plane {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Extremes {
     /// The smallest eigenvalue.
-    #[serde(with = "holes")]
+    #[serde(with = "nan_as_null")]
     pub smallest: Array2<f64>,
     /// The largest eigenvalue.
-    #[serde(with = "holes")]
+    #[serde(with = "nan_as_null")]
     pub largest: Array2<f64>,
     /// The larger of their two errors: the residual ‖Hv − λv‖ and the error of the rank. Infinite if the iteration has not
     /// converged.
-    #[serde(with = "holes")]
+    #[serde(with = "nan_as_null")]
     pub residuals: Array2<f64>,
 }
 

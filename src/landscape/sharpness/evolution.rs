@@ -4,9 +4,10 @@ use polars::df;
 use polars::prelude::DataFrame;
 use serde::{Deserialize, Serialize};
 
-use super::{Sharpness, StatisticsSource};
+use super::Sharpness;
 use crate::data::Dataset;
 use crate::error::{Error, Result};
+use crate::landscape::slices::StatisticsSource;
 use crate::model::Restore;
 use crate::objective::Objective;
 use crate::progress::Progress;

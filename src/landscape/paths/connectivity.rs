@@ -4,9 +4,9 @@ use polars::df;
 use polars::prelude::DataFrame;
 use serde::{Deserialize, Serialize};
 
-use super::align::{hidden_units, match_activations, match_weights};
 use super::{Curve, PathProfile, PathShape, PathTrainer};
 use crate::error::Result;
+use crate::landscape::align::{hidden_units, match_activations, match_weights};
 use crate::model::Model;
 use crate::objective::Objective;
 

@@ -1,0 +1,85 @@
+//! The loss at many points of a line or plane, and the checks of its directions.
+
+use super::Grid;
+use crate::data::Targets;
+use crate::error::{Error, Result};
+use crate::objective::{Objective, Score};
+use crate::parts::in_parts;
+use crate::progress::warn;
+use crate::ranks::Share;
+
+/// Loss and accuracy at θ + αd₁ + βd₂ for `vectors` θ, d₁, d₂ and each of some points α, β; of a grid, where one is given,
+/// resumed from its file and shared as it says. Both are NaN where the loss is not finite, which a warning says.
+pub(super) fn scores(
+    task: &'static str,
+    objective: &Objective,
+    vectors: [&[f64]; 3],
+    points: &[[f64; 2]],
+    grid: Option<&Grid>,
+) -> Result<Vec<Score>> {
+    let (parts, share) = match grid {
+        Some(grid) => (grid.parts(task, "", objective, vectors)?, &grid.share),
+        None => (None, &Share::default()),
+    };
+    let numbers = in_parts(
+        task,
+        points.len(),
+        points_per_pass(objective),
+        parts.as_ref(),
+        share,
+        |some| {
+            let scores = objective.scores_with_holes(vectors, &points[some])?;
+            let numbers = scores
+                .iter()
+                .map(|s| [s.loss, s.accuracy.unwrap_or(f64::NAN)]);
+            Ok(numbers.collect())
+        },
+    )?;
+    warn_of_holes("the loss", points, |i| numbers[i][0].is_nan());
+    let has_labels = matches!(objective.data().targets(), Targets::Labels(_));
+    let score = |[loss, accuracy]: &[f64; 2]| Score {
+        loss: *loss,
+        accuracy: has_labels.then_some(*accuracy),
+    };
+    Ok(numbers.iter().map(score).collect())
+}
+
+/// Says at which of some points `what` is not finite.
+pub(super) fn warn_of_holes(what: &str, points: &[[f64; 2]], is_hole: impl Fn(usize) -> bool) {
+    const MOST: usize = 3;
+    let holes: Vec<usize> = (0..points.len()).filter(|i| is_hole(*i)).collect();
+    let is_line = points.iter().all(|[_, beta]| *beta == 0.0);
+    let named = holes.iter().take(MOST).map(|i| match points[*i] {
+        [alpha, _] if is_line => format!("α = {alpha:?}"),
+        [alpha, beta] => format!("(α, β) = ({alpha:?}, {beta:?})"),
+    });
+    let named = named.collect::<Vec<_>>().join(", ");
+    let more = if holes.len() > MOST { ", …" } else { "" };
+    if !holes.is_empty() {
+        warn(&format!(
+            "{what}: not finite at {} of {} points, which are left out as NaN: {named}{more}",
+            holes.len(),
+            points.len()
+        ));
+    }
+}
+
+/// How many points of a line or plane are asked for at once: hand-derived rules make the products that do not
+/// depend on the point once for all of them.
+pub(in crate::landscape) fn points_per_pass(objective: &Objective) -> usize {
+    if objective.is_hand_derived() { 64 } else { 1 }
+}
+
+/// θ where the model stands, after a look at two directions from there.
+pub(super) fn origin(objective: &Objective, d1: &[f64], d2: &[f64]) -> Result<Vec<f64>> {
+    let parameters = objective.parameters();
+    for (direction, what) in [(d1, "first direction"), (d2, "second direction")] {
+        parameters.check_vector(direction, what)?;
+        if direction.iter().all(|d| *d == 0.0) {
+            return Err(Error::invalid(format!(
+                "the {what} is zero: the loss does not change along it"
+            )));
+        }
+    }
+    parameters.to_flat()
+}
