@@ -8,7 +8,7 @@
 //! # fn main() -> Result<(), Error> {
 //! let data = two_moons(200, 0.1, 0, &Device::Cpu)?;
 //! let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 1, data.device())?.to_dtype(DType::F64)?;
-//! Trainer::adam(0.05).batch_size(20).epochs(20).fit(&model, &data, &data)?;
+//! Trainer::adam(0.05).with_batch_size(20).with_epochs(20).fit(&model, &data, &data)?;
 //!
 //! let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
 //! let spectrum = objective.hessian().dense()?.eigen()?;

@@ -116,6 +116,7 @@ fn wanted(values: &[f64], which: Which, k: usize) -> Vec<f64> {
             sorted.sort_by(|a, b| b.abs().total_cmp(&a.abs()));
             sorted[..k].to_vec()
         }
+        other => panic!("no reference for {other:?}"),
     };
     found.sort_by(|a, b| b.total_cmp(a));
     found
@@ -198,16 +199,14 @@ fn runs(kind: usize, which: Which) -> (&'static str, Tally) {
                 noise,
             };
             for (block, is_warm) in [(1, false), (1, true), (4, false), (4, true)] {
-                let lanczos = Lanczos {
-                    which,
-                    block,
-                    seed,
-                    start: match is_warm {
+                let lanczos = Lanczos::default()
+                    .with_which(which)
+                    .with_block_size(block)
+                    .with_seed(seed)
+                    .with_start_vectors(match is_warm {
                         true => misleading(&values, which, k, seed),
                         false => Vec::new(),
-                    },
-                    ..Lanczos::default()
-                };
+                    });
                 let found = lanczos.run(&operator, k).unwrap();
                 tally.runs += 1;
                 tally.products += found.products;

@@ -627,7 +627,7 @@ fn verdicts_side_by_side() {
 fn a_training_is_tracked() {
     let (model, train, test) = moons();
     let new = || Analyzer::new(&model, &train, &test, Loss::CrossEntropy).unwrap();
-    let trainer = Trainer::adam(0.05).batch_size(30).epochs(10);
+    let trainer = Trainer::adam(0.05).with_batch_size(30).with_epochs(10);
     let evolution = new().trajectory(&trainer, 15).unwrap();
     let steps: Vec<usize> = evolution.moments.iter().map(|m| m.step).collect();
     assert_eq!(steps, [0, 15, 30, 40]);

@@ -170,7 +170,7 @@ fn step<M: Model + Clone + Send + Sync + 'static>(
     data: &Dataset,
 ) -> (f64, Vec<f64>, Vec<f64>) {
     let before = model.parameters().to_flat().unwrap();
-    let trainer = Trainer::sgd(1.0).batch_size(data.len());
+    let trainer = Trainer::sgd(1.0).with_batch_size(data.len());
     let history = trainer.fit(model, data, &data.first(1).unwrap()).unwrap();
     let after = model.parameters().to_flat().unwrap();
     let gradient = before.iter().zip(&after).map(|(b, a)| b - a).collect();
@@ -265,8 +265,8 @@ fn running_statistics_move_towards_those_of_the_batch() {
         let moved: Vec<f64> = moved.collect();
         // So slow that the parameters stay.
         let trainer = Trainer::sgd(1e-300)
-            .epochs(steps as u32)
-            .batch_size(samples);
+            .with_epochs(steps as u32)
+            .with_batch_size(samples);
         let (by_hand, by_graph) = (copy(&model), Opaque(copy(&model)));
         trainer.fit(&by_hand, &data, &data).unwrap();
         trainer.fit(&by_graph, &data, &data).unwrap();
@@ -283,7 +283,7 @@ fn trainings_agree_on_both_ways_and_repeat_to_the_bit() {
         // Adam divides by 10⁻⁸ what is left of the gradient, 0, of a bias before a normalisation.
         let both = [(Trainer::sgd(0.1), 1e-12), (Trainer::adam(0.003), 1e-8)];
         for (trainer, tolerance) in both {
-            let trainer = trainer.epochs(2).batch_size(25).seed(4);
+            let trainer = trainer.with_epochs(2).with_batch_size(25).with_seed(4);
             let [by_hand, again, alone] = [(); 3].map(|()| copy(&model));
             let by_graph = Opaque(copy(&model));
             let history = trainer.fit(&by_hand, &data, &data).unwrap();
@@ -327,7 +327,7 @@ fn analysis_is_frozen_at_the_statistics_of_the_moment() {
         let early = objective.hvp(&v).unwrap();
         let theta = model.parameters().to_flat().unwrap();
         Trainer::sgd(0.1)
-            .batch_size(25)
+            .with_batch_size(25)
             .fit(&model, &data, &data)
             .unwrap();
         // θ as before, so that only the statistics differ.
@@ -396,7 +396,7 @@ fn a_file_restores_parameters_and_statistics() {
     let (_, model) = networks().remove(3);
     let data = data(40);
     let trained = copy(&model);
-    let trainer = Trainer::adam(0.01).epochs(2);
+    let trainer = Trainer::adam(0.01).with_epochs(2);
     trainer.fit(&trained, &data, &data).unwrap();
     trained.parameters().save(&path).unwrap();
     let all = |model: &Layered| (bits(model.parameters()), statistics(model.parameters()));
@@ -473,7 +473,7 @@ fn refusal(layers: impl Fn(&mut Making) -> Vec<LayerKind>, samples: usize) -> St
     let mut making = Making::default();
     let layers = layers(&mut making);
     let model = making.finish(layers);
-    let (data, trainer) = (data(samples), Trainer::sgd(0.1).batch_size(4));
+    let (data, trainer) = (data(samples), Trainer::sgd(0.1).with_batch_size(4));
     let before = (bits(model.parameters()), statistics(model.parameters()));
     let by_graph = trainer
         .fit(&Opaque(copy(&model)), &data, &data)
@@ -547,7 +547,7 @@ fn a_training_that_diverges_leaves_finite_statistics() {
     let data = data(8);
     for (_, model) in networks() {
         // The first of two steps throws θ so far that the second overflows.
-        let trainer = Trainer::sgd(1e308).batch_size(4);
+        let trainer = Trainer::sgd(1e308).with_batch_size(4);
         let [by_hand, by_graph] = [copy(&model), copy(&model)];
         let found = [
             trainer.fit(&by_hand, &data, &data),
@@ -581,7 +581,7 @@ fn a_mean_far_from_zero_leaves_the_variance_right() {
     }
     let layers = vec![norm, making.linear("out", 32, 3)];
     let model = making.finish(layers).to_dtype(DType::F32).unwrap();
-    let trainer = Trainer::sgd(1e-3).batch_size(samples);
+    let trainer = Trainer::sgd(1e-3).with_batch_size(samples);
     trainer.fit(&model, &data, &data).unwrap();
     let n = (samples * 16) as f64;
     let moments = [0, 1].map(|c| {
@@ -639,7 +639,10 @@ fn dropout_is_for_training_alone() {
 
     let trained = |seed| {
         let model = copy(&model);
-        let trainer = Trainer::adam(0.01).batch_size(10).epochs(2).seed(seed);
+        let trainer = Trainer::adam(0.01)
+            .with_batch_size(10)
+            .with_epochs(2)
+            .with_seed(seed);
         trainer.fit(&model, &data, &data).unwrap();
         (bits(model.parameters()), statistics(model.parameters()))
     };
@@ -651,7 +654,10 @@ fn dropout_is_for_training_alone() {
         let labels = Tensor::zeros(30, DType::U32, &CPU).unwrap();
         let alike = Dataset::classification(&inputs.repeat((30, 1, 1, 1)).unwrap(), &labels);
         let alike = alike.unwrap();
-        let trainer = Trainer::sgd(1e-300).batch_size(30).epochs(2).seed(seed);
+        let trainer = Trainer::sgd(1e-300)
+            .with_batch_size(30)
+            .with_epochs(2)
+            .with_seed(seed);
         let history = trainer.fit(&copy(&model), &alike, &alike).unwrap();
         [0, 1].map(|epoch| history.epochs[epoch].train_loss)
     };
@@ -920,7 +926,7 @@ fn recorded(model: &Layered, data: &Dataset) -> (Trajectory, Vec<f64>) {
     let mut losses = Vec::new();
     for epoch in 0..4 {
         if epoch > 0 {
-            let trainer = Trainer::adam(0.03).batch_size(10).seed(epoch);
+            let trainer = Trainer::adam(0.03).with_batch_size(10).with_seed(epoch);
             trainer.fit(model, data, data).unwrap();
         }
         trajectory.push(epoch as usize, model.parameters()).unwrap();

@@ -266,23 +266,14 @@ fn traces() -> impl Fn(usize, u64) -> Vec<Claim> {
             (TraceMethod::HutchPlusPlus, "Hutch++"),
             (TraceMethod::Hutchinson, "Hutchinson"),
         ] {
-            let default = Trace {
-                method,
-                seed,
-                ..Trace::default()
-            };
-            let analyzer = Trace {
-                relative_error: 0.05,
-                max_products: 100,
-                ..default.clone()
-            };
+            let default = Trace::default().with_method(method).with_seed(seed);
+            let analyzer = default
+                .clone()
+                .with_relative_error(0.05)
+                .with_max_products(100);
             let mut all = vec![(default, "default"), (analyzer, "analyzer")];
             if method == TraceMethod::default() {
-                let trajectory = Trace {
-                    relative_error: 0.1,
-                    seed,
-                    ..Trace::default()
-                };
+                let trajectory = Trace::default().with_relative_error(0.1).with_seed(seed);
                 all.push((trajectory, "trajectory"));
             }
             for (settings, of) in all {
@@ -308,15 +299,11 @@ fn densities() -> impl Fn(usize, u64) -> Vec<Claim> {
         // In a gap that the quadrature resolves, and anywhere.
         let gap = [0.2, 0.5, 0.75, 0.0, 0.5][spectrum];
         let x = [0.0, 1e-3, 0.01, 0.3, 0.9][spectrum];
-        let default = DensitySettings {
-            seed,
-            ..DensitySettings::default()
-        };
-        let analyzer = DensitySettings {
-            probes: 4,
-            steps: 25,
-            seed,
-        };
+        let default = DensitySettings::default().with_seed(seed);
+        let analyzer = DensitySettings::default()
+            .with_probes(4)
+            .with_steps(25)
+            .with_seed(seed);
         let mut claims = Vec::new();
         for (settings, of) in [(default, "default"), (analyzer, "analyzer")] {
             let density = settings.run(a).unwrap();

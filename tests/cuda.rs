@@ -69,7 +69,9 @@ fn a_training_and_what_follows() -> Result<(), Error> {
     let mnist = Mnist::load(&gpu)?;
     let model = Architecture::Cnn.build(&[1, 28, 28], 10, 0, &gpu)?;
     let (train, test) = (mnist.train.first(2_000)?, mnist.test.first(1_000)?);
-    let history = Trainer::adam(1e-3).epochs(2).fit(&model, &train, &test)?;
+    let history = Trainer::adam(1e-3)
+        .with_epochs(2)
+        .fit(&model, &train, &test)?;
     assert!(history.epochs[1].train_loss < history.epochs[0].train_loss);
     let objective = Objective::of(&model, &train, Loss::CrossEntropy)?;
     let top = objective.hessian().top(2)?;

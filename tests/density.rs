@@ -6,11 +6,10 @@ use common::{Broken, Laplacian, OnDiagonal, with_eigenvalues};
 use loss_landscape::prelude::*;
 
 fn settings(probes: usize, steps: usize) -> DensitySettings {
-    DensitySettings {
-        probes,
-        steps,
-        seed: 0,
-    }
+    DensitySettings::default()
+        .with_probes(probes)
+        .with_steps(steps)
+        .with_seed(0)
 }
 
 /// The measure of a sign vector on a diagonal matrix is the spectrum's own, so all is known exactly.
@@ -178,11 +177,10 @@ fn stated_errors_cover() {
     let matrix = with_eigenvalues(&eigenvalues, 8);
     let sum: f64 = eigenvalues.iter().sum();
     let held = (0..200).filter(|seed| {
-        let run = DensitySettings {
-            probes: 8,
-            steps: 10,
-            seed: *seed,
-        };
+        let run = DensitySettings::default()
+            .with_probes(8)
+            .with_steps(10)
+            .with_seed(*seed);
         let [low, high] = run.run(&matrix).unwrap().trace().interval(0.95).unwrap();
         (low..=high).contains(&sum)
     });
@@ -235,11 +233,10 @@ fn simple_eigenvalues_are_exact() {
         eigenvalues[5..5 + multiplicity].fill(-2.0);
         let matrix = with_eigenvalues(&eigenvalues, 9);
         for seed in 0..10 {
-            let density = DensitySettings {
-                probes: 4,
-                steps: 25,
-                seed,
-            };
+            let density = DensitySettings::default()
+                .with_probes(4)
+                .with_steps(25)
+                .with_seed(seed);
             let density = density.run(&matrix).unwrap();
             let above = n as f64 - density.count_below(0.5).estimate.value;
             let below = density.count_below(-0.5).estimate;
@@ -267,11 +264,10 @@ fn counts_lie_in_their_intervals() {
     let matrix = with_eigenvalues(&eigenvalues, 7);
     let mut held = 0;
     for seed in 0..100 {
-        let density = DensitySettings {
-            probes: 4,
-            steps: 25,
-            seed,
-        };
+        let density = DensitySettings::default()
+            .with_probes(4)
+            .with_steps(25)
+            .with_seed(seed);
         let density = density.run(&matrix).unwrap();
         for x in [-0.01, 0.0, 0.01, 0.1] {
             let truth = eigenvalues.iter().filter(|value| **value < x).count() as f64;

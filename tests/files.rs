@@ -380,7 +380,7 @@ fn checkpoints_that_are_short_foreign_or_damaged_are_refused() {
     let fit = |dtype: DType| {
         let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu).unwrap();
         let model = model.to_dtype(dtype).unwrap();
-        let trainer = Trainer::adam(0.01).epochs(2).patience(2);
+        let trainer = Trainer::adam(0.01).with_epochs(2).with_patience(2);
         let data = data.to_dtype(dtype).unwrap();
         trainer.fit_resuming(&model, &data, &data, &file)
     };

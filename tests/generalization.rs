@@ -200,7 +200,7 @@ fn both_ways_to_a_score_give_one_bound_and_leave_the_model_alone() {
     let model = model.to_dtype(DType::F64).unwrap();
     let start = model.parameters().to_flat().unwrap();
     Trainer::adam(0.05)
-        .epochs(20)
+        .with_epochs(20)
         .fit(&model, &data, &data)
         .unwrap();
     let objective = Objective::of(&model, &data, Loss::CrossEntropy).unwrap();

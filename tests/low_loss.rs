@@ -199,7 +199,7 @@ fn a_training_step_at_a_large_margin() {
         let step = |by_hand: bool| {
             let (model, data) = classifier(&z, label, DType::F32);
             // It moves the first bias, and the weight beside it, by 1.
-            let trainer = Trainer::sgd(1.0 / slope).epochs(1).batch_size(1);
+            let trainer = Trainer::sgd(1.0 / slope).with_epochs(1).with_batch_size(1);
             let history = match by_hand {
                 true => trainer.fit(&model, &data, &data),
                 false => trainer.fit(&Opaque(model.clone()), &data, &data),

@@ -8,7 +8,7 @@ fn nine_eigenvalues_stand_out() {
     let device = Device::Cpu;
     let mnist = Mnist::load(&device).unwrap();
     let model = Mlp::new(&[784, 128, 128, 10], Activation::Sigmoid, 0, &device).unwrap();
-    let trainer = Trainer::adam(1e-3).epochs(3).batch_size(128);
+    let trainer = Trainer::adam(1e-3).with_epochs(3).with_batch_size(128);
     let history = trainer.fit(&model, &mnist.train, &mnist.test).unwrap();
     assert!(history.epochs[2].test_accuracy.unwrap() > 0.93);
 

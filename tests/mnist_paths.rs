@@ -8,7 +8,10 @@ fn alignment_lowers_the_barrier_and_a_curve_goes_around_it() {
     let mnist = Mnist::load(&device).unwrap();
     let train = |seed: u64| {
         let model = Mlp::new(&[784, 128, 128, 10], Activation::Relu, seed, &device).unwrap();
-        let trainer = Trainer::adam(1e-3).epochs(3).batch_size(128).seed(seed);
+        let trainer = Trainer::adam(1e-3)
+            .with_epochs(3)
+            .with_batch_size(128)
+            .with_seed(seed);
         let history = trainer.fit(&model, &mnist.train, &mnist.test).unwrap();
         assert!(history.epochs[2].test_accuracy.unwrap() > 0.96);
         model

@@ -331,10 +331,7 @@ fn an_overlap_lies_between_its_bounds() {
     let mut widths = Vec::new();
     for tolerance in [1e-2, 1e-3, 1e-4] {
         let rough = |matrix: &Dense| {
-            let lanczos = Lanczos {
-                tolerance,
-                ..Lanczos::default()
-            };
+            let lanczos = Lanczos::default().with_tolerance(tolerance);
             lanczos.run(matrix, 5).unwrap()
         };
         let found = rough(&a).subspace_overlap(&rough(&b), 4).unwrap();

@@ -678,10 +678,7 @@ fn a_record_is_refused_once_the_model_has_moved() {
     let net = (Activation::Tanh, &[5, 4, 3][..], Loss::CrossEntropy);
     let objective = objective(net, 23, DType::F64);
     let theta = objective.parameters().to_flat().unwrap();
-    let few = Lanczos {
-        max_products: 4,
-        ..Lanczos::default()
-    };
+    let few = Lanczos::default().with_max_products(4);
     let file = |name: &str| directory.path().join(name);
     let plain = objective.hessian().resuming(file("plain")).unwrap();
     let shifted = Shifted::new(objective.hessian(), 1.0).unwrap();

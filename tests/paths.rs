@@ -296,7 +296,7 @@ fn minibatches_make_paths_too() {
     let data = two_moons(200, 0.1, 0, &CPU).unwrap();
     let train = |seed| {
         let model = mlp(&[2, 8, 1], seed);
-        let trainer = Trainer::adam(0.05).epochs(30).batch_size(20);
+        let trainer = Trainer::adam(0.05).with_epochs(30).with_batch_size(20);
         trainer.fit(&model, &data, &data).unwrap();
         model.parameters().to_flat().unwrap()
     };
@@ -575,7 +575,7 @@ fn one_call_compares_the_paths() {
     let data = two_moons(150, 0.1, 0, &CPU).unwrap();
     let [a, b] = [1, 2].map(|seed| {
         let model = mlp(&[2, 8, 1], seed);
-        let trainer = Trainer::adam(0.05).epochs(20).batch_size(25);
+        let trainer = Trainer::adam(0.05).with_epochs(20).with_batch_size(25);
         trainer.fit(&model, &data, &data).unwrap();
         model
     });

@@ -310,7 +310,7 @@ fn what_is_in_files_is_not_computed_again() {
 
 fn sweep(share: Share) -> Sweep {
     Sweep {
-        trainer: Trainer::adam(0.01).batch_size(20).epochs(3),
+        trainer: Trainer::adam(0.01).with_batch_size(20).with_epochs(3),
         top: 3,
         share,
         ..Sweep::between(0.0, 0.06, 7).unwrap()
@@ -422,10 +422,7 @@ fn no_rank_waits_for_one_that_failed() {
 fn products_are_kept_by_the_first_rank() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("products");
-    let lanczos = Lanczos {
-        max_products: 15,
-        ..Lanczos::default()
-    };
+    let lanczos = Lanczos::default().with_max_products(15);
     on_ranks(3, |ranks| {
         let recorded = Recorded::among(Laplacian(100), &file, ranks).unwrap();
         lanczos.run(&recorded, 5).unwrap();

@@ -43,13 +43,11 @@ fn counted(products: &Cell<usize>, last: usize) -> Counted<'_> {
 }
 
 fn lanczos(block: usize) -> Lanczos {
-    Lanczos {
-        which: Which::BothEnds,
-        tolerance: 1e-9,
-        block,
-        max_basis: Some(30),
-        ..Lanczos::default()
-    }
+    Lanczos::default()
+        .with_which(Which::BothEnds)
+        .with_tolerance(1e-9)
+        .with_block_size(block)
+        .with_max_basis(Some(30))
 }
 
 fn top(file: &Path, products: &Cell<usize>, last: usize, block: usize) -> Result<Spectrum, Error> {

@@ -269,13 +269,13 @@ fn a_last_batch_of_one_sample_is_found_before_the_training() {
     };
     let before = statistics();
     Trainer::sgd(1e-3)
-        .batch_size(2)
-        .epochs(0)
+        .with_batch_size(2)
+        .with_epochs(0)
         .fit(&model, &data, &data)
         .unwrap();
     assert_eq!(statistics(), before);
     Trainer::sgd(1e-3)
-        .batch_size(2)
+        .with_batch_size(2)
         .fit(&model, &data, &data)
         .unwrap();
     assert_ne!(statistics(), before);

@@ -43,7 +43,7 @@ fn logistic() -> (Mlp, Dataset) {
     });
     let data = classes(x.clone(), labels.collect());
     let model = perceptron(&[width, 1], 0);
-    let trainer = Trainer::adam(0.02).batch_size(100).epochs(30);
+    let trainer = Trainer::adam(0.02).with_batch_size(100).with_epochs(30);
     trainer.fit(&model, &data, &data).unwrap();
     (model, data)
 }
@@ -58,7 +58,7 @@ fn network() -> (Mlp, Dataset) {
         .map(|(i, x)| x + 1.5 * f64::from(labels[i / 2]));
     let data = classes(x.collect(), labels);
     let model = perceptron(&[2, 6, 2], 1);
-    let trainer = Trainer::adam(0.02).batch_size(80).epochs(10);
+    let trainer = Trainer::adam(0.02).with_batch_size(80).with_epochs(10);
     trainer.fit(&model, &data, &data).unwrap();
     (model, data)
 }

@@ -30,10 +30,7 @@ fn check_vectors(spectrum: &Spectrum, operator: &impl LinearOperator) {
 #[test]
 fn laplacian() {
     let n = 200;
-    let lanczos = Lanczos {
-        tolerance: 1e-10,
-        ..Lanczos::default()
-    };
+    let lanczos = Lanczos::default().with_tolerance(1e-10);
     let spectrum = lanczos.run(&Laplacian(n), 6).unwrap();
     assert_close(&spectrum.values(), &Laplacian(n).eigenvalues()[..6], 1e-9);
     assert!(spectrum.converged && spectrum.residuals().iter().all(|r| *r < 1e-8));
@@ -75,11 +72,7 @@ fn degenerate_matrices() {
         Which::LargestMagnitude,
     ] {
         for block in [1, 3] {
-            let lanczos = Lanczos {
-                which,
-                block,
-                ..Lanczos::default()
-            };
+            let lanczos = Lanczos::default().with_which(which).with_block_size(block);
             let values = |entries: Vec<f64>, k: usize| {
                 lanczos.run(&OnDiagonal(entries), k).unwrap().values()
             };
@@ -100,11 +93,7 @@ fn each_end_of_the_spectrum() {
     let matrix = with_eigenvalues(&expected, 9);
     expected.sort_by(|a, b| b.total_cmp(a));
     let run = |which: Which| {
-        let lanczos = Lanczos {
-            which,
-            tolerance: 1e-11,
-            ..Lanczos::default()
-        };
+        let lanczos = Lanczos::default().with_which(which).with_tolerance(1e-11);
         let spectrum = lanczos.run(&matrix, 5).unwrap();
         assert!(spectrum.converged);
         check_vectors(&spectrum, &matrix);
@@ -123,12 +112,12 @@ fn each_end_of_the_spectrum() {
 
 #[test]
 fn restarts_lose_nothing() {
-    let lanczos = |max_basis: Option<usize>, block: usize| Lanczos {
-        tolerance: 1e-9,
-        max_basis,
-        block,
-        max_products: 20_000,
-        ..Lanczos::default()
+    let lanczos = |max_basis: Option<usize>, block: usize| {
+        Lanczos::default()
+            .with_tolerance(1e-9)
+            .with_max_basis(max_basis)
+            .with_block_size(block)
+            .with_max_products(20_000)
     };
     // Some(1) is raised to the fewest that work.
     for (n, max_basis, block) in [
@@ -149,12 +138,10 @@ fn a_block_finds_planted_multiplicities() {
     let mut eigenvalues: Vec<f64> = numbers(400, 11);
     eigenvalues[..7].copy_from_slice(&[3.0, 3.0, 3.0, 2.0, 2.0, -4.0, -4.0]);
     let matrix = with_eigenvalues(&eigenvalues, 12);
-    let lanczos = Lanczos {
-        which: Which::LargestMagnitude,
-        block: 3,
-        tolerance: 1e-8,
-        ..Lanczos::default()
-    };
+    let lanczos = Lanczos::default()
+        .with_which(Which::LargestMagnitude)
+        .with_block_size(3)
+        .with_tolerance(1e-8);
     let spectrum = lanczos.run(&matrix, 7).unwrap();
     assert_close(
         &spectrum.values(),
@@ -171,10 +158,8 @@ fn earlier_vectors_are_a_good_start() {
     let cold = matrix.top(3).unwrap();
     let moved: Vec<f64> = eigenvalues.iter().map(|x| x * (1.0 + 0.01 * x)).collect();
     let moved = with_eigenvalues(&moved, 13);
-    let lanczos = Lanczos {
-        start: cold.pairs.iter().map(|pair| pair.vector.clone()).collect(),
-        ..Lanczos::default()
-    };
+    let lanczos = Lanczos::default()
+        .with_start_vectors(cold.pairs.iter().map(|pair| pair.vector.clone()).collect());
     let warm = lanczos.run(&moved, 3).unwrap();
     assert!(
         warm.converged && warm.products < cold.products,
@@ -182,10 +167,7 @@ fn earlier_vectors_are_a_good_start() {
         warm.products
     );
     assert_close(&warm.values(), &moved.top(3).unwrap().values(), 1e-6);
-    let short = Lanczos {
-        start: vec![vec![1.0; 3]],
-        ..Lanczos::default()
-    };
+    let short = Lanczos::default().with_start_vectors(vec![vec![1.0; 3]]);
     assert!(
         short
             .run(&moved, 3)
@@ -214,11 +196,11 @@ fn a_start_does_not_hide_what_is_orthogonal_to_it() {
     let smallest = diagonal.iter().copied().fold(f64::INFINITY, f64::min);
     let planted = OnDiagonal(diagonal);
     for block in [1, 3] {
-        let warm = |which| Lanczos {
-            which,
-            block,
-            start: cold.pairs.iter().map(|pair| pair.vector.clone()).collect(),
-            ..Lanczos::default()
+        let warm = |which| {
+            Lanczos::default()
+                .with_which(which)
+                .with_block_size(block)
+                .with_start_vectors(cold.pairs.iter().map(|pair| pair.vector.clone()).collect())
         };
         let top = warm(Which::Largest).run(&planted, 3).unwrap();
         assert!(top.converged);
@@ -250,11 +232,7 @@ fn a_multiple_eigenvalue_is_found_as_often_as_it_occurs_in_f32() {
         (Which::Largest, 4),
     ] {
         for k in [3, 9, 12] {
-            let lanczos = Lanczos {
-                which,
-                block,
-                ..Lanczos::default()
-            };
+            let lanczos = Lanczos::default().with_which(which).with_block_size(block);
             let found = lanczos.run(&hessian, k).unwrap();
             let expected: Vec<f64> = (0..k).map(|i| if i < 9 { 0.1 } else { 0.0 }).collect();
             assert!(
@@ -321,12 +299,10 @@ fn each_end_has_a_scale_of_its_own() {
     let outliers = [outliers, vec![-0.6]].concat();
     for which in [Which::BothEnds, Which::Smallest] {
         for seed in 0..20 {
-            let lanczos = Lanczos {
-                which,
-                tolerance: 1e-3,
-                seed,
-                ..Lanczos::default()
-            };
+            let lanczos = Lanczos::default()
+                .with_which(which)
+                .with_tolerance(1e-3)
+                .with_seed(seed);
             let matrix = OnDiagonal(outliers_and_bulk(&outliers, 3_000, seed));
             let found = lanczos.run(&matrix, 2).unwrap();
             let smallest = found.pairs[1].bracket();
@@ -348,10 +324,7 @@ fn seven_equal_negative_eigenvalues_are_seven() {
             }
         })
         .collect();
-    let lanczos = Lanczos {
-        which: Which::Smallest,
-        ..Lanczos::default()
-    };
+    let lanczos = Lanczos::default().with_which(Which::Smallest);
     let found = lanczos.run(&OnDiagonal(diagonal), 10).unwrap();
     assert!(found.converged);
     let negative = found.pairs.iter().filter(|pair| pair.bracket().high < 0.0);
@@ -383,10 +356,7 @@ fn the_gap_of_a_double_eigenvalue_is_zero() {
 fn a_gap_needs_neighbours() {
     let matrix = OnDiagonal((0..300).map(f64::from).collect());
     let run = |which| {
-        let lanczos = Lanczos {
-            which,
-            ..Lanczos::default()
-        };
+        let lanczos = Lanczos::default().with_which(which);
         lanczos.run(&matrix, 4).unwrap()
     };
     let ends = run(Which::BothEnds);
@@ -409,10 +379,7 @@ fn a_gap_needs_neighbours() {
     let overlap = run(Which::Smallest).overlap(&vec![1.0; 300], 1).unwrap();
     assert_eq!((overlap.low, overlap.high), (0.0, 1.0));
 
-    let scarce = Lanczos {
-        max_products: 12,
-        ..Lanczos::default()
-    };
+    let scarce = Lanczos::default().with_max_products(12);
     let unfinished = scarce.run(&Laplacian(500), 3).unwrap();
     assert!(!unfinished.converged && unfinished.pairs[0].rank.is_none());
     let gap = unfinished.gap(0).unwrap();
@@ -449,10 +416,7 @@ fn power_iteration_shows_its_way() {
         .run(&OnDiagonal(vec![1.0, -1.0]))
         .unwrap();
     assert!(!both.converged);
-    let none = PowerIteration {
-        max_products: 0,
-        ..PowerIteration::default()
-    };
+    let none = PowerIteration::default().with_max_products(0);
     assert!(none.run(&matrix).is_err());
     assert!(PowerIteration::default().run(&Broken).is_err());
 }
@@ -539,10 +503,7 @@ fn questions_without_an_answer() {
         .to_string();
     assert!(nan.contains("not finite"), "{nan}");
 
-    let scarce = Lanczos {
-        max_products: 12,
-        ..Lanczos::default()
-    };
+    let scarce = Lanczos::default().with_max_products(12);
     let unfinished = scarce.run(&Laplacian(500), 3).unwrap();
     assert!(!unfinished.converged);
     // The residual says how far off the value can be.
@@ -668,10 +629,7 @@ fn zero_eigenvalues_of_small_matrices_are_zero_within_error() {
             .map(|i| if i < n / 2 { 1.0 + i as f64 } else { 0.0 })
             .collect();
         for seed in 0..40 {
-            let lanczos = Lanczos {
-                seed,
-                ..Lanczos::default()
-            };
+            let lanczos = Lanczos::default().with_seed(seed);
             let found = match seed % 2 {
                 0 => lanczos.run(&OnDiagonal(values.clone()), n).unwrap(),
                 _ => lanczos.run(&with_eigenvalues(&values, seed), n).unwrap(),
@@ -744,13 +702,11 @@ fn a_block_may_be_larger_than_what_is_left_of_the_space() {
             .map(|i| f64::from(u8::from(i == at)))
             .collect::<Vec<f64>>()
     };
-    let lanczos = Lanczos {
-        start: vec![unit(3), unit(2)],
-        block: 3,
-        which: Which::Smallest,
-        seed: 6,
-        ..Lanczos::default()
-    };
+    let lanczos = Lanczos::default()
+        .with_start_vectors(vec![unit(3), unit(2)])
+        .with_block_size(3)
+        .with_which(Which::Smallest)
+        .with_seed(6);
     let found = lanczos.run(&OnDiagonal(values), 2).unwrap();
     assert!((found.values()[1] + 0.25116803854013314).abs() < 1e-12);
 }

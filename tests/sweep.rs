@@ -44,7 +44,10 @@ fn csv(path: impl AsRef<Path>) -> DataFrame {
 /// Six points on two moons.
 fn moons() -> (Sweep, Dataset) {
     let sweep = Sweep {
-        trainer: Trainer::adam(0.02).batch_size(20).epochs(10).patience(3),
+        trainer: Trainer::adam(0.02)
+            .with_batch_size(20)
+            .with_epochs(10)
+            .with_patience(3),
         top: 3,
         tolerance: 1e-6,
         seed: 5,
@@ -81,7 +84,7 @@ fn the_files_hold_what_their_weights_give() {
     );
     let network = |seed| Mlp::new(&[784, 16, 10], Activation::Sigmoid, seed, &Device::Cpu);
     let sweep = Sweep {
-        trainer: Trainer::adam(0.01).epochs(4).patience(2),
+        trainer: Trainer::adam(0.01).with_epochs(4).with_patience(2),
         top: 4,
         seed: 3,
         ..Sweep::between(0.0, 0.0018, 10).unwrap()
@@ -149,12 +152,10 @@ fn the_files_hold_what_their_weights_give() {
             (&point.eigenvalues, &point.residuals)
         );
         assert_eq!(column(&eigen, "rank"), [1.0, 2.0, 3.0, 4.0]);
-        let lanczos = Lanczos {
-            which: Which::LargestMagnitude,
-            tolerance: 1e-6,
-            seed: 11,
-            ..Lanczos::default()
-        };
+        let lanczos = Lanczos::default()
+            .with_which(Which::LargestMagnitude)
+            .with_tolerance(1e-6)
+            .with_seed(11);
         let mut again = lanczos.run(&objective.hessian(), 4).unwrap();
         again
             .pairs
@@ -282,7 +283,7 @@ fn settings_without_sense_are_refused_before_anything_is_written() {
         ),
         (
             Sweep {
-                trainer: Trainer::adam(0.1).batch_size(0),
+                trainer: Trainer::adam(0.1).with_batch_size(0),
                 ..sweep.clone()
             },
             "batch",
@@ -313,7 +314,12 @@ fn a_directory_belongs_to_one_study() {
         resume: true,
         ..sweep
     };
-    let trainer = || Trainer::adam(0.02).batch_size(20).epochs(10).patience(3);
+    let trainer = || {
+        Trainer::adam(0.02)
+            .with_batch_size(20)
+            .with_epochs(10)
+            .with_patience(3)
+    };
     let trained = |trainer| Sweep {
         trainer,
         ..resumed.clone()
@@ -348,15 +354,15 @@ fn a_directory_belongs_to_one_study() {
             "strengths are 6 there and 2 here",
         ),
         (
-            trained(trainer().epochs(11)),
+            trained(trainer().with_epochs(11)),
             "trainer.epochs is 10 there and 11 here",
         ),
         (
-            trained(trainer().patience(4)),
+            trained(trainer().with_patience(4)),
             "trainer.patience is 3 there and 4 here",
         ),
         (
-            trained(trainer().sam(0.1)),
+            trained(trainer().with_sam(0.1)),
             "trainer.ascent is null there and {",
         ),
     ] {
@@ -364,7 +370,7 @@ fn a_directory_belongs_to_one_study() {
     }
     // λ and the seed are the study's.
     assert!(
-        trained(trainer().l2(3.0).seed(9))
+        trained(trainer().with_l2(3.0).with_seed(9))
             .run(dir.path(), network, &data, &data)
             .is_ok()
     );
@@ -523,7 +529,7 @@ fn a_training_that_diverges_names_its_strength_and_leaves_the_others() {
     let ((sweep, data), dir) = (moons(), tempdir().unwrap());
     let sweep = Sweep {
         strengths: vec![0.0, 0.01, 200.0, 0.02],
-        trainer: Trainer::sgd(0.1).batch_size(20).epochs(1_000),
+        trainer: Trainer::sgd(0.1).with_batch_size(20).with_epochs(1_000),
         ..sweep
     };
     let words = ["point 3 of 4, L2 200: ", "diverged"];

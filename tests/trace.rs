@@ -13,12 +13,11 @@ const METHODS: [TraceMethod; 3] = [
 
 /// Runs until the products are spent.
 fn spending(method: TraceMethod, max_products: usize, seed: u64) -> Trace {
-    Trace {
-        method,
-        relative_error: 1e-15,
-        max_products,
-        seed,
-    }
+    Trace::default()
+        .with_method(method)
+        .with_relative_error(1e-15)
+        .with_max_products(max_products)
+        .with_seed(seed)
 }
 
 /// A few large eigenvalues of both signs and a decaying rest.
@@ -72,10 +71,7 @@ fn signs_are_exact_on_a_diagonal_matrix() {
     let entries = eigenvalues(30);
     let matrix = OnDiagonal(entries.clone());
     let sum: f64 = entries.iter().sum();
-    let estimate = Trace {
-        method: TraceMethod::Hutchinson,
-        ..Trace::default()
-    };
+    let estimate = Trace::default().with_method(TraceMethod::Hutchinson);
     let estimate = estimate.trace(&matrix).unwrap();
     assert!((estimate.value - sum).abs() < 1e-12 && estimate.standard_error < 1e-12);
     assert!(estimate.converged);
@@ -91,10 +87,7 @@ fn low_ranks_are_exact() {
     eigenvalues[..5].copy_from_slice(&[3.0, 2.0, 1.0, -1.5, 0.5]);
     let matrix = with_eigenvalues(&eigenvalues, 3);
     for method in [TraceMethod::HutchPlusPlus, TraceMethod::Krylov] {
-        let settings = Trace {
-            method,
-            ..Trace::default()
-        };
+        let settings = Trace::default().with_method(method);
         let (trace, squares) = (
             settings.trace(&matrix).unwrap(),
             settings.frobenius_squared(&matrix).unwrap(),
@@ -132,11 +125,9 @@ fn it_stops_at_the_accuracy_that_is_asked_for() {
     let sum: f64 = eigenvalues.iter().sum();
     for method in METHODS {
         let run = |relative_error: f64| {
-            let settings = Trace {
-                method,
-                relative_error,
-                ..Trace::default()
-            };
+            let settings = Trace::default()
+                .with_method(method)
+                .with_relative_error(relative_error);
             settings.trace(&matrix).unwrap()
         };
         let (rough, fine) = (run(0.05), run(0.01));
@@ -154,10 +145,7 @@ fn it_stops_at_the_accuracy_that_is_asked_for() {
 #[test]
 fn degenerate_matrices() {
     for method in METHODS {
-        let settings = Trace {
-            method,
-            ..Trace::default()
-        };
+        let settings = Trace::default().with_method(method);
         for (entries, sum, squares) in [
             (vec![0.0; 50], 0.0, 0.0),
             (vec![1.0; 50], 50.0, 50.0),
@@ -187,10 +175,7 @@ fn degenerate_matrices() {
     }
     let few = spending(TraceMethod::Krylov, 11, 0).trace(&OnDiagonal(vec![1.0; 4]));
     assert!(few.unwrap_err().to_string().contains("at least 12"));
-    let none = Trace {
-        relative_error: 0.0,
-        ..Trace::default()
-    };
+    let none = Trace::default().with_relative_error(0.0);
     assert!(none.trace(&OnDiagonal(vec![1.0; 4])).is_err());
     assert!(Diagonal::estimate(&OnDiagonal(vec![1.0; 4]), 1, 0).is_err());
     assert!(Diagonal::estimate(&Broken, 4, 0).is_err());
@@ -254,10 +239,7 @@ fn rounding_is_in_the_error() {
             let single = Objective::of(&single, &data, Loss::CrossEntropy).unwrap();
             let double = Objective::of(&double, &precise, Loss::CrossEntropy).unwrap();
             let (single, double) = (single.hessian(), double.hessian());
-            let settings = Trace {
-                seed,
-                ..Trace::default()
-            };
+            let settings = Trace::default().with_seed(seed);
             for (rounded, exact) in [
                 (settings.trace(&single), settings.trace(&double)),
                 (
@@ -286,12 +268,10 @@ fn few_large_eigenvalues_are_found_first() {
     let matrix = with_eigenvalues(&eigenvalues, 5);
     let squares: f64 = eigenvalues.iter().map(|x| x * x).sum();
     for seed in 0..20 {
-        let settings = Trace {
-            relative_error: 0.05,
-            max_products: 100,
-            seed,
-            ..Trace::default()
-        };
+        let settings = Trace::default()
+            .with_relative_error(0.05)
+            .with_max_products(100)
+            .with_seed(seed);
         let found = settings.frobenius_squared(&matrix).unwrap();
         assert!(found.converged && found.products <= 56, "{found}");
         let error = (found.value - squares).abs();
@@ -310,10 +290,7 @@ fn an_eigenvalue_may_occur_more_often_than_a_block_has_vectors() {
     let matrix = with_eigenvalues(&eigenvalues, 6);
     let (sum, squares) = (20.0 + 0.18, 20.0 + 180.0 * 1e-6);
     for seed in 0..10 {
-        let settings = Trace {
-            seed,
-            ..Trace::default()
-        };
+        let settings = Trace::default().with_seed(seed);
         let trace = settings.trace(&matrix).unwrap();
         let norm = settings.frobenius_squared(&matrix).unwrap();
         assert!(

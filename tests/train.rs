@@ -23,7 +23,10 @@ fn the_same_seed_gives_the_same_bits() {
             .to_dtype(DType::F32)
             .unwrap();
         let model = Mlp::new(&[2, 16, 2], Activation::Relu, 1, &CPU).unwrap();
-        let trainer = Trainer::adam(0.01).epochs(3).batch_size(16).seed(seed);
+        let trainer = Trainer::adam(0.01)
+            .with_epochs(3)
+            .with_batch_size(16)
+            .with_seed(seed);
         trainer.fit(&model, &data, &data).unwrap();
         model.parameters().to_flat().unwrap()
     };
@@ -37,8 +40,8 @@ fn training_learns() {
     let model = Mlp::new(&[2, 16, 1], Activation::Tanh, 0, &CPU).unwrap();
     let model = model.to_dtype(DType::F64).unwrap();
     let history = Trainer::adam(0.02)
-        .epochs(150)
-        .batch_size(20)
+        .with_epochs(150)
+        .with_batch_size(20)
         .fit(&model, &data, &data);
     let history = history.unwrap();
     let last = history.epochs.last().unwrap();
@@ -57,12 +60,16 @@ fn the_step_size_that_diverges() {
     let limit = 2.0 / common::hessian_values(&objective)[0];
     let start = model.parameters().to_flat().unwrap();
 
-    let below = Trainer::sgd(0.95 * limit).batch_size(2).epochs(500);
+    let below = Trainer::sgd(0.95 * limit)
+        .with_batch_size(2)
+        .with_epochs(500);
     below.fit(&model, &data, &data).unwrap();
     assert!(objective.loss().unwrap() < 1e-6);
 
     model.parameters().set_flat(&start).unwrap();
-    let above = Trainer::sgd(1.05 * limit).batch_size(2).epochs(50_000);
+    let above = Trainer::sgd(1.05 * limit)
+        .with_batch_size(2)
+        .with_epochs(50_000);
     let error = above.fit(&model, &data, &data).unwrap_err().to_string();
     assert!(
         error.contains("training diverged: the loss is no longer finite at step "),
@@ -79,16 +86,16 @@ fn senseless_settings_are_refused() {
         Trainer::sgd(0.0),
         Trainer::sgd(-1.0),
         Trainer::adam(f64::NAN),
-        Trainer::sgd(0.1).batch_size(0),
-        Trainer::sgd(0.1).momentum(1.0),
-        Trainer::sgd(0.1).nesterov(-0.1),
-        Trainer::adam(0.1).momentum(0.9),
+        Trainer::sgd(0.1).with_batch_size(0),
+        Trainer::sgd(0.1).with_momentum(1.0),
+        Trainer::sgd(0.1).with_nesterov(-0.1),
+        Trainer::adam(0.1).with_momentum(0.9),
         Trainer::adamw(0.1, -1.0),
-        Trainer::sgd(0.1).sam(0.0),
-        Trainer::sgd(0.1).asam(f64::NAN),
-        Trainer::sgd(0.1).l2(-0.1),
-        Trainer::sgd(0.1).patience(0),
-        Trainer::sgd(0.1).schedule(Schedule::Decay {
+        Trainer::sgd(0.1).with_sam(0.0),
+        Trainer::sgd(0.1).with_asam(f64::NAN),
+        Trainer::sgd(0.1).with_l2(-0.1),
+        Trainer::sgd(0.1).with_patience(0),
+        Trainer::sgd(0.1).with_schedule(Schedule::Decay {
             every: 0,
             factor: 0.1,
         }),
@@ -132,7 +139,7 @@ impl Descent {
 
     /// θ after some steps with the whole batch, which candle's graph and tensors lead to as well.
     fn after(&self, trainer: Trainer, steps: u32) -> Vec<f64> {
-        let trainer = trainer.batch_size(40).epochs(steps);
+        let trainer = trainer.with_batch_size(40).with_epochs(steps);
         let parameters = self.model.parameters();
         parameters.set_flat(&self.start).unwrap();
         let opaque = Opaque(self.model.clone());
@@ -178,8 +185,8 @@ fn momentum_is_as_by_hand() {
         }
         let trainer = Trainer::sgd(rate);
         let trainer = match nesterov {
-            true => trainer.nesterov(momentum),
-            false => trainer.momentum(momentum),
+            true => trainer.with_nesterov(momentum),
+            false => trainer.with_momentum(momentum),
         };
         close(&descent.after(trainer, 5), &theta);
     }
@@ -206,8 +213,8 @@ fn sharpness_aware_steps_are_as_by_hand() {
         }
         let trainer = Trainer::sgd(rate);
         let trainer = match adaptive {
-            true => trainer.asam(radius),
-            false => trainer.sam(radius),
+            true => trainer.with_asam(radius),
+            false => trainer.with_sam(radius),
         };
         close(&descent.after(trainer, 3), &theta);
     }
@@ -224,9 +231,9 @@ fn l2_and_schedules_are_as_by_hand() {
         let cosine = 0.5 * (1.0 + (std::f64::consts::PI * step as f64 / 4.0).cos());
         theta = plus(&theta, -rate * warm * cosine, &gradient);
     }
-    let trainer = Trainer::sgd(rate).l2(strength).warmup(2);
+    let trainer = Trainer::sgd(rate).with_l2(strength).with_warmup(2);
     close(
-        &descent.after(trainer.schedule(Schedule::Cosine), 4),
+        &descent.after(trainer.with_schedule(Schedule::Cosine), 4),
         &theta,
     );
 
@@ -240,7 +247,7 @@ fn l2_and_schedules_are_as_by_hand() {
         factor: 0.1,
     };
     close(
-        &descent.after(Trainer::sgd(rate).schedule(decay), 5),
+        &descent.after(Trainer::sgd(rate).with_schedule(decay), 5),
         &theta,
     );
 }
@@ -269,8 +276,11 @@ fn patience_brings_back_the_best_weights() {
     let descent = Descent::new();
     let limit = StableRate::of(&descent.objective).unwrap().limit.value;
     // Descent that does not settle: the loss goes up and down.
-    let trainer = Trainer::sgd(8.0 * limit).batch_size(8).seed(1).epochs(200);
-    let trainer = trainer.patience(3);
+    let trainer = Trainer::sgd(8.0 * limit)
+        .with_batch_size(8)
+        .with_seed(1)
+        .with_epochs(200);
+    let trainer = trainer.with_patience(3);
     let mut trajectory = Trajectory::every(5).unwrap();
     let history = trainer
         .fit_recorded(
@@ -296,7 +306,10 @@ fn patience_brings_back_the_best_weights() {
 #[test]
 fn the_history_of_whole_batches() {
     let descent = Descent::new();
-    let trainer = Trainer::sgd(0.1).l2(0.01).batch_size(40).epochs(1);
+    let trainer = Trainer::sgd(0.1)
+        .with_l2(0.01)
+        .with_batch_size(40)
+        .with_epochs(1);
     let history = trainer
         .fit(&descent.model, &descent.data, &descent.data)
         .unwrap();
@@ -315,7 +328,7 @@ fn the_history_of_whole_batches() {
 fn evolution_is_of_the_snapshots() {
     let descent = Descent::new();
     let mut trajectory = Trajectory::every(4).unwrap();
-    let trainer = Trainer::sgd(0.5).batch_size(40).epochs(8);
+    let trainer = Trainer::sgd(0.5).with_batch_size(40).with_epochs(8);
     trainer
         .fit_recorded(
             &descent.model,

@@ -56,7 +56,7 @@ fn goes_on<M: Model + Clone + Send + Sync + 'static>(
 
     let other = trainer
         .clone()
-        .seed(9)
+        .with_seed(9)
         .fit_resuming(&new(), &data, &data, file);
     assert!(other.unwrap_err().to_string().contains("other work"));
 
@@ -75,19 +75,19 @@ fn a_broken_training_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let trainers = [
         Trainer::adam(1e-3),
-        Trainer::adamw(1e-3, 0.1).schedule(Schedule::Cosine),
-        Trainer::sgd(0.05).momentum(0.9).sam(0.01),
-        Trainer::adam(1e-2).patience(200),
+        Trainer::adamw(1e-3, 0.1).with_schedule(Schedule::Cosine),
+        Trainer::sgd(0.05).with_momentum(0.9).with_sam(0.01),
+        Trainer::adam(1e-2).with_patience(200),
     ];
     for (i, trainer) in trainers.into_iter().enumerate() {
-        let trainer = trainer.batch_size(20);
+        let trainer = trainer.with_batch_size(20);
         goes_on(
-            &trainer.clone().epochs(400),
+            &trainer.clone().with_epochs(400),
             mlp,
             &dir.path().join(format!("by hand {i}")),
         );
         goes_on(
-            &trainer.epochs(60),
+            &trainer.with_epochs(60),
             || Opaque(mlp()),
             &dir.path().join(format!("by graph {i}")),
         );

@@ -18,7 +18,7 @@ fn network(dtype: DType) -> (Mlp, Dataset) {
 
 fn recorded(mut trajectory: Trajectory, dtype: DType) -> (Trajectory, Vec<f64>) {
     let (model, data) = network(dtype);
-    let trainer = Trainer::adam(0.01).epochs(3).batch_size(10);
+    let trainer = Trainer::adam(0.01).with_epochs(3).with_batch_size(10);
     trainer
         .fit_recorded(&model, &data, &data, &mut trajectory)
         .unwrap();
@@ -32,7 +32,7 @@ fn snapshots_come_when_asked_for() {
     assert_eq!(every.steps(), [0, 5, 10, 15, 18]);
     assert_eq!(every.snapshot(0).unwrap(), start);
     assert_eq!(every.snapshot(4).unwrap(), end);
-    let (chosen, _) = recorded(Trajectory::at([1, 10]), DType::F32);
+    let (chosen, _) = recorded(Trajectory::at_steps([1, 10]), DType::F32);
     assert_eq!(chosen.steps(), [1, 10, 18]);
     assert_eq!(chosen.snapshot(1).unwrap(), every.snapshot(2).unwrap());
     assert!(Trajectory::every(0).is_err());
@@ -42,7 +42,7 @@ fn snapshots_come_when_asked_for() {
 #[test]
 fn recording_changes_nothing() {
     let (model, data) = network(DType::F64);
-    let trainer = Trainer::adam(0.01).epochs(3).batch_size(10);
+    let trainer = Trainer::adam(0.01).with_epochs(3).with_batch_size(10);
     trainer.fit(&model, &data, &data).unwrap();
     let (_, end) = recorded(Trajectory::every(1).unwrap(), DType::F64);
     assert_eq!(model.parameters().to_flat().unwrap(), end);
@@ -53,7 +53,7 @@ fn a_second_training_goes_on() {
     let (model, data) = network(DType::F64);
     let mut trajectory = Trajectory::every(4).unwrap();
     for _ in 0..2 {
-        let trainer = Trainer::sgd(0.1).batch_size(10);
+        let trainer = Trainer::sgd(0.1).with_batch_size(10);
         trainer
             .fit_recorded(&model, &data, &data, &mut trajectory)
             .unwrap();
@@ -68,7 +68,10 @@ fn snapshots_on_disk_are_those_in_memory() {
         let (memory, _) = recorded(Trajectory::every(2).unwrap(), dtype);
         let row = 22 * dtype.size_in_bytes();
         for limit in [0, row - 1, row, 3 * row + 1] {
-            let (disk, _) = recorded(Trajectory::every(2).unwrap().memory_limit(limit), dtype);
+            let (disk, _) = recorded(
+                Trajectory::every(2).unwrap().with_memory_limit(limit),
+                dtype,
+            );
             assert_eq!(disk.steps(), memory.steps());
             for i in (0..memory.len()).rev() {
                 assert_eq!(disk.snapshot(i).unwrap(), memory.snapshot(i).unwrap());
@@ -81,7 +84,7 @@ fn snapshots_on_disk_are_those_in_memory() {
 #[test]
 fn copies_are_independent() {
     let (model, _) = network(DType::F64);
-    let mut one = Trajectory::at([]).memory_limit(0);
+    let mut one = Trajectory::at_steps([]).with_memory_limit(0);
     let push = |trajectory: &mut Trajectory, step: usize, value: f64| {
         model.parameters().set_flat(&[value; 22]).unwrap();
         trajectory.push(step, model.parameters()).unwrap();
@@ -103,7 +106,7 @@ fn trajectories_are_saved_and_loaded() {
     std::fs::create_dir_all(&folder).unwrap();
     let file = folder.join("t.safetensors");
     for dtype in [DType::F32, DType::F64] {
-        let (trajectory, _) = recorded(Trajectory::every(5).unwrap().memory_limit(300), dtype);
+        let (trajectory, _) = recorded(Trajectory::every(5).unwrap().with_memory_limit(300), dtype);
         trajectory.save(&file).unwrap();
         let loaded = Trajectory::load(&file).unwrap();
         assert_eq!(loaded.steps(), trajectory.steps());
@@ -112,7 +115,7 @@ fn trajectories_are_saved_and_loaded() {
         }
     }
     let before = std::fs::read(&file).unwrap();
-    assert!(Trajectory::at([]).save(&file).is_err());
+    assert!(Trajectory::at_steps([]).save(&file).is_err());
     assert_eq!(std::fs::read(&file).unwrap(), before);
     std::fs::write(&file, &before[..before.len() - 3]).unwrap();
     assert!(Trajectory::load(&file).is_err());
@@ -136,7 +139,7 @@ fn a_path_is_seen_from_a_plane() {
     let objective = quadratic(&values, &[0.0; 3], &[0.0; 3]);
     let parameters = objective.parameters();
     let loss = |x: [f64; 3]| -> f64 { x.iter().zip(values).map(|(x, v)| 0.5 * v * x * x).sum() };
-    let mut trajectory = Trajectory::at([]);
+    let mut trajectory = Trajectory::at_steps([]);
     let places = [[1.0, 2.0, 0.5], [0.5, -1.0, -0.25], [0.0, 0.0, 0.0]];
     for (step, place) in places.iter().enumerate() {
         parameters.set_flat(place).unwrap();
@@ -168,7 +171,7 @@ fn a_path_is_seen_from_a_plane() {
 
     assert!(found.grid(1).is_err());
     assert!(Projection::onto(&objective, &d1, &d1, &trajectory).is_err());
-    let error = Projection::onto(&objective, &d1, &d2, &Trajectory::at([])).unwrap_err();
+    let error = Projection::onto(&objective, &d1, &d2, &Trajectory::at_steps([])).unwrap_err();
     assert!(error.to_string().contains("no snapshots"), "{error}");
 }
 
@@ -180,7 +183,7 @@ fn a_failed_training_keeps_its_snapshots() {
     let model = Mlp::new(&[2, 1], Activation::Tanh, 0, &CPU).unwrap();
     let model = model.to_dtype(DType::F64).unwrap();
     let mut trajectory = Trajectory::every(100).unwrap();
-    let trainer = Trainer::sgd(5.0).batch_size(2).epochs(50_000);
+    let trainer = Trainer::sgd(5.0).with_batch_size(2).with_epochs(50_000);
     assert!(
         trainer
             .fit_recorded(&model, &data, &data, &mut trajectory)
@@ -193,8 +196,8 @@ fn a_failed_training_keeps_its_snapshots() {
 #[test]
 fn the_main_components_of_a_training_span_a_plane() {
     let (model, data) = network(DType::F64);
-    let mut trajectory = Trajectory::every(2).unwrap().memory_limit(500);
-    let trainer = Trainer::adam(0.02).epochs(10).batch_size(10);
+    let mut trajectory = Trajectory::every(2).unwrap().with_memory_limit(500);
+    let trainer = Trainer::adam(0.02).with_epochs(10).with_batch_size(10);
     trainer
         .fit_recorded(&model, &data, &data, &mut trajectory)
         .unwrap();
@@ -219,5 +222,5 @@ fn the_main_components_of_a_training_span_a_plane() {
         assert!((path.alphas[i] - shift).abs() < 1e-12);
         assert!(path.distances[i] > 0.0);
     }
-    assert!(Pca::of(&Trajectory::at([]), 2).is_err());
+    assert!(Pca::of(&Trajectory::at_steps([]), 2).is_err());
 }

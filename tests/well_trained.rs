@@ -56,7 +56,7 @@ fn every_network_of_the_zoo() {
         let z = model.forward(&inputs).unwrap();
         let z = z.broadcast_sub(&z.mean_keepdim(0).unwrap()).unwrap();
         let data = Dataset::classification(&inputs, &z.argmax(1).unwrap()).unwrap();
-        let trainer = Trainer::adam(0.003).batch_size(12).epochs(10);
+        let trainer = Trainer::adam(0.003).with_batch_size(12).with_epochs(10);
         let mut epochs = 0;
         let fit = || trainer.fit(&model, &data, &data).unwrap().epochs[9].test_loss;
         while fit() > 0.01 {
@@ -183,8 +183,8 @@ fn with_factors(
     let data = clearest(&model, &x, 12)?;
     while trained && Objective::of(&model, &data, Loss::CrossEntropy)?.loss()? > 1e-6 {
         Trainer::adam(0.02)
-            .batch_size(12)
-            .epochs(100)
+            .with_batch_size(12)
+            .with_epochs(100)
             .fit(&model, &data, &data)?;
     }
     let var = |name: String| parameters.get(&name).map(|var| var.as_tensor().clone());

@@ -168,20 +168,16 @@ impl HessianMetrics {
         let hessian = setting.curvature.hessian();
         let epsilon = setting.curvature.parameters().epsilon();
         let (dim, seed) = (hessian.dim(), setting.seed);
-        let lanczos = Lanczos {
-            which: Which::BothEnds,
-            seed,
-            ..Lanczos::default()
-        };
+        let lanczos = Lanczos::default()
+            .with_which(Which::BothEnds)
+            .with_seed(seed);
         let spectrum = lanczos.run(&hessian, k.saturating_mul(2).min(dim))?;
         let found: Vec<Eigenvalue> = spectrum.pairs.iter().map(Eigenvalue::from).collect();
         let smallest: Vec<_> = found.iter().rev().take(k).copied().collect();
-        let trace = Trace {
-            relative_error: 0.05,
-            max_products: 100,
-            seed,
-            ..Trace::default()
-        };
+        let trace = Trace::default()
+            .with_relative_error(0.05)
+            .with_max_products(100)
+            .with_seed(seed);
         let trace = trace.trace(&hessian)?;
         let mut products = spectrum.products + trace.products;
         let (high, low) = (found[0], smallest[0]);
@@ -196,11 +192,10 @@ impl HessianMetrics {
                 false => None,
             };
         } else {
-            let settings = DensitySettings {
-                probes: 4,
-                steps: 25,
-                seed,
-            };
+            let settings = DensitySettings::default()
+                .with_probes(4)
+                .with_steps(25)
+                .with_seed(seed);
             let density = settings.run(&hessian)?;
             products += density.products;
             let ends = NegativeEigenvalues::among(&smallest, zero, false);

@@ -49,7 +49,7 @@ const STEP: f64 = 0.01;
 /// let model = Mlp::new(&[2, 6, 2], Activation::Tanh, 1, data.device())?.to_dtype(DType::F64)?;
 /// let analyzer = Analyzer::new(&model, &data, &data, Loss::CrossEntropy)?.eigenvalues(3);
 /// let before = analyzer.full_analysis()?;
-/// Trainer::adam(0.05).batch_size(20).epochs(20).fit(&model, &data, &data)?;
+/// Trainer::adam(0.05).with_batch_size(20).with_epochs(20).fit(&model, &data, &data)?;
 /// let after = analyzer.full_analysis()?;
 /// println!("{after}");
 /// assert!(after.train.loss < before.train.loss);
@@ -269,7 +269,7 @@ impl Analyzer {
     /// let model =
     ///     Mlp::new(&[2, 3, 1], Activation::Tanh, 1, &Device::Cpu)?.to_dtype(DType::F64)?;
     /// let analyzer = Analyzer::new(&model, &data, &data, Loss::CrossEntropy)?;
-    /// let trainer = Trainer::adam(0.01).batch_size(20).epochs(2); // 6 steps
+    /// let trainer = Trainer::adam(0.01).with_batch_size(20).with_epochs(2); // 6 steps
     /// let evolution = analyzer.trajectory(&trainer, 3)?;
     /// let steps: Vec<_> = evolution.moments.iter().map(|moment| moment.step).collect();
     /// assert_eq!(steps, [0, 3, 6]);
@@ -284,15 +284,11 @@ impl Analyzer {
         trainer.fit_recorded(&self.model, train, test, &mut trajectory)?;
         let watch = Watch {
             test: Some(test.clone()),
-            lanczos: Lanczos {
-                tolerance: 1e-3,
-                seed: self.seed,
-                ..Lanczos::default()
-            },
-            trace: self.hessian.then(|| Trace {
-                relative_error: 0.1,
-                seed: self.seed,
-                ..Trace::default()
+            lanczos: Lanczos::default().with_tolerance(1e-3).with_seed(self.seed),
+            trace: self.hessian.then(|| {
+                Trace::default()
+                    .with_relative_error(0.1)
+                    .with_seed(self.seed)
             }),
             sharpness: Some(Sharpness {
                 samples: 10,

@@ -44,7 +44,7 @@ const TRACES: [Trace; 7] = [
 /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
 /// let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
 /// let mut trajectory = Trajectory::every(3)?;
-/// Trainer::adam(0.01).batch_size(20).epochs(2).fit_recorded(
+/// Trainer::adam(0.01).with_batch_size(20).with_epochs(2).fit_recorded(
 ///     &model,
 ///     &data,
 ///     &data,

@@ -14,8 +14,8 @@ use crate::train::{Epoch, History};
 /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
 /// let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
 /// let history = Trainer::adam(0.01)
-///     .batch_size(20)
-///     .epochs(4)
+///     .with_batch_size(20)
+///     .with_epochs(4)
 ///     .fit(&model, &data, &data)?;
 /// let json = figure::history(&history).json();
 /// assert_eq!(json["data"][1]["name"], "test loss");

@@ -33,8 +33,8 @@ const COLORS: [&str; 4] = [ORANGE, BLUE, GREEN, PURPLE];
 /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
 /// let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
 /// let history = Trainer::adam(0.05)
-///     .batch_size(20)
-///     .epochs(5)
+///     .with_batch_size(20)
+///     .with_epochs(5)
 ///     .fit(&model, &data, &data)?;
 /// let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
 /// let hessian = objective.hessian().dense()?;

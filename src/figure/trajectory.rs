@@ -17,7 +17,7 @@ use crate::landscape::{Plane, Projection};
 /// let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
 /// let mut snapshots = Trajectory::every(1)?;
 /// Trainer::adam(0.05)
-///     .epochs(5)
+///     .with_epochs(5)
 ///     .fit_recorded(&model, &data, &data, &mut snapshots)?;
 /// let pca = Pca::of(&snapshots, 2)?; // the plane in which the training moves most
 /// let (d1, d2) = (&pca.components[0], &pca.components[1]);

@@ -59,8 +59,8 @@ use crate::error::{Error, Result};
 /// };
 /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
 /// let history = Trainer::sgd(0.1)
-///     .epochs(5)
-///     .batch_size(20)
+///     .with_epochs(5)
+///     .with_batch_size(20)
 ///     .fit(&model, &data, &data)?;
 /// assert!(history.epochs[4].test_loss < history.epochs[0].test_loss);
 /// # Ok::<(), Error>(())

@@ -50,7 +50,7 @@ type Key = [u8; HASH];
 /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
 /// let model = Mlp::new(&[2, 8, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
 /// let hessian = Objective::of(&model, &data, Loss::CrossEntropy)?.hessian();
-/// let few = Lanczos { max_products: 5, ..Lanczos::default() };
+/// let few = Lanczos::default().with_max_products(5);
 /// few.run(&hessian.clone().resuming(&file)?, 3)?; // broken off after some products
 ///
 /// let recorded = hessian.clone().resuming(&file)?;

@@ -38,11 +38,7 @@ use crate::vector::scale;
 ///     1 => -1.0,
 ///     _ => 0.0,
 /// });
-/// let density = DensitySettings {
-///     probes: 20,
-///     steps: 30,
-///     seed: 0,
-/// }
+/// let density = DensitySettings::default().with_probes(20).with_steps(30).with_seed(0)
 /// .run(&Dense::new(a)?)?;
 /// assert_eq!(density.products, 20 * 30);
 /// let trace = density.trace();
@@ -51,7 +47,9 @@ use crate::vector::scale;
 /// assert!((below.value - 20.0).abs() < 5.0 * below.standard_error);
 /// # Ok::<(), Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
 pub struct DensitySettings {
     /// Random vectors, at least 2 so that there is an uncertainty. Few of them cannot tell how skewed a number is that one
     /// eigenvalue dominates: with 4, its 95 % interval may hold the truth in no more than nine tenths of the cases.
@@ -221,6 +219,27 @@ impl std::fmt::Display for Count {
 const BASES_BYTES: usize = 1 << 30;
 
 impl DensitySettings {
+    /// Sets the number of random vectors, at least 2.
+    #[must_use]
+    pub fn with_probes(mut self, probes: usize) -> Self {
+        self.probes = probes;
+        self
+    }
+
+    /// Sets the number of Lanczos steps, which are products, per probe.
+    #[must_use]
+    pub fn with_steps(mut self, steps: usize) -> Self {
+        self.steps = steps;
+        self
+    }
+
+    /// Sets the seed of the random vectors.
+    #[must_use]
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
     /// The density of `operator`'s eigenvalues. Full reorthogonalisation keeps each probe's
     /// quadrature Gaussian to rounding; it takes m vectors of length n for each of the probes that go
     /// together, as many as fit in 1 GiB.

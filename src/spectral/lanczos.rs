@@ -28,10 +28,7 @@ use crate::vector::{largest, norm};
 ///     (Which::BothEnds, [5.0, -9.0]),
 ///     (Which::LargestMagnitude, [-8.0, -9.0]),
 /// ] {
-///     let found = Lanczos {
-///         which,
-///         ..Default::default()
-///     }
+///     let found = Lanczos::default().with_which(which)
 ///     .run(&a, 2)?
 ///     .values();
 ///     assert!(
@@ -44,6 +41,7 @@ use crate::vector::{largest, norm};
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum Which {
     /// The largest.
     #[default]
@@ -138,10 +136,7 @@ impl End {
 /// let a = Dense::new(Array2::from_diag(&Array1::from_iter(
 ///     (1..=200).map(f64::from),
 /// )))?;
-/// let found = Lanczos {
-///     tolerance: 1e-8,
-///     ..Default::default()
-/// }
+/// let found = Lanczos::default().with_tolerance(1e-8)
 /// .run(&a, 3)?;
 /// assert!(found.converged);
 /// for (pair, expected) in found.pairs.iter().zip([200.0, 199.0, 198.0]) {
@@ -150,22 +145,24 @@ impl End {
 /// }
 /// # Ok::<(), Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
 pub struct Lanczos {
-    /// Which eigenvalues.
+    /// Which eigenvalues are computed.
     pub which: Which,
     /// Largest residual of an accepted pair, relative to the largest |λ|.
     pub tolerance: f64,
     /// Number of vectors multiplied by the operator at once.
-    pub block: usize,
-    /// Number of vectors of length n kept before a restart, at least k plus two blocks. By default 4k + 40 and at least
-    /// 160, or as many as fit into 2 GiB if that is less.
+    pub block_size: usize,
+    /// Number of basis vectors of length n before a restart, at least k plus two blocks. `None` means 4k + 40 and at
+    /// least 160, or as many as fit into 2 GiB if that is less.
     pub max_basis: Option<usize>,
     /// Number of products after which the iteration stops, converged or not.
     pub max_products: usize,
-    /// Start vectors, such as the eigenvectors of a matrix near this one. They can save products; they do not change
-    /// which eigenvalues are found. By default a random block.
-    pub start: Vec<Vec<f64>>,
+    /// Start vectors, such as the eigenvectors of a similar matrix. They can save products; they do not change which
+    /// eigenvalues are found. Empty means a random block.
+    pub start_vectors: Vec<Vec<f64>>,
     /// Seed of the random vectors.
     pub seed: u64,
 }
@@ -176,10 +173,10 @@ impl Default for Lanczos {
         Self {
             which: Which::Largest,
             tolerance: 1e-4,
-            block: 1,
+            block_size: 1,
             max_basis: None,
             max_products: 2_000,
-            start: Vec::new(),
+            start_vectors: Vec::new(),
             seed: 0,
         }
     }
@@ -189,6 +186,55 @@ impl Default for Lanczos {
 const BASIS_BYTES: usize = 2 << 30;
 
 impl Lanczos {
+    /// Sets which eigenvalues are computed.
+    #[must_use]
+    pub fn with_which(mut self, which: Which) -> Self {
+        self.which = which;
+        self
+    }
+
+    /// Sets the largest residual of an accepted pair, relative to the largest |λ|.
+    #[must_use]
+    pub fn with_tolerance(mut self, tolerance: f64) -> Self {
+        self.tolerance = tolerance;
+        self
+    }
+
+    /// Sets the number of vectors multiplied by the operator at once.
+    #[must_use]
+    pub fn with_block_size(mut self, block_size: usize) -> Self {
+        self.block_size = block_size;
+        self
+    }
+
+    /// Sets the number of basis vectors before a restart; `None` for the default.
+    #[must_use]
+    pub fn with_max_basis(mut self, max_basis: impl Into<Option<usize>>) -> Self {
+        self.max_basis = max_basis.into();
+        self
+    }
+
+    /// Sets the number of products after which the iteration stops, converged or not.
+    #[must_use]
+    pub fn with_max_products(mut self, max_products: usize) -> Self {
+        self.max_products = max_products;
+        self
+    }
+
+    /// Sets the start vectors, such as the eigenvectors of a similar matrix.
+    #[must_use]
+    pub fn with_start_vectors(mut self, start_vectors: Vec<Vec<f64>>) -> Self {
+        self.start_vectors = start_vectors;
+        self
+    }
+
+    /// Sets the seed of the random vectors.
+    #[must_use]
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
     /// Computes `k` eigenpairs of A = `operator`, with their residuals ‖Av − λv‖. They follow from the products so far; one
     /// more product, with a random combination of the vectors, shows how far rounding moves them, and is added.
     ///
@@ -203,13 +249,13 @@ impl Lanczos {
                 "{k} eigenvalues of a {n} × {n} matrix cannot be computed: ask for 1 to {n}"
             )));
         }
-        if self.block == 0 {
+        if self.block_size == 0 {
             return Err(Error::invalid("a block needs at least one vector"));
         }
         // The eigenvectors, and a basis that holds at least as many vectors.
         let numbers = 2.0 * k as f64 * n as f64;
         memory::check(8.0 * numbers, &format!("{k} eigenvectors and a basis"))?;
-        for v in &self.start {
+        for v in &self.start_vectors {
             if v.len() != n {
                 return Err(Error::invalid(format!(
                     "a start vector has {} entries but the matrix has {n} columns",
@@ -245,7 +291,7 @@ impl Lanczos {
 
     fn iterate(&self, operator: &(impl LinearOperator + ?Sized), k: usize) -> Result<Found> {
         let n = operator.dim();
-        let width = self.block.max(self.start.len()).min(n);
+        let width = self.block_size.max(self.start_vectors.len()).min(n);
         let by_memory = BASIS_BYTES / (8 * n);
         let limit = self
             .max_basis
@@ -262,10 +308,10 @@ impl Lanczos {
             products += next.len();
             space.expand(operator, next)?;
             let m = space.len();
-            let full = limit < n && m + self.block > limit;
+            let full = limit < n && m + self.block_size > limit;
             let spent = m >= k && products >= self.max_products;
             if m < next_look && space.pending() > 0 && !(spent || full) {
-                next = space.take(self.block);
+                next = space.take(self.block_size);
                 continue;
             }
             // A look costs m³ operations.
@@ -305,11 +351,11 @@ impl Lanczos {
             let room = limit - space.len();
             next = match missed {
                 Some(vector) => space.take_with(vector, room),
-                None => space.take_residuals(&look.ritz, &look.open(), self.block, room)?,
+                None => space.take_residuals(&look.ritz, &look.open(), self.block_size, room)?,
             };
             // The space is closed: it contains every eigenvector that its vectors have components along.
             if next.is_empty() {
-                next = space.fill(Vec::new(), self.block.min(room), &mut draws);
+                next = space.fill(Vec::new(), self.block_size.min(room), &mut draws);
             }
         }
     }
@@ -347,10 +393,10 @@ impl Lanczos {
         Ok(Look { ritz, groups })
     }
 
-    /// Orthonormal vectors from [`Lanczos::start`], and random ones if they do not fill a block.
+    /// Orthonormal vectors from [`Lanczos::start_vectors`], and random ones if they do not fill a block.
     fn first_block(&self, space: &Space, width: usize, draws: &mut Draws) -> Vec<Vec<f64>> {
         let mut block = Vec::new();
-        for v in self.start.iter().take(width) {
+        for v in self.start_vectors.iter().take(width) {
             if let (_, _, Some(q)) = extend(v.clone(), &block, 1e-8 * norm(v)) {
                 block.push(q);
             }

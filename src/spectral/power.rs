@@ -24,10 +24,7 @@ use crate::vector::{axpy, dot, norm, scale};
 /// use loss_landscape::prelude::*;
 ///
 /// let a = Dense::new(array![[2.0, 1.0], [1.0, 2.0]])?; // eigenvalues 3 and 1
-/// let found = PowerIteration {
-///     tolerance: 1e-9,
-///     ..Default::default()
-/// }
+/// let found = PowerIteration::default().with_tolerance(1e-9)
 /// .run(&a)?;
 /// assert!(found.converged && (found.pair.value - 3.0).abs() < 1e-9);
 /// // The error of v shrinks by |λ₂/λ₁| = ⅓ a step.
@@ -37,13 +34,15 @@ use crate::vector::{axpy, dot, norm, scale};
 /// assert!((last / before - 1.0 / 3.0).abs() < 0.01);
 /// # Ok::<(), Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
 pub struct PowerIteration {
     /// Largest residual, in units of |λ|, at which to stop.
     pub tolerance: f64,
     /// Seed of the random start vector.
     pub seed: u64,
-    /// Products after which to give up and return what there is.
+    /// Number of products after which the iteration stops, converged or not.
     pub max_products: usize,
 }
 
@@ -98,6 +97,27 @@ impl Power {
 }
 
 impl PowerIteration {
+    /// Sets the largest residual, relative to |λ|, at which the iteration stops.
+    #[must_use]
+    pub fn with_tolerance(mut self, tolerance: f64) -> Self {
+        self.tolerance = tolerance;
+        self
+    }
+
+    /// Sets the seed of the random start vector.
+    #[must_use]
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// Sets the number of products after which the iteration stops, converged or not.
+    #[must_use]
+    pub fn with_max_products(mut self, max_products: usize) -> Self {
+        self.max_products = max_products;
+        self
+    }
+
     /// The eigenvalue of `operator` with the largest |λ|.
     ///
     /// # Errors

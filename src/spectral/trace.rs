@@ -25,23 +25,18 @@ use crate::vector::norm;
 /// let decaying = Array1::from_iter((0..60).map(|k| 0.5f64.powi(k)));
 /// let a = Dense::new(Array2::from_diag(&decaying))?;
 /// for method in [TraceMethod::HutchPlusPlus, TraceMethod::Krylov] {
-///     let trace = Trace {
-///         method,
-///         ..Default::default()
-///     }
+///     let trace = Trace::default().with_method(method)
 ///     .trace(&a)?;
 ///     assert!((trace.value - 2.0).abs() <= 5.0 * trace.standard_error + 1e-12);
 /// }
 /// // Vectors of random signs do not see a diagonal's spread at all.
-/// let exact = Trace {
-///     method: TraceMethod::Hutchinson,
-///     ..Default::default()
-/// }
+/// let exact = Trace::default().with_method(TraceMethod::Hutchinson)
 /// .trace(&a)?;
 /// assert!((exact.value - 2.0).abs() < 1e-12);
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum TraceMethod {
     /// The mean of vᵀAv over vectors v of random signs (Hutchinson, 1990; variance 2(‖A‖²_F − Σ aᵢᵢ²)). The method of choice
     /// where all eigenvalues are about as large.
@@ -68,10 +63,7 @@ pub enum TraceMethod {
 /// let a = Array2::from_shape_fn((100, 100), |(i, j)| 1.0 / (1.0 + i.abs_diff(j) as f64));
 /// let frobenius = a.iter().map(|a| a * a).sum::<f64>();
 /// let a = Dense::new(a)?;
-/// let settings = Trace {
-///     relative_error: 0.02,
-///     ..Default::default()
-/// };
+/// let settings = Trace::default().with_relative_error(0.02);
 /// let trace = settings.trace(&a)?;
 /// assert!(trace.converged && trace.standard_error <= 0.02 * trace.value);
 /// assert!((trace.value - 100.0).abs() < 5.0 * trace.standard_error);
@@ -79,13 +71,15 @@ pub enum TraceMethod {
 /// assert!((squared.value - frobenius).abs() < 5.0 * squared.standard_error);
 /// # Ok::<(), Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
 pub struct Trace {
-    /// How.
+    /// Estimation method.
     pub method: TraceMethod,
-    /// Standard error, relative to the estimate, at which to stop.
+    /// Standard error, relative to the estimate, at which sampling stops.
     pub relative_error: f64,
-    /// Products after which to stop anyway.
+    /// Number of products after which sampling stops, converged or not.
     pub max_products: usize,
     /// Seed of the random vectors.
     pub seed: u64,
@@ -110,6 +104,34 @@ const FIRST_PROBES: usize = 16;
 const FIRST_RANGE: usize = 24;
 
 impl Trace {
+    /// Sets the estimation method.
+    #[must_use]
+    pub fn with_method(mut self, method: TraceMethod) -> Self {
+        self.method = method;
+        self
+    }
+
+    /// Sets the standard error, relative to the estimate, at which sampling stops.
+    #[must_use]
+    pub fn with_relative_error(mut self, relative_error: f64) -> Self {
+        self.relative_error = relative_error;
+        self
+    }
+
+    /// Sets the number of products after which sampling stops, converged or not.
+    #[must_use]
+    pub fn with_max_products(mut self, max_products: usize) -> Self {
+        self.max_products = max_products;
+        self
+    }
+
+    /// Sets the seed of the random vectors.
+    #[must_use]
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
     /// tr(A) of A = `operator`.
     ///
     /// # Errors

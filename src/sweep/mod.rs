@@ -63,7 +63,7 @@ const STACK_BYTES: usize = 256 << 20;
 /// # let dir = dir.path().join("moons");
 /// let data = two_moons(100, 0.1, 0, &Device::Cpu)?.to_dtype(DType::F32)?;
 /// let sweep = Sweep {
-///     trainer: Trainer::adam(0.01).batch_size(20).epochs(10).patience(5),
+///     trainer: Trainer::adam(0.01).with_batch_size(20).with_epochs(10).with_patience(5),
 ///     top: 5,
 ///     ..Sweep::between(0.0, 0.02, 3)?
 /// };
@@ -105,7 +105,7 @@ impl Sweep {
     pub fn of(strengths: impl Into<Vec<f64>>) -> Self {
         Self {
             strengths: strengths.into(),
-            trainer: Trainer::adam(1e-3).epochs(100).patience(5),
+            trainer: Trainer::adam(1e-3).with_epochs(100).with_patience(5),
             top: 30,
             tolerance: 1e-4,
             seed: 0,

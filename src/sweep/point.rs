@@ -66,18 +66,16 @@ impl Point<'_> {
         M: Model + Clone + Send + Sync + 'static,
     {
         let (sweep, parameters) = (self.sweep, model.parameters());
-        let trainer = sweep.trainer.clone().l2(self.l2).seed(sweep.seed);
+        let trainer = sweep.trainer.clone().with_l2(self.l2).with_seed(sweep.seed);
         let history = trainer.fit(model, train, test)?;
 
         let objective = Objective::of(model, train, Loss::of(train.targets()))?;
         let objective = objective.with_l2(self.l2)?.with_memory(MEMORY / sweep.jobs);
         let gradient = objective.gradient()?;
-        let lanczos = Lanczos {
-            which: Which::LargestMagnitude,
-            tolerance: sweep.tolerance,
-            seed: sweep.seed,
-            ..Lanczos::default()
-        };
+        let lanczos = Lanczos::default()
+            .with_which(Which::LargestMagnitude)
+            .with_tolerance(sweep.tolerance)
+            .with_seed(sweep.seed);
         let spectrum = lanczos.run(&objective.hessian(), sweep.top)?;
         let spectrum = spectrum.by_magnitude();
 

@@ -56,7 +56,7 @@ pub struct SweepPoint {
 /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
 /// let model =
 ///     |seed| Mlp::new(&[2, 3, 1], Activation::Tanh, seed, &Device::Cpu)?.to_dtype(DType::F64);
-/// let trainer = Trainer::adam(0.01).batch_size(20).epochs(3);
+/// let trainer = Trainer::adam(0.01).with_batch_size(20).with_epochs(3);
 /// let sweep = Sweep {
 ///     trainer,
 ///     top: 2,

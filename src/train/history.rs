@@ -37,8 +37,8 @@ pub struct Epoch {
 /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
 /// let model = Mlp::new(&[2, 8, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
 /// let history = Trainer::adam(0.01)
-///     .batch_size(20)
-///     .epochs(3)
+///     .with_batch_size(20)
+///     .with_epochs(3)
 ///     .fit(&model, &data, &data)?;
 /// assert_eq!(history.table()?.height(), 3);
 /// let last = &history.epochs[2];

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
 /// let model = Mlp::new(&[2, 1], Activation::Tanh, 0, &Device::Cpu)?;
 /// let rates = |schedule| {
-///     let trainer = Trainer::sgd(0.1).epochs(4).schedule(schedule);
+///     let trainer = Trainer::sgd(0.1).with_epochs(4).with_schedule(schedule);
 ///     let history = trainer.fit(
 ///         &model,
 ///         &data.to_dtype(DType::F32)?,
@@ -41,6 +41,7 @@ use crate::error::{Error, Result};
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Schedule {
     /// 1 throughout.
     #[default]

@@ -28,8 +28,8 @@ use crate::vector::stream;
 /// # fn main() -> Result<(), Error> {
 /// let data = two_moons(200, 0.1, 0, &Device::Cpu)?;
 /// let model = Mlp::new(&[2, 8, 1], Activation::Tanh, 1, data.device())?.to_dtype(DType::F64)?;
-/// let trainer = Trainer::sgd(0.1).momentum(0.9).sam(0.05).batch_size(20).epochs(30);
-/// let history = trainer.schedule(Schedule::Cosine).fit(&model, &data, &data)?;
+/// let trainer = Trainer::sgd(0.1).with_momentum(0.9).with_sam(0.05).with_batch_size(20).with_epochs(30);
+/// let history = trainer.with_schedule(Schedule::Cosine).fit(&model, &data, &data)?;
 /// assert_eq!(history.epochs.len(), 30);
 /// assert!(history.epochs[29].test_loss < history.epochs[0].test_loss);
 /// # Ok(())
@@ -131,15 +131,16 @@ impl Trainer {
     /// let line = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
     /// line.parameters().set_flat(&[1.0, 0.0])?;
     /// Trainer::sgd(0.125)
-    ///     .momentum(0.5)
-    ///     .epochs(2)
+    ///     .with_momentum(0.5)
+    ///     .with_epochs(2)
     ///     .fit(&line, &data, &data)?;
     /// let expected = 1.0 - 0.125 * 2.0 - 0.125 * (0.5 * 2.0 + 1.5);
     /// assert!((line.parameters().to_flat()?[0] - expected).abs() < 1e-12);
     /// # Ok::<(), Error>(())
     /// ```
-    pub fn momentum(self, momentum: f64) -> Self {
-        self.with_momentum(momentum, false)
+    #[must_use]
+    pub fn with_momentum(self, momentum: f64) -> Self {
+        self.set_momentum(momentum, false)
     }
 
     /// With Nesterov's momentum μ in (0, 1): b ← μb + g, θ ← θ − η(g + μb) (Sutskever et al., 2013).
@@ -151,15 +152,16 @@ impl Trainer {
     /// let data = Dataset::regression(&x, &x.zeros_like()?)?;
     /// let line = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
     /// line.parameters().set_flat(&[1.0, 0.0])?;
-    /// Trainer::sgd(0.125).nesterov(0.5).fit(&line, &data, &data)?;
+    /// Trainer::sgd(0.125).with_nesterov(0.5).fit(&line, &data, &data)?;
     /// assert!((line.parameters().to_flat()?[0] - (1.0 - 0.125 * 1.5 * 2.0)).abs() < 1e-12);
     /// # Ok::<(), Error>(())
     /// ```
-    pub fn nesterov(self, momentum: f64) -> Self {
-        self.with_momentum(momentum, true)
+    #[must_use]
+    pub fn with_nesterov(self, momentum: f64) -> Self {
+        self.set_momentum(momentum, true)
     }
 
-    fn with_momentum(mut self, momentum: f64, nesterov: bool) -> Self {
+    fn set_momentum(mut self, momentum: f64, nesterov: bool) -> Self {
         // For Adam it stays for `fit` to refuse.
         self.method = match self.method {
             Method::Sgd { .. } => Method::Sgd { momentum, nesterov },
@@ -178,11 +180,12 @@ impl Trainer {
     /// let data = Dataset::regression(&x, &x.zeros_like()?)?;
     /// let line = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
     /// line.parameters().set_flat(&[1.0, 0.0])?;
-    /// Trainer::sgd(0.125).sam(0.5).fit(&line, &data, &data)?;
+    /// Trainer::sgd(0.125).with_sam(0.5).fit(&line, &data, &data)?;
     /// assert!((line.parameters().to_flat()?[0] - (1.0 - 0.125 * 2.0 * 1.5)).abs() < 1e-12);
     /// # Ok::<(), Error>(())
     /// ```
-    pub fn sam(mut self, radius: f64) -> Self {
+    #[must_use]
+    pub fn with_sam(mut self, radius: f64) -> Self {
         let adaptive = false;
         self.ascent = Some(Ascent { radius, adaptive });
         self
@@ -199,18 +202,20 @@ impl Trainer {
     /// let data = Dataset::regression(&x, &x.zeros_like()?)?;
     /// let line = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
     /// line.parameters().set_flat(&[3.0, 0.0])?;
-    /// Trainer::sgd(0.125).asam(0.5).fit(&line, &data, &data)?;
+    /// Trainer::sgd(0.125).with_asam(0.5).fit(&line, &data, &data)?;
     /// assert!((line.parameters().to_flat()?[0] - (3.0 - 0.125 * 2.0 * 4.5)).abs() < 1e-9);
     /// # Ok::<(), Error>(())
     /// ```
-    pub fn asam(mut self, radius: f64) -> Self {
+    #[must_use]
+    pub fn with_asam(mut self, radius: f64) -> Self {
         let adaptive = true;
         self.ascent = Some(Ascent { radius, adaptive });
         self
     }
 
     /// How the learning rate changes; constant if not said.
-    pub fn schedule(mut self, schedule: Schedule) -> Self {
+    #[must_use]
+    pub fn with_schedule(mut self, schedule: Schedule) -> Self {
         self.schedule = schedule;
         self
     }
@@ -222,13 +227,14 @@ impl Trainer {
     /// # use loss_landscape::prelude::*;
     /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
     /// let model = Mlp::new(&[2, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
-    /// let trainer = Trainer::sgd(0.5).warmup(4).epochs(5); // a step each
+    /// let trainer = Trainer::sgd(0.5).with_warmup(4).with_epochs(5); // a step each
     /// let history = trainer.fit(&model, &data, &data)?;
     /// let rates: Vec<_> = history.epochs.iter().map(|epoch| epoch.learning_rate).collect();
     /// assert_eq!(rates, [0.125, 0.25, 0.375, 0.5, 0.5]);
     /// # Ok::<(), Error>(())
     /// ```
-    pub fn warmup(mut self, steps: usize) -> Self {
+    #[must_use]
+    pub fn with_warmup(mut self, steps: usize) -> Self {
         self.warmup = steps;
         self
     }
@@ -242,17 +248,19 @@ impl Trainer {
     /// let data = Dataset::regression(&x, &x)?;
     /// let line = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
     /// line.parameters().set_flat(&[0.0, 1.0])?;
-    /// Trainer::sgd(0.25).l2(0.5).fit(&line, &data, &data)?;
+    /// Trainer::sgd(0.25).with_l2(0.5).fit(&line, &data, &data)?;
     /// assert_eq!(line.parameters().to_flat()?, [0.0, 0.75]);
     /// # Ok::<(), Error>(())
     /// ```
-    pub fn l2(mut self, strength: f64) -> Self {
+    #[must_use]
+    pub fn with_l2(mut self, strength: f64) -> Self {
         self.l2 = strength;
         self
     }
 
     /// Passes over the training data; 1 if not said.
-    pub fn epochs(mut self, epochs: u32) -> Self {
+    #[must_use]
+    pub fn with_epochs(mut self, epochs: u32) -> Self {
         self.epochs = epochs;
         self
     }
@@ -268,26 +276,29 @@ impl Trainer {
     /// let line = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
     /// line.parameters().set_flat(&[1.0, 1.0])?;
     /// let history = Trainer::sgd(0.5)
-    ///     .epochs(50)
-    ///     .patience(3)
+    ///     .with_epochs(50)
+    ///     .with_patience(3)
     ///     .fit(&line, &data, &data)?;
     /// assert_eq!(history.best, Some(1));
     /// assert_eq!(history.epochs.len(), 1 + 3);
     /// # Ok::<(), Error>(())
     /// ```
-    pub fn patience(mut self, epochs: u32) -> Self {
+    #[must_use]
+    pub fn with_patience(mut self, epochs: u32) -> Self {
         self.patience = Some(epochs);
         self
     }
 
     /// Samples a step; 128 if not said.
-    pub fn batch_size(mut self, size: usize) -> Self {
+    #[must_use]
+    pub fn with_batch_size(mut self, size: usize) -> Self {
         self.batch_size = size;
         self
     }
 
     /// Seed of the order in which samples come, and of dropout; 0 if not said.
-    pub fn seed(mut self, seed: u64) -> Self {
+    #[must_use]
+    pub fn with_seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
     }
@@ -319,7 +330,7 @@ impl Trainer {
     /// # let file = dir.path().join("training");
     /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
     /// let new = || Mlp::new(&[2, 8, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64);
-    /// let trainer = Trainer::adam(0.01).epochs(3);
+    /// let trainer = Trainer::adam(0.01).with_epochs(3);
     /// let (model, again) = (new()?, new()?);
     /// let history = trainer.fit_resuming(&model, &data, &data, &file)?;
     /// assert_eq!(trainer.fit_resuming(&again, &data, &data, &file)?, history); // read, not trained

@@ -28,7 +28,7 @@ const MEMORY: usize = 1 << 30;
 /// let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
 /// let start = model.parameters().to_flat()?;
 /// let mut trajectory = Trajectory::every(4)?;
-/// let trainer = Trainer::adam(0.01).batch_size(20).epochs(3); // 9 steps
+/// let trainer = Trainer::adam(0.01).with_batch_size(20).with_epochs(3); // 9 steps
 /// trainer.fit_recorded(&model, &data, &data, &mut trajectory)?;
 /// assert_eq!(trajectory.steps(), [0, 4, 8, 9]);
 /// assert_eq!(trajectory.snapshot(0)?, start);
@@ -106,13 +106,13 @@ impl Trajectory {
     /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
     /// let model =
     ///     Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
-    /// let mut trajectory = Trajectory::at([1, 2, 5]);
-    /// let trainer = Trainer::adam(0.01).batch_size(20).epochs(3); // 9 steps
+    /// let mut trajectory = Trajectory::at_steps([1, 2, 5]);
+    /// let trainer = Trainer::adam(0.01).with_batch_size(20).with_epochs(3); // 9 steps
     /// trainer.fit_recorded(&model, &data, &data, &mut trajectory)?;
     /// assert_eq!(trajectory.steps(), [1, 2, 5, 9]);
     /// # Ok::<(), Error>(())
     /// ```
-    pub fn at(steps: impl Into<Vec<usize>>) -> Self {
+    pub fn at_steps(steps: impl Into<Vec<usize>>) -> Self {
         Self::new(When::At(steps.into()))
     }
 
@@ -134,14 +134,15 @@ impl Trajectory {
     /// ```
     /// # use loss_landscape::prelude::*;
     /// let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu)?; // 13 numbers of 4 bytes
-    /// let mut trajectory = Trajectory::every(1)?.memory_limit(60);
+    /// let mut trajectory = Trajectory::every(1)?.with_memory_limit(60);
     /// for step in 0..3 {
     ///     trajectory.push(step, model.parameters())?; // the second and third go to a file
     /// }
     /// assert_eq!(trajectory.snapshot(2)?, model.parameters().to_flat()?);
     /// # Ok::<(), Error>(())
     /// ```
-    pub fn memory_limit(mut self, bytes: usize) -> Self {
+    #[must_use]
+    pub fn with_memory_limit(mut self, bytes: usize) -> Self {
         self.limit = bytes;
         self
     }
@@ -197,7 +198,7 @@ impl Trajectory {
     /// let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
     /// let loss = objective.loss()?;
     /// let mut trajectory = Trajectory::every(3)?;
-    /// let trainer = Trainer::adam(0.01).batch_size(20).epochs(2);
+    /// let trainer = Trainer::adam(0.01).with_batch_size(20).with_epochs(2);
     /// trainer.fit_recorded(&model, &data, &data, &mut trajectory)?;
     /// trajectory.restore(0, model.parameters())?; // as before the training
     /// assert_eq!(objective.loss()?, loss);
@@ -464,7 +465,7 @@ impl Trajectory {
             Ok((steps, shape))
         };
         let (steps, shape) = read().map_err(|e| wrong(Error::from(e).to_string()))?;
-        let mut trajectory = Self::at([]);
+        let mut trajectory = Self::at_steps([]);
         trajectory.shape = Some(shape);
         for (i, step) in steps.into_iter().enumerate() {
             let row = |t: &Tensor| -> candle_core::Result<Vec<u8>> {

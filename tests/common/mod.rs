@@ -160,7 +160,7 @@ pub fn moons_network(widths: &[usize], activation: Activation) -> (Mlp, Objectiv
     let data = two_moons(80, 0.1, 3, &Device::Cpu).unwrap();
     let model = Mlp::new(widths, activation, 4, &Device::Cpu).unwrap();
     let model = model.to_dtype(DType::F64).unwrap();
-    let trainer = Trainer::adam(0.01).epochs(20).batch_size(20);
+    let trainer = Trainer::adam(0.01).with_epochs(20).with_batch_size(20);
     trainer.fit(&model, &data, &data).unwrap();
     let objective = Objective::of(&model, &data, Loss::CrossEntropy).unwrap();
     (model, objective)

@@ -19,7 +19,7 @@ def test_a_product_across_cells(kernel):
 def test_a_model_trained_in_one_cell_differentiates_in_the_next(kernel):
     kernel.shown("let data = two_moons(100, 0.2, 0, &Device::Cpu)?;")
     kernel.shown("let model = Mlp::new(&[2, 4, 1], Activation::Tanh, 1, &Device::Cpu)?.to_dtype(DType::F64)?;")
-    kernel.shown("let history = Trainer::adam(0.05).epochs(5).batch_size(20).fit(&model, &data, &data)?;")
+    kernel.shown("let history = Trainer::adam(0.05).with_epochs(5).with_batch_size(20).fit(&model, &data, &data)?;")
     kernel.shown("let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;")
     kernel.shown("let theta = model.parameters().to_flat()?;")
     kernel.shown("let v: Vec<f64> = (0..theta.len()).map(|i| (i as f64).sin()).collect();")

@@ -8,7 +8,7 @@ def networks(kernel):
     kernel.shown("let data = two_moons(80, 0.1, 0, &Device::Cpu)?;")
     for seed, name in enumerate("ab"):
         kernel.shown(f"let {name} = Mlp::new(&[2, 8, 2], Activation::Tanh, {seed}, &Device::Cpu)?.to_dtype(DType::F64)?;")
-    kernel.shown("let trainer = Trainer::adam(0.02).epochs(40).batch_size(20);\nlet mut path = Trajectory::every(5)?;")
+    kernel.shown("let trainer = Trainer::adam(0.02).with_epochs(40).with_batch_size(20);\nlet mut path = Trajectory::every(5)?;")
     kernel.shown("trainer.fit_recorded(&a, &data, &data, &mut path)?;\ntrainer.fit(&b, &data, &data)?;")
     kernel.shown("let objective = Objective::of(&a, &data, Loss::CrossEntropy)?;")
 

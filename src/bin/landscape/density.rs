@@ -36,11 +36,10 @@ pub struct Density {
 impl Density {
     pub fn run(&self) -> Result<Report, Error> {
         let (objective, operator) = self.matrix.at(&self.point)?;
-        let settings = DensitySettings {
-            probes: self.probes,
-            steps: self.steps,
-            seed: self.seed,
-        };
+        let settings = DensitySettings::default()
+            .with_probes(self.probes)
+            .with_steps(self.steps)
+            .with_seed(self.seed);
         let started = Instant::now();
         let density = settings.run(&operator)?;
         let seconds = started.elapsed().as_secs_f64();

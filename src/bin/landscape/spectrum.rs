@@ -62,18 +62,16 @@ impl Spectrum {
             prepare(dir, &["spectrum.json", "eigenvectors.safetensors"])?;
         }
         let (objective, operator) = self.matrix.at(&self.point)?;
-        let lanczos = Lanczos {
-            which: match self.which {
+        let lanczos = Lanczos::default()
+            .with_which(match self.which {
                 WhichName::Lm => Which::LargestMagnitude,
                 WhichName::La => Which::Largest,
                 WhichName::Sa => Which::Smallest,
                 WhichName::Both => Which::BothEnds,
-            },
-            tolerance: self.tolerance,
-            block: self.block,
-            seed: self.seed,
-            ..Lanczos::default()
-        };
+            })
+            .with_tolerance(self.tolerance)
+            .with_block_size(self.block)
+            .with_seed(self.seed);
         let started = Instant::now();
         let top = self.top.unwrap_or(objective.dim().min(30));
         let mut spectrum = lanczos.run(&operator, top)?;

@@ -171,10 +171,7 @@ impl Surface {
                 [d1, d2]
             }
             PlaneName::Eigen => {
-                let lanczos = Lanczos {
-                    seed: self.seed,
-                    ..Lanczos::default()
-                };
+                let lanczos = Lanczos::default().with_seed(self.seed);
                 let mut pairs = lanczos.run(&objective.hessian(), 2)?.pairs.into_iter();
                 let mut vector = || pairs.next().map(|pair| pair.vector).unwrap_or_default();
                 [vector(), vector()]

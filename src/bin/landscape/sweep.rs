@@ -91,7 +91,9 @@ impl SweepCommand {
         let trainer = self.steps.trainer()?;
         let parameters = self.network.model(self.seed)?.parameters().len();
         let sweep = Sweep {
-            trainer: trainer.epochs(self.epochs).patience(self.patience),
+            trainer: trainer
+                .with_epochs(self.epochs)
+                .with_patience(self.patience),
             top: self.top.unwrap_or(parameters.min(30)),
             tolerance: self.tolerance,
             seed: self.seed,

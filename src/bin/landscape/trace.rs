@@ -41,16 +41,15 @@ enum MethodName {
 impl Trace {
     pub fn run(&self) -> Result<Report, Error> {
         let (objective, operator) = self.matrix.at(&self.point)?;
-        let settings = loss_landscape::spectral::Trace {
-            method: match self.method {
+        let settings = loss_landscape::spectral::Trace::default()
+            .with_method(match self.method {
                 MethodName::Hutchinson => TraceMethod::Hutchinson,
                 MethodName::HutchPlusPlus => TraceMethod::HutchPlusPlus,
                 MethodName::Krylov => TraceMethod::Krylov,
-            },
-            relative_error: self.relative_error,
-            max_products: self.max_products,
-            seed: self.seed,
-        };
+            })
+            .with_relative_error(self.relative_error)
+            .with_max_products(self.max_products)
+            .with_seed(self.seed);
         let started = Instant::now();
         let trace = settings.trace(operator.as_ref())?;
         let squares = settings.frobenius_squared(operator.as_ref())?;

@@ -121,11 +121,11 @@ pub enum ScheduleName {
 
 impl Training {
     pub fn trainer(&self) -> Result<Trainer, Error> {
-        let mut trainer = self.steps.trainer()?.l2(self.l2);
+        let mut trainer = self.steps.trainer()?.with_l2(self.l2);
         if let Some(patience) = self.patience {
-            trainer = trainer.patience(patience);
+            trainer = trainer.with_patience(patience);
         }
-        Ok(trainer.epochs(self.epochs).seed(self.seed))
+        Ok(trainer.with_epochs(self.epochs).with_seed(self.seed))
     }
 }
 
@@ -142,20 +142,20 @@ impl Steps {
             OptimizerName::AdamW => Trainer::adamw(self.lr, self.weight_decay.unwrap_or(0.01)),
         };
         trainer = match (self.nesterov, self.momentum) {
-            (true, momentum) => trainer.nesterov(momentum.unwrap_or(0.9)),
-            (false, Some(momentum)) => trainer.momentum(momentum),
+            (true, momentum) => trainer.with_nesterov(momentum.unwrap_or(0.9)),
+            (false, Some(momentum)) => trainer.with_momentum(momentum),
             (false, None) => trainer,
         };
         trainer = match (self.sam, self.asam) {
-            (Some(radius), _) => trainer.sam(radius),
-            (None, Some(radius)) => trainer.asam(radius),
+            (Some(radius), _) => trainer.with_sam(radius),
+            (None, Some(radius)) => trainer.with_asam(radius),
             (None, None) => trainer,
         };
         let schedule = match self.schedule {
             ScheduleName::Constant => Schedule::Constant,
             ScheduleName::Cosine => Schedule::Cosine,
         };
-        let trainer = trainer.schedule(schedule).warmup(self.warmup);
-        Ok(trainer.batch_size(self.batch))
+        let trainer = trainer.with_schedule(schedule).with_warmup(self.warmup);
+        Ok(trainer.with_batch_size(self.batch))
     }
 }

@@ -109,20 +109,15 @@ impl GradientNoise {
         let gradient_curvature = dot(&gradient, &curved);
         let (covariance, hessian) = (objective.gradient_covariance()?, objective.hessian());
 
-        let trace = Trace {
-            relative_error: self.relative_error,
-            seed: self.seed,
-            ..Trace::default()
-        };
+        let trace = Trace::default()
+            .with_relative_error(self.relative_error)
+            .with_seed(self.seed);
         let variance = trace.trace(&covariance)?;
         // A mean of gradients of this root mean square is rounded by about so much.
         let epsilon = objective.parameters().epsilon();
         let rounding = 4.0 * epsilon * (variance.value.max(0.0) + square).sqrt();
         let alignment = Alignment::estimate(&hessian, &covariance, self.probes, self.seed)?;
-        let lanczos = Lanczos {
-            seed: self.seed,
-            ..Lanczos::default()
-        };
+        let lanczos = Lanczos::default().with_seed(self.seed);
         // One more pair, for the gap that bounds the overlap's error.
         let pairs = (self.top + 1).min(n);
         let mut covariance = lanczos.run(&covariance, pairs)?;

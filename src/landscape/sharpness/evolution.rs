@@ -57,10 +57,7 @@ impl Default for Watch {
         Self {
             test: None,
             lanczos: Lanczos::default(),
-            trace: Some(Trace {
-                relative_error: 0.05,
-                ..Trace::default()
-            }),
+            trace: Some(Trace::default().with_relative_error(0.05)),
             sharpness: Some(Sharpness {
                 samples: 10,
                 ..Sharpness::within(0.05)
@@ -80,7 +77,7 @@ impl Default for Watch {
 /// let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
 /// let mut trajectory = Trajectory::every(5)?;
 /// Trainer::sgd(0.1)
-///     .epochs(10)
+///     .with_epochs(10)
 ///     .fit_recorded(&model, &data, &data, &mut trajectory)?;
 /// let objective = Objective::of(&model, &data, Loss::Mse)?;
 /// let evolution = Evolution::along(&objective, &trajectory, &Watch::default())?;
@@ -181,10 +178,7 @@ impl Evolution {
             Some(test) => Some(objective.on(test)?),
             None => None,
         };
-        let lanczos = Lanczos {
-            which: Which::BothEnds,
-            ..watch.lanczos.clone()
-        };
+        let lanczos = watch.lanczos.clone().with_which(Which::BothEnds);
         let mut progress = Progress::start("evolution");
         let parameters = objective.parameters();
         let statistics = match objective.uses_running_statistics() {

@@ -95,11 +95,9 @@ impl Flatness {
         let (mut quadratic, mut spread) = (f64::INFINITY, f64::INFINITY);
         if trace > 0.0 {
             let n = hessian.dim() as f64;
-            let settings = Trace {
-                relative_error: 0.1,
-                seed: self.seed,
-                ..Trace::default()
-            };
+            let settings = Trace::default()
+                .with_relative_error(0.1)
+                .with_seed(self.seed);
             let squares = settings.frobenius_squared(&hessian)?.value;
             quadratic = (2.0 * n * self.tolerance / trace).sqrt();
             // Of estimates it can come out below 0, where it is 0.

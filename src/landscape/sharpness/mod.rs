@@ -204,11 +204,7 @@ impl Ball {
 
 /// The trace that quadratic predictions are made of, to 2 %.
 fn trace(operator: &impl LinearOperator, seed: u64) -> Result<Estimate> {
-    let trace = Trace {
-        relative_error: 0.02,
-        seed,
-        ..Trace::default()
-    };
+    let trace = Trace::default().with_relative_error(0.02).with_seed(seed);
     trace.trace(operator)
 }
 

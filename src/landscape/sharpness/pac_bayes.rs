@@ -76,8 +76,8 @@ pub struct PacBayesRow {
 /// let model = Mlp::new(&[2, 1], Activation::Tanh, 1, &Device::Cpu)?.to_dtype(DType::F64)?;
 /// let prior = model.parameters().to_flat()?; // before training
 /// Trainer::adam(0.1)
-///     .batch_size(20)
-///     .epochs(10)
+///     .with_batch_size(20)
+///     .with_epochs(10)
 ///     .fit(&model, &data, &data)?;
 /// let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
 /// let settings = PacBayes {

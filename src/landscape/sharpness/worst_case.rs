@@ -93,11 +93,9 @@ impl Sharpness {
             Some(best) if by_start[best] > 0.0 => (by_start[best], found[best].u.clone()),
             _ => (0.0, vec![0.0; slope.len()]),
         };
-        let lanczos = Lanczos {
-            which: Which::Largest,
-            seed: self.seed,
-            ..Lanczos::default()
-        };
+        let lanczos = Lanczos::default()
+            .with_which(Which::Largest)
+            .with_seed(self.seed);
         let top = lanczos.run(&ball.hessian(objective)?, 1)?.values()[0];
         let quadratic = self.radius * norm(&slope) + 0.5 * self.radius.powi(2) * top.max(0.0);
         Ok(WorstCase {

@@ -102,11 +102,9 @@ impl Extremes {
     pub fn over(objective: &Objective, d1: &[f64], d2: &[f64], grid: &Grid) -> Result<Self> {
         let (theta, points) = (origin(objective, d1, d2)?, grid.points());
         let parts = grid.parts("eigenvalues", EIGENVALUES, objective, [&theta, d1, d2])?;
-        let lanczos = Lanczos {
-            which: Which::BothEnds,
-            tolerance: 1e-3,
-            ..Lanczos::default()
-        };
+        let lanczos = Lanczos::default()
+            .with_which(Which::BothEnds)
+            .with_tolerance(1e-3);
         let work = |some: std::ops::Range<usize>| {
             let [alpha, beta] = points[some.start];
             let mut moved = theta.clone();

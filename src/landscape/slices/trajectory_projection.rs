@@ -27,7 +27,7 @@ use crate::vector::{axpy, dot, minus, norm};
 /// model.parameters().set_flat(&[1.0, 1.0])?;
 /// let mut trajectory = Trajectory::every(1)?;
 /// Trainer::sgd(0.1)
-///     .epochs(20)
+///     .with_epochs(20)
 ///     .fit_recorded(&model, &data, &data, &mut trajectory)?;
 /// model.parameters().set_flat(&[0.0, 0.0])?;
 /// let objective = Objective::of(&model, &data, Loss::Mse)?;
