@@ -150,12 +150,6 @@ impl From<candle::Error> for Error {
     }
 }
 
-impl From<polars::error::PolarsError> for Error {
-    fn from(error: polars::error::PolarsError) -> Self {
-        Self::Polars(Box::new(error))
-    }
-}
-
 impl From<std::convert::Infallible> for Error {
     fn from(never: std::convert::Infallible) -> Self {
         match never {}

@@ -8,8 +8,6 @@ use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
 
-use polars::prelude::{CsvWriter, DataFrame, ParquetWriter, PolarsError, SerWriter};
-
 use crate::error::{Error, Result};
 pub use crate::tensors::write_tensors;
 
@@ -223,36 +221,6 @@ pub(crate) fn sync_directory(dir: &Path) {
     let _ = File::open(dir).and_then(|dir| dir.sync_all());
 }
 
-/// Writes a table as [`write_whole`] does: as Parquet where the name ends so, else as CSV.
-///
-/// ```
-/// use loss_landscape::files::write_table;
-/// use loss_landscape::polars::df;
-/// use loss_landscape::prelude::*;
-///
-/// # let dir = tempfile::tempdir().unwrap();
-/// # let path = dir.path().join("squares.csv");
-/// let mut table = df!("n" => [1, 2], "square" => [1, 4])?;
-/// write_table(&path, &mut table)?;
-/// assert_eq!(
-///     std::fs::read_to_string(&path).unwrap(),
-///     "n,square\n1,1\n2,4\n"
-/// );
-/// # Ok::<(), Error>(())
-/// ```
-///
-/// # Errors
-/// Those of writing.
-pub fn write_table(path: &Path, table: &mut DataFrame) -> Result<()> {
-    write_whole(path, WRITABLE, |part| {
-        let file = File::create(part).map_err(PolarsError::from)?;
-        match is_parquet(path) {
-            true => ParquetWriter::new(file).finish(table).map(drop),
-            false => CsvWriter::new(file).finish(table),
-        }
-    })
-}
-
 /// The path with `ending` at its end.
 pub(crate) fn with_ending(path: &Path, ending: &str) -> PathBuf {
     let mut path = path.as_os_str().to_owned();
@@ -268,10 +236,6 @@ pub(crate) fn is_taken(file: &File, alone: bool) -> bool {
         false => file.try_lock_shared(),
     };
     matches!(locked, Err(TryLockError::WouldBlock))
-}
-
-pub(crate) fn is_parquet(path: &Path) -> bool {
-    path.extension().is_some_and(|ending| ending == "parquet")
 }
 
 /// Bytes that are read of a device or a pipe, which may never end.

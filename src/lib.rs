@@ -51,8 +51,15 @@
 //!
 //! # Features
 //!
-//! None is on unless asked for. `cuda`: models and data on an NVIDIA GPU ([`model::cuda_device`]). `mpi`: several processes
-//! under `mpirun` ([`ranks`]).
+//! | feature | default | adds |
+//! | --- | --- | --- |
+//! | `figures` | yes | [`figure`], with plotly |
+//! | `tables` | yes | the `table` methods of results, [`tables`] and [`sweep`], with polars |
+//! | `cli` | yes | the program `landscape`, with clap and indicatif; needs `figures` and `tables` |
+//! | `cuda` | no | models and data on an NVIDIA GPU ([`model::cuda_device`]) |
+//! | `mpi` | no | several processes under `mpirun` ([`ranks`]) |
+//!
+//! `default-features = false` compiles the numerical code alone.
 //!
 //! # In a notebook
 //!
@@ -73,6 +80,7 @@ mod verdict;
 pub mod analysis;
 pub mod data;
 pub mod embedding;
+#[cfg(feature = "figures")]
 pub mod figure;
 pub mod files;
 pub mod landscape;
@@ -85,13 +93,20 @@ pub mod operator;
 pub mod progress;
 pub mod ranks;
 pub mod spectral;
+#[cfg(feature = "tables")]
 pub mod sweep;
+#[cfg(feature = "tables")]
+pub mod tables;
 pub mod train;
 
 pub use error::{Error, Result};
 
 pub use candle_core as candle;
-pub use {candle_nn, ndarray, plotly, polars, serde, serde_json};
+#[cfg(feature = "figures")]
+pub use plotly;
+#[cfg(feature = "tables")]
+pub use polars;
+pub use {candle_nn, ndarray, serde, serde_json};
 
 /// Everything that a cell or a program usually needs.
 ///
@@ -101,7 +116,6 @@ pub mod prelude {
     pub use crate::candle_nn::{self, VarBuilder, VarMap};
     // The kernel names it when a cell keeps a `VarBuilder`.
     pub use crate::candle_nn::var_builder::SimpleBackend;
-    pub use crate::polars::prelude::DataFrame;
 
     pub use crate::Error;
     pub use crate::analysis::{Analyzer, HessianMetrics, Report};
@@ -110,7 +124,6 @@ pub mod prelude {
     };
     pub use crate::data::{Cifar10, Dataset, Mnist, Targets};
     pub use crate::embedding::{Autoencoder, Comparison, Distances, Pca, Points, Umap};
-    pub use crate::figure::{self, Figure};
     pub use crate::landscape::{
         Connectivity, Curve, Evolution, Flatness, GradientNoise, Grid, HiddenUnits, ImplicitBias,
         Line, Matching, ModifiedLoss, NoiseReport, PacBayes, PacBayesBound, PacBayesRow,
@@ -134,6 +147,13 @@ pub mod prelude {
         Alignment, Bracket, Density, DensitySettings, Diagonal, Eigenpair, Estimate, Inertia,
         Lanczos, PowerIteration, Spectral, Spectrum, Trace, TraceMethod, Which,
     };
-    pub use crate::sweep::{Sweep, SweepPoint, SweepReport};
     pub use crate::train::{History, Schedule, Trainer, Trajectory};
+
+    #[cfg(feature = "figures")]
+    pub use crate::figure::{self, Figure};
+    #[cfg(feature = "tables")]
+    pub use {
+        crate::polars::prelude::DataFrame,
+        crate::sweep::{Sweep, SweepPoint, SweepReport},
+    };
 }

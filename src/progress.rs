@@ -115,6 +115,7 @@ impl Progress {
     }
 
     /// Says at once that `what` begins, with `done` of `total` equal parts done, and how long the rest will take.
+    #[cfg(feature = "tables")] // used by sweeps
     pub(crate) fn begin(&mut self, what: &str, done: usize, total: usize) {
         let left = self
             .started

@@ -1,11 +1,10 @@
 //! [`HessianMetrics`]: curvature at a point in numbers, from the ends of the Hessian's spectrum, its trace and its density.
 
-use polars::prelude::DataFrame;
 use serde::{Deserialize, Serialize};
 
 use super::hessian_sampling::HessianSampling;
 use super::newton::NewtonDecrement;
-use super::row::{self, Row, widened};
+use super::row::{Row, widened};
 use super::sampling::{Groups, SamplingError};
 use crate::error::{Error, Result};
 use crate::objective::Objective;
@@ -250,30 +249,6 @@ impl HessianMetrics {
         Ok(metrics)
     }
 
-    /// A row for each eigenvalue, counted from the largest, and for each number that is made of them, with the columns of
-    /// [`Report::table`](super::Report::table). Sampling errors are known of the first and the last eigenvalue.
-    ///
-    /// # Errors
-    /// polars'.
-    pub fn table(&self) -> Result<DataFrame> {
-        let sampling = |rank: usize| match rank {
-            1 => self.sampling.map(|s| s.largest),
-            _ if rank == self.dim => self.sampling.map(|s| s.smallest),
-            _ => None,
-        };
-        let row = |(rank, found): (usize, &Eigenvalue)| {
-            Row::new(format!("eigenvalue {rank}"), found.value)
-                .give_or_take(found.error)
-                .sampled(sampling(rank))
-        };
-        let top = self.largest.iter().enumerate().map(|(i, e)| (i + 1, e));
-        let bottom = self.smallest.iter().enumerate();
-        let bottom = bottom.map(|(i, e)| (self.dim.saturating_sub(i), e)).rev();
-        let bottom = bottom.filter(|(rank, _)| *rank > self.largest.len());
-        let rows: Vec<Row> = top.chain(bottom).map(row).chain(self.sums()).collect();
-        row::table(&rows)
-    }
-
     /// Both ends, and what is made of them.
     pub(super) fn rows(&self) -> Vec<Row> {
         let end = |name: &str, found: Option<&Eigenvalue>, sampling| {
@@ -304,7 +279,7 @@ impl HessianMetrics {
         rows
     }
 
-    fn sums(&self) -> Vec<Row> {
+    pub(super) fn sums(&self) -> Vec<Row> {
         let of =
             |f: fn(&HessianSampling) -> Option<SamplingError>| self.sampling.as_ref().and_then(f);
         let only_here = match self.is_subsample() {

@@ -6,6 +6,8 @@ mod newton;
 mod report;
 mod row;
 mod sampling;
+#[cfg(feature = "tables")]
+mod table;
 
 pub use hessian::{Eigenvalue, HessianMetrics, NegativeEigenvalues};
 pub use hessian_sampling::HessianSampling;

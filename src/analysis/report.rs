@@ -1,12 +1,11 @@
 //! [`Report`]: all that an analysis found, with the words for it.
 
-use polars::prelude::{Column, DataFrame};
 use serde::{Deserialize, Serialize};
 
 use super::HessianMetrics;
-use super::row::{self, Row, widened};
+use super::row::{Row, widened};
 use super::sampling::{Groups, SamplingError};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::landscape::{RandomSharpness, Sharpness};
 use crate::objective::{Objective, Score};
 use crate::spectral::{Bracket, Estimate, Short};
@@ -226,85 +225,7 @@ impl SharpnessMetrics {
 }
 
 impl Report {
-    /// Quantity, value, uncertainty, low, high and verdict, a row each. The uncertainty of an eigenvalue is its error, of an
-    /// estimate its standard error, of the test accuracy that of so many samples, of the worst case how far its starts are
-    /// apart. `low` and `high` are the ends of a [`SamplingError`]; they are null for numbers measured on all samples.
-    ///
-    /// # Errors
-    /// polars'.
-    pub fn table(&self) -> Result<DataFrame> {
-        row::table(&self.rows())
-    }
-
-    /// Reports side by side, for further work: a row for each, and columns of quantities and, as `± …`, of their
-    /// uncertainties. Ends of 95 % intervals for all samples are in `low …` and `high …`.
-    ///
-    /// # Errors
-    /// No reports; polars'.
-    pub fn compare<S: AsRef<str>>(reports: &[(S, Report)]) -> Result<DataFrame> {
-        check_some(reports)?;
-        let rows: Vec<Vec<Row>> = reports.iter().map(|(_, report)| report.rows()).collect();
-        let column = |quantity: &str, f: fn(&Row) -> Option<f64>| -> Vec<Option<f64>> {
-            let of = |rows: &Vec<Row>| rows.iter().find(|r| r.quantity == quantity).and_then(f);
-            rows.iter().map(of).collect()
-        };
-        let names: Vec<&str> = reports.iter().map(|(name, _)| name.as_ref()).collect();
-        let sizes: Vec<u64> = reports.iter().map(|r| r.1.parameters as u64).collect();
-        let mut columns = vec![
-            Column::new("model".into(), names),
-            Column::new("parameters".into(), sizes),
-        ];
-        for quantity in quantities(&rows) {
-            columns.push(Column::new(quantity.into(), column(quantity, |r| r.value)));
-            let mut push = |mark: &str, found: Vec<Option<f64>>| {
-                if found.iter().any(Option::is_some) {
-                    columns.push(Column::new(format!("{mark} {quantity}").into(), found));
-                }
-            };
-            push("±", column(quantity, |r| r.uncertainty));
-            push("low", column(quantity, |r| r.sampling.map(|s| s.low)));
-            push("high", column(quantity, |r| r.sampling.map(|s| s.high)));
-        }
-        Ok(DataFrame::new(reports.len(), columns)?)
-    }
-
-    /// Reports side by side, for reading: a row for each quantity and a column for each report, with value, uncertainty,
-    /// in brackets the 95 % interval for all samples, and verdict.
-    ///
-    /// ```
-    /// # use loss_landscape::prelude::*;
-    /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
-    /// let model =
-    ///     Mlp::new(&[2, 3, 1], Activation::Tanh, 1, &Device::Cpu)?.to_dtype(DType::F64)?;
-    /// let analyzer = Analyzer::new(&model, &data, &data, Loss::CrossEntropy)?.without_hessian();
-    /// let report = analyzer.full_analysis()?;
-    /// let table = Report::verdicts(&[("first", report.clone()), ("again", report.clone())])?;
-    /// assert_eq!(table.width(), 1 + 2); // the quantities' names, then a column for each report
-    /// assert_eq!(table.height(), report.table()?.height());
-    /// assert!(Report::verdicts(&[("twice", report.clone()), ("twice", report)]).is_err());
-    /// # Ok::<(), Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// No reports; a name that comes twice; polars'.
-    pub fn verdicts<S: AsRef<str>>(reports: &[(S, Report)]) -> Result<DataFrame> {
-        check_some(reports)?;
-        let rows: Vec<Vec<Row>> = reports.iter().map(|(_, report)| report.rows()).collect();
-        let quantities = quantities(&rows);
-        let column = |name: &str, cells: Vec<String>| Column::new(name.into(), cells);
-        let names = quantities.iter().map(|quantity| (*quantity).to_owned());
-        let mut columns = vec![column("quantity", names.collect())];
-        for ((name, _), rows) in reports.iter().zip(&rows) {
-            let of = |quantity: &&str| rows.iter().find(|row| row.quantity == *quantity);
-            let cells = quantities
-                .iter()
-                .map(|q| of(q).map(Row::text).unwrap_or_default());
-            columns.push(column(name.as_ref(), cells.collect()));
-        }
-        Ok(DataFrame::new(quantities.len(), columns)?)
-    }
-
-    fn rows(&self) -> Vec<Row> {
+    pub(super) fn rows(&self) -> Vec<Row> {
         let mut rows = vec![
             Row::new("training loss", self.train.loss),
             Row::new("test loss", self.test.loss),
@@ -327,26 +248,6 @@ impl Report {
         });
         rows
     }
-}
-
-fn check_some<S>(reports: &[(S, Report)]) -> Result<()> {
-    match reports {
-        [] => Err(Error::invalid(
-            "there are no reports to compare: give at least one",
-        )),
-        _ => Ok(()),
-    }
-}
-
-/// Of all reports, each once.
-fn quantities(rows: &[Vec<Row>]) -> Vec<&str> {
-    let mut quantities: Vec<&str> = Vec::new();
-    for row in rows.iter().flatten() {
-        if !quantities.contains(&row.quantity.as_str()) {
-            quantities.push(&row.quantity);
-        }
-    }
-    quantities
 }
 
 impl std::fmt::Display for Report {

@@ -1,11 +1,7 @@
 //! [`Row`]: a quantity, its value, how uncertain it is, and what it means.
 
-use polars::df;
-use polars::prelude::DataFrame;
-
 use super::sampling::SamplingError;
-use crate::error::Result;
-use crate::spectral::{Bracket, Estimate, Short};
+use crate::spectral::{Bracket, Estimate};
 
 pub(super) struct Row {
     pub(super) quantity: String,
@@ -49,23 +45,6 @@ impl Row {
         }
     }
 
-    /// `value ± uncertainty [low, high]: verdict`, as far as there is each.
-    pub(super) fn text(&self) -> String {
-        let value = self
-            .value
-            .map_or("—".into(), |x| format!("{:.3}", Short(x)));
-        let error = self.uncertainty.filter(|x| *x != 0.0);
-        let error = error.map_or(String::new(), |x| format!(" ± {:.1}", Short(x)));
-        let interval = self.sampling.map_or(String::new(), |s| {
-            format!(" [{:.3}, {:.3}]", Short(s.low), Short(s.high))
-        });
-        let verdict = match self.verdict.as_str() {
-            "" => String::new(),
-            words => format!(": {words}"),
-        };
-        format!("{value}{error}{interval}{verdict}")
-    }
-
     /// With its standard error.
     pub(super) fn estimate(quantity: &str, found: Option<Estimate>) -> Self {
         Self {
@@ -82,17 +61,4 @@ pub(super) fn widened(number: Bracket, sampling: Option<SamplingError>) -> Brack
         high: sampling.map_or(number.high, |s| number.high.max(s.high)),
         ..number
     }
-}
-
-pub(super) fn table(rows: &[Row]) -> Result<DataFrame> {
-    let text = |f: fn(&Row) -> &String| rows.iter().map(|r| f(r).as_str()).collect::<Vec<_>>();
-    let number = |f: fn(&Row) -> Option<f64>| rows.iter().map(f).collect::<Vec<_>>();
-    Ok(df!(
-        "quantity" => text(|r| &r.quantity),
-        "value" => number(|r| r.value),
-        "uncertainty" => number(|r| r.uncertainty),
-        "low" => number(|r| r.sampling.map(|s| s.low)),
-        "high" => number(|r| r.sampling.map(|s| s.high)),
-        "verdict" => text(|r| &r.verdict),
-    )?)
 }

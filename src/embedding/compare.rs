@@ -3,8 +3,6 @@
 use std::time::Instant;
 
 use ndarray::{Array2, ArrayView1, Axis};
-use polars::df;
-use polars::prelude::DataFrame;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -147,29 +145,6 @@ impl Comparison {
             embeddings: embeddings.into_iter().collect::<Result<_>>()?,
             neighbors,
         })
-    }
-
-    /// A line for each picture.
-    ///
-    /// # Errors
-    /// polars'.
-    pub fn table(&self) -> Result<DataFrame> {
-        let rows = &self.embeddings;
-        let column = |f: fn(&Embedding) -> f64| rows.iter().map(f).collect::<Vec<_>>();
-        let held_out = |f: fn(Estimate) -> f64| {
-            let errors = rows.iter().map(|e| e.held_out_error.map(f));
-            errors.collect::<Vec<_>>()
-        };
-        Ok(df!(
-            "method" => rows.iter().map(|e| e.name.clone()).collect::<Vec<_>>(),
-            "trustworthiness" => column(|e| e.trustworthiness),
-            "continuity" => column(|e| e.continuity),
-            "neighbour error" => column(|e| e.neighbor_error),
-            "in-sample error" => rows.iter().map(|e| e.reconstruction_error).collect::<Vec<_>>(),
-            "held-out error" => held_out(|e| e.value),
-            "± held-out error" => held_out(|e| e.standard_error),
-            "seconds" => column(|e| e.seconds),
-        )?)
     }
 }
 

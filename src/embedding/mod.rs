@@ -17,6 +17,8 @@ mod compare;
 mod distances;
 mod pca;
 mod quality;
+#[cfg(feature = "tables")]
+mod table;
 mod umap;
 
 pub use autoencoder::{Autoencoder, Encoded};

@@ -5,8 +5,6 @@ use faer::dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::svd::{ComputeSvdVectors, svd, svd_scratch};
 use faer::{Mat, Par, Spec};
 use ndarray::Array2;
-use polars::df;
-use polars::prelude::DataFrame;
 use serde::{Deserialize, Serialize};
 
 use super::distances::resolved;
@@ -155,23 +153,6 @@ impl Pca {
             axpy(*c, component, &mut point);
         }
         Ok(point)
-    }
-
-    /// A line for each component: its variance, its share, and the share of all up to it.
-    ///
-    /// # Errors
-    /// polars'.
-    pub fn table(&self) -> Result<DataFrame> {
-        let sums = self.explained_ratio.iter().scan(0.0, |sum, ratio| {
-            *sum += ratio;
-            Some(*sum)
-        });
-        Ok(df!(
-            "component" => (1..=self.components.len() as u64).collect::<Vec<_>>(),
-            "explained variance" => &self.explained_variance,
-            "ratio" => &self.explained_ratio,
-            "cumulative" => sums.collect::<Vec<f64>>(),
-        )?)
     }
 }
 

@@ -20,6 +20,8 @@ mod noise;
 mod paths;
 mod sharpness;
 mod slices;
+#[cfg(feature = "tables")]
+mod table;
 
 pub use align::{HiddenUnits, Matching, UnitAxis};
 pub use noise::{GradientNoise, ImplicitBias, ModifiedLoss, NoiseReport, StableRate};

@@ -4,7 +4,9 @@
 //! `EVCXR_BEGIN_CONTENT` and `EVCXR_END_CONTENT` into one output of several types, of which each
 //! viewer takes the one it knows best.
 
-mod picture;
+#[cfg(feature = "figures")]
+mod figure;
+#[cfg(feature = "tables")]
 mod table;
 
 use std::fmt::{Debug, Display};
@@ -13,25 +15,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use candle_core::Tensor;
-use polars::df;
-use polars::prelude::DataFrame;
 
-use crate::analysis::{HessianMetrics, Report};
 use crate::data::{Dataset, Targets};
-use crate::embedding::{Comparison, Pca};
 use crate::error::{Error, Result};
-use crate::figure::Figure;
 use crate::landscape::{
-    AverageSharpness, Connectivity, Evolution, FlatnessReport, KeskarSharpness, Line, ModifiedLoss,
-    NoiseReport, PacBayesBound, PathProfile, Plane, Projection, RandomSharpness, SamStep,
-    StableRate, StatisticsSource, StepChange, WorstCase,
+    AverageSharpness, FlatnessReport, KeskarSharpness, RandomSharpness, SamStep, StableRate,
+    StepChange, WorstCase,
 };
 use crate::model::{Activation, Mlp, Model};
 use crate::objective::{DerivativeCheck, Objective, Score};
-use crate::spectral::{
-    Alignment, Bracket, Count, DensityCurve, Estimate, Inertia, Participation, Power, Spectrum,
-};
-use crate::train::{History, Trajectory};
+use crate::spectral::{Alignment, Bracket, Count, Estimate, Inertia};
+use crate::train::Trajectory;
 
 /// One value in several MIME types.
 ///
@@ -128,78 +122,12 @@ impl<T: Show, E: Display> Show for std::result::Result<T, E> {
     }
 }
 
-/// plotly's JSON for JupyterLab, HTML for exported pages, PNG for previews of repositories.
-///
-/// The HTML draws with the page's plotly.js, which the project's export templates put in, and
-/// shows the image on pages without it. The image is left out where kaleido is not installed.
-impl Show for Figure {
-    fn bundle(&self) -> Result<Bundle> {
-        let json = self.json();
-        let image = picture::png(&json);
-        let mut bundle = Bundle::text(format!("Figure: {}", self.title()))
-            .with("application/vnd.plotly.v1+json", json.to_string())
-            .with("text/html", html(self.title(), &json, image.as_deref()));
-        if let Some(image) = image {
-            bundle = bundle.with("image/png", image);
-        }
-        Ok(bundle)
-    }
-}
-
-fn html(title: &str, json: &serde_json::Value, image: Option<&str>) -> String {
-    let title = escape(title);
-    let fallback = match image {
-        Some(image) => format!(r#"<img alt="{title}" src="data:image/png;base64,{image}">"#),
-        None => format!("{title} (a figure; this page has no plotly.js to draw it)"),
-    };
-    // Inside a script element a tag could end it.
-    let json = json.to_string().replace('<', r"\u003c");
-    format!(
-        r#"<div>{fallback}</div>
-<script>(function (script) {{
-  if (!script) return;
-  const figure = {json};
-  const box = script.previousElementSibling;
-  const draw = () => {{
-    if (!window.Plotly) return;
-    box.replaceChildren();
-    window.Plotly.newPlot(box, figure);
-  }};
-  if (document.readyState === "complete") draw(); else window.addEventListener("load", draw);
-}})(document.currentScript);</script>"#
-    )
-}
-
+#[cfg(any(feature = "figures", feature = "tables"))]
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")
         .replace('"', "&quot;")
-}
-
-impl Show for DataFrame {
-    fn bundle(&self) -> Result<Bundle> {
-        Ok(Bundle::text(self.to_string()).with("text/html", table::html(self)?))
-    }
-}
-
-impl Show for Report {
-    fn bundle(&self) -> Result<Bundle> {
-        let table = table::html(&self.table()?)?;
-        Ok(Bundle::text(self.to_string()).with("text/html", table))
-    }
-}
-
-impl Show for Vec<Participation> {
-    fn bundle(&self) -> Result<Bundle> {
-        df!(
-            "rank" => self.iter().map(|p| p.rank as u64).collect::<Vec<_>>(),
-            "block" => self.iter().map(|p| p.block.clone()).collect::<Vec<_>>(),
-            "share" => self.iter().map(|p| p.share).collect::<Vec<_>>(),
-            "entries" => self.iter().map(|p| p.entries).collect::<Vec<_>>(),
-        )?
-        .bundle()
-    }
 }
 
 impl Show for Dataset {
@@ -229,47 +157,6 @@ impl Show for Mlp {
         )))
     }
 }
-
-macro_rules! show_as_table {
-    ($($type:ty),+) => {
-        $(impl Show for $type {
-            fn bundle(&self) -> Result<Bundle> {
-                self.table()?.bundle()
-            }
-        })+
-    };
-}
-show_as_table!(
-    History,
-    Spectrum,
-    Power,
-    NoiseReport,
-    ModifiedLoss,
-    PacBayesBound,
-    DensityCurve,
-    Connectivity,
-    HessianMetrics,
-    Pca,
-    Comparison
-);
-
-/// A table, and below it how batch normalisation was computed, if the model has any.
-macro_rules! show_as_table_with_statistics {
-    ($($type:ty),+) => {
-        $(impl Show for $type {
-            fn bundle(&self) -> Result<Bundle> {
-                let table = self.table()?;
-                if self.statistics == StatisticsSource::None {
-                    return table.bundle();
-                }
-                let (text, html) = (table.to_string(), table::html(&table)?);
-                Ok(Bundle::text(format!("{text}\n{}", self.statistics))
-                    .with("text/html", format!("{html}<p>{}</p>", self.statistics)))
-            }
-        })+
-    };
-}
-show_as_table_with_statistics!(Line, Plane, Projection, PathProfile, Evolution);
 
 macro_rules! show_as_text {
     ($format:literal: $($type:ty),+) => {

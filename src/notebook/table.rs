@@ -2,16 +2,91 @@
 
 use std::fmt::Write;
 
+use polars::df;
 use polars::prelude::{AnyValue, DataFrame};
 
-use super::escape;
+use super::{Bundle, Show, escape};
+use crate::analysis::{HessianMetrics, Report};
+use crate::embedding::{Comparison, Pca};
 use crate::error::Result;
+use crate::landscape::{
+    Connectivity, Evolution, Line, ModifiedLoss, NoiseReport, PacBayesBound, PathProfile, Plane,
+    Projection, StatisticsSource,
+};
+use crate::spectral::{DensityCurve, Participation, Power, Spectrum};
+use crate::train::History;
+
+impl Show for DataFrame {
+    fn bundle(&self) -> Result<Bundle> {
+        Ok(Bundle::text(self.to_string()).with("text/html", html(self)?))
+    }
+}
+
+impl Show for Report {
+    fn bundle(&self) -> Result<Bundle> {
+        let table = html(&self.table()?)?;
+        Ok(Bundle::text(self.to_string()).with("text/html", table))
+    }
+}
+
+impl Show for Vec<Participation> {
+    fn bundle(&self) -> Result<Bundle> {
+        df!(
+            "rank" => self.iter().map(|p| p.rank as u64).collect::<Vec<_>>(),
+            "block" => self.iter().map(|p| p.block.clone()).collect::<Vec<_>>(),
+            "share" => self.iter().map(|p| p.share).collect::<Vec<_>>(),
+            "entries" => self.iter().map(|p| p.entries).collect::<Vec<_>>(),
+        )?
+        .bundle()
+    }
+}
+
+macro_rules! show_as_table {
+    ($($type:ty),+) => {
+        $(impl Show for $type {
+            fn bundle(&self) -> Result<Bundle> {
+                self.table()?.bundle()
+            }
+        })+
+    };
+}
+show_as_table!(
+    History,
+    Spectrum,
+    Power,
+    NoiseReport,
+    ModifiedLoss,
+    PacBayesBound,
+    DensityCurve,
+    Connectivity,
+    HessianMetrics,
+    Pca,
+    Comparison
+);
+
+/// A table, and below it how batch normalisation was computed, if the model has any.
+macro_rules! show_as_table_with_statistics {
+    ($($type:ty),+) => {
+        $(impl Show for $type {
+            fn bundle(&self) -> Result<Bundle> {
+                let table = self.table()?;
+                if self.statistics == StatisticsSource::None {
+                    return table.bundle();
+                }
+                let (text, html) = (table.to_string(), html(&table)?);
+                Ok(Bundle::text(format!("{text}\n{}", self.statistics))
+                    .with("text/html", format!("{html}<p>{}</p>", self.statistics)))
+            }
+        })+
+    };
+}
+show_as_table_with_statistics!(Line, Plane, Projection, PathProfile, Evolution);
 
 /// Rows shown in full; of a longer table, half as many from each end.
 const ROWS: usize = 40;
 
 /// The table with right-aligned numbers of five significant digits.
-pub(super) fn html(table: &DataFrame) -> Result<String> {
+fn html(table: &DataFrame) -> Result<String> {
     let mut html = String::from("<table>\n<thead><tr>");
     for column in table.columns() {
         let _ = write!(html, "<th>{}</th>", escape(column.name()));

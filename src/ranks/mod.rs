@@ -106,6 +106,7 @@ impl Share {
     }
 
     /// Whether an item falls to this share where items go round; every item falls to all ranks.
+    #[cfg(feature = "tables")] // used by sweeps
     pub(crate) fn owns(&self, item: usize) -> bool {
         match self.0 {
             Kind::Shard { index, count } => item % count == index,

@@ -1,7 +1,5 @@
 //! [`Density`]: the distribution of all eigenvalues, by stochastic Lanczos quadrature.
 
-use polars::df;
-use polars::prelude::DataFrame;
 use serde::{Deserialize, Serialize};
 use statrs::function::erf::erfc;
 
@@ -146,20 +144,6 @@ pub struct DensityCurve {
     pub standard_errors: Vec<f64>,
     /// Standard deviation of the Gaussian that the curve is smoothed with.
     pub width: f64,
-}
-
-impl DensityCurve {
-    /// Eigenvalue, value and standard error, a row each.
-    ///
-    /// # Errors
-    /// polars'.
-    pub fn table(&self) -> Result<DataFrame> {
-        Ok(df!(
-            "eigenvalue" => self.eigenvalues.clone(),
-            "density" => self.values.clone(),
-            "standard_error" => self.standard_errors.clone(),
-        )?)
-    }
 }
 
 /// How many eigenvalues lie below a number.

@@ -24,6 +24,8 @@ mod remainder;
 mod simple;
 mod space;
 mod spectrum;
+#[cfg(feature = "tables")]
+mod table;
 mod trace;
 
 pub use alignment::Alignment;

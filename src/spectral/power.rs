@@ -1,7 +1,5 @@
 //! [`PowerIteration`]: the eigenvalue of largest magnitude, step by step.
 
-use polars::df;
-use polars::prelude::DataFrame;
 use serde::{Deserialize, Serialize};
 
 use super::Eigenpair;
@@ -80,20 +78,6 @@ pub struct Power {
     pub residuals: Vec<f64>,
     /// Whether the last residual is below the tolerance.
     pub converged: bool,
-}
-
-impl Power {
-    /// Product, eigenvalue and residual, a row for each step.
-    ///
-    /// # Errors
-    /// polars'.
-    pub fn table(&self) -> Result<DataFrame> {
-        Ok(df!(
-            "product" => (1..=self.values.len() as u64).collect::<Vec<_>>(),
-            "eigenvalue" => self.values.clone(),
-            "residual" => self.residuals.clone(),
-        )?)
-    }
 }
 
 impl PowerIteration {

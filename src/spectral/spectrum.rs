@@ -1,7 +1,5 @@
 //! [`Spectrum`]: eigenpairs, each with the error of its eigenvalue.
 
-use polars::df;
-use polars::prelude::DataFrame;
 use serde::{Deserialize, Serialize};
 
 use std::ops::Range;
@@ -131,18 +129,6 @@ impl Spectrum {
     /// Whether these are all eigenvalues of the matrix.
     pub fn is_complete(&self) -> bool {
         self.pairs.len() == self.dim
-    }
-
-    /// Rank, eigenvalue and residual, a row each.
-    ///
-    /// # Errors
-    /// polars'.
-    pub fn table(&self) -> Result<DataFrame> {
-        Ok(df!(
-            "rank" => (1..=self.pairs.len() as u64).collect::<Vec<_>>(),
-            "eigenvalue" => self.values(),
-            "residual" => self.residuals(),
-        )?)
     }
 
     fn need_all(&self, what: &str) -> Result<()> {

@@ -12,10 +12,11 @@ use super::seal::sealed;
 use super::{Sweep, SweepPoint, SweepReport};
 use crate::data::Dataset;
 use crate::error::Result;
-use crate::files::{WRITABLE, write_table, write_whole};
+use crate::files::{WRITABLE, write_whole};
 use crate::model::{Model, Parameters};
 use crate::objective::{Loss, Objective};
 use crate::spectral::{Lanczos, Spectrum, Which};
+use crate::tables;
 use crate::vector::{dot, norm};
 
 /// Bytes of the forward pass that all points together keep for products with the Hessian.
@@ -104,9 +105,9 @@ impl Point<'_> {
             let names = files(self.id, self.l2, ending(sweep));
             let [weights, gradients, values, vectors] = names.each_ref().map(|name| dir.join(name));
             parameters.save(weights)?;
-            write_table(&gradients, &mut gradient_table(parameters, &gradient)?)?;
-            write_table(&values, &mut spectrum.table()?)?;
-            write_table(&vectors, &mut vector_table(&spectrum)?)?;
+            tables::write(&gradients, &mut gradient_table(parameters, &gradient)?)?;
+            tables::write(&values, &mut spectrum.table()?)?;
+            tables::write(&vectors, &mut vector_table(&spectrum)?)?;
             self.write_row(dir, found, &names)
         })
     }

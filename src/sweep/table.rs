@@ -6,7 +6,7 @@ use std::path::Path;
 use polars::prelude::{CsvReader, DataFrame, ParquetReader, PolarsResult, SerReader};
 
 use crate::error::{Error, Result};
-use crate::files::is_parquet;
+use crate::tables::is_parquet;
 
 pub(super) fn read(path: &Path) -> Result<DataFrame> {
     let by_path = || -> PolarsResult<DataFrame> {

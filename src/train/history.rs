@@ -1,10 +1,6 @@
 //! [`History`]: how a training went.
 
-use polars::df;
-use polars::prelude::DataFrame;
 use serde::{Deserialize, Serialize};
-
-use crate::error::Result;
 
 /// What is known after a pass over the training data.
 ///
@@ -52,25 +48,4 @@ pub struct History {
     pub epochs: Vec<Epoch>,
     /// With patience the pass after which the model had the weights that it has now.
     pub best: Option<u32>,
-}
-
-impl History {
-    /// The history as a table.
-    ///
-    /// # Errors
-    /// polars'.
-    pub fn table(&self) -> Result<DataFrame> {
-        let column = |f: fn(&Epoch) -> f64| self.epochs.iter().map(f).collect::<Vec<_>>();
-        let share = |f: fn(&Epoch) -> Option<f64>| self.epochs.iter().map(f).collect::<Vec<_>>();
-        Ok(df!(
-            "epoch" => self.epochs.iter().map(|e| e.epoch).collect::<Vec<_>>(),
-            "train loss" => column(|e| e.train_loss),
-            "train accuracy" => share(|e| e.train_accuracy),
-            "gradient norm" => column(|e| e.gradient_norm),
-            "test loss" => column(|e| e.test_loss),
-            "test accuracy" => share(|e| e.test_accuracy),
-            "learning rate" => column(|e| e.learning_rate),
-            "seconds" => column(|e| e.seconds),
-        )?)
-    }
 }

@@ -5,6 +5,8 @@ mod history;
 mod optimizer;
 mod passes;
 mod schedule;
+#[cfg(feature = "tables")]
+mod table;
 mod trainer;
 mod trajectory;
 

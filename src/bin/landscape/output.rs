@@ -2,10 +2,11 @@
 
 use loss_landscape::Error;
 use loss_landscape::candle::{Device, Tensor};
-use loss_landscape::files::{self, WRITABLE, check_writable, write_tensors, write_whole};
+use loss_landscape::files::{WRITABLE, check_writable, write_tensors, write_whole};
 use loss_landscape::polars::prelude::DataFrame;
 use loss_landscape::prelude::{Objective, Parameters};
 use loss_landscape::serde_json::{Value, json};
+use loss_landscape::tables;
 use std::fmt::Display;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -152,7 +153,7 @@ pub fn write_table(dir: &Path, name: &str, table: &mut DataFrame) -> Result<(), 
         return Ok(());
     }
     for ending in ["csv", "parquet"] {
-        files::write_table(&dir.join(format!("{name}.{ending}")), table)?;
+        tables::write(&dir.join(format!("{name}.{ending}")), table)?;
     }
     Ok(())
 }

@@ -1,7 +1,5 @@
 //! [`GradientNoise`]: how far the gradients of batches scatter about the whole one, and along which curvature.
 
-use polars::df;
-use polars::prelude::DataFrame;
 use serde::{Deserialize, Serialize};
 
 use super::implicit_bias::{batch_variance, check_step};
@@ -183,29 +181,5 @@ impl NoiseReport {
         let mut change = self.alignment.product.scaled(noise);
         change.value += half * self.gradient_curvature - learning_rate * self.gradient_norm.powi(2);
         Ok(change)
-    }
-
-    /// A row for each number, with its standard error where it has one.
-    ///
-    /// # Errors
-    /// polars'.
-    pub fn table(&self) -> Result<DataFrame> {
-        let exact = |value| (value, None);
-        let estimated = |e: Estimate| (e.value, Some(e.standard_error));
-        let rows = [
-            ("‖g‖", exact(self.gradient_norm)),
-            ("gᵀHg", exact(self.gradient_curvature)),
-            ("tr Σ", estimated(self.variance)),
-            ("tr Σ/‖g‖²", estimated(self.simple_scale)),
-            ("tr(HΣ)", estimated(self.alignment.product)),
-            ("tr(HΣ)/(gᵀHg)", estimated(self.curvature_scale)),
-            ("cosine of H and Σ", estimated(self.alignment.cosine)),
-            ("overlap of eigenspaces", exact(self.overlap.value)),
-        ];
-        Ok(df!(
-            "quantity" => rows.map(|row| row.0),
-            "value" => rows.map(|row| row.1.0),
-            "standard error" => rows.map(|row| row.1.1),
-        )?)
     }
 }

@@ -1,7 +1,5 @@
 //! [`ImplicitBias`]: the loss that gradient descent with finite steps goes down instead.
 
-use polars::df;
-use polars::prelude::DataFrame;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -186,19 +184,5 @@ impl ModifiedLoss {
             value: self.loss + self.full_batch + self.noise.value,
             ..self.noise
         }
-    }
-
-    /// The parts and their sum, with the standard error of those that have one.
-    ///
-    /// # Errors
-    /// polars'.
-    pub fn table(&self) -> Result<DataFrame> {
-        let total = self.total();
-        let error = Some(total.standard_error);
-        Ok(df!(
-            "part" => ["loss", "full batch", "noise", "modified loss"],
-            "value" => [self.loss, self.full_batch, self.noise.value, total.value],
-            "standard error" => [None, None, error, error],
-        )?)
     }
 }

@@ -1,7 +1,5 @@
 //! [`Connectivity`]: several paths between two models, side by side.
 
-use polars::df;
-use polars::prelude::DataFrame;
 use serde::{Deserialize, Serialize};
 
 use super::{Curve, PathProfile, PathShape, PathTrainer};
@@ -81,25 +79,5 @@ impl Connectivity {
             paths.push((name, curve.profile(objective, points)?));
         }
         Ok(Self { paths })
-    }
-
-    /// One row for each path, with its [verdict](PathProfile::verdict).
-    ///
-    /// # Errors
-    /// polars'.
-    pub fn table(&self) -> Result<DataFrame> {
-        let names: Vec<&str> = self.paths.iter().map(|(name, _)| name.as_str()).collect();
-        let profiles = || self.paths.iter().map(|(_, profile)| profile);
-        let column = |f: fn(&PathProfile) -> f64| profiles().map(f).collect::<Vec<_>>();
-        let accuracies = profiles().map(|p| p.accuracy_at_barrier);
-        Ok(df!(
-            "path" => names,
-            "barrier_height" => column(|p| p.barrier_height),
-            "excess" => column(|p| p.excess),
-            "connectivity_score" => column(|p| p.connectivity_score),
-            "path_norm" => column(|p| p.path_norm),
-            "verdict" => profiles().map(PathProfile::verdict).collect::<Vec<_>>(),
-            "accuracy at the worst point" => accuracies.collect::<Vec<_>>(),
-        )?)
     }
 }

@@ -1,7 +1,5 @@
 //! [`PathProfile`]: the loss along a [`Curve`], and what stands in the way.
 
-use polars::df;
-use polars::prelude::{Column, DataFrame};
 use serde::{Deserialize, Serialize};
 
 use super::{Curve, RunningStatistics};
@@ -246,20 +244,6 @@ impl Curve {
             path_norm: self.length(),
             statistics,
         })
-    }
-}
-
-impl PathProfile {
-    /// Time, loss and, where there are labels, accuracy.
-    ///
-    /// # Errors
-    /// polars'.
-    pub fn table(&self) -> Result<DataFrame> {
-        let mut table = df!("t" => &self.times, "loss" => &self.losses)?;
-        if let Some(accuracies) = &self.accuracies {
-            table.with_column(Column::new("accuracy".into(), accuracies))?;
-        }
-        Ok(table)
     }
 }
 

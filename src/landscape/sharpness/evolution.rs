@@ -1,7 +1,5 @@
 //! [`Evolution`]: curvature in the course of a training.
 
-use polars::df;
-use polars::prelude::DataFrame;
 use serde::{Deserialize, Serialize};
 
 use super::Sharpness;
@@ -218,28 +216,5 @@ impl Evolution {
             moments,
             statistics,
         })
-    }
-
-    /// One row for each snapshot; an eigenvalue's error is its residual, the trace's its standard error.
-    ///
-    /// # Errors
-    /// polars'.
-    pub fn table(&self) -> Result<DataFrame> {
-        let moments = || self.moments.iter();
-        let column = |f: fn(&Moment) -> f64| moments().map(f).collect::<Vec<_>>();
-        let some = |f: fn(&Moment) -> Option<f64>| moments().map(f).collect::<Vec<_>>();
-        Ok(df!(
-            "step" => moments().map(|m| m.step as u64).collect::<Vec<_>>(),
-            "loss" => column(|m| m.loss),
-            "test loss" => some(|m| m.test_loss),
-            "gradient norm" => column(|m| m.gradient_norm),
-            "λ_max" => column(|m| m.largest.value),
-            "± λ_max" => column(|m| m.largest.high - m.largest.value),
-            "λ_min" => column(|m| m.smallest.value),
-            "± λ_min" => column(|m| m.smallest.high - m.smallest.value),
-            "trace" => some(|m| m.trace.map(|t| t.value)),
-            "± trace" => some(|m| m.trace.map(|t| t.standard_error)),
-            "sharpness" => some(|m| m.sharpness),
-        )?)
     }
 }

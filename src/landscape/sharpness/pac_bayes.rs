@@ -1,7 +1,5 @@
 //! [`PacBayes`]: a bound on the error on unseen data, which is low for flat minima near the prior.
 
-use polars::df;
-use polars::prelude::DataFrame;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -249,26 +247,6 @@ fn binary_kl(q: f64, p: f64) -> f64 {
         false => 0.0,
     };
     term(q, p, p - q) + term(1.0 - q, 1.0 - p, q - p)
-}
-
-impl PacBayesBound {
-    /// σ, KL, error and loss with their standard errors, and the two bounds, a row for each σ.
-    ///
-    /// # Errors
-    /// polars'.
-    pub fn table(&self) -> Result<DataFrame> {
-        let column = |of: fn(&PacBayesRow) -> f64| self.rows.iter().map(of).collect::<Vec<_>>();
-        Ok(df!(
-            "σ" => column(|row| row.sigma),
-            "KL" => column(|row| row.kl),
-            "error" => column(|row| row.empirical_error.value),
-            "error's standard error" => column(|row| row.empirical_error.standard_error),
-            "loss" => column(|row| row.loss.value),
-            "loss's standard error" => column(|row| row.loss.standard_error),
-            "bound" => column(|row| row.bound),
-            "McAllester's bound" => column(|row| row.mcallester),
-        )?)
-    }
 }
 
 #[cfg(test)]

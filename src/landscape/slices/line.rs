@@ -1,6 +1,5 @@
 //! [`Line`]: the loss along a direction.
 
-use polars::prelude::{Column, DataFrame, NamedFrom, Series};
 use serde::{Deserialize, Serialize};
 
 use super::fingerprint::{check_fingerprint, fingerprint_at};
@@ -174,24 +173,5 @@ impl Line {
     pub fn quadratic(&self) -> Vec<f64> {
         let at = |a: &f64| self.center + a * self.slope + 0.5 * a * a * self.curvature;
         self.alphas.iter().map(at).collect()
-    }
-
-    /// A row for each α.
-    ///
-    /// # Errors
-    /// polars'.
-    pub fn table(&self) -> Result<DataFrame> {
-        let quadratic = self.quadratic();
-        let columns = [
-            ("α", Some(&self.alphas)),
-            ("loss", Some(&self.losses)),
-            ("quadratic", Some(&quadratic)),
-            ("accuracy", self.accuracies.as_ref()),
-            ("gradient norm", self.gradient_norms.as_ref()),
-        ];
-        let columns = columns
-            .into_iter()
-            .filter_map(|(name, values)| Some(Column::from(Series::new(name.into(), values?))));
-        Ok(DataFrame::new(self.alphas.len(), columns.collect())?)
     }
 }

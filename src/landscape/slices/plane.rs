@@ -1,8 +1,6 @@
 //! [`Plane`]: the loss over two directions.
 
 use ndarray::Array2;
-use polars::df;
-use polars::prelude::{Column, DataFrame, NamedFrom, Series};
 use serde::{Deserialize, Serialize};
 
 use super::fingerprint::{check_fingerprint, fingerprint_at};
@@ -278,36 +276,6 @@ impl Plane {
         check_fingerprint(here, self.fingerprint, "plane")?;
         self.eigenvalues = Some(Extremes::over(objective, d1, d2, grid)?);
         Ok(self)
-    }
-
-    /// A row for each point, β by β: `alpha`, `beta`, `loss`, and `accuracy`, `smallest`, `largest`
-    /// where they are known.
-    ///
-    /// # Errors
-    /// polars'.
-    pub fn table(&self) -> Result<DataFrame> {
-        let (rows, columns) = self.losses.dim();
-        let repeated = |f: &dyn Fn(usize, usize) -> f64| -> Vec<f64> {
-            let places = (0..rows).flat_map(|i| (0..columns).map(move |j| (i, j)));
-            places.map(|(i, j)| f(i, j)).collect()
-        };
-        let mut table = df!(
-            "alpha" => repeated(&|_, j| self.alphas[j]),
-            "beta" => repeated(&|i, _| self.betas[i]),
-            "loss" => repeated(&|i, j| self.losses[[i, j]]),
-        )?;
-        let more = [
-            ("accuracy", self.accuracies.as_ref()),
-            ("smallest", self.eigenvalues.as_ref().map(|e| &e.smallest)),
-            ("largest", self.eigenvalues.as_ref().map(|e| &e.largest)),
-        ];
-        for (name, values) in more {
-            if let Some(values) = values {
-                let column = Series::new(name.into(), repeated(&|i, j| values[[i, j]]));
-                table.with_column(Column::from(column))?;
-            }
-        }
-        Ok(table)
     }
 }
 

@@ -1,7 +1,5 @@
 //! [`Projection`]: a training seen from a plane.
 
-use polars::df;
-use polars::prelude::DataFrame;
 use serde::{Deserialize, Serialize};
 
 use super::loss_at_points::{origin, scores};
@@ -131,20 +129,5 @@ impl Projection {
             (0..points).map(|i| low + share(i) * (high - low)).collect()
         };
         Grid::new(places(sides[0]), places(sides[1]))
-    }
-
-    /// A row for each snapshot.
-    ///
-    /// # Errors
-    /// polars'.
-    pub fn table(&self) -> Result<DataFrame> {
-        Ok(df!(
-            "step" => self.steps.iter().map(|s| *s as u64).collect::<Vec<_>>(),
-            "α" => &self.alphas,
-            "β" => &self.betas,
-            "loss" => &self.losses,
-            "on the plane" => &self.on_plane,
-            "distance" => &self.distances,
-        )?)
     }
 }

@@ -1,0 +1,49 @@
+//! Figures as plotly's JSON, HTML and PNG.
+
+mod picture;
+
+use super::{Bundle, Show, escape};
+use crate::error::Result;
+use crate::figure::Figure;
+
+/// plotly's JSON for JupyterLab, HTML for exported pages, PNG for previews of repositories.
+///
+/// The HTML draws with the page's plotly.js, which the project's export templates put in, and
+/// shows the image on pages without it. The image is left out where kaleido is not installed.
+impl Show for Figure {
+    fn bundle(&self) -> Result<Bundle> {
+        let json = self.json();
+        let image = picture::png(&json);
+        let mut bundle = Bundle::text(format!("Figure: {}", self.title()))
+            .with("application/vnd.plotly.v1+json", json.to_string())
+            .with("text/html", html(self.title(), &json, image.as_deref()));
+        if let Some(image) = image {
+            bundle = bundle.with("image/png", image);
+        }
+        Ok(bundle)
+    }
+}
+
+fn html(title: &str, json: &serde_json::Value, image: Option<&str>) -> String {
+    let title = escape(title);
+    let fallback = match image {
+        Some(image) => format!(r#"<img alt="{title}" src="data:image/png;base64,{image}">"#),
+        None => format!("{title} (a figure; this page has no plotly.js to draw it)"),
+    };
+    // Inside a script element a tag could end it.
+    let json = json.to_string().replace('<', r"\u003c");
+    format!(
+        r#"<div>{fallback}</div>
+<script>(function (script) {{
+  if (!script) return;
+  const figure = {json};
+  const box = script.previousElementSibling;
+  const draw = () => {{
+    if (!window.Plotly) return;
+    box.replaceChildren();
+    window.Plotly.newPlot(box, figure);
+  }};
+  if (document.readyState === "complete") draw(); else window.addEventListener("load", draw);
+}})(document.currentScript);</script>"#
+    )
+}
