@@ -125,10 +125,10 @@ pub mod prelude {
     pub use crate::data::{Cifar10, Dataset, Mnist, Targets};
     pub use crate::embedding::{Autoencoder, Comparison, Distances, Pca, Points, Umap};
     pub use crate::landscape::{
-        Connectivity, Curve, Evolution, Flatness, GradientNoise, Grid, HiddenUnits, ImplicitBias,
-        Line, Matching, ModifiedLoss, NoiseReport, PacBayes, PacBayesBound, PacBayesRow,
-        PathProfile, PathShape, PathTrainer, Plane, Projection, RunningStatistics, Sharpness,
-        StableRate, StatisticsSource, StepChange, UnitAxis, Watch, align,
+        Connectivity, Curve, Evolution, EvolutionSettings, Flatness, GradientNoise, Grid,
+        HiddenUnits, ImplicitBias, Line, Matching, ModifiedLoss, NoiseReport, PacBayes,
+        PacBayesBound, PacBayesRow, PathProfile, PathShape, PathTrainer, Plane, Projection,
+        RunningStatistics, Sharpness, StableRate, StatisticsSource, StepChange, UnitAxis, align,
         direction::{self, Normalization},
         directional_sharpness,
     };

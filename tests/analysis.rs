@@ -629,9 +629,9 @@ fn a_training_is_tracked() {
     let new = || Analyzer::new(&model, &train, &test, Loss::CrossEntropy).unwrap();
     let trainer = Trainer::adam(0.05).with_batch_size(30).with_epochs(10);
     let evolution = new().trajectory(&trainer, 15).unwrap();
-    let steps: Vec<usize> = evolution.moments.iter().map(|m| m.step).collect();
+    let steps: Vec<usize> = evolution.snapshots.iter().map(|m| m.step).collect();
     assert_eq!(steps, [0, 15, 30, 40]);
-    let (first, last) = (&evolution.moments[0], &evolution.moments[3]);
+    let (first, last) = (&evolution.snapshots[0], &evolution.snapshots[3]);
     assert!(last.loss < first.loss && last.sharpness.is_some());
     let report = new().eigenvalues(1).full_analysis().unwrap();
     assert_eq!(

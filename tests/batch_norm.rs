@@ -867,7 +867,7 @@ fn what_needs_single_samples_or_running_statistics_is_refused() {
         assert!(message.contains("depend on each other"), "{message}");
     }
     assert!(batch.gauss_newton().apply(&v).is_ok() && batch.fisher().apply(&v).is_ok());
-    let running = RunningStatistics::of(&frozen).unwrap();
+    let running = RunningStatistics::from_objective(&frozen).unwrap();
     let path = Curve::linear(&v, &v).unwrap();
     let message = says(path.profile_with_statistics(&batch, 3, &running).err());
     assert!(message.contains("no running statistics"), "{message}");
@@ -938,22 +938,20 @@ fn recorded(model: &Layered, data: &Dataset) -> (Trajectory, Vec<f64>) {
 #[test]
 fn snapshots_are_evaluated_with_their_own_statistics() {
     let data = data(40);
-    let watch = Watch {
-        trace: None,
-        sharpness: None,
-        test: Some(data.clone()),
-        ..Watch::default()
-    };
+    let settings = EvolutionSettings::default()
+        .with_trace(None)
+        .with_sharpness(None)
+        .with_test_data(data.clone());
     for (name, model) in networks() {
         let model = copy(&model);
         let (trajectory, losses) = recorded(&model, &data);
         let before = (bits(model.parameters()), statistics(model.parameters()));
         let objective = objective(&model, &data);
-        let evolution = Evolution::along(&objective, &trajectory, &watch).unwrap();
+        let evolution = settings.run(&objective, &trajectory).unwrap();
         assert_eq!(evolution.statistics, StatisticsSource::Snapshots);
-        let found: Vec<f64> = evolution.moments.iter().map(|m| m.loss).collect();
+        let found: Vec<f64> = evolution.snapshots.iter().map(|m| m.loss).collect();
         assert_eq!(found, losses, "{name}");
-        for moment in &evolution.moments {
+        for moment in &evolution.snapshots {
             assert_eq!(moment.test_loss, Some(moment.loss));
         }
         let html = evolution.bundle().unwrap();
@@ -969,9 +967,9 @@ fn snapshots_are_evaluated_with_their_own_statistics() {
 
         // With batch statistics θ says it all.
         let batch = objective.with_batch_statistics(20).unwrap();
-        let evolution = Evolution::along(&batch, &trajectory, &watch).unwrap();
+        let evolution = settings.run(&batch, &trajectory).unwrap();
         assert_eq!(evolution.statistics, StatisticsSource::Batches { size: 20 });
-        for (i, moment) in evolution.moments.iter().enumerate() {
+        for (i, moment) in evolution.snapshots.iter().enumerate() {
             let theta = trajectory.snapshot(i).unwrap();
             assert_eq!(moment.loss, batch.loss_at(&theta).unwrap());
         }
@@ -1014,20 +1012,18 @@ fn snapshots_are_kept_with_their_statistics() {
     let without = Trajectory::load(&path).unwrap();
     assert!(without.restore(0, &plain).is_ok());
     let objective = objective(&model, &data);
-    let watch = Watch {
-        trace: None,
-        sharpness: None,
-        ..Watch::default()
-    };
+    let settings = EvolutionSettings::default()
+        .with_trace(None)
+        .with_sharpness(None);
     for error in [
         without.restore(0, model.parameters()).err(),
-        Evolution::along(&objective, &without, &watch).err(),
+        settings.run(&objective, &without).err(),
     ] {
         let message = error.unwrap().to_string();
         assert!(message.contains("the snapshots have none"), "{message}");
     }
     let batch = objective.with_batch_statistics(20).unwrap();
-    assert!(Evolution::along(&batch, &without, &watch).is_ok());
+    assert!(settings.run(&batch, &without).is_ok());
     let mut mixed = without.clone();
     let message = mixed.push(1, model.parameters()).unwrap_err().to_string();
     assert!(message.contains("does not follow"), "{message}");
@@ -1054,7 +1050,10 @@ fn paths_have_their_own_statistics() {
         let there = copy(&model);
         there.parameters().set_flat(&other).unwrap();
         let alone = Objective::of(&there, &data, Loss::CrossEntropy).unwrap();
-        RunningStatistics::of(&alone).unwrap().estimate().unwrap();
+        RunningStatistics::from_objective(&alone)
+            .unwrap()
+            .estimate()
+            .unwrap();
         assert_close(&[found.losses[3]], &[alone.loss().unwrap()], 1e-12);
         assert!(
             (objective.loss_at(&other).unwrap() - found.losses[3]).abs() > 1e-6,
@@ -1092,10 +1091,7 @@ fn paths_have_their_own_statistics() {
     let path = Curve::linear(&theta, &theta).unwrap();
     let message = path.profile(&closure, 3).unwrap_err().to_string();
     assert!(message.contains("in training mode"), "{message}");
-    let trainer = PathTrainer {
-        epochs: 1,
-        ..PathTrainer::default()
-    };
+    let trainer = PathTrainer::default().with_epochs(1);
     let message = trainer.connect(&closure, &theta, &theta).unwrap_err();
     assert!(
         message.to_string().contains("in training mode"),
@@ -1112,11 +1108,7 @@ fn a_trained_path_does_not_see_running_statistics() {
         let objective = objective(&model, &data);
         let n = objective.dim();
         let (a, b) = (numbers(n, 3), numbers(n, 4));
-        let trainer = PathTrainer {
-            epochs: 2,
-            batch_size: 20,
-            ..PathTrainer::default()
-        };
+        let trainer = PathTrainer::default().with_epochs(2).with_batch_size(20);
         let connect = |objective: &Objective| {
             let curve = trainer.connect(objective, &a, &b).unwrap();
             curve.points()[1].clone()
@@ -1130,10 +1122,7 @@ fn a_trained_path_does_not_see_running_statistics() {
         assert_eq!(connect(&objective), found, "{name}");
     }
     let (_, model) = networks().remove(0);
-    let trainer = PathTrainer {
-        batch_size: 59,
-        ..PathTrainer::default()
-    };
+    let trainer = PathTrainer::default().with_batch_size(59);
     let theta = model.parameters().to_flat().unwrap();
     let message = trainer
         .connect(&objective(&model, &data), &theta, &theta)
@@ -1150,7 +1139,7 @@ fn a_training_is_seen_from_a_plane_with_batch_statistics() {
     let model = copy(&model);
     let (trajectory, _) = recorded(&model, &data);
     let objective = objective(&model, &data);
-    let pca = Pca::of(&trajectory, 2).unwrap();
+    let pca = Pca::fit(&trajectory, 2).unwrap();
     let [d1, d2] = &pca.components[..] else {
         panic!("{} components", pca.components.len())
     };
@@ -1167,11 +1156,11 @@ fn a_training_is_seen_from_a_plane_with_batch_statistics() {
     }
     let last = trajectory.len() - 1;
     assert!(path.distances[last] == 0.0);
-    let plane = Plane::over(&batch, d1, d2, &path.grid(3).unwrap()).unwrap();
+    let plane = Plane::on_grid(&batch, d1, d2, &path.grid(3).unwrap()).unwrap();
     assert_eq!(plane.statistics, path.statistics);
-    assert!((path.on_plane[last] - plane.center).abs() < 1e-13);
+    assert!((path.plane_losses[last] - plane.center).abs() < 1e-13);
     let grid = Grid::square(0.1, 2).unwrap();
-    let extremes = Plane::over(&batch, d1, d2, &grid).unwrap();
+    let extremes = Plane::on_grid(&batch, d1, d2, &grid).unwrap();
     let extremes = extremes.with_eigenvalues(&batch, d1, d2, &grid).unwrap();
     assert!(extremes.eigenvalues.is_some());
 }

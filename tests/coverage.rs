@@ -476,16 +476,12 @@ fn noise_scales() -> impl Fn(usize, u64) -> Vec<Claim> {
     let objectives: Vec<Objective> = (0..SPECTRA.len()).map(noisy).collect();
     let truths: Vec<[f64; 4]> = objectives.iter().map(truth).collect();
     move |spectrum, seed| {
-        let settings = GradientNoise {
-            top: 1,
-            seed,
-            ..GradientNoise::default()
-        };
+        let settings = GradientNoise::default().with_top(1).with_seed(seed);
         let found = settings.run(&objectives[spectrum]).unwrap();
         let estimates = [
             ("noise: tr Σ", found.variance),
-            ("noise: simple scale", found.simple_scale),
-            ("noise: curvature scale", found.curvature_scale),
+            ("noise: simple scale", found.simple_noise_scale),
+            ("noise: curvature scale", found.noise_scale),
             ("noise: cosine of H and Σ", found.alignment.cosine),
         ];
         let all = estimates.into_iter().zip(truths[spectrum]);
@@ -522,20 +518,14 @@ fn sharpness() -> impl Fn(usize, u64) -> Vec<Claim> {
         let objective = &objectives[spectrum];
         let n = objective.dim() as f64;
         let truth = radius.powi(2) * traces[spectrum] / (2.0 * n);
-        let default = Sharpness {
-            seed,
-            ..Sharpness::within(radius)
-        };
+        let default = Sharpness::new(radius).with_seed(seed);
         let mut claims = Vec::new();
         for (samples, of) in [
-            (default.samples, "default"),
+            (default.pairs, "default"),
             (25, "analyzer"),
             (10, "trajectory"),
         ] {
-            let settings = Sharpness {
-                samples,
-                ..default.clone()
-            };
+            let settings = default.clone().with_pairs(samples);
             let found = settings.random(objective).unwrap().mean;
             let row = format!("sharpness, {of}: ball");
             // E‖δ‖² is n/(n + 2) of that on the sphere.

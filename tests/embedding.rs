@@ -15,7 +15,9 @@ fn random(n: usize, d: usize, seed: u64) -> Array2<f64> {
 /// `count` points with `rank` coordinates along orthonormal directions in `dim` dimensions, away from the origin.
 fn planted(count: usize, dim: usize, rank: usize) -> Array2<f64> {
     let coordinates = random(count, rank, 3);
-    let directions = Pca::of(&random(rank + 1, dim, 4), rank).unwrap().components;
+    let directions = Pca::fit(&random(rank + 1, dim, 4), rank)
+        .unwrap()
+        .components;
     let directions = Array2::from_shape_fn((rank, dim), |(i, j)| directions[i][j]);
     coordinates.dot(&directions) + 0.5
 }
@@ -48,7 +50,7 @@ impl Points for Diagonal {
 fn distances_are_sums_of_squares_whatever_the_blocks() {
     // The second set does not fit into one block.
     for (count, dim) in [(11, 1037), (70, 1 << 20)] {
-        let distances = Distances::of(&Diagonal { count, dim }).unwrap();
+        let distances = Distances::new(&Diagonal { count, dim }).unwrap();
         for i in 0..count {
             for j in 0..count {
                 let expected = (dim as f64).sqrt() * i.abs_diff(j) as f64;
@@ -66,10 +68,10 @@ fn distances_are_sums_of_squares_whatever_the_blocks() {
 #[test]
 fn coordinates_in_the_span_have_the_same_distances() {
     let points = random(20, 300, 1) + 100.0;
-    let distances = Distances::of(&points).unwrap();
+    let distances = Distances::new(&points).unwrap();
     let coordinates = distances.coordinates().unwrap();
     assert_eq!(coordinates.dim(), (20, 19));
-    let again = Distances::of(&coordinates).unwrap();
+    let again = Distances::new(&coordinates).unwrap();
     for i in 0..20 {
         for j in 0..20 {
             let (a, b) = (
@@ -89,7 +91,7 @@ fn pca_is_the_singular_value_decomposition() {
         let centered = &points - &mean;
         let svd = Mat::from_fn(n, d, |i, j| centered[[i, j]]).svd().unwrap();
         let count = (n - 1).min(d);
-        let pca = Pca::of(&points, usize::MAX).unwrap();
+        let pca = Pca::fit(&points, usize::MAX).unwrap();
         assert_eq!(pca.components.len(), count);
         assert_close(&pca.mean, mean.as_slice().unwrap(), 1e-14);
 
@@ -127,14 +129,14 @@ fn pca_is_the_singular_value_decomposition() {
 #[test]
 fn weak_components_are_found_and_rounding_is_not_taken_for_one() {
     for (n, d) in [(30, 200), (200, 30)] {
-        let turn = Pca::of(&random(n.min(d), d, 9), 3).unwrap().components;
+        let turn = Pca::fit(&random(n.min(d), d, 9), 3).unwrap().components;
         let spreads = [1.0, 1e-3, 1e-6];
         let coordinates = random(n, 3, 10);
         let points = Array2::from_shape_fn((n, d), |(i, j)| {
             let terms = (0..3).map(|k| spreads[k] * coordinates[[i, k]] * turn[k][j]);
             terms.sum()
         });
-        let pca = Pca::of(&points, 10).unwrap();
+        let pca = Pca::fit(&points, 10).unwrap();
         assert_eq!(pca.components.len(), 3, "{:?}", pca.explained_variance);
         for (k, component) in pca.components.iter().enumerate() {
             let inside: f64 = turn.iter().map(|t| dot(t, component).powi(2)).sum();
@@ -161,7 +163,7 @@ fn a_random_walk_explains_six_over_pi_k_squared() {
             place.clone()
         })
         .collect();
-    let pca = Pca::of(&walk, 4).unwrap();
+    let pca = Pca::fit(&walk, 4).unwrap();
     for (k, ratio) in (1..).zip(&pca.explained_ratio) {
         let expected = 6.0 / (std::f64::consts::PI * f64::from(k)).powi(2);
         // An eigenvalue of a mean of d outer products has the relative deviation √(2/d); 5 of them.
@@ -177,7 +179,7 @@ fn a_random_walk_explains_six_over_pi_k_squared() {
 #[test]
 fn points_on_a_plane_have_two_components() {
     let points = planted(40, 50, 2);
-    let pca = Pca::of(&points, 5).unwrap();
+    let pca = Pca::fit(&points, 5).unwrap();
     assert_eq!(pca.components.len(), 2);
     assert_eq!(pca.coordinates.dim(), (40, 2));
     assert!(pca.reconstruction_error < 1e-14);
@@ -187,19 +189,19 @@ fn points_on_a_plane_have_two_components() {
         let back = pca.reconstruct(&coordinates).unwrap();
         assert_close(&back, &point.to_vec(), 1e-13);
     }
-    let one = Pca::of(&points, 1).unwrap();
+    let one = Pca::fit(&points, 1).unwrap();
     let lost = (1.0 - one.explained_ratio[0]).sqrt();
     assert!((one.reconstruction_error - lost).abs() < 1e-12);
     assert_eq!(one.table().unwrap().shape(), (1, 4));
-    assert_eq!(pca, Pca::of(&points, 5).unwrap());
+    assert_eq!(pca, Pca::fit(&points, 5).unwrap());
     let rows: Vec<Vec<f64>> = points.rows().into_iter().map(|r| r.to_vec()).collect();
-    assert_eq!(pca, Pca::of(&rows, 5).unwrap());
+    assert_eq!(pca, Pca::fit(&rows, 5).unwrap());
 }
 
 #[test]
 fn points_without_variance_have_no_components() {
     for points in [vec![vec![1.0, 2.0, 3.0]], vec![vec![0.1, 0.2, 0.7]; 9]] {
-        let pca = Pca::of(&points, 2).unwrap();
+        let pca = Pca::fit(&points, 2).unwrap();
         assert!(pca.components.is_empty(), "{pca:?}");
         assert_eq!(pca.coordinates.dim(), (points.len(), 0));
         assert_eq!(pca.reconstruction_error, 0.0);
@@ -228,7 +230,7 @@ fn arithmetic() -> (Array2<f64>, Array2<f64>) {
 #[test]
 fn trustworthiness_is_scikit_learns() {
     let (points, picture) = arithmetic();
-    let distances = Distances::of(&points).unwrap();
+    let distances = Distances::new(&points).unwrap();
     for (k, trustworthiness, continuity) in [
         (1, 0.6822368421052631, 0.8164473684210527),
         (2, 0.7047945205479452, 0.8082191780821918),
@@ -252,7 +254,7 @@ fn the_points_themselves_are_trustworthy() {
     let (points, _) = arithmetic();
     let twice = concatenate![Axis(0), points, points];
     for points in [points, twice, random(21, 3, 5), random(3, 8, 6)] {
-        let distances = Distances::of(&points).unwrap();
+        let distances = Distances::new(&points).unwrap();
         for k in 1..points.nrows().div_ceil(2) {
             assert_eq!(distances.trustworthiness(&points, k).unwrap(), 1.0);
             assert_eq!(distances.continuity(&points, k).unwrap(), 1.0);
@@ -264,7 +266,7 @@ fn the_points_themselves_are_trustworthy() {
 #[test]
 fn the_neighbour_error_is_that_of_the_neighbours_mean() {
     let (points, picture) = arithmetic();
-    let distances = Distances::of(&points).unwrap();
+    let distances = Distances::new(&points).unwrap();
     // The mean of all others is further from the point than the mean of all, by n / (n − 1).
     for (k, expected) in [
         (1, 1.1847821403871264),
@@ -278,7 +280,7 @@ fn the_neighbour_error_is_that_of_the_neighbours_mean() {
     assert!(distances.neighbor_error(&picture, 0).is_err());
     // Each point has its double beside it.
     let twice = concatenate![Axis(0), points, points];
-    let distances = Distances::of(&twice).unwrap();
+    let distances = Distances::new(&twice).unwrap();
     assert_eq!(distances.neighbor_error(&twice, 1).unwrap(), 0.0);
 }
 
@@ -293,7 +295,7 @@ fn clusters() -> Array2<f64> {
 
 /// The largest distance within a half of the rows, and the smallest between the halves.
 fn apart(picture: &Array2<f64>) -> (f64, f64) {
-    let distances = Distances::of(picture).unwrap();
+    let distances = Distances::new(picture).unwrap();
     let (mut within, mut between) = (0.0f64, f64::INFINITY);
     for i in 0..50 {
         for j in 0..50 {
@@ -322,7 +324,7 @@ fn umap_keeps_clusters_apart_and_neighbours_together() {
         (0.05 * (i * (j + 1)) as f64 / 6.0).sin()
     });
     let picture = umap.run(&curve).unwrap();
-    let found = Distances::of(&curve)
+    let found = Distances::new(&curve)
         .unwrap()
         .trustworthiness(&picture, 5)
         .unwrap();
@@ -332,31 +334,23 @@ fn umap_keeps_clusters_apart_and_neighbours_together() {
 #[test]
 fn the_same_seed_draws_the_same_picture() {
     let points = clusters();
-    let short = Umap {
-        epochs: 60,
-        seed: 1,
-        ..Umap::default()
-    };
+    let short = Umap::default().with_epochs(60).with_seed(1);
     let first = short.run(&points).unwrap();
     assert_eq!(bits(&first), bits(&short.run(&points).unwrap()));
-    let other = Umap { seed: 2, ..short }.run(&points).unwrap();
+    let other = short.with_seed(2).run(&points).unwrap();
     assert_ne!(bits(&first), bits(&other));
     // In a pool of one thread, too.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
     let alone = pool.unwrap().install(|| short.run(&points).unwrap());
     assert_eq!(bits(&first), bits(&alone));
 
-    let short = Autoencoder {
-        epochs: 30,
-        seed: 1,
-        ..Autoencoder::default()
-    };
+    let short = Autoencoder::default().with_epochs(30).with_seed(1);
     let first = short.run(&points).unwrap();
     assert_eq!(
         bits(&first.coordinates),
         bits(&short.run(&points).unwrap().coordinates)
     );
-    let other = Autoencoder { seed: 2, ..short }.run(&points).unwrap();
+    let other = short.with_seed(2).run(&points).unwrap();
     assert_ne!(bits(&first.coordinates), bits(&other.coordinates));
 }
 
@@ -364,12 +358,9 @@ fn the_same_seed_draws_the_same_picture() {
 fn a_larger_minimal_distance_loosens_the_picture() {
     let points = random(80, 5, 11);
     let nearest = |min_distance: f64| {
-        let umap = Umap {
-            min_distance,
-            ..Umap::default()
-        };
+        let umap = Umap::default().with_min_distance(min_distance);
         let picture = umap.run(&points).unwrap();
-        let distances = Distances::of(&picture).unwrap();
+        let distances = Distances::new(&picture).unwrap();
         let mut nearest: Vec<f64> = (0..80)
             .map(|i| {
                 let others = (0..80).filter(|j| *j != i);
@@ -398,34 +389,27 @@ fn umap_survives_few_and_equal_points() {
         assert_eq!(picture.dim(), (points.nrows(), 2));
         assert!(picture.iter().all(|c| c.is_finite()), "{points} {picture}");
         // Equal points repel each other, too.
-        let distances = Distances::of(&picture).unwrap();
+        let distances = Distances::new(&picture).unwrap();
         for i in 1..points.nrows() {
             assert!((0..i).all(|j| distances.between(i, j).unwrap() > 1e-3));
         }
     }
     // More components than the points span.
-    let umap = Umap {
-        components: 5,
-        ..Umap::default()
-    };
+    let umap = Umap::default().with_components(5);
     assert_eq!(umap.run(&random(4, 2, 1)).unwrap().dim(), (4, 5));
 }
 
 /// An arc of 270° in a plane of five dimensions: one number says where a point is, and no line does.
 #[test]
 fn an_autoencoder_bends_where_pca_cannot() {
-    let directions = Pca::of(&random(3, 5, 4), 2).unwrap().components;
+    let directions = Pca::fit(&random(3, 5, 4), 2).unwrap().components;
     let arc = Array2::from_shape_fn((60, 5), |(i, j)| {
         let angle = 1.5 * std::f64::consts::PI * i as f64 / 59.0;
         7.0 * (angle.cos() * directions[0][j] + angle.sin() * directions[1][j]) + 2.0
     });
-    let line = Pca::of(&arc, 1).unwrap();
+    let line = Pca::fit(&arc, 1).unwrap();
     for seed in 0..3 {
-        let bent = Autoencoder {
-            components: 1,
-            seed,
-            ..Autoencoder::default()
-        };
+        let bent = Autoencoder::default().with_components(1).with_seed(seed);
         let bent = bent.run(&arc).unwrap();
         assert!(
             bent.reconstruction_error < 0.1 * line.reconstruction_error,
@@ -435,7 +419,7 @@ fn an_autoencoder_bends_where_pca_cannot() {
         );
         // In the units of the points.
         let total = (line.total_variance * 59.0 / 60.0).sqrt();
-        let relative = bent.error / total;
+        let relative = bent.rms_error / total;
         assert!((relative - bent.reconstruction_error).abs() < 1e-12 * relative);
     }
 }
@@ -444,17 +428,14 @@ fn an_autoencoder_bends_where_pca_cannot() {
 #[test]
 fn an_autoencoder_does_not_see_how_many_entries_the_points_have() {
     let few = random(12, 11, 1);
-    let directions = Pca::of(&random(12, 3000, 2), 11).unwrap().components;
+    let directions = Pca::fit(&random(12, 3000, 2), 11).unwrap().components;
     let turn = Array2::from_shape_fn((11, 3000), |(i, j)| directions[i][j]);
     let many = few.dot(&turn) + 1.0;
-    let coordinates = Distances::of(&few).unwrap().coordinates().unwrap();
-    let short = Autoencoder {
-        epochs: 50,
-        ..Autoencoder::default()
-    };
+    let coordinates = Distances::new(&few).unwrap().coordinates().unwrap();
+    let short = Autoencoder::default().with_epochs(50);
     let seen = short.run(&many).unwrap();
     // Each axis may point either way.
-    let other = Distances::of(&many).unwrap().coordinates().unwrap();
+    let other = Distances::new(&many).unwrap().coordinates().unwrap();
     for (a, b) in coordinates.columns().into_iter().zip(other.columns()) {
         let sign = a.dot(&b).signum();
         assert_close(&(&b * sign).to_vec(), &a.to_vec(), 1e-10);
@@ -465,7 +446,7 @@ fn an_autoencoder_does_not_see_how_many_entries_the_points_have() {
 #[test]
 fn a_comparison_measures_all_methods() {
     let points = planted(40, 300, 2);
-    let comparison = Comparison::of(&points, 0).unwrap();
+    let comparison = Comparison::new(&points, 0).unwrap();
     let names: Vec<&str> = comparison
         .embeddings
         .iter()
@@ -474,7 +455,7 @@ fn a_comparison_measures_all_methods() {
     assert_eq!(names, ["PCA", "UMAP", "autoencoder"]);
     assert_eq!(comparison.neighbors, 5);
     assert_eq!(comparison.table().unwrap().shape(), (3, 8));
-    let distances = Distances::of(&points).unwrap();
+    let distances = Distances::new(&points).unwrap();
     for embedding in &comparison.embeddings {
         assert_eq!(embedding.coordinates.dim(), (40, 2));
         let direct = distances
@@ -496,14 +477,14 @@ fn a_comparison_measures_all_methods() {
     assert_eq!(comparison.embeddings[1].reconstruction_error, None);
     assert!(comparison.embeddings[2].reconstruction_error.unwrap() < 0.2);
 
-    let again = Comparison::of(&points, 0).unwrap();
+    let again = Comparison::new(&points, 0).unwrap();
     for (a, b) in comparison.embeddings.iter().zip(&again.embeddings) {
         assert_eq!(bits(&a.coordinates), bits(&b.coordinates));
         assert_eq!(a.held_out_error, b.held_out_error);
     }
     // The least that can be compared, and points on a line.
     for points in [random(3, 9, 1), planted(12, 20, 1)] {
-        let comparison = Comparison::of(&points, 1).unwrap();
+        let comparison = Comparison::new(&points, 1).unwrap();
         for embedding in comparison.embeddings {
             assert_eq!(embedding.coordinates.dim(), (points.nrows(), 2));
         }
@@ -514,11 +495,11 @@ fn a_comparison_measures_all_methods() {
 fn senseless_points_are_refused() {
     let all = |points: Vec<Vec<f64>>| -> Vec<String> {
         [
-            Pca::of(&points, 2).map(|_| ()),
-            Distances::of(&points).map(|_| ()),
+            Pca::fit(&points, 2).map(|_| ()),
+            Distances::new(&points).map(|_| ()),
             Umap::default().run(&points).map(|_| ()),
             Autoencoder::default().run(&points).map(|_| ()),
-            Comparison::of(&points, 0).map(|_| ()),
+            Comparison::new(&points, 0).map(|_| ()),
         ]
         .into_iter()
         .map(|result| result.unwrap_err().to_string())
@@ -548,12 +529,12 @@ fn senseless_points_are_refused() {
 
     for few in [random(1, 4, 0), random(2, 4, 0)] {
         assert!(Umap::default().run(&few).is_err());
-        assert!(Comparison::of(&few, 0).is_err());
+        assert!(Comparison::new(&few, 0).is_err());
     }
     let same = Array2::ones((7, 3));
     assert!(Autoencoder::default().run(&same).is_err());
-    assert!(Comparison::of(&same, 0).is_err());
-    let distances = Distances::of(&same).unwrap();
+    assert!(Comparison::new(&same, 0).is_err());
+    let distances = Distances::new(&same).unwrap();
     assert!(distances.neighbor_error(&same, 2).is_err());
     for picture in [
         random(6, 2, 0),
@@ -564,7 +545,7 @@ fn senseless_points_are_refused() {
     }
     // A table of all pairs would not fit; not a point is read.
     let (count, dim) = (Distances::MAX_COUNT + 1, usize::MAX);
-    let message = Distances::of(&Diagonal { count, dim })
+    let message = Distances::new(&Diagonal { count, dim })
         .unwrap_err()
         .to_string();
     assert!(message.contains("one point in 2"), "{message}");
@@ -573,8 +554,8 @@ fn senseless_points_are_refused() {
 #[test]
 fn senseless_settings_are_refused() {
     let points = random(10, 3, 0);
-    assert!(Pca::of(&points, 0).is_err());
-    let pca = Pca::of(&points, 2).unwrap();
+    assert!(Pca::fit(&points, 0).is_err());
+    let pca = Pca::fit(&points, 2).unwrap();
     assert!(pca.project(&[1.0, 2.0]).is_err());
     assert!(pca.project(&[1.0, 2.0, f64::NAN]).is_err());
     assert!(pca.reconstruct(&[1.0]).is_err());
@@ -582,56 +563,23 @@ fn senseless_settings_are_refused() {
 
     let umap = Umap::default();
     for umap in [
-        Umap {
-            neighbors: 1,
-            ..umap
-        },
-        Umap {
-            components: 0,
-            ..umap
-        },
-        Umap { epochs: 0, ..umap },
-        Umap {
-            min_distance: -0.1,
-            ..umap
-        },
-        Umap {
-            min_distance: 1.1,
-            ..umap
-        },
-        Umap {
-            min_distance: f64::NAN,
-            ..umap
-        },
+        umap.with_neighbors(1),
+        umap.with_components(0),
+        umap.with_epochs(0),
+        umap.with_min_distance(-0.1),
+        umap.with_min_distance(1.1),
+        umap.with_min_distance(f64::NAN),
     ] {
         assert!(umap.run(&points).is_err(), "{umap:?}");
     }
     let autoencoder = Autoencoder::default();
     for autoencoder in [
-        Autoencoder {
-            components: 0,
-            ..autoencoder
-        },
-        Autoencoder {
-            hidden: 0,
-            ..autoencoder
-        },
-        Autoencoder {
-            epochs: 0,
-            ..autoencoder
-        },
-        Autoencoder {
-            learning_rate: 0.0,
-            ..autoencoder
-        },
-        Autoencoder {
-            learning_rate: f64::NAN,
-            ..autoencoder
-        },
-        Autoencoder {
-            learning_rate: 1e200,
-            ..autoencoder
-        },
+        autoencoder.with_components(0),
+        autoencoder.with_hidden(0),
+        autoencoder.with_epochs(0),
+        autoencoder.with_learning_rate(0.0),
+        autoencoder.with_learning_rate(f64::NAN),
+        autoencoder.with_learning_rate(1e200),
     ] {
         assert!(autoencoder.run(&points).is_err(), "{autoencoder:?}");
     }
@@ -650,9 +598,9 @@ fn a_picture_joins_its_points_in_order() {
     let line = figure::embedding(&random(5, 1, 1), "line").json();
     assert_eq!(line["data"][1]["y"][3], 0.0);
     figure::embedding(&Array2::zeros((0, 2)), "nothing").json();
-    let shown = Comparison::of(&random(9, 3, 1), 0).bundle().unwrap();
+    let shown = Comparison::new(&random(9, 3, 1), 0).bundle().unwrap();
     assert!(shown.get("text/html").unwrap().contains("trustworthiness"));
-    let shown = Pca::of(&picture, 2).bundle().unwrap();
+    let shown = Pca::fit(&picture, 2).bundle().unwrap();
     assert!(shown.get("text/html").unwrap().contains("cumulative"));
 }
 
@@ -662,7 +610,7 @@ fn a_picture_joins_its_points_in_order() {
 fn what_fits_noise_is_not_ahead_on_other_points() {
     for seed in 0..2 {
         let noise = random(50, 30, 20 + seed);
-        let found = Comparison::of(&noise, seed).unwrap().embeddings;
+        let found = Comparison::new(&noise, seed).unwrap().embeddings;
         let [pca, encoder] = [&found[0], &found[2]];
         let in_sample = [pca, encoder].map(|e| e.reconstruction_error.unwrap());
         assert!(in_sample[1] < 0.9 * in_sample[0], "{in_sample:?}");
@@ -691,7 +639,7 @@ fn what_learns_a_bend_is_ahead_on_other_points() {
             _ => 0.0,
         }
     });
-    let found = Comparison::of(&cap, 0).unwrap().embeddings;
+    let found = Comparison::new(&cap, 0).unwrap().embeddings;
     let [pca, encoder] = [&found[0], &found[2]].map(|e| e.held_out_error.unwrap());
     assert!(encoder.value < 0.7 * pca.value, "{encoder} and {pca}");
 }
@@ -700,7 +648,7 @@ fn what_learns_a_bend_is_ahead_on_other_points() {
 #[test]
 fn the_held_out_error_is_that_of_five_fits() {
     let points = random(13, 5, 9);
-    let found = Comparison::of(&points, 0).unwrap().embeddings[0].held_out_error;
+    let found = Comparison::new(&points, 0).unwrap().embeddings[0].held_out_error;
     let errors = (0..5).map(|fold| {
         let (mut seen, mut unseen) = (Vec::new(), Vec::new());
         for (i, row) in points.rows().into_iter().enumerate() {
@@ -709,7 +657,7 @@ fn the_held_out_error_is_that_of_five_fits() {
                 false => seen.push(row.to_vec()),
             }
         }
-        let pca = Pca::of(&seen, 2).unwrap();
+        let pca = Pca::fit(&seen, 2).unwrap();
         let (mut lost, mut total) = (0.0, 0.0);
         for point in &unseen {
             let away: Vec<f64> = point.iter().zip(&pca.mean).map(|(x, m)| x - m).collect();
@@ -729,7 +677,7 @@ fn the_held_out_error_is_that_of_five_fits() {
     // Four equal points of five leave a fit nothing to learn from.
     let mut equal = Array2::ones((5, 3));
     equal[[2, 0]] = 4.0;
-    for embedding in Comparison::of(&equal, 0).unwrap().embeddings {
+    for embedding in Comparison::new(&equal, 0).unwrap().embeddings {
         assert_eq!(embedding.held_out_error, None, "{}", embedding.name);
     }
 }

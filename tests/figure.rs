@@ -96,7 +96,7 @@ fn spectra_in_training_are_frames_with_a_slider() {
 #[test]
 fn components_are_drawn_over_the_order_of_the_points() {
     let points = vec![vec![0.0, 0.0], vec![3.0, 1.0], vec![6.0, 0.0]];
-    let pca = Pca::of(&points, 2).unwrap();
+    let pca = Pca::fit(&points, 2).unwrap();
     let json = figure::components(&pca, "Steps").json();
     assert_eq!(json["data"].as_array().unwrap().len(), 2);
     assert_eq!(json["data"][0]["x"], json!([0, 1, 2]));
@@ -132,7 +132,7 @@ fn path() -> Projection {
         alphas: vec![1.0, 0.0],
         betas: vec![-2.0, 0.0],
         losses: vec![7.0, 2.5],
-        on_plane: vec![3.0, 2.5],
+        plane_losses: vec![3.0, 2.5],
         distances: vec![0.5, 0.0],
         statistics: StatisticsSource::None,
     }
@@ -323,10 +323,10 @@ fn curvature_over_a_plane_has_two_sides() {
             .unwrap()
             .is_empty()
     );
-    plane.eigenvalues = Some(loss_landscape::landscape::Extremes {
+    plane.eigenvalues = Some(loss_landscape::landscape::ExtremeEigenvalues {
         smallest: -&plane.losses,
         largest: plane.losses.clone(),
-        residuals: &plane.losses * 1e-3,
+        errors: &plane.losses * 1e-3,
     });
     let json = figure::extremes(&plane).json();
     assert_eq!(json["data"][0]["z"][0], json!([-1.0, -2.0, -3.0]));

@@ -69,12 +69,11 @@ fn the_bound_is_the_formula() {
     train(&objective, 1.0, 20);
     let theta = objective.parameters().to_flat().unwrap();
     let center = vec![0.3, -0.2, 0.1];
-    let settings = PacBayes {
-        sigmas: vec![0.1, 0.5, 2.0],
-        samples: 50,
-        delta: 0.1,
-        seed: 4,
-    };
+    let settings = PacBayes::default()
+        .with_sigmas(vec![0.1, 0.5, 2.0])
+        .with_draws(50)
+        .with_delta(0.1)
+        .with_seed(4);
     let found = settings.run(&objective, &center).unwrap();
     let distance: f64 = theta
         .iter()
@@ -137,12 +136,10 @@ fn the_bound_holds_where_the_true_error_is_known() {
         let objective = half_spaces(n, d, flipped, 1000 + seed);
         train(&objective, 1.0, 50);
         let theta = objective.parameters().to_flat().unwrap();
-        let settings = PacBayes {
-            sigmas: vec![0.1, 0.5, 1.0],
-            samples: 60,
-            seed,
-            ..PacBayes::default()
-        };
+        let settings = PacBayes::default()
+            .with_sigmas(vec![0.1, 0.5, 1.0])
+            .with_draws(60)
+            .with_seed(seed);
         let found = settings.run(&objective, &vec![0.0; d]).unwrap();
         for row in found.rows {
             let truth = true_posterior_error(&theta, row.sigma, flipped, seed);
@@ -161,12 +158,11 @@ fn the_bound_holds_where_the_true_error_is_known() {
 fn the_bound_fails_where_it_may_and_no_more_often() {
     let objective = half_spaces(5_000, 1, 0.0, 3);
     let fails = (0..200).filter(|seed| {
-        let settings = PacBayes {
-            sigmas: vec![1.0],
-            samples: 2,
-            delta: 0.6,
-            seed: *seed,
-        };
+        let settings = PacBayes::default()
+            .with_sigmas(vec![1.0])
+            .with_draws(2)
+            .with_delta(0.6)
+            .with_seed(*seed);
         let found = settings.run(&objective, &[0.0]).unwrap();
         assert_eq!(found.kl, 0.0);
         found.bound < 0.5
@@ -181,11 +177,9 @@ fn an_easy_problem_with_enough_data_has_a_low_bound() {
     let bounds = [250, 1000, 4000].map(|n| {
         let objective = half_spaces(n, 2, 0.0, 5);
         train(&objective, 2.0, 100);
-        let settings = PacBayes {
-            sigmas: vec![0.2, 0.5, 1.0],
-            samples: 300,
-            ..PacBayes::default()
-        };
+        let settings = PacBayes::default()
+            .with_sigmas(vec![0.2, 0.5, 1.0])
+            .with_draws(300);
         settings.run(&objective, &[0.0, 0.0]).unwrap().bound
     });
     println!("bounds {bounds:?}");
@@ -205,10 +199,7 @@ fn both_ways_to_a_score_give_one_bound_and_leave_the_model_alone() {
         .unwrap();
     let objective = Objective::of(&model, &data, Loss::CrossEntropy).unwrap();
     let before = model.parameters().to_flat().unwrap();
-    let settings = PacBayes {
-        samples: 30,
-        ..PacBayes::default()
-    };
+    let settings = PacBayes::default().with_draws(30);
     let fast = settings.run(&objective, &start).unwrap();
     let plain = settings
         .run(&objective.clone().by_autograd(), &start)
@@ -232,17 +223,11 @@ fn the_way_from_the_prior_is_what_costs() {
     let objective = half_spaces(500, 3, 0.0, 6);
     train(&objective, 1.0, 50);
     let theta = objective.parameters().to_flat().unwrap();
-    let settings = PacBayes {
-        samples: 50,
-        ..PacBayes::default()
-    };
+    let settings = PacBayes::default().with_draws(50);
     let here = settings.run(&objective, &theta).unwrap();
     assert!(here.rows.iter().all(|row| row.kl == 0.0));
     assert!(here.bound < 0.3, "{here:?}");
-    let narrow = PacBayes {
-        sigmas: vec![1e-200],
-        ..settings.clone()
-    };
+    let narrow = settings.clone().with_sigmas(vec![1e-200]);
     let narrow = narrow.run(&objective, &theta).unwrap();
     assert!(narrow.kl == 0.0 && narrow.bound > narrow.empirical_error.value);
     let far = settings.run(&objective, &[1e9, 0.0, 0.0]).unwrap();
@@ -267,32 +252,14 @@ fn senseless_questions_are_refused() {
     let default = PacBayes::default;
     for sigma in [0.0, -1.0, f64::NAN, f64::INFINITY] {
         let sigmas = vec![0.1, sigma];
-        refused(
-            PacBayes {
-                sigmas,
-                ..default()
-            },
-            "standard deviation",
-        );
+        refused(default().with_sigmas(sigmas), "standard deviation");
     }
-    refused(
-        PacBayes {
-            sigmas: Vec::new(),
-            ..default()
-        },
-        "no σ to try",
-    );
+    refused(default().with_sigmas(Vec::new()), "no σ to try");
     for samples in [0, 1] {
-        refused(
-            PacBayes {
-                samples,
-                ..default()
-            },
-            "at least 2",
-        );
+        refused(default().with_draws(samples), "at least 2");
     }
     for delta in [0.0, 1.0, -0.1, 1.5, f64::NAN] {
-        refused(PacBayes { delta, ..default() }, "between 0 and 1");
+        refused(default().with_delta(delta), "between 0 and 1");
     }
     assert!(default().run(&objective, &[0.0]).is_err());
     assert!(default().run(&objective, &[0.0, f64::NAN]).is_err());

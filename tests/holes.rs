@@ -40,8 +40,8 @@ fn one_point_without_a_loss_does_not_cost_the_others() {
     for objective in objectives() {
         let dir = tempfile::tempdir().unwrap();
         let grid = Grid::new(vec![0.0, 1.0], vec![0.0, 1.0, 1e200]).unwrap();
-        let grid = grid.resuming(dir.path().join("unfinished"));
-        let plane = Plane::over(&objective, &d1, &d2, &grid).unwrap();
+        let grid = grid.with_checkpoint(dir.path().join("unfinished"));
+        let plane = Plane::on_grid(&objective, &d1, &d2, &grid).unwrap();
         let plane = plane.with_eigenvalues(&objective, &d1, &d2, &grid).unwrap();
         let expected = [0.0, 1.0, 4.0, 5.0, f64::NAN, f64::NAN];
         assert_eq!(bits(&plane.losses), bits(&expected));
@@ -54,7 +54,7 @@ fn one_point_without_a_loss_does_not_cost_the_others() {
             );
         }
         // Read from its file and through JSON it is the same.
-        let again = Plane::over(&objective, &d1, &d2, &grid).unwrap();
+        let again = Plane::on_grid(&objective, &d1, &d2, &grid).unwrap();
         assert_eq!(bits(&again.losses), bits(&plane.losses));
         let json = serde_json::to_value(&plane).unwrap();
         assert_eq!(json["losses"]["data"][4], Value::Null);
@@ -72,7 +72,7 @@ fn one_point_without_a_loss_does_not_cost_the_others() {
             assert!(z[0][1].is_number() && z[1][0].is_number());
         }
 
-        let line = Line::over(&objective, &d2, vec![0.0, 1.0, 1e200]).unwrap();
+        let line = Line::at_alphas(&objective, &d2, vec![0.0, 1.0, 1e200]).unwrap();
         let line = line.with_gradient_norms(&objective, &d2).unwrap();
         assert_eq!(bits(&line.losses), bits(&[0.0, 4.0, f64::NAN]));
         assert_eq!(line.gradient_norms.as_ref().unwrap()[..2], [0.0, 8.0]);
@@ -157,8 +157,8 @@ fn a_directory_that_a_failed_run_has_left_can_be_used_again() {
     let [objective, _] = objectives();
     let (d1, d2) = ([1.0, 0.0], [0.0, 1.0]);
     let over = |radius: f64| {
-        let grid = Grid::square(radius, 3).unwrap().resuming(&file);
-        Plane::over(&objective, &d1, &d2, &grid)
+        let grid = Grid::square(radius, 3).unwrap().with_checkpoint(&file);
+        Plane::on_grid(&objective, &d1, &d2, &grid)
     };
     over(1.0).unwrap();
     let whole = fs::read(&file).unwrap();
@@ -181,8 +181,8 @@ fn damage_costs_one_point() {
     let file = dir.path().join("unfinished");
     let [objective, _] = objectives();
     let (d1, d2) = ([1.0, 0.0], [0.0, 1.0]);
-    let grid = Grid::square(3.0, 5).unwrap().resuming(&file);
-    let over = || Plane::over(&objective, &d1, &d2, &grid);
+    let grid = Grid::square(3.0, 5).unwrap().with_checkpoint(&file);
+    let over = || Plane::on_grid(&objective, &d1, &d2, &grid);
     let plane = over().unwrap();
     let whole = fs::read(&file).unwrap();
     let record = 32;

@@ -75,7 +75,7 @@ impl Line {
     /// The same of the flow down the modified loss, a parabola.
     fn modified(&self, rate: f64, batch: usize, momentum: f64) -> [f64; 2] {
         let objective = self.objective();
-        let bias = ImplicitBias::new(rate, batch).momentum(momentum);
+        let bias = ImplicitBias::new(rate, batch).with_momentum(momentum);
         let at = |w: f64| {
             objective.parameters().set_flat(&[w]).unwrap();
             bias.run(&objective).unwrap().total().value
@@ -161,13 +161,15 @@ fn the_parts_are_those_of_the_closed_form() {
     }
     // Two batches have one pair: (1 − β)/(2 · 2 (N − 1)(1 − β)).
     let heavy = ImplicitBias::new(0.1, 3)
-        .momentum(0.9)
+        .with_momentum(0.9)
         .run(&objective)
         .unwrap();
     assert!((heavy.noise.value - 0.1 * variance / 16.0).abs() < 1e-12);
     assert!((heavy.full_batch - 0.025 * g * g * 1.9 / 0.01).abs() < 1e-12);
     for momentum in [-0.1, 1.0, f64::NAN] {
-        let refused = ImplicitBias::new(0.1, 3).momentum(momentum).run(&objective);
+        let refused = ImplicitBias::new(0.1, 3)
+            .with_momentum(momentum)
+            .run(&objective);
         let message = refused.unwrap_err().to_string();
         assert!(message.contains("from 0 to below 1"), "{message}");
     }

@@ -294,7 +294,7 @@ fn the_difference_of_two_models_leads_from_one_to_the_other() {
         line.accuracies.as_ref().unwrap()[4],
         end.accuracy().unwrap()
     );
-    let along = Line::over(&objective, &way, line.alphas.clone()).unwrap();
+    let along = Line::at_alphas(&objective, &way, line.alphas.clone()).unwrap();
     assert_eq!(along, line);
     let with = line.with_gradient_norms(&objective, &way).unwrap();
     let norms = with.gradient_norms.as_ref().unwrap();
@@ -332,7 +332,7 @@ fn accuracy_on_a_plane_is_that_of_the_moved_model() {
 fn a_grid_can_have_any_places() {
     let (objective, _) = quadratic(f64::INFINITY);
     let grid = Grid::new(vec![-3.0, 0.5, 1.0], vec![0.25, 4.0]).unwrap();
-    let plane = Plane::over(&objective, &[1.0, 0.0], &[0.0, 1.0], &grid).unwrap();
+    let plane = Plane::on_grid(&objective, &[1.0, 0.0], &[0.0, 1.0], &grid).unwrap();
     assert_eq!(plane.losses.dim(), (2, 3));
     for (row, beta) in plane.betas.iter().enumerate() {
         for (column, alpha) in plane.alphas.iter().enumerate() {
@@ -350,7 +350,7 @@ fn a_grid_can_have_any_places() {
     ] {
         assert!(Grid::new(bad.clone(), vec![0.0, 1.0]).is_err());
         assert!(Grid::new(vec![0.0, 1.0], bad.clone()).is_err());
-        assert!(Line::over(&objective, &[1.0, 0.0], bad).is_err());
+        assert!(Line::at_alphas(&objective, &[1.0, 0.0], bad).is_err());
     }
 }
 
@@ -361,19 +361,19 @@ fn eigenvalues_over_a_plane() {
     let objective = common::quadratic(&[3.0, 1.0, 0.5, 0.25], &[0.0; 4], &[0.2; 4]);
     let (d1, d2) = ([1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0]);
     let grid = Grid::square(1.0, 3).unwrap();
-    let plane = Plane::over(&objective, &d1, &d2, &grid).unwrap();
+    let plane = Plane::on_grid(&objective, &d1, &d2, &grid).unwrap();
     let found = plane.with_eigenvalues(&objective, &d1, &d2, &grid).unwrap();
     let found = found.eigenvalues.unwrap();
     for (low, high) in found.smallest.iter().zip(&found.largest) {
         assert!((low - 0.25).abs() < 1e-10 && (high - values[0]).abs() < 1e-10);
     }
-    assert!(found.residuals.iter().all(|r| *r < 3e-3));
+    assert!(found.errors.iter().all(|r| *r < 3e-3));
 
     // Elsewhere those of the moved model.
     let (model, objective) = common::moons_network(&[2, 4, 2], Activation::Tanh);
     let before = bits(model.parameters());
     let [d1, d2] = direction::filter_normalized_pair(objective.parameters(), 1).unwrap();
-    let plane = Plane::over(&objective, &d1, &d2, &grid).unwrap();
+    let plane = Plane::on_grid(&objective, &d1, &d2, &grid).unwrap();
     let plane = plane.with_eigenvalues(&objective, &d1, &d2, &grid).unwrap();
     assert_eq!(bits(model.parameters()), before);
     let found = plane.eigenvalues.as_ref().unwrap();
@@ -381,7 +381,7 @@ fn eigenvalues_over_a_plane() {
     let moved: Vec<f64> = (0..theta.len()).map(|i| theta[i] - d1[i] + d2[i]).collect();
     model.parameters().set_flat(&moved).unwrap();
     let exact = common::hessian_values(&objective);
-    let tolerance = found.residuals[[2, 0]] + 1e-12;
+    let tolerance = found.errors[[2, 0]] + 1e-12;
     assert!((found.largest[[2, 0]] - exact[0]).abs() <= tolerance);
     assert!((found.smallest[[2, 0]] - exact[exact.len() - 1]).abs() <= tolerance);
     let other = Grid::square(2.0, 3).unwrap();
@@ -401,30 +401,30 @@ fn a_plane_resumes() {
     let grid = Grid::square(3.0, 9).unwrap();
     let (d1, d2) = ([1.0, 0.0], [0.0, 1.0]);
     let (sound, _) = quadratic(f64::INFINITY);
-    let whole = Plane::over(&sound, &d1, &d2, &grid).unwrap();
+    let whole = Plane::on_grid(&sound, &d1, &d2, &grid).unwrap();
 
-    let grid = grid.resuming(&file);
+    let grid = grid.with_checkpoint(&file);
     let (failing, parameters) = quadratic(1.0);
     let before = bits(&parameters);
-    assert!(Plane::over(&failing, &d1, &d2, &grid).is_err());
+    assert!(Plane::on_grid(&failing, &d1, &d2, &grid).is_err());
     assert_eq!(bits(&parameters), before);
     let done = (std::fs::metadata(&file).unwrap().len() - 55) / 32;
     assert_eq!(done, 5, "α = 0.75 is beyond the limit, the fifth of 9");
 
-    let resumed = Plane::over(&sound, &d1, &d2, &grid).unwrap();
+    let resumed = Plane::on_grid(&sound, &d1, &d2, &grid).unwrap();
     assert_eq!(resumed, whole);
     // All is in the file now: not even an objective that fails everywhere is asked again.
-    let again = Plane::over(&failing, &d1, &d2, &grid).unwrap();
+    let again = Plane::on_grid(&failing, &d1, &d2, &grid).unwrap();
     assert_eq!(again.losses, whole.losses);
 
     // Other work is refused, and the file stays.
-    let other = Grid::square(2.0, 9).unwrap().resuming(&file);
-    let error = Plane::over(&sound, &d1, &d2, &other)
+    let other = Grid::square(2.0, 9).unwrap().with_checkpoint(&file);
+    let error = Plane::on_grid(&sound, &d1, &d2, &other)
         .unwrap_err()
         .to_string();
     assert!(error.contains("other work"), "{error}");
     std::fs::write(&file, b"half a").unwrap();
-    assert!(Plane::over(&sound, &d1, &d2, &grid).is_err());
+    assert!(Plane::on_grid(&sound, &d1, &d2, &grid).is_err());
     std::fs::remove_dir_all(&folder).unwrap();
 }
 
@@ -450,7 +450,7 @@ fn nothing_is_added_from_another_point() {
     let [d1, d2] = direction::filter_normalized_pair(parameters, 0).unwrap();
     let grid = Grid::square(0.1, 3).unwrap();
     let line = Line::along(&objective, &d1, 0.1, 3).unwrap();
-    let plane = Plane::over(&objective, &d1, &d2, &grid).unwrap();
+    let plane = Plane::on_grid(&objective, &d1, &d2, &grid).unwrap();
     assert!(line.clone().with_gradient_norms(&objective, &d1).is_ok());
     assert!(
         plane

@@ -336,7 +336,7 @@ fn stated_rounding_holds_the_error_of_single_precision() {
         };
         let [single, double] = [DType::F32, DType::F64].map(objective);
         for radius in [1e-5, 1e-3] {
-            let ball = Sharpness::within(radius);
+            let ball = Sharpness::new(radius);
             let [found, exact] = [&single, &double].map(|o| ball.average(o).unwrap());
             let error = (found.mean.value - exact.mean.value).abs();
             let relative = 1e-5 * exact.mean.value.abs();

@@ -19,10 +19,7 @@ fn alignment_lowers_the_barrier_and_a_curve_goes_around_it() {
     let (a, b) = (train(0), train(1));
     let data = mnist.train.first(10_000).unwrap();
     let objective = Objective::of(&a, &data, Loss::CrossEntropy).unwrap();
-    let trainer = PathTrainer {
-        learning_rate: 3e-3,
-        ..PathTrainer::default()
-    };
+    let trainer = PathTrainer::default().with_learning_rate(3e-3);
     let found = Connectivity::between(&objective, &a, &b, &[trainer], 25).unwrap();
     println!("{}", found.table().unwrap());
     let [linear, weights, activations, bezier] = &found.paths[..] else {

@@ -97,11 +97,7 @@ fn assert_covered(estimate: &Estimate, truth: f64) {
 fn the_noise_of_a_linear_regression_is_the_closed_form() {
     let objective = regression(19, 4);
     let (sigma, hessian, g) = by_hand(&objective);
-    let report = GradientNoise {
-        top: 3,
-        probes: 2000,
-        ..GradientNoise::default()
-    };
+    let report = GradientNoise::default().with_top(3).with_probes(2000);
     let report = report.run(&objective).unwrap();
     let square = dot(&g, &g);
     let gv = Array2::from_shape_vec((5, 1), g).unwrap();
@@ -113,10 +109,12 @@ fn the_noise_of_a_linear_regression_is_the_closed_form() {
     assert!((report.gradient_curvature - along).abs() < 1e-12 * along);
     // Five products know a 5 × 5 matrix.
     assert!((report.variance.value - variance).abs() < 1e-11 * variance);
-    assert!((report.simple_scale.value - variance / square).abs() < 1e-11 * variance / square);
+    assert!(
+        (report.simple_noise_scale.value - variance / square).abs() < 1e-11 * variance / square
+    );
     assert_covered(&report.alignment.product, inner);
     assert_covered(&report.alignment.cosine, inner / size);
-    assert_covered(&report.curvature_scale, inner / along);
+    assert_covered(&report.noise_scale, inner / along);
     assert!(report.alignment.cosine.standard_error < 0.02, "{report:?}");
 
     let eigen = |matrix: &Array2<f64>| Dense::new(matrix.clone()).unwrap().eigen().unwrap();
@@ -142,12 +140,9 @@ fn the_simple_scale_is_that_of_all_batches() {
             found.iter().zip(&g).map(|(a, b)| (a - b).powi(2)).sum()
         }));
         let expected = 3.0 * noise / dot(&g, &g);
-        let settings = GradientNoise {
-            top: 1,
-            ..GradientNoise::default()
-        };
+        let settings = GradientNoise::default().with_top(1);
         let report = settings.run(&objective).unwrap();
-        let found = report.simple_scale.value;
+        let found = report.simple_noise_scale.value;
         assert!(
             (found / expected - 1.0).abs() < 1e-10,
             "{found} is not {expected}"
@@ -249,11 +244,7 @@ fn the_expected_change_is_the_mean_over_all_batches() {
     let objective = regression(6, d);
     let theta = objective.parameters().to_flat().unwrap();
     let before = objective.loss().unwrap();
-    let report = GradientNoise {
-        top: 1,
-        probes: 20_000,
-        ..GradientNoise::default()
-    };
+    let report = GradientNoise::default().with_top(1).with_probes(20_000);
     let report = report.run(&objective).unwrap();
     let (sigma, hessian, _) = by_hand(&objective);
     let off = trace(&hessian.dot(&sigma)) - report.alignment.product.value;
@@ -388,13 +379,10 @@ fn balanced(samples: usize) -> Objective {
 
 #[test]
 fn without_a_gradient_the_scales_are_infinite() {
-    let settings = GradientNoise {
-        top: 1,
-        ..GradientNoise::default()
-    };
+    let settings = GradientNoise::default().with_top(1);
     let report = settings.run(&balanced(2)).unwrap();
     assert_eq!((report.gradient_norm, report.variance.value), (0.0, 4.0));
-    for scale in [report.simple_scale, report.curvature_scale] {
+    for scale in [report.simple_noise_scale, report.noise_scale] {
         assert_eq!((scale.value, scale.standard_error), (f64::INFINITY, 0.0));
         assert_eq!(scale.interval(0.95).unwrap(), [f64::INFINITY; 2]);
     }
@@ -409,10 +397,7 @@ fn without_a_gradient_the_scales_are_infinite() {
 
 #[test]
 fn one_sample_has_no_noise() {
-    let settings = GradientNoise {
-        top: 2,
-        ..GradientNoise::default()
-    };
+    let settings = GradientNoise::default().with_top(2);
     for objective in [
         regression(1, 3),
         net().on(&net().data().first(1).unwrap()).unwrap(),
@@ -422,8 +407,8 @@ fn one_sample_has_no_noise() {
             assert!(report.gradient_norm > 0.0);
             for estimate in [
                 report.variance,
-                report.simple_scale,
-                report.curvature_scale,
+                report.simple_noise_scale,
+                report.noise_scale,
                 report.alignment.product,
                 report.alignment.cosine,
                 ImplicitBias::new(0.1, 1).run(&objective).unwrap().noise,
@@ -439,22 +424,19 @@ fn one_sample_has_no_noise() {
         .on(&balanced(4).data().select(&[0]).unwrap())
         .unwrap();
     still.parameters().set_flat(&[1.0]).unwrap();
-    let report = GradientNoise { top: 1, ..settings }.run(&still).unwrap();
+    let report = settings.with_top(1).run(&still).unwrap();
     assert_eq!(
-        (report.gradient_norm, report.simple_scale.value),
+        (report.gradient_norm, report.simple_noise_scale.value),
         (0.0, 0.0)
     );
-    assert_eq!(report.curvature_scale.value, 0.0);
+    assert_eq!(report.noise_scale.value, 0.0);
 }
 
 #[test]
 fn the_l2_term_is_no_noise() {
     let plain = regression(12, 3);
     let strong = plain.clone().with_l2(0.7).unwrap();
-    let settings = GradientNoise {
-        top: 2,
-        ..GradientNoise::default()
-    };
+    let settings = GradientNoise::default().with_top(2);
     let (plain, strong) = (
         settings.run(&plain).unwrap(),
         settings.run(&strong).unwrap(),
@@ -503,25 +485,18 @@ fn reports_repeat_and_can_be_kept() {
 fn senseless_questions_are_refused() {
     let objective = regression(6, 2);
     for top in [0, 4] {
-        let settings = GradientNoise {
-            top,
-            ..GradientNoise::default()
-        };
+        let settings = GradientNoise::default().with_top(top);
         let message = settings.run(&objective).unwrap_err().to_string();
         assert!(message.contains("ask for 1 to 3"), "{message}");
     }
-    let few = GradientNoise {
-        probes: 1,
-        top: 1,
-        ..GradientNoise::default()
-    };
+    let few = GradientNoise::default().with_probes(1).with_top(1);
     assert!(
         few.run(&objective)
             .unwrap_err()
             .to_string()
             .contains("at least 2")
     );
-    let report = GradientNoise { probes: 2, ..few }.run(&objective).unwrap();
+    let report = few.with_probes(2).run(&objective).unwrap();
     for (rate, size) in [
         (0.0, 1),
         (-0.1, 1),
@@ -606,13 +581,10 @@ fn the_scales_of_the_noise_are_infinite_at_a_minimum() {
         model.parameters().set_flat(&theta).unwrap();
         let data = data.to_dtype(dtype).unwrap();
         let objective = Objective::of(&model, &data, Loss::Mse).unwrap();
-        let settings = GradientNoise {
-            top: 1,
-            ..GradientNoise::default()
-        };
+        let settings = GradientNoise::default().with_top(1);
         let found = settings.run(&objective).unwrap();
         assert!(found.gradient_norm < 1e-5, "{}", found.gradient_norm);
-        assert_eq!(found.simple_scale.value, f64::INFINITY, "{dtype:?}");
-        assert!(found.curvature_scale.value.is_infinite(), "{dtype:?}");
+        assert_eq!(found.simple_noise_scale.value, f64::INFINITY, "{dtype:?}");
+        assert!(found.noise_scale.value.is_infinite(), "{dtype:?}");
     }
 }

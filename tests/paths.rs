@@ -112,9 +112,9 @@ fn the_profile_of_a_line_is_exact() {
     // It says how far off it is, and where the maximum lies.
     assert!(profile.barrier_height < 0.25 && profile.barrier_error < 2e-7);
     assert!(0.25 - profile.barrier_height <= profile.barrier_error);
-    let [low, high] = profile.barrier_between;
+    let [low, high] = profile.barrier_interval;
     assert!(low <= 0.5 && 0.5 <= high && high - low < 1e-3);
-    assert!((profile.barrier_at - 0.5).abs() < 1e-3);
+    assert!((profile.barrier_time - 0.5).abs() < 1e-3);
     assert_eq!(profile.excess, profile.barrier_height);
     assert_eq!(
         profile.connectivity_score,
@@ -133,7 +133,7 @@ fn a_convex_loss_has_no_barrier() {
     assert_eq!(profile.barrier_height, 0.0);
     assert_eq!(profile.excess, 0.0);
     assert_eq!(profile.connectivity_score, 1.0);
-    assert_eq!((profile.barrier_at, profile.barrier_error), (1.0, 0.0));
+    assert_eq!((profile.barrier_time, profile.barrier_error), (1.0, 0.0));
 }
 
 /// The loss can rise far above the chord between the ends and yet stay below the higher one.
@@ -148,7 +148,7 @@ fn the_excess_is_above_the_chord_and_not_above_the_ends() {
     let profile = Curve::linear(&[a], &[b]).unwrap().profile(&objective, 30);
     let profile = profile.unwrap();
     let loss = |w: f64| (3.0 * w.sin() - 1.0).powi(2);
-    assert_eq!(profile.barrier_at, 0.0);
+    assert_eq!(profile.barrier_time, 0.0);
     assert!(profile.barrier_height.abs() < 1e-12);
     let excess = |t: f64| loss(a + t * (b - a)) - (1.0 - t) * loss(a) - t * loss(b);
     let best = (0..=1_000_000).map(|i| excess(f64::from(i) * 1e-6));
@@ -192,7 +192,7 @@ fn a_profile_is_what_the_objective_says_point_by_point() {
                 assert!((profile.losses[i] - score.loss).abs() < 1e-13);
                 assert_eq!(Some(accuracies[i]), score.accuracy);
             }
-            let worst = curve.at(profile.barrier_at).unwrap();
+            let worst = curve.at(profile.barrier_time).unwrap();
             let worst = objective.score_at(&worst).unwrap();
             let ends = profile.losses[0].max(profile.losses[19]);
             assert!((worst.loss - ends - profile.barrier_height).abs() < 1e-13);
@@ -210,12 +210,10 @@ fn a_trained_curve_finds_the_valley() {
     let objective = inner_product();
     let before = bits(&objective);
     let (a, b) = ([1.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, 1.0]);
-    let trainer = PathTrainer {
-        epochs: 2000,
-        batch_size: 1,
-        learning_rate: 0.02,
-        ..PathTrainer::default()
-    };
+    let trainer = PathTrainer::default()
+        .with_epochs(2000)
+        .with_batch_size(1)
+        .with_learning_rate(0.02);
     let curve = trainer.connect(&objective, &a, &b).unwrap();
     assert_eq!(bits(&objective), before);
     assert_eq!(curve.at(0.0).unwrap(), a);
@@ -229,10 +227,7 @@ fn a_trained_curve_finds_the_valley() {
     assert!(profile.barrier_height > 2.40e-4 && profile.barrier_height < 1.1 * 2.8e-4);
     assert_eq!(curve, trainer.connect(&objective, &a, &b).unwrap());
 
-    let chain = PathTrainer {
-        shape: PathShape::Chain(11),
-        ..trainer.clone()
-    };
+    let chain = trainer.clone().with_shape(PathShape::Chain(11));
     let chain = chain.connect(&objective, &a, &b).unwrap();
     let profile = chain.profile(&objective, 61).unwrap();
     println!(
@@ -242,9 +237,7 @@ fn a_trained_curve_finds_the_valley() {
     assert!(profile.barrier_height < 2.4e-4);
     assert_ne!(
         curve,
-        PathTrainer { seed: 1, ..trainer }
-            .connect(&objective, &a, &b)
-            .unwrap()
+        trainer.with_seed(1).connect(&objective, &a, &b).unwrap()
     );
 }
 
@@ -254,12 +247,13 @@ fn no_path_leads_around_a_wall() {
     let objective = product();
     let (a, b) = ([1.0, 1.0], [-1.0, -1.0]);
     let straight = Curve::linear(&a, &b).unwrap();
-    let trainer = |shape| PathTrainer {
-        shape,
-        epochs: 500,
-        batch_size: 1,
-        learning_rate: 0.02,
-        seed: 5,
+    let trainer = |shape| {
+        PathTrainer::default()
+            .with_shape(shape)
+            .with_epochs(500)
+            .with_batch_size(1)
+            .with_learning_rate(0.02)
+            .with_seed(5)
     };
     let bezier = trainer(PathShape::Bezier).connect(&objective, &a, &b);
     let chain = trainer(PathShape::Chain(3)).connect(&objective, &a, &b);
@@ -278,11 +272,9 @@ fn no_path_leads_around_a_wall() {
 #[test]
 fn a_path_that_diverges_says_at_which_step() {
     let objective = product();
-    let trainer = PathTrainer {
-        epochs: 50,
-        learning_rate: 1e150,
-        ..PathTrainer::default()
-    };
+    let trainer = PathTrainer::default()
+        .with_epochs(50)
+        .with_learning_rate(1e150);
     let error = trainer.connect(&objective, &[1.0, 1.0], &[-1.0, -1.0]);
     let error = error.unwrap_err().to_string();
     assert!(
@@ -303,12 +295,10 @@ fn minibatches_make_paths_too() {
     let (a, b) = (train(1), train(2));
     let model = mlp(&[2, 8, 1], 3);
     let objective = Objective::of(&model, &data, Loss::CrossEntropy).unwrap();
-    let trainer = PathTrainer {
-        epochs: 60,
-        batch_size: 32,
-        learning_rate: 0.05,
-        ..PathTrainer::default()
-    };
+    let trainer = PathTrainer::default()
+        .with_epochs(60)
+        .with_batch_size(32)
+        .with_learning_rate(0.05);
     let straight = Curve::linear(&a, &b)
         .unwrap()
         .profile(&objective, 21)
@@ -581,11 +571,11 @@ fn one_call_compares_the_paths() {
     });
     let objective = Objective::of(&a, &data, Loss::CrossEntropy).unwrap();
     let shapes = [PathShape::Bezier, PathShape::Chain(2)];
-    let trainers = shapes.map(|shape| PathTrainer {
-        shape,
-        epochs: 20,
-        batch_size: 25,
-        ..PathTrainer::default()
+    let trainers = shapes.map(|shape| {
+        PathTrainer::default()
+            .with_shape(shape)
+            .with_epochs(20)
+            .with_batch_size(25)
     });
     let found = Connectivity::between(&objective, &a, &b, &trainers, 15).unwrap();
     let names: Vec<_> = found.paths.iter().map(|(name, _)| name.as_str()).collect();
@@ -642,34 +632,19 @@ fn senseless_paths_are_refused() {
     assert!(path.profile(&objective, 2).is_ok());
     let longer = Curve::linear(&[0.0; 3], &[1.0; 3]).unwrap();
     assert!(longer.profile(&objective, 5).is_err());
-    let fine = PathTrainer {
-        epochs: 1,
-        ..PathTrainer::default()
-    };
+    let fine = PathTrainer::default().with_epochs(1);
     assert!(fine.connect(&objective, &a, &[1.0]).is_err());
     assert!(fine.connect(&objective, &[f64::NAN, 1.0], &b).is_err());
     for wrong in [
-        PathTrainer {
-            batch_size: 0,
-            ..fine.clone()
-        },
-        PathTrainer {
-            learning_rate: 0.0,
-            ..fine.clone()
-        },
-        PathTrainer {
-            learning_rate: f64::NAN,
-            ..fine.clone()
-        },
-        PathTrainer {
-            shape: PathShape::Chain(0),
-            ..fine.clone()
-        },
+        fine.clone().with_batch_size(0),
+        fine.clone().with_learning_rate(0.0),
+        fine.clone().with_learning_rate(f64::NAN),
+        fine.clone().with_shape(PathShape::Chain(0)),
     ] {
         assert!(wrong.connect(&objective, &a, &b).is_err());
     }
     // Without an epoch it is the straight line.
-    let untrained = PathTrainer { epochs: 0, ..fine };
+    let untrained = fine.with_epochs(0);
     let untrained = untrained.connect(&objective, &a, &b).unwrap();
     assert_eq!(untrained.points()[1], [0.0, 0.0]);
 }

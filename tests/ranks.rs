@@ -8,7 +8,7 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 
 use common::{Laplacian, bytes};
-use loss_landscape::landscape::Extremes;
+use loss_landscape::landscape::ExtremeEigenvalues;
 use loss_landscape::operator::Divided;
 use loss_landscape::prelude::*;
 use loss_landscape::ranks::{Ranks, Share};
@@ -199,10 +199,10 @@ fn plane(dir: &Path, share: Share) -> Result<Plane, Error> {
     let objective = objective();
     let [d1, d2] = direction::filter_normalized_pair(objective.parameters(), 0)?;
     let grid = Grid::square(1.0, 7)?
-        .resuming(dir.join("unfinished"))
-        .sharing(share)?;
-    let plane = Plane::over(&objective, &d1, &d2, &grid);
-    let extremes = Extremes::over(&objective, &d1, &d2, &grid);
+        .with_checkpoint(dir.join("unfinished"))
+        .with_share(share)?;
+    let plane = Plane::on_grid(&objective, &d1, &d2, &grid);
+    let extremes = ExtremeEigenvalues::on_grid(&objective, &d1, &d2, &grid);
     let mut plane = plane?;
     plane.eigenvalues = Some(extremes?);
     Ok(plane)
@@ -250,17 +250,17 @@ fn unfinished_planes_are_taken_up_by_anyone() {
     }
     let other = Grid::square(2.0, 7)
         .unwrap()
-        .resuming(dir.path().join("unfinished"));
+        .with_checkpoint(dir.path().join("unfinished"));
     let objective = objective();
     let [d1, d2] = direction::filter_normalized_pair(objective.parameters(), 0).unwrap();
-    let found = Plane::over(&objective, &d1, &d2, &other)
+    let found = Plane::on_grid(&objective, &d1, &d2, &other)
         .unwrap_err()
         .to_string();
     assert!(
         found.contains("holds the beginning of other work"),
         "{found}"
     );
-    other.forget().unwrap();
+    other.remove_checkpoint().unwrap();
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
@@ -285,10 +285,10 @@ fn what_is_in_files_is_not_computed_again() {
         let objective = Objective::from_fn(&vars, &data, Loss::CrossEntropy, forward).unwrap();
         let grid = Grid::square(1.0, 11)
             .unwrap()
-            .resuming(dir.path().join("unfinished"));
-        let grid = grid.sharing(share).unwrap();
+            .with_checkpoint(dir.path().join("unfinished"));
+        let grid = grid.with_share(share).unwrap();
         let before = asked.load(Ordering::Relaxed);
-        let found = Plane::over(&objective, &[1.0, 0.0, 0.0], &[0.0, 1.0, 0.0], &grid);
+        let found = Plane::on_grid(&objective, &[1.0, 0.0, 0.0], &[0.0, 1.0, 0.0], &grid);
         (found.is_ok(), asked.load(Ordering::Relaxed) - before)
     };
     let (whole, third) = passes(Share::shard(1, 3).unwrap());
@@ -395,11 +395,14 @@ fn no_rank_waits_for_one_that_failed() {
         assert!(mine.jacobian().is_err());
         let d = direction::gaussian(whole.parameters(), 0);
         let grid = Grid::square(1.0, 3).unwrap();
-        let shared = grid.clone().sharing(Share::ranks(ranks.clone())).unwrap();
-        let resumed = grid.resuming(dir.path().join("other"));
+        let shared = grid
+            .clone()
+            .with_share(Share::ranks(ranks.clone()))
+            .unwrap();
+        let resumed = grid.with_checkpoint(dir.path().join("other"));
         for grid in [shared, resumed] {
-            assert!(Plane::over(&mine, &d, &d, &grid).is_err());
-            assert!(Extremes::over(&mine, &d, &d, &grid).is_err());
+            assert!(Plane::on_grid(&mine, &d, &d, &grid).is_err());
+            assert!(ExtremeEigenvalues::on_grid(&mine, &d, &d, &grid).is_err());
         }
         let theta = whole.parameters().to_flat().unwrap();
         assert!(
@@ -450,7 +453,7 @@ fn shards_are_counted_from_one() {
     assert!(
         Grid::square(1.0, 3)
             .unwrap()
-            .sharing(Share::shard(1, 2).unwrap())
+            .with_share(Share::shard(1, 2).unwrap())
             .is_err()
     );
 }

@@ -21,10 +21,7 @@ fn on_a_slope() -> Objective {
 fn the_mean_over_the_sphere_of_a_quadratic() {
     // Off the minimum too: pairs ±δ cancel the slope.
     for objective in [at_minimum(), on_a_slope()] {
-        let sharpness = Sharpness {
-            samples: 1_500,
-            ..Sharpness::within(0.7)
-        };
+        let sharpness = Sharpness::new(0.7).with_pairs(1_500);
         let found = sharpness.average(&objective).unwrap();
         let exact = 0.49 * TRACE / 12.0;
         assert!((found.quadratic.value - exact).abs() < 1e-12);
@@ -42,10 +39,7 @@ fn the_mean_over_the_sphere_of_a_quadratic() {
 
 #[test]
 fn the_mean_over_a_gaussian_of_a_quadratic() {
-    let sharpness = Sharpness {
-        samples: 1_500,
-        ..Sharpness::within(0.6)
-    };
+    let sharpness = Sharpness::new(0.6).with_pairs(1_500);
     let found = sharpness.gaussian(&at_minimum()).unwrap();
     let sigma2 = 0.36 / 6.0;
     let exact = sigma2 * TRACE / 2.0;
@@ -62,11 +56,7 @@ fn the_stated_errors_of_means_cover() {
     let objective = at_minimum();
     let exact = 0.36 * TRACE / 12.0;
     let held = (0..200).filter(|seed| {
-        let sharpness = Sharpness {
-            samples: 30,
-            seed: *seed,
-            ..Sharpness::within(0.6)
-        };
+        let sharpness = Sharpness::new(0.6).with_pairs(30).with_seed(*seed);
         let found = sharpness.average(&objective).unwrap().mean;
         let [low, high] = found.interval(0.95).unwrap();
         low <= exact && exact <= high
@@ -83,7 +73,7 @@ fn rounding_is_stated() {
     let data = objective.data().to_dtype(DType::F32).unwrap();
     let single = Objective::of(&single, &data, Loss::CrossEntropy).unwrap();
     for radius in [1e-3, 1e-2, 1e-1] {
-        let sharpness = Sharpness::within(radius);
+        let sharpness = Sharpness::new(radius);
         let (a, b) = (
             sharpness.average(&single).unwrap(),
             sharpness.average(&objective).unwrap(),
@@ -99,18 +89,10 @@ fn rounding_is_stated() {
 fn random_search_covers_what_it_says() {
     let objective = quadratic(&[2.0, 1.0], &[0.0, 0.0], &[0.0, 0.0]);
     // The rise is at most m on a share of the disc that many further samples measure.
-    let many = Sharpness {
-        samples: 1_500,
-        seed: 77,
-        ..Sharpness::within(1.0)
-    };
+    let many = Sharpness::new(1.0).with_pairs(1_500).with_seed(77);
     let mut rises = Vec::new();
     for seed in 0..100 {
-        let few = Sharpness {
-            samples: 10,
-            seed,
-            ..Sharpness::within(1.0)
-        };
+        let few = Sharpness::new(1.0).with_pairs(10).with_seed(seed);
         let found = few.random(&objective).unwrap();
         assert_eq!(found, few.random(&objective).unwrap());
         assert!((found.coverage - 0.05f64.powf(0.1)).abs() < 1e-15);
@@ -142,7 +124,7 @@ fn random_search_covers_what_it_says() {
 fn the_worst_case_at_a_minimum_is_the_top_eigenvalue() {
     let objective = at_minimum();
     let before = bits(objective.parameters());
-    let found = Sharpness::within(0.3).worst_case(&objective).unwrap();
+    let found = Sharpness::new(0.3).worst_case(&objective).unwrap();
     let exact = 0.09 * 4.0 / 2.0;
     assert!(found.converged);
     assert_close(&[found.rise, found.quadratic], &[exact, exact], 1e-8);
@@ -176,7 +158,7 @@ fn the_worst_case_on_a_slope_is_the_trust_region_maximum() {
     let d = delta(low);
     let bend: f64 = d.iter().zip(VALUES).map(|(d, v)| v * d * d).sum();
     let exact = dot(&gradient, &d) + 0.5 * bend;
-    let found = Sharpness::within(rho).worst_case(&objective).unwrap();
+    let found = Sharpness::new(rho).worst_case(&objective).unwrap();
     assert_close(&[found.rise], &[exact], 1e-7);
     assert!(found.rise <= found.quadratic);
     let length = dot(&found.perturbation, &found.perturbation).sqrt();
@@ -188,8 +170,8 @@ fn the_worst_case_on_a_slope_is_the_trust_region_maximum() {
 fn the_worst_case_is_never_below_zero() {
     let (_, objective) = moons_network(&[2, 6, 2], Activation::Tanh);
     for radius in [1e-6, 0.1, 10.0] {
-        let found = Sharpness::within(radius).worst_case(&objective).unwrap();
-        let random = Sharpness::within(radius).random(&objective).unwrap();
+        let found = Sharpness::new(radius).worst_case(&objective).unwrap();
+        let random = Sharpness::new(radius).random(&objective).unwrap();
         assert!(found.rise >= random.maximum, "{found}\n{random}");
         assert!(found.rise >= 0.0);
         let moved: Vec<f64> = objective
@@ -212,7 +194,7 @@ fn a_sam_step_of_a_quadratic() {
     let (square, rho) = (dot(&gradient, &gradient), 0.2);
     let bend: f64 = gradient.iter().zip(VALUES).map(|(g, v)| v * g * g).sum();
     let exact = rho * square.sqrt() + rho * rho * bend / (2.0 * square);
-    let found = Sharpness::within(rho).sam(&objective).unwrap();
+    let found = Sharpness::new(rho).sam(&objective).unwrap();
     assert_close(&[found.rise, found.second_order], &[exact, exact], 1e-12);
     assert_close(&[found.first_order], &[rho * square.sqrt()], 1e-12);
     let expected: Vec<f64> = (0..6)
@@ -220,7 +202,7 @@ fn a_sam_step_of_a_quadratic() {
         .collect();
     assert_close(&found.gradient, &expected, 1e-12);
 
-    let flat = Sharpness::within(rho).sam(&at_minimum()).unwrap();
+    let flat = Sharpness::new(rho).sam(&at_minimum()).unwrap();
     assert_eq!(
         (flat.rise, flat.first_order, flat.second_order),
         (0.0, 0.0, 0.0)
@@ -243,8 +225,8 @@ fn adaptive_sharpness_does_not_see_rescaling() {
     };
     let both = || {
         (
-            measure(Sharpness::within(0.2)),
-            measure(Sharpness::within(0.2).adaptive()),
+            measure(Sharpness::new(0.2)),
+            measure(Sharpness::new(0.2).with_adaptive(true)),
             objective.loss().unwrap(),
         )
     };
@@ -268,10 +250,7 @@ fn adaptive_means_of_a_quadratic() {
     // T = |θ|: tr(THT) = Σ λᵢ θᵢ².
     let objective = at_minimum();
     let trace: f64 = VALUES.iter().zip(MINIMUM).map(|(v, m)| v * m * m).sum();
-    let sharpness = Sharpness {
-        samples: 1_500,
-        ..Sharpness::within(0.5).adaptive()
-    };
+    let sharpness = Sharpness::new(0.5).with_adaptive(true).with_pairs(1_500);
     let found = sharpness.average(&objective).unwrap();
     let exact = 0.25 * trace / 12.0;
     assert!((found.quadratic.value - exact).abs() < 1e-12);
@@ -286,13 +265,13 @@ fn adaptive_means_of_a_quadratic() {
 fn flatness_of_a_quadratic() {
     // All curvatures alike: the distance is the same in all directions.
     let objective = quadratic(&[3.0; 5], &[1.0; 5], &[1.0; 5]);
-    let found = Flatness::of(0.06).run(&objective).unwrap();
+    let found = Flatness::new(0.06).run(&objective).unwrap();
     assert_close(&[found.radius.value, found.quadratic], &[0.2, 0.2], 1e-5);
     assert!(found.radius.standard_error < 1e-6);
     assert_eq!(found.unbounded, 0);
 
     // Different ones: √(2t / uᵀHu) for each direction u, so never less than √(2t/λ₁).
-    let found = Flatness::of(0.06).run(&at_minimum()).unwrap();
+    let found = Flatness::new(0.06).run(&at_minimum()).unwrap();
     assert!(found.radius.value > (0.12f64 / 4.0).sqrt());
     assert!(found.radius.value < (0.12f64 / 0.125).sqrt());
 }
@@ -301,7 +280,7 @@ fn flatness_of_a_quadratic() {
 #[test]
 fn flatness_where_nothing_rises() {
     let objective = quadratic(&[1e-30, 1e-30], &[0.0, 0.0], &[0.0, 0.0]);
-    let error = Flatness::of(1.0).run(&objective).unwrap_err().to_string();
+    let error = Flatness::new(1.0).run(&objective).unwrap_err().to_string();
     assert!(error.contains("never rises"), "{error}");
 }
 
@@ -324,7 +303,7 @@ fn predicted_steps() {
     let (_, objective) = moons_network(&[2, 5, 2], Activation::Tanh);
     let gradient = objective.gradient().unwrap();
     let remainder = |rate: f64| {
-        let step = StepChange::of(&objective, &gradient, rate).unwrap();
+        let step = StepChange::measure(&objective, &gradient, rate).unwrap();
         assert_close(
             &[step.first_order],
             &[-rate * dot(&gradient, &gradient)],
@@ -335,13 +314,13 @@ fn predicted_steps() {
     let ratio = remainder(0.02) / remainder(0.01);
     assert!((ratio - 8.0).abs() < 0.3, "{ratio}");
 
-    let exact = StepChange::of(&on_a_slope(), &numbers(6, 3), 0.4).unwrap();
+    let exact = StepChange::measure(&on_a_slope(), &numbers(6, 3), 0.4).unwrap();
     assert!((exact.actual - exact.second_order).abs() < 1e-13);
 }
 
 #[test]
 fn stable_learning_rates() {
-    let found = StableRate::of(&on_a_slope()).unwrap();
+    let found = StableRate::estimate(&on_a_slope()).unwrap();
     assert_close(
         &[found.limit.value, found.sharpest_step],
         &[0.5, 0.25],
@@ -350,7 +329,7 @@ fn stable_learning_rates() {
     assert!(found.limit.low <= 0.5 && 0.5 <= found.limit.high);
     // Nothing curves: every rate is stable.
     let flat = quadratic(&[0.0, 0.0], &[0.0, 0.0], &[1.0, 1.0]);
-    let found = StableRate::of(&flat).unwrap();
+    let found = StableRate::estimate(&flat).unwrap();
     assert_eq!(found.limit.value, f64::INFINITY);
 }
 
@@ -358,24 +337,20 @@ fn stable_learning_rates() {
 fn senseless_questions_are_refused() {
     let objective = at_minimum();
     for radius in [0.0, -1.0, f64::NAN, f64::INFINITY] {
-        let sharpness = Sharpness::within(radius);
+        let sharpness = Sharpness::new(radius);
         assert!(sharpness.random(&objective).is_err());
         assert!(sharpness.average(&objective).is_err());
         assert!(sharpness.gaussian(&objective).is_err());
         assert!(sharpness.worst_case(&objective).is_err());
         let error = sharpness.sam(&objective).unwrap_err().to_string();
         assert!(error.contains("above 0"), "{error}");
-        assert!(Flatness::of(radius).run(&objective).is_err());
+        assert!(Flatness::new(radius).run(&objective).is_err());
     }
-    let none = Sharpness {
-        samples: 1,
-        starts: 0,
-        ..Sharpness::within(1.0)
-    };
+    let none = Sharpness::new(1.0).with_pairs(1).with_starts(0);
     assert!(none.random(&objective).is_err());
     assert!(none.worst_case(&objective).is_err());
-    assert!(StepChange::of(&objective, &[1.0; 6], f64::NAN).is_err());
-    assert!(StepChange::of(&objective, &[1.0; 5], 0.1).is_err());
+    assert!(StepChange::measure(&objective, &[1.0; 6], f64::NAN).is_err());
+    assert!(StepChange::measure(&objective, &[1.0; 5], 0.1).is_err());
 }
 
 /// Σ over the samples of aᵢzᵢ + ½λᵢzᵢ² + c with zᵢ = xᵢ·w, from w = `start`.
@@ -416,7 +391,7 @@ fn keskars_sharpness_of_separate_coordinates() {
     for epsilon in [1e-3, 0.05, 1.0] {
         let objective = terms(&unit_rows(8), &slopes, &curvatures, 2.0, &start);
         let before = bits(objective.parameters());
-        let found = Sharpness::within(epsilon).keskar(&objective).unwrap();
+        let found = Sharpness::new(epsilon).keskar(&objective).unwrap();
         let mut rise = 0.0;
         let mut places = Vec::new();
         for i in 0..8 {
@@ -464,7 +439,7 @@ fn keskars_sharpness_finds_a_maximum_within_the_box() {
     let curvatures: Vec<f64> = spectrum.values().iter().map(|v| -v).collect();
     let slopes: Vec<f64> = spectrum.values().iter().map(|v| v / 3.0).collect();
     let objective = terms(&vectors, &slopes, &curvatures, 100.0, &vec![0.0; n]);
-    let settings = Sharpness::within(3.0);
+    let settings = Sharpness::new(3.0);
     let found = settings.keskar(&objective).unwrap();
     let exact: f64 = spectrum.values().iter().map(|v| v / 18.0).sum();
     assert!(found.converged, "{found}");
@@ -479,29 +454,29 @@ fn keskars_sharpness_of_a_linear_loss_and_at_a_minimum() {
     let slopes = [1e-6, -3.0, 0.4];
     let start = [5.0, 0.0, -1.0];
     let objective = terms(&unit_rows(3), &slopes, &[0.0; 3], 9.0, &start);
-    let found = Sharpness::within(1e-3).keskar(&objective).unwrap();
+    let found = Sharpness::new(1e-3).keskar(&objective).unwrap();
     let rise = 1e-3 * (1e-6 * 6.0 + 3.0 + 0.4 * 2.0);
     assert_close(&[found.rise], &[rise], 1e-9);
     let loss = 9.0 * 1.0 + 5e-6 - 0.4;
     assert_close(&[found.value], &[100.0 * rise / (1.0 + loss)], 1e-9);
 
     // Without a slope the search starts from random places.
-    let found = Sharpness::within(0.3).keskar(&at_minimum()).unwrap();
+    let found = Sharpness::new(0.3).keskar(&at_minimum()).unwrap();
     let rises = VALUES
         .iter()
         .zip(MINIMUM)
         .map(|(value, m)| 0.5 * value * (0.3 * (m.abs() + 1.0)).powi(2));
     assert_close(&[found.rise], &[rises.sum()], 1e-9);
     assert_eq!(found.by_start[0], 0.0);
-    assert_eq!(found, Sharpness::within(0.3).keskar(&at_minimum()).unwrap());
+    assert_eq!(found, Sharpness::new(0.3).keskar(&at_minimum()).unwrap());
 
     let (model, exact) = moons_network(&[2, 8, 2], Activation::Tanh);
     let single = model.to_dtype(DType::F32).unwrap();
     let data = exact.data().to_dtype(DType::F32).unwrap();
     let single = Objective::of(&single, &data, Loss::CrossEntropy).unwrap();
-    let [a, b] = [&single, &exact].map(|o| Sharpness::within(1e-2).keskar(o).unwrap().value);
+    let [a, b] = [&single, &exact].map(|o| Sharpness::new(1e-2).keskar(o).unwrap().value);
     assert_close(&[a], &[b], 1e-3);
-    let shown = Sharpness::within(1e-3).keskar(&exact).unwrap();
+    let shown = Sharpness::new(1e-3).keskar(&exact).unwrap();
     assert!(
         shown.to_string().starts_with("Keskar's sharpness "),
         "{shown}"
@@ -510,14 +485,11 @@ fn keskars_sharpness_of_a_linear_loss_and_at_a_minimum() {
     let says = |settings: Sharpness, objective: &Objective| {
         settings.keskar(objective).unwrap_err().to_string()
     };
-    assert!(says(Sharpness::within(0.1).adaptive(), &exact).contains("leave adaptive() out"));
-    let none = Sharpness {
-        starts: 0,
-        ..Sharpness::within(0.1)
-    };
+    assert!(says(Sharpness::new(0.1).with_adaptive(true), &exact).contains("leave adaptive() out"));
+    let none = Sharpness::new(0.1).with_starts(0);
     assert!(says(none, &exact).contains("at least 1 start"));
     let below = terms(&unit_rows(3), &slopes, &[0.0; 3], -2.0, &start);
-    assert!(says(Sharpness::within(0.1), &below).contains("losses above −1"));
+    assert!(says(Sharpness::new(0.1), &below).contains("losses above −1"));
 }
 
 /// The quadratic distance needs many eigenvalues that share the trace; that there are many parameters is not enough.
@@ -534,10 +506,7 @@ fn the_quadratic_distance_says_where_it_holds() {
         let n = n as f64;
         (2.0 * (n * squares / sum.powi(2) - 1.0) / (n + 2.0)).sqrt()
     };
-    let settings = Flatness {
-        directions: 40,
-        ..Flatness::of(0.01)
-    };
+    let settings = Flatness::new(0.01).with_directions(40);
     let spread_out = |i: usize| 1.0 + 0.5 * ((i % 7) as f64);
     let found = settings.run(&many(&spread_out)).unwrap();
     assert_close(&[found.spread], &[exact_spread(&spread_out)], 0.2);

@@ -274,7 +274,10 @@ fn weight_decay_is_decoupled() {
 #[test]
 fn patience_brings_back_the_best_weights() {
     let descent = Descent::new();
-    let limit = StableRate::of(&descent.objective).unwrap().limit.value;
+    let limit = StableRate::estimate(&descent.objective)
+        .unwrap()
+        .limit
+        .value;
     // Descent that does not settle: the loss goes up and down.
     let trainer = Trainer::sgd(8.0 * limit)
         .with_batch_size(8)
@@ -338,14 +341,11 @@ fn evolution_is_of_the_snapshots() {
         )
         .unwrap();
     let end = descent.model.parameters().to_flat().unwrap();
-    let watch = Watch {
-        test: Some(descent.data.clone()),
-        ..Watch::default()
-    };
-    let evolution = Evolution::along(&descent.objective, &trajectory, &watch).unwrap();
+    let settings = EvolutionSettings::default().with_test_data(descent.data.clone());
+    let evolution = settings.run(&descent.objective, &trajectory).unwrap();
     assert_eq!(descent.model.parameters().to_flat().unwrap(), end);
     assert_eq!(evolution.table().unwrap().shape(), (3, 11));
-    for (i, moment) in evolution.moments.iter().enumerate() {
+    for (i, moment) in evolution.snapshots.iter().enumerate() {
         let theta = trajectory.snapshot(i).unwrap();
         assert_eq!(moment.step, 4 * i);
         let loss = descent.objective.loss_at(&theta).unwrap();

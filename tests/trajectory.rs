@@ -154,7 +154,7 @@ fn a_path_is_seen_from_a_plane() {
         assert!((found.betas[i] - y).abs() < 1e-14);
         assert!((found.distances[i] - z.abs()).abs() < 1e-14);
         assert!((found.losses[i] - loss([x, y, z])).abs() < 1e-14);
-        assert!((found.on_plane[i] - loss([x, y, 0.0])).abs() < 1e-14);
+        assert!((found.plane_losses[i] - loss([x, y, 0.0])).abs() < 1e-14);
     }
     assert_eq!(bits(parameters), before);
     assert_eq!(found.table().unwrap().shape(), (3, 6));
@@ -164,7 +164,7 @@ fn a_path_is_seen_from_a_plane() {
     for i in 0..3 {
         assert!(inside(grid.alphas(), found.alphas[i]) && inside(grid.betas(), found.betas[i]));
     }
-    let plane = Plane::over(&objective, &d1, &d2, &grid).unwrap();
+    let plane = Plane::on_grid(&objective, &d1, &d2, &grid).unwrap();
     let figure = figure::trajectory(&plane, &found).json();
     assert_eq!(figure["data"][2]["x"].as_array().unwrap().len(), 3);
     assert_eq!(figure["layout"]["title"]["text"], "Training over a plane");
@@ -202,12 +202,12 @@ fn the_main_components_of_a_training_span_a_plane() {
         .fit_recorded(&model, &data, &data, &mut trajectory)
         .unwrap();
     let objective = Objective::of(&model, &data, Loss::CrossEntropy).unwrap();
-    let pca = Pca::of(&trajectory, 2).unwrap();
+    let pca = Pca::fit(&trajectory, 2).unwrap();
     let [d1, d2] = &pca.components[..] else {
         panic!("{} components", pca.components.len())
     };
     let path = Projection::onto(&objective, d1, d2, &trajectory).unwrap();
-    let plane = Plane::over(&objective, d1, d2, &path.grid(11).unwrap()).unwrap();
+    let plane = Plane::on_grid(&objective, d1, d2, &path.grid(11).unwrap()).unwrap();
     assert!(
         pca.explained_ratio.iter().sum::<f64>() > 0.9,
         "{:?}",
@@ -216,11 +216,11 @@ fn the_main_components_of_a_training_span_a_plane() {
     // The plane goes through the last snapshot, and coordinates differ from PCA's by a shift.
     let last = trajectory.len() - 1;
     assert!(path.distances[last] == 0.0 && path.losses[last] == plane.center);
-    assert!((path.on_plane[last] - plane.center).abs() < 1e-14);
+    assert!((path.plane_losses[last] - plane.center).abs() < 1e-14);
     for i in 0..last {
         let shift = pca.coordinates[[i, 0]] - pca.coordinates[[last, 0]];
         assert!((path.alphas[i] - shift).abs() < 1e-12);
         assert!(path.distances[i] > 0.0);
     }
-    assert!(Pca::of(&Trajectory::at_steps([]), 2).is_err());
+    assert!(Pca::fit(&Trajectory::at_steps([]), 2).is_err());
 }

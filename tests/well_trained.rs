@@ -118,7 +118,7 @@ fn a_hessian_of_zeros() {
         assert!(spectrum.pairs.iter().all(|pair| pair.residual == 0.0));
         let trace = hessian.trace().unwrap();
         assert_eq!((trace.value, trace.standard_error), (0.0, 0.0));
-        let worst = Sharpness::within(0.1).worst_case(&objective).unwrap();
+        let worst = Sharpness::new(0.1).worst_case(&objective).unwrap();
         let small = [worst.rise, worst.quadratic, worst.rounding];
         assert!(small.iter().all(|x| (0.0..1e-80).contains(x)), "{small:?}");
     }

@@ -23,8 +23,8 @@ use crate::data::Dataset;
 use crate::error::{Error, Result, check_finite};
 use crate::landscape::align::hidden_units;
 use crate::landscape::{
-    Connectivity, Curve, Evolution, Flatness, PathTrainer, Plane, RunningStatistics, Sharpness,
-    Watch,
+    Connectivity, Curve, Evolution, EvolutionSettings, Flatness, PathTrainer, Plane,
+    RunningStatistics, Sharpness,
 };
 use crate::model::{LayerKind, Model, Parameters};
 use crate::objective::{Loss, Objective};
@@ -191,7 +191,7 @@ impl Analyzer {
     pub fn full_analysis(&self) -> Result<Report> {
         let (train, test) = (self.train.score()?, self.test.score()?);
         let plain = self.sharpness(self.radius);
-        let adaptive = self.sharpness(10.0 * self.radius).adaptive();
+        let adaptive = self.sharpness(10.0 * self.radius).with_adaptive(true);
         let sharpness =
             |settings| SharpnessMetrics::of(&self.curvature, settings, self.groups.as_ref());
         let slope = (train.loss, self.train.gradient()?);
@@ -273,31 +273,29 @@ impl Analyzer {
     /// let analyzer = Analyzer::new(&model, &data, &data, Loss::CrossEntropy)?;
     /// let trainer = Trainer::adam(0.01).with_batch_size(20).with_epochs(2); // 6 steps
     /// let evolution = analyzer.trajectory(&trainer, 3)?;
-    /// let steps: Vec<_> = evolution.moments.iter().map(|moment| moment.step).collect();
+    /// let steps: Vec<_> = evolution.snapshots.iter().map(|moment| moment.step).collect();
     /// assert_eq!(steps, [0, 3, 6]);
     /// # Ok::<(), Error>(())
     /// ```
     ///
     /// # Errors
-    /// As [`Trainer::fit_recorded`] and [`Evolution::along`]; `interval` is 0.
+    /// As [`Trainer::fit_recorded`] and [`EvolutionSettings::run`]; `interval` is 0.
     pub fn trajectory(&self, trainer: &Trainer, interval: usize) -> Result<Evolution> {
         let mut trajectory = Trajectory::every(interval)?;
         let (train, test) = (self.train.data(), self.test.data());
         trainer.fit_recorded(&self.model, train, test, &mut trajectory)?;
-        let watch = Watch {
-            test: Some(test.clone()),
-            lanczos: Lanczos::default().with_tolerance(1e-3).with_seed(self.seed),
-            trace: self.hessian.then(|| {
-                Trace::default()
-                    .with_relative_error(0.1)
-                    .with_seed(self.seed)
-            }),
-            sharpness: Some(Sharpness {
-                samples: 10,
-                ..self.sharpness(self.radius)
-            }),
-        };
-        Evolution::along(&self.curvature, &trajectory, &watch)
+        let trace = self.hessian.then(|| {
+            Trace::default()
+                .with_relative_error(0.1)
+                .with_seed(self.seed)
+        });
+        let lanczos = Lanczos::default().with_tolerance(1e-3).with_seed(self.seed);
+        EvolutionSettings::default()
+            .with_test_data(test.clone())
+            .with_lanczos(lanczos)
+            .with_trace(trace)
+            .with_sharpness(self.sharpness(self.radius).with_pairs(10))
+            .run(&self.curvature, &trajectory)
     }
 
     /// What stands between this model and `other`: along the straight line, along those to `other` with its hidden units
@@ -332,10 +330,7 @@ impl Analyzer {
                 ours.len()
             )));
         }
-        let trainer = PathTrainer {
-            seed: self.seed,
-            ..PathTrainer::default()
-        };
+        let trainer = PathTrainer::default().with_seed(self.seed);
         if hidden_units(&self.model).is_ok() {
             let other = Held(Arc::new(other.clone()));
             let (objective, trainers) = (&self.curvature, [trainer]);
@@ -360,22 +355,16 @@ impl Analyzer {
     }
 
     fn sharpness(&self, radius: f64) -> Sharpness {
-        Sharpness {
-            samples: 25,
-            starts: 2,
-            steps: 30,
-            seed: self.seed,
-            ..Sharpness::within(radius)
-        }
+        Sharpness::new(radius)
+            .with_pairs(25)
+            .with_starts(2)
+            .with_steps(30)
+            .with_seed(self.seed)
     }
 
     /// The mean distance, and its sampling error for the same directions.
     fn flatness(&self) -> Result<(Option<Estimate>, Option<SamplingError>)> {
-        let flatness = Flatness {
-            directions: 5,
-            seed: self.seed,
-            ..Flatness::of(RISE)
-        };
+        let flatness = Flatness::new(RISE).with_directions(5).with_seed(self.seed);
         let crossings = match flatness.crossings(&self.curvature) {
             Ok(crossings) => crossings,
             // It never rises so far, or is not finite before.

@@ -23,6 +23,7 @@ use crate::train::Optimizer;
 ///
 /// See [`Encoded`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Autoencoder {
     /// k, the dimensions of the embedding; 2.
     pub components: usize,
@@ -57,34 +58,62 @@ impl Default for Autoencoder {
 /// let points: Vec<Vec<f64>> = (0..20)
 ///     .map(|i| vec![f64::from(i), 2.0 * f64::from(i)])
 ///     .collect();
-/// let settings = Autoencoder {
-///     components: 1,
-///     hidden: 8,
-///     epochs: 300,
-///     ..Default::default()
-/// };
+/// let settings = Autoencoder::default().with_components(1).with_hidden(8).with_epochs(300);
 /// let encoded = settings.run(&points)?;
 /// assert_eq!(encoded.coordinates.dim(), (20, 1));
 /// assert!(encoded.reconstruction_error < 0.1);
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Encoded {
     /// The encoder's outputs, a row for each point.
     pub coordinates: Array2<f64>,
     /// The root of the mean of ‖x − x̂‖² over the points, in their units, where x̂ are the decoder's outputs.
-    pub error: f64,
+    #[serde(alias = "error")]
+    pub rms_error: f64,
     /// ‖X − X̂‖_F / ‖X − mean‖_F on the points that the network was trained on, so that fitting noise lowers it; see
-    /// [`Embedding::held_out_error`](super::Embedding::held_out_error).
+    /// [`ComparedEmbedding::held_out_error`](super::ComparedEmbedding::held_out_error).
     pub reconstruction_error: f64,
 }
 
 impl Autoencoder {
+    /// Sets the dimension of the embedding.
+    #[must_use]
+    pub fn with_components(mut self, components: usize) -> Self {
+        self.components = components;
+        self
+    }
+    /// Sets the width of the hidden layers.
+    #[must_use]
+    pub fn with_hidden(mut self, hidden: usize) -> Self {
+        self.hidden = hidden;
+        self
+    }
+    /// Sets the number of training steps.
+    #[must_use]
+    pub fn with_epochs(mut self, epochs: usize) -> Self {
+        self.epochs = epochs;
+        self
+    }
+    /// Sets the initial learning rate.
+    #[must_use]
+    pub fn with_learning_rate(mut self, learning_rate: f64) -> Self {
+        self.learning_rate = learning_rate;
+        self
+    }
+    /// Sets the seed of the weights.
+    #[must_use]
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
     /// Trains on `points`.
     ///
     /// # Errors
     /// 0 components, hidden units or epochs; a learning rate that is not positive, or for which the training
-    /// diverges; points that are all the same; those of [`Distances::of`](super::Distances::of).
+    /// diverges; points that are all the same; those of [`Distances::new`](super::Distances::new).
     pub fn run(&self, points: &(impl Points + ?Sized)) -> Result<Encoded> {
         check_components(self.components)?;
         let positive = self.learning_rate > 0.0 && self.learning_rate.is_finite();
@@ -103,7 +132,7 @@ impl Autoencoder {
         let (lost, total) = (squares(&(&rows - &outputs)), squares(&centered));
         Ok(Encoded {
             coordinates,
-            error: (lost / rows.nrows() as f64).sqrt(),
+            rms_error: (lost / rows.nrows() as f64).sqrt(),
             reconstruction_error: (lost / total).sqrt(),
         })
     }

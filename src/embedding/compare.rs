@@ -20,7 +20,8 @@ type WayBack<'a> = dyn Fn(&Array2<f64>, &Array2<f64>) -> Result<Array2<f64>> + S
 ///
 /// See [`Comparison`] for an example.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Embedding {
+#[non_exhaustive]
+pub struct ComparedEmbedding {
     /// The method's name.
     pub name: String,
     /// A row of two numbers for each point.
@@ -50,7 +51,7 @@ pub struct Embedding {
 /// use loss_landscape::prelude::*;
 ///
 /// let points: Vec<Vec<f64>> = (0..12).map(|i| vec![f64::from(i), 1.0, 0.0]).collect();
-/// let comparison = Comparison::of(&points, 0)?;
+/// let comparison = Comparison::new(&points, 0)?;
 /// let names: Vec<_> = comparison
 ///     .embeddings
 ///     .iter()
@@ -61,9 +62,10 @@ pub struct Embedding {
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Comparison {
     /// The pictures.
-    pub embeddings: Vec<Embedding>,
+    pub embeddings: Vec<ComparedEmbedding>,
     /// k, the neighbours that the measures look at: 5, or as many as fewer than 11 points allow.
     pub neighbors: usize,
 }
@@ -73,8 +75,8 @@ impl Comparison {
     /// the same distances.
     ///
     /// # Errors
-    /// Fewer than 3 points, points that are all the same; those of [`Distances::of`].
-    pub fn of(points: &(impl Points + ?Sized), seed: u64) -> Result<Self> {
+    /// Fewer than 3 points, points that are all the same; those of [`Distances::new`].
+    pub fn new(points: &(impl Points + ?Sized), seed: u64) -> Result<Self> {
         let n = points.count();
         if n < 3 {
             return Err(Error::invalid(format!(
@@ -82,7 +84,7 @@ impl Comparison {
             )));
         }
         let points = reduced(points)?;
-        let distances = Distances::of(&points)?;
+        let distances = Distances::new(&points)?;
         let neighbors = 5.min((n - 1) / 2);
         let measure = |name: &str,
                        make: &dyn Fn() -> Result<(Array2<f64>, Option<f64>)>,
@@ -90,7 +92,7 @@ impl Comparison {
             let started = Instant::now();
             let (coordinates, reconstruction_error) = make()?;
             let seconds = started.elapsed().as_secs_f64();
-            Ok(Embedding {
+            Ok(ComparedEmbedding {
                 name: name.to_owned(),
                 trustworthiness: distances.trustworthiness(&coordinates, neighbors)?,
                 continuity: distances.continuity(&coordinates, neighbors)?,
@@ -104,12 +106,9 @@ impl Comparison {
                 seconds,
             })
         };
-        let autoencoder = Autoencoder {
-            seed,
-            ..Autoencoder::default()
-        };
+        let autoencoder = Autoencoder::default().with_seed(seed);
         let by_pca = |seen: &Array2<f64>, unseen: &Array2<f64>| {
-            let pca = Pca::of(seen, 2)?;
+            let pca = Pca::fit(seen, 2)?;
             let back = |row: ArrayView1<f64>| pca.reconstruct(&pca.project(&row.to_vec())?);
             let rows = unseen.rows().into_iter().map(back);
             let rows = rows.collect::<Result<Vec<_>>>()?;
@@ -119,17 +118,14 @@ impl Comparison {
             Ok(autoencoder.train(seen)?.apply(unseen)?.1)
         };
         let pca = || {
-            let pca = Pca::of(&points, 2)?;
+            let pca = Pca::fit(&points, 2)?;
             // Points on a line have one component.
             let at = |place| pca.coordinates.get(place).copied().unwrap_or(0.0);
             let coordinates = Array2::from_shape_fn((n, 2), at);
             Ok((coordinates, Some(pca.reconstruction_error)))
         };
         let umap = || {
-            let umap = Umap {
-                seed,
-                ..Umap::default()
-            };
+            let umap = Umap::default().with_seed(seed);
             Ok((umap.run(&points)?, None))
         };
         let encoded = || {
@@ -148,7 +144,7 @@ impl Comparison {
     }
 }
 
-/// [`Embedding::held_out_error`]
+/// [`ComparedEmbedding::held_out_error`]
 fn held_out(points: &Array2<f64>, back: &WayBack) -> Result<Option<Estimate>> {
     let n = points.nrows();
     let folds = FOLDS.min(n);

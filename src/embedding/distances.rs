@@ -24,7 +24,7 @@ const CHUNK: usize = 1024;
 /// use loss_landscape::prelude::*;
 ///
 /// let points = vec![vec![0.0, 0.0], vec![3.0, 4.0], vec![6.0, 8.0]];
-/// let distances = Distances::of(&points)?;
+/// let distances = Distances::new(&points)?;
 /// assert_eq!((distances.count(), distances.between(0, 2)?), (3, 10.0));
 /// let line = distances.coordinates()?; // one dimension is enough
 /// assert_eq!(line.ncols(), 1);
@@ -46,7 +46,7 @@ impl Distances {
     /// # Errors
     /// No points, more than [`Distances::MAX_COUNT`], points without entries or of unequal length,
     /// numbers that are not finite or whose squares are not; those of reading.
-    pub fn of(points: &(impl Points + ?Sized)) -> Result<Self> {
+    pub fn new(points: &(impl Points + ?Sized)) -> Result<Self> {
         let (n, d) = shape(points)?;
         if n > Self::MAX_COUNT {
             return Err(Error::invalid(format!(

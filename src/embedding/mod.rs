@@ -22,7 +22,7 @@ mod table;
 mod umap;
 
 pub use autoencoder::{Autoencoder, Encoded};
-pub use compare::{Comparison, Embedding};
+pub use compare::{ComparedEmbedding, Comparison};
 pub use distances::Distances;
 pub use pca::Pca;
 pub use umap::Umap;
@@ -55,7 +55,7 @@ use crate::train::Trajectory;
 ///     }
 /// }
 ///
-/// assert_eq!(Distances::of(&Corners)?.between(0, 3)?, 2f64.sqrt());
+/// assert_eq!(Distances::new(&Corners)?.between(0, 3)?, 2f64.sqrt());
 /// # Ok::<(), Error>(())
 /// ```
 pub trait Points {
@@ -197,7 +197,7 @@ fn mean(points: &(impl Points + ?Sized)) -> Result<Vec<f64>> {
 fn reduced(points: &(impl Points + ?Sized)) -> Result<Array2<f64>> {
     let (n, d) = shape(points)?;
     if d > n {
-        return Distances::of(points)?.coordinates();
+        return Distances::new(points)?.coordinates();
     }
     let mut rows = Array2::zeros((n, d));
     for_each(points, "reading the points", |i, point| {

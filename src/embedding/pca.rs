@@ -20,7 +20,7 @@ use crate::vector::{axpy, dot, minus, norm, scale};
 ///
 /// // On the line through (0, 0) and (3, 4), at the distances 0, 5, 10.
 /// let points = vec![vec![0.0, 0.0], vec![3.0, 4.0], vec![6.0, 8.0]];
-/// let pca = Pca::of(&points, 2)?; // there is no second component
+/// let pca = Pca::fit(&points, 2)?; // there is no second component
 /// assert!((pca.components[0][0] - 0.6).abs() < 1e-12 && pca.components.len() == 1);
 /// assert!((pca.explained_variance[0] - 25.0).abs() < 1e-9);
 /// assert!((pca.project(&[9.0, 12.0])?[0] - 10.0).abs() < 1e-9);
@@ -29,6 +29,7 @@ use crate::vector::{axpy, dot, minus, norm, scale};
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Pca {
     /// The mean of the points, d entries.
     pub mean: Vec<f64>,
@@ -60,7 +61,7 @@ impl Pca {
     /// `k` = 0; no points, points without entries or of unequal length; numbers that are not finite
     /// or whose squares are not; more than [`Distances::MAX_COUNT`] points with more entries than
     /// that; those of reading.
-    pub fn of(points: &(impl Points + ?Sized), k: usize) -> Result<Self> {
+    pub fn fit(points: &(impl Points + ?Sized), k: usize) -> Result<Self> {
         check_components(k)?;
         let (n, d) = shape(points)?;
         let mean = mean(points)?;
@@ -168,7 +169,7 @@ fn check(v: &[f64], expected: usize, what: &str) -> Result<()> {
 
 /// Directions of the first `k` components, by eigenvectors u of the Gram matrix: Σᵢ uᵢ (xᵢ − mean).
 fn by_gram(points: &(impl Points + ?Sized), mean: &[f64], k: usize) -> Result<Vec<Vec<f64>>> {
-    let mut pairs = Distances::of(points)?.principal()?;
+    let mut pairs = Distances::new(points)?.principal()?;
     pairs.truncate(k);
     combinations(points, mean, pairs.len(), |j, i, _| pairs[j].1[i])
 }

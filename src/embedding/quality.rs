@@ -19,7 +19,7 @@ impl Distances {
     /// # use loss_landscape::prelude::*;
     ///
     /// let line = Array2::from_shape_fn((10, 1), |(i, _)| i as f64);
-    /// let distances = Distances::of(&line)?;
+    /// let distances = Distances::new(&line)?;
     /// assert_eq!(distances.trustworthiness(&line, 3)?, 1.0);
     /// assert_eq!(distances.continuity(&line, 3)?, 1.0);
     /// let folded = line.mapv(|x| (x - 4.4).abs()); // two halves on top of each other
@@ -54,7 +54,7 @@ impl Distances {
     ///
     /// // Each point is guessed by its neighbour, 1 away; the mean is 5.
     /// let points = array![[0.0], [1.0], [9.0], [10.0]];
-    /// let error = Distances::of(&points)?.neighbor_error(&points, 1)?;
+    /// let error = Distances::new(&points)?.neighbor_error(&points, 1)?;
     /// assert!((error - (4.0f64 / 82.0).sqrt()).abs() < 1e-9); // 5² + 4² + 4² + 5²
     /// # Ok::<(), Error>(())
     /// ```
@@ -97,7 +97,7 @@ impl Distances {
                 self.count()
             )));
         }
-        Distances::of(coordinates)
+        Distances::new(coordinates)
     }
 }
 

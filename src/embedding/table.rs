@@ -3,7 +3,7 @@
 use polars::df;
 use polars::prelude::DataFrame;
 
-use super::{Comparison, Embedding, Pca};
+use super::{ComparedEmbedding, Comparison, Pca};
 use crate::error::Result;
 use crate::spectral::Estimate;
 
@@ -33,7 +33,7 @@ impl Comparison {
     /// Polars errors.
     pub fn table(&self) -> Result<DataFrame> {
         let rows = &self.embeddings;
-        let column = |f: fn(&Embedding) -> f64| rows.iter().map(f).collect::<Vec<_>>();
+        let column = |f: fn(&ComparedEmbedding) -> f64| rows.iter().map(f).collect::<Vec<_>>();
         let held_out = |f: fn(Estimate) -> f64| {
             let errors = rows.iter().map(|e| e.held_out_error.map(f));
             errors.collect::<Vec<_>>()

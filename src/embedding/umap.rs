@@ -26,17 +26,13 @@ use crate::vector::{axpy, dot};
 /// let points: Vec<Vec<f64>> = (0..20)
 ///     .map(|i| vec![f64::from(i % 10) + 1000.0 * f64::from(i / 10), 0.0])
 ///     .collect();
-/// let picture = Umap {
-///     neighbors: 5,
-///     epochs: 50,
-///     ..Default::default()
-/// }
-/// .run(&points)?;
+/// let picture = Umap::default().with_neighbors(5).with_epochs(50).run(&points)?;
 /// assert_eq!(picture.dim(), (20, 2));
-/// assert!(Distances::of(&points)?.trustworthiness(&picture, 5)? > 0.9);
+/// assert!(Distances::new(&points)?.trustworthiness(&picture, 5)? > 0.9);
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Umap {
     /// Nearest neighbours that a point is joined to, itself counted as in the authors' program; 15. Of n
     /// points there are at most n − 1.
@@ -76,12 +72,43 @@ struct Edge {
 const REPELLED: usize = 5;
 
 impl Umap {
+    /// Sets the number of nearest neighbours, the point itself included.
+    #[must_use]
+    pub fn with_neighbors(mut self, neighbors: usize) -> Self {
+        self.neighbors = neighbors;
+        self
+    }
+    /// Sets the minimum distance between points in the embedding.
+    #[must_use]
+    pub fn with_min_distance(mut self, min_distance: f64) -> Self {
+        self.min_distance = min_distance;
+        self
+    }
+    /// Sets the dimension of the embedding.
+    #[must_use]
+    pub fn with_components(mut self, components: usize) -> Self {
+        self.components = components;
+        self
+    }
+    /// Sets the number of passes over the edges.
+    #[must_use]
+    pub fn with_epochs(mut self, epochs: usize) -> Self {
+        self.epochs = epochs;
+        self
+    }
+    /// Sets the seed.
+    #[must_use]
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
     /// Coordinates of `points`, a row for each, in no particular units. The start is their principal
     /// coordinates.
     ///
     /// # Errors
     /// Fewer than 3 points; settings outside of what is said at them, 0 components or epochs; those of
-    /// [`Distances::of`].
+    /// [`Distances::new`].
     pub fn run(&self, points: &(impl Points + ?Sized)) -> Result<Array2<f64>> {
         check_components(self.components)?;
         if self.neighbors < 2 || self.epochs == 0 || !(0.0..=1.0).contains(&self.min_distance) {
@@ -97,7 +124,7 @@ impl Umap {
                 "UMAP of {n} points: it needs at least 3"
             )));
         }
-        let distances = Distances::of(points)?;
+        let distances = Distances::new(points)?;
         let edges = self.edges(&distances)?;
         let start = self.start(&distances)?;
         Ok(self.layout(edges, start))

@@ -13,7 +13,7 @@ use crate::embedding::Pca;
 /// use loss_landscape::prelude::*;
 ///
 /// let points: Vec<Vec<f64>> = (0..5).map(|i| vec![f64::from(i), 0.0, 1.0]).collect();
-/// let figure = figure::components(&Pca::of(&points, 1)?, "A straight way");
+/// let figure = figure::components(&Pca::fit(&points, 1)?, "A straight way");
 /// assert_eq!(figure.json()["data"][0]["name"], "component 1 (100.0 %)");
 /// assert_eq!(figure.json()["data"][0]["y"][4], 2.0); // from the mean
 /// # Ok::<(), Error>(())

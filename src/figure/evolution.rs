@@ -7,10 +7,10 @@ use plotly::{Plot, Scatter};
 use super::{
     BLUE, Figure, GREEN, INK, ORANGE, PURPLE, SKY, YELLOW, axis, heading, layout, log_axis,
 };
-use crate::landscape::{Evolution, Moment};
+use crate::landscape::{CurvatureSnapshot, Evolution};
 
 /// A number and how far it may be off, where both are there.
-type Value = fn(&Moment) -> Option<(f64, f64)>;
+type Value = fn(&CurvatureSnapshot) -> Option<(f64, f64)>;
 
 /// A line: its name, colour, panel and values.
 type Trace = (&'static str, &'static str, usize, Value);
@@ -51,12 +51,8 @@ const TRACES: [Trace; 7] = [
 ///     &mut trajectory,
 /// )?;
 /// let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
-/// let watch = Watch {
-///     trace: None,
-///     sharpness: None,
-///     ..Default::default()
-/// };
-/// let figure = figure::evolution(&Evolution::along(&objective, &trajectory, &watch)?);
+/// let settings = EvolutionSettings::default().with_trace(None).with_sharpness(None);
+/// let figure = figure::evolution(&settings.run(&objective, &trajectory)?);
 /// assert_eq!(figure.json()["data"][0]["x"][2], 6); // the last step
 /// # Ok::<(), Error>(())
 /// ```
@@ -65,7 +61,7 @@ pub fn evolution(evolution: &Evolution) -> Figure {
     let mut plot = Plot::new();
     for (name, color, panel, value) in TRACES {
         let logarithmic = panel == 0 || panel == 3;
-        let moments = evolution.moments.iter();
+        let moments = evolution.snapshots.iter();
         let points = moments.filter_map(|m| Some((m.step, value(m)?)));
         let points = points.filter(|(_, (v, _))| v.is_finite() && (!logarithmic || *v > 0.0));
         let (steps, values): (Vec<usize>, Vec<(f64, f64)>) = points.unzip();

@@ -18,7 +18,7 @@ use crate::landscape::Plane;
 /// let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
 /// let [d1, d2] = direction::filter_normalized_pair(model.parameters(), 0)?;
 /// let grid = Grid::square(1.0, 3)?;
-/// let plane = Plane::over(&objective, &d1, &d2, &grid)?;
+/// let plane = Plane::on_grid(&objective, &d1, &d2, &grid)?;
 /// assert_eq!(
 ///     figure::extremes(&plane).json()["data"]
 ///         .as_array()

@@ -19,11 +19,11 @@ use crate::landscape::{Plane, Projection};
 /// Trainer::adam(0.05)
 ///     .with_epochs(5)
 ///     .fit_recorded(&model, &data, &data, &mut snapshots)?;
-/// let pca = Pca::of(&snapshots, 2)?; // the plane in which the training moves most
+/// let pca = Pca::fit(&snapshots, 2)?; // the plane in which the training moves most
 /// let (d1, d2) = (&pca.components[0], &pca.components[1]);
 /// let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
 /// let path = Projection::onto(&objective, d1, d2, &snapshots)?;
-/// let plane = Plane::over(&objective, d1, d2, &path.grid(5)?)?;
+/// let plane = Plane::on_grid(&objective, d1, d2, &path.grid(5)?)?;
 /// let json = figure::trajectory(&plane, &path).json();
 /// assert_eq!(json["data"][2]["x"].as_array().map(Vec::len), Some(6));
 /// let json = figure::trajectory_surface(&plane, &path).json();
@@ -68,7 +68,7 @@ pub fn trajectory_surface(plane: &Plane, path: &Projection) -> Figure {
         .copied()
         .fold(f64::NEG_INFINITY, f64::max);
     let above = |loss: &f64| loss + 0.02 * (high - low);
-    let heights = path.on_plane.iter().map(above).collect();
+    let heights = path.plane_losses.iter().map(above).collect();
     let trace = Scatter3D::new(path.alphas.clone(), path.betas.clone(), heights)
         .mode(Mode::LinesMarkers)
         .name("training")
@@ -86,7 +86,7 @@ fn texts(path: &Projection) -> Vec<String> {
     let text = |i: usize| {
         format!(
             "step {}<br>loss {:.5}<br>on the plane {:.5}<br>distance {:.4}",
-            path.steps[i], path.losses[i], path.on_plane[i], path.distances[i]
+            path.steps[i], path.losses[i], path.plane_losses[i], path.distances[i]
         )
     };
     (0..path.steps.len()).map(text).collect()

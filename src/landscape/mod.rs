@@ -29,10 +29,10 @@ pub use paths::{
     Connectivity, Curve, NormStatistics, PathProfile, PathShape, PathTrainer, RunningStatistics,
 };
 pub use sharpness::{
-    AverageSharpness, Evolution, Flatness, FlatnessReport, KeskarSharpness, Moment, PacBayes,
-    PacBayesBound, PacBayesRow, RandomSharpness, SamStep, Sharpness, Watch, WorstCase,
-    directional_sharpness,
+    AverageSharpness, CurvatureSnapshot, Evolution, EvolutionSettings, Flatness, FlatnessReport,
+    KeskarSharpness, PacBayes, PacBayesBound, PacBayesRow, RandomSharpness, SamStep, Sharpness,
+    WorstCase, directional_sharpness,
 };
 pub use slices::{
-    Extremes, Grid, Line, Plane, Projection, StatisticsSource, StepChange, direction,
+    ExtremeEigenvalues, Grid, Line, Plane, Projection, StatisticsSource, StepChange, direction,
 };

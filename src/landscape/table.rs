@@ -4,8 +4,8 @@ use polars::df;
 use polars::prelude::{Column, DataFrame, NamedFrom, Series};
 
 use super::{
-    Connectivity, Evolution, Line, ModifiedLoss, Moment, NoiseReport, PacBayesBound, PacBayesRow,
-    PathProfile, Plane, Projection,
+    Connectivity, CurvatureSnapshot, Evolution, Line, ModifiedLoss, NoiseReport, PacBayesBound,
+    PacBayesRow, PathProfile, Plane, Projection,
 };
 use crate::error::Result;
 use crate::spectral::Estimate;
@@ -74,7 +74,7 @@ impl Projection {
             "α" => &self.alphas,
             "β" => &self.betas,
             "loss" => &self.losses,
-            "on the plane" => &self.on_plane,
+            "on the plane" => &self.plane_losses,
             "distance" => &self.distances,
         )?)
     }
@@ -122,7 +122,7 @@ impl PacBayesBound {
     /// # Errors
     /// Polars errors.
     pub fn table(&self) -> Result<DataFrame> {
-        let column = |of: fn(&PacBayesRow) -> f64| self.rows.iter().map(of).collect::<Vec<_>>();
+        let column = |f: fn(&PacBayesRow) -> f64| self.rows.iter().map(f).collect::<Vec<_>>();
         Ok(df!(
             "σ" => column(|row| row.sigma),
             "KL" => column(|row| row.kl),
@@ -142,11 +142,12 @@ impl Evolution {
     /// # Errors
     /// Polars errors.
     pub fn table(&self) -> Result<DataFrame> {
-        let moments = || self.moments.iter();
-        let column = |f: fn(&Moment) -> f64| moments().map(f).collect::<Vec<_>>();
-        let some = |f: fn(&Moment) -> Option<f64>| moments().map(f).collect::<Vec<_>>();
+        let snapshots = || self.snapshots.iter();
+        let column = |f: fn(&CurvatureSnapshot) -> f64| snapshots().map(f).collect::<Vec<_>>();
+        let some =
+            |f: fn(&CurvatureSnapshot) -> Option<f64>| snapshots().map(f).collect::<Vec<_>>();
         Ok(df!(
-            "step" => moments().map(|m| m.step as u64).collect::<Vec<_>>(),
+            "step" => snapshots().map(|m| m.step as u64).collect::<Vec<_>>(),
             "loss" => column(|m| m.loss),
             "test loss" => some(|m| m.test_loss),
             "gradient norm" => column(|m| m.gradient_norm),
@@ -173,9 +174,9 @@ impl NoiseReport {
             ("‖g‖", exact(self.gradient_norm)),
             ("gᵀHg", exact(self.gradient_curvature)),
             ("tr Σ", estimated(self.variance)),
-            ("tr Σ/‖g‖²", estimated(self.simple_scale)),
+            ("tr Σ/‖g‖²", estimated(self.simple_noise_scale)),
             ("tr(HΣ)", estimated(self.alignment.product)),
-            ("tr(HΣ)/(gᵀHg)", estimated(self.curvature_scale)),
+            ("tr(HΣ)/(gᵀHg)", estimated(self.noise_scale)),
             ("cosine of H and Σ", estimated(self.alignment.cosine)),
             ("overlap of eigenspaces", exact(self.overlap.value)),
         ];

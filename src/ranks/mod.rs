@@ -2,7 +2,7 @@
 //!
 //! | what is shared | how | by |
 //! | --- | --- | --- |
-//! | the points of a plane | each rank takes the next that nobody has | [`Grid::sharing`](crate::landscape::Grid::sharing) |
+//! | the points of a plane | each rank takes the next that nobody has | [`Grid::with_share`](crate::landscape::Grid::with_share) |
 //! | the points of an L2 study | so too | [`Sweep::share`](crate::sweep::Sweep::share) |
 //! | the samples of a loss | each rank has its own, and sums are over all | [`Objective::among`](crate::objective::Objective::among) |
 //! | the vectors of a block of products | each rank multiplies some | [`Divided`](crate::operator::Divided) |

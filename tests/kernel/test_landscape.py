@@ -14,19 +14,19 @@ def networks(kernel):
 
 
 def test_a_training_over_its_plane(kernel, networks):
-    kernel.shown("let pca = Pca::of(&path, 2)?;")
+    kernel.shown("let pca = Pca::fit(&path, 2)?;")
     kernel.shown("let seen = Projection::onto(&objective, &pca.components[0], &pca.components[1], &path)?;")
-    kernel.shown("let grid = seen.grid(15)?;\nlet plane = Plane::over(&objective, &pca.components[0], &pca.components[1], &grid)?;")
+    kernel.shown("let grid = seen.grid(15)?;\nlet plane = Plane::on_grid(&objective, &pca.components[0], &pca.components[1], &grid)?;")
     shown = kernel.run("figure::trajectory(&plane, &seen)")
     assert len(shown["application/vnd.plotly.v1+json"]["data"]) == 3
     assert "explained variance" in kernel.run("pca")["text/html"]
 
 
 def test_sharpness(kernel, networks):
-    kernel.shown("let sharpness = Sharpness::within(0.1);")
+    kernel.shown("let sharpness = Sharpness::new(0.1);")
     assert "worst rise" in kernel.shown("sharpness.worst_case(&objective)")
-    assert "gradient descent is stable below" in kernel.shown("StableRate::of(&objective)?")
-    assert "above 0" in kernel.run("Sharpness::within(0.0).sam(&objective)")["stderr"]
+    assert "gradient descent is stable below" in kernel.shown("StableRate::estimate(&objective)?")
+    assert "above 0" in kernel.run("Sharpness::new(0.0).sam(&objective)")["stderr"]
 
 
 def test_two_models(kernel, networks):
@@ -37,5 +37,5 @@ def test_two_models(kernel, networks):
 
 
 def test_embeddings_side_by_side(kernel, networks):
-    kernel.shown("let comparison = Comparison::of(&path, 0)?;")
+    kernel.shown("let comparison = Comparison::new(&path, 0)?;")
     assert "trustworthiness" in kernel.run("comparison")["text/html"]

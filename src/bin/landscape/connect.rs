@@ -71,12 +71,12 @@ impl Connect {
             self.setting.model(Some(&self.b))?,
         );
         let objective = self.setting.objective(&a)?;
-        let trainer = |shape: PathShape| PathTrainer {
-            shape,
-            epochs: self.epochs,
-            learning_rate: self.lr,
-            seed: self.seed,
-            ..PathTrainer::default()
+        let trainer = |shape: PathShape| {
+            PathTrainer::default()
+                .with_shape(shape)
+                .with_epochs(self.epochs)
+                .with_learning_rate(self.lr)
+                .with_seed(self.seed)
         };
         let chain = self.bends.map(PathShape::Chain);
         let shapes = [Some(PathShape::Bezier), chain].into_iter().flatten();

@@ -42,17 +42,12 @@ pub struct Sharpness {
 impl Sharpness {
     pub fn run(&self) -> Result<Report, Error> {
         let objective = self.point.divided()?;
-        let sharpness = loss_landscape::landscape::Sharpness {
-            adaptive: self.adaptive,
-            samples: self.perturbations,
-            starts: self.starts,
-            seed: self.seed,
-            ..loss_landscape::landscape::Sharpness::within(self.radius)
-        };
-        let flatness = Flatness {
-            seed: self.seed,
-            ..Flatness::of(self.tolerance)
-        };
+        let sharpness = loss_landscape::landscape::Sharpness::new(self.radius)
+            .with_adaptive(self.adaptive)
+            .with_pairs(self.perturbations)
+            .with_starts(self.starts)
+            .with_seed(self.seed);
+        let flatness = Flatness::new(self.tolerance).with_seed(self.seed);
         let started = Instant::now();
         let random = sharpness.random(&objective)?;
         let average = sharpness.average(&objective)?;
@@ -60,7 +55,7 @@ impl Sharpness {
         let worst = sharpness.worst_case(&objective)?;
         let sam = sharpness.sam(&objective)?;
         let flat = flatness.run(&objective)?;
-        let rate = StableRate::of(&objective)?;
+        let rate = StableRate::estimate(&objective)?;
         let seconds = started.elapsed().as_secs_f64();
         Ok(Report::of(
             &objective,

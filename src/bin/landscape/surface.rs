@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 use loss_landscape::Error;
-use loss_landscape::landscape::Extremes;
+use loss_landscape::landscape::ExtremeEigenvalues;
 use loss_landscape::prelude::*;
 use loss_landscape::ranks::Share;
 use loss_landscape::serde_json::json;
@@ -72,22 +72,22 @@ impl Surface {
         let mut grid = Grid::square(self.range, self.grid)?;
         if let Some(dir) = &self.out {
             prepare(dir, &FILES)?;
-            grid = grid.resuming(dir.join("unfinished"));
+            grid = grid.with_checkpoint(dir.join("unfinished"));
             signals::kept(format!(
                 "finished points are in {}: the same command goes on from there",
                 dir.display()
             ));
         }
-        let grid = grid.sharing(together::share(self.shard.as_ref())?)?;
+        let grid = grid.with_share(together::share(self.shard.as_ref())?)?;
         let objective = self.point.objective()?;
         let [d1, d2] = self.directions(&objective)?;
         let started = Instant::now();
-        let mut plane = Plane::over(&objective, &d1, &d2, &grid);
+        let mut plane = Plane::on_grid(&objective, &d1, &d2, &grid);
         let seconds = started.elapsed().as_secs_f64();
         if self.eigenvalues && matches!(plane, Ok(_) | Err(Error::Unfinished { .. })) {
-            let extremes = Extremes::over(&objective, &d1, &d2, &grid)?;
+            let extremes = ExtremeEigenvalues::on_grid(&objective, &d1, &d2, &grid)?;
             // The shard that ends last puts all together: others may have ended in the meantime.
-            plane = plane.or_else(|_| Plane::over(&objective, &d1, &d2, &grid));
+            plane = plane.or_else(|_| Plane::on_grid(&objective, &d1, &d2, &grid));
             plane = plane.map(|plane| Plane {
                 eigenvalues: Some(extremes),
                 ..plane
@@ -149,7 +149,7 @@ impl Surface {
             write_text(&dir.join("surface.json"), &report.json.to_string())?;
             // All is written: there is nothing left to go on with.
             if together::leads() {
-                grid.forget()?;
+                grid.remove_checkpoint()?;
             }
             report.text += &format!("{}\n", dir.join("surface.html").display());
         }

@@ -12,7 +12,8 @@ use crate::vector::{dot, norm};
 /// dataset is the whole population here: its mean gradient is g, with no error of its own.
 ///
 /// See [`NoiseReport`] for an example.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct GradientNoise {
     /// Eigenpairs of Σ and of H.
     pub top: usize,
@@ -47,20 +48,17 @@ impl Default for GradientNoise {
 /// let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
 /// model.parameters().set_flat(&[1.0, 0.5])?;
 /// let objective = Objective::of(&model, &data, Loss::Mse)?;
-/// let found = GradientNoise {
-///     top: 1,
-///     ..Default::default()
-/// }
-/// .run(&objective)?;
+/// let found = GradientNoise::default().with_top(1).run(&objective)?;
 /// assert!((found.variance.value - 20.0).abs() < 1e-9); // tr Σ
-/// assert!((found.simple_scale.value - 1.0).abs() < 1e-9); // tr Σ/‖g‖²
+/// assert!((found.simple_noise_scale.value - 1.0).abs() < 1e-9); // tr Σ/‖g‖²
 /// assert!((found.gradient_curvature - (2.0 * 4.0 + 8.0 * 16.0)).abs() < 1e-9); // gᵀHg
 /// let whole = found.expected_change(0.1, 2)?; // the batch is all of the data: no noise
-/// let step = StepChange::of(&objective, &objective.gradient()?, 0.1)?;
+/// let step = StepChange::measure(&objective, &objective.gradient()?, 0.1)?;
 /// assert!((whole.value - step.actual).abs() < 1e-9);
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct NoiseReport {
     /// N
     pub samples: usize,
@@ -77,10 +75,12 @@ pub struct NoiseReport {
     /// tr Σ/‖g‖² (B_simple of McCandlish et al., "An Empirical Model of Large-Batch Training", 2018): the batch
     /// size, of samples drawn with replacement, at which the noise is as long as the gradient. Infinite where
     /// the gradient is zero within its rounding, 0 without noise.
-    pub simple_scale: Estimate,
+    #[serde(alias = "simple_scale")]
+    pub simple_noise_scale: Estimate,
     /// tr(HΣ)/(gᵀHg) (their B_noise): the batch size at which a step of the best length makes half the progress of
     /// one along the whole gradient. Where gᵀHg or tr(HΣ) is negative there is no such step, and the number no batch size.
-    pub curvature_scale: Estimate,
+    #[serde(alias = "curvature_scale")]
+    pub noise_scale: Estimate,
     /// tr(HΣ) and the cosine between H and Σ.
     pub alignment: Alignment,
     /// The share of Σ's leading eigenspace that lies in H's; see [`Spectrum::subspace_overlap`].
@@ -88,6 +88,31 @@ pub struct NoiseReport {
 }
 
 impl GradientNoise {
+    /// Sets the number of leading eigenpairs of Σ and of H.
+    #[must_use]
+    pub fn with_top(mut self, top: usize) -> Self {
+        self.top = top;
+        self
+    }
+    /// Sets the relative standard error of tr Σ at which to stop.
+    #[must_use]
+    pub fn with_relative_error(mut self, relative_error: f64) -> Self {
+        self.relative_error = relative_error;
+        self
+    }
+    /// Sets the number of random vectors for tr(HΣ) and the cosine.
+    #[must_use]
+    pub fn with_probes(mut self, probes: usize) -> Self {
+        self.probes = probes;
+        self
+    }
+    /// Sets the seed of the random vectors.
+    #[must_use]
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
     /// The noise where the model of `objective` stands.
     ///
     /// # Errors
@@ -130,12 +155,12 @@ impl GradientNoise {
             covariance,
             hessian,
             variance,
-            simple_scale: over(
+            simple_noise_scale: over(
                 variance,
                 square,
                 (2.0 * square.sqrt() + rounding) * rounding,
             ),
-            curvature_scale: over(
+            noise_scale: over(
                 alignment.product,
                 gradient_curvature,
                 2.0 * norm(&curved) * rounding,

@@ -30,6 +30,7 @@ use crate::vector::{dot, scale};
 ///
 /// See [`ModifiedLoss`] for an example.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct ImplicitBias {
     /// η
     pub learning_rate: f64,
@@ -59,6 +60,7 @@ pub struct ImplicitBias {
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ModifiedLoss {
     /// L
     pub loss: f64,
@@ -92,13 +94,22 @@ impl ImplicitBias {
     /// let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
     /// model.parameters().set_flat(&[1.0, 0.5])?;
     /// let objective = Objective::of(&model, &data, Loss::Mse)?;
-    /// let [plain, heavy] = [0.0, 0.5].map(|beta| ImplicitBias::new(0.1, 2).momentum(beta));
+    /// let [plain, heavy] = [0.0, 0.5].map(|beta| ImplicitBias::new(0.1, 2).with_momentum(beta));
     /// let [plain, heavy] = [plain.run(&objective)?, heavy.run(&objective)?];
     /// assert!((heavy.full_batch - 6.0 * plain.full_batch).abs() < 1e-12);
     /// # Ok::<(), Error>(())
     /// ```
-    pub fn momentum(self, momentum: f64) -> Self {
-        Self { momentum, ..self }
+    #[must_use]
+    pub fn with_momentum(mut self, momentum: f64) -> Self {
+        self.momentum = momentum;
+        self
+    }
+
+    /// Sets how tr Σ is estimated.
+    #[must_use]
+    pub fn with_trace(mut self, trace: Trace) -> Self {
+        self.trace = trace;
+        self
     }
 
     /// The modified loss where the model of `objective` stands. It takes two gradients, one product with the Hessian and,

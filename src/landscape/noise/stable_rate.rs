@@ -21,14 +21,15 @@ use crate::spectral::{Bracket, Lanczos, Which};
 /// let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
 /// model.parameters().set_flat(&[0.0, 1.0])?;
 /// let objective = Objective::of(&model, &data, Loss::Mse)?;
-/// let rate = StableRate::of(&objective)?;
+/// let rate = StableRate::estimate(&objective)?;
 /// assert!((rate.limit.value - 0.25).abs() < 1e-6 && (rate.sharpest_step - 0.125).abs() < 1e-6);
 /// let change =
-///     |rate| Ok::<_, Error>(StepChange::of(&objective, &objective.gradient()?, rate)?.actual);
+///     |rate| Ok::<_, Error>(StepChange::measure(&objective, &objective.gradient()?, rate)?.actual);
 /// assert!(change(0.24)? < 0.0 && change(0.26)? > 0.0);
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct StableRate {
     /// λ_max, the Hessian's largest eigenvalue, with its error.
     pub largest: Bracket,
@@ -43,7 +44,7 @@ impl StableRate {
     ///
     /// # Errors
     /// Those of the Hessian-vector products.
-    pub fn of(objective: &Objective) -> Result<Self> {
+    pub fn estimate(objective: &Objective) -> Result<Self> {
         let lanczos = Lanczos {
             which: Which::Largest,
             ..Lanczos::default()

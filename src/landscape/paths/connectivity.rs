@@ -18,10 +18,7 @@ use crate::objective::Objective;
 ///     |seed| Mlp::new(&[2, 3, 1], Activation::Tanh, seed, &Device::Cpu)?.to_dtype(DType::F64);
 /// let (a, b) = (model(0)?, model(1)?);
 /// let objective = Objective::of(&a, &data, Loss::CrossEntropy)?;
-/// let trainer = PathTrainer {
-///     epochs: 2,
-///     ..Default::default()
-/// };
+/// let trainer = PathTrainer::default().with_epochs(2);
 /// let connectivity = Connectivity::between(&objective, &a, &b, &[trainer], 5)?;
 /// assert_eq!(connectivity.paths.len(), 4); // straight, matched in two ways, trained
 /// for (_, profile) in &connectivity.paths {
@@ -30,6 +27,7 @@ use crate::objective::Objective;
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Connectivity {
     /// Name and profile of each path.
     pub paths: Vec<(String, PathProfile)>,

@@ -32,7 +32,7 @@ const POINTS: usize = 8;
 /// let objective = Objective::of(&model, &data, Loss::Mse)?;
 /// let detour = Curve::chain(vec![vec![-1.0, 0.0], vec![0.0, 1.0], vec![1.0, 0.0]])?;
 /// let profile = detour.profile(&objective, 11)?;
-/// assert_eq!(profile.barrier_at, 0.5);
+/// assert_eq!(profile.barrier_time, 0.5);
 /// assert!((profile.barrier_height - 3.0).abs() < 1e-9); // 4 − max(1, 1)
 /// assert!(profile.verdict().starts_with("disconnected"));
 /// let straight = Curve::linear(&[-1.0, 0.0], &[1.0, 0.0])?.profile(&objective, 11)?;
@@ -56,9 +56,11 @@ pub struct PathProfile {
     /// and 0 at an end from which the loss falls.
     pub barrier_error: f64,
     /// The time of the maximum.
-    pub barrier_at: f64,
+    #[serde(alias = "barrier_at")]
+    pub barrier_time: f64,
     /// The times nearest to it at which the loss is known, between which this maximum lies.
-    pub barrier_between: [f64; 2],
+    #[serde(alias = "barrier_between")]
+    pub barrier_interval: [f64; 2],
     /// The accuracy there.
     pub accuracy_at_barrier: Option<f64>,
     /// max over t of L(φ(t)) − ((1 − t)L(θ₁) + tL(θ₂)), at least 0: the barrier of Entezari et al. ("The role
@@ -91,7 +93,7 @@ impl Curve {
     /// The loss at `points` evenly spaced times, and the barrier. The model is the same afterwards, to the bit.
     ///
     /// Running statistics of batch normalisation are estimated at each point on the objective's data, as by
-    /// [`RunningStatistics::of`].
+    /// [`RunningStatistics::from_objective`].
     ///
     /// # Errors
     /// Fewer than 2 points; a path that is not in θ-space; a loss that is not finite somewhere on it. Running statistics
@@ -99,7 +101,7 @@ impl Curve {
     /// [`Objective::with_training_pass`] or [`profile_with_statistics`](Self::profile_with_statistics).
     pub fn profile(&self, objective: &Objective, points: usize) -> Result<PathProfile> {
         if objective.uses_running_statistics() {
-            let statistics = RunningStatistics::of(objective)?;
+            let statistics = RunningStatistics::from_objective(objective)?;
             return self.profile_with_statistics(objective, points, &statistics);
         }
         let source = StatisticsSource::of(objective);
@@ -220,7 +222,7 @@ impl Curve {
         }
 
         let at = largest(&known, height);
-        let (barrier_at, worst) = known[at];
+        let (barrier_time, worst) = known[at];
         let barrier_height = height(&known[at]);
         let beside = beside(&known, at);
         let lower = beside.map(|i| height(&known[i]));
@@ -236,8 +238,8 @@ impl Curve {
             times,
             barrier_height,
             barrier_error,
-            barrier_at,
-            barrier_between: beside.map(|i| known[i].0),
+            barrier_time,
+            barrier_interval: beside.map(|i| known[i].0),
             accuracy_at_barrier: worst.accuracy,
             excess: excess(&known[largest(&known, excess)]),
             connectivity_score: 1.0 / (1.0 + barrier_height),

@@ -4,6 +4,7 @@ use candle_core::{Device, Var};
 use rand::Rng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
 
 use super::Curve;
 use crate::error::{Error, Result};
@@ -28,18 +29,14 @@ const STRATA: usize = 16;
 /// let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
 /// let [a, b] = [vec![0.5; 13], vec![-0.5; 13]];
 /// for (shape, points) in [(PathShape::Bezier, 3), (PathShape::Chain(2), 4)] {
-///     let curve = PathTrainer {
-///         shape,
-///         epochs: 1,
-///         ..Default::default()
-///     }
-///     .connect(&objective, &a, &b)?;
+///     let curve = PathTrainer::default().with_shape(shape).with_epochs(1).connect(&objective, &a, &b)?;
 ///     assert_eq!(curve.points().len(), points); // the ends and the bends
 ///     assert_eq!((&curve.at(0.0)?, &curve.at(1.0)?), (&a, &b));
 /// }
 /// # Ok::<(), Error>(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum PathShape {
     /// A quadratic Bézier curve, which has one bend.
     Bezier,
@@ -71,17 +68,15 @@ pub enum PathShape {
 /// let ends = [[0.5, 2.0], [2.0, 0.5]];
 /// let straight = Curve::linear(&ends[0], &ends[1])?.profile(&objective, 21)?;
 /// assert!((straight.barrier_height - (1.25f64.powi(2) - 1.0).powi(2)).abs() < 1e-9);
-/// let trainer = PathTrainer {
-///     epochs: 200,
-///     ..Default::default()
-/// };
+/// let trainer = PathTrainer::default().with_epochs(200);
 /// let bent = trainer
 ///     .connect(&objective, &ends[0], &ends[1])?
 ///     .profile(&objective, 21)?;
 /// assert!(bent.barrier_height < 0.1 * straight.barrier_height);
 /// # Ok::<(), Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct PathTrainer {
     /// Bézier curve or chain.
     pub shape: PathShape,
@@ -109,6 +104,37 @@ impl Default for PathTrainer {
 }
 
 impl PathTrainer {
+    /// Sets the kind of path.
+    #[must_use]
+    pub fn with_shape(mut self, shape: PathShape) -> Self {
+        self.shape = shape;
+        self
+    }
+    /// Sets the number of passes over the data.
+    #[must_use]
+    pub fn with_epochs(mut self, epochs: u32) -> Self {
+        self.epochs = epochs;
+        self
+    }
+    /// Sets the number of samples per step.
+    #[must_use]
+    pub fn with_batch_size(mut self, batch_size: usize) -> Self {
+        self.batch_size = batch_size;
+        self
+    }
+    /// Sets the initial learning rate.
+    #[must_use]
+    pub fn with_learning_rate(mut self, learning_rate: f64) -> Self {
+        self.learning_rate = learning_rate;
+        self
+    }
+    /// Sets the seed of the random t and of the shuffling.
+    #[must_use]
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
     /// The trained path from `a` to `b`. The model does not move, or is back afterwards.
     ///
     /// See [`PathTrainer`] for an example.

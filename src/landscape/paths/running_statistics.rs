@@ -73,6 +73,7 @@ struct Running {
 ///
 /// See [`RunningStatistics`] for an example.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct NormStatistics {
     /// The name of its variables without `running_mean`, `running_var`.
     pub layer: String,
@@ -93,7 +94,7 @@ impl RunningStatistics {
     ///     .build(&[2], 1, 0, &Device::Cpu)?
     ///     .to_dtype(DType::F64)?;
     /// let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
-    /// let statistics = RunningStatistics::of(&objective)?;
+    /// let statistics = RunningStatistics::from_objective(&objective)?;
     /// let before = objective.loss()?;
     /// statistics.estimate()?;
     /// assert_ne!(objective.loss()?, before);
@@ -103,7 +104,7 @@ impl RunningStatistics {
     /// # Errors
     /// As [`RunningStatistics::new`], with the model's [`forward_training`](crate::model::Model::forward_training) or the
     /// pass that [`Objective::with_training_pass`] was given. Samples that are divided among ranks.
-    pub fn of(objective: &Objective) -> Result<Self> {
+    pub fn from_objective(objective: &Objective) -> Result<Self> {
         objective.needs_all_samples("estimating running statistics")?;
         Self::new(
             objective.parameters(),

@@ -20,14 +20,15 @@ use crate::vector::norm;
 /// let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
 /// model.parameters().set_flat(&[0.0, 0.0])?;
 /// let objective = Objective::of(&model, &data, Loss::Mse)?;
-/// let sphere = Sharpness::within(0.5).average(&objective)?;
+/// let sphere = Sharpness::new(0.5).average(&objective)?;
 /// assert!((sphere.mean.value - 0.25).abs() < 1e-9 && sphere.mean.standard_error < 1e-9);
 /// assert!((sphere.quadratic.value - 0.25).abs() < 1e-9); // ρ² tr H/2n
-/// let cloud = Sharpness::within(0.5).gaussian(&objective)?.mean;
+/// let cloud = Sharpness::new(0.5).gaussian(&objective)?.mean;
 /// assert!((cloud.value - 0.25).abs() < 5.0 * cloud.standard_error);
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct AverageSharpness {
     /// The mean over random pairs ±δ, which cancel the slope. Its error includes [`rounding`](Self::rounding).
     pub mean: Estimate,

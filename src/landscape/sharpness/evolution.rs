@@ -23,23 +23,17 @@ use crate::vector::norm;
 /// let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
 /// let mut trajectory = Trajectory::every(1)?;
 /// trajectory.push(0, model.parameters())?;
-/// let watch = Watch {
-///     test: Some(data),
-///     trace: None,
-///     sharpness: None,
-///     ..Default::default()
-/// };
-/// let moment = Evolution::along(&objective, &trajectory, &watch)?
-///     .moments
-///     .remove(0);
-/// assert_eq!(moment.test_loss, Some(moment.loss));
-/// assert!(moment.trace.is_none() && moment.sharpness.is_none());
+/// let settings = EvolutionSettings::default().with_test_data(data).with_trace(None).with_sharpness(None);
+/// let snapshot = settings.run(&objective, &trajectory)?.snapshots.remove(0);
+/// assert_eq!(snapshot.test_loss, Some(snapshot.loss));
+/// assert!(snapshot.trace.is_none() && snapshot.sharpness.is_none());
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct Watch {
+#[non_exhaustive]
+pub struct EvolutionSettings {
     /// Also the loss on this data.
-    pub test: Option<Dataset>,
+    pub test_data: Option<Dataset>,
     /// The settings of the search for the extreme eigenvalues.
     pub lanczos: Lanczos,
     /// Of the trace; none leaves it out.
@@ -50,17 +44,102 @@ pub struct Watch {
 
 /// Loss, gradient and extreme eigenvalues, the trace to 5 %, and the largest rise of a random search within 0.05 with 10 pairs
 /// of perturbations.
-impl Default for Watch {
+impl Default for EvolutionSettings {
     fn default() -> Self {
         Self {
-            test: None,
+            test_data: None,
             lanczos: Lanczos::default(),
             trace: Some(Trace::default().with_relative_error(0.05)),
-            sharpness: Some(Sharpness {
-                samples: 10,
-                ..Sharpness::within(0.05)
-            }),
+            sharpness: Some(Sharpness::new(0.05).with_pairs(10)),
         }
+    }
+}
+
+impl EvolutionSettings {
+    /// Also measures the loss on this data.
+    #[must_use]
+    pub fn with_test_data(mut self, test_data: Dataset) -> Self {
+        self.test_data = Some(test_data);
+        self
+    }
+
+    /// Sets the search for the extreme eigenvalues.
+    #[must_use]
+    pub fn with_lanczos(mut self, lanczos: Lanczos) -> Self {
+        self.lanczos = lanczos;
+        self
+    }
+
+    /// Sets how the trace is estimated; `None` leaves it out.
+    #[must_use]
+    pub fn with_trace(mut self, trace: impl Into<Option<Trace>>) -> Self {
+        self.trace = trace.into();
+        self
+    }
+
+    /// Sets the random search for the largest rise of the loss; `None` leaves it out.
+    #[must_use]
+    pub fn with_sharpness(mut self, sharpness: impl Into<Option<Sharpness>>) -> Self {
+        self.sharpness = sharpness.into();
+        self
+    }
+
+    /// At every snapshot of `trajectory`, with the running statistics of batch normalisation that the snapshot holds. The model
+    /// is there meanwhile, and where it was afterwards, error or not.
+    ///
+    /// # Errors
+    /// A trajectory without snapshots or of another model, or without the model's running statistics; those of
+    /// [`Lanczos::run`], [`Trace::trace`] and [`Sharpness::random`].
+    pub fn run(&self, objective: &Objective, trajectory: &Trajectory) -> Result<Evolution> {
+        if trajectory.is_empty() {
+            return Err(Error::invalid(
+                "the trajectory has no snapshots: record some with Trainer::fit_recorded",
+            ));
+        }
+        let test = match &self.test_data {
+            Some(test) => Some(objective.on(test)?),
+            None => None,
+        };
+        let lanczos = self.lanczos.clone().with_which(Which::BothEnds);
+        let mut progress = Progress::start("evolution");
+        let parameters = objective.parameters();
+        let statistics = match objective.uses_running_statistics() {
+            true => StatisticsSource::Snapshots,
+            false => StatisticsSource::of(objective),
+        };
+        let all = parameters.iter().chain(parameters.statistics());
+        let _home = Restore::of(all.map(|(_, var)| var))?;
+        let mut snapshots = Vec::with_capacity(trajectory.len());
+        for (i, step) in trajectory.steps().iter().enumerate() {
+            match objective.uses_running_statistics() {
+                true => trajectory.restore(i, parameters)?,
+                false => parameters.set_flat(&trajectory.snapshot(i)?)?,
+            }
+            let hessian = objective.hessian();
+            let ends = lanczos.run(&hessian, 2.min(objective.dim()))?;
+            let ends: Vec<Bracket> = ends.pairs.iter().map(Eigenpair::bracket).collect();
+            snapshots.push(CurvatureSnapshot {
+                step: *step,
+                loss: objective.loss()?,
+                test_loss: test.as_ref().map(Objective::loss).transpose()?,
+                gradient_norm: norm(&objective.gradient()?),
+                largest: ends[0],
+                smallest: ends[ends.len() - 1],
+                trace: match &self.trace {
+                    Some(trace) => Some(trace.trace(&hessian)?),
+                    None => None,
+                },
+                sharpness: match &self.sharpness {
+                    Some(sharpness) => Some(sharpness.random(objective)?.maximum),
+                    None => None,
+                },
+            });
+            progress.part(i + 1, trajectory.len());
+        }
+        Ok(Evolution {
+            snapshots,
+            statistics,
+        })
     }
 }
 
@@ -78,20 +157,22 @@ impl Default for Watch {
 ///     .with_epochs(10)
 ///     .fit_recorded(&model, &data, &data, &mut trajectory)?;
 /// let objective = Objective::of(&model, &data, Loss::Mse)?;
-/// let evolution = Evolution::along(&objective, &trajectory, &Watch::default())?;
-/// assert_eq!(evolution.moments.len(), 3); // after 0, 5 and 10 steps
-/// for moment in &evolution.moments {
+/// let evolution = EvolutionSettings::default().run(&objective, &trajectory)?;
+/// assert_eq!(evolution.snapshots.len(), 3); // after 0, 5 and 10 steps
+/// for snapshot in &evolution.snapshots {
 ///     assert!(
-///         (moment.largest.value - 8.0).abs() < 1e-6 && (moment.smallest.value - 2.0).abs() < 1e-6
+///         (snapshot.largest.value - 8.0).abs() < 1e-6 && (snapshot.smallest.value - 2.0).abs() < 1e-6
 ///     );
 /// }
-/// assert!(evolution.moments[2].loss < evolution.moments[0].loss);
+/// assert!(evolution.snapshots[2].loss < evolution.snapshots[0].loss);
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Evolution {
     /// The snapshots, in order.
-    pub moments: Vec<Moment>,
+    #[serde(alias = "moments")]
+    pub snapshots: Vec<CurvatureSnapshot>,
     /// How batch normalisation was computed at the snapshots.
     #[serde(default)]
     pub statistics: StatisticsSource,
@@ -107,7 +188,7 @@ pub struct Evolution {
 ///     low: value - 0.1,
 ///     high: value + 0.1,
 /// };
-/// let moment = loss_landscape::landscape::Moment {
+/// let snapshot = loss_landscape::landscape::CurvatureSnapshot {
 ///     step: 100,
 ///     loss: 0.3,
 ///     test_loss: None,
@@ -117,13 +198,13 @@ pub struct Evolution {
 ///     trace: None,
 ///     sharpness: None,
 /// };
-/// let ratio = moment.sharpness_ratio(); // λ_max/|λ_min|
+/// let ratio = snapshot.sharpness_ratio(); // λ_max/|λ_min|
 /// assert_eq!(ratio.value, 4.0);
 /// assert!(ratio.low < 4.0 && 4.0 < ratio.high);
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Moment {
+pub struct CurvatureSnapshot {
     /// Steps of training made.
     pub step: usize,
     /// L(θ), on the objective's data.
@@ -142,7 +223,7 @@ pub struct Moment {
     pub sharpness: Option<f64>,
 }
 
-impl Moment {
+impl CurvatureSnapshot {
     /// λ_max/|λ_min|, how elongated the loss is between its extremes; infinite where λ_min may be 0.
     pub fn sharpness_ratio(&self) -> Bracket {
         let size = |value: f64| value.abs();
@@ -156,65 +237,5 @@ impl Moment {
             low: self.largest.low / most,
             high: self.largest.high / least,
         }
-    }
-}
-
-impl Evolution {
-    /// At every snapshot of `trajectory`, with the running statistics of batch normalisation that the snapshot holds. The model
-    /// is there meanwhile, and where it was afterwards, error or not.
-    ///
-    /// # Errors
-    /// A trajectory without snapshots or of another model, or without the model's running statistics; those of
-    /// [`Lanczos::run`], [`Trace::trace`] and [`Sharpness::random`].
-    pub fn along(objective: &Objective, trajectory: &Trajectory, watch: &Watch) -> Result<Self> {
-        if trajectory.is_empty() {
-            return Err(Error::invalid(
-                "the trajectory has no snapshots: record some with Trainer::fit_recorded",
-            ));
-        }
-        let test = match &watch.test {
-            Some(test) => Some(objective.on(test)?),
-            None => None,
-        };
-        let lanczos = watch.lanczos.clone().with_which(Which::BothEnds);
-        let mut progress = Progress::start("evolution");
-        let parameters = objective.parameters();
-        let statistics = match objective.uses_running_statistics() {
-            true => StatisticsSource::Snapshots,
-            false => StatisticsSource::of(objective),
-        };
-        let all = parameters.iter().chain(parameters.statistics());
-        let _home = Restore::of(all.map(|(_, var)| var))?;
-        let mut moments = Vec::with_capacity(trajectory.len());
-        for (i, step) in trajectory.steps().iter().enumerate() {
-            match objective.uses_running_statistics() {
-                true => trajectory.restore(i, parameters)?,
-                false => parameters.set_flat(&trajectory.snapshot(i)?)?,
-            }
-            let hessian = objective.hessian();
-            let ends = lanczos.run(&hessian, 2.min(objective.dim()))?;
-            let ends: Vec<Bracket> = ends.pairs.iter().map(Eigenpair::bracket).collect();
-            moments.push(Moment {
-                step: *step,
-                loss: objective.loss()?,
-                test_loss: test.as_ref().map(Objective::loss).transpose()?,
-                gradient_norm: norm(&objective.gradient()?),
-                largest: ends[0],
-                smallest: ends[ends.len() - 1],
-                trace: match &watch.trace {
-                    Some(trace) => Some(trace.trace(&hessian)?),
-                    None => None,
-                },
-                sharpness: match &watch.sharpness {
-                    Some(sharpness) => Some(sharpness.random(objective)?.maximum),
-                    None => None,
-                },
-            });
-            progress.part(i + 1, trajectory.len());
-        }
-        Ok(Self {
-            moments,
-            statistics,
-        })
     }
 }

@@ -27,6 +27,7 @@ const ROUNDS: usize = 3;
 ///
 /// See [`FlatnessReport`] for an example.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Flatness {
     /// The rise of the loss that counts as none.
     pub tolerance: f64,
@@ -46,13 +47,14 @@ pub struct Flatness {
 /// let data = Dataset::regression(&x, &x.zeros_like()?)?;
 /// let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
 /// model.parameters().set_flat(&[0.0, 0.0])?;
-/// let found = Flatness::of(0.09).run(&Objective::of(&model, &data, Loss::Mse)?)?;
+/// let found = Flatness::new(0.09).run(&Objective::of(&model, &data, Loss::Mse)?)?;
 /// assert!((found.radius.value - 0.3).abs() < 1e-6);
 /// assert!((found.quadratic - 0.3).abs() < 1e-6 && found.spread < 1e-6);
 /// assert_eq!(found.unbounded, 0);
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct FlatnessReport {
     /// The mean distance at which the loss has risen by the tolerance, over those directions in
     /// which it does.
@@ -73,12 +75,25 @@ pub struct FlatnessReport {
 
 impl Flatness {
     /// For this rise of the loss, in 10 directions.
-    pub fn of(tolerance: f64) -> Self {
+    pub fn new(tolerance: f64) -> Self {
         Self {
             tolerance,
             directions: 10,
             seed: 0,
         }
+    }
+
+    /// Sets the number of random directions.
+    #[must_use]
+    pub fn with_directions(mut self, directions: usize) -> Self {
+        self.directions = directions;
+        self
+    }
+    /// Sets the seed of the directions.
+    #[must_use]
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
     }
 
     /// Measures it where the model stands.

@@ -40,13 +40,14 @@ const TRIES: usize = 30;
 /// let data = Dataset::regression(&x, &x.zeros_like()?)?;
 /// let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
 /// model.parameters().set_flat(&[0.0, 0.5])?;
-/// let found = Sharpness::within(0.1).keskar(&Objective::of(&model, &data, Loss::Mse)?)?;
+/// let found = Sharpness::new(0.1).keskar(&Objective::of(&model, &data, Loss::Mse)?)?;
 /// let rise = 0.1f64.powi(2) + 4.0 * (0.65f64.powi(2) - 0.25);
 /// assert!((found.rise - rise).abs() < 1e-12);
 /// assert!((found.value - 100.0 * rise / (1.0 + 1.0)).abs() < 1e-10);
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct KeskarSharpness {
     /// φ, 100 times the largest rise found over 1 + L(θ).
     pub value: f64,
@@ -59,9 +60,11 @@ pub struct KeskarSharpness {
     /// Whether every start came to rest before its last step.
     pub converged: bool,
     /// Gradients computed.
-    pub gradients: usize,
+    #[serde(alias = "gradients")]
+    pub gradient_evaluations: usize,
     /// Losses computed beside the gradients'.
-    pub losses: usize,
+    #[serde(alias = "losses")]
+    pub loss_evaluations: usize,
     /// Rounding error of the loss in the model's type: smaller rises mean nothing.
     pub rounding: f64,
     /// ε
@@ -133,8 +136,8 @@ impl Sharpness {
             perturbation,
             by_start,
             converged,
-            gradients: search.gradients,
-            losses: search.losses,
+            gradient_evaluations: search.gradients,
+            loss_evaluations: search.losses,
             rounding: ball.rounding,
             epsilon: self.radius,
             center: ball.center,
@@ -331,7 +334,7 @@ impl std::fmt::Display for KeskarSharpness {
             self.by_start.len(),
             ends(f64::min).unwrap_or(0.0),
             ends(f64::max).unwrap_or(0.0),
-            self.gradients,
+            self.gradient_evaluations,
             if self.converged { "" } else { ", still rising" },
         )?;
         write_rounding(f, self.rounding, self.rise)

@@ -19,7 +19,7 @@ mod sam;
 mod worst_case;
 
 pub use average::AverageSharpness;
-pub use evolution::{Evolution, Moment, Watch};
+pub use evolution::{CurvatureSnapshot, Evolution, EvolutionSettings};
 pub use flatness::{Flatness, FlatnessReport};
 pub use keskar::KeskarSharpness;
 pub use pac_bayes::{PacBayes, PacBayesBound, PacBayesRow};
@@ -54,21 +54,23 @@ use crate::vector::{dot, norm, scale};
 /// let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
 /// model.parameters().set_flat(&[0.0, 0.0])?;
 /// let objective = Objective::of(&model, &data, Loss::Mse)?;
-/// let ball = Sharpness::within(0.1);
+/// let ball = Sharpness::new(0.1);
 /// let worst = ball.worst_case(&objective)?.rise;
 /// assert!((worst - 0.1f64.powi(2) * 8.0 / 2.0).abs() < 1e-6); // ρ²λ_max/2
 /// assert!(ball.random(&objective)?.maximum <= worst);
-/// assert_eq!(ball.adaptive().worst_case(&objective)?.rise, 0.0); // weights of 0 do not move
+/// assert_eq!(ball.with_adaptive(true).worst_case(&objective)?.rise, 0.0); // weights of 0 do not move
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[non_exhaustive]
 pub struct Sharpness {
     /// ρ, also called ε: the ball's radius.
     pub radius: f64,
     /// Whether each weight is perturbed in proportion to its size.
     pub adaptive: bool,
     /// Pairs ±δ of random perturbations.
-    pub samples: usize,
+    #[serde(alias = "samples")]
+    pub pairs: usize,
     /// Starts of the search for the worst case.
     pub starts: usize,
     /// Steps of that search from each start, at most.
@@ -80,23 +82,46 @@ pub struct Sharpness {
 impl Sharpness {
     /// Over the ball of this radius, with 50 pairs of random perturbations, and 3 starts of at most
     /// 100 steps for the worst case.
-    pub fn within(radius: f64) -> Self {
+    pub fn new(radius: f64) -> Self {
         Self {
             radius,
             adaptive: false,
-            samples: 50,
+            pairs: 50,
             starts: 3,
             steps: 100,
             seed: 0,
         }
     }
 
-    /// With perturbations in proportion to the weights.
-    pub fn adaptive(self) -> Self {
-        Self {
-            adaptive: true,
-            ..self
-        }
+    /// Sets whether each weight is perturbed in proportion to its magnitude.
+    #[must_use]
+    pub fn with_adaptive(mut self, adaptive: bool) -> Self {
+        self.adaptive = adaptive;
+        self
+    }
+    /// Sets the number of pairs ±δ of random perturbations.
+    #[must_use]
+    pub fn with_pairs(mut self, pairs: usize) -> Self {
+        self.pairs = pairs;
+        self
+    }
+    /// Sets the number of starts of the searches for the largest rise.
+    #[must_use]
+    pub fn with_starts(mut self, starts: usize) -> Self {
+        self.starts = starts;
+        self
+    }
+    /// Sets the maximum number of steps per start.
+    #[must_use]
+    pub fn with_steps(mut self, steps: usize) -> Self {
+        self.steps = steps;
+        self
+    }
+    /// Sets the seed of the random perturbations and starts.
+    #[must_use]
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
     }
 
     /// The point and T's diagonal, all settings looked at.
@@ -130,18 +155,18 @@ impl Sharpness {
         ball: &Ball,
         mut factor: impl FnMut(&[f64]) -> f64,
     ) -> Result<Vec<[f64; 2]>> {
-        if self.samples < 2 {
+        if self.pairs < 2 {
             return Err(Error::invalid(format!(
                 "{} pairs of perturbations say nothing of their spread: ask for at least 2",
-                self.samples
+                self.pairs
             )));
         }
-        memory::check(16.0 * self.samples as f64, "the rises of all perturbations")?;
+        memory::check(16.0 * self.pairs as f64, "the rises of all perturbations")?;
         let mut progress = Progress::start(task);
-        let mut rises = Vec::with_capacity(self.samples);
-        while rises.len() < self.samples {
+        let mut rises = Vec::with_capacity(self.pairs);
+        while rises.len() < self.pairs {
             // Two u span a plane, in which four points come cheaply.
-            let together = 2.min(self.samples - rises.len());
+            let together = 2.min(self.pairs - rises.len());
             let directions: Vec<Vec<f64>> = (rises.len()..rises.len() + together)
                 .map(|i| {
                     let mut u = normal(ball.theta.len(), purpose, self.seed, i as u64);
@@ -155,7 +180,7 @@ impl Sharpness {
             let scores = objective.scores_on_plane(vectors, &points[..2 * together])?;
             let both = scores.as_chunks::<2>().0.iter();
             rises.extend(both.map(|both| both.map(|score| score.loss - ball.center)));
-            progress.part(rises.len(), self.samples);
+            progress.part(rises.len(), self.pairs);
         }
         Ok(rises)
     }

@@ -21,12 +21,13 @@ use crate::vector::{minus, norm};
 /// to that of Chernoff on ê, kl(mean‖ê) ≤ ln(2K/δ)/m, whose mean is one over m draws of the weights.
 ///
 /// See [`PacBayesBound`] for an example.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct PacBayes {
     /// The values of σ to try, chosen without a look at the data.
     pub sigmas: Vec<f64>,
     /// m, the draws of the weights, the same for each σ but for their length.
-    pub samples: usize,
+    pub draws: usize,
     /// δ, the probability that the bound is wrong.
     pub delta: f64,
     /// Seed of the draws.
@@ -38,7 +39,7 @@ impl Default for PacBayes {
     fn default() -> Self {
         Self {
             sigmas: vec![0.01, 0.02, 0.05, 0.1, 0.2],
-            samples: 200,
+            draws: 200,
             delta: 0.05,
             seed: 0,
         }
@@ -49,6 +50,7 @@ impl Default for PacBayes {
 ///
 /// See [`PacBayesBound`] for an example.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct PacBayesRow {
     /// σ
     pub sigma: f64,
@@ -78,11 +80,7 @@ pub struct PacBayesRow {
 ///     .with_epochs(10)
 ///     .fit(&model, &data, &data)?;
 /// let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
-/// let settings = PacBayes {
-///     sigmas: vec![0.1, 1.0],
-///     samples: 50,
-///     ..Default::default()
-/// };
+/// let settings = PacBayes::default().with_sigmas(vec![0.1, 1.0]).with_draws(50);
 /// let found = settings.run(&objective, &prior)?;
 ///
 /// let way: f64 = prior
@@ -98,6 +96,7 @@ pub struct PacBayesRow {
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct PacBayesBound {
     /// The lowest bound: with probability 1 − δ the error on unseen data is below it.
     pub bound: f64,
@@ -114,6 +113,31 @@ pub struct PacBayesBound {
 }
 
 impl PacBayes {
+    /// Sets the values of σ to try. Choose them without looking at the data.
+    #[must_use]
+    pub fn with_sigmas(mut self, sigmas: Vec<f64>) -> Self {
+        self.sigmas = sigmas;
+        self
+    }
+    /// Sets the number of draws of the weights per σ.
+    #[must_use]
+    pub fn with_draws(mut self, draws: usize) -> Self {
+        self.draws = draws;
+        self
+    }
+    /// Sets δ, the probability that the bound is wrong.
+    #[must_use]
+    pub fn with_delta(mut self, delta: f64) -> Self {
+        self.delta = delta;
+        self
+    }
+    /// Sets the seed of the draws.
+    #[must_use]
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
     /// The bound where the model of `objective` stands, with the prior about `prior_center`: the weights that training
     /// started from, say, but none that have seen the data.
     ///
@@ -167,10 +191,10 @@ impl PacBayes {
                 "σ = {sigma} is no standard deviation: give finite numbers above 0"
             )));
         }
-        if self.samples < 2 {
+        if self.draws < 2 {
             return Err(Error::invalid(format!(
                 "an error from {} draws of the weights has no uncertainty: take at least 2",
-                self.samples
+                self.draws
             )));
         }
         if !(self.delta > 0.0 && self.delta < 1.0) {
@@ -187,7 +211,7 @@ impl PacBayes {
         let places: Vec<[f64; 2]> = self.sigmas.iter().map(|sigma| [*sigma, 0.0]).collect();
         let mut scores = vec![(Vec::new(), Vec::new()); self.sigmas.len()];
         let mut progress = Progress::start("PAC-Bayes");
-        for draw in 0..self.samples {
+        for draw in 0..self.draws {
             let z = normal(theta.len(), Purpose::PacBayes, self.seed, draw as u64);
             let found = objective.scores_on_plane([theta, &z, &z], &places)?;
             for (score, (errors, losses)) in found.iter().zip(&mut scores) {
@@ -200,7 +224,7 @@ impl PacBayes {
                 errors.push(1.0 - accuracy);
                 losses.push(score.loss);
             }
-            progress.part(draw + 1, self.samples);
+            progress.part(draw + 1, self.draws);
         }
         Ok(scores)
     }
@@ -208,7 +232,7 @@ impl PacBayes {
     fn row(&self, sigma: f64, kl: f64, n: usize, errors: &[f64], losses: &[f64]) -> PacBayesRow {
         let share = self.delta / (2.0 * self.sigmas.len() as f64);
         let empirical_error = Estimate::of(errors);
-        let most = kl_inverse(empirical_error.value, -share.ln() / self.samples as f64);
+        let most = kl_inverse(empirical_error.value, -share.ln() / self.draws as f64);
         let n = n as f64;
         let complexity = (kl + (2.0 * n.sqrt() / share).ln()) / n;
         PacBayesRow {

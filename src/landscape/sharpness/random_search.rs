@@ -22,17 +22,14 @@ use crate::vector::{norm, scale};
 /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
 /// let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
 /// let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
-/// let found = Sharpness {
-///     samples: 20,
-///     ..Sharpness::within(0.1)
-/// }
-/// .random(&objective)?;
+/// let found = Sharpness::new(0.1).with_pairs(20).random(&objective)?;
 /// assert!(found.maximum >= found.mean.value);
-/// assert!(found.maximum <= Sharpness::within(0.1).worst_case(&objective)?.rise);
+/// assert!(found.maximum <= Sharpness::new(0.1).worst_case(&objective)?.rise);
 /// assert!((found.center - objective.loss()?).abs() < 1e-12);
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct RandomSharpness {
     /// The largest rise found; not below 0, as δ = 0 is in the ball.
     pub maximum: f64,
@@ -95,7 +92,7 @@ impl Sharpness {
         }
         let found = RandomSharpness {
             maximum: all.iter().copied().fold(0.0, f64::max),
-            coverage: 0.05f64.powf(1.0 / self.samples as f64),
+            coverage: 0.05f64.powf(1.0 / self.pairs as f64),
             mean: ball.mean(&rises),
             rounding: ball.rounding,
             radius: self.radius,

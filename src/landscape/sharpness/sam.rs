@@ -19,7 +19,7 @@ use crate::vector::{dot, norm, scale};
 /// let data = Dataset::regression(&x, &x.zeros_like()?)?;
 /// let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
 /// model.parameters().set_flat(&[0.0, 1.0])?;
-/// let step = Sharpness::within(0.5).sam(&Objective::of(&model, &data, Loss::Mse)?)?;
+/// let step = Sharpness::new(0.5).sam(&Objective::of(&model, &data, Loss::Mse)?)?;
 /// assert_eq!(step.perturbation, [0.0, 0.5]); // along the gradient (0, 8)
 /// assert_eq!(
 ///     (step.first_order, step.second_order, step.rise),
@@ -29,6 +29,7 @@ use crate::vector::{dot, norm, scale};
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct SamStep {
     /// L(θ + δ) − L(θ)
     pub rise: f64,

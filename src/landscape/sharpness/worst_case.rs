@@ -24,7 +24,7 @@ const GAIN: f64 = 1e-9;
 /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
 /// let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
 /// let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
-/// let found = Sharpness::within(0.1).worst_case(&objective)?;
+/// let found = Sharpness::new(0.1).worst_case(&objective)?;
 /// assert_eq!(found.by_start.len(), 3);
 /// let theta = model.parameters().to_flat()?;
 /// let there: Vec<f64> = theta
@@ -38,6 +38,7 @@ const GAIN: f64 = 1e-9;
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct WorstCase {
     /// The largest rise found; not below 0, as δ = 0 is in the ball.
     pub rise: f64,
@@ -48,7 +49,8 @@ pub struct WorstCase {
     /// Whether every start came to rest before its last step.
     pub converged: bool,
     /// Gradients that it took.
-    pub gradients: usize,
+    #[serde(alias = "gradients")]
+    pub gradient_evaluations: usize,
     /// ρ‖Tg‖ + ½ρ² max(λ₁, 0) with the largest eigenvalue λ₁ of THT as Lanczos' method finds it: at a minimum the
     /// maximum ρ²λ₁/2 of the quadratic model, elsewhere an upper bound of that maximum. The loss itself can rise higher.
     pub quadratic: f64,
@@ -103,7 +105,7 @@ impl Sharpness {
             perturbation: ball.perturbation(&u),
             by_start,
             converged: found.iter().all(|ascent| ascent.converged),
-            gradients: 1 + found.iter().map(|ascent| ascent.gradients).sum::<usize>(),
+            gradient_evaluations: 1 + found.iter().map(|ascent| ascent.gradients).sum::<usize>(),
             quadratic,
             rounding: ball.rounding,
             radius: self.radius,
@@ -191,7 +193,7 @@ impl std::fmt::Display for WorstCase {
             self.rise,
             self.radius,
             self.by_start.len(),
-            self.gradients,
+            self.gradient_evaluations,
             if self.converged { "" } else { ", still rising" },
             self.quadratic
         )

@@ -32,6 +32,7 @@ use crate::vector::{axpy, dot, norm, scale};
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[non_exhaustive]
 pub enum Normalization {
     /// Each filter (Li et al., "Visualizing the Loss Landscape of Neural Nets", 2018): what feeds
     /// one output, a row of a dense weight (out × in), a slice of a convolution's (out × in ×

@@ -27,7 +27,8 @@ use crate::vector::symmetric_grid;
 pub struct Grid {
     pub(super) alphas: Vec<f64>,
     pub(super) betas: Vec<f64>,
-    pub(super) resume: Option<PathBuf>,
+    #[serde(alias = "resume")]
+    pub(super) checkpoint: Option<PathBuf>,
     #[serde(skip)]
     pub(super) share: Share,
 }
@@ -54,7 +55,7 @@ impl Grid {
         Ok(Self {
             alphas,
             betas,
-            resume: None,
+            checkpoint: None,
             share: Share::default(),
         })
     }
@@ -72,21 +73,22 @@ impl Grid {
     /// let [d1, d2] = direction::filter_normalized_pair(model.parameters(), 0)?;
     /// # let dir = tempfile::tempdir().unwrap();
     /// # let path = dir.path().join("plane");
-    /// let grid = Grid::square(1.0, 3)?.resuming(&path);
-    /// let first = Plane::over(&objective, &d1, &d2, &grid)?;
-    /// assert_eq!(Plane::over(&objective, &d1, &d2, &grid)?, first); // read, not computed
-    /// assert!(Plane::over(&objective, &d2, &d1, &grid).is_err()); // other work
+    /// let grid = Grid::square(1.0, 3)?.with_checkpoint(&path);
+    /// let first = Plane::on_grid(&objective, &d1, &d2, &grid)?;
+    /// assert_eq!(Plane::on_grid(&objective, &d1, &d2, &grid)?, first); // read, not computed
+    /// assert!(Plane::on_grid(&objective, &d2, &d1, &grid).is_err()); // other work
     /// # Ok::<(), Error>(())
     /// ```
-    pub fn resuming(mut self, path: impl AsRef<Path>) -> Self {
-        self.resume = Some(path.as_ref().to_path_buf());
+    #[must_use]
+    pub fn with_checkpoint(mut self, path: impl AsRef<Path>) -> Self {
+        self.checkpoint = Some(path.as_ref().to_path_buf());
         self
     }
 
     /// Does only a `share` of the work: what no other rank has taken, with the whole plane as the result on each of them; or a
     /// shard, with [`Error::Unfinished`] where the points of others are missing.
     ///
-    /// Each share writes a file of its own beside that of [`resuming`](Self::resuming), without which a shard is of no use,
+    /// Each share writes a file of its own beside that of [`with_checkpoint`](Self::with_checkpoint), without which a shard is of no use,
     /// and all are read. So a call without a share, after the shards', finds everything done.
     ///
     /// ```
@@ -100,33 +102,33 @@ impl Grid {
     /// # let [d1, d2] = direction::filter_normalized_pair(model.parameters(), 0)?;
     /// # let dir = tempfile::tempdir().unwrap();
     /// # let path = dir.path().join("plane");
-    /// let grid = Grid::square(1.0, 5)?.resuming(&path);
-    /// let shard = |i| grid.clone().sharing(Share::shard(i, 2)?);
-    /// let first = Plane::over(&objective, &d1, &d2, &shard(1)?);
+    /// let grid = Grid::square(1.0, 5)?.with_checkpoint(&path);
+    /// let shard = |i| grid.clone().with_share(Share::shard(i, 2)?);
+    /// let first = Plane::on_grid(&objective, &d1, &d2, &shard(1)?);
     /// assert!(matches!(first, Err(Error::Unfinished { done: 12, count: 25, .. })));
-    /// let plane = Plane::over(&objective, &d1, &d2, &shard(2)?)?; // the last one finds the others'
-    /// assert_eq!(plane, Plane::over(&objective, &d1, &d2, &Grid::square(1.0, 5)?)?);
+    /// let plane = Plane::on_grid(&objective, &d1, &d2, &shard(2)?)?; // the last one finds the others'
+    /// assert_eq!(plane, Plane::on_grid(&objective, &d1, &d2, &Grid::square(1.0, 5)?)?);
     /// # Ok::<(), Error>(())
     /// ```
     ///
     /// # Errors
     /// A shard of a grid without a file.
-    pub fn sharing(mut self, share: Share) -> Result<Self> {
-        if self.resume.is_none() && share.is_shard() {
+    pub fn with_share(mut self, share: Share) -> Result<Self> {
+        if self.checkpoint.is_none() && share.is_shard() {
             return Err(Error::invalid(
-                "what a shard finds would be lost: give the grid a file with resuming first",
+                "what a shard finds would be lost: give the grid a file with with_checkpoint first",
             ));
         }
         self.share = share;
         Ok(self)
     }
 
-    /// Removes the files of [`resuming`](Self::resuming), this share's and others'.
+    /// Removes the files of [`with_checkpoint`](Self::with_checkpoint), this share's and others'.
     ///
     /// # Errors
     /// Files that cannot be removed.
-    pub fn forget(&self) -> Result<()> {
-        let Some(path) = &self.resume else {
+    pub fn remove_checkpoint(&self) -> Result<()> {
+        let Some(path) = &self.checkpoint else {
             return Ok(());
         };
         for ending in ["", EIGENVALUES] {
@@ -167,10 +169,10 @@ impl Grid {
         objective: &Objective,
         [theta, d1, d2]: [&[f64]; 3],
     ) -> Result<Option<Parts>> {
-        if self.resume.is_some() || self.share.among().is_some() {
+        if self.checkpoint.is_some() || self.share.among().is_some() {
             objective.needs_all_samples("a grid that is shared or resumed")?;
         }
-        let Some(path) = &self.resume else {
+        let Some(path) = &self.checkpoint else {
             return Ok(None);
         };
         let (points, center) = (self.points(), objective.loss_at(theta)?);

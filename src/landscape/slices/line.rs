@@ -70,7 +70,7 @@ impl Line {
         radius: f64,
         points: usize,
     ) -> Result<Self> {
-        Self::over(objective, direction, grid::symmetric(radius, points)?)
+        Self::at_alphas(objective, direction, grid::symmetric(radius, points)?)
     }
 
     /// The loss from where the model stands, at α = 0, straight to `other`, at α = 1.
@@ -97,7 +97,7 @@ impl Line {
         let direction = minus(other, &objective.parameters().to_flat()?);
         let unit = grid::symmetric(0.5, points)?;
         let alphas = unit.iter().map(|u| u + 0.5).collect();
-        Self::over(objective, &direction, alphas)
+        Self::at_alphas(objective, &direction, alphas)
     }
 
     /// The loss at any increasing `alphas` along `direction`.
@@ -110,7 +110,7 @@ impl Line {
     /// let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
     /// model.parameters().set_flat(&[0.0, 0.0])?;
     /// let objective = Objective::of(&model, &data, Loss::Mse)?;
-    /// let line = Line::over(&objective, &[0.0, 1.0], vec![0.0, 1.0, 10.0])?;
+    /// let line = Line::at_alphas(&objective, &[0.0, 1.0], vec![0.0, 1.0, 10.0])?;
     /// assert_eq!(line.losses, [0.0, 4.0, 400.0]);
     /// let line = line.with_gradient_norms(&objective, &[0.0, 1.0])?;
     /// assert_eq!(line.gradient_norms, Some(vec![0.0, 8.0, 80.0])); // |8w|
@@ -119,7 +119,7 @@ impl Line {
     ///
     /// # Errors
     /// As [`Line::along`]; `alphas` that are not finite or not increasing.
-    pub fn over(objective: &Objective, direction: &[f64], alphas: Vec<f64>) -> Result<Self> {
+    pub fn at_alphas(objective: &Objective, direction: &[f64], alphas: Vec<f64>) -> Result<Self> {
         grid::check_increasing(&alphas, "α")?;
         objective
             .parameters()

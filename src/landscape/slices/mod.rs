@@ -15,7 +15,7 @@ mod trajectory_projection;
 
 pub use grid::Grid;
 pub use line::Line;
-pub use plane::{Extremes, Plane};
+pub use plane::{ExtremeEigenvalues, Plane};
 pub use statistics_source::StatisticsSource;
 pub use step_change::StepChange;
 pub use trajectory_projection::Projection;

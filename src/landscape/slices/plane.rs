@@ -43,7 +43,7 @@ pub struct Plane {
     #[serde(with = "nan_as_null")]
     pub accuracies: Option<Array2<f64>>,
     /// The Hessian's extreme eigenvalues, if [asked for](Plane::with_eigenvalues).
-    pub eigenvalues: Option<Extremes>,
+    pub eigenvalues: Option<ExtremeEigenvalues>,
     /// L(θ)
     pub center: f64,
     /// How batch normalisation was computed on the plane.
@@ -66,7 +66,7 @@ pub struct Plane {
 /// let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
 /// let objective = Objective::of(&model, &data, Loss::Mse)?;
 /// let (d1, d2, grid) = ([1.0, 0.0], [0.0, 1.0], Grid::square(1.0, 3)?);
-/// let plane = Plane::over(&objective, &d1, &d2, &grid)?;
+/// let plane = Plane::on_grid(&objective, &d1, &d2, &grid)?;
 /// let plane = plane.with_eigenvalues(&objective, &d1, &d2, &grid)?;
 /// let extremes = plane.eigenvalues.unwrap();
 /// assert!(extremes.smallest.iter().all(|low| (low - 2.0).abs() < 1e-9));
@@ -79,7 +79,7 @@ pub struct Plane {
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Extremes {
+pub struct ExtremeEigenvalues {
     /// The smallest eigenvalue.
     #[serde(with = "nan_as_null")]
     pub smallest: Array2<f64>,
@@ -89,15 +89,16 @@ pub struct Extremes {
     /// The larger of their two errors: the residual ‖Hv − λv‖ and the error of the rank. Infinite if the iteration has not
     /// converged.
     #[serde(with = "nan_as_null")]
-    pub residuals: Array2<f64>,
+    #[serde(alias = "residuals")]
+    pub errors: Array2<f64>,
 }
 
-impl Extremes {
+impl ExtremeEigenvalues {
     /// They alone; see [`Plane::with_eigenvalues`].
     ///
     /// # Errors
-    /// As [`Plane::over`].
-    pub fn over(objective: &Objective, d1: &[f64], d2: &[f64], grid: &Grid) -> Result<Self> {
+    /// As [`Plane::on_grid`].
+    pub fn on_grid(objective: &Objective, d1: &[f64], d2: &[f64], grid: &Grid) -> Result<Self> {
         let (theta, points) = (origin(objective, d1, d2)?, grid.points());
         let parts = grid.parts("eigenvalues", EIGENVALUES, objective, [&theta, d1, d2])?;
         let lanczos = Lanczos::default()
@@ -134,7 +135,7 @@ impl Extremes {
         Ok(Self {
             smallest: in_rows(grid, |i| found[i][0]),
             largest: in_rows(grid, |i| found[i][1]),
-            residuals: in_rows(grid, |i| found[i][2]),
+            errors: in_rows(grid, |i| found[i][2]),
         })
     }
 }
@@ -153,7 +154,7 @@ impl Plane {
         radius: f64,
         points: usize,
     ) -> Result<Self> {
-        Self::over(objective, d1, d2, &Grid::square(radius, points)?)
+        Self::on_grid(objective, d1, d2, &Grid::square(radius, points)?)
     }
 
     /// The plane along two random [filter-normalised directions](direction::filter_normalized_pair).
@@ -221,7 +222,7 @@ impl Plane {
     /// # model.parameters().set_flat(&[0.0, 0.0])?;
     /// # let objective = Objective::of(&model, &data, Loss::Mse)?;
     /// let grid = Grid::new(vec![0.0, 1.0], vec![0.0, 1e200])?;
-    /// let plane = Plane::over(&objective, &[1.0, 0.0], &[0.0, 1.0], &grid)?;
+    /// let plane = Plane::on_grid(&objective, &[1.0, 0.0], &[0.0, 1.0], &grid)?;
     /// assert_eq!(plane.losses.row(0).to_vec(), [0.0, 1.0]);
     /// assert!(plane.losses.row(1).iter().all(|loss| loss.is_nan()));
     /// # Ok::<(), Error>(())
@@ -234,7 +235,7 @@ impl Plane {
     /// # Errors
     /// Directions that are not in θ-space or zero, a loss at θ that is not finite, a file to resume from that belongs to
     /// other work.
-    pub fn over(objective: &Objective, d1: &[f64], d2: &[f64], grid: &Grid) -> Result<Self> {
+    pub fn on_grid(objective: &Objective, d1: &[f64], d2: &[f64], grid: &Grid) -> Result<Self> {
         let theta = origin(objective, d1, d2)?;
         let vectors = [&theta[..], d1, d2];
         let center = objective.loss()?;
@@ -258,7 +259,7 @@ impl Plane {
     /// `.eigenvalues` at its name's end.
     ///
     /// # Errors
-    /// As [`Plane::over`]; another grid or other directions; a model that has moved.
+    /// As [`Plane::on_grid`]; another grid or other directions; a model that has moved.
     pub fn with_eigenvalues(
         mut self,
         objective: &Objective,
@@ -274,7 +275,7 @@ impl Plane {
         let theta = origin(objective, d1, d2)?;
         let here = fingerprint_at(objective, &theta, &[d1, d2])?;
         check_fingerprint(here, self.fingerprint, "plane")?;
-        self.eigenvalues = Some(Extremes::over(objective, d1, d2, grid)?);
+        self.eigenvalues = Some(ExtremeEigenvalues::on_grid(objective, d1, d2, grid)?);
         Ok(self)
     }
 }

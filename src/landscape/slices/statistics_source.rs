@@ -28,6 +28,7 @@ use crate::objective::Objective;
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum StatisticsSource {
     /// None: the model has no running statistics.
     #[default]

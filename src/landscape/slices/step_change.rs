@@ -18,12 +18,13 @@ use crate::vector::{axpy, dot};
 /// let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
 /// model.parameters().set_flat(&[0.0, 1.0])?;
 /// let objective = Objective::of(&model, &data, Loss::Mse)?;
-/// let step = StepChange::of(&objective, &objective.gradient()?, 0.25)?;
+/// let step = StepChange::measure(&objective, &objective.gradient()?, 0.25)?;
 /// assert_eq!(step.first_order, -16.0); // −η‖g‖² with g = (0, 8)
 /// assert_eq!((step.second_order, step.actual), (0.0, 0.0)); // w = 1 has gone to −1
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct StepChange {
     /// η
     pub learning_rate: f64,
@@ -41,7 +42,7 @@ impl StepChange {
     ///
     /// # Errors
     /// A direction that is not in θ-space, a learning rate that is not finite, a loss that is not.
-    pub fn of(objective: &Objective, direction: &[f64], learning_rate: f64) -> Result<Self> {
+    pub fn measure(objective: &Objective, direction: &[f64], learning_rate: f64) -> Result<Self> {
         if !learning_rate.is_finite() {
             return Err(Error::invalid(format!(
                 "a learning rate of {learning_rate} makes no step: give a finite number"

@@ -32,7 +32,7 @@ use crate::vector::{axpy, dot, minus, norm};
 /// let path = Projection::onto(&objective, &[1.0, 0.0], &[0.0, 1.0], &trajectory)?;
 /// assert!((path.alphas[2] - 0.64).abs() < 1e-12 && (path.betas[2] - 0.04).abs() < 1e-12);
 /// assert!(path.distances.iter().all(|d| *d < 1e-9)); // the plane is all of θ-space here
-/// let seen = Plane::over(&objective, &[1.0, 0.0], &[0.0, 1.0], &path.grid(5)?)?;
+/// let seen = Plane::on_grid(&objective, &[1.0, 0.0], &[0.0, 1.0], &path.grid(5)?)?;
 /// assert!(seen.alphas[0] < 0.0 && seen.alphas[4] > 1.0);
 /// # Ok::<(), Error>(())
 /// ```
@@ -47,8 +47,8 @@ pub struct Projection {
     /// The loss at the snapshot itself.
     pub losses: Vec<f64>,
     /// The loss at the closest point on the plane; NaN where it is not finite.
-    #[serde(with = "nan_as_null")]
-    pub on_plane: Vec<f64>,
+    #[serde(with = "nan_as_null", alias = "on_plane")]
+    pub plane_losses: Vec<f64>,
     /// How far the snapshot is from the plane.
     pub distances: Vec<f64>,
     /// How batch normalisation was computed for the losses.
@@ -103,7 +103,7 @@ impl Projection {
             betas: places.iter().map(|place| place[1]).collect(),
             losses,
             statistics: StatisticsSource::of(objective),
-            on_plane: on_plane.iter().map(|score| score.loss).collect(),
+            plane_losses: on_plane.iter().map(|score| score.loss).collect(),
             distances,
         })
     }
