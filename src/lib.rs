@@ -147,7 +147,7 @@ pub mod prelude {
         Alignment, Bracket, Density, DensitySettings, Diagonal, Eigenpair, Estimate, Inertia,
         Lanczos, PowerIteration, Spectral, Spectrum, Trace, TraceMethod, Which,
     };
-    pub use crate::train::{History, Schedule, Trainer, Trajectory};
+    pub use crate::train::{Adam, History, Optimizer, Schedule, Sgd, Step, Trainer, Trajectory};
 
     #[cfg(feature = "figures")]
     pub use crate::figure::{self, Figure};

@@ -382,7 +382,7 @@ fn checkpoints_that_are_short_foreign_or_damaged_are_refused() {
         let model = model.to_dtype(dtype).unwrap();
         let trainer = Trainer::adam(0.01).with_epochs(2).with_patience(2);
         let data = data.to_dtype(dtype).unwrap();
-        trainer.fit_resuming(&model, &data, &data, &file)
+        trainer.with_checkpoint(&file).fit(&model, &data, &data)
     };
     let history = fit(DType::F32).unwrap();
     let whole = fs::read(&file).unwrap();

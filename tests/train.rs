@@ -4,6 +4,7 @@ mod common;
 
 use common::Opaque;
 use loss_landscape::prelude::*;
+use loss_landscape::{serde, serde_json};
 
 const CPU: Device = Device::Cpu;
 
@@ -87,9 +88,10 @@ fn senseless_settings_are_refused() {
         Trainer::sgd(-1.0),
         Trainer::adam(f64::NAN),
         Trainer::sgd(0.1).with_batch_size(0),
-        Trainer::sgd(0.1).with_momentum(1.0),
-        Trainer::sgd(0.1).with_nesterov(-0.1),
-        Trainer::adam(0.1).with_momentum(0.9),
+        Trainer::new(Sgd::default().with_momentum(1.0), 0.1),
+        Trainer::new(Sgd::default().with_momentum(-0.1), 0.1),
+        Trainer::new(Adam::default().with_beta1(1.0), 0.1),
+        Trainer::new(Adam::default().with_epsilon(0.0), 0.1),
         Trainer::adamw(0.1, -1.0),
         Trainer::sgd(0.1).with_sam(0.0),
         Trainer::sgd(0.1).with_asam(f64::NAN),
@@ -183,12 +185,10 @@ fn momentum_is_as_by_hand() {
             };
             theta = plus(&theta, -rate, &step);
         }
-        let trainer = Trainer::sgd(rate);
-        let trainer = match nesterov {
-            true => trainer.with_nesterov(momentum),
-            false => trainer.with_momentum(momentum),
-        };
-        close(&descent.after(trainer, 5), &theta);
+        let sgd = Sgd::default()
+            .with_momentum(momentum)
+            .with_nesterov(nesterov);
+        close(&descent.after(Trainer::new(sgd, rate), 5), &theta);
     }
 }
 
@@ -324,6 +324,172 @@ fn the_history_of_whole_batches() {
     let score = there.score_at(&descent.start).unwrap();
     assert_eq!(epoch.train_accuracy, score.accuracy);
     assert_eq!(history.best, None);
+}
+
+/// The optimizer of [`an_optimizer_of_ones_own`]: momentum, in tensors alone.
+#[derive(Debug)]
+struct Heavy(f64);
+
+impl Optimizer for Heavy {
+    fn settings(&self) -> serde_json::Value {
+        serde_json::json!({ "Heavy": self.0 })
+    }
+
+    fn num_moments(&self) -> usize {
+        1
+    }
+
+    fn update(
+        &self,
+        theta: &Tensor,
+        gradient: &Tensor,
+        moments: &mut [Tensor],
+        step: Step,
+    ) -> candle::Result<Tensor> {
+        moments[0] = ((&moments[0] * self.0)? + gradient)?;
+        theta - (&moments[0] * step.learning_rate)?
+    }
+}
+
+#[test]
+fn an_optimizer_of_ones_own() {
+    let descent = Descent::new();
+    let own = descent.after(Trainer::new(Heavy(0.8), 0.3), 5);
+    let sgd = Trainer::new(Sgd::default().with_momentum(0.8), 0.3);
+    close(&own, &descent.after(sgd, 5));
+
+    let dir = tempfile::tempdir().unwrap();
+    let parameters = descent.model.parameters();
+    let trainer = |epochs| {
+        let trainer = Trainer::new(Heavy(0.8), 0.3)
+            .with_batch_size(40)
+            .with_epochs(epochs);
+        trainer.with_checkpoint(dir.path().join("training"))
+    };
+    parameters.set_flat(&descent.start).unwrap();
+    trainer(5)
+        .fit(&descent.model, &descent.data, &descent.data)
+        .unwrap();
+    close(&parameters.to_flat().unwrap(), &own);
+    parameters.set_flat(&descent.start).unwrap();
+    trainer(5)
+        .fit(&descent.model, &descent.data, &descent.data)
+        .unwrap();
+    close(&parameters.to_flat().unwrap(), &own); // restored from the file
+}
+
+/// Training an objective gives the same bits as training its model, by the engine and by the graph.
+#[test]
+fn an_objective_trains_as_its_model_does() {
+    let descent = Descent::new();
+    let trainer = Trainer::adam(0.02)
+        .with_l2(0.01)
+        .with_batch_size(16)
+        .with_epochs(3);
+    let parameters = descent.model.parameters();
+    let reset = || parameters.set_flat(&descent.start).unwrap();
+    for objective in [
+        descent.objective.clone(),
+        descent.objective.clone().by_autograd(),
+    ] {
+        reset();
+        let by_objective = trainer.fit_objective(&objective, &objective).unwrap();
+        let theta = parameters.to_flat().unwrap();
+        reset();
+        let by_model = match objective.is_hand_derived() {
+            true => trainer.fit(&descent.model, &descent.data, &descent.data),
+            false => trainer.fit(&Opaque(descent.model.clone()), &descent.data, &descent.data),
+        };
+        assert_eq!(parameters.to_flat().unwrap(), theta);
+        let losses = |history: &History| -> Vec<(f64, f64)> {
+            let epochs = history.epochs.iter();
+            epochs
+                .map(|epoch| (epoch.train_loss, epoch.test_loss))
+                .collect()
+        };
+        assert_eq!(losses(&by_objective), losses(&by_model.unwrap()));
+    }
+
+    // The objective's own penalty counts as well.
+    reset();
+    let penalised = descent.objective.clone().with_l2(0.01).unwrap();
+    let trainer = trainer.with_l2(0.0);
+    trainer
+        .fit_objective(&penalised, &descent.objective)
+        .unwrap();
+    let theta = parameters.to_flat().unwrap();
+    reset();
+    let trainer = trainer.with_l2(0.01);
+    trainer
+        .fit(&descent.model, &descent.data, &descent.data)
+        .unwrap();
+    assert_eq!(parameters.to_flat().unwrap(), theta);
+
+    let other = Descent::new().objective;
+    let error = trainer
+        .fit_objective(&descent.objective, &other)
+        .unwrap_err();
+    assert!(error.to_string().contains("different models"), "{error}");
+}
+
+#[test]
+fn a_checkpoint_and_a_trajectory_exclude_each_other() {
+    let descent = Descent::new();
+    let dir = tempfile::tempdir().unwrap();
+    let trainer = Trainer::sgd(0.1).with_checkpoint(dir.path().join("training"));
+    let mut trajectory = Trajectory::every(1).unwrap();
+    let error = trainer
+        .fit_recorded(
+            &descent.model,
+            &descent.data,
+            &descent.data,
+            &mut trajectory,
+        )
+        .unwrap_err();
+    assert!(error.to_string().contains("checkpoint"), "{error}");
+    assert!(trajectory.is_empty());
+}
+
+#[test]
+fn settings_survive_serialisation() {
+    let trainers = [
+        Trainer::new(Sgd::default().with_momentum(0.9).with_nesterov(true), 0.1),
+        Trainer::adam(0.01),
+        Trainer::new(Adam::default().with_beta1(0.8).with_weight_decay(0.1), 0.01).with_asam(0.1),
+    ];
+    for trainer in trainers {
+        let json = serde_json::to_string(&trainer).unwrap();
+        let read: Trainer = serde_json::from_str(&json).unwrap();
+        assert_eq!(read, trainer, "{json}");
+    }
+    // Checkpoints are recognised by this text.
+    assert_eq!(
+        serde_json::to_string(&Trainer::adamw(0.1, 0.5).with_sam(0.05)).unwrap(),
+        r#"{"method":{"Adam":{"decay":0.5}},"learning_rate":0.1,"schedule":"constant","warmup":0,"ascent":{"radius":0.05,"adaptive":false},"l2":0.0,"epochs":1,"patience":null,"batch_size":128,"seed":0}"#
+    );
+    let json = serde_json::to_string(&Trainer::new(Heavy(0.8), 0.1)).unwrap();
+    let error = serde_json::from_str::<Trainer>(&json)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("Heavy") && error.contains("Trainer::new"),
+        "{error}"
+    );
+
+    fn check<T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug>(
+        settings: T,
+    ) {
+        let json = serde_json::to_string(&settings).unwrap();
+        assert_eq!(
+            serde_json::from_str::<T>(&json).unwrap(),
+            settings,
+            "{json}"
+        );
+    }
+    check(Lanczos::default().with_max_basis(30).with_block_size(2));
+    check(PowerIteration::default().with_tolerance(1e-6));
+    check(Trace::default().with_method(TraceMethod::Hutchinson));
+    check(DensitySettings::default().with_probes(4));
 }
 
 /// Curvature along a recorded training is that of the matrices at its snapshots; the model stays.

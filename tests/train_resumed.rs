@@ -36,6 +36,7 @@ fn goes_on<M: Model + Clone + Send + Sync + 'static>(
     let data = two_moons(400, 0.3, 0, &CPU).unwrap();
     let whole = new();
     let history = trainer.fit(&whole, &data, &data).unwrap();
+    let resuming = trainer.clone().with_checkpoint(file);
 
     listen(|news| {
         if let News::Working {
@@ -46,7 +47,7 @@ fn goes_on<M: Model + Clone + Send + Sync + 'static>(
             panic!("broken off");
         }
     });
-    let broken = AssertUnwindSafe(|| trainer.fit_resuming(&new(), &data, &data, file));
+    let broken = AssertUnwindSafe(|| resuming.fit(&new(), &data, &data));
     assert!(
         catch_unwind(broken).is_err(),
         "the training was over too soon"
@@ -54,19 +55,16 @@ fn goes_on<M: Model + Clone + Send + Sync + 'static>(
     listen(|_| ());
     assert!(file.exists(), "{trainer:?}");
 
-    let other = trainer
-        .clone()
-        .with_seed(9)
-        .fit_resuming(&new(), &data, &data, file);
+    let other = resuming.clone().with_seed(9).fit(&new(), &data, &data);
     assert!(other.unwrap_err().to_string().contains("other work"));
 
     let rest = new();
-    let resumed = trainer.fit_resuming(&rest, &data, &data, file).unwrap();
+    let resumed = resuming.fit(&rest, &data, &data).unwrap();
     assert_eq!(numbers(&resumed), numbers(&history));
     let theta = |model: &M| model.parameters().to_flat().unwrap();
     assert_eq!(theta(&rest), theta(&whole));
 
-    let again = trainer.fit_resuming(&new(), &data, &data, file).unwrap();
+    let again = resuming.fit(&new(), &data, &data).unwrap();
     assert_eq!(again, resumed);
 }
 
@@ -76,7 +74,7 @@ fn a_broken_training_goes_on() {
     let trainers = [
         Trainer::adam(1e-3),
         Trainer::adamw(1e-3, 0.1).with_schedule(Schedule::Cosine),
-        Trainer::sgd(0.05).with_momentum(0.9).with_sam(0.01),
+        Trainer::new(Sgd::default().with_momentum(0.9), 0.05).with_sam(0.01),
         Trainer::adam(1e-2).with_patience(200),
     ];
     for (i, trainer) in trainers.into_iter().enumerate() {

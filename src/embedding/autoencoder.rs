@@ -11,7 +11,7 @@ use super::{Points, check_components, overflow, reduced};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::random::{Purpose, generator};
-use crate::train::Optimizer;
+use crate::train::VarOptimizer;
 
 /// An encoder d → hidden → k and a decoder k → hidden → d (Kramer, 1991; Hinton and Salakhutdinov, 2006) with
 /// tanh in the hidden layers, trained to give the points back with the least squared error by Adam on
@@ -165,7 +165,7 @@ impl Autoencoder {
             let outputs = decoder.forward(&encoder.forward(&inputs)?)?;
             Ok((((outputs - &inputs)?.sqr()?.sum_all()?) / n as f64)?)
         };
-        let mut optimizer = Optimizer::adam(weights.vars)?;
+        let mut optimizer = VarOptimizer::adam(weights.vars)?;
         let mut progress = Progress::start("autoencoder");
         for epoch in 0..self.epochs {
             let left = 1.0 - epoch as f64 / self.epochs as f64;

@@ -279,6 +279,11 @@ impl Objective {
         Ok(self)
     }
 
+    /// λ of the penalty λ‖θ‖².
+    pub(crate) fn l2(&self) -> f64 {
+        self.l2
+    }
+
     /// Sends `size` samples through the model together: more is faster, less takes less memory.
     /// The result is the same but for rounding. 512 if not said; on a GPU some thousands of images, and
     /// half as many again and again where they do not fit its memory.

@@ -1,17 +1,24 @@
-//! Training: [`Trainer`], the [`History`] it leaves, and the [`Trajectory`] of θ.
+//! Training: [`Trainer`], its [`Optimizer`]s, the [`History`] of a training, and the [`Trajectory`] of θ.
 
-mod descent;
+mod adam;
+mod checkpoint;
 mod history;
 mod optimizer;
-mod passes;
+mod sam;
 mod schedule;
+mod sgd;
+mod stepper;
 #[cfg(feature = "tables")]
 mod table;
 mod trainer;
 mod trajectory;
 
+pub use adam::Adam;
 pub use history::{Epoch, History};
-pub(crate) use optimizer::Optimizer;
+pub(crate) use optimizer::VarOptimizer;
+pub use optimizer::{Optimizer, SliceUpdate, Step};
+pub use sam::Sam;
 pub use schedule::Schedule;
+pub use sgd::Sgd;
 pub use trainer::Trainer;
 pub use trajectory::Trajectory;

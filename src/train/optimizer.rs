@@ -1,133 +1,208 @@
-//! [`Optimizer`]: how a gradient becomes a step. candle's own do not show what they remember, which a training that
-//! is to go on later needs.
+//! [`Optimizer`]: the rule that turns a gradient into a step.
+
+use std::fmt::Debug;
+use std::sync::Arc;
 
 use candle_core::backprop::GradStore;
-use candle_core::{DType, Tensor, Var};
-use serde::Serialize;
+use candle_core::{Tensor, Var};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
 
-use crate::error::{Error, Result};
+use super::{Adam, Sgd};
+use crate::error::Result;
 
-/// The rule of a step.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub(super) enum Method {
-    /// b ← μb + g, θ ← θ − ηb; with Nesterov's correction θ ← θ − η(g + μb).
-    Sgd { momentum: f64, nesterov: bool },
-    /// Adam (Kingma and Ba, 2015) with its usual constants, and weights that shrink by the factor 1 − η `decay` in a
-    /// step (Loshchilov and Hutter, 2019).
-    Adam { decay: f64 },
+/// An update rule: how a gradient becomes a step.
+///
+/// [`Sgd`] and [`Adam`] implement it. An optimizer holds only its settings. The tensors that it keeps between steps, such as
+/// Adam's two moments, belong to the trainer, which writes them to [checkpoints](super::Trainer::with_checkpoint): a training
+/// with an optimizer of your own resumes like any other.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+/// use loss_landscape::serde_json::{Value, json};
+///
+/// /// θ ← θ − η sign(g)
+/// #[derive(Debug)]
+/// struct SignSgd;
+///
+/// impl Optimizer for SignSgd {
+///     fn settings(&self) -> Value {
+///         json!("SignSgd")
+///     }
+///
+///     fn update(
+///         &self,
+///         theta: &Tensor,
+///         gradient: &Tensor,
+///         _moments: &mut [Tensor],
+///         step: Step,
+///     ) -> candle::Result<Tensor> {
+///         theta - (gradient.sign()? * step.learning_rate)?
+///     }
+/// }
+///
+/// // One step on L(b, w) = b² + 4w² from (1, ½), where both derivatives are positive.
+/// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
+/// let data = Dataset::regression(&x, &x.zeros_like()?)?;
+/// let line = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+/// line.parameters().set_flat(&[1.0, 0.5])?;
+/// Trainer::new(SignSgd, 0.25).fit(&line, &data, &data)?;
+/// assert_eq!(line.parameters().to_flat()?, [0.75, 0.25]);
+/// # Ok::<(), Error>(())
+/// ```
+pub trait Optimizer: Debug + Send + Sync {
+    /// Returns the name and the settings, as JSON. They identify the optimizer in checkpoints and reports.
+    fn settings(&self) -> Value;
+
+    /// Checks the settings before the training.
+    ///
+    /// # Errors
+    /// A setting outside its range.
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Number of tensors kept between steps for each parameter, each of the parameter's shape: 2 for Adam.
+    fn num_moments(&self) -> usize {
+        0
+    }
+
+    /// Returns the new value of one parameter.
+    ///
+    /// # Shapes
+    /// `theta`, `gradient`, each of the `moments` and the result have the parameter's shape. The moments are zeros before the
+    /// first step; this method updates them.
+    ///
+    /// # Errors
+    /// Errors of candle's operations.
+    fn update(
+        &self,
+        theta: &Tensor,
+        gradient: &Tensor,
+        moments: &mut [Tensor],
+        step: Step,
+    ) -> candle_core::Result<Tensor>;
+
+    /// The same rule on slices, if it has one. On a CPU the hand-derived engine then updates θ in place, without tensors.
+    fn slice_update(&self) -> Option<&dyn SliceUpdate> {
+        None
+    }
 }
 
-/// A rule and what it remembers.
-pub(crate) struct Optimizer {
-    method: Method,
+/// An elementwise update rule on slices of θ in host memory.
+pub trait SliceUpdate: Sync {
+    /// Updates `theta` and its `moments` in place. All slices have the same length.
+    fn update_f32(
+        &self,
+        theta: &mut [f32],
+        gradient: &[f32],
+        moments: &mut [&mut [f32]],
+        step: Step,
+    );
+
+    /// As [`update_f32`](Self::update_f32).
+    fn update_f64(
+        &self,
+        theta: &mut [f64],
+        gradient: &[f64],
+        moments: &mut [&mut [f64]],
+        step: Step,
+    );
+}
+
+/// Position of a step in the training.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Step {
+    /// Number of this step, counted from 1.
+    pub number: i32,
+    /// Learning rate of this step.
+    pub learning_rate: f64,
+}
+
+/// Two optimizers are equal if their [settings](Optimizer::settings) are.
+impl PartialEq for dyn Optimizer {
+    fn eq(&self, other: &Self) -> bool {
+        self.settings() == other.settings()
+    }
+}
+
+/// An optimizer with the variables that it updates and their moments.
+pub(crate) struct VarOptimizer {
+    rule: Arc<dyn Optimizer>,
     vars: Vec<Var>,
-    /// b of SGD with momentum, m of Adam.
-    pub(super) first: Vec<Tensor>,
-    /// v of Adam.
-    pub(super) second: Vec<Tensor>,
+    /// For each variable, its moments.
+    pub(super) moments: Vec<Vec<Tensor>>,
     pub(super) steps: i32,
 }
 
-impl Optimizer {
-    pub(super) fn new(method: Method, vars: Vec<Var>) -> Result<Self> {
-        let zeros = vars.iter().map(|var| var.zeros_like());
-        let zeros = zeros.collect::<candle_core::Result<Vec<_>>>()?;
+impl VarOptimizer {
+    pub(crate) fn new(rule: Arc<dyn Optimizer>, vars: Vec<Var>) -> Result<Self> {
+        let zeros = |var: &Var| -> candle_core::Result<Vec<Tensor>> {
+            (0..rule.num_moments()).map(|_| var.zeros_like()).collect()
+        };
         Ok(Self {
-            method,
-            first: zeros.clone(),
-            second: zeros,
-            steps: 0,
+            moments: vars.iter().map(zeros).collect::<candle_core::Result<_>>()?,
+            rule,
             vars,
+            steps: 0,
         })
     }
 
     pub(crate) fn adam(vars: Vec<Var>) -> Result<Self> {
-        Self::new(Method::Adam { decay: 0.0 }, vars)
+        Self::new(Arc::new(Adam::default()), vars)
     }
 
-    /// A step down the gradient.
-    pub(crate) fn step(&mut self, gradients: &GradStore, rate: f64) -> Result<()> {
+    pub(super) fn num_moments(&self) -> usize {
+        self.rule.num_moments()
+    }
+
+    /// Takes one step. Variables without a gradient stay as they are.
+    pub(crate) fn step(&mut self, gradients: &GradStore, learning_rate: f64) -> Result<()> {
         self.steps += 1;
-        for (i, var) in self.vars.iter().enumerate() {
-            let Some(g) = gradients.get(var) else {
+        let step = Step {
+            number: self.steps,
+            learning_rate,
+        };
+        for (var, moments) in self.vars.iter().zip(&mut self.moments) {
+            let Some(gradient) = gradients.get(var) else {
                 continue;
             };
-            let theta = var.as_tensor();
-            let next = match self.method {
-                Method::Sgd { momentum: 0.0, .. } => (theta - (g * rate)?)?,
-                Method::Sgd { momentum, nesterov } => {
-                    let b = ((&self.first[i] * momentum)? + g)?.detach();
-                    let step = if nesterov {
-                        (g + (&b * momentum)?)?
-                    } else {
-                        b.clone()
-                    };
-                    self.first[i] = b;
-                    (theta - (step * rate)?)?
-                }
-                Method::Adam { decay } => {
-                    let m = ((&self.first[i] * 0.9)? + (g * (1.0 - 0.9))?)?.detach();
-                    let v = ((&self.second[i] * 0.999)? + (g.sqr()? * (1.0 - 0.999))?)?.detach();
-                    let scales = [0.9f64, 0.999].map(|beta| 1.0 / (1.0 - beta.powi(self.steps)));
-                    let slope = ((&m * scales[0])? / ((&v * scales[1])?.sqrt()? + 1e-8)?)?;
-                    (self.first[i], self.second[i]) = (m, v);
-                    ((theta * (1.0 - rate * decay))? - (slope * rate)?)?
-                }
-            };
+            let next = self.rule.update(var.as_tensor(), gradient, moments, step)?;
             var.set(&next)?;
+            // Without this the moments would hold the graphs of all steps before.
+            for moment in moments {
+                *moment = moment.detach();
+            }
         }
         Ok(())
     }
 }
 
-/// The step uphill of sharpness-aware minimisation (Foret et al., 2021): where the gradient is taken that a step then goes
-/// down.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub(super) struct Ascent {
-    pub(super) radius: f64,
-    /// Distances relative to each weight's size, as in adaptive SAM (Kwon et al., 2021).
-    pub(super) adaptive: bool,
+/// Writes an optimizer's settings.
+pub(super) fn serialize<S: Serializer>(
+    optimizer: &Arc<dyn Optimizer>,
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    optimizer.settings().serialize(serializer)
 }
 
-impl Ascent {
-    /// Moves the variables by ε = ρ g/‖g‖, or ε = ρ T²g/‖Tg‖ with T = |θ|, and gives their values before; none where the
-    /// gradient is 0.
-    pub(super) fn climb(
-        self,
-        vars: &[Var],
-        gradients: &GradStore,
-    ) -> Result<Option<Vec<(Var, Tensor)>>> {
-        let mut pulls = Vec::with_capacity(vars.len());
-        let mut squares = 0.0;
-        for var in vars {
-            let Some(gradient) = gradients.get(var) else {
-                continue;
-            };
-            let scale = var.as_tensor().abs()?.detach();
-            let pull = match self.adaptive {
-                true => (gradient * &scale)?,
-                false => gradient.clone(),
-            };
-            let square = pull.sqr()?.sum_all()?.to_dtype(DType::F64)?;
-            squares += square.to_scalar::<f64>()?;
-            let pull = match self.adaptive {
-                true => (pull * scale)?,
-                false => pull,
-            };
-            pulls.push((var, pull));
-        }
-        if !squares.is_finite() {
-            return Err(Error::NotFinite("the gradient is not finite".into()));
-        }
-        if squares == 0.0 {
-            return Ok(None);
-        }
-        let factor = self.radius / squares.sqrt();
-        let mut before = Vec::with_capacity(pulls.len());
-        for (var, pull) in pulls {
-            before.push((var.clone(), var.as_tensor().copy()?.detach()));
-            var.set(&(var.as_tensor() + (pull * factor)?)?)?;
-        }
-        Ok(Some(before))
+/// Reads the settings of this crate's optimizers.
+pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<Arc<dyn Optimizer>, D::Error> {
+    #[derive(Deserialize)]
+    enum Known {
+        Sgd(Sgd),
+        Adam(Adam),
+    }
+    let settings = Value::deserialize(deserializer)?;
+    match Known::deserialize(&settings) {
+        Ok(Known::Sgd(sgd)) => Ok(Arc::new(sgd)),
+        Ok(Known::Adam(adam)) => Ok(Arc::new(adam)),
+        Err(e) => Err(D::Error::custom(format!(
+            "the optimizer {settings} cannot be read ({e}); build it in code and pass it to Trainer::new"
+        ))),
     }
 }

@@ -1,24 +1,25 @@
 //! [`Trainer`]: mini-batch training.
 
-use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::descent::descent;
-use super::optimizer::{Ascent, Method};
-use super::passes::Passes;
-use super::{Epoch, History, Schedule, Trajectory};
+use super::checkpoint::TrainingCheckpoint;
+use super::stepper::stepper;
+use super::{Adam, Epoch, History, Optimizer, Sam, Schedule, Sgd, Trajectory, optimizer};
 use crate::data::{Dataset, Targets};
 use crate::error::{Error, Result};
 use crate::model::{Model, Parameters, Restore};
-use crate::objective::{Batch, Loss, Objective};
+use crate::objective::{Batch, Loss, Objective, check_l2};
 use crate::progress::Progress;
 use crate::vector::stream;
 
-/// Trains a model in mini-batches: cross-entropy on labels, mean squared error on values.
+/// Settings of a mini-batch training. [`fit`](Self::fit) trains a model: with cross-entropy on labels, with mean squared
+/// error on values. [`fit_objective`](Self::fit_objective) trains any [`Objective`], such as one with a loss of your own.
 ///
-/// Steps go through the model's [`forward_training`](Model::forward_training), with batch normalisation by the batch's
-/// own statistics and dropout, scores through its forward pass.
+/// Steps go through the model's [`forward_training`](Model::forward_training), with the batch's own statistics in batch
+/// normalisation and with dropout. Test losses and accuracies go through its forward pass.
 ///
 /// The same seed, model and data give the same bits on a CPU.
 ///
@@ -28,29 +29,91 @@ use crate::vector::stream;
 /// # fn main() -> Result<(), Error> {
 /// let data = two_moons(200, 0.1, 0, &Device::Cpu)?;
 /// let model = Mlp::new(&[2, 8, 1], Activation::Tanh, 1, data.device())?.to_dtype(DType::F64)?;
-/// let trainer = Trainer::sgd(0.1).with_momentum(0.9).with_sam(0.05).with_batch_size(20).with_epochs(30);
-/// let history = trainer.with_schedule(Schedule::Cosine).fit(&model, &data, &data)?;
+/// let history = Trainer::new(Sgd::default().with_momentum(0.9), 0.1)
+///     .with_sam(0.05)
+///     .with_batch_size(20)
+///     .with_epochs(30)
+///     .with_schedule(Schedule::Cosine)
+///     .fit(&model, &data, &data)?;
 /// assert_eq!(history.epochs.len(), 30);
 /// assert!(history.epochs[29].test_loss < history.epochs[0].test_loss);
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Trainer {
-    method: Method,
-    learning_rate: f64,
-    schedule: Schedule,
-    warmup: usize,
-    ascent: Option<Ascent>,
-    l2: f64,
-    epochs: u32,
-    patience: Option<u32>,
-    batch_size: usize,
-    seed: u64,
+    /// Update rule.
+    // The names in files are those of their first version, so that checkpoints still match.
+    #[serde(
+        rename = "method",
+        serialize_with = "optimizer::serialize",
+        deserialize_with = "optimizer::deserialize"
+    )]
+    pub optimizer: Arc<dyn Optimizer>,
+    /// η, before schedule and warm-up.
+    pub learning_rate: f64,
+    /// How the learning rate changes during training.
+    pub schedule: Schedule,
+    /// Number of warm-up steps.
+    pub warmup: usize,
+    /// Sharpness-aware steps.
+    #[serde(rename = "ascent")]
+    pub sam: Option<Sam>,
+    /// λ of the penalty λ‖θ‖².
+    pub l2: f64,
+    /// Largest number of passes over the training data.
+    pub epochs: u32,
+    /// Number of epochs without a lower training loss after which the training ends.
+    pub patience: Option<u32>,
+    /// Samples per step.
+    pub batch_size: usize,
+    /// Seed of shuffling and dropout.
+    pub seed: u64,
+    /// File from which the training resumes.
+    #[serde(skip)]
+    pub checkpoint: Option<PathBuf>,
+}
+
+/// Two trainers are equal if their optimizers' [settings](Optimizer::settings) and all other fields are.
+impl PartialEq for Trainer {
+    fn eq(&self, other: &Self) -> bool {
+        let fields = |trainer: &Self| {
+            let schedule = (trainer.learning_rate, trainer.schedule, trainer.warmup);
+            let length = (trainer.epochs, trainer.patience, trainer.batch_size);
+            let rest = (
+                trainer.sam,
+                trainer.l2,
+                trainer.seed,
+                trainer.checkpoint.clone(),
+            );
+            (trainer.optimizer.settings(), schedule, length, rest)
+        };
+        fields(self) == fields(other)
+    }
 }
 
 impl Trainer {
-    /// Stochastic gradient descent, θ ← θ − ηg.
+    /// A training with this optimizer and learning rate: constant rate, 1 epoch, batches of 128, no penalty, seed 0.
+    ///
+    /// See [`Sgd`], [`Adam`] and [`Optimizer`] for examples.
+    pub fn new(optimizer: impl Optimizer + 'static, learning_rate: f64) -> Self {
+        Self {
+            optimizer: Arc::new(optimizer),
+            learning_rate,
+            schedule: Schedule::Constant,
+            warmup: 0,
+            sam: None,
+            l2: 0.0,
+            epochs: 1,
+            patience: None,
+            batch_size: 128,
+            seed: 0,
+            checkpoint: None,
+        }
+    }
+
+    /// Stochastic gradient descent without momentum, θ ← θ − ηg. For momentum pass an [`Sgd`] to [`Trainer::new`].
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -64,36 +127,19 @@ impl Trainer {
     /// # Ok::<(), Error>(())
     /// ```
     pub fn sgd(learning_rate: f64) -> Self {
-        let method = Method::Sgd {
-            momentum: 0.0,
-            nesterov: false,
-        };
-        Self::new(method, learning_rate)
+        Self::new(Sgd::default(), learning_rate)
     }
 
-    /// Adam (Kingma and Ba, 2015) with β₁ = 0.9, β₂ = 0.999, ε = 10⁻⁸.
-    ///
-    /// ```
-    /// # use loss_landscape::prelude::*;
-    /// // The first step is as long as the learning rate in each parameter, whatever the gradient.
-    /// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
-    /// let data = Dataset::regression(&x, &x.zeros_like()?)?;
-    /// let line = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
-    /// line.parameters().set_flat(&[1.0, 0.5])?;
-    /// Trainer::adam(0.1).fit(&line, &data, &data)?;
-    /// let theta = line.parameters().to_flat()?;
-    /// assert!((theta[0] - 0.9).abs() < 1e-6 && (theta[1] - 0.4).abs() < 1e-6);
-    /// # Ok::<(), Error>(())
-    /// ```
+    /// [`Adam`] with its default settings.
     pub fn adam(learning_rate: f64) -> Self {
-        Self::new(Method::Adam { decay: 0.0 }, learning_rate)
+        Self::new(Adam::default(), learning_rate)
     }
 
-    /// Adam with decoupled weight decay, θ ← (1 − η `decay`) θ before each step (Loshchilov and Hutter, 2019).
+    /// [`Adam`] with decoupled weight decay: θ ← (1 − η `weight_decay`) θ before each step (Loshchilov and Hutter, 2019).
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
-    /// // Data that say nothing of the bias and weight: only the decay is left.
+    /// // The input is 0, so that the gradient is 0 and only the decay changes the weight.
     /// let x = Tensor::new(&[[0.0]], &Device::Cpu)?;
     /// let data = Dataset::regression(&x, &x)?;
     /// let line = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
@@ -102,76 +148,15 @@ impl Trainer {
     /// assert!((line.parameters().to_flat()?[1] - 0.95).abs() < 1e-12); // (1 − 0.1 · 0.5) w
     /// # Ok::<(), Error>(())
     /// ```
-    pub fn adamw(learning_rate: f64, decay: f64) -> Self {
-        Self::new(Method::Adam { decay }, learning_rate)
-    }
-
-    fn new(method: Method, learning_rate: f64) -> Self {
-        Self {
-            method,
+    pub fn adamw(learning_rate: f64, weight_decay: f64) -> Self {
+        Self::new(
+            Adam::default().with_weight_decay(weight_decay),
             learning_rate,
-            schedule: Schedule::Constant,
-            warmup: 0,
-            ascent: None,
-            l2: 0.0,
-            epochs: 1,
-            patience: None,
-            batch_size: 128,
-            seed: 0,
-        }
+        )
     }
 
-    /// With momentum μ in [0, 1): b ← μb + g, θ ← θ − ηb (Polyak, 1964). Adam has its own.
-    ///
-    /// ```
-    /// # use loss_landscape::prelude::*;
-    /// // Two steps on L(b, w) = b² + 4w² from (1, 0): g = 2 and b ← 0.5 · 2 + 1.5.
-    /// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
-    /// let data = Dataset::regression(&x, &x.zeros_like()?)?;
-    /// let line = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
-    /// line.parameters().set_flat(&[1.0, 0.0])?;
-    /// Trainer::sgd(0.125)
-    ///     .with_momentum(0.5)
-    ///     .with_epochs(2)
-    ///     .fit(&line, &data, &data)?;
-    /// let expected = 1.0 - 0.125 * 2.0 - 0.125 * (0.5 * 2.0 + 1.5);
-    /// assert!((line.parameters().to_flat()?[0] - expected).abs() < 1e-12);
-    /// # Ok::<(), Error>(())
-    /// ```
-    #[must_use]
-    pub fn with_momentum(self, momentum: f64) -> Self {
-        self.set_momentum(momentum, false)
-    }
-
-    /// With Nesterov's momentum μ in (0, 1): b ← μb + g, θ ← θ − η(g + μb) (Sutskever et al., 2013).
-    ///
-    /// ```
-    /// # use loss_landscape::prelude::*;
-    /// // One step on L(b, w) = b² + 4w² from (1, 0), where b ← g: θ − η (g + μg).
-    /// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
-    /// let data = Dataset::regression(&x, &x.zeros_like()?)?;
-    /// let line = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
-    /// line.parameters().set_flat(&[1.0, 0.0])?;
-    /// Trainer::sgd(0.125).with_nesterov(0.5).fit(&line, &data, &data)?;
-    /// assert!((line.parameters().to_flat()?[0] - (1.0 - 0.125 * 1.5 * 2.0)).abs() < 1e-12);
-    /// # Ok::<(), Error>(())
-    /// ```
-    #[must_use]
-    pub fn with_nesterov(self, momentum: f64) -> Self {
-        self.set_momentum(momentum, true)
-    }
-
-    fn set_momentum(mut self, momentum: f64, nesterov: bool) -> Self {
-        // For Adam it stays for `fit` to refuse.
-        self.method = match self.method {
-            Method::Sgd { .. } => Method::Sgd { momentum, nesterov },
-            Method::Adam { .. } => Method::Adam { decay: f64::NAN },
-        };
-        self
-    }
-
-    /// Sharpness-aware minimisation (Foret et al., 2021): each step goes down the gradient at θ + ρg/‖g‖, which takes
-    /// two gradients.
+    /// Sharpness-aware minimisation (Foret et al., 2021): each step uses the gradient at θ + ρg/‖g‖. It takes two gradients
+    /// per step.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -187,12 +172,12 @@ impl Trainer {
     #[must_use]
     pub fn with_sam(mut self, radius: f64) -> Self {
         let adaptive = false;
-        self.ascent = Some(Ascent { radius, adaptive });
+        self.sam = Some(Sam { radius, adaptive });
         self
     }
 
-    /// Adaptive sharpness-aware minimisation (Kwon et al., 2021): the gradient at θ + ρT²g/‖Tg‖ with T = diag|θ|, which
-    /// does not see rescalings of the layers.
+    /// Adaptive sharpness-aware minimisation (Kwon et al., 2021): each step uses the gradient at θ + ρT²g/‖Tg‖ with
+    /// T = diag|θ|, which does not depend on the scale of each layer's weights.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -209,25 +194,25 @@ impl Trainer {
     #[must_use]
     pub fn with_asam(mut self, radius: f64) -> Self {
         let adaptive = true;
-        self.ascent = Some(Ascent { radius, adaptive });
+        self.sam = Some(Sam { radius, adaptive });
         self
     }
 
-    /// How the learning rate changes; constant if not said.
+    /// Sets how the learning rate changes during training.
     #[must_use]
     pub fn with_schedule(mut self, schedule: Schedule) -> Self {
         self.schedule = schedule;
         self
     }
 
-    /// Warms up (Goyal et al., "Accurate, Large Minibatch SGD", 2017): the i-th of the first `steps`
-    /// steps, counted from 1, has i/`steps` of the learning rate.
+    /// Sets the number of warm-up steps (Goyal et al., "Accurate, Large Minibatch SGD", 2017): step i of these, counted from
+    /// 1, has i/`steps` of the learning rate.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
     /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
     /// let model = Mlp::new(&[2, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
-    /// let trainer = Trainer::sgd(0.5).with_warmup(4).with_epochs(5); // a step each
+    /// let trainer = Trainer::sgd(0.5).with_warmup(4).with_epochs(5); // one step per epoch
     /// let history = trainer.fit(&model, &data, &data)?;
     /// let rates: Vec<_> = history.epochs.iter().map(|epoch| epoch.learning_rate).collect();
     /// assert_eq!(rates, [0.125, 0.25, 0.375, 0.5, 0.5]);
@@ -243,7 +228,7 @@ impl Trainer {
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
-    /// // Data that say nothing of the weight: only λ‖θ‖² is left, with the gradient 2λw.
+    /// // The input is 0, so that only the penalty λ‖θ‖² moves the weight, with the gradient 2λw.
     /// let x = Tensor::new(&[[0.0]], &Device::Cpu)?;
     /// let data = Dataset::regression(&x, &x)?;
     /// let line = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
@@ -258,19 +243,19 @@ impl Trainer {
         self
     }
 
-    /// Passes over the training data; 1 if not said.
+    /// Sets the number of passes over the training data [default: 1].
     #[must_use]
     pub fn with_epochs(mut self, epochs: u32) -> Self {
         self.epochs = epochs;
         self
     }
 
-    /// Ends the training when so many epochs in a row have not lowered the training loss, and brings back the weights of the
+    /// Ends the training after this many epochs in a row without a lower training loss, and restores the weights of the
     /// epoch with the lowest.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
-    /// // A learning rate that leads nowhere: L(b, w) = b² + 4w² rises from step to step.
+    /// // The learning rate is too large: L(b, w) = b² + 4w² increases in each step.
     /// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
     /// let data = Dataset::regression(&x, &x.zeros_like()?)?;
     /// let line = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
@@ -289,40 +274,28 @@ impl Trainer {
         self
     }
 
-    /// Samples a step; 128 if not said.
+    /// Sets the number of samples per step [default: 128].
     #[must_use]
     pub fn with_batch_size(mut self, size: usize) -> Self {
         self.batch_size = size;
         self
     }
 
-    /// Seed of the order in which samples come, and of dropout; 0 if not said.
+    /// Sets the seed of shuffling and dropout [default: 0].
     #[must_use]
     pub fn with_seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
     }
 
-    /// Trains `model` on `train` and watches `test`.
+    /// Sets a checkpoint file, from which the training resumes if it exists.
     ///
-    /// # Errors
-    /// Settings that make no sense; a loss that is not finite, with the step at which it appeared;
-    /// those of [`Objective::of`]. The model keeps what it has learned until then.
-    pub fn fit<M>(&self, model: &M, train: &Dataset, test: &Dataset) -> Result<History>
-    where
-        M: Model + Clone + Send + Sync + 'static,
-    {
-        self.run(model, train, test, None, None)
-    }
-
-    /// As [`Trainer::fit`], and goes on from `file` after an interruption: it is written after passes over the data, at
-    /// most once a second, and at the end. Called again with the same settings, data and a model that stands where it
-    /// stood, the training goes on after the last pass in the file, and ends with the same bits; once it has ended, it is
-    /// over at once.
+    /// It is written after epochs, at most once per second, and at the end. Called again with the same settings, data and
+    /// initial θ, the training resumes after the last epoch in the file and ends with the same bits as without an
+    /// interruption. A training that has ended is read from the file.
     ///
-    /// # Errors
-    /// As [`Trainer::fit`]; a file that belongs to another training, is damaged, or cannot be read or written. If it can no
-    /// longer be written during the training, that is a warning.
+    /// A file that belongs to another training, is damaged, or cannot be read or written is an error of
+    /// [`fit`](Self::fit); a write that fails later is a warning.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -330,31 +303,40 @@ impl Trainer {
     /// # let file = dir.path().join("training");
     /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
     /// let new = || Mlp::new(&[2, 8, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64);
-    /// let trainer = Trainer::adam(0.01).with_epochs(3);
+    /// let trainer = Trainer::adam(0.01).with_epochs(3).with_checkpoint(&file);
     /// let (model, again) = (new()?, new()?);
-    /// let history = trainer.fit_resuming(&model, &data, &data, &file)?;
-    /// assert_eq!(trainer.fit_resuming(&again, &data, &data, &file)?, history); // read, not trained
+    /// let history = trainer.fit(&model, &data, &data)?;
+    /// assert_eq!(trainer.fit(&again, &data, &data)?, history); // read, not trained
     /// assert_eq!(model.parameters().to_flat()?, again.parameters().to_flat()?);
     /// # Ok::<(), Error>(())
     /// ```
-    pub fn fit_resuming<M>(
-        &self,
-        model: &M,
-        train: &Dataset,
-        test: &Dataset,
-        file: impl AsRef<Path>,
-    ) -> Result<History>
+    #[must_use]
+    pub fn with_checkpoint(mut self, file: impl Into<PathBuf>) -> Self {
+        self.checkpoint = Some(file.into());
+        self
+    }
+
+    /// Trains `model` on `train` and returns the loss of each epoch on `train` and on `test`.
+    ///
+    /// # Errors
+    /// Settings outside their range; a loss that is not finite, with the step at which it appeared; a
+    /// [checkpoint](Self::with_checkpoint) that cannot be used; errors of [`Objective::of`]. The model keeps the parameters of
+    /// the last step.
+    pub fn fit<M>(&self, model: &M, train: &Dataset, test: &Dataset) -> Result<History>
     where
         M: Model + Clone + Send + Sync + 'static,
     {
-        self.run(model, train, test, None, Some(file.as_ref()))
+        self.check()?;
+        let (train, test) = objectives(model, train, test)?;
+        self.run(&train, &test, None)
     }
 
-    /// As [`Trainer::fit`], with snapshots of θ and running statistics added to `trajectory`, one after the last step in any
-    /// case. A trajectory that has snapshots already goes on counting its steps from the last one.
+    /// As [`Trainer::fit`], and adds snapshots of θ and the running statistics to `trajectory`, the last one after the last
+    /// step. A trajectory that already has snapshots continues counting steps from its last one.
     ///
     /// # Errors
-    /// As [`Trainer::fit`] and [`Trajectory::push`]; the snapshots taken until then stay.
+    /// As [`Trainer::fit`] and [`Trajectory::push`], after which the snapshots taken so far remain; a trainer with a
+    /// [checkpoint](Self::with_checkpoint), which holds no snapshots.
     pub fn fit_recorded<M>(
         &self,
         model: &M,
@@ -365,43 +347,74 @@ impl Trainer {
     where
         M: Model + Clone + Send + Sync + 'static,
     {
-        self.run(model, train, test, Some(trajectory), None)
+        self.check()?;
+        let (train, test) = objectives(model, train, test)?;
+        self.run(&train, &test, Some(trajectory))
     }
 
-    /// Refuses settings that make no sense.
+    /// Trains the model of an objective, with the objective's own loss, and returns the losses of each epoch on `train` and
+    /// on `test`, an objective of the same model.
+    ///
+    /// The penalties of `train` and of [`with_l2`](Self::with_l2) add up.
+    ///
+    /// ```
+    /// use loss_landscape::prelude::*;
+    ///
+    /// // A loss of one's own: the mean of |z − y|^1.5.
+    /// let x = Tensor::new(&[[-2.0], [1.0], [2.0]], &Device::Cpu)?;
+    /// let data = Dataset::regression(&x, &(&x * 3.0)?)?;
+    /// let line = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+    /// let network = line.clone();
+    /// let objective = Objective::from_loss(
+    ///     line.parameters().clone(),
+    ///     &data,
+    ///     move |x| network.forward(x),
+    ///     |z, targets| {
+    ///         let Targets::Values(y) = targets else { candle::bail!("expected values") };
+    ///         (z - y)?.sqr()?.powf(0.75)?.squeeze(1)
+    ///     },
+    /// )?;
+    /// let before = objective.loss()?;
+    /// let trainer = Trainer::adam(0.1).with_epochs(50);
+    /// let history = trainer.fit_objective(&objective, &objective)?;
+    /// assert!(objective.loss()? < 0.1 * before);
+    /// assert_eq!(history.epochs[49].test_loss, objective.loss()?);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Trainer::fit`]; objectives of different models; an objective whose samples are distributed over ranks.
+    pub fn fit_objective(&self, train: &Objective, test: &Objective) -> Result<History> {
+        self.check()?;
+        self.run(train, test, None)
+    }
+
+    /// As [`Trainer::fit_objective`], with a trajectory as in [`Trainer::fit_recorded`].
+    ///
+    /// # Errors
+    /// As [`Trainer::fit_objective`] and [`Trainer::fit_recorded`].
+    pub fn fit_objective_recorded(
+        &self,
+        train: &Objective,
+        test: &Objective,
+        trajectory: &mut Trajectory,
+    ) -> Result<History> {
+        self.check()?;
+        self.run(train, test, Some(trajectory))
+    }
+
+    /// Checks that all settings are in their ranges.
     pub(crate) fn check(&self) -> Result<()> {
-        let positive = |value: f64| value > 0.0 && value.is_finite();
-        if !positive(self.learning_rate) {
+        if !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {
             return Err(Error::invalid(format!(
-                "a learning rate of {} does not train: give a finite number above 0",
+                "the learning rate is {}: give a finite number above 0",
                 self.learning_rate
             )));
         }
-        match self.method {
-            Method::Sgd { momentum, .. } if !(0.0..1.0).contains(&momentum) => {
-                return Err(Error::invalid(format!(
-                    "a momentum of {momentum} does not settle: give a number from 0 to below 1"
-                )));
-            }
-            Method::Adam { decay } if decay.is_nan() => {
-                return Err(Error::invalid(
-                    "Adam has a momentum of its own: leave it out, or train with sgd",
-                ));
-            }
-            Method::Adam { decay } if !(decay >= 0.0 && decay.is_finite()) => {
-                return Err(Error::invalid(format!(
-                    "a weight decay of {decay} makes no sense: give a finite number ≥ 0"
-                )));
-            }
-            _ => {}
-        }
-        if let Some(ascent) = &self.ascent
-            && !positive(ascent.radius)
-        {
-            return Err(Error::invalid(format!(
-                "a radius of {} gives sharpness-aware steps no direction: give a finite number above 0",
-                ascent.radius
-            )));
+        self.optimizer.check()?;
+        check_l2(self.l2)?;
+        if let Some(sam) = self.sam {
+            sam.check()?;
         }
         if self.patience == Some(0) {
             return Err(Error::invalid(
@@ -409,94 +422,94 @@ impl Trainer {
             ));
         }
         if self.batch_size == 0 {
-            return Err(Error::invalid("a batch needs at least one sample"));
+            return Err(Error::invalid("the batch size is 0: give at least 1"));
         }
         self.schedule.check()
     }
 
-    fn run<M>(
+    fn run(
         &self,
-        model: &M,
-        train: &Dataset,
-        test: &Dataset,
+        train: &Objective,
+        test: &Objective,
         mut trajectory: Option<&mut Trajectory>,
-        file: Option<&Path>,
-    ) -> Result<History>
-    where
-        M: Model + Clone + Send + Sync + 'static,
-    {
-        self.check()?;
-        let loss = Loss::of(train.targets());
-        let learned = Objective::of(model, train, loss)?.with_l2(self.l2)?;
-        let watched = Objective::of(model, test, loss)?;
-        let parameters = model.parameters();
-        self.try_smallest_batch(model, train)?;
-        let mut descent = descent(&learned, self.method, self.ascent)?;
+    ) -> Result<History> {
+        check_pair(train, test)?;
+        let train = train.clone().with_l2(train.l2() + self.l2)?;
+        let (data, parameters) = (train.data(), train.parameters());
+        self.check_last_batch(&train)?;
+        let mut stepper = stepper(&train, &self.optimizer, self.sam)?;
         let mut progress = Progress::start("training");
         let mut history = History::default();
-        let per_epoch = train.len().div_ceil(self.batch_size);
-        let total = per_epoch * self.epochs as usize;
+        let steps_per_epoch = data.len().div_ceil(self.batch_size);
+        let total = steps_per_epoch * self.epochs as usize;
         if let Some(trajectory) = &mut trajectory {
+            if self.checkpoint.is_some() {
+                return Err(Error::invalid(
+                    "a checkpoint holds no snapshots, so a resumed trajectory would lack some: train without \
+                     with_checkpoint, or without a trajectory",
+                ));
+            }
             trajectory.start(total, parameters)?;
         }
-        let passes = file.map(|file| Passes::new(file, self, &learned, &watched));
-        let mut passes = passes.transpose()?;
-        let mut best = match &passes {
-            Some(passes) => passes.read(&mut *descent, &mut history)?,
+        let checkpoint = self.checkpoint.as_deref();
+        let checkpoint = checkpoint.map(|file| TrainingCheckpoint::new(file, self, &train, test));
+        let mut checkpoint = checkpoint.transpose()?;
+        let mut best = match &checkpoint {
+            Some(checkpoint) => checkpoint.resume(&mut *stepper, &mut history)?,
             None => None,
         };
         for epoch in history.epochs.len() as u32..self.epochs {
-            if self.is_over(&history, best.as_ref()) {
+            if self.is_out_of_patience(&history, best.as_ref()) {
                 break;
             }
-            let mut sums = Sums::default();
-            let order = train.order(stream(self.seed, epoch.into()));
-            let first = epoch as usize * per_epoch;
+            let mut sums = EpochSums::default();
+            let order = data.order(stream(self.seed, epoch.into()));
+            let first = epoch as usize * steps_per_epoch;
             for (rows, step) in order.chunks(self.batch_size).zip(first..) {
-                let rate = self.rate(step, total, per_epoch);
-                // The complement is never the seed of an order.
-                let draws = stream(!self.seed, step as u64);
-                let found = descent.step(rows, draws, rate).map_err(|error| {
-                    // What is not finite stays behind.
-                    let _ = descent.settle();
+                let rate = self.rate(step, total, steps_per_epoch);
+                // The complement of the seed, because the seed itself is that of the orders.
+                let dropout_seed = stream(!self.seed, step as u64);
+                let batch = stepper.step(rows, dropout_seed, rate).map_err(|error| {
+                    // The model keeps the parameters that are not finite.
+                    let _ = stepper.update_model();
                     diverged(error, step, rate)
                 })?;
-                sums.add(&found, rows.len());
+                sums.add(&batch, rows.len());
                 if let Some(trajectory) = &mut trajectory
                     && trajectory.is_due(step + 1)
                 {
-                    descent.settle()?;
+                    stepper.update_model()?;
                     trajectory.offer(step + 1, parameters)?;
                 }
                 progress.part(step + 1, total);
             }
-            let steps = (epoch as usize + 1) * per_epoch;
-            let rate = self.rate(steps - 1, total, per_epoch);
-            let score = descent.settle().and_then(|()| watched.score());
+            let steps = (epoch as usize + 1) * steps_per_epoch;
+            let rate = self.rate(steps - 1, total, steps_per_epoch);
+            let score = stepper.update_model().and_then(|()| test.score());
             let score = score.map_err(|error| diverged(error, steps, rate))?;
-            let train_loss = sums.loss / train.len() as f64;
+            let train_loss = sums.loss / data.len() as f64;
             history.epochs.push(Epoch {
                 epoch: epoch + 1,
                 train_loss,
-                train_accuracy: match train.targets() {
-                    Targets::Labels(_) => Some(sums.right as f64 / train.len() as f64),
+                train_accuracy: match data.targets() {
+                    Targets::Labels(_) => Some(sums.correct as f64 / data.len() as f64),
                     Targets::Values(_) => None,
                 },
-                gradient_norm: (sums.squares / per_epoch as f64).sqrt(),
+                gradient_norm: (sums.squared_norms / steps_per_epoch as f64).sqrt(),
                 test_loss: score.loss,
                 test_accuracy: score.accuracy,
                 learning_rate: rate,
                 seconds: progress.seconds(),
             });
             if self.patience.is_some() && best.as_ref().is_none_or(|best| train_loss < best.loss) {
-                best = Some(Best::here(parameters, epoch + 1, train_loss)?);
+                best = Some(Best::of_model(parameters, epoch + 1, train_loss)?);
             }
-            if let Some(passes) = &mut passes {
-                passes.offer(&*descent, &history, best.as_ref());
+            if let Some(checkpoint) = &mut checkpoint {
+                checkpoint.update(&*stepper, &history, best.as_ref());
             }
         }
-        if let Some(passes) = &mut passes {
-            passes.finish(&*descent, &history, best.as_ref());
+        if let Some(checkpoint) = &mut checkpoint {
+            checkpoint.finish(&*stepper, &history, best.as_ref());
         }
         if let Some(best) = best {
             best.restore(parameters)?;
@@ -505,56 +518,82 @@ impl Trainer {
         Ok(history)
     }
 
-    /// Refuses batches of which the last has one sample, if batch normalisation cannot take it: before the training rather
-    /// than at the end of a pass.
-    fn try_smallest_batch(&self, model: &impl Model, train: &Dataset) -> Result<()> {
-        let size = self.batch_size.min(train.len());
-        let statistics = model.parameters().statistics();
-        if statistics.len() == 0 || (size > 1 && train.len() % size != 1) {
+    /// Refuses a last batch of one sample if batch normalisation cannot use it: before the training instead of at the end of
+    /// an epoch.
+    fn check_last_batch(&self, train: &Objective) -> Result<()> {
+        let (data, statistics) = (train.data(), train.parameters().statistics());
+        let size = self.batch_size.min(data.len());
+        if statistics.len() == 0 || (size > 1 && data.len() % size != 1) {
             return Ok(());
         }
         let _restore = Restore::of(statistics.map(|(_, var)| var))?;
-        let one = train.select(&[0])?;
-        model.forward_training(one.inputs(), 0).map_err(|e| {
+        let one = data.select(&[0])?;
+        train.training_pass()(one.inputs()).map_err(|e| {
             Error::invalid(format!(
-                "batches of {size} of {} samples end with one of a single sample: take another batch size ({})",
-                train.len(),
+                "the last batch has a single sample, with {} samples in batches of {size}: choose another batch size ({})",
+                data.len(),
                 Error::from(e)
             ))
         })?;
         Ok(())
     }
 
-    /// Whether patience is at an end.
-    fn is_over(&self, history: &History, best: Option<&Best>) -> bool {
+    fn is_out_of_patience(&self, history: &History, best: Option<&Best>) -> bool {
         let (Some(patience), Some(best)) = (self.patience, best) else {
             return false;
         };
         history.epochs.len() as u32 - best.epoch >= patience
     }
 
-    fn rate(&self, step: usize, total: usize, per_epoch: usize) -> f64 {
-        let warm = match step < self.warmup {
+    fn rate(&self, step: usize, total: usize, steps_per_epoch: usize) -> f64 {
+        let warmup = match step < self.warmup {
             true => (step + 1) as f64 / self.warmup as f64,
             false => 1.0,
         };
-        self.learning_rate * warm * self.schedule.factor(step, total, per_epoch)
+        self.learning_rate * warmup * self.schedule.factor(step, total, steps_per_epoch)
     }
 }
 
-/// Over the batches of an epoch.
-#[derive(Default)]
-struct Sums {
-    loss: f64,
-    right: usize,
-    squares: f64,
+/// The losses of `model` on both datasets.
+fn objectives<M>(model: &M, train: &Dataset, test: &Dataset) -> Result<(Objective, Objective)>
+where
+    M: Model + Clone + Send + Sync + 'static,
+{
+    let loss = Loss::of(train.targets());
+    Ok((
+        Objective::of(model, train, loss)?,
+        Objective::of(model, test, loss)?,
+    ))
 }
 
-impl Sums {
-    fn add(&mut self, found: &Batch, samples: usize) {
-        self.loss += found.loss * samples as f64;
-        self.right += found.right;
-        self.squares += found.square;
+/// Refuses objectives of different models, and those that a single process cannot train.
+fn check_pair(train: &Objective, test: &Objective) -> Result<()> {
+    train.needs_all_samples("training")?;
+    let ids = |objective: &Objective| -> Vec<_> {
+        let vars = objective.parameters().vars().into_iter();
+        vars.map(|var| var.as_tensor().id()).collect()
+    };
+    match ids(train) == ids(test) {
+        true => Ok(()),
+        false => Err(Error::invalid(
+            "the objectives for training and test have different models: make the second with on(&test_data)",
+        )),
+    }
+}
+
+/// Sums over the batches of an epoch.
+#[derive(Default)]
+struct EpochSums {
+    loss: f64,
+    correct: usize,
+    squared_norms: f64,
+}
+
+impl EpochSums {
+    fn add(&mut self, batch: &Batch, samples: usize) {
+        self.loss += batch.loss * samples as f64;
+        self.correct += batch.right;
+        self.squared_norms += batch.square;
     }
 }
 
@@ -567,7 +606,7 @@ pub(super) struct Best {
 }
 
 impl Best {
-    fn here(parameters: &Parameters, epoch: u32, loss: f64) -> Result<Self> {
+    fn of_model(parameters: &Parameters, epoch: u32, loss: f64) -> Result<Self> {
         Ok(Self {
             epoch,
             loss,

@@ -45,7 +45,8 @@ impl Train {
                     "whole epochs are in {}: the same command goes on from there",
                     file.display()
                 ));
-                let history = trainer.fit_resuming(&model, &data.train, &data.test, file);
+                let trainer = trainer.with_checkpoint(file);
+                let history = trainer.fit(&model, &data.train, &data.test);
                 if let Err(Error::NotFinite(_)) = history {
                     // The same training would diverge again.
                     let _ = std::fs::remove_file(file);

@@ -136,15 +136,23 @@ impl Steps {
                 "--weight-decay is AdamW's: add --optimizer adamw, or take --l2".into(),
             ));
         }
+        let has_momentum = self.nesterov || self.momentum.is_some();
+        if has_momentum && self.optimizer != OptimizerName::Sgd {
+            return Err(Error::Invalid(
+                "--momentum and --nesterov are options of SGD: add --optimizer sgd, or leave them out".into(),
+            ));
+        }
+        let momentum = match self.nesterov {
+            true => self.momentum.unwrap_or(0.9),
+            false => self.momentum.unwrap_or(0.0),
+        };
+        let sgd = Sgd::default()
+            .with_momentum(momentum)
+            .with_nesterov(self.nesterov);
         let mut trainer = match self.optimizer {
-            OptimizerName::Sgd => Trainer::sgd(self.lr),
+            OptimizerName::Sgd => Trainer::new(sgd, self.lr),
             OptimizerName::Adam => Trainer::adam(self.lr),
             OptimizerName::AdamW => Trainer::adamw(self.lr, self.weight_decay.unwrap_or(0.01)),
-        };
-        trainer = match (self.nesterov, self.momentum) {
-            (true, momentum) => trainer.with_nesterov(momentum.unwrap_or(0.9)),
-            (false, Some(momentum)) => trainer.with_momentum(momentum),
-            (false, None) => trainer,
         };
         trainer = match (self.sam, self.asam) {
             (Some(radius), _) => trainer.with_sam(radius),

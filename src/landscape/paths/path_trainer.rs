@@ -13,7 +13,7 @@ use crate::model::Parameters;
 use crate::objective::{Objective, gradient_store};
 use crate::progress::Progress;
 use crate::random::{Purpose, generator};
-use crate::train::Optimizer;
+use crate::train::VarOptimizer;
 use crate::vector::{axpy, stream};
 
 /// Steps in a row whose times fall into different parts of the path, one each.
@@ -163,7 +163,7 @@ impl PathTrainer {
             Ok((format!("bend.{i:020}"), var))
         });
         let bends = Parameters::new(start.collect::<Result<Vec<_>>>()?)?;
-        let mut optimizer = Optimizer::adam(bends.vars())?;
+        let mut optimizer = VarOptimizer::adam(bends.vars())?;
 
         let trained = self.in_training(objective)?;
         let data = objective.data();

@@ -1,0 +1,296 @@
+//! [`Stepper`]: the steps of a training, by the hand-derived engine or by candle's graph.
+
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor, Var, WithDType};
+use rayon::prelude::*;
+
+use super::optimizer::{Optimizer, SliceUpdate, Step, VarOptimizer};
+use super::sam::Sam;
+use crate::error::Result;
+use crate::model::Parameters;
+use crate::objective::{Batch, Objective, Scalar, Steps};
+
+/// Takes the steps of a training.
+pub(super) trait Stepper {
+    /// Takes a step on the samples `rows` of the training data. Dropout draws from `dropout_seed`.
+    fn step(&mut self, rows: &[usize], dropout_seed: u64, learning_rate: f64) -> Result<Batch>;
+
+    /// Writes θ and the running statistics to the model.
+    fn update_model(&self) -> Result<()>;
+
+    /// Returns all that the next step depends on: number of steps, θ, running statistics, moments.
+    fn state(&self) -> Result<Vec<f64>>;
+
+    /// Restores a state of a stepper of the same model and optimizer.
+    fn restore(&mut self, state: &[f64]) -> Result<()>;
+}
+
+/// Returns the stepper for this objective, which starts at the model's θ.
+pub(super) fn stepper<'a>(
+    objective: &'a Objective,
+    optimizer: &Arc<dyn Optimizer>,
+    sam: Option<Sam>,
+) -> Result<Box<dyn Stepper + 'a>> {
+    let optimizer = optimizer.clone();
+    if let Some(steps) = objective.steps::<f32>() {
+        return Ok(Box::new(EngineStepper::new(
+            objective, steps, optimizer, sam,
+        )?));
+    }
+    if let Some(steps) = objective.steps::<f64>() {
+        return Ok(Box::new(EngineStepper::new(
+            objective, steps, optimizer, sam,
+        )?));
+    }
+    let vars = objective.parameters().vars();
+    Ok(Box::new(GraphStepper {
+        objective,
+        sam,
+        optimizer: VarOptimizer::new(optimizer, vars.clone())?,
+        vars,
+    }))
+}
+
+/// Steps with hand-derived gradients. θ is in host memory, and is written to the model only when it is needed there.
+struct EngineStepper<'a, T> {
+    objective: &'a Objective,
+    gradients: Steps<'a, T>,
+    optimizer: Arc<dyn Optimizer>,
+    sam: Option<Sam>,
+    /// θ, followed by the running statistics.
+    point: Vec<T>,
+    /// Each of θ's length.
+    moments: Vec<Vec<T>>,
+    steps: i32,
+}
+
+/// A type of θ in host memory.
+trait HostFloat: Scalar + WithDType {
+    fn update(
+        rule: &dyn SliceUpdate,
+        theta: &mut [Self],
+        gradient: &[Self],
+        moments: &mut [&mut [Self]],
+        step: Step,
+    );
+}
+
+impl HostFloat for f32 {
+    fn update(
+        rule: &dyn SliceUpdate,
+        theta: &mut [f32],
+        gradient: &[f32],
+        moments: &mut [&mut [f32]],
+        step: Step,
+    ) {
+        rule.update_f32(theta, gradient, moments, step);
+    }
+}
+
+impl HostFloat for f64 {
+    fn update(
+        rule: &dyn SliceUpdate,
+        theta: &mut [f64],
+        gradient: &[f64],
+        moments: &mut [&mut [f64]],
+        step: Step,
+    ) {
+        rule.update_f64(theta, gradient, moments, step);
+    }
+}
+
+/// Numbers that a thread updates at a time.
+const CHUNK: usize = 1 << 14;
+
+impl<'a, T: HostFloat> EngineStepper<'a, T> {
+    fn new(
+        objective: &'a Objective,
+        gradients: Steps<'a, T>,
+        optimizer: Arc<dyn Optimizer>,
+        sam: Option<Sam>,
+    ) -> Result<Self> {
+        let parameters = objective.parameters();
+        let mut point = parameters.to_flat()?;
+        point.extend(parameters.flat_statistics()?);
+        Ok(Self {
+            objective,
+            gradients,
+            moments: vec![vec![Scalar::ZERO; parameters.len()]; optimizer.num_moments()],
+            optimizer,
+            sam,
+            point: point.into_iter().map(Scalar::of).collect(),
+            steps: 0,
+        })
+    }
+
+    fn step_in_pool(&mut self, rows: &[usize], learning_rate: f64) -> Result<Batch> {
+        let (batch, mut gradient) = self.gradients.gradient(&mut self.point, rows)?;
+        if let Some(sam) = self.sam
+            && let Some(mut perturbed) = sam.perturbed(&self.point, &gradient)?
+        {
+            gradient = self.gradients.gradient(&mut perturbed, rows)?.1;
+        }
+        self.steps += 1;
+        let step = Step {
+            number: self.steps,
+            learning_rate,
+        };
+        let theta = &mut self.point[..gradient.len()];
+        match self.optimizer.slice_update() {
+            Some(rule) => update_slices(rule, theta, gradient, &mut self.moments, step),
+            None => {
+                let (rule, parameters) = (&*self.optimizer, self.objective.parameters());
+                update_tensors(rule, parameters, theta, gradient, &mut self.moments, step)?;
+            }
+        }
+        Ok(batch)
+    }
+}
+
+fn update_slices<T: HostFloat>(
+    rule: &dyn SliceUpdate,
+    theta: &mut [T],
+    gradient: &[T],
+    moments: &mut [Vec<T>],
+    step: Step,
+) {
+    let mut moments: Vec<_> = moments.iter_mut().map(|m| m.chunks_mut(CHUNK)).collect();
+    let chunks = theta.chunks_mut(CHUNK).zip(gradient.chunks(CHUNK));
+    let chunks = chunks.map(|(theta, gradient)| {
+        let moments = moments.iter_mut().filter_map(Iterator::next);
+        (theta, gradient, moments.collect::<Vec<_>>())
+    });
+    let chunks: Vec<_> = chunks.collect();
+    let update = |(theta, gradient, mut moments): (&mut [T], &[T], Vec<&mut [T]>)| {
+        T::update(rule, theta, gradient, &mut moments, step);
+    };
+    chunks.into_par_iter().for_each(update);
+}
+
+fn update_tensors<T: HostFloat>(
+    rule: &dyn Optimizer,
+    parameters: &Parameters,
+    theta: &mut [T],
+    gradient: &[T],
+    moments: &mut [Vec<T>],
+    step: Step,
+) -> Result<()> {
+    for ((_, shape), range) in parameters.shapes().into_iter().zip(parameters.ranges()) {
+        let tensor = |numbers: &[T]| {
+            Tensor::from_slice(&numbers[range.clone()], shape.as_slice(), &Device::Cpu)
+        };
+        let write = |tensor: &Tensor, to: &mut [T]| -> candle_core::Result<()> {
+            to[range.clone()].copy_from_slice(&tensor.flatten_all()?.to_vec1()?);
+            Ok(())
+        };
+        let old = moments.iter().map(|moment| tensor(moment));
+        let mut new = old.collect::<candle_core::Result<Vec<_>>>()?;
+        let next = rule.update(&tensor(theta)?, &tensor(gradient)?, &mut new, step)?;
+        write(&next, theta)?;
+        for (moment, to) in new.iter().zip(moments.iter_mut()) {
+            write(moment, to)?;
+        }
+    }
+    Ok(())
+}
+
+impl<T: HostFloat> Stepper for EngineStepper<'_, T> {
+    fn step(&mut self, rows: &[usize], _dropout_seed: u64, learning_rate: f64) -> Result<Batch> {
+        // Inside the pool the many short parts of a step need not wake it each time.
+        rayon::scope(|_| self.step_in_pool(rows, learning_rate))
+    }
+
+    fn update_model(&self) -> Result<()> {
+        let parameters = self.objective.parameters();
+        let point: Vec<f64> = self.point.iter().map(|p| p.f64()).collect();
+        let (theta, statistics) = point.split_at(parameters.len());
+        parameters.set_flat(theta)?;
+        parameters.set_flat_statistics(statistics)
+    }
+
+    fn state(&self) -> Result<Vec<f64>> {
+        let numbers = self.point.iter().chain(self.moments.iter().flatten());
+        let numbers = numbers.map(|x| x.f64());
+        Ok([f64::from(self.steps)].into_iter().chain(numbers).collect())
+    }
+
+    fn restore(&mut self, state: &[f64]) -> Result<()> {
+        self.steps = state[0] as i32;
+        let numbers = self
+            .point
+            .iter_mut()
+            .chain(self.moments.iter_mut().flatten());
+        for (x, saved) in numbers.zip(&state[1..]) {
+            *x = T::of(*saved);
+        }
+        self.update_model()
+    }
+}
+
+/// Steps with candle's graph and tensors, on any device.
+struct GraphStepper<'a> {
+    objective: &'a Objective,
+    sam: Option<Sam>,
+    optimizer: VarOptimizer,
+    vars: Vec<Var>,
+}
+
+/// Checkpoints hold at least this many moments; those that an optimizer lacks are zeros.
+const SAVED_MOMENTS: usize = 2;
+
+impl Stepper for GraphStepper<'_> {
+    fn step(&mut self, rows: &[usize], dropout_seed: u64, learning_rate: f64) -> Result<Batch> {
+        let (batch, mut gradient) = self.objective.step_by_graph(rows, dropout_seed)?;
+        if let Some(sam) = self.sam
+            && let Some(before) = sam.perturb(&self.vars, &gradient)?
+        {
+            let parameters = self.objective.parameters();
+            let statistics = parameters.flat_statistics()?;
+            let perturbed = self.objective.step_by_graph(rows, dropout_seed);
+            for (var, value) in &before {
+                var.set(value)?;
+            }
+            parameters.set_flat_statistics(&statistics)?;
+            gradient = perturbed?.1;
+        }
+        self.optimizer.step(&gradient, learning_rate)?;
+        Ok(batch)
+    }
+
+    fn update_model(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn state(&self) -> Result<Vec<f64>> {
+        let (parameters, optimizer) = (self.objective.parameters(), &self.optimizer);
+        let mut state = vec![f64::from(optimizer.steps)];
+        state.extend(parameters.to_flat()?);
+        let count = optimizer.num_moments();
+        for i in 0..count {
+            state.extend(parameters.flatten(optimizer.moments.iter().map(|moments| &moments[i]))?);
+        }
+        let missing = SAVED_MOMENTS.saturating_sub(count);
+        state.extend(vec![0.0; missing * parameters.len()]);
+        state.extend(parameters.flat_statistics()?);
+        Ok(state)
+    }
+
+    fn restore(&mut self, state: &[f64]) -> Result<()> {
+        let (parameters, optimizer) = (self.objective.parameters(), &mut self.optimizer);
+        let n = parameters.len();
+        let count = optimizer.num_moments();
+        let (theta, rest) = state[1..].split_at(n);
+        let (moments, statistics) = rest.split_at(count.max(SAVED_MOMENTS) * n);
+        parameters.set_flat(theta)?;
+        parameters.set_flat_statistics(statistics)?;
+        optimizer.steps = state[0] as i32;
+        for i in 0..count {
+            let tensors = parameters.unflatten(&moments[i * n..(i + 1) * n])?;
+            for (moments, tensor) in optimizer.moments.iter_mut().zip(tensors) {
+                moments[i] = tensor;
+            }
+        }
+        Ok(())
+    }
+}
