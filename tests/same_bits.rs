@@ -194,7 +194,11 @@ where
     M: Model + Clone + Send + Sync + 'static,
 {
     let start = model.parameters().to_flat()?;
-    let trainer = trainer.clone().batch_size(10).epochs(2).seed(6);
+    let trainer = trainer
+        .clone()
+        .with_batch_size(10)
+        .with_epochs(2)
+        .with_seed(6);
     let history = trainer.fit(model, data, data)?;
     let mut values = model.parameters().to_flat()?;
     for (_, var) in model.parameters().statistics() {
@@ -214,7 +218,7 @@ where
     assert!(objective.is_hand_derived(), "{name}");
     derivatives(results, name, &objective)?;
     more(results, name, &objective)?;
-    let sgd = Trainer::sgd(0.05).momentum(0.9).l2(0.01);
+    let sgd = Trainer::sgd(0.05).with_momentum(0.9).with_l2(0.01);
     training(results, &format!("{name}: SGD"), &sgd, model, data)?;
     let adam = Trainer::adam(0.01);
     training(results, &format!("{name}: Adam"), &adam, model, data)
@@ -269,7 +273,7 @@ fn networks(results: &mut Results) -> Result<(), Error> {
         derivatives(results, &name, &objective)?;
         more(results, &name, &objective)?;
         // Short steps, since rounding grows in such a training.
-        let sgd = Trainer::sgd(1e-3).momentum(0.9);
+        let sgd = Trainer::sgd(1e-3).with_momentum(0.9);
         training(results, &format!("{name}: SGD"), &sgd, &model, &data)?;
         derivatives(results, &format!("{name}, trained"), &objective)?;
         let batches = objective.with_batch_statistics(12)?;
@@ -371,14 +375,14 @@ fn trainings(results: &mut Results) -> Result<(), Error> {
     let data = samples(45, &[7], DType::F32)?;
     let model = Architecture::Residual.build(&[7], 3, 1, &CPU)?;
     for (name, trainer) in [
-        ("Nesterov", Trainer::sgd(0.05).nesterov(0.8)),
-        ("SAM", Trainer::sgd(0.05).momentum(0.5).sam(0.05)),
-        ("adaptive SAM", Trainer::sgd(0.05).asam(0.5)),
+        ("Nesterov", Trainer::sgd(0.05).with_nesterov(0.8)),
+        ("SAM", Trainer::sgd(0.05).with_momentum(0.5).with_sam(0.05)),
+        ("adaptive SAM", Trainer::sgd(0.05).with_asam(0.5)),
         (
             "AdamW",
-            Trainer::adamw(0.01, 0.1).schedule(Schedule::Cosine),
+            Trainer::adamw(0.01, 0.1).with_schedule(Schedule::Cosine),
         ),
-        ("warmup", Trainer::sgd(0.05).warmup(4).l2(0.02)),
+        ("warmup", Trainer::sgd(0.05).with_warmup(4).with_l2(0.02)),
     ] {
         training(
             results,
@@ -389,7 +393,7 @@ fn trainings(results: &mut Results) -> Result<(), Error> {
         )?;
     }
     let other = common::Opaque(model.clone());
-    let sgd = Trainer::sgd(0.05).momentum(0.9).l2(0.01);
+    let sgd = Trainer::sgd(0.05).with_momentum(0.9).with_l2(0.01);
     training(results, "residual f32 by graph: SGD", &sgd, &other, &data)?;
     let adam = Trainer::adam(0.01);
     training(results, "residual f32 by graph: Adam", &adam, &other, &data)?;
@@ -399,22 +403,16 @@ fn trainings(results: &mut Results) -> Result<(), Error> {
     let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
     let [a, b] = [1, 2].map(|seed| numbers(objective.dim(), seed));
     for (name, shape) in [("curve", PathShape::Bezier), ("chain", PathShape::Chain(2))] {
-        let trainer = PathTrainer {
-            shape,
-            epochs: 3,
-            batch_size: 8,
-            ..Default::default()
-        };
+        let trainer = PathTrainer::default()
+            .with_shape(shape)
+            .with_epochs(3)
+            .with_batch_size(8);
         let curve = trainer.connect(&objective, &a, &b)?;
         results.add(format!("path f64, {name}"), &curve.points().concat());
     }
 
     let points: Vec<_> = (0..12).map(|seed| numbers(5, seed)).collect();
-    let autoencoder = Autoencoder {
-        hidden: 6,
-        epochs: 20,
-        ..Default::default()
-    };
+    let autoencoder = Autoencoder::default().with_hidden(6).with_epochs(20);
     let encoded = autoencoder.run(&points)?;
     let coordinates: Vec<f64> = encoded.coordinates.iter().copied().collect();
     results.add("autoencoder f64", &coordinates);
@@ -434,11 +432,7 @@ fn estimates(results: &mut Results) -> Result<(), Error> {
         TraceMethod::HutchPlusPlus,
         TraceMethod::Krylov,
     ] {
-        let settings = Trace {
-            method,
-            max_products: 60,
-            ..Default::default()
-        };
+        let settings = Trace::default().with_method(method).with_max_products(60);
         let (trace, square) = (
             settings.trace(&hessian)?,
             settings.frobenius_squared(&hessian)?,
@@ -465,21 +459,17 @@ fn estimates(results: &mut Results) -> Result<(), Error> {
         cosine.standard_error,
     ];
     results.add("alignment f64", &values);
-    let settings = DensitySettings {
-        probes: 4,
-        steps: 15,
-        seed: 0,
-    };
+    let settings = DensitySettings::default()
+        .with_probes(4)
+        .with_steps(15)
+        .with_seed(0);
     let density = settings.run(&hessian)?;
     let values = density
         .probes
         .into_iter()
         .map(|p| [p.nodes, p.weights].concat());
     results.add("density f64", &values.collect::<Vec<_>>().concat());
-    let lanczos = Lanczos {
-        which: Which::BothEnds,
-        ..Lanczos::default()
-    };
+    let lanczos = Lanczos::default().with_which(Which::BothEnds);
     let spectrum = lanczos.run(&hessian, 6)?;
     results.add("eigenvalues f64", &spectrum.values());
     let top = PowerIteration::default().run(&hessian)?;
@@ -492,7 +482,10 @@ fn sweep(results: &mut Results) -> Result<(), Error> {
     let dir = tempfile::tempdir().unwrap();
     let data = samples(40, &[4], DType::F64)?;
     let sweep = Sweep {
-        trainer: Trainer::adam(0.01).batch_size(16).epochs(4).patience(2),
+        trainer: Trainer::adam(0.01)
+            .with_batch_size(16)
+            .with_epochs(4)
+            .with_patience(2),
         top: 3,
         ..Sweep::of([0.0, 0.01, 0.1])
     };
