@@ -182,6 +182,10 @@ fn more(results: &mut Results, name: &str, objective: &Objective) -> Result<(), 
     Ok(())
 }
 
+fn with_momentum(rate: f64, momentum: f64) -> Trainer {
+    Trainer::new(Sgd::default().with_momentum(momentum), rate)
+}
+
 /// θ, running statistics and losses after a training; θ is then set back.
 fn training<M>(
     results: &mut Results,
@@ -218,7 +222,7 @@ where
     assert!(objective.is_hand_derived(), "{name}");
     derivatives(results, name, &objective)?;
     more(results, name, &objective)?;
-    let sgd = Trainer::sgd(0.05).with_momentum(0.9).with_l2(0.01);
+    let sgd = with_momentum(0.05, 0.9).with_l2(0.01);
     training(results, &format!("{name}: SGD"), &sgd, model, data)?;
     let adam = Trainer::adam(0.01);
     training(results, &format!("{name}: Adam"), &adam, model, data)
@@ -273,7 +277,7 @@ fn networks(results: &mut Results) -> Result<(), Error> {
         derivatives(results, &name, &objective)?;
         more(results, &name, &objective)?;
         // Short steps, since rounding grows in such a training.
-        let sgd = Trainer::sgd(1e-3).with_momentum(0.9);
+        let sgd = with_momentum(1e-3, 0.9);
         training(results, &format!("{name}: SGD"), &sgd, &model, &data)?;
         derivatives(results, &format!("{name}, trained"), &objective)?;
         let batches = objective.with_batch_statistics(12)?;
@@ -375,8 +379,11 @@ fn trainings(results: &mut Results) -> Result<(), Error> {
     let data = samples(45, &[7], DType::F32)?;
     let model = Architecture::Residual.build(&[7], 3, 1, &CPU)?;
     for (name, trainer) in [
-        ("Nesterov", Trainer::sgd(0.05).with_nesterov(0.8)),
-        ("SAM", Trainer::sgd(0.05).with_momentum(0.5).with_sam(0.05)),
+        (
+            "Nesterov",
+            Trainer::new(Sgd::default().with_momentum(0.8).with_nesterov(true), 0.05),
+        ),
+        ("SAM", with_momentum(0.05, 0.5).with_sam(0.05)),
         ("adaptive SAM", Trainer::sgd(0.05).with_asam(0.5)),
         (
             "AdamW",
@@ -393,7 +400,7 @@ fn trainings(results: &mut Results) -> Result<(), Error> {
         )?;
     }
     let other = common::Opaque(model.clone());
-    let sgd = Trainer::sgd(0.05).with_momentum(0.9).with_l2(0.01);
+    let sgd = with_momentum(0.05, 0.9).with_l2(0.01);
     training(results, "residual f32 by graph: SGD", &sgd, &other, &data)?;
     let adam = Trainer::adam(0.01);
     training(results, "residual f32 by graph: Adam", &adam, &other, &data)?;
