@@ -1,4 +1,4 @@
-//! [`Autoencoder`]: a network that gives back what it is given, through a narrow layer.
+//! [`Autoencoder`]: a network that reconstructs its inputs through a narrow layer.
 
 use candle_core::{DType, Device, Module, Tensor, Var};
 use candle_nn::{Linear, Sequential, seq};
@@ -13,27 +13,27 @@ use crate::progress::Progress;
 use crate::random::{Purpose, generator};
 use crate::train::VarOptimizer;
 
-/// An encoder d → hidden → k and a decoder k → hidden → d (Kramer, 1991; Hinton and Salakhutdinov, 2006) with
-/// tanh in the hidden layers, trained to give the points back with the least squared error by Adam on
-/// all points at once, with a learning rate that falls evenly to 0.
+/// An encoder d → hidden → k and a decoder k → hidden → d (Kramer, 1991; Hinton and Salakhutdinov, 2006) with tanh in the
+/// hidden layers. Adam minimises the mean squared reconstruction error on all points at once, with a linearly decaying
+/// learning rate.
 ///
-/// Points with more entries than there are points are first written in coordinates of their span,
-/// which keeps all distances up to rounding; all are then scaled by one factor. Weights
-/// are drawn from the seed in `f64`: the same seed gives the same bits.
+/// Points with more entries than there are points are first written in coordinates of their span, which preserves all
+/// distances up to rounding. All coordinates are then scaled by one factor. Weights are drawn from the seed in `f64`: the
+/// same seed gives the same bits.
 ///
 /// See [`Encoded`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Autoencoder {
-    /// k, the dimensions of the embedding; 2.
+    /// Dimension k of the embedding [default: 2].
     pub components: usize,
-    /// Width of the hidden layers; 32.
+    /// Width of the hidden layers [default: 32].
     pub hidden: usize,
-    /// Steps of training; 1000.
+    /// Number of training steps [default: 1000].
     pub epochs: usize,
-    /// The learning rate at the start; 0.01.
+    /// Initial learning rate [default: 0.01].
     pub learning_rate: f64,
-    /// Seed of the weights; 0.
+    /// Seed of the weights [default: 0].
     pub seed: u64,
 }
 
@@ -49,12 +49,12 @@ impl Default for Autoencoder {
     }
 }
 
-/// What a trained [`Autoencoder`] makes of its points x.
+/// Result of an [`Autoencoder`].
 ///
 /// ```
 /// use loss_landscape::prelude::*;
 ///
-/// // On a line: one number is enough for each.
+/// // Points on a line need one coordinate.
 /// let points: Vec<Vec<f64>> = (0..20)
 ///     .map(|i| vec![f64::from(i), 2.0 * f64::from(i)])
 ///     .collect();
@@ -67,12 +67,12 @@ impl Default for Autoencoder {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Encoded {
-    /// The encoder's outputs, a row for each point.
+    /// Outputs of the encoder, shape `(n, k)`.
     pub coordinates: Array2<f64>,
-    /// The root of the mean of ‖x − x̂‖² over the points, in their units, where x̂ are the decoder's outputs.
+    /// Root mean square of ‖x − x̂‖ over the points, where x̂ are the decoder's outputs.
     #[serde(alias = "error")]
     pub rms_error: f64,
-    /// ‖X − X̂‖_F / ‖X − mean‖_F on the points that the network was trained on, so that fitting noise lowers it; see
+    /// ‖X − X̂‖_F / ‖X − mean‖_F on the points that the network was trained on. Fitting noise lowers it; see
     /// [`ComparedEmbedding::held_out_error`](super::ComparedEmbedding::held_out_error).
     pub reconstruction_error: f64,
 }
@@ -109,18 +109,18 @@ impl Autoencoder {
         self
     }
 
-    /// Trains on `points`.
+    /// Trains on `points` and encodes them.
     ///
     /// # Errors
-    /// 0 components, hidden units or epochs; a learning rate that is not positive, or for which the training
-    /// diverges; points that are all the same; those of [`Distances::new`](super::Distances::new).
+    /// `components`, `hidden` or `epochs` is 0; the learning rate is not positive or training diverges; all points are equal; as
+    /// [`Distances::new`](super::Distances::new).
     pub fn run(&self, points: &(impl Points + ?Sized)) -> Result<Encoded> {
         check_components(self.components)?;
         let positive = self.learning_rate > 0.0 && self.learning_rate.is_finite();
         if self.hidden == 0 || self.epochs == 0 || !positive {
             return Err(Error::invalid(format!(
-                "an autoencoder with {} hidden units, {} epochs and a learning rate of {} learns nothing: give \
-                 numbers above 0",
+                "the autoencoder has {} hidden units, {} epochs and a learning rate of {}: all must be \
+                 above 0",
                 self.hidden, self.epochs, self.learning_rate
             )));
         }
@@ -149,7 +149,7 @@ impl Autoencoder {
         let spread = (rows.iter().map(|x| x * x).sum::<f64>() / n as f64).sqrt();
         if spread == 0.0 {
             return Err(Error::invalid(
-                "all points are the same: there is nothing for an autoencoder to learn",
+                "all points are equal: an autoencoder has nothing to learn",
             ));
         }
         if !spread.is_finite() {
@@ -158,7 +158,7 @@ impl Autoencoder {
         rows /= spread;
 
         let inputs = Tensor::from_iter(rows.iter().copied(), &Device::Cpu)?.reshape((n, d))?;
-        let mut weights = Weights::new(self.seed);
+        let mut weights = WeightInit::new(self.seed);
         let encoder = weights.network(d, self.hidden, self.components)?;
         let decoder = weights.network(self.components, self.hidden, d)?;
         let loss = || -> Result<Tensor> {
@@ -168,14 +168,14 @@ impl Autoencoder {
         let mut optimizer = VarOptimizer::adam(weights.vars)?;
         let mut progress = Progress::start("autoencoder");
         for epoch in 0..self.epochs {
-            let left = 1.0 - epoch as f64 / self.epochs as f64;
-            optimizer.step(&loss()?.backward()?, self.learning_rate * left)?;
+            let remaining = 1.0 - epoch as f64 / self.epochs as f64;
+            optimizer.step(&loss()?.backward()?, self.learning_rate * remaining)?;
             progress.part(epoch + 1, self.epochs);
         }
 
         if !loss()?.to_scalar::<f64>()?.is_finite() {
             return Err(Error::NotFinite(format!(
-                "the autoencoder diverged with a learning rate of {}: try a smaller one",
+                "the autoencoder diverged with a learning rate of {}: use a smaller one",
                 self.learning_rate
             )));
         }
@@ -188,7 +188,7 @@ impl Autoencoder {
     }
 }
 
-/// A trained network, with the shift and scale of its inputs.
+/// A trained network, and the shift and scale of its inputs.
 pub(super) struct Trained {
     encoder: Sequential,
     decoder: Sequential,
@@ -197,7 +197,7 @@ pub(super) struct Trained {
 }
 
 impl Trained {
-    /// The encoder's outputs for some points, a row each, and what the decoder makes of them.
+    /// Returns the encoder's outputs for the rows, and the decoder's reconstruction of the rows.
     pub(super) fn apply(&self, rows: &Array2<f64>) -> Result<(Array2<f64>, Array2<f64>)> {
         let inputs = (rows - &self.mean) / self.spread;
         let inputs =
@@ -214,13 +214,13 @@ fn array(tensor: &Tensor) -> Result<Array2<f64>> {
     Ok(Array2::from_shape_fn(shape, |(i, j)| rows[i][j]))
 }
 
-/// Weights in the making: candle's own generator takes no seed on the CPU.
-struct Weights {
+/// Creates weights. candle's own generator takes no seed on the CPU.
+struct WeightInit {
     rng: ChaCha8Rng,
     vars: Vec<Var>,
 }
 
-impl Weights {
+impl WeightInit {
     fn new(seed: u64) -> Self {
         Self {
             rng: generator(Purpose::Autoencoder, seed, 0),
@@ -235,7 +235,7 @@ impl Weights {
             .add(self.linear(hidden, outputs)?))
     }
 
-    /// Weights uniform in ±√(3/n) for n inputs, which keeps the inputs' variance, and biases of 0.
+    /// Draws weights uniformly from ±√(3/n) for n inputs, which preserves the variance of the inputs; biases are 0.
     fn linear(&mut self, inputs: usize, outputs: usize) -> Result<Linear> {
         let bound = (3.0 / inputs as f64).sqrt();
         let draws = (0..outputs * inputs).map(|_| self.rng.random_range(-bound..bound));

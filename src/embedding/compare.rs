@@ -1,4 +1,4 @@
-//! [`Comparison`]: all pictures of the same points, measured alike.
+//! [`Comparison`]: all embeddings of the same points, with the same measures.
 
 use std::time::Instant;
 
@@ -10,42 +10,42 @@ use super::{Autoencoder, Distances, Pca, Points, Umap, reduced};
 use crate::error::{Error, Result};
 use crate::spectral::Estimate;
 
-/// Fits without a part of the points.
+/// Number of folds of the cross-validation.
 const FOLDS: usize = 5;
 
-/// What a method that was fitted to some points makes of others, a row each.
-type WayBack<'a> = dyn Fn(&Array2<f64>, &Array2<f64>) -> Result<Array2<f64>> + Sync + 'a;
+/// Fits a method to the rows of the first argument and reconstructs the rows of the second.
+type Reconstruct<'a> = dyn Fn(&Array2<f64>, &Array2<f64>) -> Result<Array2<f64>> + Sync + 'a;
 
-/// A picture in the plane and how faithful it is.
+/// A two-dimensional embedding and measures of how faithful it is.
 ///
 /// See [`Comparison`] for an example.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ComparedEmbedding {
-    /// The method's name.
+    /// Name of the method.
     pub name: String,
-    /// A row of two numbers for each point.
+    /// Coordinates, shape `(n, 2)`.
     pub coordinates: Array2<f64>,
-    /// [`Distances::trustworthiness`]
+    /// See [`Distances::trustworthiness`].
     pub trustworthiness: f64,
-    /// [`Distances::continuity`]
+    /// See [`Distances::continuity`].
     pub continuity: f64,
-    /// [`Distances::neighbor_error`]: an in-sample error that all methods have.
+    /// See [`Distances::neighbor_error`]; an in-sample error defined for all methods.
     pub neighbor_error: f64,
-    /// ‖X − X̂‖_F / ‖X − mean‖_F by the method's own way back, if it has one, on the points that the method was fitted to.
-    /// A flexible method lowers it by fitting noise: compare methods by `held_out_error`.
+    /// ‖X − X̂‖_F / ‖X − mean‖_F by the method's own inverse map, if it has one, on the points that it was fitted to. A flexible
+    /// method lowers it by fitting noise: compare methods by `held_out_error`.
     pub reconstruction_error: Option<f64>,
-    /// The same on points that the method has not seen, with X − mean for the mean of those that it has: the mean over
-    /// five fits, each without every fifth point, and its standard error. It is 1 for a method that has learned nothing.
-    /// None without a way back, or if the other points are all the same in one of the fits.
+    /// The same error on points that the method was not fitted to, relative to the mean of those that it was: the mean over five
+    /// fits, each without every fifth point, and its standard error. It is 1 for a method that has learned nothing. `None`
+    /// without an inverse map, or if all fitted points are equal in one of the fits.
     pub held_out_error: Option<Estimate>,
-    /// What it took, without reading the points.
+    /// Run time in seconds, without reading the points.
     pub seconds: f64,
 }
 
-/// [`Pca`], [`Umap`] and [`Autoencoder`] of the same points, in two dimensions and with their usual settings.
+/// [`Pca`], [`Umap`] and [`Autoencoder`] of the same points, in two dimensions with default settings.
 ///
-/// Snapshots of a training that are held out lie between others in time: the error there is one of interpolation.
+/// Held-out snapshots of a training lie between others in time: their error is one of interpolation.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -58,39 +58,39 @@ pub struct ComparedEmbedding {
 ///     .map(|e| e.name.as_str())
 ///     .collect();
 /// assert_eq!(names, ["PCA", "UMAP", "autoencoder"]);
-/// assert_eq!(comparison.embeddings[0].trustworthiness, 1.0); // a line is flat: PCA keeps it
+/// assert_eq!(comparison.embeddings[0].trustworthiness, 1.0); // PCA preserves a line
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Comparison {
-    /// The pictures.
+    /// One embedding per method.
     pub embeddings: Vec<ComparedEmbedding>,
-    /// k, the neighbours that the measures look at: 5, or as many as fewer than 11 points allow.
+    /// Number k of neighbours used by the measures: 5, or fewer for less than 11 points.
     pub neighbors: usize,
 }
 
 impl Comparison {
-    /// Makes and measures all of them. The points are read once, for coordinates of their span with
-    /// the same distances.
+    /// Computes and measures all embeddings. The points are read once, to compute coordinates of their span with the same
+    /// distances.
     ///
     /// # Errors
-    /// Fewer than 3 points, points that are all the same; those of [`Distances::new`].
+    /// There are fewer than 3 points, or all are equal; as [`Distances::new`].
     pub fn new(points: &(impl Points + ?Sized), seed: u64) -> Result<Self> {
         let n = points.count();
         if n < 3 {
             return Err(Error::invalid(format!(
-                "{n} points have no neighbourhoods to compare: give at least 3"
+                "a comparison needs at least 3 points, found {n}"
             )));
         }
         let points = reduced(points)?;
         let distances = Distances::new(&points)?;
         let neighbors = 5.min((n - 1) / 2);
         let measure = |name: &str,
-                       make: &dyn Fn() -> Result<(Array2<f64>, Option<f64>)>,
-                       back: Option<&WayBack>| {
+                       embed: &dyn Fn() -> Result<(Array2<f64>, Option<f64>)>,
+                       reconstruct: Option<&Reconstruct>| {
             let started = Instant::now();
-            let (coordinates, reconstruction_error) = make()?;
+            let (coordinates, reconstruction_error) = embed()?;
             let seconds = started.elapsed().as_secs_f64();
             Ok(ComparedEmbedding {
                 name: name.to_owned(),
@@ -99,8 +99,8 @@ impl Comparison {
                 neighbor_error: distances.neighbor_error(&coordinates, neighbors)?,
                 coordinates,
                 reconstruction_error,
-                held_out_error: match back {
-                    Some(back) => held_out(&points, back)?,
+                held_out_error: match reconstruct {
+                    Some(reconstruct) => held_out(&points, reconstruct)?,
                     None => None,
                 },
                 seconds,
@@ -144,8 +144,8 @@ impl Comparison {
     }
 }
 
-/// [`ComparedEmbedding::held_out_error`]
-fn held_out(points: &Array2<f64>, back: &WayBack) -> Result<Option<Estimate>> {
+/// Returns [`ComparedEmbedding::held_out_error`].
+fn held_out(points: &Array2<f64>, reconstruct: &Reconstruct) -> Result<Option<Estimate>> {
     let n = points.nrows();
     let folds = FOLDS.min(n);
     let error = |fold: usize| -> Result<Option<f64>> {
@@ -160,7 +160,7 @@ fn held_out(points: &Array2<f64>, back: &WayBack) -> Result<Option<Estimate>> {
         if total == 0.0 || seen.rows().into_iter().all(|row| row == first) {
             return Ok(None);
         }
-        let lost = squares(&unseen - &back(&seen, &unseen)?);
+        let lost = squares(&unseen - &reconstruct(&seen, &unseen)?);
         Ok(Some((lost / total).sqrt()))
     };
     let errors: Vec<Result<Option<f64>>> = (0..folds).into_par_iter().map(error).collect();

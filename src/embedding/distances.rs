@@ -1,4 +1,4 @@
-//! [`Distances`]: all distances between the points of a set.
+//! [`Distances`]: distances between all pairs of points.
 
 use ndarray::Array2;
 use rayon::prelude::*;
@@ -10,15 +10,14 @@ use crate::progress::Progress;
 use crate::simd::vectorised;
 use crate::spectral::symmetric_eigen;
 
-/// Bytes of points that are held at a time.
-const HELD: usize = 512 << 20;
-/// Points, and entries of each, whose distances are summed while they are in a core's cache.
+/// Maximum size in bytes of the points held in memory at once.
+const BLOCK_BYTES: usize = 512 << 20;
+/// Number of points, and of entries of each, whose distances are summed while they are in a core's cache.
 const TILE: usize = 8;
 const CHUNK: usize = 1024;
 
-/// The squared distances between n points: all that trustworthiness, UMAP and a picture's own
-/// coordinates need of them. Each is a sum of squared differences, so that near points far from
-/// the origin keep their digits.
+/// Squared distances between n points, from which trustworthiness, UMAP and PCA are computed. Each is a sum of squared
+/// differences, so close points far from the origin keep their precision.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -26,7 +25,7 @@ const CHUNK: usize = 1024;
 /// let points = vec![vec![0.0, 0.0], vec![3.0, 4.0], vec![6.0, 8.0]];
 /// let distances = Distances::new(&points)?;
 /// assert_eq!((distances.count(), distances.between(0, 2)?), (3, 10.0));
-/// let line = distances.coordinates()?; // one dimension is enough
+/// let line = distances.coordinates()?; // one dimension suffices
 /// assert_eq!(line.ncols(), 1);
 /// assert!(((line[[0, 0]] - line[[2, 0]]).abs() - 10.0).abs() < 1e-9);
 /// # Ok::<(), Error>(())
@@ -37,32 +36,31 @@ pub struct Distances {
 }
 
 impl Distances {
-    /// Points beyond which a table of all pairs is not worth its memory and time.
+    /// Maximum number of points: a table of all pairs beyond it takes too much memory and time.
     pub const MAX_COUNT: usize = 10_000;
 
-    /// The distances between all pairs of `points`. A set that is larger than memory is read once
-    /// for each half a gigabyte of it.
+    /// Computes the distances between all pairs of `points`. A set larger than memory is read once per half a gigabyte.
     ///
     /// # Errors
-    /// No points, more than [`Distances::MAX_COUNT`], points without entries or of unequal length,
-    /// numbers that are not finite or whose squares are not; those of reading.
+    /// There are no points or more than [`Distances::MAX_COUNT`]; points have no entries or unequal lengths; entries or their
+    /// squares are not finite; a point cannot be read.
     pub fn new(points: &(impl Points + ?Sized)) -> Result<Self> {
         let (n, d) = shape(points)?;
         if n > Self::MAX_COUNT {
             return Err(Error::invalid(format!(
-                "the distances between {n} points would take {:.1} GB: take one point in {} \
-                 (they go up to {})",
+                "the distances between {n} points would take {:.1} GB: use one point in {} \
+                 (at most {} points)",
                 (n as f64).powi(2) * 8e-9,
                 n.div_ceil(Self::MAX_COUNT),
                 Self::MAX_COUNT
             )));
         }
-        let held = (HELD / (8 * d) / TILE).max(1) * TILE;
+        let block_size = (BLOCK_BYTES / (8 * d) / TILE).max(1) * TILE;
         let mut squared = Array2::zeros((n, n));
         let mut progress = Progress::start("distances");
         let mut pairs = 0;
-        for start in (0..n).step_by(held) {
-            let end = (start + held).min(n);
+        for start in (0..n).step_by(block_size) {
+            let end = (start + block_size).min(n);
             let block = (start..end).map(|i| read(points, i));
             let block = block.collect::<Result<Vec<_>>>()?;
             for first in (start..n).step_by(TILE) {
@@ -95,32 +93,31 @@ impl Distances {
         Ok(Self { squared })
     }
 
-    /// n
+    /// Number of points n.
     pub fn count(&self) -> usize {
         self.squared.nrows()
     }
 
-    /// The distance between two points.
+    /// Returns the distance between two points.
     ///
     /// # Errors
-    /// An index that is out of range.
+    /// An index is out of range.
     pub fn between(&self, i: usize, j: usize) -> Result<f64> {
         let squared = self.squared.get((i, j));
         squared.map(|s| s.sqrt()).ok_or_else(|| {
             Error::invalid(format!(
-                "there is no pair of points {i} and {j} among {}",
+                "points {i} and {j} are out of range: there are {} points",
                 self.count()
             ))
         })
     }
 
-    /// Coordinates of the points in an orthonormal basis of what they span around their mean, the
-    /// direction of largest variance first: at most n − 1, with the same distances (Torgerson,
-    /// 1952). Directions in which the points spread by less than some 10⁻⁷ of the largest spread
-    /// are lost to rounding; there may be none left.
+    /// Returns coordinates of the points in an orthonormal basis of their span around the mean, shape `(n, k)` with k < n: the
+    /// direction of largest variance first, and the same distances (Torgerson, 1952). Directions whose spread is below about
+    /// 10⁻⁷ of the largest are lost to rounding; k is 0 for equal points.
     ///
     /// # Errors
-    /// Eigenvalues that are not found.
+    /// The eigenvalues do not converge.
     pub fn coordinates(&self) -> Result<Array2<f64>> {
         let directions = self.principal()?;
         Ok(Array2::from_shape_fn(
@@ -129,25 +126,25 @@ impl Distances {
         ))
     }
 
-    /// Eigenpairs of the Gram matrix of the points around their mean, the largest first, without those that
-    /// are rounding.
+    /// Returns the eigenpairs of the Gram matrix of the points around their mean, largest first, without those that are
+    /// rounding.
     pub(super) fn principal(&self) -> Result<Vec<(f64, Vec<f64>)>> {
         let n = self.count();
         let mean = |row: ndarray::ArrayView1<f64>| row.sum() / n as f64;
         let means: Vec<f64> = self.squared.rows().into_iter().map(mean).collect();
-        let whole = means.iter().sum::<f64>() / n as f64;
-        let gram = |i, j| -0.5 * (self.squared[[i, j]] - means[i] - means[j] + whole);
+        let overall = means.iter().sum::<f64>() / n as f64;
+        let gram = |i, j| -0.5 * (self.squared[[i, j]] - means[i] - means[j] + overall);
         let (values, vectors) = symmetric_eigen(n, gram)?;
         Ok(resolved(values, vectors))
     }
 
-    /// ‖X − mean‖²_F, by the mean of all squared distances.
+    /// Returns ‖X − mean‖²_F, computed from the mean of all squared distances.
     pub(super) fn total(&self) -> f64 {
         let rows = self.squared.rows().into_iter().map(|row| row.sum());
         rows.sum::<f64>() / (2 * self.count()) as f64
     }
 
-    /// All other points, the nearest first; of equally near ones the lower index first.
+    /// Returns the indices of all other points, nearest first; ties in order of the index.
     pub(super) fn neighbors(&self, i: usize) -> Vec<usize> {
         let mut others: Vec<usize> = (0..self.count()).filter(|j| *j != i).collect();
         let row = self.squared.row(i);
@@ -156,7 +153,7 @@ impl Distances {
     }
 }
 
-/// Pairs whose eigenvalue is above what rounding makes of 0, the largest first.
+/// Returns the pairs whose eigenvalue is above the rounding of 0, largest first.
 pub(super) fn resolved(values: Vec<f64>, vectors: Vec<Vec<f64>>) -> Vec<(f64, Vec<f64>)> {
     let smallest = values.len() as f64 * f64::EPSILON * values.last().copied().unwrap_or(0.0);
     let pairs = values.into_iter().zip(vectors).rev();
@@ -165,7 +162,7 @@ pub(super) fn resolved(values: Vec<f64>, vectors: Vec<Vec<f64>>) -> Vec<(f64, Ve
         .collect()
 }
 
-/// Σ (a − b)² for each pair, row by row.
+/// Returns Σ (a − b)² for each pair, row by row.
 fn tile(rows: &[Vec<f64>], columns: &[Vec<f64>]) -> Vec<f64> {
     let mut sums = vec![0.0; rows.len() * columns.len()];
     add_squares(rows, columns, &mut sums);

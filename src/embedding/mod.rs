@@ -1,16 +1,16 @@
-//! Low-dimensional pictures of points in a space of many dimensions, such as the snapshots of a
-//! training or the weights of many models, and how faithful the pictures are.
+//! Low-dimensional embeddings of points in many dimensions, such as the snapshots of a training or the weights of many
+//! models, and measures of how faithful they are.
 //!
-//! | picture | what it keeps |
+//! | method | what it preserves |
 //! | --- | --- |
-//! | [`Pca`] | the directions of largest variance; linear, so that distances shrink and never grow |
-//! | [`Umap`] | who is near whom; distances between groups mean little |
-//! | [`Autoencoder`] | what a small network needs to give the points back |
+//! | [`Pca`] | directions of largest variance; linear, so distances never grow |
+//! | [`Umap`] | neighbourhoods; distances between clusters mean little |
+//! | [`Autoencoder`] | what a small network needs to reconstruct the points |
 //!
-//! [`Distances`] measures any of them, [`Comparison`] makes and measures all three.
+//! [`Distances`] measures any embedding. [`Comparison`] computes and measures all three.
 //!
-//! Points are read one by one through [`Points`]: of a set that is larger than memory only a block
-//! is held at a time, and tables of a number for each pair of points.
+//! Points are read one at a time through [`Points`]. Sets larger than memory are read in blocks; only tables with one number
+//! per pair of points are held at once.
 
 mod autoencoder;
 mod compare;
@@ -33,12 +33,12 @@ use crate::error::{Error, Result, check_finite};
 use crate::progress::Progress;
 use crate::train::Trajectory;
 
-/// n points of d entries each.
+/// A set of n points with d entries each.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
 ///
-/// // The corners of a square, each made when it is asked for.
+/// // The corners of a square, computed on demand.
 /// struct Corners;
 ///
 /// impl Points for Corners {
@@ -59,16 +59,16 @@ use crate::train::Trajectory;
 /// # Ok::<(), Error>(())
 /// ```
 pub trait Points {
-    /// n
+    /// Number of points n.
     fn count(&self) -> usize;
 
-    /// d
+    /// Number of entries d per point.
     fn dim(&self) -> usize;
 
-    /// The point with index `i` < n.
+    /// Returns the point with index `i` < n, shape `(d,)`.
     ///
     /// # Errors
-    /// An index that is out of range; what reading runs into.
+    /// `i` is out of range, or the point cannot be read.
     fn point(&self, i: usize) -> Result<Vec<f64>>;
 }
 
@@ -123,10 +123,12 @@ impl Points for Trajectory {
 }
 
 fn out_of_range(i: usize, count: usize) -> Error {
-    Error::invalid(format!("there is no point {i} among {count}"))
+    Error::invalid(format!(
+        "point {i} is out of range: there are {count} points"
+    ))
 }
 
-/// The numbers of points and of their entries, neither of them 0.
+/// Returns the number of points and of their entries; 0 is an error.
 fn shape(points: &(impl Points + ?Sized)) -> Result<(usize, usize)> {
     match (points.count(), points.dim()) {
         (0, _) => Err(Error::invalid(
@@ -142,7 +144,7 @@ fn shape(points: &(impl Points + ?Sized)) -> Result<(usize, usize)> {
 fn check_components(k: usize) -> Result<()> {
     if k == 0 {
         return Err(Error::invalid(
-            "an embedding in 0 dimensions shows nothing: ask for at least 1 component",
+            "an embedding needs at least 1 component, found 0",
         ));
     }
     Ok(())
@@ -152,12 +154,12 @@ fn overflow() -> Error {
     Error::NotFinite("the squares of the points' entries overflow: scale the points down".into())
 }
 
-/// One point, looked at.
+/// Reads and checks one point.
 fn read(points: &(impl Points + ?Sized), i: usize) -> Result<Vec<f64>> {
     let point = points.point(i)?;
     if point.len() != points.dim() {
         return Err(Error::invalid(format!(
-            "point {i} has {} entries where {} are expected: all points must have the same number",
+            "point {i} has {} entries, expected {}: all points must have the same number",
             point.len(),
             points.dim()
         )));
@@ -166,21 +168,21 @@ fn read(points: &(impl Points + ?Sized), i: usize) -> Result<Vec<f64>> {
     Ok(point)
 }
 
-/// Calls `see` with each point in order.
+/// Calls `visit` with each point in order.
 fn for_each(
     points: &(impl Points + ?Sized),
     task: &'static str,
-    mut see: impl FnMut(usize, Vec<f64>),
+    mut visit: impl FnMut(usize, Vec<f64>),
 ) -> Result<()> {
     let mut progress = Progress::start(task);
     for i in 0..points.count() {
-        see(i, read(points, i)?);
+        visit(i, read(points, i)?);
         progress.part(i + 1, points.count());
     }
     Ok(())
 }
 
-/// The mean, by way of the differences from the first point, so that equal points have exactly it.
+/// Returns the mean, computed from the differences to the first point, so that equal points have exactly this mean.
 fn mean(points: &(impl Points + ?Sized)) -> Result<Vec<f64>> {
     let (n, _) = shape(points)?;
     let first = read(points, 0)?;
@@ -192,8 +194,8 @@ fn mean(points: &(impl Points + ?Sized)) -> Result<Vec<f64>> {
     Ok(mean)
 }
 
-/// The same distances in fewer dimensions: coordinates in the span of the points, where they have
-/// more entries than there are points, else the points themselves.
+/// Returns points with the same distances in fewer dimensions: coordinates in their span if they have more entries than
+/// there are points, otherwise the points themselves.
 fn reduced(points: &(impl Points + ?Sized)) -> Result<Array2<f64>> {
     let (n, d) = shape(points)?;
     if d > n {

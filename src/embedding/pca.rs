@@ -1,4 +1,4 @@
-//! [`Pca`]: principal components.
+//! [`Pca`]: principal component analysis.
 
 use faer::diag::Diag;
 use faer::dyn_stack::{MemBuffer, MemStack};
@@ -13,14 +13,14 @@ use crate::error::{Error, Result, check_finite};
 use crate::spectral::symmetric_eigen;
 use crate::vector::{axpy, dot, minus, norm, scale};
 
-/// The directions in which n points x differ most (Pearson, 1901), the first first.
+/// Principal components of n points: the orthogonal directions of largest variance (Pearson, 1901), in decreasing order.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
 ///
-/// // On the line through (0, 0) and (3, 4), at the distances 0, 5, 10.
+/// // On the line through (0, 0) and (3, 4), at distances 0, 5, 10.
 /// let points = vec![vec![0.0, 0.0], vec![3.0, 4.0], vec![6.0, 8.0]];
-/// let pca = Pca::fit(&points, 2)?; // there is no second component
+/// let pca = Pca::fit(&points, 2)?; // a line has only one component
 /// assert!((pca.components[0][0] - 0.6).abs() < 1e-12 && pca.components.len() == 1);
 /// assert!((pca.explained_variance[0] - 25.0).abs() < 1e-9);
 /// assert!((pca.project(&[9.0, 12.0])?[0] - 10.0).abs() < 1e-9);
@@ -31,36 +31,33 @@ use crate::vector::{axpy, dot, minus, norm, scale};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Pca {
-    /// The mean of the points, d entries.
+    /// Mean of the points, shape `(d,)`.
     pub mean: Vec<f64>,
-    /// Orthonormal directions of d entries; the largest entry of each is positive.
+    /// Orthonormal directions, shape `(d,)` each, with sign such that the largest entry is positive.
     pub components: Vec<Vec<f64>>,
-    /// The variance along each: Σ cᵢ² / (n − 1) over the points' coordinates cᵢ.
+    /// Variance along each direction: Σ cᵢ² / (n − 1) over the points' coordinates cᵢ.
     pub explained_variance: Vec<f64>,
-    /// The share of each in the total variance.
+    /// Fraction of the total variance along each direction.
     pub explained_ratio: Vec<f64>,
-    /// The variance of all entries together: Σ ‖xᵢ − mean‖² / (n − 1), for one point 0.
+    /// Total variance Σ ‖xᵢ − mean‖² / (n − 1); 0 for one point.
     pub total_variance: f64,
-    /// The points' coordinates along the components, n rows.
+    /// Coordinates of the points along the components, shape `(n, k)`.
     pub coordinates: Array2<f64>,
-    /// ‖X − X̂‖_F / ‖X − mean‖_F, where X̂ are the points as far as these components reach; 0 where
-    /// all points are the same.
+    /// ‖X − X̂‖_F / ‖X − mean‖_F, where X̂ are the points projected onto these components; 0 if all points are equal.
     pub reconstruction_error: f64,
 }
 
 impl Pca {
-    /// The first `k` components of `points`, or all there are if those are fewer: none for points
-    /// that are all the same, and n points span at most n − 1.
+    /// Computes the first `k` components of `points`, or all of them if there are fewer: n points span at most n − 1 directions,
+    /// equal points none.
     ///
-    /// Their span comes from eigenvectors of the points' n × n Gram matrix or of the d × d covariance,
-    /// whichever is smaller, which know a direction of spread σ to about 10⁻¹⁶ (σ₁/σ)² for the
-    /// largest spread σ₁; those below some 10⁻⁷ σ₁ are left out. Within the span they are singular
-    /// vectors of the points' coordinates, right to rounding.
+    /// The span is computed from eigenvectors of the points' n × n Gram matrix or of the d × d covariance, whichever is smaller.
+    /// A direction of spread σ is accurate to about 10⁻¹⁶ (σ₁/σ)², where σ₁ is the largest spread; directions below about
+    /// 10⁻⁷ σ₁ are left out. Within the span, the components are singular vectors of the coordinates, accurate to rounding.
     ///
     /// # Errors
-    /// `k` = 0; no points, points without entries or of unequal length; numbers that are not finite
-    /// or whose squares are not; more than [`Distances::MAX_COUNT`] points with more entries than
-    /// that; those of reading.
+    /// `k` is 0; there are no points; points have no entries or unequal lengths; entries or their squares are not finite; there
+    /// are more than [`Distances::MAX_COUNT`] points with more entries than that; a point cannot be read.
     pub fn fit(points: &(impl Points + ?Sized), k: usize) -> Result<Self> {
         check_components(k)?;
         let (n, d) = shape(points)?;
@@ -75,18 +72,18 @@ impl Pca {
         let mut scores = Mat::zeros(n, basis.len());
         let (mut total, mut left) = (0.0, 0.0);
         for_each(points, "projection", |i, point| {
-            let mut rest = minus(&point, &mean);
-            total += dot(&rest, &rest);
+            let mut residual = minus(&point, &mean);
+            total += dot(&residual, &residual);
             for (j, direction) in basis.iter().enumerate() {
-                scores[(i, j)] = dot(direction, &rest);
-                axpy(-scores[(i, j)], direction, &mut rest);
+                scores[(i, j)] = dot(direction, &residual);
+                axpy(-scores[(i, j)], direction, &mut residual);
             }
-            left += dot(&rest, &rest);
+            left += dot(&residual, &residual);
         })?;
         if !total.is_finite() {
             return Err(overflow());
         }
-        let (spreads, turn) = singular(&scores)?;
+        let (spreads, rotation) = singular(&scores)?;
 
         let degrees = (n - 1).max(1) as f64;
         let smallest = n.max(d) as f64 * f64::EPSILON * spreads.first().copied().unwrap_or(0.0);
@@ -96,7 +93,7 @@ impl Pca {
         for j in 0..resolved {
             let mut component = vec![0.0; d];
             for (l, direction) in basis.iter().enumerate() {
-                axpy(turn[(l, j)], direction, &mut component);
+                axpy(rotation[(l, j)], direction, &mut component);
             }
             let largest = component
                 .iter()
@@ -105,7 +102,7 @@ impl Pca {
             scale(&mut component, sign);
             components.push(component);
             for i in 0..n {
-                let terms = (0..basis.len()).map(|l| scores[(i, l)] * turn[(l, j)]);
+                let terms = (0..basis.len()).map(|l| scores[(i, l)] * rotation[(l, j)]);
                 coordinates[[i, j]] = sign * terms.sum::<f64>();
             }
         }
@@ -132,10 +129,10 @@ impl Pca {
         })
     }
 
-    /// The coordinates of `point`.
+    /// Returns the coordinates of `point` along the components, shape `(k,)`.
     ///
     /// # Errors
-    /// Another number of entries than d, entries that are not finite.
+    /// `point` does not have d entries, or they are not finite.
     pub fn project(&self, point: &[f64]) -> Result<Vec<f64>> {
         check(point, self.mean.len(), "the point")?;
         let centered = minus(point, &self.mean);
@@ -143,10 +140,10 @@ impl Pca {
         Ok(self.components.iter().map(along).collect())
     }
 
-    /// The point with these coordinates.
+    /// Returns the point with these coordinates, shape `(d,)`.
     ///
     /// # Errors
-    /// Another number of coordinates than components, coordinates that are not finite.
+    /// The number of coordinates differs from that of the components, or they are not finite.
     pub fn reconstruct(&self, coordinates: &[f64]) -> Result<Vec<f64>> {
         check(coordinates, self.components.len(), "the coordinate vector")?;
         let mut point = self.mean.clone();
@@ -160,22 +157,22 @@ impl Pca {
 fn check(v: &[f64], expected: usize, what: &str) -> Result<()> {
     if v.len() != expected {
         return Err(Error::invalid(format!(
-            "{what} has {} entries where {expected} are expected",
+            "{what} has {} entries, expected {expected}",
             v.len()
         )));
     }
     check_finite(v, what)
 }
 
-/// Directions of the first `k` components, by eigenvectors u of the Gram matrix: Σᵢ uᵢ (xᵢ − mean).
+/// Returns directions that span the first `k` components, from eigenvectors u of the Gram matrix: Σᵢ uᵢ (xᵢ − mean).
 fn by_gram(points: &(impl Points + ?Sized), mean: &[f64], k: usize) -> Result<Vec<Vec<f64>>> {
     let mut pairs = Distances::new(points)?.principal()?;
     pairs.truncate(k);
     combinations(points, mean, pairs.len(), |j, i, _| pairs[j].1[i])
 }
 
-/// The same by eigenvectors v of Σᵢ (xᵢ − mean)(xᵢ − mean)ᵀ: that matrix times v, once more from the points,
-/// which takes out of v what rounding has put there and is not in their span.
+/// Returns the same from eigenvectors v of Σᵢ (xᵢ − mean)(xᵢ − mean)ᵀ. This matrix is applied to v once more, computed from
+/// the points, to remove the part of v outside their span that rounding adds.
 fn by_covariance(points: &(impl Points + ?Sized), mean: &[f64], k: usize) -> Result<Vec<Vec<f64>>> {
     let d = mean.len();
     let mut rows = vec![vec![0.0; d]; d];
@@ -194,7 +191,7 @@ fn by_covariance(points: &(impl Points + ?Sized), mean: &[f64], k: usize) -> Res
     combinations(points, mean, pairs.len(), |j, _, x| dot(&pairs[j].1, x))
 }
 
-/// `count` sums Σᵢ w (xᵢ − mean) with weights w(j, i, xᵢ − mean) in the j-th.
+/// Returns `count` sums Σᵢ w (xᵢ − mean), with weights w(j, i, xᵢ − mean) in the j-th.
 fn combinations(
     points: &(impl Points + ?Sized),
     mean: &[f64],
@@ -211,8 +208,7 @@ fn combinations(
     Ok(sums)
 }
 
-/// The same span with an orthonormal basis: Gram and Schmidt's, twice over. Vectors of which
-/// nothing is left are not there.
+/// Returns an orthonormal basis of the same span, by Gram–Schmidt applied twice. Linearly dependent vectors are dropped.
 fn orthonormalized(vectors: Vec<Vec<f64>>) -> Vec<Vec<f64>> {
     let mut basis: Vec<Vec<f64>> = Vec::with_capacity(vectors.len());
     for mut v in vectors {
@@ -222,16 +218,16 @@ fn orthonormalized(vectors: Vec<Vec<f64>>) -> Vec<Vec<f64>> {
                 axpy(-dot(q, &v), q, &mut v);
             }
         }
-        let left = norm(&v);
-        if left > 1e-8 * before {
-            scale(&mut v, 1.0 / left);
+        let remaining = norm(&v);
+        if remaining > 1e-8 * before {
+            scale(&mut v, 1.0 / remaining);
             basis.push(v);
         }
     }
     basis
 }
 
-/// Singular values, the largest first, and the right singular vectors as columns.
+/// Returns the singular values, largest first, and the right singular vectors as columns.
 fn singular(matrix: &Mat<f64>) -> Result<(Vec<f64>, Mat<f64>)> {
     if matrix.ncols() == 0 {
         return Ok((Vec::new(), Mat::zeros(0, 0)));
@@ -240,7 +236,7 @@ fn singular(matrix: &Mat<f64>) -> Result<(Vec<f64>, Mat<f64>)> {
     let mut values = Diag::zeros(rows.min(columns));
     let mut vectors = Mat::zeros(columns, rows.min(columns));
     let (left, right) = (ComputeSvdVectors::No, ComputeSvdVectors::Thin);
-    // On one thread, as for eigenvalues: the same bits whatever else runs.
+    // On one thread, as for eigenvalues: the bits do not depend on the load.
     let (par, settings) = (Par::Seq, Spec::default());
     let scratch = svd_scratch::<f64>(rows, columns, left, right, par, settings);
     svd(
@@ -252,7 +248,7 @@ fn singular(matrix: &Mat<f64>) -> Result<(Vec<f64>, Mat<f64>)> {
         MemStack::new(&mut MemBuffer::new(scratch)),
         settings,
     )
-    .map_err(|e| Error::NotFinite(format!("the singular values were not found: {e:?}")))?;
+    .map_err(|e| Error::NotFinite(format!("the singular value decomposition failed: {e:?}")))?;
     let values = values.column_vector().iter().copied().collect();
     Ok((values, vectors))
 }

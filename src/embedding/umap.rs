@@ -11,39 +11,37 @@ use crate::progress::Progress;
 use crate::random::{Purpose, generator, normal};
 use crate::vector::{axpy, dot};
 
-/// UMAP (McInnes, Healy and Melville, 2018): a graph of nearest neighbours whose edges are weighted by how
-/// near they are for their surroundings, laid out so that joined points attract and random pairs repel
-/// each other.
+/// Settings of UMAP (McInnes, Healy and Melville, 2018): a weighted graph of nearest neighbours, laid out so that connected
+/// points attract and random pairs repel each other.
 ///
-/// The graph is that of the library `umap-rs`, from exact neighbours. The layout is made here, by the
-/// paper's algorithm 5: the library's own draws from a generator that takes no seed and lets its threads
-/// race. The same seed gives the same bits.
+/// The graph is computed by the library `umap-rs` from exact neighbours. The layout follows algorithm 5 of the paper: the
+/// library's own layout takes no seed and lets its threads race. The same seed gives the same bits.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
 ///
-/// // Two groups far from each other stay apart.
+/// // Two distant clusters stay apart.
 /// let points: Vec<Vec<f64>> = (0..20)
 ///     .map(|i| vec![f64::from(i % 10) + 1000.0 * f64::from(i / 10), 0.0])
 ///     .collect();
-/// let picture = Umap::default().with_neighbors(5).with_epochs(50).run(&points)?;
-/// assert_eq!(picture.dim(), (20, 2));
-/// assert!(Distances::new(&points)?.trustworthiness(&picture, 5)? > 0.9);
+/// let embedding = Umap::default().with_neighbors(5).with_epochs(50).run(&points)?;
+/// assert_eq!(embedding.dim(), (20, 2));
+/// assert!(Distances::new(&points)?.trustworthiness(&embedding, 5)? > 0.9);
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Umap {
-    /// Nearest neighbours that a point is joined to, itself counted as in the authors' program; 15. Of n
-    /// points there are at most n − 1.
+    /// Number of nearest neighbours, the point itself included as in the authors' implementation [default: 15]. At most n − 1
+    /// of n points are used.
     pub neighbors: usize,
-    /// How near to each other points may come in the picture, from 0 to 1; 0.1.
+    /// Minimum distance between points in the embedding, from 0 to 1 [default: 0.1].
     pub min_distance: f64,
-    /// Dimensions of the picture; 2.
+    /// Dimension of the embedding [default: 2].
     pub components: usize,
-    /// Passes over the edges; 500.
+    /// Number of passes over the edges [default: 500].
     pub epochs: usize,
-    /// Seed of the repelled pairs and of the start's noise; 0.
+    /// Seed of the repelled pairs and of the initial noise [default: 0].
     pub seed: u64,
 }
 
@@ -59,17 +57,17 @@ impl Default for Umap {
     }
 }
 
-/// Half an edge, which draws its tail to its head and its head to its tail.
+/// A directed edge, which attracts its tail to its head and its head to its tail.
 struct Edge {
     head: usize,
     tail: usize,
-    /// Epochs between two uses, and when the next one is.
+    /// Epochs between two updates, and the epoch of the next one.
     period: f64,
     next: f64,
 }
 
-/// Pairs that repel each other for each that attracts.
-const REPELLED: usize = 5;
+/// Number of repelled pairs per attracted pair.
+const NEGATIVE_SAMPLES: usize = 5;
 
 impl Umap {
     /// Sets the number of nearest neighbours, the point itself included.
@@ -103,17 +101,16 @@ impl Umap {
         self
     }
 
-    /// Coordinates of `points`, a row for each, in no particular units. The start is their principal
+    /// Computes coordinates of `points`, shape `(n, components)`, in arbitrary units. The layout starts from principal
     /// coordinates.
     ///
     /// # Errors
-    /// Fewer than 3 points; settings outside of what is said at them, 0 components or epochs; those of
-    /// [`Distances::new`].
+    /// There are fewer than 3 points; a setting is out of its range, or `components` or `epochs` is 0; as [`Distances::new`].
     pub fn run(&self, points: &(impl Points + ?Sized)) -> Result<Array2<f64>> {
         check_components(self.components)?;
         if self.neighbors < 2 || self.epochs == 0 || !(0.0..=1.0).contains(&self.min_distance) {
             return Err(Error::invalid(format!(
-                "UMAP with {} neighbours, minimal distance {} and {} epochs: give at least 2 neighbours, \
+                "UMAP with {} neighbours, minimum distance {} and {} epochs: use at least 2 neighbours, \
                  a distance from 0 to 1, and at least one epoch",
                 self.neighbors, self.min_distance, self.epochs
             )));
@@ -130,11 +127,11 @@ impl Umap {
         Ok(self.layout(edges, start))
     }
 
-    /// The edges that are used at least once.
+    /// Returns the edges that are used at least once.
     fn edges(&self, distances: &Distances) -> Result<Vec<Edge>> {
         let n = distances.count();
         let k = self.neighbors.min(n - 1);
-        // f32 holds the ratios of the distances, whatever their size.
+        // Ratios of distances fit into f32, whatever their scale.
         let size = (distances.total() / n as f64).sqrt().max(f64::MIN_POSITIVE);
         let mut indices = Array2::zeros((n, k));
         let mut lengths = Array2::zeros((n, k));
@@ -151,7 +148,7 @@ impl Umap {
                 n_neighbors: k,
                 ..GraphParams::default()
             },
-            // Not used by the graph, and costly where they are not given.
+            // The graph does not use them, and the library would fit them at a cost.
             manifold: ManifoldParams {
                 a: Some(1.0),
                 b: Some(1.0),
@@ -159,7 +156,7 @@ impl Umap {
             },
             ..UmapConfig::default()
         };
-        // Of the points themselves it takes the number.
+        // The library uses only the number of points.
         let rows = Array2::zeros((n, 0));
         let learned =
             umap_rs::Umap::new(config).learn_manifold(rows.view(), indices.view(), lengths.view());
@@ -182,7 +179,7 @@ impl Umap {
             .collect())
     }
 
-    /// Principal coordinates of a length of about 10, with a little noise to part equal points.
+    /// Returns principal coordinates scaled to about 10, with a little noise to separate equal points.
     fn start(&self, distances: &Distances) -> Result<Vec<Vec<f64>>> {
         let coordinates = distances.coordinates()?;
         let largest = coordinates.iter().fold(0.0, |m: f64, c| m.max(c.abs()));
@@ -201,8 +198,8 @@ impl Umap {
         Ok(rows.collect())
     }
 
-    fn layout(&self, mut edges: Vec<Edge>, mut places: Vec<Vec<f64>>) -> Array2<f64> {
-        let n = places.len();
+    fn layout(&self, mut edges: Vec<Edge>, mut points: Vec<Vec<f64>>) -> Array2<f64> {
+        let n = points.len();
         let (a, b) = curve(self.min_distance);
         let mut rng = generator(Purpose::UmapNegatives, self.seed, 0);
         let mut progress = Progress::start("UMAP");
@@ -213,42 +210,45 @@ impl Umap {
                     continue;
                 }
                 edge.next += edge.period;
-                let (away, squared) = between(&places, edge.head, edge.tail);
+                let (offset, squared) = difference(&points, edge.head, edge.tail);
                 if squared > 0.0 {
                     let power = a * squared.powf(b);
                     let pull = -2.0 * b * power / squared / (1.0 + power);
-                    let step = clipped(&away, pull);
-                    axpy(rate, &step, &mut places[edge.head]);
-                    axpy(-rate, &step, &mut places[edge.tail]);
+                    let step = clipped(&offset, pull);
+                    axpy(rate, &step, &mut points[edge.head]);
+                    axpy(-rate, &step, &mut points[edge.tail]);
                 }
-                for _ in 0..REPELLED {
+                for _ in 0..NEGATIVE_SAMPLES {
                     let other = rng.random_range(0..n);
-                    let (away, squared) = between(&places, edge.head, other);
+                    let (offset, squared) = difference(&points, edge.head, other);
                     let power = a * squared.powf(b);
                     let push = 2.0 * b / ((0.001 + squared) * (1.0 + power));
-                    axpy(rate, &clipped(&away, push), &mut places[edge.head]);
+                    axpy(rate, &clipped(&offset, push), &mut points[edge.head]);
                 }
             }
             progress.part(epoch + 1, self.epochs);
         }
-        Array2::from_shape_fn((n, self.components), |(i, j)| places[i][j])
+        Array2::from_shape_fn((n, self.components), |(i, j)| points[i][j])
     }
 }
 
-/// From the second place to the first, and its squared length.
-fn between(places: &[Vec<f64>], head: usize, tail: usize) -> (Vec<f64>, f64) {
-    let pairs = places[head].iter().zip(&places[tail]);
-    let away: Vec<f64> = pairs.map(|(x, y)| x - y).collect();
-    let squared = dot(&away, &away);
-    (away, squared)
+/// Returns the vector from the tail to the head, and its squared norm.
+fn difference(points: &[Vec<f64>], head: usize, tail: usize) -> (Vec<f64>, f64) {
+    let pairs = points[head].iter().zip(&points[tail]);
+    let offset: Vec<f64> = pairs.map(|(x, y)| x - y).collect();
+    let squared = dot(&offset, &offset);
+    (offset, squared)
 }
 
-fn clipped(away: &[f64], factor: f64) -> Vec<f64> {
-    away.iter().map(|x| (factor * x).clamp(-4.0, 4.0)).collect()
+fn clipped(offset: &[f64], factor: f64) -> Vec<f64> {
+    offset
+        .iter()
+        .map(|x| (factor * x).clamp(-4.0, 4.0))
+        .collect()
 }
 
-/// a and b for which 1 / (1 + a x²ᵇ) is nearest to 1 for x below `min_distance` and e^(min_distance − x) above,
-/// on 300 values of x from 0 to 3: Gauss and Newton's steps in ln a and ln b, halved where they go too far.
+/// Fits a and b such that 1 / (1 + a x²ᵇ) approximates 1 for x below `min_distance` and e^(min_distance − x) above, on 300
+/// values of x from 0 to 3: Gauss–Newton steps in ln a and ln b, halved until the error decreases.
 fn curve(min_distance: f64) -> (f64, f64) {
     let at = |i: usize| {
         let x = 3.0 * i as f64 / 299.0;

@@ -1,18 +1,20 @@
-//! Slices of the loss and what they measure, by algorithms that see only an
-//! [`Objective`]: the model is the same afterwards, to the bit.
+//! The shape of the loss around a point and between points. Every algorithm here needs only an [`Objective`] and leaves the
+//! model's parameters unchanged, bit for bit.
 //!
-//! | question | answer |
+//! | question | item |
 //! | --- | --- |
-//! | the loss along a direction, or between two models | [`Line`] |
-//! | the loss over two [`direction`]s, and a training on that plane | [`Plane`], [`Projection`] |
-//! | what stands between two models, and ways around it | [`Curve`], [`PathTrainer`], [`Connectivity`] |
-//! | which hidden units of two models are the same | [`align`] |
-//! | batch normalisation's statistics away from where the model was trained | [`RunningStatistics`] |
-//! | how sharp a minimum is | [`Sharpness`], [`Flatness`], [`directional_sharpness`] |
+//! | loss along a direction or between two models | [`Line`] |
+//! | loss on a plane spanned by two [`direction`]s; a training trajectory on that plane | [`Plane`], [`Projection`] |
+//! | loss barriers and low-loss paths between two models | [`Curve`], [`PathTrainer`], [`Connectivity`] |
+//! | which hidden units of two models correspond | [`align`] |
+//! | batch normalisation's running statistics at other points than the trained one | [`RunningStatistics`] |
+//! | sharpness of a minimum | [`Sharpness`], [`Flatness`], [`directional_sharpness`] |
 //! | curvature during training | [`Evolution`] |
-//! | the noise of the samples' gradients, and where it drives SGD | [`GradientNoise`], [`ImplicitBias`] |
-//! | a bound on the error on other data, for weights drawn around the model's | [`PacBayes`] |
-//! | what a step will do, which learning rates are stable | [`StepChange`], [`StableRate`] |
+//! | gradient noise and its effect on SGD | [`GradientNoise`], [`ImplicitBias`] |
+//! | PAC-Bayes bound on the error on unseen data | [`PacBayes`] |
+//! | loss change of one step; stable learning rates | [`StepChange`], [`StableRate`] |
+//!
+//! [`Objective`]: crate::objective::Objective
 
 pub mod align;
 

@@ -1,4 +1,4 @@
-//! [`GradientNoise`]: how far the gradients of batches scatter about the whole one, and along which curvature.
+//! [`GradientNoise`]: covariance of the batch gradient, and its alignment with the curvature.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,18 +8,18 @@ use crate::objective::Objective;
 use crate::spectral::{Alignment, Bracket, Estimate, Lanczos, Spectrum, Trace};
 use crate::vector::{dot, norm};
 
-/// What to ask of the covariance Σ = (1/N) Σᵢ gᵢgᵢᵀ − ggᵀ of the N samples' gradients where a model stands. The
-/// dataset is the whole population here: its mean gradient is g, with no error of its own.
+/// Settings of a gradient-noise measurement: the covariance Σ = (1/N) Σᵢ gᵢgᵢᵀ − ggᵀ of the gradients of N samples. The dataset
+/// is treated as the whole population: its mean gradient g has no sampling error.
 ///
 /// See [`NoiseReport`] for an example.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct GradientNoise {
-    /// Eigenpairs of Σ and of H.
+    /// Number of leading eigenpairs of Σ and of H.
     pub top: usize,
     /// Relative standard error of tr Σ at which to stop.
     pub relative_error: f64,
-    /// Random vectors for tr(HΣ) and the cosine, each a product with H and one with Σ.
+    /// Number of random vectors for tr(HΣ) and the cosine; each takes a product with H and one with Σ.
     pub probes: usize,
     /// Seed of the random vectors.
     pub seed: u64,
@@ -37,7 +37,7 @@ impl Default for GradientNoise {
     }
 }
 
-/// Gradient g, its noise Σ and the Hessian H at a point, held against each other. L2 is part of g and H, not of Σ.
+/// Gradient g, its covariance Σ and the Hessian H at a point, compared. An L2 term contributes to g and H, not to Σ.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -52,38 +52,38 @@ impl Default for GradientNoise {
 /// assert!((found.variance.value - 20.0).abs() < 1e-9); // tr Σ
 /// assert!((found.simple_noise_scale.value - 1.0).abs() < 1e-9); // tr Σ/‖g‖²
 /// assert!((found.gradient_curvature - (2.0 * 4.0 + 8.0 * 16.0)).abs() < 1e-9); // gᵀHg
-/// let whole = found.expected_change(0.1, 2)?; // the batch is all of the data: no noise
+/// let full_batch = found.expected_change(0.1, 2)?; // without noise
 /// let step = StepChange::measure(&objective, &objective.gradient()?, 0.1)?;
-/// assert!((whole.value - step.actual).abs() < 1e-9);
+/// assert!((full_batch.value - step.actual).abs() < 1e-9);
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct NoiseReport {
-    /// N
+    /// Number of samples N.
     pub samples: usize,
-    /// ‖g‖
+    /// ‖g‖.
     pub gradient_norm: f64,
-    /// gᵀHg
+    /// gᵀHg.
     pub gradient_curvature: f64,
-    /// The largest eigenvalues of Σ.
+    /// Largest eigenvalues of Σ.
     pub covariance: Spectrum,
-    /// The largest eigenvalues of H.
+    /// Largest eigenvalues of H.
     pub hessian: Spectrum,
     /// tr Σ, the mean of ‖gᵢ − g‖².
     pub variance: Estimate,
-    /// tr Σ/‖g‖² (B_simple of McCandlish et al., "An Empirical Model of Large-Batch Training", 2018): the batch
-    /// size, of samples drawn with replacement, at which the noise is as long as the gradient. Infinite where
-    /// the gradient is zero within its rounding, 0 without noise.
+    /// Simple noise scale tr Σ/‖g‖² (B_simple of McCandlish et al., "An Empirical Model of Large-Batch Training", 2018): the
+    /// batch size, for samples drawn with replacement, at which the root mean square of the noise equals the gradient norm.
+    /// Infinite if the gradient is zero up to rounding; 0 without noise.
     #[serde(alias = "simple_scale")]
     pub simple_noise_scale: Estimate,
-    /// tr(HΣ)/(gᵀHg) (their B_noise): the batch size at which a step of the best length makes half the progress of
-    /// one along the whole gradient. Where gᵀHg or tr(HΣ) is negative there is no such step, and the number no batch size.
+    /// Noise scale tr(HΣ)/(gᵀHg) (B_noise of the same paper): the batch size at which an optimal step makes half the progress of
+    /// an optimal full-batch step. If gᵀHg or tr(HΣ) is negative, there is no optimal step and the value is not a batch size.
     #[serde(alias = "curvature_scale")]
     pub noise_scale: Estimate,
     /// tr(HΣ) and the cosine between H and Σ.
     pub alignment: Alignment,
-    /// The share of Σ's leading eigenspace that lies in H's; see [`Spectrum::subspace_overlap`].
+    /// Overlap of the leading eigenspaces of Σ and H, from 0 to 1. See [`Spectrum::subspace_overlap`].
     pub overlap: Bracket,
 }
 
@@ -113,16 +113,16 @@ impl GradientNoise {
         self
     }
 
-    /// The noise where the model of `objective` stands.
+    /// Measures the noise at the model's current parameters.
     ///
     /// # Errors
-    /// No eigenpairs or more than there are parameters, fewer than 2 probes, an accuracy that is no positive number;
-    /// those of the products.
+    /// `top` is 0 or larger than the number of parameters; there are fewer than 2 probes; the relative error is not a positive
+    /// number; a product fails.
     pub fn run(&self, objective: &Objective) -> Result<NoiseReport> {
         let n = objective.dim();
         if self.top == 0 || self.top > n {
             return Err(Error::invalid(format!(
-                "{} eigenpairs of {n} × {n} matrices cannot be computed: ask for 1 to {n}",
+                "{} eigenpairs of {n} × {n} matrices cannot be computed: use 1 to {n}",
                 self.top
             )));
         }
@@ -136,7 +136,7 @@ impl GradientNoise {
             .with_relative_error(self.relative_error)
             .with_seed(self.seed);
         let variance = trace.trace(&covariance)?;
-        // A mean of gradients of this root mean square is rounded by about so much.
+        // Rounding error of a mean of gradients with this root mean square.
         let epsilon = objective.parameters().epsilon();
         let rounding = 4.0 * epsilon * (variance.value.max(0.0) + square).sqrt();
         let alignment = Alignment::estimate(&hessian, &covariance, self.probes, self.seed)?;
@@ -155,12 +155,12 @@ impl GradientNoise {
             covariance,
             hessian,
             variance,
-            simple_noise_scale: over(
+            simple_noise_scale: divide(
                 variance,
                 square,
                 (2.0 * square.sqrt() + rounding) * rounding,
             ),
-            noise_scale: over(
+            noise_scale: divide(
                 alignment.product,
                 gradient_curvature,
                 2.0 * norm(&curved) * rounding,
@@ -171,8 +171,8 @@ impl GradientNoise {
     }
 }
 
-/// The estimate divided by a number that is known up to `rounding`: infinite where the number may as well be 0.
-fn over(estimate: Estimate, by: f64, rounding: f64) -> Estimate {
+/// Divides an estimate by a number known up to `rounding`. The result is infinite if that number may be 0.
+fn divide(estimate: Estimate, by: f64, rounding: f64) -> Estimate {
     if by.abs() > rounding {
         let quotient = estimate.scaled(1.0 / by);
         let relative = rounding / by.abs();
@@ -190,15 +190,15 @@ fn over(estimate: Estimate, by: f64, rounding: f64) -> Estimate {
 }
 
 impl NoiseReport {
-    /// What one step of SGD with batches of B of the N samples, drawn without replacement, changes the loss by in the
-    /// mean, to second order in the learning rate η:
+    /// Returns the expected change of the loss by one step of SGD with batches of B of the N samples, drawn without
+    /// replacement, to second order in the learning rate η:
     ///
     /// E ΔL = −η ‖g‖² + ½ η² (gᵀHg + tr(HΣ)(N − B)/(B(N − 1)))
     ///
-    /// For a quadratic loss that is all. The standard error is that of tr(HΣ).
+    /// It is exact for a quadratic loss. The standard error is that of tr(HΣ).
     ///
     /// # Errors
-    /// A learning rate that is no positive number; a batch size that is 0 or above N.
+    /// The learning rate is not a positive number; the batch size is 0 or above N.
     pub fn expected_change(&self, learning_rate: f64, batch_size: usize) -> Result<Estimate> {
         check_step(learning_rate, batch_size, self.samples)?;
         let half = 0.5 * learning_rate * learning_rate;

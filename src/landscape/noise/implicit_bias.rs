@@ -1,4 +1,4 @@
-//! [`ImplicitBias`]: the loss that gradient descent with finite steps goes down instead.
+//! [`ImplicitBias`]: the modified loss that gradient descent with finite steps minimises.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,41 +8,40 @@ use crate::operator::LinearOperator;
 use crate::spectral::{Estimate, Trace};
 use crate::vector::{dot, scale};
 
-/// The modified loss whose gradient flow follows gradient descent (Barrett and Dherin, "Implicit Gradient
-/// Regularization", 2021) and, in the mean over the order of the samples, SGD (Smith, Dherin, Barrett and De, "On
-/// the Origin of Implicit Regularization in Stochastic Gradient Descent", 2021) to second order in the learning
-/// rate η.
+/// Settings of the modified loss whose gradient flow follows gradient descent (Barrett and Dherin, "Implicit Gradient
+/// Regularization", 2021) and, in the mean over the order of the samples, SGD (Smith, Dherin, Barrett and De, "On the Origin
+/// of Implicit Regularization in Stochastic Gradient Descent", 2021), to second order in the learning rate η.
 ///
-/// The steps are those of [`Trainer::sgd`](crate::train::Trainer::sgd): a constant rate, and in each epoch all N samples in a
-/// new random order, in m = ⌈N/B⌉ batches of B samples, the last of which may be smaller. With the samples' gradients' mean
-/// g and covariance Σ the modified loss is
+/// The steps are those of [`Trainer::sgd`](crate::train::Trainer::sgd): a constant learning rate and, in each epoch, all N
+/// samples in a new random order, in m = ⌈N/B⌉ batches of B samples, of which the last may be smaller. With mean g and
+/// covariance Σ of the samples' gradients, the modified loss is
 ///
-/// L + (η/4)‖g‖² + (η/4) tr Σ (m − 1)/(N − 1)
+/// L + (η/4)‖g‖² + (η/4) tr Σ (m − 1)/(N − 1).
 ///
-/// Where B divides N, that is L + (η/4) E‖g_B‖² with the gradient g_B of a batch, as in Smith et al. With heavy-ball momentum β
-/// (b ← βb + g, θ ← θ − ηb), after the first 1/(1 − β) steps or so, it is
+/// If B divides N, that is L + (η/4) E‖g_B‖², where g_B is the gradient of a batch, as in Smith et al. With heavy-ball
+/// momentum β (b ← βb + g, θ ← θ − ηb), after about the first 1/(1 − β) steps, it is
 ///
 /// L + (η/4)‖g‖² (1 + β)/(1 − β)² + η tr Σ Σₖ (m − k)(1 − βᵏ)/(2m(N − 1)(1 − β)), k = 1 … m − 1,
 ///
-/// whose flow runs 1/(1 − β) times as fast: a step takes the time η/(1 − β). The full-batch part is that of Ghosh, Lyu,
-/// Zhang and Wang ("Implicit Regularization in Heavy-ball Momentum Accelerated Stochastic Gradient Descent", 2023).
-/// Nesterov's momentum, Adam, sharpness-aware steps, dropout and schedules have other modified losses.
+/// and the flow runs 1/(1 − β) times as fast: a step takes the time η/(1 − β). The full-batch part is that of Ghosh, Lyu,
+/// Zhang and Wang ("Implicit Regularization in Heavy-Ball Momentum Accelerated Stochastic Gradient Descent", 2023).
+/// Nesterov momentum, Adam, sharpness-aware steps, dropout and schedules have other modified losses.
 ///
 /// See [`ModifiedLoss`] for an example.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ImplicitBias {
-    /// η
+    /// Learning rate η.
     pub learning_rate: f64,
-    /// B; N for gradient descent.
+    /// Batch size B; N for gradient descent.
     pub batch_size: usize,
-    /// β, from 0 to below 1; 0 if not set.
+    /// Momentum β, 0 ≤ β < 1 [default: 0].
     pub momentum: f64,
-    /// How tr Σ is estimated.
+    /// Estimator of tr Σ.
     pub trace: Trace,
 }
 
-/// The [modified loss](ImplicitBias), part by part.
+/// The [modified loss](ImplicitBias), term by term.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -62,19 +61,18 @@ pub struct ImplicitBias {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ModifiedLoss {
-    /// L
+    /// L.
     pub loss: f64,
-    /// (η/4)‖g‖², times (1 + β)/(1 − β)².
+    /// Full-batch term: (η/4)‖g‖², times (1 + β)/(1 − β)².
     pub full_batch: f64,
-    /// (η/4) tr Σ (m − 1)/(N − 1) for m batches an epoch; with momentum as in [`ImplicitBias`].
+    /// Noise term: (η/4) tr Σ (m − 1)/(N − 1) for m batches per epoch; with momentum as in [`ImplicitBias`].
     pub noise: Estimate,
-    /// Minus the gradient of the full-batch part, which is −(η/2)Hg without momentum: what it adds to the flow −g.
+    /// Negative gradient of the full-batch term, shape `(d,)`, which is added to the flow −g. Without momentum: −(η/2)Hg.
     pub drift: Vec<f64>,
 }
 
 impl ImplicitBias {
-    /// Steps of length `learning_rate` along the gradients of batches of `batch_size` samples; tr Σ as
-    /// [`Trace`] does it by default.
+    /// Creates settings for SGD with this learning rate and batch size: no momentum, tr Σ by the default [`Trace`].
     pub fn new(learning_rate: f64, batch_size: usize) -> Self {
         Self {
             learning_rate,
@@ -84,11 +82,11 @@ impl ImplicitBias {
         }
     }
 
-    /// With heavy-ball momentum β.
+    /// Sets the heavy-ball momentum β.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
-    /// // L(b, w) = b² + 4w², where the full-batch part grows by (1 + ½)/(1 − ½)² = 6.
+    /// // L(b, w) = b² + 4w²: the full-batch term grows by (1 + ½)/(1 − ½)² = 6.
     /// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
     /// let data = Dataset::regression(&x, &x.zeros_like()?)?;
     /// let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
@@ -112,22 +110,22 @@ impl ImplicitBias {
         self
     }
 
-    /// The modified loss where the model of `objective` stands. It takes two gradients, one product with the Hessian and,
-    /// for batches of less than all samples, the trace.
+    /// Computes the modified loss at the model's current parameters, with two gradients, one Hessian–vector product and, for
+    /// batches smaller than the dataset, the trace.
     ///
     /// # Errors
-    /// A learning rate that is no positive number; a batch size that is 0 or above N; a momentum that is not from 0 to below
-    /// 1; those of the products.
+    /// The learning rate is not a positive number; the batch size is 0 or above N; the momentum is not in [0, 1); a product
+    /// fails.
     pub fn run(&self, objective: &Objective) -> Result<ModifiedLoss> {
         let samples = objective.samples();
         check_step(self.learning_rate, self.batch_size, samples)?;
         if !(0.0..1.0).contains(&self.momentum) {
             return Err(Error::invalid(format!(
-                "a momentum of {} does not settle: give a number from 0 to below 1",
+                "the momentum is {}: use a number from 0 to below 1",
                 self.momentum
             )));
         }
-        let [whole, noise] = self.factors(samples);
+        let [full_batch, noise] = self.factors(samples);
         let theta = objective.parameters().to_flat()?;
         let variance = if noise > 0.0 {
             let covariance = objective.gradient_covariance()?.at(theta.clone())?;
@@ -137,35 +135,35 @@ impl ImplicitBias {
         };
         let (_, gradient) = objective.gradient_at(&theta)?;
         let mut drift = objective.hessian().at(theta.clone())?.apply(&gradient)?;
-        scale(&mut drift, -2.0 * whole);
+        scale(&mut drift, -2.0 * full_batch);
         Ok(ModifiedLoss {
             loss: objective.loss_at(&theta)?,
-            full_batch: whole * dot(&gradient, &gradient),
+            full_batch: full_batch * dot(&gradient, &gradient),
             noise: variance.scaled(noise),
             drift,
         })
     }
 
-    /// What ‖g‖² and tr Σ are multiplied with.
+    /// Returns the factors of ‖g‖² and tr Σ.
     ///
-    /// In an epoch, E Hₛg_q = Hg − (½∇ tr Σ)/(N − 1) for the batches of two of its steps q < s, whatever their sizes, since
-    /// they have no sample in common; for steps of different epochs it is Hg. Step q has moved θ by −ηβʳg_q, r ≥ 0, in
-    /// each step up to s, and step s acts on with the weights βʳ.
+    /// Within an epoch, E Hₛg_q = Hg − (½∇ tr Σ)/(N − 1) for the batches of two steps q < s, whatever their sizes, because they
+    /// share no samples; for steps of different epochs it is Hg. In each step up to s, step q has moved θ by −ηβʳg_q with r ≥ 0,
+    /// and later steps apply step s with the weights βʳ.
     fn factors(&self, samples: usize) -> [f64; 2] {
         let (eta, beta) = (self.learning_rate, self.momentum);
         let steps = samples.div_ceil(self.batch_size);
-        let whole = 0.25 * eta * (1.0 + beta) / (1.0 - beta).powi(2);
+        let full_batch = 0.25 * eta * (1.0 + beta) / (1.0 - beta).powi(2);
         if steps == 1 {
-            return [whole, 0.0];
+            return [full_batch, 0.0];
         }
         let (m, n) = (steps as f64, samples as f64);
         let pairs = (1..steps).map(|k| (steps - k) as f64 * (1.0 - beta.powi(k as i32)));
         let noise = 0.5 * eta * pairs.sum::<f64>() / (m * (n - 1.0) * (1.0 - beta));
-        [whole, noise]
+        [full_batch, noise]
     }
 }
 
-/// (N − B)/(B(N − 1)): the covariance of the gradient of one batch, in units of a sample's.
+/// Returns (N − B)/(B(N − 1)), the covariance of a batch gradient relative to that of a sample.
 pub(super) fn batch_variance(samples: usize, batch_size: usize) -> f64 {
     let (n, b) = (samples as f64, batch_size as f64);
     if samples == batch_size {
@@ -177,19 +175,19 @@ pub(super) fn batch_variance(samples: usize, batch_size: usize) -> f64 {
 pub(super) fn check_step(learning_rate: f64, batch_size: usize, samples: usize) -> Result<()> {
     if !(learning_rate > 0.0 && learning_rate.is_finite()) {
         return Err(Error::invalid(format!(
-            "a learning rate of {learning_rate} makes no step: give a finite number above 0"
+            "the learning rate is {learning_rate}: use a finite number above 0"
         )));
     }
     if batch_size == 0 || batch_size > samples {
         return Err(Error::invalid(format!(
-            "{batch_size} of {samples} samples make no batch: take 1 to {samples}"
+            "the batch size is {batch_size}: use 1 to {samples}, the number of samples"
         )));
     }
     Ok(())
 }
 
 impl ModifiedLoss {
-    /// The sum of the parts.
+    /// Returns the sum of the terms.
     pub fn total(&self) -> Estimate {
         Estimate {
             value: self.loss + self.full_batch + self.noise.value,

@@ -1,4 +1,4 @@
-//! The noise of stochastic gradients, where it drives SGD, and which learning rates are stable.
+//! Noise of stochastic gradients, its effect on SGD, and stable learning rates.
 
 mod gradient_noise;
 mod implicit_bias;

@@ -1,4 +1,4 @@
-//! [`StableRate`]: the learning rates at which gradient descent is stable.
+//! [`StableRate`]: learning rates for which gradient descent is stable.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,16 +6,16 @@ use crate::error::Result;
 use crate::objective::Objective;
 use crate::spectral::{Bracket, Lanczos, Which};
 
-/// Learning rates at which gradient descent is stable on the quadratic model of the loss.
+/// Learning rates for which gradient descent is stable on the quadratic model of the loss.
 ///
-/// On a quadratic it converges for η < 2/λ_max and diverges beyond. On networks, full-batch gradient descent at a fixed η
-/// often drifts to where 2/λ_max is about η, and stays there without diverging (Cohen et al., "Gradient Descent on Neural
-/// Networks Typically Occurs at the Edge of Stability", 2021).
+/// On a quadratic loss, gradient descent converges for η < 2/λ_max and diverges above. On networks, full-batch gradient
+/// descent at a fixed η often drifts to where 2/λ_max ≈ η, and stays there without diverging (Cohen et al., "Gradient
+/// Descent on Neural Networks Typically Occurs at the Edge of Stability", 2021).
 ///
 /// ```
 /// use loss_landscape::prelude::*;
 ///
-/// // L(b, w) = b² + 4w², with λ_max = 8.
+/// // L(b, w) = b² + 4w² with λ_max = 8.
 /// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
 /// let data = Dataset::regression(&x, &x.zeros_like()?)?;
 /// let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
@@ -31,19 +31,19 @@ use crate::spectral::{Bracket, Lanczos, Which};
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct StableRate {
-    /// λ_max, the Hessian's largest eigenvalue, with its error.
+    /// Largest eigenvalue λ_max of the Hessian, with its error.
     pub largest: Bracket,
-    /// 2/λ_max: infinite where no direction curves upwards.
+    /// Stability limit 2/λ_max; infinite if no direction curves upwards.
     pub limit: Bracket,
-    /// 1/λ_max, which minimises a quadratic loss along its sharpest direction in one step.
+    /// 1/λ_max: minimises a quadratic loss along its sharpest direction in one step.
     pub sharpest_step: f64,
 }
 
 impl StableRate {
-    /// From the Hessian where the model stands.
+    /// Estimates the rates from the Hessian at the model's current parameters.
     ///
     /// # Errors
-    /// Those of the Hessian-vector products.
+    /// A Hessian–vector product fails.
     pub fn estimate(objective: &Objective) -> Result<Self> {
         let lanczos = Lanczos {
             which: Which::Largest,
@@ -71,7 +71,7 @@ impl std::fmt::Display for StableRate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "λ_max = {}; on the quadratic model gradient descent is stable below η = 2/λ_max = {}",
+            "λ_max = {}; on the quadratic model, gradient descent is stable below η = 2/λ_max = {}",
             self.largest, self.limit
         )
     }

@@ -1,4 +1,4 @@
-//! [`Connectivity`]: several paths between two models, side by side.
+//! [`Connectivity`]: several paths between two models, compared.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +8,7 @@ use crate::landscape::align::{hidden_units, match_activations, match_weights};
 use crate::model::Model;
 use crate::objective::Objective;
 
-/// Several paths between two models, and the barrier on each.
+/// Loss profiles of several paths between two models.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -20,7 +20,7 @@ use crate::objective::Objective;
 /// let objective = Objective::of(&a, &data, Loss::CrossEntropy)?;
 /// let trainer = PathTrainer::default().with_epochs(2);
 /// let connectivity = Connectivity::between(&objective, &a, &b, &[trainer], 5)?;
-/// assert_eq!(connectivity.paths.len(), 4); // straight, matched in two ways, trained
+/// assert_eq!(connectivity.paths.len(), 4); // linear, matched in two ways, trained
 /// for (_, profile) in &connectivity.paths {
 ///     assert_eq!(profile.losses[0], objective.loss()?);
 /// }
@@ -34,11 +34,10 @@ pub struct Connectivity {
 }
 
 impl Connectivity {
-    /// The straight line from `a` to `b`, that to `b` with its hidden units matched by weights (with seed 0) and by
-    /// their activations on the objective's data, and a path trained by each of `trainers`; each profile with
-    /// `points` points on a grid.
+    /// Profiles the straight line from `a` to `b`, the lines to `b` with its hidden units matched by weights (seed 0) and by
+    /// activations on the objective's data, and a path trained by each of `trainers`. Each profile has a grid of `points`.
     ///
-    /// `a` and `b` have the layers of the objective's model, which may be one of them.
+    /// `a` and `b` need the architecture of the objective's model, and may be that model.
     ///
     /// # Errors
     /// As [`Curve::profile`], [`match_weights`], [`match_activations`] and [`PathTrainer::connect`].

@@ -1,11 +1,11 @@
-//! [`Curve`]: a path through θ-space, from one model to another.
+//! [`Curve`]: a path between two models in parameter space.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result, check_finite};
 use crate::vector::{axpy, dot, minus, norm};
 
-/// A path φ(t), t from 0 to 1, that begins and ends at points which stay where they are.
+/// A path φ(t), 0 ≤ t ≤ 1, between two fixed endpoints in parameter space.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -21,17 +21,18 @@ use crate::vector::{axpy, dot, minus, norm};
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Curve {
-    shape: Shape,
+    #[serde(rename = "shape")]
+    kind: CurveKind,
     points: Vec<Vec<f64>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-enum Shape {
+enum CurveKind {
     Bezier,
     Chain,
 }
 
-/// The points o + αd₁ + βd₂ near a path.
+/// A flat piece of a path: all its points are o + αd₁ + βd₂.
 pub(super) struct Frame {
     pub(super) origin: Vec<f64>,
     pub(super) d1: Vec<f64>,
@@ -39,65 +40,68 @@ pub(super) struct Frame {
 }
 
 impl Curve {
-    /// The straight line φ(t) = (1 − t)a + tb.
+    /// Creates the straight line φ(t) = (1 − t)a + tb.
     ///
     /// # Errors
-    /// Points of different lengths, or not finite.
+    /// The points differ in length or have entries that are not finite.
     pub fn linear(a: &[f64], b: &[f64]) -> Result<Self> {
         Self::chain(vec![a.to_vec(), b.to_vec()])
     }
 
-    /// The quadratic Bézier curve φ(t) = (1 − t)²a + 2t(1 − t)m + t²b with the bend m (Garipov et al., "Loss
-    /// surfaces, mode connectivity, and fast ensembling of DNNs", 2018).
+    /// Creates the quadratic Bézier curve φ(t) = (1 − t)²a + 2t(1 − t)m + t²b with the bend m (Garipov et al., "Loss
+    /// Surfaces, Mode Connectivity, and Fast Ensembling of DNNs", 2018).
     ///
     /// # Errors
     /// As [`Curve::linear`].
     pub fn bezier(a: &[f64], bend: &[f64], b: &[f64]) -> Result<Self> {
-        Self::new(Shape::Bezier, vec![a.to_vec(), bend.to_vec(), b.to_vec()])
+        Self::new(
+            CurveKind::Bezier,
+            vec![a.to_vec(), bend.to_vec(), b.to_vec()],
+        )
     }
 
-    /// Straight lines from each point to the next, each in the same time.
+    /// Creates a polygonal chain through `points`. Each segment takes the same share of t.
     ///
     /// # Errors
-    /// Fewer than two points; as [`Curve::linear`].
+    /// `points` has fewer than two entries; as [`Curve::linear`].
     pub fn chain(points: Vec<Vec<f64>>) -> Result<Self> {
-        Self::new(Shape::Chain, points)
+        Self::new(CurveKind::Chain, points)
     }
 
-    fn new(shape: Shape, points: Vec<Vec<f64>>) -> Result<Self> {
+    fn new(kind: CurveKind, points: Vec<Vec<f64>>) -> Result<Self> {
         if points.len() < 2 {
             return Err(Error::invalid(format!(
-                "a path needs at least 2 points, its ends, and not {}",
+                "a path needs at least 2 points, its ends, found {}",
                 points.len()
             )));
         }
         for (i, point) in points.iter().enumerate() {
             if point.len() != points[0].len() {
                 return Err(Error::invalid(format!(
-                    "point {i} of the path has {} entries where the first has {}: a path joins \
-                     models of one architecture",
+                    "point {i} of the path has {} entries, the first has {}: all points of a path must be parameters of \
+                     one architecture",
                     point.len(),
                     points[0].len()
                 )));
             }
             check_finite(point, &format!("point {i} of the path"))?;
         }
-        Ok(Self { shape, points })
+        Ok(Self { kind, points })
     }
 
-    /// The control points: the ends and, between them, the bends.
+    /// Control points: the two ends and the bends between them.
     pub fn points(&self) -> &[Vec<f64>] {
         &self.points
     }
 
-    /// φ(t), in θ-space.
+    /// Returns φ(t), shape `(d,)`.
     ///
     /// # Errors
-    /// A time that is not from 0 to 1.
+    /// `t` is not between 0 and 1.
     pub fn at(&self, t: f64) -> Result<Vec<f64>> {
         if !(0.0..=1.0).contains(&t) {
             return Err(Error::invalid(format!(
-                "the path has no point at t = {t}: it runs from t = 0 to t = 1"
+                "t = {t} is not on the path: use 0 ≤ t ≤ 1"
             )));
         }
         let mut point = vec![0.0; self.points[0].len()];
@@ -109,14 +113,14 @@ impl Curve {
         Ok(point)
     }
 
-    /// The weight of each control point in φ(t), which is also ∂φ(t) by that point.
+    /// Returns the weight of each control point in φ(t), which is also the derivative of φ(t) by that point.
     pub(super) fn weights(&self, t: f64) -> Vec<f64> {
-        match self.shape {
-            Shape::Bezier => {
+        match self.kind {
+            CurveKind::Bezier => {
                 let s = 1.0 - t;
                 vec![s * s, 2.0 * s * t, t * t]
             }
-            Shape::Chain => {
+            CurveKind::Chain => {
                 let (segment, s) = self.segment(t);
                 let mut weights = vec![0.0; self.points.len()];
                 weights[segment] = 1.0 - s;
@@ -126,16 +130,16 @@ impl Curve {
         }
     }
 
-    /// The length ∫‖φ'(t)‖dt; that of a Bézier curve by the midpoint rule, to about eight digits.
+    /// Returns the length ∫‖φ'(t)‖dt. For a Bézier curve it is computed by the midpoint rule, to about eight digits.
     pub fn length(&self) -> f64 {
         const STEPS: usize = 10_000;
-        match self.shape {
-            Shape::Chain => {
+        match self.kind {
+            CurveKind::Chain => {
                 let segments = self.points.windows(2);
                 segments.map(|ends| norm(&minus(&ends[1], &ends[0]))).sum()
             }
-            Shape::Bezier => {
-                // φ' = 2(1 − t)u + 2tv with the control polygon's sides u and v.
+            CurveKind::Bezier => {
+                // φ' = 2(1 − t)u + 2tv, where u and v are the sides of the control polygon.
                 let [u, v] = [0, 1].map(|i| minus(&self.points[i + 1], &self.points[i]));
                 let turn = minus(&v, &u);
                 let [uu, ut, tt] = [dot(&u, &u), dot(&u, &turn), dot(&turn, &turn)];
@@ -146,24 +150,24 @@ impl Curve {
         }
     }
 
-    /// On which flat piece φ(t) lies, and where: its α and β in the piece's [`Frame`].
+    /// Returns the flat piece that φ(t) lies on, and its α and β in the piece's [`Frame`].
     pub(super) fn place(&self, t: f64) -> (usize, [f64; 2]) {
-        match self.shape {
-            Shape::Bezier => (0, [2.0 * t * (1.0 - t), t * t]),
-            Shape::Chain => {
+        match self.kind {
+            CurveKind::Bezier => (0, [2.0 * t * (1.0 - t), t * t]),
+            CurveKind::Chain => {
                 let (segment, s) = self.segment(t);
                 (segment, [s, 0.0])
             }
         }
     }
 
-    /// The frame of a flat piece: the plane of a Bézier curve, the line of a chain's segment.
+    /// Returns the frame of a flat piece: the plane of a Bézier curve or the line of a chain's segment.
     pub(super) fn frame(&self, piece: usize) -> Frame {
         let origin = &self.points[piece];
         let d1 = minus(&self.points[piece + 1], origin);
-        let d2 = match self.shape {
-            Shape::Bezier => minus(&self.points[2], origin),
-            Shape::Chain => vec![0.0; origin.len()],
+        let d2 = match self.kind {
+            CurveKind::Bezier => minus(&self.points[2], origin),
+            CurveKind::Chain => vec![0.0; origin.len()],
         };
         Frame {
             origin: origin.clone(),
@@ -172,11 +176,11 @@ impl Curve {
         }
     }
 
-    /// The segment of a chain at time t, and the time in it, from 0 to 1.
+    /// Returns the segment of a chain at t, and the position within it, from 0 to 1.
     fn segment(&self, t: f64) -> (usize, f64) {
         let segments = self.points.len() - 1;
-        let along = t * segments as f64;
-        let segment = (along as usize).min(segments - 1);
-        (segment, along - segment as f64)
+        let position = t * segments as f64;
+        let segment = (position as usize).min(segments - 1);
+        (segment, position - segment as f64)
     }
 }

@@ -1,4 +1,4 @@
-//! Paths between two models, the loss along them, and batch normalisation's statistics on the way.
+//! Paths between two models, the loss along them, and batch-normalisation statistics on the way.
 
 mod connectivity;
 mod curve;

@@ -1,4 +1,4 @@
-//! [`PathProfile`]: the loss along a [`Curve`], and what stands in the way.
+//! [`PathProfile`]: loss along a [`Curve`], and its barrier.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,21 +11,21 @@ use crate::progress::Progress;
 use crate::spectral::Bracket;
 use crate::verdict::BARRIER;
 
-/// Times that the surroundings of the largest value are looked at more closely.
+/// Number of refinements around the largest value.
 const REFINEMENTS: usize = 4;
-/// Points of a closer look: the interval that holds the maximum shrinks by 2/(POINTS + 1).
+/// Points per refinement. The interval that holds the maximum shrinks by 2/(POINTS + 1).
 const POINTS: usize = 8;
 
-/// L(φ(t)) along a path φ from θ₁ to θ₂.
+/// Loss L(φ(t)) along a path φ from θ₁ to θ₂, and its barrier.
 ///
-/// The maximum over t is that of an even grid, both ends included, and of four closer looks between the grid
-/// points beside the largest value. It is a lower bound of the true one: a second hump that is narrower than
-/// the grid can hide between its points, which more points show.
+/// The maximum over t is taken over an even grid, ends included, and four refinements between the grid points next to the
+/// largest value. It is a lower bound of the true maximum: a second peak narrower than the grid spacing can be missed. More
+/// points find it.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
 ///
-/// // L(b, w) = b² + 4w², from (−1, 0) over (0, 1) to (1, 0).
+/// // L(b, w) = b² + 4w² from (−1, 0) over (0, 1) to (1, 0).
 /// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
 /// let data = Dataset::regression(&x, &x.zeros_like()?)?;
 /// let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
@@ -46,40 +46,39 @@ const POINTS: usize = 8;
 pub struct PathProfile {
     /// t, evenly spaced from 0 to 1.
     pub times: Vec<f64>,
-    /// L(φ(t)), one for each time.
+    /// L(φ(t)) for each t.
     pub losses: Vec<f64>,
-    /// The share of the samples that is classified right, if they have labels.
+    /// Fraction of samples classified correctly for each t, for data with labels.
     pub accuracies: Option<Vec<f64>>,
-    /// max L(φ(t)) − max(L(θ₁), L(θ₂)), at least 0.
+    /// Barrier: max L(φ(t)) − max(L(θ₁), L(θ₂)), at least 0.
     pub barrier_height: f64,
-    /// How much higher this maximum may be: twice what it is for a parabola between the points that are known,
-    /// and 0 at an end from which the loss falls.
+    /// How much higher the maximum may be: twice the excess of a parabola through the neighbouring points; 0 at an end from
+    /// which the loss decreases.
     pub barrier_error: f64,
-    /// The time of the maximum.
+    /// The t of the maximum.
     #[serde(alias = "barrier_at")]
     pub barrier_time: f64,
-    /// The times nearest to it at which the loss is known, between which this maximum lies.
+    /// The evaluated t next to the maximum on each side.
     #[serde(alias = "barrier_between")]
     pub barrier_interval: [f64; 2],
-    /// The accuracy there.
+    /// Accuracy at the maximum.
     pub accuracy_at_barrier: Option<f64>,
-    /// max over t of L(φ(t)) − ((1 − t)L(θ₁) + tL(θ₂)), at least 0: the barrier of Entezari et al. ("The role
-    /// of permutation invariance in linear mode connectivity of neural networks", 2022); between ends of equal
-    /// loss it is the instability of Frankle et al. ("Linear mode connectivity and the lottery ticket
-    /// hypothesis", 2020).
+    /// max over t of L(φ(t)) − ((1 − t)L(θ₁) + tL(θ₂)), at least 0: the barrier of Entezari et al. ("The Role of Permutation
+    /// Invariance in Linear Mode Connectivity of Neural Networks", 2022). Between ends of equal loss it is the instability of
+    /// Frankle et al. ("Linear Mode Connectivity and the Lottery Ticket Hypothesis", 2020).
     pub excess: f64,
-    /// 1 / (1 + `barrier_height`): 1 where nothing is in the way, 0 far apart.
+    /// 1 / (1 + `barrier_height`): 1 without a barrier, near 0 for a high one.
     pub connectivity_score: f64,
-    /// The length of the path; ‖θ₂ − θ₁‖ if it is straight.
+    /// Length of the path; ‖θ₂ − θ₁‖ for a straight line.
     pub path_norm: f64,
-    /// How batch normalisation was computed on the path.
+    /// Source of the batch-normalisation statistics.
     #[serde(default)]
     pub statistics: StatisticsSource,
 }
 
 impl PathProfile {
-    /// A word for the barrier: connected below 0.1, moderately connected up to 1, disconnected above; and what its error
-    /// allows besides.
+    /// Classifies the barrier: connected below 0.1, moderately connected up to 1, disconnected above. Names both neighbours
+    /// if the error leaves the class open.
     pub fn verdict(&self) -> String {
         BARRIER.verdict(&Bracket {
             value: self.barrier_height,
@@ -90,23 +89,24 @@ impl PathProfile {
 }
 
 impl Curve {
-    /// The loss at `points` evenly spaced times, and the barrier. The model is the same afterwards, to the bit.
+    /// Computes the loss at `points` evenly spaced t, and the barrier. The model's parameters are unchanged afterwards, bit for
+    /// bit.
     ///
-    /// Running statistics of batch normalisation are estimated at each point on the objective's data, as by
+    /// Running statistics of batch normalisation are estimated at each point from the objective's data, as by
     /// [`RunningStatistics::from_objective`].
     ///
     /// # Errors
-    /// Fewer than 2 points; a path that is not in θ-space; a loss that is not finite somewhere on it. Running statistics
-    /// without a forward pass in training mode, as with [`Objective::from_fn`] alone: give that to
-    /// [`Objective::with_training_pass`] or [`profile_with_statistics`](Self::profile_with_statistics).
+    /// `points` is below 2; the path has the wrong dimension; a loss on it is not finite; the model has running statistics but
+    /// the objective no forward pass in training mode, as with [`Objective::from_fn`] alone: add one with
+    /// [`Objective::with_training_pass`], or use [`profile_with_statistics`](Self::profile_with_statistics).
     pub fn profile(&self, objective: &Objective, points: usize) -> Result<PathProfile> {
         if objective.uses_running_statistics() {
             let statistics = RunningStatistics::from_objective(objective)?;
             return self.profile_with_statistics(objective, points, &statistics);
         }
         let source = StatisticsSource::of(objective);
-        let together = points_per_pass(objective);
-        self.profile_by(objective, points, (together, source), |times| {
+        let batch = points_per_pass(objective);
+        self.profile_by(objective, points, (batch, source), |times| {
             let places: Vec<_> = times.iter().map(|t| self.place(*t)).collect();
             let mut scores = Vec::with_capacity(times.len());
             for same in places.chunk_by(|a, b| a.0 == b.0) {
@@ -119,10 +119,10 @@ impl Curve {
         })
     }
 
-    /// [`Curve::profile`] with `statistics` estimated anew at each point. Parameters and statistics have the
-    /// bits they had before, error or not.
+    /// Computes the [profile](Curve::profile) with `statistics` estimated at each point. Parameters and statistics are restored
+    /// bit for bit, also after an error.
     ///
-    /// `objective` is the model's in evaluation mode.
+    /// `objective` evaluates the model in evaluation mode.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -141,7 +141,7 @@ impl Curve {
     /// let before = statistics.values()?;
     /// let path = Curve::linear(&a.parameters().to_flat()?, &b.parameters().to_flat()?)?;
     /// let profile = path.profile_with_statistics(&objective, 5, &statistics)?;
-    /// assert_ne!(profile.losses[0], objective.loss()?); // by the data's own statistics
+    /// assert_ne!(profile.losses[0], objective.loss()?); // uses the data's own statistics
     /// assert_eq!(statistics.values()?, before);
     /// # Ok::<(), Error>(())
     /// ```
@@ -160,27 +160,27 @@ impl Curve {
         self.profile_by(objective, points, (1, source), |times| {
             let scores = times.iter().map(|t| {
                 objective.score_prepared(&self.at(*t)?, || {
-                    let kept = statistics.keep()?;
+                    let saved = statistics.save()?;
                     statistics.estimate()?;
-                    Ok(kept)
+                    Ok(saved)
                 })
             });
             scores.collect()
         })
     }
 
-    /// The profile from scores at ascending times, of which `together` are asked for at once, by these `statistics`.
+    /// Computes the profile from scores at ascending times, evaluated `batch` at a time with these `statistics`.
     fn profile_by(
         &self,
         objective: &Objective,
         points: usize,
-        (together, statistics): (usize, StatisticsSource),
+        (batch, statistics): (usize, StatisticsSource),
         scores: impl Fn(&[f64]) -> Result<Vec<Score>>,
     ) -> Result<PathProfile> {
         memory::check(48.0 * points as f64, "the points of a path")?;
         if points < 2 {
             return Err(Error::invalid(format!(
-                "a path needs at least 2 points, its ends, and not {points}"
+                "a path needs at least 2 points, its ends, found {points}"
             )));
         }
         for point in self.points() {
@@ -191,7 +191,7 @@ impl Curve {
         let mut done = 0;
         let mut known_at = |times: &[f64]| -> Result<Vec<(f64, Score)>> {
             let mut known = Vec::with_capacity(times.len());
-            for some in times.chunks(together) {
+            for some in times.chunks(batch) {
                 known.extend(some.iter().copied().zip(scores(some)?));
                 done += some.len();
                 progress.part(done, total);
@@ -204,15 +204,15 @@ impl Curve {
         let grid = known_at(&times)?;
         let [first, second] = [grid[0], grid[points - 1]].map(|(_, score)| score.loss);
         let height = |(_, score): &(f64, Score)| score.loss - first.max(second);
-        // Written so that it is exactly 0 at the ends, and along a path of one loss.
+        // Exactly 0 at the ends and on a path of constant loss.
         let excess = |(t, score): &(f64, Score)| {
             (1.0 - t) * (score.loss - first) + t * (score.loss - second)
         };
         let mut known = grid.clone();
         for _ in 0..REFINEMENTS {
-            let mut brackets = [around(&known, height), around(&known, excess)].to_vec();
-            brackets.dedup();
-            for [low, high] in brackets {
+            let mut intervals = [around(&known, height), around(&known, excess)].to_vec();
+            intervals.dedup();
+            for [low, high] in intervals {
                 let step = (high - low) / (POINTS as f64 + 1.0);
                 let closer: Vec<f64> = (1..=POINTS).map(|i| low + i as f64 * step).collect();
                 known.extend(known_at(&closer)?);
@@ -226,7 +226,7 @@ impl Curve {
         let barrier_height = height(&known[at]);
         let beside = beside(&known, at);
         let lower = beside.map(|i| height(&known[i]));
-        // A parabola's vertex is higher by an eighth of this at most; the rest is for what is not quite one.
+        // The vertex of a parabola is higher by at most an eighth of this; the rest allows for other shapes.
         let barrier_error = if beside.contains(&at) {
             0.0
         } else {
@@ -249,19 +249,19 @@ impl Curve {
     }
 }
 
-/// The first of the largest.
+/// Returns the index of the first largest value.
 fn largest(known: &[(f64, Score)], key: impl Fn(&(f64, Score)) -> f64) -> usize {
     let values: Vec<f64> = known.iter().map(key).collect();
     let better = |best: usize, i: usize| if values[i] > values[best] { i } else { best };
     (0..values.len()).fold(0, better)
 }
 
-/// The places beside one, or its own at an end.
+/// Returns the neighbouring indices, or the index itself at an end.
 fn beside(known: &[(f64, Score)], at: usize) -> [usize; 2] {
     [at.saturating_sub(1), (at + 1).min(known.len() - 1)]
 }
 
-/// The times beside the largest.
+/// Returns the times next to the largest value.
 fn around(known: &[(f64, Score)], key: impl Fn(&(f64, Score)) -> f64) -> [f64; 2] {
     beside(known, largest(known, key)).map(|i| known[i].0)
 }

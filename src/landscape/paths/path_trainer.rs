@@ -1,4 +1,4 @@
-//! [`PathTrainer`]: paths that are trained to go around barriers.
+//! [`PathTrainer`]: trains low-loss paths between two models.
 
 use candle_core::{Device, Var};
 use rand::Rng;
@@ -16,10 +16,10 @@ use crate::random::{Purpose, generator};
 use crate::train::VarOptimizer;
 use crate::vector::{axpy, stream};
 
-/// Steps in a row whose times fall into different parts of the path, one each.
+/// Strata of t: this many consecutive steps draw t from different parts of the path.
 const STRATA: usize = 16;
 
-/// What kind of path is trained.
+/// Kind of path to train.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -30,7 +30,7 @@ const STRATA: usize = 16;
 /// let [a, b] = [vec![0.5; 13], vec![-0.5; 13]];
 /// for (shape, points) in [(PathShape::Bezier, 3), (PathShape::Chain(2), 4)] {
 ///     let curve = PathTrainer::default().with_shape(shape).with_epochs(1).connect(&objective, &a, &b)?;
-///     assert_eq!(curve.points().len(), points); // the ends and the bends
+///     assert_eq!(curve.points().len(), points); // ends and bends
 ///     assert_eq!((&curve.at(0.0)?, &curve.at(1.0)?), (&a, &b));
 /// }
 /// # Ok::<(), Error>(())
@@ -38,23 +38,23 @@ const STRATA: usize = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum PathShape {
-    /// A quadratic Bézier curve, which has one bend.
+    /// A quadratic Bézier curve, with one bend.
     Bezier,
     /// A polygonal chain with this many bends.
     Chain(usize),
 }
 
-/// Settings of the search for a path φ of low loss between two models (Garipov et al., "Loss surfaces, mode
-/// connectivity, and fast ensembling of DNNs", 2018): the bends that minimise the mean of L(φ(t)) over t, from
-/// the straight line on, by Adam with a rate that falls linearly to 0.
+/// Trains a low-loss path φ between two models (Garipov et al., "Loss Surfaces, Mode Connectivity, and Fast Ensembling of
+/// DNNs", 2018). Starting from the straight line, Adam with a linearly decaying learning rate minimises the mean of L(φ(t))
+/// over t with respect to the bends.
 ///
-/// Each step takes a batch and a random t; of 16 steps in a row each falls into another sixteenth of the path.
-/// The same seed gives the same bits on a CPU. Batch normalisation uses the statistics of each step's batch, as in training.
+/// Each step uses one batch and one random t; 16 consecutive steps draw t from different sixteenths of the path. The same
+/// seed gives the same bits on a CPU. Batch normalisation uses the statistics of each batch, as in training.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
 ///
-/// // L(a, b) = (ab − 1)², which is 0 on a hyperbola: the straight line leaves it, a bend need not.
+/// // L(a, b) = (ab − 1)² is 0 on a hyperbola, which a bent path can follow.
 /// let [a, b] = [
 ///     Var::new(&[0.5], &Device::Cpu)?,
 ///     Var::new(&[2.0], &Device::Cpu)?,
@@ -78,20 +78,20 @@ pub enum PathShape {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct PathTrainer {
-    /// Bézier curve or chain.
+    /// Kind of path.
     pub shape: PathShape,
-    /// Passes over the data.
+    /// Number of passes over the data.
     pub epochs: u32,
-    /// Samples a step; all at once where there are no more than that.
+    /// Samples per step; all of them if the dataset is smaller.
     pub batch_size: usize,
-    /// Adam's rate at the start.
+    /// Initial learning rate of Adam.
     pub learning_rate: f64,
-    /// Seed of the times and of the order in which samples come.
+    /// Seed of the random t and of the shuffling.
     pub seed: u64,
 }
 
 impl Default for PathTrainer {
-    /// A Bézier curve, 10 epochs, batches of 128, learning rate 0.01, seed 0.
+    /// A Bézier curve, 10 epochs, batches of 128 samples, learning rate 0.01, seed 0.
     fn default() -> Self {
         Self {
             shape: PathShape::Bezier,
@@ -135,14 +135,14 @@ impl PathTrainer {
         self
     }
 
-    /// The trained path from `a` to `b`. The model does not move, or is back afterwards.
+    /// Trains a path from `a` to `b`. The model's parameters are unchanged afterwards.
     ///
     /// See [`PathTrainer`] for an example.
     ///
     /// # Errors
-    /// Ends that are not in θ-space; a batch size of 0, a learning rate that is not positive, a chain without
-    /// bends; a loss that is not finite, with the step at which it appeared; the gradient's. For a model with batch
-    /// normalisation: those of [`Objective::with_batch_statistics`]; a last batch of one sample.
+    /// An end has the wrong length or entries that are not finite; the batch size is 0, the learning rate not positive, or a
+    /// chain has no bends; the loss becomes not finite, with the step; the gradient fails. For a model with batch normalisation:
+    /// as [`Objective::with_batch_statistics`], or the last batch has one sample.
     pub fn connect(&self, objective: &Objective, a: &[f64], b: &[f64]) -> Result<Curve> {
         self.check()?;
         objective.needs_all_samples("training a path")?;
@@ -153,13 +153,13 @@ impl PathTrainer {
             PathShape::Bezier => 1,
             PathShape::Chain(bends) => bends,
         };
-        // The points of the curve, and Adam's two moments and gradient of each bend.
+        // The points of the curve, and the gradient and two moments of each bend.
         let numbers = 5.0 * bends as f64 * a.len() as f64;
         memory::check(8.0 * numbers, &format!("{bends} bends"))?;
         let start = (1..=bends).map(|i| {
             let point = straight.at(i as f64 / (bends as f64 + 1.0))?;
             let var = Var::from_vec(point, a.len(), &Device::Cpu)?;
-            // Padded, for parameters are sorted by name.
+            // Padded, because parameters are sorted by name.
             Ok((format!("bend.{i:020}"), var))
         });
         let bends = Parameters::new(start.collect::<Result<Vec<_>>>()?)?;
@@ -202,23 +202,23 @@ impl PathTrainer {
 
     fn check(&self) -> Result<()> {
         if self.batch_size == 0 {
-            return Err(Error::invalid("a batch needs at least one sample"));
+            return Err(Error::invalid("the batch size is 0: use at least 1 sample"));
         }
         if !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {
             return Err(Error::invalid(format!(
-                "a learning rate of {} does not train: give a finite number above 0",
+                "the learning rate is {}: use a finite number above 0",
                 self.learning_rate
             )));
         }
         if self.shape == PathShape::Chain(0) {
             return Err(Error::invalid(
-                "a chain without bends is the straight line: ask for at least 1 bend",
+                "a chain without bends is the straight line: use at least 1 bend",
             ));
         }
         Ok(())
     }
 
-    /// The objective with batch normalisation by each batch's own statistics, if the model has any.
+    /// Returns the objective with batch normalisation by each batch's own statistics, if the model has any.
     fn in_training(&self, objective: &Objective) -> Result<Objective> {
         if !objective.uses_running_statistics() {
             return Ok(objective.clone());
@@ -226,8 +226,8 @@ impl PathTrainer {
         let samples = objective.data().len();
         if samples % self.batch_size == 1 {
             return Err(Error::invalid(format!(
-                "batches of {} of {samples} samples leave a last batch of one, which batch normalisation cannot \
-                 normalise: take another batch size",
+                "batches of {} out of {samples} samples leave a last batch of one, which batch normalisation cannot normalise: \
+                 choose another batch size",
                 self.batch_size
             )));
         }
@@ -249,7 +249,7 @@ impl PathTrainer {
         match error {
             Error::NotFinite(_) => Error::NotFinite(format!(
                 "training the path diverged: the loss is no longer finite at step {step} with a \
-                 learning rate of {:?}. Try a smaller one",
+                 learning rate of {:?}; use a smaller one",
                 self.learning_rate
             )),
             other => other,
@@ -257,7 +257,7 @@ impl PathTrainer {
     }
 }
 
-/// Random times, one of each [`STRATA`] in another part of the path.
+/// Draws random t, stratified: each [`STRATA`] consecutive ones fall into different parts of the path.
 struct Times {
     rng: ChaCha8Rng,
     parts: Vec<usize>,

@@ -1,8 +1,7 @@
-//! [`RunningStatistics`]: batch normalisation's means and variances, estimated anew where a model is moved.
+//! [`RunningStatistics`]: batch normalisation's means and variances, re-estimated at other parameters.
 //!
-//! Between two trained models the running statistics of neither fit, so that the loss there is that of wrong
-//! normalisation and not of the weights (Jordan et al., "REPAIR: renormalizing permuted activations for
-//! interpolation repair", 2023).
+//! Between two trained models, the running statistics of neither fit, and the loss reflects the wrong normalisation rather
+//! than the weights (Jordan et al., "REPAIR: REnormalizing Permuted Activations for Interpolation Repair", 2023).
 
 use std::sync::Arc;
 
@@ -15,27 +14,27 @@ use crate::model::{Parameters, Restore};
 use crate::objective::Objective;
 use crate::vector::axpy;
 
-/// A number that the update of a running value carries through exactly, and beside which a batch's own mean
-/// or variance is small.
-const MARK: f64 = (1u64 << 40) as f64;
+/// Start value that shows the momentum: the update of a running value scales it exactly, and it is much larger than a
+/// batch's own mean or variance.
+const PROBE: f64 = (1u64 << 40) as f64;
 
-/// Samples in a batch, if not said otherwise.
-const BATCH: usize = 512;
+/// Default maximum number of samples per batch.
+const BATCH_SIZE: usize = 512;
 
 type Forward = dyn Fn(&Tensor) -> candle_core::Result<Tensor> + Send + Sync;
 
-/// The `running_mean` and `running_var` of a model's batch normalisations, as its
-/// [statistics](Parameters::statistics) are called, and how to estimate them on data.
+/// The [running statistics](Parameters::statistics) of a model's batch normalisations, named `running_mean` and
+/// `running_var`, and how to estimate them from data.
 ///
-/// The model's forward pass in training mode moves each of them by r ← (1 − m)r + m s towards the batch's own
-/// s. Here r is set to 0 before each batch, so that s = r/m; m is found by one pass with a very large r. The
-/// estimate is the mean of s over batches, weighted by their samples: with one batch, the data's own mean and
-/// unbiased variance. In `f32` it is right to about 10⁻⁷/m.
+/// A forward pass in training mode updates each value by r ← (1 − m)r + ms, where s is the batch's own statistic. Here r is
+/// set to 0 before each batch, so that s = r/m; one pass with a very large r shows m. The estimate is the mean of s over
+/// batches, weighted by their number of samples; with one batch, it is the data's mean and unbiased variance. In `f32` its
+/// relative error is about 10⁻⁷/m.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
 ///
-/// // Where all parameters are ½, the first layer gives ½(x₁ + x₂ + 1) to each of its units.
+/// // With all parameters ½, each unit of the first layer computes ½(x₁ + x₂ + 1).
 /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
 /// let design = Architecture::Toy.design().normalization(Norm::Batch);
 /// let model = design
@@ -47,9 +46,9 @@ type Forward = dyn Fn(&Tensor) -> candle_core::Result<Tensor> + Send + Sync;
 /// let moved = model.clone();
 /// let forward = move |x: &Tensor| moved.forward_training(x, 0);
 /// let statistics = RunningStatistics::new(model.parameters(), &data, 60, forward)?;
-/// assert_eq!(statistics.values()?[0].mean, [0.0; 3]); // as they were made
+/// assert_eq!(statistics.values()?[0].mean, [0.0; 3]); // initial values
 /// statistics.estimate()?;
-/// let mean = data.inputs().mean_all()?.to_scalar::<f64>()?; // (x̄₁ + x̄₂)/2
+/// let mean = data.inputs().mean_all()?.to_scalar::<f64>()?; // mean of ½(x₁ + x₂)
 /// assert!((statistics.values()?[0].mean[0] - (mean + 0.5)).abs() < 1e-9);
 /// # Ok::<(), Error>(())
 /// ```
@@ -65,26 +64,26 @@ pub struct RunningStatistics {
 struct Running {
     name: String,
     var: Var,
-    /// m; 0 where the forward pass leaves the value alone, as do we.
+    /// m; 0 if the forward pass does not update the value, which is then left unchanged.
     momentum: f64,
 }
 
-/// A layer's running statistics, one number for each channel.
+/// Running statistics of one layer, one number per channel.
 ///
 /// See [`RunningStatistics`] for an example.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct NormStatistics {
-    /// The name of its variables without `running_mean`, `running_var`.
+    /// Name of the layer's variables without the suffix `running_mean` or `running_var`.
     pub layer: String,
-    /// The mean.
+    /// Running means, shape `(channels,)`.
     pub mean: Vec<f64>,
-    /// The variance.
+    /// Running variances, shape `(channels,)`.
     pub variance: Vec<f64>,
 }
 
 impl RunningStatistics {
-    /// Those of the model of `objective`, to be estimated on its data in batches of at most 512 samples.
+    /// Uses the running statistics of the objective's model, and its data in batches of at most 512 samples.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -102,28 +101,28 @@ impl RunningStatistics {
     /// ```
     ///
     /// # Errors
-    /// As [`RunningStatistics::new`], with the model's [`forward_training`](crate::model::Model::forward_training) or the
-    /// pass that [`Objective::with_training_pass`] was given. Samples that are divided among ranks.
+    /// As [`RunningStatistics::new`] with the model's [`forward_training`](crate::model::Model::forward_training) or the pass
+    /// set by [`Objective::with_training_pass`]; the samples are split across ranks.
     pub fn from_objective(objective: &Objective) -> Result<Self> {
         objective.needs_all_samples("estimating running statistics")?;
         Self::new(
             objective.parameters(),
             objective.data(),
-            BATCH,
+            BATCH_SIZE,
             objective.training_pass(),
         )
     }
 
-    /// Those of `parameters`, a `&VarMap` or [`Parameters`], to be estimated on `data`, all at once or in batches of
-    /// at most `batch_size` samples; `train_forward` is the forward pass in training mode, such as
-    /// `move |x| net.forward_t(x, true)` or `move |x| model.forward_training(x, 0)`, and nothing that asks an
-    /// objective, which may be waiting for it. The model is the same afterwards.
+    /// Uses the running statistics of `parameters` (a `&VarMap` or [`Parameters`]) and `data`, in batches of at most `batch_size`
+    /// samples. `train_forward` is the forward pass in training mode, such as `move |x| net.forward_t(x, true)` or
+    /// `move |x| model.forward_training(x, 0)`. It must not call an objective of the same model, which would deadlock. The
+    /// model is unchanged afterwards.
     ///
-    /// Batches come in the data's order: shuffle samples that are sorted by class.
+    /// Batches keep the data's order: shuffle samples that are sorted by class.
     ///
     /// # Errors
-    /// No running statistics, some of other names, or one of a pair without the other; a `train_forward` that fails
-    /// or updates none of them; a batch size below 2.
+    /// There are no running statistics, or they have other names, or one of a pair is missing; `train_forward` fails or updates
+    /// none of them; `batch_size` is below 2.
     pub fn new<P, F>(
         parameters: P,
         data: &Dataset,
@@ -137,7 +136,7 @@ impl RunningStatistics {
     {
         if batch_size < 2 || data.len() < 2 {
             return Err(Error::invalid(format!(
-                "batches of at most {batch_size} of {} samples: a variance needs at least 2",
+                "batches of at most {batch_size} of {} samples: a variance needs at least 2 samples",
                 data.len()
             )));
         }
@@ -148,18 +147,18 @@ impl RunningStatistics {
             forward: Arc::new(train_forward),
         };
         let momenta = {
-            let _kept = statistics.keep()?;
+            let _saved = statistics.save()?;
             let batch = statistics.batches()?.swap_remove(0);
-            let marked = statistics.after(MARK, &batch)?;
-            let plain = statistics.after(0.0, &batch)?;
-            let pairs = marked.iter().zip(&plain);
+            let probed = statistics.values_after(PROBE, &batch)?;
+            let plain = statistics.values_after(0.0, &batch)?;
+            let pairs = probed.iter().zip(&plain);
             pairs
-                .map(|(m, p)| 1.0 - (m[0] - p[0]) / MARK)
+                .map(|(probed, plain)| 1.0 - (probed[0] - plain[0]) / PROBE)
                 .collect::<Vec<_>>()
         };
         if momenta.iter().all(|m| *m == 0.0) {
             return Err(Error::invalid(
-                "the forward pass updates no running statistics: give the one in training mode, such as \
+                "the forward pass updates no running statistics: pass the one in training mode, such as \
                  move |x| net.forward_t(x, true), here or to Objective::with_training_pass",
             ));
         }
@@ -170,10 +169,10 @@ impl RunningStatistics {
         Ok(statistics)
     }
 
-    /// What they are now.
+    /// Returns the current values.
     ///
     /// # Errors
-    /// candle's, when a device cannot be read.
+    /// The values cannot be read from their device.
     pub fn values(&self) -> Result<Vec<NormStatistics>> {
         let pairs = self.running.chunks_exact(2);
         let layers = pairs.map(|pair| {
@@ -190,22 +189,22 @@ impl RunningStatistics {
         layers.collect()
     }
 
-    /// Sets them to the estimate for the parameters as they are.
+    /// Sets the values to their estimate at the current parameters.
     ///
     /// # Errors
-    /// The forward pass's; an estimate that is not finite. They are then as they were before.
+    /// The forward pass fails or an estimate is not finite. The previous values are then restored.
     pub fn estimate(&self) -> Result<()> {
-        let kept = self.keep()?;
+        let saved = self.save()?;
         let zeros = |r: &Running| vec![0.0; r.var.elem_count()];
         let mut estimates: Vec<Vec<f64>> = self.running.iter().map(zeros).collect();
         for batch in self.batches()? {
             let share = batch.len() as f64 / self.data.len() as f64;
-            let after = self.after(0.0, &batch)?;
+            let after = self.values_after(0.0, &batch)?;
             for ((estimate, running), r) in estimates.iter_mut().zip(&self.running).zip(after) {
                 axpy(share / running.momentum, &r, estimate);
             }
         }
-        drop(kept);
+        drop(saved);
         let updated = self.running.iter().zip(&estimates);
         let updated = updated.filter(|(running, _)| running.momentum != 0.0);
         for (running, estimate) in updated.clone() {
@@ -218,8 +217,8 @@ impl RunningStatistics {
         Ok(())
     }
 
-    /// What the running values are after one pass that began with all of them at `start`.
-    fn after(&self, start: f64, batch: &Dataset) -> Result<Vec<Vec<f64>>> {
+    /// Returns the running values after one pass that starts with all of them at `start`.
+    fn values_after(&self, start: f64, batch: &Dataset) -> Result<Vec<Vec<f64>>> {
         for Running { var, .. } in &self.running {
             var.set(&Tensor::full(start, var.shape(), var.device())?.to_dtype(var.dtype())?)?;
         }
@@ -234,8 +233,8 @@ impl RunningStatistics {
             .collect()
     }
 
-    /// Puts the running values back when it goes.
-    pub(super) fn keep(&self) -> Result<Restore> {
+    /// Saves the running values; dropping the result restores them.
+    pub(super) fn save(&self) -> Result<Restore> {
         Restore::of(self.running.iter().map(|r| &r.var))
     }
 }
@@ -252,14 +251,14 @@ impl std::fmt::Debug for RunningStatistics {
     }
 }
 
-/// A mean and its variance after another, sorted by name.
+/// Returns the running statistics, each mean followed by its variance, sorted by name.
 fn found_in(parameters: &Parameters) -> Result<Vec<Running>> {
     let mut layers = Vec::new();
     for (name, _) in parameters.statistics() {
         let layer = name.strip_suffix("running_mean");
         let layer = layer.or(name.strip_suffix("running_var")).ok_or_else(|| {
             Error::invalid(format!(
-                "running statistic `{name}` is no mean and no variance by its name: end names in \
+                "running statistic `{name}` is neither a mean nor a variance by its name: names must end in \
                  running_mean and running_var"
             ))
         })?;

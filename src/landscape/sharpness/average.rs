@@ -1,4 +1,4 @@
-//! Means of the rise over the sphere and over a Gaussian.
+//! [`AverageSharpness`]: mean increase of the loss over a sphere and over a Gaussian.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,12 +9,12 @@ use crate::random::Purpose;
 use crate::spectral::Estimate;
 use crate::vector::norm;
 
-/// A mean rise E L(θ + δ) − L(θ), measured and by the quadratic model.
+/// Mean rise E L(θ + δ) − L(θ): measured, and predicted by the quadratic model.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
 ///
-/// // L(b, w) = b² + w²: the same rise all over a sphere about the minimum.
+/// // L(b, w) = b² + w²: the rise is the same everywhere on a sphere around the minimum.
 /// let x = Tensor::new(&[[-1.0], [1.0]], &Device::Cpu)?;
 /// let data = Dataset::regression(&x, &x.zeros_like()?)?;
 /// let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
@@ -30,30 +30,30 @@ use crate::vector::norm;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct AverageSharpness {
-    /// The mean over random pairs ±δ, which cancel the slope. Its error includes [`rounding`](Self::rounding).
+    /// Mean over random pairs ±δ, which cancel the slope. Its error includes [`rounding`](Self::rounding).
     pub mean: Estimate,
-    /// ρ² tr(THT) / 2n, what the mean is on a quadratic.
+    /// ρ² tr(THT) / 2n, the mean for a quadratic loss.
     pub quadratic: Estimate,
-    /// The loss in the model's type is rounded by about this much: smaller rises mean nothing.
+    /// Rounding error of the loss in the model's dtype: smaller rises are not significant.
     pub rounding: f64,
-    /// ρ
+    /// Radius ρ.
     pub radius: f64,
-    /// L(θ)
+    /// L(θ).
     pub center: f64,
 }
 
 impl Sharpness {
-    /// The mean rise over the sphere ‖u‖ = ρ.
+    /// Computes the mean rise over the sphere ‖u‖ = ρ.
     ///
     /// # Errors
-    /// As [`Sharpness::random`]; those of the Hessian-vector products.
+    /// As [`Sharpness::random`]; a Hessian–vector product fails.
     pub fn average(&self, objective: &Objective) -> Result<AverageSharpness> {
         self.mean(objective, Purpose::SphereSharpness, |u| {
             self.radius / norm(u)
         })
     }
 
-    /// The mean rise over Gaussian u = σz with σ = ρ/√n, so that E‖u‖² = ρ²: on a quadratic
+    /// Computes the mean rise over Gaussian u = σz with σ = ρ/√n, so that E‖u‖² = ρ². For a quadratic loss it is
     /// σ² tr(THT) / 2.
     ///
     /// # Errors
@@ -65,7 +65,7 @@ impl Sharpness {
         })
     }
 
-    /// Over standard normal vectors times the factor that they get.
+    /// Computes the mean rise over standard normal vectors, each scaled by `factor`.
     fn mean(
         &self,
         objective: &Objective,

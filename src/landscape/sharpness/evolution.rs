@@ -1,4 +1,4 @@
-//! [`Evolution`]: curvature in the course of a training.
+//! [`Evolution`]: curvature and sharpness during training.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +13,7 @@ use crate::spectral::{Bracket, Eigenpair, Estimate, Lanczos, Trace, Which};
 use crate::train::Trajectory;
 use crate::vector::norm;
 
-/// What is measured at each snapshot of a training.
+/// What to measure at each snapshot of a training.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -29,21 +29,22 @@ use crate::vector::norm;
 /// assert!(snapshot.trace.is_none() && snapshot.sharpness.is_none());
 /// # Ok::<(), Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct EvolutionSettings {
-    /// Also the loss on this data.
+    /// Also measure the loss on this data. Not serialised.
+    #[serde(skip)]
     pub test_data: Option<Dataset>,
-    /// The settings of the search for the extreme eigenvalues.
+    /// Search for the extreme eigenvalues.
     pub lanczos: Lanczos,
-    /// Of the trace; none leaves it out.
+    /// Estimate of the trace; `None` leaves it out.
     pub trace: Option<Trace>,
-    /// Settings of the random search for the largest rise; none leaves it out.
+    /// Random search for the largest rise of the loss; `None` leaves it out.
     pub sharpness: Option<Sharpness>,
 }
 
-/// Loss, gradient and extreme eigenvalues, the trace to 5 %, and the largest rise of a random search within 0.05 with 10 pairs
-/// of perturbations.
+/// Loss, gradient norm, extreme eigenvalues, the trace to 5 %, and the largest rise within a radius of 0.05 over 10 pairs of
+/// random perturbations.
 impl Default for EvolutionSettings {
     fn default() -> Self {
         Self {
@@ -84,12 +85,12 @@ impl EvolutionSettings {
         self
     }
 
-    /// At every snapshot of `trajectory`, with the running statistics of batch normalisation that the snapshot holds. The model
-    /// is there meanwhile, and where it was afterwards, error or not.
+    /// Measures every snapshot of `trajectory`, with the running statistics of batch normalisation recorded there. The model's
+    /// parameters are restored afterwards, also after an error.
     ///
     /// # Errors
-    /// A trajectory without snapshots or of another model, or without the model's running statistics; those of
-    /// [`Lanczos::run`], [`Trace::trace`] and [`Sharpness::random`].
+    /// The trajectory has no snapshots, belongs to another model or lacks the model's running statistics; as [`Lanczos::run`],
+    /// [`Trace::trace`] and [`Sharpness::random`].
     pub fn run(&self, objective: &Objective, trajectory: &Trajectory) -> Result<Evolution> {
         if trajectory.is_empty() {
             return Err(Error::invalid(
@@ -108,7 +109,7 @@ impl EvolutionSettings {
             false => StatisticsSource::of(objective),
         };
         let all = parameters.iter().chain(parameters.statistics());
-        let _home = Restore::of(all.map(|(_, var)| var))?;
+        let _restore = Restore::of(all.map(|(_, var)| var))?;
         let mut snapshots = Vec::with_capacity(trajectory.len());
         for (i, step) in trajectory.steps().iter().enumerate() {
             match objective.uses_running_statistics() {
@@ -143,12 +144,12 @@ impl EvolutionSettings {
     }
 }
 
-/// The loss and its curvature at the snapshots of a training: their spectral evolution.
+/// Loss and curvature at the snapshots of a training.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
 ///
-/// // L(b, w) = b² + 4w²: the curvature is the same wherever the training is.
+/// // L(b, w) = b² + 4w²: the curvature is the same everywhere.
 /// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
 /// let data = Dataset::regression(&x, &x.zeros_like()?)?;
 /// let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
@@ -173,12 +174,12 @@ pub struct Evolution {
     /// The snapshots, in order.
     #[serde(alias = "moments")]
     pub snapshots: Vec<CurvatureSnapshot>,
-    /// How batch normalisation was computed at the snapshots.
+    /// Source of the batch-normalisation statistics.
     #[serde(default)]
     pub statistics: StatisticsSource,
 }
 
-/// What is known at a snapshot.
+/// Loss and curvature at one snapshot.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -205,26 +206,26 @@ pub struct Evolution {
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CurvatureSnapshot {
-    /// Steps of training made.
+    /// Number of training steps before the snapshot.
     pub step: usize,
-    /// L(θ), on the objective's data.
+    /// L(θ) on the objective's data.
     pub loss: f64,
-    /// The loss on the test data.
+    /// Loss on the test data.
     pub test_loss: Option<f64>,
-    /// ‖∇L(θ)‖
+    /// ‖∇L(θ)‖.
     pub gradient_norm: f64,
-    /// λ_max of the Hessian, between bounds by its residual.
+    /// λ_max of the Hessian, with bounds from its residual.
     pub largest: Bracket,
-    /// λ_min, likewise.
+    /// λ_min of the Hessian, with bounds from its residual.
     pub smallest: Bracket,
-    /// tr H
+    /// tr H.
     pub trace: Option<Estimate>,
-    /// The largest rise L(θ + δ) − L(θ) that was found for ‖δ‖ ≤ ε.
+    /// Largest rise L(θ + δ) − L(θ) found for ‖δ‖ ≤ ρ.
     pub sharpness: Option<f64>,
 }
 
 impl CurvatureSnapshot {
-    /// λ_max/|λ_min|, how elongated the loss is between its extremes; infinite where λ_min may be 0.
+    /// Returns λ_max/|λ_min|; the upper bound is infinite if λ_min may be 0.
     pub fn sharpness_ratio(&self) -> Bracket {
         let size = |value: f64| value.abs();
         let [low, high] = [self.smallest.low, self.smallest.high];

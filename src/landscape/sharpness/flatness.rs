@@ -1,4 +1,4 @@
-//! How far one can go before the loss has risen by so much.
+//! [`Flatness`]: distance at which the loss has increased by a tolerance.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,38 +11,38 @@ use crate::random::{Purpose, normal};
 use crate::spectral::{Estimate, Trace};
 use crate::vector::{norm, scale};
 
-/// Spread of the curvature up to which the quadratic model's distance is about the mean one: 3/8 of its square is 9 %.
+/// Largest spread of the curvature for which the quadratic prediction is reported: 3/8 of its square is 9 %.
 const LARGEST_SPREAD: f64 = 0.5;
 
-/// Distances that are looked at in one go, and how often the interval between two is looked at again.
-const PLACES: usize = 16;
-const ROUNDS: usize = 3;
+/// Number of distances evaluated at once, and number of refinements of the interval that holds the crossing.
+const POINTS: usize = 16;
+const REFINEMENTS: usize = 3;
 
-/// How flatness is measured: the distance from θ, in random directions, at which the loss has first
-/// risen by `tolerance`. Hochreiter and Schmidhuber ("Flat Minima", 1997) call a minimum flat if it lies in a large region
-/// in which the loss stays about the same.
+/// Settings of a flatness measurement: the distance from θ, in random directions, at which the loss has first risen by
+/// `tolerance`. Hochreiter and Schmidhuber ("Flat Minima", 1997) call a minimum flat if it lies in a large region in which
+/// the loss stays about the same.
 ///
-/// The first distance is found among distances that double and then among ever closer ones, so a rise that is narrower than
-/// a factor of 2 in distance can be missed.
+/// The crossing is bracketed by doubling the distance and then refined, so a rise narrower than a factor of 2 in distance
+/// can be missed.
 ///
 /// See [`FlatnessReport`] for an example.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Flatness {
-    /// The rise of the loss that counts as none.
+    /// Rise of the loss to find.
     pub tolerance: f64,
-    /// Random directions.
+    /// Number of random directions.
     pub directions: usize,
-    /// Of the directions.
+    /// Seed of the directions.
     pub seed: u64,
 }
 
-/// What [`Flatness`] finds.
+/// Result of [`Flatness`].
 ///
 /// ```
 /// use loss_landscape::prelude::*;
 ///
-/// // L(b, w) = b² + w² has risen by 0.09 at the distance 0.3.
+/// // L(b, w) = b² + w² has risen by 0.09 at a distance of 0.3.
 /// let x = Tensor::new(&[[-1.0], [1.0]], &Device::Cpu)?;
 /// let data = Dataset::regression(&x, &x.zeros_like()?)?;
 /// let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
@@ -56,25 +56,24 @@ pub struct Flatness {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct FlatnessReport {
-    /// The mean distance at which the loss has risen by the tolerance, over those directions in
-    /// which it does.
+    /// Mean distance at which the loss has risen by the tolerance, over the directions in which it does.
     pub radius: Estimate,
-    /// √(2 n tolerance / tr H), the distance on a quadratic at its minimum in a direction u with the mean curvature
-    /// uᵀHu = tr H/n; infinite where the trace is not positive. The mean distance is this only if `spread` is small: it is
-    /// larger by the share 3/8 `spread`² to leading order.
+    /// √(2n·tolerance / tr H): for a quadratic loss at its minimum, the distance along a direction of mean curvature tr H/n.
+    /// Infinite if the trace is not positive. It approximates the mean distance only if `spread` is small: to leading order, the
+    /// mean is larger by the fraction 3/8 `spread`².
     pub quadratic: f64,
-    /// The standard deviation of uᵀHu over random directions u of length 1, in units of its mean,
-    /// √(2 (n/r − 1)/(n + 2)) with r = (tr H)²/‖H‖²_F. It is small if many eigenvalues share the trace, so that r is
-    /// large; that n is large is not enough. Infinite where the trace is not positive.
+    /// Standard deviation of the curvature uᵀHu over random unit vectors u, relative to its mean: √(2 (n/r − 1)/(n + 2)) with
+    /// r = (tr H)²/‖H‖²_F. It is small if many eigenvalues contribute to the trace; a large n is not enough. Infinite if the
+    /// trace is not positive.
     pub spread: f64,
-    /// Directions in which the loss has not risen so far within 10⁴ (1 + ‖θ‖).
+    /// Number of directions in which the loss does not rise by the tolerance within 10⁴ (1 + ‖θ‖).
     pub unbounded: usize,
-    /// The tolerance.
+    /// Rise of the loss.
     pub tolerance: f64,
 }
 
 impl Flatness {
-    /// For this rise of the loss, in 10 directions.
+    /// Creates settings for this rise of the loss: 10 directions, seed 0.
     pub fn new(tolerance: f64) -> Self {
         Self {
             tolerance,
@@ -96,11 +95,11 @@ impl Flatness {
         self
     }
 
-    /// Measures it where the model stands.
+    /// Measures the flatness at the model's current parameters.
     ///
     /// # Errors
-    /// A tolerance that is not positive, fewer than 2 directions, a loss that is not finite before it
-    /// has risen by the tolerance, one that rises in fewer than 2 directions.
+    /// The tolerance is not positive; there are fewer than 2 directions; the loss becomes not finite before it has risen by the
+    /// tolerance, or rises by it in fewer than 2 directions.
     pub fn run(&self, objective: &Objective) -> Result<FlatnessReport> {
         let theta = objective.parameters().to_flat()?;
         let crossings = self.crossings_at(objective, &theta)?;
@@ -115,7 +114,7 @@ impl Flatness {
                 .with_seed(self.seed);
             let squares = settings.frobenius_squared(&hessian)?.value;
             quadratic = (2.0 * n * self.tolerance / trace).sqrt();
-            // Of estimates it can come out below 0, where it is 0.
+            // Estimates can give a negative value.
             let excess = (n * squares / trace.powi(2) - 1.0).max(0.0);
             spread = (2.0 * excess / (n + 2.0)).sqrt();
         }
@@ -128,7 +127,7 @@ impl Flatness {
         })
     }
 
-    /// The distances, at least two, each with its direction of length 1.
+    /// Returns the distances, at least two, each with its unit direction.
     pub(crate) fn crossings(&self, objective: &Objective) -> Result<Vec<(f64, Vec<f64>)>> {
         self.crossings_at(objective, &objective.parameters().to_flat()?)
     }
@@ -136,13 +135,13 @@ impl Flatness {
     fn crossings_at(&self, objective: &Objective, theta: &[f64]) -> Result<Vec<(f64, Vec<f64>)>> {
         if !(self.tolerance > 0.0 && self.tolerance.is_finite()) {
             return Err(Error::invalid(format!(
-                "a tolerance of {} is none: give a finite number above 0",
+                "the tolerance is {}: use a finite number above 0",
                 self.tolerance
             )));
         }
         if self.directions < 2 {
             return Err(Error::invalid(format!(
-                "{} directions say nothing of their spread: ask for at least 2",
+                "{} directions give no standard error: use at least 2",
                 self.directions
             )));
         }
@@ -160,7 +159,7 @@ impl Flatness {
         }
         if found.len() < 2 {
             return Err(Error::invalid(format!(
-                "in {} of {} directions the loss never rises by {}: the model is flat, or give a \
+                "in {} of {} directions the loss never rises by {}: the model is flat; use a \
                  smaller tolerance",
                 self.directions - found.len(),
                 self.directions,
@@ -171,8 +170,7 @@ impl Flatness {
     }
 }
 
-/// The smallest distance along `direction` at which the loss is `level`, among places a factor of 2
-/// apart and then ever closer ones.
+/// Returns the smallest distance along `direction` at which the loss reaches `level`: bracketed by doubling, then refined.
 fn first_crossing(
     objective: &Objective,
     theta: &[f64],
@@ -180,38 +178,38 @@ fn first_crossing(
     level: f64,
 ) -> Result<Option<f64>> {
     let vectors = [theta, direction, direction];
-    let losses = |places: &[f64]| -> Result<Vec<f64>> {
-        let points: Vec<[f64; 2]> = places.iter().map(|r| [*r, 0.0]).collect();
+    let losses = |radii: &[f64]| -> Result<Vec<f64>> {
+        let points: Vec<[f64; 2]> = radii.iter().map(|r| [*r, 0.0]).collect();
         let scores = objective.scores_on_plane(vectors, &points)?;
         Ok(scores.iter().map(|score| score.loss).collect())
     };
     let size = 1.0 + norm(theta);
     let mut below = (0.0, objective.loss_at(theta)?);
-    let mut place = 1e-4 * size;
+    let mut radius = 1e-4 * size;
     let mut above = loop {
-        if place > 1e4 * size {
+        if radius > 1e4 * size {
             return Ok(None);
         }
-        let loss = losses(&[place])?[0];
+        let loss = losses(&[radius])?[0];
         if loss >= level {
-            break (place, loss);
+            break (radius, loss);
         }
-        below = (place, loss);
-        place *= 2.0;
+        below = (radius, loss);
+        radius *= 2.0;
     };
-    for _ in 0..ROUNDS {
-        let width = (above.0 - below.0) / (PLACES as f64 + 1.0);
-        let places: Vec<f64> = (1..=PLACES).map(|i| below.0 + i as f64 * width).collect();
-        for (place, loss) in places.iter().zip(losses(&places)?) {
+    for _ in 0..REFINEMENTS {
+        let width = (above.0 - below.0) / (POINTS as f64 + 1.0);
+        let radii: Vec<f64> = (1..=POINTS).map(|i| below.0 + i as f64 * width).collect();
+        for (radius, loss) in radii.iter().zip(losses(&radii)?) {
             if loss >= level {
-                above = (*place, loss);
+                above = (*radius, loss);
                 break;
             }
-            below = (*place, loss);
+            below = (*radius, loss);
         }
     }
-    let share = (level - below.1) / (above.1 - below.1);
-    Ok(Some(below.0 + share * (above.0 - below.0)))
+    let fraction = (level - below.1) / (above.1 - below.1);
+    Ok(Some(below.0 + fraction * (above.0 - below.0)))
 }
 
 impl std::fmt::Display for FlatnessReport {
@@ -233,7 +231,7 @@ impl std::fmt::Display for FlatnessReport {
         }
         match self.unbounded {
             0 => Ok(()),
-            n => write!(f, "; in {n} more directions it has not"),
+            n => write!(f, "; it has not in {n} more directions"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Keskar et al.'s sharpness: the largest rise within a box.
+//! [`KeskarSharpness`]: largest increase of the loss in the box of Keskar et al.
 
 use std::collections::VecDeque;
 
@@ -12,25 +12,25 @@ use crate::progress::Progress;
 use crate::random::{Purpose, generator};
 use crate::vector::{axpy, dot, minus, scale};
 
-/// Pairs of steps and changes of the gradient that the quasi-Newton method remembers.
+/// Number of pairs (step, gradient change) that the quasi-Newton method stores.
 const PAIRS: usize = 10;
 
-/// A search has ended when a step gains, or the gradient promises anywhere in the box, less than this share of the rise.
+/// Stops a search when a step gains, or the gradient promises within the box, less than this fraction of the rise.
 const GAIN: f64 = 1e-9;
 
-/// Lengths of a step that are tried before the search ends.
+/// Maximum number of step lengths tried before a search stops.
 const TRIES: usize = 30;
 
-/// The sharpness φ of Keskar et al. ("On Large-Batch Training for Deep Learning: Generalization Gap and Sharp Minima", 2017),
+/// Sharpness φ of Keskar et al. ("On Large-Batch Training for Deep Learning: Generalization Gap and Sharp Minima", 2017),
 ///
 /// φ = 100 / (1 + L(θ)) · max L(θ + δ) − L(θ) over the box |δᵢ| ≤ ε (|θᵢ| + 1),
 ///
-/// in the full space, without their random subspaces.
+/// in the full parameter space, without their random subspaces.
 ///
-/// The maximum is searched for by a projected quasi-Newton method: directions of L-BFGS (Liu and Nocedal, 1989) for the
-/// coordinates that are free to move (Bertsekas, 1982), and the gradient's where the loss curves upwards along the last steps.
-/// Keskar et al. use L-BFGS-B (Byrd, Lu, Nocedal and Zhu, 1995). Both find local maxima, so φ is a lower bound. Starts that
-/// disagree show that it is not tight; starts that agree do not prove that it is.
+/// The maximum is found by a projected quasi-Newton method: L-BFGS directions (Liu and Nocedal, 1989) for the coordinates
+/// that are free to move (Bertsekas, 1982), and the gradient where the loss curves upwards along the last steps. Keskar et
+/// al. use L-BFGS-B (Byrd, Lu, Nocedal and Zhu, 1995). Both find local maxima, so φ is a lower bound. Starts that disagree
+/// show that the bound is not tight; starts that agree do not prove that it is.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -49,51 +49,51 @@ const TRIES: usize = 30;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct KeskarSharpness {
-    /// φ, 100 times the largest rise found over 1 + L(θ).
+    /// φ: 100 times the largest rise found, over 1 + L(θ).
     pub value: f64,
-    /// The largest rise found; not below 0, as δ = 0 is in the box.
+    /// Largest rise found; at least 0, because δ = 0 is in the box.
     pub rise: f64,
-    /// δ that gives it.
+    /// Perturbation δ of the largest rise, shape `(d,)`.
     pub perturbation: Vec<f64>,
-    /// The rise at the end of each start: first the corner along the gradient, then random places in the box.
+    /// Rise reached from each start: the first starts in the corner along the gradient, the others at random points of the box.
     pub by_start: Vec<f64>,
-    /// Whether every start came to rest before its last step.
+    /// Whether every start converged before its last step.
     pub converged: bool,
-    /// Gradients computed.
+    /// Number of gradients computed.
     #[serde(alias = "gradients")]
     pub gradient_evaluations: usize,
-    /// Losses computed beside the gradients'.
+    /// Number of losses computed without a gradient.
     #[serde(alias = "losses")]
     pub loss_evaluations: usize,
-    /// Rounding error of the loss in the model's type: smaller rises mean nothing.
+    /// Rounding error of the loss in the model's dtype: smaller rises are not significant.
     pub rounding: f64,
-    /// ε
+    /// Relative width ε of the box.
     pub epsilon: f64,
-    /// L(θ)
+    /// L(θ).
     pub center: f64,
 }
 
 impl Sharpness {
-    /// Keskar et al.'s sharpness in the box with ε = `radius`; they take 10⁻³ and 5·10⁻⁴.
+    /// Computes the sharpness of Keskar et al. in the box with ε = `radius`. They use 10⁻³ and 5·10⁻⁴.
     ///
     /// # Errors
-    /// A radius that is not positive, no starts or steps, [adaptive](Sharpness::adaptive) perturbations, as the box has its
-    /// own; 1 + L(θ) that is not positive; a loss or gradient that is not finite in the box.
+    /// The radius is not positive; there are no starts or steps; perturbations are [adaptive](Sharpness::with_adaptive), which
+    /// the box already is; 1 + L(θ) is not positive; a loss or gradient in the box is not finite.
     pub fn keskar(&self, objective: &Objective) -> Result<KeskarSharpness> {
         if self.adaptive {
             return Err(Error::invalid(
-                "Keskar's box has widths ε(|θ| + 1) of its own: leave adaptive() out",
+                "Keskar's box already scales with the weights, by ε(|θ| + 1): leave out with_adaptive(true)",
             ));
         }
         if self.starts == 0 || self.steps == 0 {
             return Err(Error::invalid(
-                "the largest rise cannot be searched: ask for at least 1 start and 1 step",
+                "the search for the largest rise needs at least 1 start and 1 step",
             ));
         }
         let ball = self.ball(objective)?;
         if 1.0 + ball.center <= 0.0 {
             return Err(Error::invalid(format!(
-                "Keskar's sharpness divides by 1 + L, and L is {}: it is for losses above −1",
+                "Keskar's sharpness divides by 1 + L, and the loss is {}: it is defined for losses above −1",
                 ball.center
             )));
         }
@@ -145,7 +145,7 @@ impl Sharpness {
     }
 }
 
-/// The rise L(θ + z) − L(θ) over the box |zᵢ| ≤ wᵢ.
+/// Search for the largest rise L(θ + z) − L(θ) in the box |zᵢ| ≤ wᵢ.
 struct Search<'a> {
     objective: &'a Objective,
     theta: &'a [f64],
@@ -156,7 +156,7 @@ struct Search<'a> {
 }
 
 /// A point of the box with its rise and gradient.
-struct Place {
+struct Candidate {
     z: Vec<f64>,
     rise: f64,
     gradient: Vec<f64>,
@@ -173,10 +173,10 @@ impl Search<'_> {
         Ok(self.objective.loss_at(&self.point(z))? - self.center)
     }
 
-    fn place(&mut self, z: Vec<f64>) -> Result<Place> {
+    fn evaluate(&mut self, z: Vec<f64>) -> Result<Candidate> {
         self.gradients += 1;
         let (loss, gradient) = self.objective.gradient_at(&self.point(&z))?;
-        Ok(Place {
+        Ok(Candidate {
             rise: loss - self.center,
             z,
             gradient,
@@ -184,7 +184,7 @@ impl Search<'_> {
         })
     }
 
-    /// The corner of the box that is highest to first order.
+    /// Returns the corner of the box that is highest to first order.
     fn corner(&mut self) -> Result<Vec<f64>> {
         self.gradients += 1;
         let (_, gradient) = self.objective.gradient_at(self.theta)?;
@@ -194,25 +194,25 @@ impl Search<'_> {
             .collect())
     }
 
-    /// z + td, with each coordinate cut off at the walls.
+    /// Returns z + td, clamped to the box.
     fn along(&self, z: &[f64], d: &[f64], t: f64) -> Vec<f64> {
         let all = z.iter().zip(d).zip(&self.widths);
         all.map(|((z, d), w)| (z + t * d).clamp(-w, *w)).collect()
     }
 
-    /// Uphill from `z` until the point is stationary or after `steps` steps.
-    fn climb(&mut self, z: Vec<f64>, steps: usize) -> Result<Place> {
-        let mut here = self.place(z)?;
+    /// Ascends from `z` until the point is stationary, for at most `steps` steps.
+    fn climb(&mut self, z: Vec<f64>, steps: usize) -> Result<Candidate> {
+        let mut here = self.evaluate(z)?;
         let mut pairs = VecDeque::with_capacity(PAIRS);
         for _ in 0..steps {
-            // To first order no point of the box is higher by more than this.
+            // To first order, no point of the box is higher by more than this.
             let all = here.gradient.iter().zip(&here.z).zip(&self.widths);
             let promised: f64 = all.map(|((g, z), w)| g.abs() * w - g * z).sum();
             if promised <= GAIN * here.rise.abs() {
                 here.converged = true;
                 break;
             }
-            // At a wall that the gradient points to a coordinate stays.
+            // A coordinate at a wall that the gradient points to is fixed.
             let all = here.gradient.iter().zip(&here.z).zip(&self.widths);
             let slope: Vec<f64> = all
                 .map(|((g, z), w)| {
@@ -228,7 +228,7 @@ impl Search<'_> {
                 None => None,
             };
             if next.is_none() {
-                // The gradient in units of the widths, at first as far as the box is wide.
+                // The gradient in units of the widths; the first step spans the box.
                 let widths = slope.iter().zip(&self.widths);
                 let mut d: Vec<f64> = widths.map(|(g, w)| g * w * w).collect();
                 let reach = d.iter().zip(&self.widths);
@@ -244,7 +244,7 @@ impl Search<'_> {
             if pairs.len() == PAIRS {
                 pairs.pop_front();
             }
-            // For the descent on −L.
+            // For descent on −L.
             pairs.push_back((
                 minus(&next.z, &here.z),
                 minus(&here.gradient, &next.gradient),
@@ -258,8 +258,9 @@ impl Search<'_> {
         Ok(here)
     }
 
-    /// A higher place along `d`: a shorter step until one rises enough or, if `longer`, ever longer ones while they rise.
-    fn step(&mut self, here: &Place, d: &[f64], longer: bool) -> Result<Option<Place>> {
+    /// Finds a higher point along `d`: shortens the step until the rise is sufficient or, if `longer`, lengthens it while the
+    /// loss rises.
+    fn step(&mut self, here: &Candidate, d: &[f64], longer: bool) -> Result<Option<Candidate>> {
         let mut t = 1.0;
         for attempt in 0..TRIES {
             let mut z = self.along(&here.z, d, t);
@@ -278,7 +279,7 @@ impl Search<'_> {
                     }
                     (z, rise) = (further, higher);
                 }
-                return self.place(z).map(Some);
+                return self.evaluate(z).map(Some);
             }
             t *= 0.25;
         }
@@ -286,8 +287,8 @@ impl Search<'_> {
     }
 }
 
-/// The quasi-Newton direction for coordinates whose slope is not 0, by those parts of the pairs along which −L curves
-/// upwards there; none without such pairs.
+/// Returns the quasi-Newton direction for coordinates with non-zero slope, from those parts of the pairs along which −L
+/// curves upwards. `None` without such pairs.
 fn direction(slope: &[f64], pairs: &VecDeque<(Vec<f64>, Vec<f64>)>) -> Option<Vec<f64>> {
     let free = |v: &[f64]| -> Vec<f64> {
         let parts = v.iter().zip(slope);

@@ -1,13 +1,15 @@
-//! [`Sharpness`]: how much the loss rises near θ.
+//! Sharpness of a minimum: how much the loss increases near θ.
 //!
-//! | file | |
+//! | file | measure |
 //! | --- | --- |
-//! | `random` | random search over the ball |
-//! | `average` | means over the sphere and over a Gaussian |
-//! | `worst` | gradient ascent within the ball |
-//! | `keskar` | the same within Keskar et al.'s box |
-//! | `sam` | the step of sharpness-aware minimisation |
-//! | `flatness` | how far one can go |
+//! | `random_search` | largest increase at random points of a ball |
+//! | `average` | mean increase over a sphere and over a Gaussian |
+//! | `worst_case` | largest increase in a ball, by gradient ascent |
+//! | `keskar` | largest increase in the box of Keskar et al. |
+//! | `sam` | ascent step of sharpness-aware minimisation |
+//! | `flatness` | distance at which the loss has increased by a tolerance |
+//! | `pac_bayes` | PAC-Bayes bound on the error on unseen data |
+//! | `evolution` | curvature and sharpness during training |
 
 mod average;
 mod evolution;
@@ -38,12 +40,11 @@ use crate::random::{Purpose, normal};
 use crate::spectral::{Estimate, Trace};
 use crate::vector::{dot, norm, scale};
 
-/// How sharpness is measured: over which ball, and by how much work.
+/// Settings of the sharpness measures: how much the loss increases within a given radius.
 ///
-/// A perturbation is δ = Tu with ‖u‖ ≤ ρ. Plain sharpness has T = 1. Adaptive sharpness has
-/// T = diag|θ| (Kwon et al., "ASAM", 2021): it does not see rescalings of the layers that leave the
-/// function alone, as plain sharpness does (Dinh et al., "Sharp Minima Can Generalize For Deep
-/// Nets", 2017).
+/// A perturbation is δ = Tu with ‖u‖ ≤ ρ. Plain sharpness has T = 1. Adaptive sharpness has T = diag|θ| (Kwon et al.,
+/// "ASAM", 2021). Unlike plain sharpness (Dinh et al., "Sharp Minima Can Generalize For Deep Nets", 2017), it is invariant
+/// to rescalings of the layers that do not change the function.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -58,30 +59,30 @@ use crate::vector::{dot, norm, scale};
 /// let worst = ball.worst_case(&objective)?.rise;
 /// assert!((worst - 0.1f64.powi(2) * 8.0 / 2.0).abs() < 1e-6); // ρ²λ_max/2
 /// assert!(ball.random(&objective)?.maximum <= worst);
-/// assert_eq!(ball.with_adaptive(true).worst_case(&objective)?.rise, 0.0); // weights of 0 do not move
+/// assert_eq!(ball.with_adaptive(true).worst_case(&objective)?.rise, 0.0); // weights of 0 are not perturbed
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub struct Sharpness {
-    /// ρ, also called ε: the ball's radius.
+    /// Radius ρ (also called ε) of the ball.
     pub radius: f64,
-    /// Whether each weight is perturbed in proportion to its size.
+    /// Whether each weight is perturbed in proportion to its magnitude.
     pub adaptive: bool,
-    /// Pairs ±δ of random perturbations.
+    /// Number of pairs ±δ of random perturbations.
     #[serde(alias = "samples")]
     pub pairs: usize,
-    /// Starts of the search for the worst case.
+    /// Number of starts of the searches for the largest increase.
     pub starts: usize,
-    /// Steps of that search from each start, at most.
+    /// Maximum number of steps per start.
     pub steps: usize,
-    /// Of the random perturbations and starts.
+    /// Seed of the random perturbations and starts.
     pub seed: u64,
 }
 
 impl Sharpness {
-    /// Over the ball of this radius, with 50 pairs of random perturbations, and 3 starts of at most
-    /// 100 steps for the worst case.
+    /// Creates settings for a ball of this radius: plain, 50 pairs of random perturbations, 3 starts of at most 100 steps,
+    /// seed 0.
     pub fn new(radius: f64) -> Self {
         Self {
             radius,
@@ -124,11 +125,11 @@ impl Sharpness {
         self
     }
 
-    /// The point and T's diagonal, all settings looked at.
+    /// Checks the settings and returns the neighbourhood of the current parameters.
     fn ball(&self, objective: &Objective) -> Result<Ball> {
         if !(self.radius > 0.0 && self.radius.is_finite()) {
             return Err(Error::invalid(format!(
-                "a ball of radius {} holds no perturbations: give a finite number above 0",
+                "the radius is {}: use a finite number above 0",
                 self.radius
             )));
         }
@@ -147,7 +148,7 @@ impl Sharpness {
         })
     }
 
-    /// L(θ + Tu) − L(θ) and L(θ − Tu) − L(θ) for standard normal u times the factor that each gets.
+    /// Returns L(θ + Tu) − L(θ) and L(θ − Tu) − L(θ) for standard normal vectors u, each scaled by `factor(u)`.
     fn rises(
         &self,
         (task, purpose): (&'static str, Purpose),
@@ -157,7 +158,7 @@ impl Sharpness {
     ) -> Result<Vec<[f64; 2]>> {
         if self.pairs < 2 {
             return Err(Error::invalid(format!(
-                "{} pairs of perturbations say nothing of their spread: ask for at least 2",
+                "{} pairs of perturbations give no standard error: use at least 2",
                 self.pairs
             )));
         }
@@ -165,9 +166,9 @@ impl Sharpness {
         let mut progress = Progress::start(task);
         let mut rises = Vec::with_capacity(self.pairs);
         while rises.len() < self.pairs {
-            // Two u span a plane, in which four points come cheaply.
-            let together = 2.min(self.pairs - rises.len());
-            let directions: Vec<Vec<f64>> = (rises.len()..rises.len() + together)
+            // Two u span a plane, on which four points share most of the work.
+            let count = 2.min(self.pairs - rises.len());
+            let directions: Vec<Vec<f64>> = (rises.len()..rises.len() + count)
                 .map(|i| {
                     let mut u = normal(ball.theta.len(), purpose, self.seed, i as u64);
                     let factor = factor(&u);
@@ -175,9 +176,9 @@ impl Sharpness {
                     ball.perturbation(&u)
                 })
                 .collect();
-            let vectors = [&ball.theta[..], &directions[0], &directions[together - 1]];
+            let vectors = [&ball.theta[..], &directions[0], &directions[count - 1]];
             let points = [[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]];
-            let scores = objective.scores_on_plane(vectors, &points[..2 * together])?;
+            let scores = objective.scores_on_plane(vectors, &points[..2 * count])?;
             let both = scores.as_chunks::<2>().0.iter();
             rises.extend(both.map(|both| both.map(|score| score.loss - ball.center)));
             progress.part(rises.len(), self.pairs);
@@ -189,18 +190,18 @@ impl Sharpness {
 /// The neighbourhood of θ.
 struct Ball {
     theta: Vec<f64>,
-    /// The diagonal of T.
+    /// Diagonal of T.
     stretch: Vec<f64>,
-    /// L(θ)
+    /// L(θ).
     center: f64,
-    /// Of the model's type.
+    /// Machine epsilon of the model's dtype.
     epsilon: f64,
-    /// What the model's type leaves uncertain of a rise.
+    /// Rounding error of a rise in the model's dtype.
     rounding: f64,
 }
 
 impl Ball {
-    /// The mean over pairs of rises, with what rounding of both losses adds to its error.
+    /// Returns the mean over pairs of rises, with the rounding of both losses included in its error.
     fn mean(&self, rises: &[[f64; 2]]) -> Estimate {
         let means: Vec<f64> = rises.iter().map(|[a, b]| 0.5 * (a + b)).collect();
         let mean = Estimate::of(&means);
@@ -208,32 +209,32 @@ impl Ball {
         mean.with_error(self.rounding + rise)
     }
 
-    /// Tu
+    /// Returns Tu.
     fn perturbation(&self, u: &[f64]) -> Vec<f64> {
         let pairs = u.iter().zip(&self.stretch);
         pairs.map(|(u, t)| u * t).collect()
     }
 
-    /// θ + Tu
+    /// Returns θ + Tu.
     fn point(&self, u: &[f64]) -> Vec<f64> {
         let all = self.theta.iter().zip(u).zip(&self.stretch);
         all.map(|((theta, u), t)| theta + t * u).collect()
     }
 
-    /// THT, the Hessian by u at the centre.
+    /// Returns THT, the Hessian with respect to u at the centre.
     fn hessian(&self, objective: &Objective) -> Result<Scaled<Hessian>> {
         let hessian = objective.hessian().at(self.theta.clone())?;
         Scaled::new(hessian, self.stretch.clone())
     }
 }
 
-/// The trace that quadratic predictions are made of, to 2 %.
+/// Estimates the trace used in quadratic predictions, to 2 %.
 fn trace(operator: &impl LinearOperator, seed: u64) -> Result<Estimate> {
     let trace = Trace::default().with_relative_error(0.02).with_seed(seed);
     trace.trace(operator)
 }
 
-/// Writes the rounding of the loss where it makes most of `error`.
+/// Writes the rounding of the loss if it dominates `error`.
 fn write_rounding(f: &mut Formatter<'_>, rounding: f64, error: f64) -> std::fmt::Result {
     match rounding > 0.7 * error {
         true => write!(f, "; rounding of the loss: {rounding:.1e}"),
@@ -241,7 +242,7 @@ fn write_rounding(f: &mut Formatter<'_>, rounding: f64, error: f64) -> std::fmt:
     }
 }
 
-/// vᵀHv / ‖v‖², the curvature of the loss along `v`.
+/// Returns vᵀHv / ‖v‖², the curvature of the loss along `v`.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -257,11 +258,11 @@ fn write_rounding(f: &mut Formatter<'_>, rounding: f64, error: f64) -> std::fmt:
 /// ```
 ///
 /// # Errors
-/// A `v` that is not in θ-space or 0; those of the product.
+/// `v` is zero, has the wrong length or entries that are not finite; the Hessian–vector product fails.
 pub fn directional_sharpness(objective: &Objective, v: &[f64]) -> Result<f64> {
     let square = norm(v).powi(2);
     if square == 0.0 {
-        return Err(Error::invalid("the vector is 0: it points nowhere"));
+        return Err(Error::invalid("the vector is zero: it has no direction"));
     }
     Ok(dot(&objective.hvp(v)?, v) / square)
 }

@@ -1,4 +1,4 @@
-//! [`PacBayes`]: a bound on the error on unseen data, which is low for flat minima near the prior.
+//! [`PacBayes`]: a bound on the error on unseen data, low for flat minima near the prior.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,26 +9,26 @@ use crate::random::{Purpose, normal};
 use crate::spectral::Estimate;
 use crate::vector::{minus, norm};
 
-/// A PAC-Bayes bound for the classifier that draws its weights from N(θ, σ²I) anew for each answer (Dziugaite and Roy,
-/// "Computing Nonvacuous Generalization Bounds…", 2017; with the constants of Maurer, 2004).
+/// Settings of a PAC-Bayes bound for the classifier that draws its weights from N(θ, σ²I) for each prediction (Dziugaite and
+/// Roy, "Computing Nonvacuous Generalization Bounds…", 2017; with the constants of Maurer, 2004).
 ///
-/// For a prior N(θ₀, σ²I) that was fixed before the n samples were drawn, independently and from one distribution,
-/// its error e on that distribution and its error ê on the samples fulfil, with probability at least 1 − δ,
+/// Let the prior N(θ₀, σ²I) be fixed before the n samples are drawn independently from one distribution. Then, with
+/// probability at least 1 − δ, the error e on that distribution and the error ê on the samples satisfy
 ///
 /// kl(ê‖e) ≤ (‖θ − θ₀‖²/(2σ²) + ln(2√n/δ))/n, kl(q‖p) = q ln(q/p) + (1 − q) ln((1 − q)/(1 − p)).
 ///
-/// Of K values of σ each gets δ/K, so that the best may be chosen afterwards. Half of that goes to the bound above, half
-/// to that of Chernoff on ê, kl(mean‖ê) ≤ ln(2K/δ)/m, whose mean is one over m draws of the weights.
+/// Each of K values of σ gets δ/K, so that the best may be chosen afterwards. Half of that is spent on the bound above, half
+/// on Chernoff's bound on ê, kl(mean‖ê) ≤ ln(2K/δ)/m, where the mean is over m draws of the weights.
 ///
 /// See [`PacBayesBound`] for an example.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct PacBayes {
-    /// The values of σ to try, chosen without a look at the data.
+    /// Values of σ to try, chosen without looking at the data.
     pub sigmas: Vec<f64>,
-    /// m, the draws of the weights, the same for each σ but for their length.
+    /// Number m of draws of the weights, the same up to scale for each σ.
     pub draws: usize,
-    /// δ, the probability that the bound is wrong.
+    /// Probability δ that the bound is wrong.
     pub delta: f64,
     /// Seed of the draws.
     pub seed: u64,
@@ -46,28 +46,28 @@ impl Default for PacBayes {
     }
 }
 
-/// What [`PacBayes`] found for one σ.
+/// Result of [`PacBayes`] for one σ.
 ///
 /// See [`PacBayesBound`] for an example.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct PacBayesRow {
-    /// σ
+    /// σ.
     pub sigma: f64,
     /// ‖θ − θ₀‖²/(2σ²), in nats.
     pub kl: f64,
-    /// The share of wrong answers on the samples, a mean over the draws.
+    /// Error on the samples, as a mean over the draws.
     pub empirical_error: Estimate,
-    /// The loss L(θ + σz), a mean over the draws z.
+    /// Loss L(θ + σz), as a mean over the draws z.
     pub loss: Estimate,
-    /// The error on unseen data is below this.
+    /// Bound on the error on unseen data.
     pub bound: f64,
-    /// A weaker form of the bound (McAllester, 2003), ê + √((KL + ln(2√n/δ))/(2n)), with the same bound on ê and the
-    /// same δ. Above 1 it says nothing.
+    /// A weaker form of the bound (McAllester, 2003), ê + √((KL + ln(2√n/δ))/(2n)), with the same bound on ê and the same δ.
+    /// Vacuous above 1.
     pub mcallester: f64,
 }
 
-/// The best row of [`PacBayes`], and all of them.
+/// Result of [`PacBayes`]: the lowest bound, and one row per σ.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -83,12 +83,12 @@ pub struct PacBayesRow {
 /// let settings = PacBayes::default().with_sigmas(vec![0.1, 1.0]).with_draws(50);
 /// let found = settings.run(&objective, &prior)?;
 ///
-/// let way: f64 = prior
+/// let squared: f64 = prior
 ///     .iter()
 ///     .zip(model.parameters().to_flat()?)
 ///     .map(|(a, b)| (a - b).powi(2))
 ///     .sum();
-/// assert!((found.kl - way / (2.0 * found.sigma.powi(2))).abs() < 1e-9);
+/// assert!((found.kl - squared / (2.0 * found.sigma.powi(2))).abs() < 1e-9);
 /// for row in &found.rows {
 ///     assert!(row.empirical_error.value <= row.bound && row.bound <= row.mcallester);
 ///     assert!(found.bound <= row.bound);
@@ -98,17 +98,17 @@ pub struct PacBayesRow {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct PacBayesBound {
-    /// The lowest bound: with probability 1 − δ the error on unseen data is below it.
+    /// Lowest bound: with probability 1 − δ, the error on unseen data is below it.
     pub bound: f64,
-    /// Its σ.
+    /// σ of the lowest bound.
     pub sigma: f64,
-    /// Its ‖θ − θ₀‖²/(2σ²), in nats.
+    /// ‖θ − θ₀‖²/(2σ²) of the lowest bound, in nats.
     pub kl: f64,
-    /// Its share of wrong answers on the samples.
+    /// Error on the samples for this σ.
     pub empirical_error: Estimate,
-    /// δ
+    /// δ.
     pub delta: f64,
-    /// A row for each σ, in the order in which they were given. All their bounds hold together.
+    /// One row per σ, in the given order. All bounds hold simultaneously.
     pub rows: Vec<PacBayesRow>,
 }
 
@@ -138,19 +138,20 @@ impl PacBayes {
         self
     }
 
-    /// The bound where the model of `objective` stands, with the prior about `prior_center`: the weights that training
-    /// started from, say, but none that have seen the data.
+    /// Computes the bound at the model's current parameters. `prior_center` is the centre of the prior, for example the weights
+    /// that training started from. It must not depend on the data.
     ///
     /// # Errors
-    /// A model with batch normalisation; no σ, or one that is no positive number; fewer than 2 samples; a δ that is not
-    /// between 0 and 1; a centre that is not in θ-space; a dataset without labels; a loss that is not finite at a draw.
+    /// The model has batch normalisation; there is no σ, or one is not a positive number; there are fewer than 2 draws; δ is not
+    /// between 0 and 1; `prior_center` has the wrong length or entries that are not finite; the dataset has no labels; the loss
+    /// at a draw is not finite.
     pub fn run(&self, objective: &Objective, prior_center: &[f64]) -> Result<PacBayesBound> {
         self.check()?;
         let parameters = objective.parameters();
         if parameters.statistics().len() > 0 {
             return Err(Error::invalid(
-                "the model has batch normalisation, whose running statistics were fitted to the samples and are no \
-                 part of the KL divergence, so the bound would not hold: take a model without, such as one with \
+                "the model has batch normalisation, whose running statistics depend on the samples and are not part of the KL \
+                 divergence, so the bound would not hold: use a model without it, such as one with \
                  Norm::Group",
             ));
         }
@@ -163,14 +164,15 @@ impl PacBayes {
             .iter()
             .zip(scores)
             .map(|(sigma, (errors, losses))| {
-                // The square of a small σ is 0, and 0/0 no number.
+                // σ² underflows for small σ, and 0/0 is NaN.
                 let kl = 0.5 * (distance / sigma).powi(2);
                 self.row(*sigma, kl, objective.samples(), &errors, &losses)
             });
         let rows: Vec<PacBayesRow> = rows.collect();
         let best = rows.iter().min_by(|a, b| a.bound.total_cmp(&b.bound));
         let best = best.cloned();
-        let best = best.ok_or_else(|| Error::invalid("there is no σ to try"))?;
+        let best =
+            best.ok_or_else(|| Error::invalid("there are no values of σ: give at least one"))?;
         Ok(PacBayesBound {
             bound: best.bound,
             sigma: best.sigma,
@@ -183,42 +185,44 @@ impl PacBayes {
 
     fn check(&self) -> Result<()> {
         if self.sigmas.is_empty() {
-            return Err(Error::invalid("there is no σ to try: give at least one"));
+            return Err(Error::invalid(
+                "there are no values of σ: give at least one",
+            ));
         }
         let wrong = |sigma: &&f64| !(**sigma > 0.0 && sigma.is_finite());
         if let Some(sigma) = self.sigmas.iter().find(wrong) {
             return Err(Error::invalid(format!(
-                "σ = {sigma} is no standard deviation: give finite numbers above 0"
+                "σ = {sigma} is not a standard deviation: use finite numbers above 0"
             )));
         }
         if self.draws < 2 {
             return Err(Error::invalid(format!(
-                "an error from {} draws of the weights has no uncertainty: take at least 2",
+                "{} draws of the weights give no standard error: use at least 2",
                 self.draws
             )));
         }
         if !(self.delta > 0.0 && self.delta < 1.0) {
             return Err(Error::invalid(format!(
-                "δ = {} is no probability to be wrong: give a number between 0 and 1, such as 0.05",
+                "δ = {} is not a probability: use a number between 0 and 1, such as 0.05",
                 self.delta
             )));
         }
         Ok(())
     }
 
-    /// Shares of wrong answers and losses, one of each for each draw, for each σ.
+    /// Returns, for each σ, the errors and the losses of all draws.
     fn scores(&self, objective: &Objective, theta: &[f64]) -> Result<Vec<(Vec<f64>, Vec<f64>)>> {
-        let places: Vec<[f64; 2]> = self.sigmas.iter().map(|sigma| [*sigma, 0.0]).collect();
+        let points: Vec<[f64; 2]> = self.sigmas.iter().map(|sigma| [*sigma, 0.0]).collect();
         let mut scores = vec![(Vec::new(), Vec::new()); self.sigmas.len()];
         let mut progress = Progress::start("PAC-Bayes");
         for draw in 0..self.draws {
             let z = normal(theta.len(), Purpose::PacBayes, self.seed, draw as u64);
-            let found = objective.scores_on_plane([theta, &z, &z], &places)?;
+            let found = objective.scores_on_plane([theta, &z, &z], &points)?;
             for (score, (errors, losses)) in found.iter().zip(&mut scores) {
                 let accuracy = score.accuracy.ok_or_else(|| {
                     Error::invalid(
-                        "the bound is one on the share of wrong answers, and this dataset has values \
-                         to fit, no labels: build it with Dataset::classification",
+                        "the bound is on the classification error, and this dataset has values, not \
+                         labels: build it with Dataset::classification",
                     )
                 })?;
                 errors.push(1.0 - accuracy);
@@ -232,7 +236,7 @@ impl PacBayes {
     fn row(&self, sigma: f64, kl: f64, n: usize, errors: &[f64], losses: &[f64]) -> PacBayesRow {
         let share = self.delta / (2.0 * self.sigmas.len() as f64);
         let empirical_error = Estimate::of(errors);
-        let most = kl_inverse(empirical_error.value, -share.ln() / self.draws as f64);
+        let error_bound = kl_inverse(empirical_error.value, -share.ln() / self.draws as f64);
         let n = n as f64;
         let complexity = (kl + (2.0 * n.sqrt() / share).ln()) / n;
         PacBayesRow {
@@ -240,13 +244,13 @@ impl PacBayes {
             kl,
             empirical_error,
             loss: Estimate::of(losses),
-            bound: kl_inverse(most, complexity),
-            mcallester: most + (complexity / 2.0).sqrt(),
+            bound: kl_inverse(error_bound, complexity),
+            mcallester: error_bound + (complexity / 2.0).sqrt(),
         }
     }
 }
 
-/// The largest p ≤ 1 with kl(q‖p) ≤ c, for 0 ≤ q ≤ 1 and c ≥ 0: the next number above it.
+/// Returns the largest p ≤ 1 with kl(q‖p) ≤ c, rounded up, for 0 ≤ q ≤ 1 and c ≥ 0.
 fn kl_inverse(q: f64, c: f64) -> f64 {
     let (mut low, mut high) = (q, 1.0);
     loop {
@@ -262,9 +266,9 @@ fn kl_inverse(q: f64, c: f64) -> f64 {
     }
 }
 
-/// q ln(q/p) + (1 − q) ln((1 − q)/(1 − p))
+/// Returns q ln(q/p) + (1 − q) ln((1 − q)/(1 − p)).
 fn binary_kl(q: f64, p: f64) -> f64 {
-    // a ln(a/b), b = a + change: each form is the exact one where the other cancels.
+    // a ln(a/b) with b = a + change; each form is accurate where the other cancels.
     let term = |a: f64, b: f64, change: f64| match change.abs() < 0.5 * a {
         true => -a * (change / a).ln_1p(),
         false if a > 0.0 => a * (a / b).ln(),
@@ -278,7 +282,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_inverse_of_kl_is_the_closed_form_where_there_is_one() {
+    fn kl_inverse_matches_closed_forms() {
         for c in [1e-12, 1e-3, 0.1, 1.0, 5.0, 100.0] {
             assert!((kl_inverse(0.0, c) + (-c).exp_m1()).abs() < 1e-15, "{c}");
             assert_eq!(kl_inverse(1.0, c), 1.0);
@@ -295,13 +299,13 @@ mod tests {
     }
 
     #[test]
-    fn the_inverse_of_kl_inverts_it_and_rises() {
+    fn kl_inverse_inverts_kl_and_increases() {
         let grid = |n: usize| (0..=n).map(move |i| i as f64 / n as f64);
         for q in grid(50).take(46) {
             let mut last = q;
             for c in grid(40).skip(1).map(|c| 2.0 * c) {
                 let p = kl_inverse(q, c);
-                // Near 1, kl changes by that much from one number to the next.
+                // Near 1, kl changes by this much from one floating-point number to the next.
                 let step = f64::EPSILON * p / (1.0 - p);
                 assert!((binary_kl(q, p) - c).abs() < 1e-12 + 2.0 * step, "{q}, {c}");
                 assert!(p > last && p < 1.0, "{q}, {c}");

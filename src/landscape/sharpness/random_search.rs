@@ -1,4 +1,4 @@
-//! Random search over the ball.
+//! [`RandomSharpness`]: largest and mean increase of the loss at random points of a ball.
 
 use rand::Rng;
 use serde::{Deserialize, Serialize};
@@ -10,11 +10,11 @@ use crate::random::{Purpose, generator, normal};
 use crate::spectral::Estimate;
 use crate::vector::{norm, scale};
 
-/// The largest rise L(θ + δ) − L(θ) that a random search finds: the largest of some rises at random places of the ball
-/// ‖δ‖ ≤ ε. [`KeskarSharpness`](super::KeskarSharpness) is another measure, over a box.
+/// Largest rise L(θ + δ) − L(θ) found at random points of the ball ‖δ‖ ≤ ρ.
+/// [`KeskarSharpness`](super::KeskarSharpness) uses a box instead.
 ///
-/// It is a lower bound of the largest rise. In many dimensions random perturbations miss few sharp directions, and it is
-/// then far below [`WorstCase`](super::WorstCase).
+/// It is a lower bound of the largest rise in the ball. In many dimensions random perturbations miss the few sharp
+/// directions, and it is far below [`WorstCase`](super::WorstCase).
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -31,32 +31,31 @@ use crate::vector::{norm, scale};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct RandomSharpness {
-    /// The largest rise found; not below 0, as δ = 0 is in the ball.
+    /// Largest rise found; at least 0, because δ = 0 is in the ball.
     pub maximum: f64,
-    /// With 95 % confidence, the rise is at most `maximum` on at least this share of the ball's
-    /// volume: 0.05^(1/N) for N independent samples (Wilks, 1941).
+    /// With 95 % confidence, the rise is at most `maximum` on at least this fraction of the ball's volume: 0.05^(1/N) for N
+    /// independent samples (Wilks, 1941).
     pub coverage: f64,
-    /// The mean rise over the ball, each sample the mean of a pair ±δ. Its error includes [`rounding`](Self::rounding).
+    /// Mean rise over the ball; each sample is the mean of a pair ±δ. Its error includes [`rounding`](Self::rounding).
     pub mean: Estimate,
-    /// The loss in the model's type is rounded by about this much: smaller rises mean nothing.
+    /// Rounding error of the loss in the model's dtype: smaller rises are not significant.
     pub rounding: f64,
-    /// ε
+    /// Radius ρ of the ball.
     pub radius: f64,
-    /// L(θ)
+    /// L(θ).
     pub center: f64,
 }
 
 impl Sharpness {
-    /// Random search: the largest rise at random places of the ball.
+    /// Searches for the largest rise at random points of the ball.
     ///
     /// # Errors
-    /// A radius that is not positive, fewer than 2 pairs of samples, a loss that is not finite in
-    /// the ball.
+    /// The radius is not positive; there are fewer than 2 pairs; a loss in the ball is not finite.
     pub fn random(&self, objective: &Objective) -> Result<RandomSharpness> {
         Ok(self.random_search(objective)?.0)
     }
 
-    /// The result, and the perturbation that gives the largest rise.
+    /// Returns the result and the perturbation with the largest rise.
     pub(crate) fn random_search(
         &self,
         objective: &Objective,
@@ -64,7 +63,7 @@ impl Sharpness {
         let ball = self.ball(objective)?;
         let n = ball.theta.len() as f64;
         let mut radii = generator(Purpose::RandomSearchRadius, self.seed, 0);
-        // Uniform in the ball: a uniform direction, and a radius whose nth power is uniform.
+        // Uniform in the ball: a uniform direction, and a radius whose n-th power is uniform.
         let mut factors = Vec::new();
         let rises = self.rises(
             ("random search", Purpose::RandomSearch),
@@ -106,12 +105,12 @@ impl std::fmt::Display for RandomSharpness {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "largest rise {:.5e} of {} within {}; on {:.0} % of the ball or more it is no larger \
-             (95 % confidence); mean rise {:.5e} ± {:.1e}",
+            "largest rise {:.5e} of {} within {}; no larger on at least {:.0} % of the ball (95 % confidence); \
+             mean rise {:.5e} ± {:.1e}",
             self.maximum,
             2 * self.mean.samples,
             self.radius,
-            // Not rounded up.
+            // Rounded down.
             (100.0 * self.coverage).floor(),
             self.mean.value,
             self.mean.standard_error

@@ -1,4 +1,4 @@
-//! The step of sharpness-aware minimisation.
+//! [`SamStep`]: the ascent step of sharpness-aware minimisation.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,13 +8,13 @@ use crate::objective::Objective;
 use crate::operator::LinearOperator;
 use crate::vector::{dot, norm, scale};
 
-/// The ascent step of sharpness-aware minimisation (Foret et al., "SAM", 2021): δ = ρ T²g / ‖Tg‖,
-/// the worst perturbation to first order.
+/// Ascent step of sharpness-aware minimisation (Foret et al., "SAM", 2021): δ = ρ T²g / ‖Tg‖, the worst perturbation to
+/// first order.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
 ///
-/// // L(b, w) = b² + 4w²: second order is all there is.
+/// // L(b, w) = b² + 4w²: the second-order prediction is exact.
 /// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
 /// let data = Dataset::regression(&x, &x.zeros_like()?)?;
 /// let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
@@ -31,27 +31,27 @@ use crate::vector::{dot, norm, scale};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SamStep {
-    /// L(θ + δ) − L(θ)
+    /// Measured rise L(θ + δ) − L(θ).
     pub rise: f64,
-    /// ρ‖Tg‖
+    /// First-order prediction ρ‖Tg‖.
     pub first_order: f64,
-    /// ρ‖Tg‖ + ½δᵀHδ, which for T = 1 is ρ‖g‖ + ρ² gᵀHg / 2‖g‖².
+    /// Second-order prediction ρ‖Tg‖ + ½δᵀHδ; for T = 1 it is ρ‖g‖ + ρ² gᵀHg / 2‖g‖².
     pub second_order: f64,
-    /// δ; 0 where the gradient is.
+    /// Perturbation δ, shape `(d,)`; 0 where the gradient is 0.
     pub perturbation: Vec<f64>,
-    /// ∇L(θ + δ), the direction of a step of training.
+    /// ∇L(θ + δ), shape `(d,)`: the gradient of a training step with SAM.
     pub gradient: Vec<f64>,
-    /// The loss in the model's type is rounded by about this much: smaller rises mean nothing.
+    /// Rounding error of the loss in the model's dtype: smaller rises are not significant.
     pub rounding: f64,
-    /// ρ
+    /// Radius ρ.
     pub radius: f64,
 }
 
 impl Sharpness {
-    /// One step of sharpness-aware minimisation.
+    /// Computes the ascent step of sharpness-aware minimisation.
     ///
     /// # Errors
-    /// A radius that is not positive; a loss or gradient that is not finite at the perturbed point.
+    /// The radius is not positive; the loss or gradient at the perturbed point is not finite.
     pub fn sam(&self, objective: &Objective) -> Result<SamStep> {
         let ball = self.ball(objective)?;
         let (_, gradient) = objective.gradient_at(&ball.theta)?;

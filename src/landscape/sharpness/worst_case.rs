@@ -1,4 +1,4 @@
-//! The worst case, by gradient ascent within the ball.
+//! [`WorstCase`]: largest increase of the loss in a ball, by projected gradient ascent.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,13 +10,13 @@ use crate::random::{Purpose, normal};
 use crate::spectral::{Lanczos, Which};
 use crate::vector::{axpy, norm, scale};
 
-/// A search has ended when a step gains less than this share of the rise.
+/// Stops a search when a step gains less than this fraction of the rise.
 const GAIN: f64 = 1e-9;
 
-/// The largest rise max L(θ + Tu) − L(θ) over ‖u‖ ≤ ρ that ascent from several starts has found.
+/// Largest rise max L(θ + Tu) − L(θ) over ‖u‖ ≤ ρ found by gradient ascent from several starts.
 ///
-/// It is a lower bound of the true maximum. Starts that disagree show that it is not tight; starts that agree do not prove
-/// that it is.
+/// It is a lower bound of the true maximum. Starts that disagree show that the bound is not tight; starts that agree do not
+/// prove that it is.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -40,39 +40,37 @@ const GAIN: f64 = 1e-9;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct WorstCase {
-    /// The largest rise found; not below 0, as δ = 0 is in the ball.
+    /// Largest rise found; at least 0, because δ = 0 is in the ball.
     pub rise: f64,
-    /// δ = Tu that gives it.
+    /// Perturbation δ = Tu of the largest rise, shape `(d,)`.
     pub perturbation: Vec<f64>,
-    /// The rise that each start came to: first the one along the gradient, then random ones.
+    /// Rise reached from each start: the first starts along the gradient, the others at random.
     pub by_start: Vec<f64>,
-    /// Whether every start came to rest before its last step.
+    /// Whether every start converged before its last step.
     pub converged: bool,
-    /// Gradients that it took.
+    /// Number of gradients computed.
     #[serde(alias = "gradients")]
     pub gradient_evaluations: usize,
-    /// ρ‖Tg‖ + ½ρ² max(λ₁, 0) with the largest eigenvalue λ₁ of THT as Lanczos' method finds it: at a minimum the
-    /// maximum ρ²λ₁/2 of the quadratic model, elsewhere an upper bound of that maximum. The loss itself can rise higher.
+    /// ρ‖Tg‖ + ½ρ² max(λ₁, 0), where λ₁ is the largest eigenvalue of THT found by Lanczos' method. At a minimum this is the
+    /// maximum ρ²λ₁/2 of the quadratic model, elsewhere an upper bound of it. The loss itself can rise higher.
     pub quadratic: f64,
-    /// The loss in the model's type is rounded by about this much: smaller rises mean nothing.
+    /// Rounding error of the loss in the model's dtype: smaller rises are not significant.
     pub rounding: f64,
-    /// ρ
+    /// Radius ρ.
     pub radius: f64,
-    /// L(θ)
+    /// L(θ).
     pub center: f64,
 }
 
 impl Sharpness {
-    /// The worst case in the ball, by projected gradient ascent from the gradient's direction and
-    /// from random ones.
+    /// Finds the worst case in the ball by projected gradient ascent, from the gradient's direction and from random ones.
     ///
     /// # Errors
-    /// A radius that is not positive, no starts or steps, a loss or gradient that is not finite in
-    /// the ball.
+    /// The radius is not positive; there are no starts or steps; a loss or gradient in the ball is not finite.
     pub fn worst_case(&self, objective: &Objective) -> Result<WorstCase> {
         if self.starts == 0 || self.steps == 0 {
             return Err(Error::invalid(
-                "the worst case cannot be searched: ask for at least 1 start and 1 step",
+                "the search for the worst case needs at least 1 start and 1 step",
             ));
         }
         let ball = self.ball(objective)?;
@@ -113,14 +111,14 @@ impl Sharpness {
         })
     }
 
-    /// From `u` upwards: the step u ← Π(u + sρ∇/‖∇‖) with Π onto the ball starts from s = ∞, which is
-    /// ρ∇/‖∇‖ and for a quadratic the power iteration, and is shortened until the loss rises.
+    /// Ascends from `u`. The step is u ← Π(u + sρ∇/‖∇‖), where Π projects onto the ball. It starts from s = ∞, which gives
+    /// ρ∇/‖∇‖ and is a power iteration for a quadratic loss, and s is reduced until the loss rises.
     fn ascend(&self, objective: &Objective, ball: &Ball, u: Vec<f64>) -> Result<Ascent> {
-        let look = |u: &[f64]| -> Result<(f64, Vec<f64>)> {
+        let evaluate = |u: &[f64]| -> Result<(f64, Vec<f64>)> {
             let (loss, gradient) = objective.gradient_at(&ball.point(u))?;
             Ok((loss - ball.center, ball.perturbation(&gradient)))
         };
-        let (mut rise, mut gradient) = look(&u)?;
+        let (mut rise, mut gradient) = evaluate(&u)?;
         let mut ascent = Ascent {
             u,
             rise,
@@ -146,7 +144,7 @@ impl Sharpness {
                     scale(&mut u, (self.radius / length).min(1.0));
                     step *= 0.25;
                 }
-                let (rise, gradient) = look(&u)?;
+                let (rise, gradient) = evaluate(&u)?;
                 ascent.gradients += 1;
                 if rise > ascent.rise {
                     break Some((u, rise, gradient));
@@ -188,8 +186,8 @@ impl std::fmt::Display for WorstCase {
             });
         write!(
             f,
-            "worst rise {:.5e} within {} ({} starts: {low:.3e} to {high:.3e}, {} gradients{}); by \
-             the quadratic model at most {:.5e}",
+            "worst rise {:.5e} within {} ({} starts: {low:.3e} to {high:.3e}, {} gradients{}); at most {:.5e} by \
+             the quadratic model",
             self.rise,
             self.radius,
             self.by_start.len(),

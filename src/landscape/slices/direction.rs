@@ -1,12 +1,12 @@
-//! Directions: vectors in θ-space to look along.
+//! Directions: vectors in parameter space, along which the loss is evaluated.
 //!
 //! | direction | |
 //! | --- | --- |
-//! | random | [`gaussian`], [`filter_normalized`], [`filter_normalized_pair`], or any other [`normalized`] |
-//! | down or up the slope | [`Objective::gradient`](crate::objective::Objective::gradient) |
+//! | random | [`gaussian`], [`filter_normalized`], [`filter_normalized_pair`]; any other one after [`normalized`] |
+//! | steepest ascent | [`Objective::gradient`](crate::objective::Objective::gradient) |
 //! | from one model to another | [`difference`] |
-//! | along an eigenvector | [`Eigenpair::vector`](crate::spectral::Eigenpair::vector) |
-//! | along a training | the components of [`Pca`](crate::embedding::Pca) |
+//! | eigenvector | [`Eigenpair::vector`](crate::spectral::Eigenpair::vector) |
+//! | principal components of a training trajectory | [`Pca::components`](crate::embedding::Pca) |
 
 pub use super::filter_normalization::{
     Normalization, filter_normalized, filter_normalized_pair, normalized,
@@ -17,7 +17,7 @@ use crate::model::Parameters;
 use crate::random::{Purpose, normal};
 use crate::vector::{axpy, dot, minus, norm, scale};
 
-/// Independent standard normal entries, drawn from `seed`; length about √n.
+/// Returns a vector of independent standard normal entries, shape `(d,)`. Its norm is about √d.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -33,34 +33,34 @@ pub fn gaussian(parameters: &Parameters, seed: u64) -> Vec<f64> {
     normal(parameters.len(), Purpose::Direction, seed, 0)
 }
 
-/// θ₂ − θ₁, the way from one model to another.
+/// Returns θ₂ − θ₁, the direction from one model to another, shape `(d,)`.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
 ///
 /// let [a, b] = [0, 1].map(|seed| Mlp::new(&[2, 3, 1], Activation::Tanh, seed, &Device::Cpu));
 /// let (a, b) = (a?, b?);
-/// let way = direction::difference(a.parameters(), b.parameters())?;
-/// let from = a.parameters().to_flat()?;
-/// let there: Vec<f64> = from.iter().zip(&way).map(|(a, d)| a + d).collect();
-/// assert_eq!(there, b.parameters().to_flat()?);
+/// let d = direction::difference(a.parameters(), b.parameters())?;
+/// let start = a.parameters().to_flat()?;
+/// let end: Vec<f64> = start.iter().zip(&d).map(|(a, d)| a + d).collect();
+/// assert_eq!(end, b.parameters().to_flat()?);
 /// # Ok::<(), Error>(())
 /// ```
 ///
 /// # Errors
-/// Models with other parameter names or shapes.
+/// The models' parameter names or shapes differ.
 pub fn difference(from: &Parameters, to: &Parameters) -> Result<Vec<f64>> {
     let (ours, theirs) = (from.shapes(), to.shapes());
     if let Some((a, b)) = ours.iter().zip(&theirs).find(|(a, b)| a != b) {
         return Err(Error::invalid(format!(
-            "no way leads from one model to the other: parameter `{}` of shape {:?} stands where \
-             the other has `{}` of shape {:?}",
+            "the models have different parameters: `{}` of shape {:?} in the first, \
+             `{}` of shape {:?} in the second; a direction between two models needs one architecture",
             a.0, a.1, b.0, b.1
         )));
     }
     if ours.len() != theirs.len() {
         return Err(Error::invalid(format!(
-            "no way leads from a model of {} parameters to one of {}",
+            "the models have different numbers of parameters: {} and {}",
             from.len(),
             to.len()
         )));
@@ -68,38 +68,40 @@ pub fn difference(from: &Parameters, to: &Parameters) -> Result<Vec<f64>> {
     Ok(minus(&to.to_flat()?, &from.to_flat()?))
 }
 
-/// `b` without its component along `a`, scaled back to its old length.
+/// Returns the component of `b` orthogonal to `a`, rescaled to the norm of `b`.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
 ///
-/// let turned = direction::orthogonalized(&[3.0, 4.0], &[1.0, 0.0])?;
-/// assert_eq!(turned, [0.0, 5.0]);
+/// let orthogonal = direction::orthogonalized(&[3.0, 4.0], &[1.0, 0.0])?;
+/// assert_eq!(orthogonal, [0.0, 5.0]);
 /// # Ok::<(), Error>(())
 /// ```
 ///
 /// # Errors
-/// Lengths that differ, a zero vector, parallel vectors.
+/// The vectors differ in length, are parallel, or one of them is zero.
 pub fn orthogonalized(b: &[f64], a: &[f64]) -> Result<Vec<f64>> {
     if a.len() != b.len() {
         return Err(Error::invalid(format!(
-            "directions of {} and {} entries do not belong to one model",
+            "the directions have different lengths: {} and {}",
             a.len(),
             b.len()
         )));
     }
     let length = norm(b);
-    let mut rest = b.to_vec();
-    axpy(-dot(a, b) / dot(a, a), a, &mut rest);
-    let left = norm(&rest);
-    // Zero vectors make NaN.
-    if left.is_nan() || left <= 1e-8 * length {
+    let mut orthogonal = b.to_vec();
+    axpy(-dot(a, b) / dot(a, a), a, &mut orthogonal);
+    let remaining = norm(&orthogonal);
+    // NaN for zero vectors.
+    if remaining.is_nan() || remaining <= 1e-8 * length {
         return Err(parallel());
     }
-    scale(&mut rest, length / left);
-    Ok(rest)
+    scale(&mut orthogonal, length / remaining);
+    Ok(orthogonal)
 }
 
 pub(super) fn parallel() -> Error {
-    Error::invalid("the two directions are parallel, or one of them is zero: they span no plane")
+    Error::invalid(
+        "the two directions are parallel, or one of them is zero: they do not span a plane",
+    )
 }

@@ -1,4 +1,4 @@
-//! [`Normalization`]: directions rescaled to the norms of the weights, filter by filter or layer by layer.
+//! Filter normalisation: directions rescaled to the norms of the model's weights.
 
 use super::direction::gaussian;
 use crate::error::{Error, Result};
@@ -6,9 +6,10 @@ use crate::model::Parameters;
 use crate::random::{Purpose, normal};
 use crate::vector::{axpy, dot, norm, scale};
 
-/// What of a direction gets the length of what of the model. What it is called after is scaled as
-/// d ← d ‖w‖ / ‖d‖ with the model's own w, so that a step of 1 is as large as the weights that it
-/// changes, whatever scale they have.
+/// Which part of a direction is rescaled to the norm of the matching weights.
+///
+/// Each part d is scaled to d ‖w‖ / ‖d‖, where w are the model's weights of that part. A step of length 1 along a normalised
+/// direction is then as large as the weights it changes, whatever their scale.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -17,13 +18,13 @@ use crate::vector::{axpy, dot, norm, scale};
 /// let parameters = model.parameters();
 /// let theta = parameters.to_flat()?;
 /// let raw = direction::gaussian(parameters, 0);
-/// let length = |v: &[f64]| v.iter().map(|v| v * v).sum::<f64>().sqrt();
+/// let norm = |v: &[f64]| v.iter().map(|v| v * v).sum::<f64>().sqrt();
 ///
 /// let whole = direction::normalized(parameters, &raw, Normalization::Model)?;
-/// assert!((length(&whole) - length(&theta)).abs() < 1e-12);
+/// assert!((norm(&whole) - norm(&theta)).abs() < 1e-12);
 /// let layers = direction::normalized(parameters, &raw, Normalization::Layer)?;
 /// let weight = parameters.range("layers.0.weight")?;
-/// assert!((length(&layers[weight.clone()]) - length(&theta[weight])).abs() < 1e-12);
+/// assert!((norm(&layers[weight.clone()]) - norm(&theta[weight])).abs() < 1e-12);
 /// assert!(
 ///     layers[parameters.range("layers.0.bias")?]
 ///         .iter()
@@ -34,18 +35,17 @@ use crate::vector::{axpy, dot, norm, scale};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub enum Normalization {
-    /// Each filter (Li et al., "Visualizing the Loss Landscape of Neural Nets", 2018): what feeds
-    /// one output, a row of a dense weight (out × in), a slice of a convolution's (out × in ×
-    /// height × width). Parameters of one dimension (biases, scales and shifts of normalisation
-    /// layers) get 0, as in the paper's pictures.
+    /// Each filter (Li et al., "Visualizing the Loss Landscape of Neural Nets", 2018): the weights of one output, which are a
+    /// row of a dense weight of shape `(out, in)` or a slice of a convolution's `(out, in, height, width)`. One-dimensional
+    /// parameters (biases, scales and shifts of normalisation layers) are set to 0, as in the paper's figures.
     Filter,
-    /// Each parameter tensor as a whole. Those of one dimension get 0 here too.
+    /// Each parameter tensor. One-dimensional parameters are set to 0.
     Layer,
-    /// θ as a whole, biases and all.
+    /// The whole vector θ, biases included.
     Model,
 }
 
-/// A [`gaussian`] direction, [normalised](Normalization::Filter) filter by filter.
+/// Returns a [`gaussian`] direction with [filter normalisation](Normalization::Filter), shape `(d,)`.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -54,14 +54,14 @@ pub enum Normalization {
 /// let theta = model.parameters().to_flat()?;
 /// let d = direction::filter_normalized(model.parameters(), 0)?;
 /// let first = model.parameters().range("layers.0.weight")?.start;
-/// let length = |v: &[f64]| {
+/// let norm = |v: &[f64]| {
 ///     v[first..first + 2]
 ///         .iter()
 ///         .map(|v| v * v)
 ///         .sum::<f64>()
 ///         .sqrt()
 /// };
-/// assert!((length(&d) - length(&theta)).abs() < 1e-12); // what feeds the first hidden unit
+/// assert!((norm(&d) - norm(&theta)).abs() < 1e-12); // weights of the first hidden unit
 /// # Ok::<(), Error>(())
 /// ```
 ///
@@ -75,11 +75,11 @@ pub fn filter_normalized(parameters: &Parameters, seed: u64) -> Result<Vec<f64>>
     )
 }
 
-/// Two [filter-normalised](Normalization::Filter) Gaussian directions that are orthogonal in every
-/// filter (of more than one entry), and so as a whole.
+/// Returns two Gaussian directions with [filter normalisation](Normalization::Filter) that are orthogonal within every filter
+/// of more than one entry, and therefore overall.
 ///
-/// Orthogonal as a whole alone, as is usual, would turn the second by the first one's share in large
-/// filters, and the plane would see rescalings of the layers that leave the function alone.
+/// Orthogonalising only the whole vectors, as is usual, would mix the first direction into the second, mostly in large
+/// filters, and the plane would include rescalings of the layers that do not change the function.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -110,12 +110,13 @@ pub fn filter_normalized_pair(parameters: &Parameters, seed: u64) -> Result<[Vec
     Ok([normalized(&first)?, normalized(&second)?])
 }
 
-/// `direction` scaled to the model's lengths, part by part. A part that is 0 stays 0.
+/// Rescales `direction` to the norms of the model's weights, part by part. A part that is 0 stays 0.
 ///
 /// See [`Normalization`] for an example.
 ///
 /// # Errors
-/// A direction that is not in θ-space; one that is zero afterwards, but was not; candle's, when a device cannot be read.
+/// `direction` has the wrong length or entries that are not finite; the result is zero although `direction` is not; the
+/// parameters cannot be read from their device.
 pub fn normalized(
     parameters: &Parameters,
     direction: &[f64],
@@ -126,7 +127,7 @@ pub fn normalized(
     let mut direction = direction.to_vec();
     let was_zero = direction.iter().all(|d| *d == 0.0);
     if normalization == Normalization::Model {
-        match_lengths(&mut direction, &theta);
+        match_norm(&mut direction, &theta);
         return checked(direction, was_zero);
     }
     for (range, (_, var)) in parameters.ranges().into_iter().zip(parameters.iter()) {
@@ -140,24 +141,24 @@ pub fn normalized(
         };
         let parts = direction[range.clone()].chunks_exact_mut(part);
         for (d, w) in parts.zip(theta[range].chunks_exact(part)) {
-            match_lengths(d, w);
+            match_norm(d, w);
         }
     }
     checked(direction, was_zero)
 }
 
-/// Refuses a direction that has become zero.
+/// Returns an error if the direction has become zero.
 fn checked(direction: Vec<f64>, was_zero: bool) -> Result<Vec<f64>> {
     if was_zero || direction.iter().any(|d| *d != 0.0) {
         return Ok(direction);
     }
     Err(Error::invalid(
-        "the normalised direction is zero: all weights that it would be scaled to are zero, or the model has only \
-         parameters of one dimension; take an eigenvector, or a direction without normalisation",
+        "the normalised direction is zero: all weights that it is scaled to are zero, or the model has only \
+         one-dimensional parameters; use an eigenvector, or a direction without normalisation",
     ))
 }
 
-fn match_lengths(d: &mut [f64], w: &[f64]) {
+fn match_norm(d: &mut [f64], w: &[f64]) {
     let length = norm(d);
     if length > 0.0 {
         scale(d, norm(w) / length);

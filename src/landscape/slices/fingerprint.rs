@@ -4,7 +4,7 @@ use crate::checkpoint::fingerprint;
 use crate::error::{Error, Result};
 use crate::objective::Objective;
 
-/// A hash of the point θ with its running statistics and of some directions.
+/// Returns a hash of θ, its running statistics and some directions.
 pub(super) fn fingerprint_at(
     objective: &Objective,
     theta: &[f64],
@@ -14,13 +14,13 @@ pub(super) fn fingerprint_at(
     Ok(fingerprint(&[&[&point[..]], directions].concat()))
 }
 
-/// Refuses to add to a result that was computed at another point or along other directions.
+/// Returns an error if a result belongs to another point or other directions.
 pub(super) fn check_fingerprint(found: u64, expected: u64, what: &str) -> Result<()> {
     match found == expected {
         true => Ok(()),
         false => Err(Error::invalid(format!(
-            "the model has moved since this {what} was computed, or the directions are others: give those of the {what}, \
-             with the model where it was"
+            "the model has moved since this {what} was computed, or the directions differ: pass the directions of the {what} \
+             and restore the model's parameters"
         ))),
     }
 }

@@ -1,4 +1,4 @@
-//! [`Grid`]: where a plane is looked at.
+//! [`Grid`]: the points at which a plane is evaluated.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::parts::{Parts, files_of_parts};
 use crate::ranks::Share;
 use crate::vector::symmetric_grid;
 
-/// The points α × β of a plane, the file in which unfinished work on them is kept, and who does what of it.
+/// The points α × β of a plane, the checkpoint file for unfinished work, and how the work is split.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -34,20 +34,20 @@ pub struct Grid {
 }
 
 impl Grid {
-    /// `points` × `points` places with α and β from `-radius` to `radius`.
+    /// Creates a grid of `points` × `points` values of α and β, evenly spaced from `-radius` to `radius`.
     ///
     /// # Errors
-    /// A radius that is not positive and finite, fewer than 2 points, more than 10⁷ in all.
+    /// `radius` is not positive and finite; `points` is below 2, or there are more than 10⁷ points in total.
     pub fn square(radius: f64, points: usize) -> Result<Self> {
         check_size(points, points)?;
         let side = symmetric(radius, points)?;
         Self::new(side.clone(), side)
     }
 
-    /// Any places along each of the two directions.
+    /// Creates a grid from increasing values along each of the two directions.
     ///
     /// # Errors
-    /// Fewer than 2 places along a direction, more than 10⁷ in all, places that are not finite or not increasing.
+    /// Fewer than 2 values along a direction; more than 10⁷ points in total; values that are not finite or not increasing.
     pub fn new(alphas: Vec<f64>, betas: Vec<f64>) -> Result<Self> {
         check_size(alphas.len(), betas.len())?;
         check_increasing(&alphas, "α")?;
@@ -60,9 +60,8 @@ impl Grid {
         })
     }
 
-    /// Keeps what has been found in the file at `path`, and starts from what it holds: the same
-    /// call after a kill or an error goes on where the first one was. The file remains until it is
-    /// removed, and is refused for any other work.
+    /// Sets a checkpoint file for finished points. If the file exists, the computation resumes from it. The file remains until
+    /// [`remove_checkpoint`](Self::remove_checkpoint); using it for other work is an error.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -75,7 +74,7 @@ impl Grid {
     /// # let path = dir.path().join("plane");
     /// let grid = Grid::square(1.0, 3)?.with_checkpoint(&path);
     /// let first = Plane::on_grid(&objective, &d1, &d2, &grid)?;
-    /// assert_eq!(Plane::on_grid(&objective, &d1, &d2, &grid)?, first); // read, not computed
+    /// assert_eq!(Plane::on_grid(&objective, &d1, &d2, &grid)?, first); // read from the file
     /// assert!(Plane::on_grid(&objective, &d2, &d1, &grid).is_err()); // other work
     /// # Ok::<(), Error>(())
     /// ```
@@ -85,11 +84,11 @@ impl Grid {
         self
     }
 
-    /// Does only a `share` of the work: what no other rank has taken, with the whole plane as the result on each of them; or a
-    /// shard, with [`Error::Unfinished`] where the points of others are missing.
+    /// Sets which part of the work this process does. With ranks, each rank takes the next free points and all get the whole
+    /// plane. A shard computes its points only and returns [`Error::Unfinished`] while points of other shards are missing.
     ///
-    /// Each share writes a file of its own beside that of [`with_checkpoint`](Self::with_checkpoint), without which a shard is of no use,
-    /// and all are read. So a call without a share, after the shards', finds everything done.
+    /// Each process writes its own file next to the [checkpoint](Self::with_checkpoint), which shards require, and reads the
+    /// others'. A call without a share after all shards have finished reads everything from these files.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -106,27 +105,27 @@ impl Grid {
     /// let shard = |i| grid.clone().with_share(Share::shard(i, 2)?);
     /// let first = Plane::on_grid(&objective, &d1, &d2, &shard(1)?);
     /// assert!(matches!(first, Err(Error::Unfinished { done: 12, count: 25, .. })));
-    /// let plane = Plane::on_grid(&objective, &d1, &d2, &shard(2)?)?; // the last one finds the others'
+    /// let plane = Plane::on_grid(&objective, &d1, &d2, &shard(2)?)?; // the last shard completes the plane
     /// assert_eq!(plane, Plane::on_grid(&objective, &d1, &d2, &Grid::square(1.0, 5)?)?);
     /// # Ok::<(), Error>(())
     /// ```
     ///
     /// # Errors
-    /// A shard of a grid without a file.
+    /// A shard without a checkpoint file.
     pub fn with_share(mut self, share: Share) -> Result<Self> {
         if self.checkpoint.is_none() && share.is_shard() {
             return Err(Error::invalid(
-                "what a shard finds would be lost: give the grid a file with with_checkpoint first",
+                "the results of a shard would be lost: set a file with Grid::with_checkpoint first",
             ));
         }
         self.share = share;
         Ok(self)
     }
 
-    /// Removes the files of [`with_checkpoint`](Self::with_checkpoint), this share's and others'.
+    /// Removes the files of [`with_checkpoint`](Self::with_checkpoint), including those of other processes.
     ///
     /// # Errors
-    /// Files that cannot be removed.
+    /// A file cannot be removed.
     pub fn remove_checkpoint(&self) -> Result<()> {
         let Some(path) = &self.checkpoint else {
             return Ok(());
@@ -134,7 +133,7 @@ impl Grid {
         for ending in ["", EIGENVALUES] {
             for file in files_of_parts(&with_ending(path, ending))? {
                 let removed = match std::fs::remove_file(&file) {
-                    // Somebody else has.
+                    // Another process has removed it.
                     Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
                     removed => removed,
                 };
@@ -146,22 +145,21 @@ impl Grid {
         Ok(())
     }
 
-    /// The places along d₁.
+    /// Values of α, along d₁.
     pub fn alphas(&self) -> &[f64] {
         &self.alphas
     }
 
-    /// The places along d₂.
+    /// Values of β, along d₂.
     pub fn betas(&self) -> &[f64] {
         &self.betas
     }
 
-    /// Where work on these points, of the plane through `vectors` θ, d₁ and d₂, is kept, in files with `ending` at the end of
-    /// their names.
+    /// Returns the checkpoint for work on these points of the plane through `vectors` θ, d₁ and d₂, in files whose names end in
+    /// `ending`.
     ///
     /// # Errors
-    /// For work that is shared or resumed: an objective whose samples lie with several ranks, each of which may be at
-    /// another point.
+    /// The work is shared or resumed, and the objective's samples are split across ranks, each of which may be at another point.
     pub(super) fn parts(
         &self,
         task: &str,
@@ -182,7 +180,7 @@ impl Grid {
         Ok(Some(Parts::new(&with_ending(path, ending), key)))
     }
 
-    /// All places, β by β.
+    /// Returns all points (α, β), row by row in β.
     pub(super) fn points(&self) -> Vec<[f64; 2]> {
         let rows = self.betas.iter();
         rows.flat_map(|beta| self.alphas.iter().map(|alpha| [*alpha, *beta]))
@@ -190,58 +188,56 @@ impl Grid {
     }
 }
 
-/// At the end of the names of files for work on eigenvalues.
+/// Ending of the names of checkpoint files for eigenvalues.
 pub(super) const EIGENVALUES: &str = ".eigenvalues";
 
-/// Evenly spaced numbers from `-radius` to `radius`.
+/// Returns evenly spaced numbers from `-radius` to `radius`.
 pub(super) fn symmetric(radius: f64, points: usize) -> Result<Vec<f64>> {
     if !(radius > 0.0 && radius.is_finite()) {
         return Err(Error::invalid(format!(
-            "a radius of {radius} spans nothing: give a finite number above 0"
+            "the radius is {radius}: use a finite number above 0"
         )));
     }
     check_count(points)?;
     Ok(symmetric_grid(radius, points))
 }
 
-pub(super) fn check_increasing(places: &[f64], name: &str) -> Result<()> {
-    check_count(places.len())?;
-    if let Some(bad) = places.iter().find(|p| !p.is_finite()) {
-        return Err(Error::invalid(format!(
-            "{name} = {bad} is nowhere: give finite numbers"
-        )));
+pub(super) fn check_increasing(values: &[f64], name: &str) -> Result<()> {
+    check_count(values.len())?;
+    if let Some(bad) = values.iter().find(|x| !x.is_finite()) {
+        return Err(Error::invalid(format!("{name} = {bad} is not finite")));
     }
-    if let Some(pair) = places.windows(2).find(|pair| pair[0] >= pair[1]) {
+    if let Some(pair) = values.windows(2).find(|pair| pair[0] >= pair[1]) {
         return Err(Error::invalid(format!(
-            "{name} goes from {} to {}: give increasing numbers",
+            "values of {name} must increase, found {} before {}",
             pair[0], pair[1]
         )));
     }
     Ok(())
 }
 
-/// Points of a line or a plane, at most.
-const MOST: usize = 10_000_000;
+/// Maximum number of points of a line or plane.
+const MAX_POINTS: usize = 10_000_000;
 
 fn check_size(alphas: usize, betas: usize) -> Result<()> {
     match alphas.checked_mul(betas) {
-        Some(points) if points <= MOST => Ok(()),
+        Some(points) if points <= MAX_POINTS => Ok(()),
         _ => Err(Error::invalid(format!(
-            "{alphas} × {betas} points are too many: ask for at most {MOST}"
+            "{alphas} × {betas} points are too many: use at most {MAX_POINTS}"
         ))),
     }
 }
 
 fn check_count(points: usize) -> Result<()> {
-    if points > MOST {
+    if points > MAX_POINTS {
         return Err(Error::invalid(format!(
-            "{points} points are too many: ask for at most {MOST}"
+            "{points} points are too many: use at most {MAX_POINTS}"
         )));
     }
     if points < 2 {
         return Err(Error::invalid(format!(
-            "{points} points make no line: ask for at least 2, an odd number to have the centre \
-             among them"
+            "at least 2 points are needed, found {points}; with an odd number the centre is \
+             one of them"
         )));
     }
     Ok(())

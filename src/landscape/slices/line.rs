@@ -1,4 +1,4 @@
-//! [`Line`]: the loss along a direction.
+//! [`Line`]: loss along a direction.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +12,7 @@ use crate::operator::LinearOperator;
 use crate::progress::Progress;
 use crate::vector::{axpy, dot, minus, norm};
 
-/// L(θ + αd) for some α.
+/// Loss along a direction: L(θ + αd) for several α.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -32,38 +32,38 @@ use crate::vector::{axpy, dot, minus, norm};
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Line {
-    /// α, in units of the direction's length as it was given.
+    /// α, in units of the direction's norm.
     pub alphas: Vec<f64>,
-    /// L(θ + αd), one for each α; NaN where it is not finite.
+    /// L(θ + αd) for each α; NaN where it is not finite.
     #[serde(with = "nan_as_null")]
     pub losses: Vec<f64>,
-    /// The share of samples classified right at each α, for data with labels; NaN where the loss is.
+    /// Fraction of samples classified correctly at each α, for data with labels; NaN where the loss is.
     #[serde(with = "nan_as_null")]
     pub accuracies: Option<Vec<f64>>,
-    /// ‖∇L(θ + αd)‖ at each α, if [asked for](Line::with_gradient_norms); NaN where it is not finite.
+    /// ‖∇L(θ + αd)‖ for each α, after [`Line::with_gradient_norms`]; NaN where it is not finite.
     #[serde(with = "nan_as_null")]
     pub gradient_norms: Option<Vec<f64>>,
-    /// L(θ)
+    /// L(θ).
     pub center: f64,
-    /// dL/dα at α = 0, which is gᵀd.
+    /// dL/dα at α = 0: gᵀd.
     pub slope: f64,
-    /// d²L/dα² at α = 0, which is dᵀHd.
+    /// d²L/dα² at α = 0: dᵀHd.
     pub curvature: f64,
-    /// How batch normalisation was computed on the line.
+    /// Source of the batch-normalisation statistics.
     #[serde(default)]
     pub statistics: StatisticsSource,
-    /// A hash of θ, the running statistics and the direction, by which [`Line::with_gradient_norms`] refuses others.
+    /// Hash of θ, the running statistics and the direction. [`Line::with_gradient_norms`] checks it.
     #[serde(default)]
     pub fingerprint: u64,
 }
 
 impl Line {
-    /// The loss at `points` values of α from `-radius` to `radius` along `direction`, with the
-    /// slope and curvature at the centre from one gradient and one Hessian-vector product.
+    /// Computes the loss at `points` evenly spaced α from `-radius` to `radius` along `direction`, and the slope and curvature
+    /// at the centre from one gradient and one Hessian–vector product.
     ///
     /// # Errors
-    /// A direction that is not in θ-space, a radius that is not positive, fewer than 2 points, a
-    /// loss or gradient at θ that is not finite.
+    /// `direction` has the wrong length or entries that are not finite; `radius` is not positive; `points` is below 2; the loss
+    /// or gradient at θ is not finite.
     pub fn along(
         objective: &Objective,
         direction: &[f64],
@@ -73,7 +73,7 @@ impl Line {
         Self::at_alphas(objective, direction, grid::symmetric(radius, points)?)
     }
 
-    /// The loss from where the model stands, at α = 0, straight to `other`, at α = 1.
+    /// Computes the loss on the straight line from the model's parameters (α = 0) to `other` (α = 1).
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -84,13 +84,13 @@ impl Line {
     /// let other = vec![0.0; objective.dim()];
     /// let line = Line::between(&objective, &other, 11)?;
     /// assert_eq!(line.losses[0], objective.loss()?);
-    /// assert!((line.losses[10] - 2f64.ln()).abs() < 1e-12); // a network that answers ½ everywhere
+    /// assert!((line.losses[10] - 2f64.ln()).abs() < 1e-12); // a network whose output is always ½
     /// # Ok::<(), Error>(())
     /// ```
     ///
     /// # Errors
-    /// As [`Line::along`]; a model with running statistics of batch normalisation, which do not fit the other end: give an
-    /// objective [with batch statistics](Objective::with_batch_statistics), or take [`Curve::profile`](crate::landscape::Curve::profile).
+    /// As [`Line::along`]; the model has running statistics of batch normalisation, which do not fit the other end: use an
+    /// objective [with batch statistics](Objective::with_batch_statistics), or [`Curve::profile`](crate::landscape::Curve::profile).
     pub fn between(objective: &Objective, other: &[f64], points: usize) -> Result<Self> {
         needs_statistics_everywhere(objective, "a line between two models")?;
         objective.parameters().check_vector(other, "other end")?;
@@ -100,7 +100,7 @@ impl Line {
         Self::at_alphas(objective, &direction, alphas)
     }
 
-    /// The loss at any increasing `alphas` along `direction`.
+    /// Computes the loss at the given increasing `alphas` along `direction`.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -118,7 +118,7 @@ impl Line {
     /// ```
     ///
     /// # Errors
-    /// As [`Line::along`]; `alphas` that are not finite or not increasing.
+    /// As [`Line::along`]; `alphas` are not finite or not increasing.
     pub fn at_alphas(objective: &Objective, direction: &[f64], alphas: Vec<f64>) -> Result<Self> {
         grid::check_increasing(&alphas, "α")?;
         objective
@@ -143,10 +143,10 @@ impl Line {
         })
     }
 
-    /// With the length of the gradient at each α, along the `direction` that the line was made with.
+    /// Adds the norm of the gradient at each α. `direction` is the one the line was computed along.
     ///
     /// # Errors
-    /// As [`Line::along`]; another direction; a model that has moved.
+    /// As [`Line::along`]; another direction, or the model's parameters have changed.
     pub fn with_gradient_norms(mut self, objective: &Objective, direction: &[f64]) -> Result<Self> {
         objective
             .parameters()
@@ -169,7 +169,7 @@ impl Line {
         Ok(self)
     }
 
-    /// Taylor's quadratic L(θ) + αgᵀd + ½α²dᵀHd at each α.
+    /// Returns the second-order Taylor expansion L(θ) + αgᵀd + ½α²dᵀHd for each α.
     pub fn quadratic(&self) -> Vec<f64> {
         let at = |a: &f64| self.center + a * self.slope + 0.5 * a * a * self.curvature;
         self.alphas.iter().map(at).collect()

@@ -1,4 +1,4 @@
-//! The loss at many points of a line or plane, and the checks of its directions.
+//! Loss at many points of a line or plane.
 
 use super::Grid;
 use crate::data::Targets;
@@ -8,8 +8,9 @@ use crate::parts::in_parts;
 use crate::progress::warn;
 use crate::ranks::Share;
 
-/// Loss and accuracy at θ + αd₁ + βd₂ for `vectors` θ, d₁, d₂ and each of some points α, β; of a grid, where one is given,
-/// resumed from its file and shared as it says. Both are NaN where the loss is not finite, which a warning says.
+/// Returns loss and accuracy at θ + αd₁ + βd₂ for `vectors` θ, d₁, d₂ and each of the `points` (α, β). With a `grid`, work
+/// resumes from its checkpoint and is shared as it says. Both values are NaN where the loss is not finite; a warning names
+/// these points.
 pub(super) fn scores(
     task: &'static str,
     objective: &Objective,
@@ -35,7 +36,7 @@ pub(super) fn scores(
             Ok(numbers.collect())
         },
     )?;
-    warn_of_holes("the loss", points, |i| numbers[i][0].is_nan());
+    warn_of_non_finite("the loss", points, |i| numbers[i][0].is_nan());
     let has_labels = matches!(objective.data().targets(), Targets::Labels(_));
     let score = |[loss, accuracy]: &[f64; 2]| Score {
         loss: *loss,
@@ -44,33 +45,41 @@ pub(super) fn scores(
     Ok(numbers.iter().map(score).collect())
 }
 
-/// Says at which of some points `what` is not finite.
-pub(super) fn warn_of_holes(what: &str, points: &[[f64; 2]], is_hole: impl Fn(usize) -> bool) {
-    const MOST: usize = 3;
-    let holes: Vec<usize> = (0..points.len()).filter(|i| is_hole(*i)).collect();
+/// Warns about the points at which `what` is not finite.
+pub(super) fn warn_of_non_finite(
+    what: &str,
+    points: &[[f64; 2]],
+    is_missing: impl Fn(usize) -> bool,
+) {
+    const MAX_NAMED: usize = 3;
+    let missing: Vec<usize> = (0..points.len()).filter(|i| is_missing(*i)).collect();
     let is_line = points.iter().all(|[_, beta]| *beta == 0.0);
-    let named = holes.iter().take(MOST).map(|i| match points[*i] {
+    let named = missing.iter().take(MAX_NAMED).map(|i| match points[*i] {
         [alpha, _] if is_line => format!("α = {alpha:?}"),
         [alpha, beta] => format!("(α, β) = ({alpha:?}, {beta:?})"),
     });
     let named = named.collect::<Vec<_>>().join(", ");
-    let more = if holes.len() > MOST { ", …" } else { "" };
-    if !holes.is_empty() {
+    let more = if missing.len() > MAX_NAMED {
+        ", …"
+    } else {
+        ""
+    };
+    if !missing.is_empty() {
         warn(&format!(
-            "{what}: not finite at {} of {} points, which are left out as NaN: {named}{more}",
-            holes.len(),
+            "{what}: not finite at {} of {} points, which are stored as NaN: {named}{more}",
+            missing.len(),
             points.len()
         ));
     }
 }
 
-/// How many points of a line or plane are asked for at once: hand-derived rules make the products that do not
-/// depend on the point once for all of them.
+/// Returns the number of points evaluated in one pass. With hand-derived derivatives, the matrix products that do not depend
+/// on the point are then computed once for all of them.
 pub(in crate::landscape) fn points_per_pass(objective: &Objective) -> usize {
     if objective.is_hand_derived() { 64 } else { 1 }
 }
 
-/// θ where the model stands, after a look at two directions from there.
+/// Checks two directions and returns the model's current θ.
 pub(super) fn origin(objective: &Objective, d1: &[f64], d2: &[f64]) -> Result<Vec<f64>> {
     let parameters = objective.parameters();
     for (direction, what) in [(d1, "first direction"), (d2, "second direction")] {

@@ -1,4 +1,4 @@
-//! The loss on lines and planes through a point, and the directions that span them.
+//! Loss on lines and planes through a point, and the directions that span them.
 
 pub mod direction;
 

@@ -1,76 +1,77 @@
-//! Places at which a quantity is not finite: NaN in memory, null in a file.
+//! Serialises NaN as null, so that results with missing values fit into every format.
 
 use ndarray::Array2;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Numbers that may have holes.
-pub(super) trait Holes: Sized {
-    /// The same with `None` for each hole, so that every format can hold it.
-    type Marked: Serialize + for<'de> Deserialize<'de>;
+/// Numbers of which some may be NaN.
+pub(super) trait NanAsNull: Sized {
+    /// The same numbers with `None` for each NaN.
+    type Nullable: Serialize + for<'de> Deserialize<'de>;
 
-    fn marked(&self) -> Self::Marked;
+    fn to_nullable(&self) -> Self::Nullable;
 
-    fn unmarked(marked: Self::Marked) -> Self;
+    fn from_nullable(nullable: Self::Nullable) -> Self;
 }
 
-impl Holes for f64 {
-    type Marked = Option<f64>;
+impl NanAsNull for f64 {
+    type Nullable = Option<f64>;
 
-    fn marked(&self) -> Option<f64> {
+    fn to_nullable(&self) -> Option<f64> {
         (!self.is_nan()).then_some(*self)
     }
 
-    fn unmarked(marked: Option<f64>) -> Self {
-        marked.unwrap_or(f64::NAN)
+    fn from_nullable(nullable: Option<f64>) -> Self {
+        nullable.unwrap_or(f64::NAN)
     }
 }
 
-impl Holes for Vec<f64> {
-    type Marked = Vec<Option<f64>>;
+impl NanAsNull for Vec<f64> {
+    type Nullable = Vec<Option<f64>>;
 
-    fn marked(&self) -> Self::Marked {
-        self.iter().map(Holes::marked).collect()
+    fn to_nullable(&self) -> Self::Nullable {
+        self.iter().map(NanAsNull::to_nullable).collect()
     }
 
-    fn unmarked(marked: Self::Marked) -> Self {
-        marked.into_iter().map(Holes::unmarked).collect()
-    }
-}
-
-impl Holes for Array2<f64> {
-    type Marked = Array2<Option<f64>>;
-
-    fn marked(&self) -> Self::Marked {
-        self.map(Holes::marked)
-    }
-
-    fn unmarked(marked: Self::Marked) -> Self {
-        marked.mapv(Holes::unmarked)
+    fn from_nullable(nullable: Self::Nullable) -> Self {
+        nullable.into_iter().map(NanAsNull::from_nullable).collect()
     }
 }
 
-impl<T: Holes> Holes for Option<T> {
-    type Marked = Option<T::Marked>;
+impl NanAsNull for Array2<f64> {
+    type Nullable = Array2<Option<f64>>;
 
-    fn marked(&self) -> Self::Marked {
-        self.as_ref().map(Holes::marked)
+    fn to_nullable(&self) -> Self::Nullable {
+        self.map(NanAsNull::to_nullable)
     }
 
-    fn unmarked(marked: Self::Marked) -> Self {
-        marked.map(Holes::unmarked)
+    fn from_nullable(nullable: Self::Nullable) -> Self {
+        nullable.mapv(NanAsNull::from_nullable)
     }
 }
 
-/// For `#[serde(with)]`.
-pub(super) fn serialize<T: Holes, S: Serializer>(
+impl<T: NanAsNull> NanAsNull for Option<T> {
+    type Nullable = Option<T::Nullable>;
+
+    fn to_nullable(&self) -> Self::Nullable {
+        self.as_ref().map(NanAsNull::to_nullable)
+    }
+
+    fn from_nullable(nullable: Self::Nullable) -> Self {
+        nullable.map(NanAsNull::from_nullable)
+    }
+}
+
+/// Serialiser for `#[serde(with = "nan_as_null")]`.
+pub(super) fn serialize<T: NanAsNull, S: Serializer>(
     numbers: &T,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
-    numbers.marked().serialize(serializer)
+    numbers.to_nullable().serialize(serializer)
 }
 
-pub(super) fn deserialize<'de, T: Holes, D: Deserializer<'de>>(
+/// Deserialiser for `#[serde(with = "nan_as_null")]`.
+pub(super) fn deserialize<'de, T: NanAsNull, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
-    T::Marked::deserialize(deserializer).map(T::unmarked)
+    T::Nullable::deserialize(deserializer).map(T::from_nullable)
 }

@@ -1,11 +1,11 @@
-//! [`Plane`]: the loss over two directions.
+//! [`Plane`]: loss on a plane spanned by two directions.
 
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
 use super::fingerprint::{check_fingerprint, fingerprint_at};
 use super::grid::EIGENVALUES;
-use super::loss_at_points::{origin, scores, warn_of_holes};
+use super::loss_at_points::{origin, scores, warn_of_non_finite};
 use super::{Grid, StatisticsSource, direction, nan_as_null};
 use crate::error::{Error, Result};
 use crate::objective::Objective;
@@ -13,12 +13,15 @@ use crate::parts::in_parts;
 use crate::spectral::{Eigenpair, Lanczos, Spectrum, Which};
 use crate::vector::axpy;
 
-/// L(θ + αd₁ + βd₂) on a grid.
+/// Loss L(θ + αd₁ + βd₂) on a grid of α and β.
+///
+/// # Shapes
+/// Arrays have one row per β and one column per α: `(betas, alphas)`.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
 ///
-/// // L(b, w) = b² + 4w², seen from its minimum.
+/// // L(b, w) = b² + 4w² around its minimum.
 /// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
 /// let data = Dataset::regression(&x, &x.zeros_like()?)?;
 /// let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
@@ -32,30 +35,32 @@ use crate::vector::axpy;
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plane {
-    /// α, the coordinate along d₁, in units of its length.
+    /// α, the coordinate along d₁ in units of its norm.
     pub alphas: Vec<f64>,
-    /// β, the coordinate along d₂, in units of its length.
+    /// β, the coordinate along d₂ in units of its norm.
     pub betas: Vec<f64>,
-    /// The loss, a row for each β and a column for each α; NaN where it is not finite.
+    /// Loss; NaN where it is not finite.
     #[serde(with = "nan_as_null")]
     pub losses: Array2<f64>,
-    /// The share of samples classified right, in the same order, for data with labels; NaN where the loss is.
+    /// Fraction of samples classified correctly, for data with labels; NaN where the loss is.
     #[serde(with = "nan_as_null")]
     pub accuracies: Option<Array2<f64>>,
-    /// The Hessian's extreme eigenvalues, if [asked for](Plane::with_eigenvalues).
+    /// The Hessian's extreme eigenvalues, after [`Plane::with_eigenvalues`].
     pub eigenvalues: Option<ExtremeEigenvalues>,
-    /// L(θ)
+    /// L(θ).
     pub center: f64,
-    /// How batch normalisation was computed on the plane.
+    /// Source of the batch-normalisation statistics.
     #[serde(default)]
     pub statistics: StatisticsSource,
-    /// A hash of θ, the running statistics and the two directions, by which [`Plane::with_eigenvalues`] refuses others.
+    /// Hash of θ, the running statistics and the two directions. [`Plane::with_eigenvalues`] checks it.
     #[serde(default)]
     pub fingerprint: u64,
 }
 
-/// The Hessian's extreme eigenvalues at each point of a plane, rows and columns as in [`Plane`]; NaN where the loss or a
-/// derivative is not finite.
+/// The Hessian's smallest and largest eigenvalue at each point of a plane; NaN where the loss or a derivative is not finite.
+///
+/// # Shapes
+/// As in [`Plane`]: one row per β, one column per α.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -80,21 +85,21 @@ pub struct Plane {
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ExtremeEigenvalues {
-    /// The smallest eigenvalue.
+    /// Smallest eigenvalue.
     #[serde(with = "nan_as_null")]
     pub smallest: Array2<f64>,
-    /// The largest eigenvalue.
+    /// Largest eigenvalue.
     #[serde(with = "nan_as_null")]
     pub largest: Array2<f64>,
-    /// The larger of their two errors: the residual ‖Hv − λv‖ and the error of the rank. Infinite if the iteration has not
-    /// converged.
+    /// Larger of the two eigenvalues' errors. An error is the residual ‖Hv − λv‖ plus the error of the rank; infinite if the
+    /// iteration did not converge.
     #[serde(with = "nan_as_null")]
     #[serde(alias = "residuals")]
     pub errors: Array2<f64>,
 }
 
 impl ExtremeEigenvalues {
-    /// They alone; see [`Plane::with_eigenvalues`].
+    /// Computes the eigenvalues without the losses. See [`Plane::with_eigenvalues`].
     ///
     /// # Errors
     /// As [`Plane::on_grid`].
@@ -131,7 +136,7 @@ impl ExtremeEigenvalues {
             &grid.share,
             work,
         )?;
-        warn_of_holes("eigenvalues", &points, |i| found[i][0].is_nan());
+        warn_of_non_finite("eigenvalues", &points, |i| found[i][0].is_nan());
         Ok(Self {
             smallest: in_rows(grid, |i| found[i][0]),
             largest: in_rows(grid, |i| found[i][1]),
@@ -141,12 +146,12 @@ impl ExtremeEigenvalues {
 }
 
 impl Plane {
-    /// The plane through θ along `d1` and `d2`, which need not be orthogonal: `points` × `points`
-    /// values with α and β from `-radius` to `radius`.
+    /// Computes the loss on `points` × `points` values of α and β from `-radius` to `radius`. `d1` and `d2` need not be
+    /// orthogonal.
     ///
     /// # Errors
-    /// Directions that are not in θ-space or zero, a radius that is not positive, fewer than 2 points, a loss at θ that is
-    /// not finite.
+    /// A direction is zero, has the wrong length or entries that are not finite; `radius` is not positive; `points` is below 2;
+    /// the loss at θ is not finite.
     pub fn spanned(
         objective: &Objective,
         d1: &[f64],
@@ -157,7 +162,8 @@ impl Plane {
         Self::on_grid(objective, d1, d2, &Grid::square(radius, points)?)
     }
 
-    /// The plane along two random [filter-normalised directions](direction::filter_normalized_pair).
+    /// Computes the loss on a plane spanned by two random
+    /// [filter-normalised directions](direction::filter_normalized_pair).
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -178,7 +184,7 @@ impl Plane {
         Self::spanned(objective, &d1, &d2, radius, points)
     }
 
-    /// The plane along the first two eigenvectors of a `spectrum`, which have length 1.
+    /// Computes the loss on the plane spanned by the first two eigenvectors of a `spectrum`, which have norm 1.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -189,12 +195,12 @@ impl Plane {
     /// let plane = Plane::eigen(&objective, &objective.hessian().top(2)?, 1e-3, 3)?;
     /// let sharpest = Line::along(&objective, &objective.hessian().top(1)?.vector(0)?, 1e-3, 3)?;
     /// let rise = plane.losses[[1, 0]] + plane.losses[[1, 2]] - 2.0 * plane.center;
-    /// assert!((rise / 1e-6 - sharpest.curvature).abs() < 1e-3); // along d₁ it is λ₁
+    /// assert!((rise / 1e-6 - sharpest.curvature).abs() < 1e-3); // the curvature along d₁ is λ₁
     /// # Ok::<(), Error>(())
     /// ```
     ///
     /// # Errors
-    /// A spectrum of fewer than two eigenpairs; as [`Plane::spanned`].
+    /// `spectrum` has fewer than two eigenpairs; as [`Plane::spanned`].
     pub fn eigen(
         objective: &Objective,
         spectrum: &Spectrum,
@@ -203,19 +209,18 @@ impl Plane {
     ) -> Result<Self> {
         let [first, second, ..] = &spectrum.pairs[..] else {
             return Err(Error::invalid(format!(
-                "{} eigenvectors span no plane: ask for at least 2",
+                "{} eigenvectors do not span a plane: compute at least 2",
                 spectrum.pairs.len()
             )));
         };
         Self::spanned(objective, &first.vector, &second.vector, radius, points)
     }
 
-    /// The plane through θ along `d1` and `d2` at the points of a `grid`. Where the loss is not finite the plane has a hole,
-    /// and a warning names its (α, β).
+    /// Computes the loss at the points of a `grid`. Where the loss is not finite, the result is NaN and a warning names (α, β).
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
-    /// // L(b, w) = b² + 4w² overflows where w is beyond the root of the largest number.
+    /// // L(b, w) = b² + 4w² overflows for w = 1e200.
     /// # let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
     /// # let data = Dataset::regression(&x, &x.zeros_like()?)?;
     /// # let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
@@ -228,13 +233,13 @@ impl Plane {
     /// # Ok::<(), Error>(())
     /// ```
     ///
-    /// The model's running statistics of batch normalisation are the same at all points: right near θ alone. For a plane
-    /// that reaches to other models or to earlier snapshots give an objective
+    /// Running statistics of batch normalisation are the same at all points and fit only the neighbourhood of θ. For a plane
+    /// that reaches other models or earlier snapshots, use an objective
     /// [with batch statistics](Objective::with_batch_statistics).
     ///
     /// # Errors
-    /// Directions that are not in θ-space or zero, a loss at θ that is not finite, a file to resume from that belongs to
-    /// other work.
+    /// A direction is zero, has the wrong length or entries that are not finite; the loss at θ is not finite; the grid's
+    /// checkpoint belongs to other work.
     pub fn on_grid(objective: &Objective, d1: &[f64], d2: &[f64], grid: &Grid) -> Result<Self> {
         let theta = origin(objective, d1, d2)?;
         let vectors = [&theta[..], d1, d2];
@@ -253,13 +258,12 @@ impl Plane {
         })
     }
 
-    /// With the Hessian's smallest and largest eigenvalue at each point, by Lanczos' method to a
-    /// residual of 10⁻³ of the largest: some tens of Hessian-vector products a point. `d1`, `d2` and
-    /// `grid` are those that the plane was made with; the file to resume from is another, with
-    /// `.eigenvalues` at its name's end.
+    /// Adds the Hessian's smallest and largest eigenvalue at each point, by Lanczos' method to a residual of 10⁻³ of the
+    /// largest: some tens of Hessian–vector products per point. `d1`, `d2` and `grid` are those the plane was computed with.
+    /// The checkpoint is a second file, whose name ends in `.eigenvalues`.
     ///
     /// # Errors
-    /// As [`Plane::on_grid`]; another grid or other directions; a model that has moved.
+    /// As [`Plane::on_grid`]; another grid or other directions, or the model's parameters have changed.
     pub fn with_eigenvalues(
         mut self,
         objective: &Objective,
@@ -269,7 +273,7 @@ impl Plane {
     ) -> Result<Self> {
         if (&self.alphas, &self.betas) != (&grid.alphas, &grid.betas) {
             return Err(Error::invalid(
-                "the grid is not the one that this plane was made with",
+                "this plane was computed on another grid: pass the same grid",
             ));
         }
         let theta = origin(objective, d1, d2)?;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::objective::Objective;
 
-/// Which means and variances batch normalisation used for the losses of a result.
+/// Which means and variances batch normalisation used to compute the losses of a result.
 ///
 /// ```
 /// use loss_landscape::landscape::StatisticsSource;
@@ -33,17 +33,17 @@ pub enum StatisticsSource {
     /// None: the model has no running statistics.
     #[default]
     None,
-    /// The running statistics of the model where it stood, the same at all points. They belong to that one point: far from
-    /// it, losses are those of a wrong normalisation.
+    /// The model's running statistics, the same at all points. They fit only the model's own parameters: far from them, the
+    /// losses are those of a wrong normalisation.
     Model,
-    /// The running statistics of each snapshot, as training left them there.
+    /// The running statistics of each snapshot, as recorded during training.
     Snapshots,
-    /// Running statistics estimated at each point, on this many samples.
+    /// Running statistics estimated at each point from this many samples.
     Estimated {
         /// Number of samples.
         samples: usize,
     },
-    /// Means and variances of fixed batches, as in training; see
+    /// Means and variances of fixed batches, as in training. See
     /// [`Objective::with_batch_statistics`](crate::objective::Objective::with_batch_statistics).
     Batches {
         /// Largest number of samples in a batch.
@@ -52,7 +52,7 @@ pub enum StatisticsSource {
 }
 
 impl StatisticsSource {
-    /// For losses of `objective` at points to which only θ is moved.
+    /// Returns the source for losses of `objective` at points where only θ changes.
     pub(in crate::landscape) fn of(objective: &Objective) -> Self {
         match objective.batch_statistics() {
             Some(size) => Self::Batches {
@@ -88,7 +88,7 @@ impl std::fmt::Display for StatisticsSource {
     }
 }
 
-/// Refuses `what` for an objective with running statistics: it needs losses far from the point that they belong to.
+/// Returns an error if `objective` has running statistics, because `what` needs losses far from the point they belong to.
 pub(in crate::landscape) fn needs_statistics_everywhere(
     objective: &Objective,
     what: &str,
@@ -97,7 +97,7 @@ pub(in crate::landscape) fn needs_statistics_everywhere(
         return Ok(());
     }
     Err(Error::invalid(format!(
-        "{what} needs the loss far from the model, where the model's running statistics of batch normalisation are \
-         wrong: give objective.with_batch_statistics(512)?, which normalises by the data at every point"
+        "{what} needs the loss far from the model's parameters, where the model's running statistics of batch normalisation \
+         do not fit: use objective.with_batch_statistics(512)?, which normalises by the data at every point"
     )))
 }

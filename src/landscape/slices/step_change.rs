@@ -1,4 +1,4 @@
-//! What the quadratic model says of a step, and what the step does.
+//! [`StepChange`]: the loss change of one step, predicted by the quadratic model and measured.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,12 +7,12 @@ use crate::objective::Objective;
 use crate::operator::LinearOperator;
 use crate::vector::{axpy, dot};
 
-/// The change of the loss by a step θ → θ − ηv, predicted and measured.
+/// Change of the loss by a step θ → θ − ηv: predicted to first and second order, and measured.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
 ///
-/// // L(b, w) = b² + 4w²: second order is all there is.
+/// // L(b, w) = b² + 4w²: the second-order prediction is exact.
 /// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
 /// let data = Dataset::regression(&x, &x.zeros_like()?)?;
 /// let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
@@ -20,32 +20,32 @@ use crate::vector::{axpy, dot};
 /// let objective = Objective::of(&model, &data, Loss::Mse)?;
 /// let step = StepChange::measure(&objective, &objective.gradient()?, 0.25)?;
 /// assert_eq!(step.first_order, -16.0); // −η‖g‖² with g = (0, 8)
-/// assert_eq!((step.second_order, step.actual), (0.0, 0.0)); // w = 1 has gone to −1
+/// assert_eq!((step.second_order, step.actual), (0.0, 0.0)); // from w = 1 to w = −1
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct StepChange {
-    /// η
+    /// Learning rate η.
     pub learning_rate: f64,
-    /// −ηgᵀv
+    /// First-order prediction −ηgᵀv.
     pub first_order: f64,
-    /// −ηgᵀv + ½η²vᵀHv, the prediction; its error is of third order in η where the loss is smooth.
+    /// Second-order prediction −ηgᵀv + ½η²vᵀHv. For a smooth loss its error is of third order in η.
     pub second_order: f64,
-    /// L(θ − ηv) − L(θ)
+    /// Measured change L(θ − ηv) − L(θ).
     pub actual: f64,
 }
 
 impl StepChange {
-    /// Of a step against `direction`; for gradient descent that is the gradient. The model stays
-    /// where it is.
+    /// Computes the change by a step of `learning_rate` along −`direction` from the model's current parameters. For gradient
+    /// descent, `direction` is the gradient.
     ///
     /// # Errors
-    /// A direction that is not in θ-space, a learning rate that is not finite, a loss that is not.
+    /// `direction` has the wrong length or entries that are not finite; the learning rate or a loss is not finite.
     pub fn measure(objective: &Objective, direction: &[f64], learning_rate: f64) -> Result<Self> {
         if !learning_rate.is_finite() {
             return Err(Error::invalid(format!(
-                "a learning rate of {learning_rate} makes no step: give a finite number"
+                "the learning rate is {learning_rate}: use a finite number"
             )));
         }
         let theta = objective.parameters().to_flat()?;

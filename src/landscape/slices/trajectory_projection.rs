@@ -1,4 +1,4 @@
-//! [`Projection`]: a training seen from a plane.
+//! [`Projection`]: a training trajectory projected onto a plane.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,15 +10,14 @@ use crate::objective::Objective;
 use crate::train::Trajectory;
 use crate::vector::{axpy, dot, minus, norm};
 
-/// The snapshots of a training, each at the point of a plane that is closest to it.
+/// A training trajectory projected orthogonally onto a plane.
 ///
-/// A plane is a thin slice: the loss at a snapshot can be far from the loss on the plane below it,
-/// so both are here.
+/// The loss at a snapshot can be far from the loss at its projection, so both are recorded.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
 ///
-/// // L(b, w) = b² + 4w²: gradient descent from (1, 1) with η = 0.1 makes b ← 0.8b, w ← 0.2w.
+/// // L(b, w) = b² + 4w²: gradient descent from (1, 1) with η = 0.1 iterates b ← 0.8b, w ← 0.2w.
 /// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
 /// let data = Dataset::regression(&x, &x.zeros_like()?)?;
 /// let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
@@ -31,39 +30,40 @@ use crate::vector::{axpy, dot, minus, norm};
 /// let objective = Objective::of(&model, &data, Loss::Mse)?;
 /// let path = Projection::onto(&objective, &[1.0, 0.0], &[0.0, 1.0], &trajectory)?;
 /// assert!((path.alphas[2] - 0.64).abs() < 1e-12 && (path.betas[2] - 0.04).abs() < 1e-12);
-/// assert!(path.distances.iter().all(|d| *d < 1e-9)); // the plane is all of θ-space here
-/// let seen = Plane::on_grid(&objective, &[1.0, 0.0], &[0.0, 1.0], &path.grid(5)?)?;
-/// assert!(seen.alphas[0] < 0.0 && seen.alphas[4] > 1.0);
+/// assert!(path.distances.iter().all(|d| *d < 1e-9)); // the plane is all of parameter space here
+/// let plane = Plane::on_grid(&objective, &[1.0, 0.0], &[0.0, 1.0], &path.grid(5)?)?;
+/// assert!(plane.alphas[0] < 0.0 && plane.alphas[4] > 1.0);
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Projection {
-    /// Steps of training made at each snapshot.
+    /// Number of training steps before each snapshot.
     pub steps: Vec<usize>,
-    /// α of the closest point on the plane.
+    /// α of each projection.
     pub alphas: Vec<f64>,
-    /// β of the closest point on the plane.
+    /// β of each projection.
     pub betas: Vec<f64>,
-    /// The loss at the snapshot itself.
+    /// Loss at each snapshot.
     pub losses: Vec<f64>,
-    /// The loss at the closest point on the plane; NaN where it is not finite.
+    /// Loss at each projection; NaN where it is not finite.
     #[serde(with = "nan_as_null", alias = "on_plane")]
     pub plane_losses: Vec<f64>,
-    /// How far the snapshot is from the plane.
+    /// Distance of each snapshot from the plane.
     pub distances: Vec<f64>,
-    /// How batch normalisation was computed for the losses.
+    /// Source of the batch-normalisation statistics.
     #[serde(default)]
     pub statistics: StatisticsSource,
 }
 
 impl Projection {
-    /// The snapshots of `trajectory` onto the plane through θ, where the model stands, along `d1`
-    /// and `d2`, which need not be orthogonal.
+    /// Projects the snapshots of `trajectory` onto the plane through the model's current parameters spanned by `d1` and `d2`,
+    /// which need not be orthogonal.
     ///
     /// # Errors
-    /// A trajectory without snapshots or of another model; directions that are not in θ-space or
-    /// parallel; a loss that is not finite; a model with running statistics of batch normalisation, which fit no point of the
-    /// plane but its own: give an objective [with batch statistics](Objective::with_batch_statistics), here and to the plane.
+    /// The trajectory has no snapshots or belongs to another model; a direction is zero, has the wrong length or entries that
+    /// are not finite; the directions are parallel; a loss is not finite; the model has running statistics of batch
+    /// normalisation, which do not fit the snapshots: use an objective [with batch statistics](Objective::with_batch_statistics)
+    /// here and for the plane.
     pub fn onto(
         objective: &Objective,
         d1: &[f64],
@@ -83,24 +83,30 @@ impl Projection {
         if determinant <= 1e-12 * d11 * d22 {
             return Err(direction::parallel());
         }
-        let mut places = Vec::with_capacity(steps.len());
+        let mut projections = Vec::with_capacity(steps.len());
         let (mut losses, mut distances) = (Vec::new(), Vec::new());
         for i in 0..steps.len() {
             let snapshot = trajectory.snapshot(i)?;
             losses.push(objective.loss_at(&snapshot)?);
-            let mut away = minus(&snapshot, &theta);
-            let (a, b) = (dot(&away, d1), dot(&away, d2));
-            let place = [d22 * a - d12 * b, d11 * b - d12 * a].map(|x| x / determinant);
-            axpy(-place[0], d1, &mut away);
-            axpy(-place[1], d2, &mut away);
-            distances.push(norm(&away));
-            places.push(place);
+            let mut offset = minus(&snapshot, &theta);
+            let (a, b) = (dot(&offset, d1), dot(&offset, d2));
+            let projection = [d22 * a - d12 * b, d11 * b - d12 * a].map(|x| x / determinant);
+            axpy(-projection[0], d1, &mut offset);
+            axpy(-projection[1], d2, &mut offset);
+            distances.push(norm(&offset));
+            projections.push(projection);
         }
-        let on_plane = scores("projection", objective, [&theta, d1, d2], &places, None)?;
+        let on_plane = scores(
+            "projection",
+            objective,
+            [&theta, d1, d2],
+            &projections,
+            None,
+        )?;
         Ok(Self {
             steps,
-            alphas: places.iter().map(|place| place[0]).collect(),
-            betas: places.iter().map(|place| place[1]).collect(),
+            alphas: projections.iter().map(|[alpha, _]| *alpha).collect(),
+            betas: projections.iter().map(|[_, beta]| *beta).collect(),
             losses,
             statistics: StatisticsSource::of(objective),
             plane_losses: on_plane.iter().map(|score| score.loss).collect(),
@@ -108,26 +114,28 @@ impl Projection {
         })
     }
 
-    /// A grid of `points` × `points` places that holds θ and the whole path, with a margin.
+    /// Returns a grid of `points` × `points` values that contains θ and all projections, with a margin.
     ///
     /// # Errors
-    /// Fewer than 2 points; a path that has no extent.
+    /// `points` is below 2; all projections coincide with θ.
     pub fn grid(&self, points: usize) -> Result<Grid> {
-        let extent = |places: &[f64]| {
-            let low = places.iter().copied().fold(0.0, f64::min);
-            let high = places.iter().copied().fold(0.0, f64::max);
+        let extent = |values: &[f64]| {
+            let low = values.iter().copied().fold(0.0, f64::min);
+            let high = values.iter().copied().fold(0.0, f64::max);
             (low, high)
         };
         let sides = [extent(&self.alphas), extent(&self.betas)];
-        // A path along one direction still gets a plane.
+        // The margin gives a trajectory along one direction a plane, too.
         let widest = sides.iter().map(|(low, high)| high - low);
         let widest = widest.fold(0.0, f64::max);
-        let places = |(low, high): (f64, f64)| -> Vec<f64> {
+        let side = |(low, high): (f64, f64)| -> Vec<f64> {
             let margin = (0.15 * (high - low)).max(0.1 * widest);
             let (low, high) = (low - margin, high + margin);
-            let share = |i: usize| i as f64 / (points as f64 - 1.0);
-            (0..points).map(|i| low + share(i) * (high - low)).collect()
+            let fraction = |i: usize| i as f64 / (points as f64 - 1.0);
+            (0..points)
+                .map(|i| low + fraction(i) * (high - low))
+                .collect()
         };
-        Grid::new(places(sides[0]), places(sides[1]))
+        Grid::new(side(sides[0]), side(sides[1]))
     }
 }
