@@ -228,7 +228,7 @@ fn refusals() {
         (&["surface", "--grid", "1", "--samples", "9"], "at least 2"),
         (
             &["surface", "--range", "nan", "--samples", "9"],
-            "a radius of NaN spans nothing",
+            "the radius is NaN",
         ),
         (
             &["surface", "--out", "/dev/null/x", "--samples", "9"],

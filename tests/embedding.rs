@@ -1,5 +1,5 @@
-//! Pictures of points: PCA against dense algebra and theory, UMAP and the autoencoder on planted shapes, the
-//! measures against closed forms and scikit-learn.
+//! Embeddings: PCA against dense algebra and theory, UMAP and the autoencoder on planted shapes, quality measures against
+//! closed forms and scikit-learn.
 
 mod common;
 
@@ -26,7 +26,7 @@ fn bits(coordinates: &Array2<f64>) -> Vec<u64> {
     coordinates.iter().map(|c| c.to_bits()).collect()
 }
 
-/// Points that are `i` in every entry, made when they are asked for.
+/// Point i has all entries equal to i, computed on demand.
 struct Diagonal {
     count: usize,
     dim: usize,
@@ -47,8 +47,8 @@ impl Points for Diagonal {
 }
 
 #[test]
-fn distances_are_sums_of_squares_whatever_the_blocks() {
-    // The second set does not fit into one block.
+fn distances_do_not_depend_on_the_blocks() {
+    // The second set needs more than one block.
     for (count, dim) in [(11, 1037), (70, 1 << 20)] {
         let distances = Distances::new(&Diagonal { count, dim }).unwrap();
         for i in 0..count {
@@ -66,7 +66,7 @@ fn distances_are_sums_of_squares_whatever_the_blocks() {
 }
 
 #[test]
-fn coordinates_in_the_span_have_the_same_distances() {
+fn coordinates_in_the_span_preserve_distances() {
     let points = random(20, 300, 1) + 100.0;
     let distances = Distances::new(&points).unwrap();
     let coordinates = distances.coordinates().unwrap();
@@ -125,9 +125,9 @@ fn pca_is_the_singular_value_decomposition() {
     }
 }
 
-/// The Gram matrix squares the spreads: 10⁻⁶ of the largest is 10⁻¹² there.
+/// The Gram matrix squares the spreads: 10⁻⁶ of the largest becomes 10⁻¹².
 #[test]
-fn weak_components_are_found_and_rounding_is_not_taken_for_one() {
+fn weak_components_are_found_and_rounding_is_not() {
     for (n, d) in [(30, 200), (200, 30)] {
         let turn = Pca::fit(&random(n.min(d), d, 9), 3).unwrap().components;
         let spreads = [1.0, 1e-3, 1e-6];
@@ -157,7 +157,7 @@ fn a_random_walk_explains_six_over_pi_k_squared() {
     let mut place = vec![0.0; d];
     let walk: Vec<Vec<f64>> = (0..n)
         .map(|step| {
-            // A uniform step is as good as a Gaussian one: the entries are many.
+            // Uniform steps replace Gaussian ones, because there are many entries.
             let steps = numbers(d, step + 1);
             place.iter_mut().zip(steps).for_each(|(p, s)| *p += s);
             place.clone()
@@ -166,7 +166,7 @@ fn a_random_walk_explains_six_over_pi_k_squared() {
     let pca = Pca::fit(&walk, 4).unwrap();
     for (k, ratio) in (1..).zip(&pca.explained_ratio) {
         let expected = 6.0 / (std::f64::consts::PI * f64::from(k)).powi(2);
-        // An eigenvalue of a mean of d outer products has the relative deviation √(2/d); 5 of them.
+        // The relative standard deviation of an eigenvalue of a mean of d outer products is √(2/d); 5 of them.
         let tolerance = 5.0 * (2.0 / d as f64).sqrt();
         let found = ratio / expected - 1.0;
         assert!(
@@ -210,7 +210,7 @@ fn points_without_variance_have_no_components() {
     }
 }
 
-/// Points xᵢⱼ = (i²(j + 3) + 17ij + j³ + 5i) mod 1009 and two sums of their columns, i < 40, j < 6.
+/// Points xᵢⱼ = (i²(j + 3) + 17ij + j³ + 5i) mod 1009 for i < 40, j < 6, and a two-dimensional embedding of sums of columns.
 fn arithmetic() -> (Array2<f64>, Array2<f64>) {
     let points = Array2::from_shape_fn((40, 6), |(i, j)| {
         ((i * i * (j + 3) + 17 * i * j + j * j * j + 5 * i) % 1009) as f64
@@ -225,10 +225,10 @@ fn arithmetic() -> (Array2<f64>, Array2<f64>) {
     (points, picture)
 }
 
-/// By scikit-learn 1.9.1: sklearn.manifold.trustworthiness(points, picture, n_neighbors=k), and the same of
-/// the two exchanged.
+/// Reference values from scikit-learn 1.9.1: sklearn.manifold.trustworthiness(points, picture, n_neighbors=k), and with the
+/// arguments exchanged.
 #[test]
-fn trustworthiness_is_scikit_learns() {
+fn trustworthiness_matches_scikit_learn() {
     let (points, picture) = arithmetic();
     let distances = Distances::new(&points).unwrap();
     for (k, trustworthiness, continuity) in [
@@ -250,7 +250,7 @@ fn trustworthiness_is_scikit_learns() {
 }
 
 #[test]
-fn the_points_themselves_are_trustworthy() {
+fn the_points_themselves_are_a_perfect_embedding() {
     let (points, _) = arithmetic();
     let twice = concatenate![Axis(0), points, points];
     for points in [points, twice, random(21, 3, 5), random(3, 8, 6)] {
@@ -262,12 +262,12 @@ fn the_points_themselves_are_trustworthy() {
     }
 }
 
-/// Against numpy: the norm of the points minus the means of their neighbours.
+/// Reference values from numpy: the norm of the points minus the means of their neighbours.
 #[test]
-fn the_neighbour_error_is_that_of_the_neighbours_mean() {
+fn the_neighbour_error_matches_numpy() {
     let (points, picture) = arithmetic();
     let distances = Distances::new(&points).unwrap();
-    // The mean of all others is further from the point than the mean of all, by n / (n − 1).
+    // The mean of all others is further from the point than the mean of all, by the factor n / (n − 1).
     for (k, expected) in [
         (1, 1.1847821403871264),
         (5, 0.8794610709741144),
@@ -278,7 +278,7 @@ fn the_neighbour_error_is_that_of_the_neighbours_mean() {
     }
     assert!(distances.neighbor_error(&picture, 40).is_err());
     assert!(distances.neighbor_error(&picture, 0).is_err());
-    // Each point has its double beside it.
+    // Each point has a duplicate.
     let twice = concatenate![Axis(0), points, points];
     let distances = Distances::new(&twice).unwrap();
     assert_eq!(distances.neighbor_error(&twice, 1).unwrap(), 0.0);
@@ -293,7 +293,7 @@ fn clusters() -> Array2<f64> {
     points
 }
 
-/// The largest distance within a half of the rows, and the smallest between the halves.
+/// Returns the largest distance within a half of the rows, and the smallest between the halves.
 fn apart(picture: &Array2<f64>) -> (f64, f64) {
     let distances = Distances::new(picture).unwrap();
     let (mut within, mut between) = (0.0f64, f64::INFINITY);
@@ -319,7 +319,7 @@ fn umap_keeps_clusters_apart_and_neighbours_together() {
     let (within, between) = apart(&picture);
     assert!(between > 4.0 * within, "{within} within, {between} between");
 
-    // A curve in many dimensions stays in order.
+    // A curve in many dimensions keeps its order.
     let curve = Array2::from_shape_fn((120, 30), |(i, j)| {
         (0.05 * (i * (j + 1)) as f64 / 6.0).sin()
     });
@@ -332,14 +332,14 @@ fn umap_keeps_clusters_apart_and_neighbours_together() {
 }
 
 #[test]
-fn the_same_seed_draws_the_same_picture() {
+fn the_same_seed_gives_the_same_embedding() {
     let points = clusters();
     let short = Umap::default().with_epochs(60).with_seed(1);
     let first = short.run(&points).unwrap();
     assert_eq!(bits(&first), bits(&short.run(&points).unwrap()));
     let other = short.with_seed(2).run(&points).unwrap();
     assert_ne!(bits(&first), bits(&other));
-    // In a pool of one thread, too.
+    // Also in a pool of one thread.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
     let alone = pool.unwrap().install(|| short.run(&points).unwrap());
     assert_eq!(bits(&first), bits(&alone));
@@ -355,7 +355,7 @@ fn the_same_seed_draws_the_same_picture() {
 }
 
 #[test]
-fn a_larger_minimal_distance_loosens_the_picture() {
+fn a_larger_minimum_distance_spreads_the_points() {
     let points = random(80, 5, 11);
     let nearest = |min_distance: f64| {
         let umap = Umap::default().with_min_distance(min_distance);
@@ -376,7 +376,7 @@ fn a_larger_minimal_distance_loosens_the_picture() {
 }
 
 #[test]
-fn umap_survives_few_and_equal_points() {
+fn umap_handles_few_and_equal_points() {
     for points in [
         random(3, 4, 1),
         random(4, 4, 1),
@@ -388,7 +388,7 @@ fn umap_survives_few_and_equal_points() {
         let picture = Umap::default().run(&points).unwrap();
         assert_eq!(picture.dim(), (points.nrows(), 2));
         assert!(picture.iter().all(|c| c.is_finite()), "{points} {picture}");
-        // Equal points repel each other, too.
+        // Equal points repel each other.
         let distances = Distances::new(&picture).unwrap();
         for i in 1..points.nrows() {
             assert!((0..i).all(|j| distances.between(i, j).unwrap() > 1e-3));
@@ -399,9 +399,9 @@ fn umap_survives_few_and_equal_points() {
     assert_eq!(umap.run(&random(4, 2, 1)).unwrap().dim(), (4, 5));
 }
 
-/// An arc of 270° in a plane of five dimensions: one number says where a point is, and no line does.
+/// An arc of 270° in a plane of five dimensions needs one curved coordinate.
 #[test]
-fn an_autoencoder_bends_where_pca_cannot() {
+fn an_autoencoder_fits_a_curve_that_pca_cannot() {
     let directions = Pca::fit(&random(3, 5, 4), 2).unwrap().components;
     let arc = Array2::from_shape_fn((60, 5), |(i, j)| {
         let angle = 1.5 * std::f64::consts::PI * i as f64 / 59.0;
@@ -424,9 +424,9 @@ fn an_autoencoder_bends_where_pca_cannot() {
     }
 }
 
-/// Coordinates in the span are all that there is of the points.
+/// The autoencoder depends only on coordinates in the points' span.
 #[test]
-fn an_autoencoder_does_not_see_how_many_entries_the_points_have() {
+fn an_autoencoder_does_not_depend_on_the_ambient_dimension() {
     let few = random(12, 11, 1);
     let directions = Pca::fit(&random(12, 3000, 2), 11).unwrap().components;
     let turn = Array2::from_shape_fn((11, 3000), |(i, j)| directions[i][j]);
@@ -434,7 +434,7 @@ fn an_autoencoder_does_not_see_how_many_entries_the_points_have() {
     let coordinates = Distances::new(&few).unwrap().coordinates().unwrap();
     let short = Autoencoder::default().with_epochs(50);
     let seen = short.run(&many).unwrap();
-    // Each axis may point either way.
+    // The sign of each axis is arbitrary.
     let other = Distances::new(&many).unwrap().coordinates().unwrap();
     for (a, b) in coordinates.columns().into_iter().zip(other.columns()) {
         let sign = a.dot(&b).signum();
@@ -482,7 +482,7 @@ fn a_comparison_measures_all_methods() {
         assert_eq!(bits(&a.coordinates), bits(&b.coordinates));
         assert_eq!(a.held_out_error, b.held_out_error);
     }
-    // The least that can be compared, and points on a line.
+    // The smallest set that can be compared, and points on a line.
     for points in [random(3, 9, 1), planted(12, 20, 1)] {
         let comparison = Comparison::new(&points, 1).unwrap();
         for embedding in comparison.embeddings {
@@ -492,7 +492,7 @@ fn a_comparison_measures_all_methods() {
 }
 
 #[test]
-fn senseless_points_are_refused() {
+fn invalid_points_are_errors() {
     let all = |points: Vec<Vec<f64>>| -> Vec<String> {
         [
             Pca::fit(&points, 2).map(|_| ()),
@@ -543,7 +543,7 @@ fn senseless_points_are_refused() {
     ] {
         assert!(distances.trustworthiness(&picture, 2).is_err());
     }
-    // A table of all pairs would not fit; not a point is read.
+    // The table of all pairs would be too large; no point is read.
     let (count, dim) = (Distances::MAX_COUNT + 1, usize::MAX);
     let message = Distances::new(&Diagonal { count, dim })
         .unwrap_err()
@@ -552,7 +552,7 @@ fn senseless_points_are_refused() {
 }
 
 #[test]
-fn senseless_settings_are_refused() {
+fn invalid_settings_are_errors() {
     let points = random(10, 3, 0);
     assert!(Pca::fit(&points, 0).is_err());
     let pca = Pca::fit(&points, 2).unwrap();
@@ -586,7 +586,7 @@ fn senseless_settings_are_refused() {
 }
 
 #[test]
-fn a_picture_joins_its_points_in_order() {
+fn a_figure_connects_its_points_in_order() {
     let picture = random(5, 2, 1);
     let json = figure::embedding(&picture, "five points").json();
     let traces = json["data"].as_array().unwrap();
@@ -594,7 +594,7 @@ fn a_picture_joins_its_points_in_order() {
     assert_eq!(traces[1]["marker"]["color"].as_array().unwrap().len(), 5);
     assert_eq!(traces[2]["x"][0], traces[1]["x"][0]);
     assert_eq!(traces[3]["y"][0], traces[1]["y"][4]);
-    // One column, and none at all.
+    // One column, and no points.
     let line = figure::embedding(&random(5, 1, 1), "line").json();
     assert_eq!(line["data"][1]["y"][3], 0.0);
     figure::embedding(&Array2::zeros((0, 2)), "nothing").json();
@@ -604,10 +604,10 @@ fn a_picture_joins_its_points_in_order() {
     assert!(shown.get("text/html").unwrap().contains("cumulative"));
 }
 
-/// In isotropic noise there is nothing to learn: both methods are about as good as the mean on points that they have not
-/// seen, and the one that bends is worse, although it is better on those that it was fitted to.
+/// Isotropic noise has no structure: on unseen points both methods are about as good as the mean, and the autoencoder is
+/// worse than PCA, although it is better on the points it was fitted to.
 #[test]
-fn what_fits_noise_is_not_ahead_on_other_points() {
+fn fitting_noise_does_not_help_on_unseen_points() {
     for seed in 0..2 {
         let noise = random(50, 30, 20 + seed);
         let found = Comparison::new(&noise, seed).unwrap().embeddings;
@@ -625,10 +625,10 @@ fn what_fits_noise_is_not_ahead_on_other_points() {
     }
 }
 
-/// Where there is a bent surface the autoencoder finds it, and says so on points that it has not seen.
+/// On a curved surface the autoencoder is better than PCA, also on unseen points.
 #[test]
-fn what_learns_a_bend_is_ahead_on_other_points() {
-    // A sphere's cap of 120° in three of eight dimensions.
+fn fitting_a_curved_surface_helps_on_unseen_points() {
+    // A spherical cap of 120° in three of eight dimensions.
     let coordinates = random(80, 2, 31);
     let cap = Array2::from_shape_fn((80, 8), |(i, j)| {
         let [x, y] = [0, 1].map(|k| coordinates[[i, k]]);
@@ -644,9 +644,9 @@ fn what_learns_a_bend_is_ahead_on_other_points() {
     assert!(encoder.value < 0.7 * pca.value, "{encoder} and {pca}");
 }
 
-/// The held-out error of PCA with two components, by another way.
+/// The held-out error of PCA with two components, computed independently.
 #[test]
-fn the_held_out_error_is_that_of_five_fits() {
+fn the_held_out_error_is_the_mean_over_five_fits() {
     let points = random(13, 5, 9);
     let found = Comparison::new(&points, 0).unwrap().embeddings[0].held_out_error;
     let errors = (0..5).map(|fold| {
@@ -674,7 +674,7 @@ fn the_held_out_error_is_that_of_five_fits() {
     assert!((found.value - mean).abs() < 1e-12);
     assert!((found.standard_error - (squares / 20.0).sqrt()).abs() < 1e-12);
 
-    // Four equal points of five leave a fit nothing to learn from.
+    // Four equal points out of five leave one fit nothing to learn from.
     let mut equal = Array2::ones((5, 3));
     equal[[2, 0]] = 4.0;
     for embedding in Comparison::new(&equal, 0).unwrap().embeddings {

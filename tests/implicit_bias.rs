@@ -1,16 +1,16 @@
-//! The modified loss of SGD against the exact mean over all orders of the samples, on a quadratic.
+//! The modified loss of SGD against the exact mean over all orders of the samples, on a quadratic loss.
 
 use loss_landscape::prelude::*;
 
 const CPU: Device = Device::Cpu;
 
-/// The mean of (wxᵢ − yᵢ)²: slopes 2xᵢ² and targets that differ from sample to sample.
-struct Line {
+/// Linear regression with loss mean (wxᵢ − yᵢ)².
+struct LinearRegression {
     x: Vec<f64>,
     y: Vec<f64>,
 }
 
-impl Line {
+impl LinearRegression {
     fn new(samples: usize) -> Self {
         let x = [0.6, -1.4, 1.1, 0.3, -0.8, 1.7];
         let y = [0.2, 0.9, -1.0, 0.5, 1.3, -0.4];
@@ -29,7 +29,7 @@ impl Line {
         Objective::from_fn(parameters, &data, Loss::Mse, move |x| x.matmul(&w)).unwrap()
     }
 
-    /// The gradient of a batch is aw + c.
+    /// Returns a and c of a batch's gradient aw + c.
     fn gradient(&self, batch: &[usize]) -> [f64; 2] {
         let size = batch.len() as f64;
         let slopes = batch.iter().map(|i| 2.0 * self.x[*i].powi(2) / size);
@@ -37,7 +37,7 @@ impl Line {
         [slopes.sum(), offsets.sum()]
     }
 
-    /// The mean over all orders of the affine map that an epoch makes of (w, b, 1): b ← βb + g, w ← w − ηb.
+    /// Returns the mean over all orders of the affine map of (w, b, 1) in an epoch: b ← βb + g, w ← w − ηb.
     fn epoch(&self, rate: f64, batch: usize, momentum: f64) -> [[f64; 3]; 3] {
         let orders = permutations(self.x.len());
         let mut mean = [[0.0; 3]; 3];
@@ -56,7 +56,7 @@ impl Line {
         mean
     }
 
-    /// The rate λ at which the mean over all orders goes to its rest, in units of the time η/(1 − β) a step, and where that is.
+    /// Returns the rate at which the mean over all orders approaches its fixed point, per time η/(1 − β) a step, and this point.
     fn exact(&self, rate: f64, batch: usize, momentum: f64) -> [f64; 2] {
         let [[ww, wb, w], [bw, bb, b], _] = self.epoch(rate, batch, momentum);
         let (trace, determinant) = (ww + bb, ww * bb - wb * bw);
@@ -66,13 +66,13 @@ impl Line {
         };
         let steps = self.x.len().div_ceil(batch) as f64;
         let time = steps * rate / (1.0 - momentum);
-        // (1 − M)(w, b) = the constant part.
+        // (1 − M)(w, b) is the constant part.
         let (a, d) = (1.0 - ww, 1.0 - bb);
-        let rest = (d * w + wb * b) / (a * d - wb * bw);
-        [-slow.ln() / time, rest]
+        let fixed_point = (d * w + wb * b) / (a * d - wb * bw);
+        [-slow.ln() / time, fixed_point]
     }
 
-    /// The same of the flow down the modified loss, a parabola.
+    /// Returns the same for the flow down the modified loss, a parabola.
     fn modified(&self, rate: f64, batch: usize, momentum: f64) -> [f64; 2] {
         let objective = self.objective();
         let bias = ImplicitBias::new(rate, batch).with_momentum(momentum);
@@ -102,19 +102,19 @@ fn permutations(n: usize) -> Vec<Vec<usize>> {
         .collect()
 }
 
-/// The error of the flow's rate and of its rest is of second order: half the learning rate leaves a quarter of it.
+/// The errors of the flow's rate and fixed point are of second order: half the learning rate leaves a quarter.
 #[test]
 fn the_flow_is_right_to_second_order() {
     let mut checked = 0;
     for samples in [2, 5, 6] {
         for batch in 1..=samples {
-            // From even batches to ragged ones, such as 5 = 2 + 2 + 1 = 3 + 2 = 4 + 1.
+            // From equal batches to unequal ones, such as 5 = 2 + 2 + 1 = 3 + 2 = 4 + 1.
             for momentum in [0.0, 0.5, 0.8] {
-                let line = Line::new(samples);
+                let regression = LinearRegression::new(samples);
                 let errors = [2e-3, 1e-3].map(|rate| {
                     let rate = rate * (1.0 - momentum);
-                    let exact = line.exact(rate, batch, momentum);
-                    let flow = line.modified(rate, batch, momentum);
+                    let exact = regression.exact(rate, batch, momentum);
+                    let flow = regression.modified(rate, batch, momentum);
                     [0, 1].map(|i| flow[i] - exact[i])
                 });
                 for i in [0, 1] {
@@ -123,7 +123,7 @@ fn the_flow_is_right_to_second_order() {
                         "{samples} samples, batches of {batch}, β = {momentum}: {coarse:e}, {fine:e}"
                     );
                     assert!(coarse.abs() < 1e-2, "{what}");
-                    // Rounding of ln and of the parabola's differences.
+                    // Above the rounding of ln and of the parabola's differences.
                     if coarse.abs() > 1e-9 {
                         let ratio = coarse / fine;
                         assert!((3.5..4.5).contains(&ratio), "{what}");
@@ -136,16 +136,16 @@ fn the_flow_is_right_to_second_order() {
     assert!(checked > 40, "{checked}");
 }
 
-/// One step of gradient descent, and where the first-order term of the rate is known by hand.
+/// All terms against closed forms.
 #[test]
-fn the_parts_are_those_of_the_closed_form() {
-    let line = Line::new(5);
-    let objective = line.objective();
+fn the_terms_match_closed_forms() {
+    let regression = LinearRegression::new(5);
+    let objective = regression.objective();
     objective.parameters().set_flat(&[0.7]).unwrap();
-    let [a, c] = line.gradient(&[0, 1, 2, 3, 4]);
+    let [a, c] = regression.gradient(&[0, 1, 2, 3, 4]);
     let g = 0.7 * a + c;
     let squares = (0..5).map(|i| {
-        let [a, c] = line.gradient(&[i]);
+        let [a, c] = regression.gradient(&[i]);
         (0.7 * a + c - g).powi(2) / 5.0
     });
     let variance: f64 = squares.sum();
@@ -159,7 +159,7 @@ fn the_parts_are_those_of_the_closed_form() {
         );
         assert!((found.drift[0] + 0.05 * a * g).abs() < 1e-12);
     }
-    // Two batches have one pair: (1 − β)/(2 · 2 (N − 1)(1 − β)).
+    // Two batches form one pair: (1 − β)/(2 · 2 (N − 1)(1 − β)).
     let heavy = ImplicitBias::new(0.1, 3)
         .with_momentum(0.9)
         .run(&objective)

@@ -1,4 +1,4 @@
-//! Lines and planes: exact on quadratics, right way round, and without a trace in the model.
+//! Lines and planes: exact on quadratics, oriented correctly, and without changing the model.
 
 mod common;
 
@@ -36,7 +36,7 @@ fn quadratic(limit: f64) -> (Objective, Parameters) {
 }
 
 #[test]
-fn a_plane_of_a_quadratic_is_exact_and_the_right_way_round() {
+fn a_plane_of_a_quadratic_is_exact_and_oriented() {
     let (objective, parameters) = quadratic(f64::INFINITY);
     let before = bits(&parameters);
     let (d1, d2) = ([1.0, 0.0], [0.0, 2.0]);
@@ -61,7 +61,7 @@ fn a_plane_of_a_quadratic_is_exact_and_the_right_way_round() {
 }
 
 #[test]
-fn the_quadratic_model_of_a_quadratic_is_the_line() {
+fn the_taylor_expansion_of_a_quadratic_is_exact() {
     let (objective, parameters) = quadratic(f64::INFINITY);
     let before = bits(&parameters);
     let line = Line::along(&objective, &[0.3, -0.7], 4.0, 21).unwrap();
@@ -74,7 +74,7 @@ fn the_quadratic_model_of_a_quadratic_is_the_line() {
 }
 
 #[test]
-fn an_error_on_the_way_leaves_the_model_as_it_was() {
+fn an_error_leaves_the_model_unchanged() {
     let (objective, parameters) = quadratic(1.0);
     let before = bits(&parameters);
     let error = Line::along(&objective, &[1.0, 0.0], 3.0, 13)
@@ -85,7 +85,7 @@ fn an_error_on_the_way_leaves_the_model_as_it_was() {
 }
 
 #[test]
-fn an_f32_model_keeps_its_bits() {
+fn an_f32_model_is_unchanged_bit_for_bit() {
     let data = two_moons(50, 0.1, 0, &CPU)
         .unwrap()
         .to_dtype(DType::F32)
@@ -104,7 +104,7 @@ fn an_f32_model_keeps_its_bits() {
 }
 
 #[test]
-fn a_filter_normalised_direction_has_the_filters_lengths() {
+fn filter_normalised_directions_match_the_filters_norms() {
     let model = Mlp::new(&[6, 4, 3], Activation::Tanh, 2, &CPU).unwrap();
     let parameters = model.parameters();
     let direction = direction::filter_normalized(parameters, 7).unwrap();
@@ -131,9 +131,9 @@ fn a_filter_normalised_direction_has_the_filters_lengths() {
     assert!(dot.abs() < 1e-10 && (norm(&orthogonal) - norm(&other)).abs() < 1e-12);
 }
 
-/// Scaling a ReLU layer up and the next one down changes θ and not the function, nor the surface.
+/// Scaling one ReLU layer up and the next one down changes θ, but neither the function nor the filter-normalised surface.
 #[test]
-fn filter_normalised_surfaces_do_not_see_rescaling() {
+fn filter_normalised_surfaces_are_invariant_to_rescaling() {
     let (model, objective) = common::moons_network(&[2, 6, 2], Activation::Relu);
     let before = Plane::random(&objective, 9, 1.0, 7).unwrap();
     let theta = model.parameters().to_flat().unwrap();
@@ -148,7 +148,7 @@ fn filter_normalised_surfaces_do_not_see_rescaling() {
             .iter()
             .any(|l| (l - before.center).abs() > 0.01)
     );
-    // Directions of one length for all do see it.
+    // Directions normalised as a whole are not invariant.
     model.parameters().set_flat(&theta).unwrap();
     let d = direction::gaussian(model.parameters(), 9);
     let line = || {
@@ -161,7 +161,7 @@ fn filter_normalised_surfaces_do_not_see_rescaling() {
 }
 
 #[test]
-fn the_pair_of_directions_is_orthogonal_in_every_filter() {
+fn pairs_of_directions_are_orthogonal_in_every_filter() {
     let model = Mlp::new(&[6, 4, 3], Activation::Tanh, 2, &CPU).unwrap();
     let theta = model.parameters().to_flat().unwrap();
     let [d1, d2] = direction::filter_normalized_pair(model.parameters(), 5).unwrap();
@@ -176,7 +176,7 @@ fn the_pair_of_directions_is_orthogonal_in_every_filter() {
 }
 
 #[test]
-fn senseless_questions_are_refused() {
+fn invalid_arguments_are_errors() {
     let (objective, _) = quadratic(f64::INFINITY);
     let d = [1.0, 0.0];
     for (radius, points) in [
@@ -196,9 +196,9 @@ fn senseless_questions_are_refused() {
     assert!(direction::orthogonalized(&d, &[1.0]).is_err());
 }
 
-/// Where the first layer's products are made once, the losses are those of moving the model.
+/// With hand-derived derivatives, where first-layer products are shared among points, losses equal those of the moved model.
 #[test]
-fn the_fast_way_is_the_plain_way() {
+fn both_engines_compute_the_same_losses() {
     for (dtype, tolerance) in [(DType::F64, 1e-13), (DType::F32, 1e-6)] {
         for activation in Activation::ALL {
             for widths in [&[2, 5, 3, 1][..], &[2, 1]] {
@@ -235,7 +235,7 @@ fn the_fast_way_is_the_plain_way() {
 }
 
 #[test]
-fn directions_have_the_lengths_they_promise() {
+fn normalised_directions_match_layer_and_model_norms() {
     let model = Mlp::new(&[6, 4, 3], Activation::Tanh, 2, &CPU).unwrap();
     let parameters = model.parameters();
     let theta = parameters.to_flat().unwrap();
@@ -256,9 +256,9 @@ fn directions_have_the_lengths_they_promise() {
     assert!(direction::normalized(parameters, &d[1..], Normalization::Layer).is_err());
 }
 
-/// A convolution's filter is all that feeds one of its outputs.
+/// A convolution's filter holds all weights of one output.
 #[test]
-fn convolutional_filters_are_normalised_whole() {
+fn convolutional_filters_are_normalised_as_a_whole() {
     let kernel = Var::from_vec(common::numbers(24, 5), (2, 3, 2, 2), &CPU).unwrap();
     let scale = Var::from_vec(common::numbers(2, 6), 2, &CPU).unwrap();
     let named = [
@@ -276,14 +276,14 @@ fn convolutional_filters_are_normalised_whole() {
 }
 
 #[test]
-fn the_difference_of_two_models_leads_from_one_to_the_other() {
+fn the_difference_of_two_models_connects_them() {
     let data = two_moons(60, 0.1, 3, &CPU).unwrap();
     let network = |seed: u64, widths: &[usize]| {
         let model = Mlp::new(widths, Activation::Tanh, seed, &CPU).unwrap();
         model.to_dtype(DType::F64).unwrap()
     };
     let (a, b) = (network(1, &[2, 4, 2]), network(2, &[2, 4, 2]));
-    let way = direction::difference(a.parameters(), b.parameters()).unwrap();
+    let difference = direction::difference(a.parameters(), b.parameters()).unwrap();
     let objective = Objective::of(&a, &data, Loss::CrossEntropy).unwrap();
     let end = Objective::of(&b, &data, Loss::CrossEntropy).unwrap();
     let line = Line::between(&objective, &b.parameters().to_flat().unwrap(), 5).unwrap();
@@ -294,9 +294,9 @@ fn the_difference_of_two_models_leads_from_one_to_the_other() {
         line.accuracies.as_ref().unwrap()[4],
         end.accuracy().unwrap()
     );
-    let along = Line::at_alphas(&objective, &way, line.alphas.clone()).unwrap();
+    let along = Line::at_alphas(&objective, &difference, line.alphas.clone()).unwrap();
     assert_eq!(along, line);
-    let with = line.with_gradient_norms(&objective, &way).unwrap();
+    let with = line.with_gradient_norms(&objective, &difference).unwrap();
     let norms = with.gradient_norms.as_ref().unwrap();
     assert!((norms[0] - objective.gradient_norm().unwrap()).abs() < 1e-14);
     assert!((norms[4] - end.gradient_norm().unwrap()).abs() < 1e-13);
@@ -311,7 +311,7 @@ fn the_difference_of_two_models_leads_from_one_to_the_other() {
 }
 
 #[test]
-fn accuracy_on_a_plane_is_that_of_the_moved_model() {
+fn accuracies_on_a_plane_are_those_of_the_moved_model() {
     let (model, objective) = common::moons_network(&[2, 6, 2], Activation::Relu);
     let plane = Plane::random(&objective, 1, 1.5, 5).unwrap();
     let plain = Plane::random(&objective.clone().by_autograd(), 1, 1.5, 5).unwrap();
@@ -329,7 +329,7 @@ fn accuracy_on_a_plane_is_that_of_the_moved_model() {
 }
 
 #[test]
-fn a_grid_can_have_any_places() {
+fn a_grid_can_be_uneven() {
     let (objective, _) = quadratic(f64::INFINITY);
     let grid = Grid::new(vec![-3.0, 0.5, 1.0], vec![0.25, 4.0]).unwrap();
     let plane = Plane::on_grid(&objective, &[1.0, 0.0], &[0.0, 1.0], &grid).unwrap();
@@ -355,9 +355,9 @@ fn a_grid_can_have_any_places() {
 }
 
 #[test]
-fn eigenvalues_over_a_plane() {
+fn eigenvalues_on_a_plane() {
     let values = [3.0, -1.0, 0.5, 0.25];
-    // A quadratic has one Hessian everywhere.
+    // A quadratic has the same Hessian everywhere.
     let objective = common::quadratic(&[3.0, 1.0, 0.5, 0.25], &[0.0; 4], &[0.2; 4]);
     let (d1, d2) = ([1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0]);
     let grid = Grid::square(1.0, 3).unwrap();
@@ -369,7 +369,7 @@ fn eigenvalues_over_a_plane() {
     }
     assert!(found.errors.iter().all(|r| *r < 3e-3));
 
-    // Elsewhere those of the moved model.
+    // For a network, they are those of the moved model.
     let (model, objective) = common::moons_network(&[2, 4, 2], Activation::Tanh);
     let before = bits(model.parameters());
     let [d1, d2] = direction::filter_normalized_pair(objective.parameters(), 1).unwrap();
@@ -392,7 +392,7 @@ fn eigenvalues_over_a_plane() {
     );
 }
 
-/// Work that fails half-way goes on from there, to the same bits.
+/// A computation that failed half-way resumes from its checkpoint, to the same bits.
 #[test]
 fn a_plane_resumes() {
     let folder = std::env::temp_dir().join(format!("landscape-resume-{}", std::process::id()));
@@ -413,11 +413,11 @@ fn a_plane_resumes() {
 
     let resumed = Plane::on_grid(&sound, &d1, &d2, &grid).unwrap();
     assert_eq!(resumed, whole);
-    // All is in the file now: not even an objective that fails everywhere is asked again.
+    // All points are in the file: even an objective that always fails is not evaluated again.
     let again = Plane::on_grid(&failing, &d1, &d2, &grid).unwrap();
     assert_eq!(again.losses, whole.losses);
 
-    // Other work is refused, and the file stays.
+    // Other work is an error and leaves the file unchanged.
     let other = Grid::square(2.0, 9).unwrap().with_checkpoint(&file);
     let error = Plane::on_grid(&sound, &d1, &d2, &other)
         .unwrap_err()
@@ -429,7 +429,7 @@ fn a_plane_resumes() {
 }
 
 #[test]
-fn other_data_for_the_same_model() {
+fn an_objective_can_use_other_data() {
     let (model, objective) = common::moons_network(&[2, 4, 2], Activation::Tanh);
     let test = two_moons(50, 0.1, 9, &CPU).unwrap();
     let there = objective.on(&test).unwrap();
@@ -441,9 +441,9 @@ fn other_data_for_the_same_model() {
     assert!(objective.on(&values).is_err());
 }
 
-/// Gradient norms and eigenvalues belong to the point and the directions of the result that they are added to.
+/// Gradient norms and eigenvalues can only be added at the point and along the directions of the result.
 #[test]
-fn nothing_is_added_from_another_point() {
+fn results_reject_another_point_or_direction() {
     let (_, objective) = moons_network(&[2, 3, 2], Activation::Tanh);
     let parameters = objective.parameters();
     let theta = parameters.to_flat().unwrap();
@@ -471,7 +471,7 @@ fn nothing_is_added_from_another_point() {
         line.clone().with_gradient_norms(&objective, &d2),
         plane.clone().with_eigenvalues(&objective, &d2, &d1, &grid),
     );
-    // The loss is the same there: the sign of a hidden unit is turned on both its sides.
+    // Flipping the sign of all hidden units on both sides leaves the loss unchanged.
     let mut turned = theta.clone();
     for name in ["layers.0.weight", "layers.0.bias", "layers.1.weight"] {
         for i in parameters.range(name).unwrap() {

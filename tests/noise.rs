@@ -1,4 +1,4 @@
-//! Gradient noise and what it does to a step, against sums over all samples and all batches, in f64.
+//! Gradient noise and its effect on a step, against sums over all samples and all batches, in f64.
 
 mod common;
 
@@ -9,7 +9,7 @@ use loss_landscape::serde_json;
 
 const CPU: Device = Device::Cpu;
 
-/// y = bias + weights·x with squared error, at a point of no importance.
+/// Linear regression with squared error, at an arbitrary point.
 fn regression(n: usize, d: usize) -> Objective {
     let x = Tensor::from_vec(numbers(n * d, 1), (n, d), &CPU).unwrap();
     let y = Tensor::from_vec(numbers(n, 2), (n, 1), &CPU).unwrap();
@@ -26,8 +26,8 @@ fn net() -> Objective {
     Objective::of(&model, &data, Loss::CrossEntropy).unwrap()
 }
 
-/// Σ and H of a [`regression`] by hand: gᵢ = 2rᵢ(1, xᵢ), H = (2/n) Σ (1, xᵢ)(1, xᵢ)ᵀ. Also g.
-fn by_hand(objective: &Objective) -> (Array2<f64>, Array2<f64>, Vec<f64>) {
+/// Returns Σ, H and g of a [`regression`] by their formulas: gᵢ = 2rᵢ(1, xᵢ), H = (2/n) Σ (1, xᵢ)(1, xᵢ)ᵀ.
+fn closed_form(objective: &Objective) -> (Array2<f64>, Array2<f64>, Vec<f64>) {
     let theta = objective.parameters().to_flat().unwrap();
     let rows = objective.data().inputs().to_vec2::<f64>().unwrap();
     let Targets::Values(values) = objective.data().targets() else {
@@ -56,7 +56,7 @@ fn by_hand(objective: &Objective) -> (Array2<f64>, Array2<f64>, Vec<f64>) {
     (moment, hessian, mean)
 }
 
-/// All lists of `len` numbers below `n` that `keep` keeps.
+/// Returns all lists of `len` numbers below `n` that satisfy `keep`.
 fn lists(n: usize, len: usize, keep: impl Fn(&[usize]) -> bool) -> Vec<Vec<usize>> {
     let list = |code: usize| -> Vec<usize> {
         (0..len)
@@ -94,9 +94,9 @@ fn assert_covered(estimate: &Estimate, truth: f64) {
 }
 
 #[test]
-fn the_noise_of_a_linear_regression_is_the_closed_form() {
+fn noise_of_a_linear_regression_matches_closed_forms() {
     let objective = regression(19, 4);
-    let (sigma, hessian, g) = by_hand(&objective);
+    let (sigma, hessian, g) = closed_form(&objective);
     let report = GradientNoise::default().with_top(3).with_probes(2000);
     let report = report.run(&objective).unwrap();
     let square = dot(&g, &g);
@@ -107,7 +107,7 @@ fn the_noise_of_a_linear_regression_is_the_closed_form() {
 
     assert!((report.gradient_norm.powi(2) - square).abs() < 1e-12 * square);
     assert!((report.gradient_curvature - along).abs() < 1e-12 * along);
-    // Five products know a 5 × 5 matrix.
+    // Five products determine a 5 × 5 matrix.
     assert!((report.variance.value - variance).abs() < 1e-11 * variance);
     assert!(
         (report.simple_noise_scale.value - variance / square).abs() < 1e-11 * variance / square
@@ -126,9 +126,9 @@ fn the_noise_of_a_linear_regression_is_the_closed_form() {
     assert!(exact.high - exact.low < 1e-10 && (0.0..=1.0).contains(&exact.value));
 }
 
-/// At a batch size of tr Σ/‖g‖², batches' gradients are as far from the whole one, in the mean square, as that is long.
+/// At a batch size of tr Σ/‖g‖², the mean squared distance of batch gradients from g equals ‖g‖².
 #[test]
-fn the_simple_scale_is_that_of_all_batches() {
+fn the_simple_noise_scale_is_that_of_all_batches() {
     for objective in [
         regression(5, 2),
         net().on(&net().data().first(5).unwrap()).unwrap(),
@@ -156,7 +156,7 @@ fn the_modified_loss_is_the_mean_over_all_batches() {
         regression(6, 2),
         net().on(&net().data().first(6).unwrap()).unwrap(),
     ] {
-        // Of batches of 4 and 5 the last is smaller: see `implicit_bias`.
+        // With batches of 4 and 5 the last one is smaller: see `implicit_bias`.
         for size in [1, 2, 3, 6] {
             let modified = ImplicitBias::new(0.3, size).run(&objective).unwrap();
             let squares = subsets(6, size).into_iter().map(|batch| {
@@ -174,7 +174,7 @@ fn the_modified_loss_is_the_mean_over_all_batches() {
     }
 }
 
-/// θ after the time of `flow` = ∂θ/∂t, by Runge and Kutta's method.
+/// Returns θ after flowing along ∂θ/∂t = `flow` for `time`, by a Runge–Kutta method.
 fn flown(objective: &Objective, time: f64, flow: impl Fn(&Objective) -> Vec<f64>) -> Vec<f64> {
     let parameters = objective.parameters();
     let start = parameters.to_flat().unwrap();
@@ -200,7 +200,7 @@ fn flown(objective: &Objective, time: f64, flow: impl Fn(&Objective) -> Vec<f64>
     theta
 }
 
-/// The local error of the flow −g is O(η²), that of the flow down the modified loss O(η³).
+/// The local error of the flow −g is O(η²), that of the flow down the modified loss is O(η³).
 #[test]
 fn gradient_descent_follows_the_modified_flow() {
     let objective = net();
@@ -237,7 +237,7 @@ fn gradient_descent_follows_the_modified_flow() {
     }
 }
 
-/// A quadratic loss changes by what is predicted, in the mean over all batches.
+/// For a quadratic loss, the expected change is the mean over all batches.
 #[test]
 fn the_expected_change_is_the_mean_over_all_batches() {
     let (d, eta) = (3, 0.1);
@@ -246,7 +246,7 @@ fn the_expected_change_is_the_mean_over_all_batches() {
     let before = objective.loss().unwrap();
     let report = GradientNoise::default().with_top(1).with_probes(20_000);
     let report = report.run(&objective).unwrap();
-    let (sigma, hessian, _) = by_hand(&objective);
+    let (sigma, hessian, _) = closed_form(&objective);
     let off = trace(&hessian.dot(&sigma)) - report.alignment.product.value;
     for size in 1..=6 {
         let after = subsets(6, size).into_iter().map(|batch| {
@@ -255,7 +255,7 @@ fn the_expected_change_is_the_mean_over_all_batches() {
             objective.loss_at(&step).unwrap() - before
         });
         let (truth, found) = (mean(after), report.expected_change(eta, size).unwrap());
-        // With the exact tr(HΣ) it is the truth; with the estimated one it says how far off it may be.
+        // Exact with the exact tr(HΣ); with the estimated one, the interval covers.
         let share = (6.0 - size as f64) / (size as f64 * 5.0);
         let exact = found.value + 0.5 * eta * eta * share * off;
         assert!(
@@ -269,7 +269,7 @@ fn the_expected_change_is_the_mean_over_all_batches() {
 }
 
 #[test]
-fn multiples_of_a_matrix_are_aligned() {
+fn multiples_of_a_matrix_have_cosine_one() {
     let eigenvalues = [3.0, 1.0, -0.5, 0.2, 0.1, 0.0];
     let a = with_eigenvalues(&eigenvalues, 1);
     for factor in [2.5, -1e-9] {
@@ -286,7 +286,7 @@ fn multiples_of_a_matrix_are_aligned() {
 }
 
 #[test]
-fn matrices_on_different_axes_are_not_aligned() {
+fn matrices_on_different_axes_have_cosine_zero() {
     let (a, b) = (
         OnDiagonal(vec![2.0, 1.0, 0.0, 0.0]),
         OnDiagonal(vec![0.0, 0.0, 5.0, 3.0]),
@@ -300,15 +300,15 @@ fn matrices_on_different_axes_are_not_aligned() {
     let (a, b) = (eigen(&a), eigen(&b));
     let none = a.subspace_overlap(&b, 2).unwrap();
     assert!(none.value < 1e-14 && none.high < 1e-12, "{none:?}");
-    // The third and the fourth eigenvalue of the first are both 0: its first three vectors are no space of their own.
+    // The third and fourth eigenvalues of the first matrix are both 0, so its three leading vectors span no well-defined space.
     let third = a.subspace_overlap(&b, 3).unwrap();
     assert_eq!((third.low, third.high), (0.0, 1.0));
     assert!(a.subspace_overlap(&b, 0).is_err() && a.subspace_overlap(&b, 5).is_err());
 }
 
-/// The bounds of an overlap hold for eigenvectors that are wrong by as much as their residuals say.
+/// The bounds of an overlap hold for eigenvectors as inaccurate as their residuals say.
 #[test]
-fn an_overlap_lies_between_its_bounds() {
+fn overlap_bounds_hold() {
     let eigenvalues: Vec<f64> = (0..60).map(|i| 1.1f64.powi(-i)).collect();
     let (a, b) = (
         with_eigenvalues(&eigenvalues, 4),
@@ -336,9 +336,9 @@ fn an_overlap_lies_between_its_bounds() {
 }
 
 #[test]
-fn stated_errors_cover() {
+fn standard_errors_of_alignment_cover() {
     let decay = |base: f64| (0..24).map(|i| base.powi(i)).collect::<Vec<_>>();
-    // Two matrices with something in common.
+    // Two matrices with a common part.
     let a = with_eigenvalues(&decay(0.8), 1);
     let b = with_eigenvalues(&decay(0.7), 2);
     let b = Dense::new(b.matrix() + a.matrix()).unwrap();
@@ -365,7 +365,7 @@ fn stated_errors_cover() {
     }
 }
 
-/// Two samples that pull the one weight apart: no gradient, but noise.
+/// Samples whose gradients cancel: no gradient, but noise.
 fn balanced(samples: usize) -> Objective {
     let values: Vec<f64> = (0..samples)
         .map(|i| if i % 2 == 0 { 1.0 } else { -1.0 })
@@ -378,7 +378,7 @@ fn balanced(samples: usize) -> Objective {
 }
 
 #[test]
-fn without_a_gradient_the_scales_are_infinite() {
+fn without_a_gradient_the_noise_scales_are_infinite() {
     let settings = GradientNoise::default().with_top(1);
     let report = settings.run(&balanced(2)).unwrap();
     assert_eq!((report.gradient_norm, report.variance.value), (0.0, 4.0));
@@ -386,7 +386,7 @@ fn without_a_gradient_the_scales_are_infinite() {
         assert_eq!((scale.value, scale.standard_error), (f64::INFINITY, 0.0));
         assert_eq!(scale.interval(0.95).unwrap(), [f64::INFINITY; 2]);
     }
-    // All the loss changes by is noise: ½η² tr(HΣ)/B with H = 2, Σ = 4.
+    // The whole change of the loss is noise: ½η² tr(HΣ)/B with H = 2, Σ = 4.
     let change = report.expected_change(0.1, 1).unwrap();
     assert!((change.value - 0.04).abs() < 1e-15, "{change:?}");
     assert_eq!(
@@ -433,7 +433,7 @@ fn one_sample_has_no_noise() {
 }
 
 #[test]
-fn the_l2_term_is_no_noise() {
+fn an_l2_term_adds_no_noise() {
     let plain = regression(12, 3);
     let strong = plain.clone().with_l2(0.7).unwrap();
     let settings = GradientNoise::default().with_top(2);
@@ -451,7 +451,7 @@ fn the_l2_term_is_no_noise() {
 }
 
 #[test]
-fn reports_repeat_and_can_be_kept() {
+fn reports_are_deterministic_and_serialisable() {
     let objective = net();
     let report = GradientNoise::default().run(&objective).unwrap();
     assert_eq!(report, GradientNoise::default().run(&objective).unwrap());
@@ -482,12 +482,12 @@ fn reports_repeat_and_can_be_kept() {
 }
 
 #[test]
-fn senseless_questions_are_refused() {
+fn invalid_settings_are_errors() {
     let objective = regression(6, 2);
     for top in [0, 4] {
         let settings = GradientNoise::default().with_top(top);
         let message = settings.run(&objective).unwrap_err().to_string();
-        assert!(message.contains("ask for 1 to 3"), "{message}");
+        assert!(message.contains("use 1 to 3"), "{message}");
     }
     let few = GradientNoise::default().with_probes(1).with_top(1);
     assert!(
@@ -515,7 +515,7 @@ fn senseless_questions_are_refused() {
     assert!(nan.to_string().contains("not finite"), "{nan}");
 }
 
-/// 49 weights and a bias on 100 samples whose inputs are `jitter` apart.
+/// Linear regression with 49 weights and a bias on 100 samples whose inputs differ by about `jitter`.
 fn nearly_equal(jitter: f64, dtype: DType) -> Objective {
     let row = numbers(49, 9);
     let x = (0..100).flat_map(|i| {
@@ -537,9 +537,9 @@ fn nearly_equal(jitter: f64, dtype: DType) -> Objective {
     Objective::of(&model, &data, Loss::Mse).unwrap()
 }
 
-/// Where the samples' gradients are nearly equal, Σ is the small difference of two large matrices.
+/// If the samples' gradients are nearly equal, Σ is the small difference of two large matrices.
 #[test]
-fn a_covariance_knows_the_rounding_of_what_cancels() {
+fn covariance_errors_include_the_rounding_of_cancellation() {
     for jitter in [0.0, 1e-6, 1e-4, 1e-3, 1e-2, 0.1] {
         let exact = nearly_equal(jitter, DType::F64);
         let exact = exact.gradient_covariance().unwrap().dense().unwrap();
@@ -560,9 +560,9 @@ fn a_covariance_knows_the_rounding_of_what_cancels() {
     }
 }
 
-/// At the minimum of least squares the gradient is rounding.
+/// At the minimum of least squares the gradient is only rounding.
 #[test]
-fn the_scales_of_the_noise_are_infinite_at_a_minimum() {
+fn noise_scales_are_infinite_at_a_minimum() {
     let (x, y) = (numbers(30, 2), numbers(30, 3));
     let mean = |v: &[f64]| v.iter().sum::<f64>() / 30.0;
     let (mx, my) = (mean(&x), mean(&y));

@@ -1,4 +1,4 @@
-//! Paths between models: barriers known in closed form, trained paths near the best, units put back in place.
+//! Paths between models: barriers in closed form, trained paths near the optimum, planted permutations recovered.
 
 mod common;
 
@@ -8,7 +8,7 @@ use loss_landscape::serde_json::json;
 
 const CPU: Device = Device::Cpu;
 
-/// (f(θ) − 1)² for variables of these sizes, which stand at `theta`.
+/// Objective (f(θ) − 1)² for variables of these sizes, at `theta`.
 fn objective<F>(sizes: &[usize], theta: &[f64], f: F) -> Objective
 where
     F: Fn(&[Tensor]) -> candle::Result<Tensor> + Send + Sync + 'static,
@@ -60,7 +60,7 @@ fn mlp(widths: &[usize], seed: u64) -> Mlp {
 }
 
 #[test]
-fn a_curve_goes_through_its_points() {
+fn curves_pass_through_their_endpoints() {
     let (a, m, b) = ([1.0, 2.0], [3.0, 0.1], [0.3, -0.7]);
     let bezier = Curve::bezier(&a, &m, &b).unwrap();
     assert_eq!(bezier.at(0.0).unwrap(), a);
@@ -79,7 +79,7 @@ fn a_curve_goes_through_its_points() {
 }
 
 #[test]
-fn lengths_are_those_of_geometry() {
+fn lengths_match_closed_forms() {
     let corner = vec![vec![0.0, 0.0], vec![3.0, 0.0], vec![3.0, 4.0]];
     assert_eq!(Curve::chain(corner).unwrap().length(), 7.0);
     assert_eq!(
@@ -92,24 +92,24 @@ fn lengths_are_those_of_geometry() {
     let parabola = Curve::bezier(&[0.0, 0.0], &[0.5, 0.5], &[1.0, 0.0]).unwrap();
     let expected = 0.5 * (2f64.sqrt() + 1f64.asinh());
     assert!((parabola.length() - expected).abs() < 1e-8);
-    // There and back: a cusp.
+    // Back and forth, with a cusp.
     let back = Curve::bezier(&[0.0], &[1.0], &[0.0]).unwrap();
     assert!((back.length() - 1.0).abs() < 1e-8);
 }
 
 #[test]
-fn the_profile_of_a_line_is_exact() {
+fn the_profile_of_a_straight_line_matches_the_closed_form() {
     let objective = inner_product();
     let before = bits(&objective);
     let path = Curve::linear(&[1.0, 0.0, 1.0, 0.0], &[0.0, 1.0, 0.0, 1.0]).unwrap();
-    // An even number of points, so that the maximum at ½ is not on the grid.
+    // An even number of points, so that the maximum at t = ½ is not on the grid.
     let profile = path.profile(&objective, 8).unwrap();
     for (t, loss) in profile.times.iter().zip(&profile.losses) {
         let inner = (1.0 - t).powi(2) + t * t;
         assert!((loss - (inner - 1.0).powi(2)).abs() < 1e-15);
     }
     assert_eq!((profile.times[0], profile.times[7]), (0.0, 1.0));
-    // It says how far off it is, and where the maximum lies.
+    // The stated error and interval hold.
     assert!(profile.barrier_height < 0.25 && profile.barrier_error < 2e-7);
     assert!(0.25 - profile.barrier_height <= profile.barrier_error);
     let [low, high] = profile.barrier_interval;
@@ -136,11 +136,11 @@ fn a_convex_loss_has_no_barrier() {
     assert_eq!((profile.barrier_time, profile.barrier_error), (1.0, 0.0));
 }
 
-/// The loss can rise far above the chord between the ends and yet stay below the higher one.
+/// The loss can rise far above the chord between the ends and stay below the higher end.
 #[test]
-fn the_excess_is_above_the_chord_and_not_above_the_ends() {
+fn the_excess_is_measured_from_the_chord() {
     let objective = objective(&[1], &[0.4], |v| (v[0].sin()? * 3.0)?.sum_all());
-    // (3 sin w − 1)² from its highest hump, 16, over a lower one to a zero.
+    // (3 sin w − 1)² from its highest peak, 16, over a lower one to a zero.
     let (a, b) = (
         -std::f64::consts::FRAC_PI_2,
         2.0 * std::f64::consts::PI + 0.3398,
@@ -171,7 +171,7 @@ fn identical_models_are_connected() {
 }
 
 #[test]
-fn a_profile_is_what_the_objective_says_point_by_point() {
+fn a_profile_matches_the_objective_point_by_point() {
     let data = two_moons(300, 0.2, 0, &CPU).unwrap();
     let [a, m, b] = [1, 2, 3].map(|seed| mlp(&[2, 7, 5, 2], seed).parameters().to_flat().unwrap());
     let model = mlp(&[2, 7, 5, 2], 9);
@@ -202,9 +202,8 @@ fn a_profile_is_what_the_objective_says_point_by_point() {
     }
 }
 
-/// On the symmetric Bézier curves with the bend (c, c, c, c) the smallest mean of the loss over t is at
-/// c = 0.92268, where its maximum is 2.800e-4; no such curve has a maximum below 2.404e-4. Both by direct
-/// minimisation over c.
+/// Among symmetric Bézier curves with the bend (c, c, c, c), the mean loss over t is smallest for c = 0.92268, where the
+/// maximum is 2.800e-4; no such curve has a maximum below 2.404e-4. Both by direct minimisation over c.
 #[test]
 fn a_trained_curve_finds_the_valley() {
     let objective = inner_product();
@@ -241,9 +240,9 @@ fn a_trained_curve_finds_the_valley() {
     );
 }
 
-/// w₁ changes its sign on the way, and where it is 0 the loss is 1.
+/// w₁ changes sign along every path, and the loss is 1 where w₁ = 0.
 #[test]
-fn no_path_leads_around_a_wall() {
+fn an_unavoidable_barrier_remains() {
     let objective = product();
     let (a, b) = ([1.0, 1.0], [-1.0, -1.0]);
     let straight = Curve::linear(&a, &b).unwrap();
@@ -270,7 +269,7 @@ fn no_path_leads_around_a_wall() {
 }
 
 #[test]
-fn a_path_that_diverges_says_at_which_step() {
+fn a_diverging_path_reports_the_step() {
     let objective = product();
     let trainer = PathTrainer::default()
         .with_epochs(50)
@@ -284,7 +283,7 @@ fn a_path_that_diverges_says_at_which_step() {
 }
 
 #[test]
-fn minibatches_make_paths_too() {
+fn paths_train_on_minibatches() {
     let data = two_moons(200, 0.1, 0, &CPU).unwrap();
     let train = |seed| {
         let model = mlp(&[2, 8, 1], seed);
@@ -311,7 +310,7 @@ fn minibatches_make_paths_too() {
     assert_close(&slow.points()[1], &curve.points()[1], 1e-6);
 }
 
-/// A permutation of n things that moves most of them.
+/// Returns a pseudo-random permutation of n elements.
 fn shuffled(n: usize, seed: u64) -> Vec<usize> {
     let keys = numbers(n, seed);
     let mut order: Vec<usize> = (0..n).collect();
@@ -325,7 +324,7 @@ fn inverse(p: &[usize]) -> Vec<usize> {
     inverse
 }
 
-/// `axis` of a variable with the blocks of units in the order of `p`.
+/// Permutes the blocks of units along `axis` of a variable by `p`.
 fn rearrange(parameters: &Parameters, name: &str, axis: usize, block: usize, p: &[usize]) {
     let var = parameters.get(name).unwrap();
     let places = p
@@ -374,7 +373,7 @@ fn a_planted_permutation_is_found_by_both_methods() {
 }
 
 #[test]
-fn an_alignment_leaves_the_function_alone() {
+fn an_alignment_preserves_the_function() {
     let widths = [4, 9, 8, 3];
     let (a, b) = (mlp(&widths, 1), mlp(&widths, 2));
     let x = Tensor::from_vec(numbers(200, 7), (50, 4), &CPU).unwrap();
@@ -411,9 +410,9 @@ fn an_alignment_leaves_the_function_alone() {
     );
 }
 
-/// One hidden layer is one assignment: nothing among all permutations is better.
+/// With one hidden layer, matching is a single assignment problem, and no permutation is better.
 #[test]
-fn one_layer_is_matched_as_well_as_can_be() {
+fn one_hidden_layer_is_matched_optimally() {
     let widths = [3, 6, 2];
     let (a, b) = (mlp(&widths, 4), mlp(&widths, 5));
     let [theta_a, theta_b] = [&a, &b].map(|m| m.parameters().to_flat().unwrap());
@@ -421,7 +420,7 @@ fn one_layer_is_matched_as_well_as_can_be() {
     let found = align::match_weights(a.parameters(), &groups, &theta_a, &theta_b, 0).unwrap();
     let found = common::dot(&theta_a, &found.apply(&theta_b).unwrap());
     let mut best = f64::NEG_INFINITY;
-    // All numbers of six digits below six are all maps; those without repetition the permutations.
+    // All six-digit numbers in base 6 are all maps; those without repeated digits are the permutations.
     for code in 0..6usize.pow(6) {
         let p: Vec<usize> = (0..6).map(|k| code / 6usize.pow(k) % 6).collect();
         if inverse(&inverse(&p)) != p || (0..6).any(|i| !p.contains(&i)) {
@@ -437,9 +436,9 @@ fn one_layer_is_matched_as_well_as_can_be() {
     assert!((found - best).abs() < 1e-12, "{found} is not {best}");
 }
 
-/// A unit that never answers correlates with none, and stands in nobody's way.
+/// A unit with constant output correlates with no other and does not disturb the matching of the rest.
 #[test]
-fn a_dead_unit_is_no_trouble() {
+fn a_dead_unit_does_not_disturb_the_matching() {
     let (a, b) = (mlp(&[2, 4, 2], 1), mlp(&[2, 4, 2], 1));
     for m in [&a, &b] {
         let weight = m.parameters().get("layers.0.weight").unwrap();
@@ -561,7 +560,7 @@ fn without_hidden_layers_the_alignment_is_the_identity() {
 }
 
 #[test]
-fn one_call_compares_the_paths() {
+fn connectivity_compares_several_paths() {
     let data = two_moons(150, 0.1, 0, &CPU).unwrap();
     let [a, b] = [1, 2].map(|seed| {
         let model = mlp(&[2, 8, 1], seed);
@@ -613,7 +612,7 @@ fn one_call_compares_the_paths() {
 }
 
 #[test]
-fn senseless_paths_are_refused() {
+fn invalid_paths_and_settings_are_errors() {
     let objective = product();
     let (a, b) = ([1.0, 1.0], [-1.0, -1.0]);
     assert!(Curve::linear(&a, &[1.0]).is_err());
@@ -643,13 +642,13 @@ fn senseless_paths_are_refused() {
     ] {
         assert!(wrong.connect(&objective, &a, &b).is_err());
     }
-    // Without an epoch it is the straight line.
+    // Without training it is the straight line.
     let untrained = fine.with_epochs(0);
     let untrained = untrained.connect(&objective, &a, &b).unwrap();
     assert_eq!(untrained.points()[1], [0.0, 0.0]);
 }
 
-/// Channels of convolutions are units too, up to the dense layer behind a flattened image.
+/// Channels of convolutions are units, too, up to the dense layer after a flattened image.
 #[test]
 fn planted_permutations_of_channels_are_recovered() {
     let conv = |name: &str, stride| LayerKind::Conv2d {

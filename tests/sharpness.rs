@@ -1,4 +1,4 @@
-//! Sharpness against closed forms on quadratics, and what rescaling does to it.
+//! Sharpness: closed forms on quadratics, and invariance to rescaling.
 
 mod common;
 
@@ -18,8 +18,8 @@ fn on_a_slope() -> Objective {
 }
 
 #[test]
-fn the_mean_over_the_sphere_of_a_quadratic() {
-    // Off the minimum too: pairs ±δ cancel the slope.
+fn mean_over_the_sphere_of_a_quadratic() {
+    // Also away from the minimum, because pairs ±δ cancel the slope.
     for objective in [at_minimum(), on_a_slope()] {
         let sharpness = Sharpness::new(0.7).with_pairs(1_500);
         let found = sharpness.average(&objective).unwrap();
@@ -30,7 +30,7 @@ fn the_mean_over_the_sphere_of_a_quadratic() {
         assert!(found.mean.standard_error < 0.03 * exact);
         let mut ball = sharpness.clone();
         ball.seed = 9;
-        // Over the ball E‖δ‖² is n/(n + 2) of that over the sphere.
+        // Over the ball, E‖δ‖² is n/(n + 2) of that over the sphere.
         let found = ball.random(&objective).unwrap();
         let error = (found.mean.value - 0.75 * exact).abs();
         assert!(error < 4.0 * found.mean.standard_error, "{found}");
@@ -38,7 +38,7 @@ fn the_mean_over_the_sphere_of_a_quadratic() {
 }
 
 #[test]
-fn the_mean_over_a_gaussian_of_a_quadratic() {
+fn mean_over_a_gaussian_of_a_quadratic() {
     let sharpness = Sharpness::new(0.6).with_pairs(1_500);
     let found = sharpness.gaussian(&at_minimum()).unwrap();
     let sigma2 = 0.36 / 6.0;
@@ -52,7 +52,7 @@ fn the_mean_over_a_gaussian_of_a_quadratic() {
 }
 
 #[test]
-fn the_stated_errors_of_means_cover() {
+fn standard_errors_of_means_cover() {
     let objective = at_minimum();
     let exact = 0.36 * TRACE / 12.0;
     let held = (0..200).filter(|seed| {
@@ -65,9 +65,9 @@ fn the_stated_errors_of_means_cover() {
     assert!((180..=198).contains(&held), "{held} of 200");
 }
 
-/// In f32 a mean rise near the loss's rounding is off by no more than that says.
+/// In f32, the error of a small mean rise is within the stated rounding.
 #[test]
-fn rounding_is_stated() {
+fn stated_rounding_bounds_the_error() {
     let (model, objective) = moons_network(&[2, 8, 2], Activation::Tanh);
     let single = model.to_dtype(DType::F32).unwrap();
     let data = objective.data().to_dtype(DType::F32).unwrap();
@@ -86,9 +86,9 @@ fn rounding_is_stated() {
 }
 
 #[test]
-fn random_search_covers_what_it_says() {
+fn random_search_has_its_stated_coverage() {
     let objective = quadratic(&[2.0, 1.0], &[0.0, 0.0], &[0.0, 0.0]);
-    // The rise is at most m on a share of the disc that many further samples measure.
+    // The fraction of the disc on which the rise is at most m is known in closed form.
     let many = Sharpness::new(1.0).with_pairs(1_500).with_seed(77);
     let mut rises = Vec::new();
     for seed in 0..100 {
@@ -98,11 +98,10 @@ fn random_search_covers_what_it_says() {
         assert!((found.coverage - 0.05f64.powf(0.1)).abs() < 1e-15);
         rises.push(found);
     }
-    // For L = x² + ½y² on the unit disc, P(rise ≤ m) = area of the ellipse within it: for m ≤ ½ it
-    // is √2·m.
+    // For L = x² + ½y² on the unit disc, P(rise ≤ m) is the area of the ellipse within it: √2·m for m ≤ ½.
     let share = |m: f64| match m {
         m if m <= 0.5 => 2f64.sqrt() * m,
-        // The ellipse sticks out of the disc above and below: by Cartesian integration.
+        // The ellipse extends beyond the disc above and below: integrate numerically.
         m => {
             let steps = 20_000;
             let inside = (0..steps).map(|i| {
@@ -121,7 +120,7 @@ fn random_search_covers_what_it_says() {
 }
 
 #[test]
-fn the_worst_case_at_a_minimum_is_the_top_eigenvalue() {
+fn worst_case_at_a_minimum_is_the_top_eigenvalue() {
     let objective = at_minimum();
     let before = bits(objective.parameters());
     let found = Sharpness::new(0.3).worst_case(&objective).unwrap();
@@ -135,9 +134,9 @@ fn the_worst_case_at_a_minimum_is_the_top_eigenvalue() {
     assert_eq!(bits(objective.parameters()), before);
 }
 
-/// On a slope the maximum over the ball solves a trust-region problem: (μ − H)δ = g, ‖δ‖ = ρ, μ > λ₁.
+/// On a slope, the maximum over the ball solves a trust-region problem: (μ − H)δ = g, ‖δ‖ = ρ, μ > λ₁.
 #[test]
-fn the_worst_case_on_a_slope_is_the_trust_region_maximum() {
+fn worst_case_on_a_slope_is_the_trust_region_maximum() {
     let objective = on_a_slope();
     let gradient = objective.gradient().unwrap();
     let rho = 0.5;
@@ -165,9 +164,9 @@ fn the_worst_case_on_a_slope_is_the_trust_region_maximum() {
     assert!((length - rho).abs() < 1e-12);
 }
 
-/// Where the loss falls in every direction, no perturbation is worse than none.
+/// The worst case is at least the largest rise of a random search, and never negative.
 #[test]
-fn the_worst_case_is_never_below_zero() {
+fn worst_case_is_never_below_random_search_or_zero() {
     let (_, objective) = moons_network(&[2, 6, 2], Activation::Tanh);
     for radius in [1e-6, 0.1, 10.0] {
         let found = Sharpness::new(radius).worst_case(&objective).unwrap();
@@ -188,7 +187,7 @@ fn the_worst_case_is_never_below_zero() {
 }
 
 #[test]
-fn a_sam_step_of_a_quadratic() {
+fn sam_step_of_a_quadratic() {
     let objective = on_a_slope();
     let gradient = objective.gradient().unwrap();
     let (square, rho) = (dot(&gradient, &gradient), 0.2);
@@ -210,9 +209,9 @@ fn a_sam_step_of_a_quadratic() {
     assert!(flat.perturbation.iter().all(|d| *d == 0.0));
 }
 
-/// The same function at other weights: plain sharpness changes, adaptive sharpness does not.
+/// Rescaling the layers without changing the function changes plain sharpness, but not adaptive sharpness.
 #[test]
-fn adaptive_sharpness_does_not_see_rescaling() {
+fn adaptive_sharpness_is_invariant_to_rescaling() {
     let (model, objective) = moons_network(&[2, 6, 2], Activation::Relu);
     let measure = |sharpness: Sharpness| {
         [
@@ -263,22 +262,22 @@ fn adaptive_means_of_a_quadratic() {
 
 #[test]
 fn flatness_of_a_quadratic() {
-    // All curvatures alike: the distance is the same in all directions.
+    // Equal curvatures: the distance is the same in all directions.
     let objective = quadratic(&[3.0; 5], &[1.0; 5], &[1.0; 5]);
     let found = Flatness::new(0.06).run(&objective).unwrap();
     assert_close(&[found.radius.value, found.quadratic], &[0.2, 0.2], 1e-5);
     assert!(found.radius.standard_error < 1e-6);
     assert_eq!(found.unbounded, 0);
 
-    // Different ones: √(2t / uᵀHu) for each direction u, so never less than √(2t/λ₁).
+    // Different curvatures: √(2t / uᵀHu) in the direction u, which is at least √(2t/λ₁).
     let found = Flatness::new(0.06).run(&at_minimum()).unwrap();
     assert!(found.radius.value > (0.12f64 / 4.0).sqrt());
     assert!(found.radius.value < (0.12f64 / 0.125).sqrt());
 }
 
-/// A loss that never rises by the tolerance in most directions: only w₁ matters.
+/// The loss never rises by the tolerance.
 #[test]
-fn flatness_where_nothing_rises() {
+fn flatness_of_a_flat_loss_is_an_error() {
     let objective = quadratic(&[1e-30, 1e-30], &[0.0, 0.0], &[0.0, 0.0]);
     let error = Flatness::new(1.0).run(&objective).unwrap_err().to_string();
     assert!(error.contains("never rises"), "{error}");
@@ -297,7 +296,7 @@ fn curvature_along_a_direction() {
     assert!(directional_sharpness(&objective, &[1.0; 5]).is_err());
 }
 
-/// The remainder of the predicted step is of third order: an eighth for half the rate.
+/// The error of the second-order prediction is of third order: half the learning rate leaves an eighth.
 #[test]
 fn predicted_steps() {
     let (_, objective) = moons_network(&[2, 5, 2], Activation::Tanh);
@@ -327,14 +326,14 @@ fn stable_learning_rates() {
         1e-12,
     );
     assert!(found.limit.low <= 0.5 && 0.5 <= found.limit.high);
-    // Nothing curves: every rate is stable.
+    // Without curvature every learning rate is stable.
     let flat = quadratic(&[0.0, 0.0], &[0.0, 0.0], &[1.0, 1.0]);
     let found = StableRate::estimate(&flat).unwrap();
     assert_eq!(found.limit.value, f64::INFINITY);
 }
 
 #[test]
-fn senseless_questions_are_refused() {
+fn invalid_settings_are_errors() {
     let objective = at_minimum();
     for radius in [0.0, -1.0, f64::NAN, f64::INFINITY] {
         let sharpness = Sharpness::new(radius);
@@ -353,7 +352,7 @@ fn senseless_questions_are_refused() {
     assert!(StepChange::measure(&objective, &[1.0; 5], 0.1).is_err());
 }
 
-/// Σ over the samples of aᵢzᵢ + ½λᵢzᵢ² + c with zᵢ = xᵢ·w, from w = `start`.
+/// Objective Σ over the samples of aᵢzᵢ + ½λᵢzᵢ² + c with zᵢ = xᵢ·w, at w = `start`.
 fn terms(x: &[Vec<f64>], slopes: &[f64], curvatures: &[f64], c: f64, start: &[f64]) -> Objective {
     let (m, n) = (x.len(), start.len());
     let inputs = Tensor::from_vec(x.concat(), (m, n), &Device::Cpu).unwrap();
@@ -368,7 +367,7 @@ fn terms(x: &[Vec<f64>], slopes: &[f64], curvatures: &[f64], c: f64, start: &[f6
     let forward = move |x: &Tensor| x.matmul(w.as_tensor());
     let loss = move |z: &Tensor, targets: &Targets| {
         let Targets::Values(t) = targets else {
-            candle::bail!("values are wanted")
+            candle::bail!("expected values, found labels")
         };
         let [a, l] = [t.narrow(1, 0, 1)?, t.narrow(1, 1, 1)?];
         let square = ((z.sqr()? * l)? * 0.5)?;
@@ -382,9 +381,9 @@ fn unit_rows(n: usize) -> Vec<Vec<f64>> {
     (0..n).map(row).collect()
 }
 
-/// Where the coordinates do not meet each goes to the best place of its own interval |zᵢ| ≤ ε(|θᵢ| + 1).
+/// With separable coordinates, each one goes to the best point of its own interval |zᵢ| ≤ ε(|θᵢ| + 1).
 #[test]
-fn keskars_sharpness_of_separate_coordinates() {
+fn keskars_sharpness_of_separable_coordinates() {
     let slopes = [0.3, -0.02, 0.0, 0.5, 1e-9, -0.7, 0.0, 0.2];
     let curvatures = [1.0, 4.0, 2.0, -30.0, 0.0, 0.0, -1.0, -0.1];
     let start = [0.4, -1.0, 2.0, 0.0, 0.1, -0.3, 0.0, 3.0];
@@ -426,16 +425,16 @@ fn keskars_sharpness_of_separate_coordinates() {
     }
 }
 
-/// The quasi-Newton method: a concave function of coupled coordinates with the condition 1,000, whose maximum lies within the
-/// box. Steepest ascent would take some thousand steps, and the default is 100.
+/// A concave function of coupled coordinates with condition number 1,000 and its maximum inside the box. Steepest ascent
+/// would take thousands of steps; the limit is 100.
 #[test]
-fn keskars_sharpness_finds_a_maximum_within_the_box() {
+fn keskars_sharpness_finds_an_interior_maximum() {
     let n = 12;
     let values: Vec<f64> = (0..n).map(|i| 10f64.powf(3.0 * i as f64 / 11.0)).collect();
     let turned = common::with_eigenvalues(&values, 7);
     let spectrum = turned.eigen().unwrap();
     let vectors: Vec<Vec<f64>> = spectrum.pairs.iter().map(|p| p.vector.clone()).collect();
-    // Along each eigenvector a parabola with its top at ⅓.
+    // Along each eigenvector a parabola with its maximum at ⅓.
     let curvatures: Vec<f64> = spectrum.values().iter().map(|v| -v).collect();
     let slopes: Vec<f64> = spectrum.values().iter().map(|v| v / 3.0).collect();
     let objective = terms(&vectors, &slopes, &curvatures, 100.0, &vec![0.0; n]);
@@ -448,7 +447,7 @@ fn keskars_sharpness_finds_a_maximum_within_the_box() {
     }
 }
 
-/// A linear loss: every coordinate at its wall, Σ |aᵢ| ε(|θᵢ| + 1).
+/// For a linear loss, every coordinate reaches its wall: Σ |aᵢ| ε(|θᵢ| + 1).
 #[test]
 fn keskars_sharpness_of_a_linear_loss_and_at_a_minimum() {
     let slopes = [1e-6, -3.0, 0.4];
@@ -460,7 +459,7 @@ fn keskars_sharpness_of_a_linear_loss_and_at_a_minimum() {
     let loss = 9.0 * 1.0 + 5e-6 - 0.4;
     assert_close(&[found.value], &[100.0 * rise / (1.0 + loss)], 1e-9);
 
-    // Without a slope the search starts from random places.
+    // Without a slope, all starts but the first are random.
     let found = Sharpness::new(0.3).keskar(&at_minimum()).unwrap();
     let rises = VALUES
         .iter()
@@ -485,16 +484,16 @@ fn keskars_sharpness_of_a_linear_loss_and_at_a_minimum() {
     let says = |settings: Sharpness, objective: &Objective| {
         settings.keskar(objective).unwrap_err().to_string()
     };
-    assert!(says(Sharpness::new(0.1).with_adaptive(true), &exact).contains("leave adaptive() out"));
+    assert!(says(Sharpness::new(0.1).with_adaptive(true), &exact).contains("with_adaptive(true)"));
     let none = Sharpness::new(0.1).with_starts(0);
     assert!(says(none, &exact).contains("at least 1 start"));
     let below = terms(&unit_rows(3), &slopes, &[0.0; 3], -2.0, &start);
     assert!(says(Sharpness::new(0.1), &below).contains("losses above −1"));
 }
 
-/// The quadratic distance needs many eigenvalues that share the trace; that there are many parameters is not enough.
+/// The quadratic prediction is valid if many eigenvalues share the trace; many parameters alone are not enough.
 #[test]
-fn the_quadratic_distance_says_where_it_holds() {
+fn flatness_says_where_the_quadratic_prediction_holds() {
     let n = 400;
     let many = |value: &dyn Fn(usize) -> f64| -> Objective {
         let values: Vec<f64> = (0..n).map(value).collect();
@@ -521,7 +520,7 @@ fn the_quadratic_distance_says_where_it_holds() {
         "{found}"
     );
 
-    // As many parameters, one eigenvalue that dominates: the mean distance is more than twice as large.
+    // As many parameters but one dominant eigenvalue: the mean distance is more than twice as large.
     let dominated = |i: usize| if i == 0 { 400.0 } else { 0.01 };
     let found = settings.run(&many(&dominated)).unwrap();
     assert_close(&[found.spread], &[exact_spread(&dominated)], 0.1);

@@ -1,4 +1,4 @@
-//! Planes and lines on which the loss is not finite everywhere, and directions along which nothing changes.
+//! Planes and lines with points where the loss is not finite, and zero directions.
 
 mod common;
 
@@ -11,8 +11,8 @@ use loss_landscape::serde_json::{self, Value};
 
 const CPU: Device = Device::Cpu;
 
-/// L(b, w) = b² + 4w², which overflows in w = 1e200, seen from its minimum.
-fn line() -> (Mlp, Dataset) {
+/// L(b, w) = b² + 4w² at its minimum. It overflows for w = 1e200.
+fn parabola() -> (Mlp, Dataset) {
     let x = Tensor::new(&[[-2.0], [2.0]], &CPU).unwrap();
     let data = Dataset::regression(&x, &x.zeros_like().unwrap()).unwrap();
     let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &CPU).unwrap();
@@ -21,9 +21,9 @@ fn line() -> (Mlp, Dataset) {
     (model, data)
 }
 
-/// By hand-derived rules and by candle's graph.
+/// One objective with hand-derived derivatives, one through candle's graph.
 fn objectives() -> [Objective; 2] {
-    let (model, data) = line();
+    let (model, data) = parabola();
     let by_hand = Objective::of(&model, &data, Loss::Mse).unwrap();
     assert!(by_hand.is_hand_derived());
     let by_graph = Objective::of(&Opaque(model), &data, Loss::Mse).unwrap();
@@ -35,7 +35,7 @@ fn bits<'a>(numbers: impl IntoIterator<Item = &'a f64>) -> Vec<u64> {
 }
 
 #[test]
-fn one_point_without_a_loss_does_not_cost_the_others() {
+fn a_non_finite_point_does_not_affect_the_others() {
     let (d1, d2) = ([1.0, 0.0], [0.0, 1.0]);
     for objective in objectives() {
         let dir = tempfile::tempdir().unwrap();
@@ -53,14 +53,14 @@ fn one_point_without_a_loss_does_not_cost_the_others() {
                 "{found}"
             );
         }
-        // Read from its file and through JSON it is the same.
+        // Read back from the checkpoint or from JSON it is the same.
         let again = Plane::on_grid(&objective, &d1, &d2, &grid).unwrap();
         assert_eq!(bits(&again.losses), bits(&plane.losses));
         let json = serde_json::to_value(&plane).unwrap();
         assert_eq!(json["losses"]["data"][4], Value::Null);
         let read: Plane = serde_json::from_value(json).unwrap();
         assert_eq!(bits(&read.losses), bits(&plane.losses));
-        // A gap in the figures, at the same place in each.
+        // Every figure has a gap there.
         for figure in [
             figure::surface(&plane),
             figure::contour(&plane),
@@ -83,7 +83,7 @@ fn one_point_without_a_loss_does_not_cost_the_others() {
 }
 
 #[test]
-fn accuracies_have_the_holes_of_the_losses() {
+fn accuracies_are_nan_where_losses_are() {
     let data = two_moons(40, 0.1, 0, &CPU)
         .unwrap()
         .to_dtype(DType::F32)
@@ -93,17 +93,17 @@ fn accuracies_have_the_holes_of_the_losses() {
     let [d1, d2] = direction::filter_normalized_pair(model.parameters(), 0).unwrap();
     let plane = Plane::spanned(&objective, &d1, &d2, 1e20, 3).unwrap();
     let accuracies = plane.accuracies.as_ref().unwrap();
-    let holes = plane.losses.iter().filter(|loss| loss.is_nan()).count();
-    assert!((1..9).contains(&holes), "{holes}");
+    let missing = plane.losses.iter().filter(|loss| loss.is_nan()).count();
+    assert!((1..9).contains(&missing), "{missing}");
     for (loss, accuracy) in plane.losses.iter().zip(accuracies) {
         assert_eq!(loss.is_nan(), accuracy.is_nan());
     }
     assert_eq!(accuracies[[1, 1]], objective.accuracy().unwrap());
 }
 
-/// The command line marks holes in every file, names the first, and leaves a directory that can be used again.
+/// The command line marks non-finite points in every file, warns about the first ones, and leaves no checkpoint behind.
 #[test]
-fn a_surface_with_holes_is_written() {
+fn a_surface_with_non_finite_points_is_written() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
     let surface = |range: &str| {
@@ -130,18 +130,18 @@ fn a_surface_with_holes_is_written() {
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{error}");
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let holes = report["not_finite"].as_array().unwrap();
-    assert!(!holes.is_empty() && holes.len() < 25, "{report}");
-    let first = &holes[0];
+    let missing = report["not_finite"].as_array().unwrap();
+    assert!(!missing.is_empty() && missing.len() < 25, "{report}");
+    let first = &missing[0];
     let named = format!(
-        "warning: the loss: not finite at {} of 25 points, which are left out as NaN: (α, β) = ({:?}, {:?})",
-        holes.len(),
+        "warning: the loss: not finite at {} of 25 points, which are stored as NaN: (α, β) = ({:?}, {:?})",
+        missing.len(),
         first[0].as_f64().unwrap(),
         first[1].as_f64().unwrap()
     );
     assert!(error.contains(&named), "{named} in {error}");
     let csv = fs::read_to_string(out.join("surface.csv")).unwrap();
-    assert_eq!(csv.matches(",NaN,NaN").count(), holes.len(), "{csv}");
+    assert_eq!(csv.matches(",NaN,NaN").count(), missing.len(), "{csv}");
     assert!(!out.join("unfinished").exists());
     let output = surface("1");
     assert!(output.status.success());
@@ -149,41 +149,41 @@ fn a_surface_with_holes_is_written() {
     assert!(!csv.contains("NaN"));
 }
 
-/// A file without a whole point is nobody's: what has failed before the first one blocks no other work.
+/// A checkpoint without a complete point is overwritten: a run that failed before its first point does not block other work.
 #[test]
-fn a_directory_that_a_failed_run_has_left_can_be_used_again() {
+fn an_empty_checkpoint_does_not_block_other_work() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("unfinished");
     let [objective, _] = objectives();
     let (d1, d2) = ([1.0, 0.0], [0.0, 1.0]);
-    let over = |radius: f64| {
+    let run = |radius: f64| {
         let grid = Grid::square(radius, 3).unwrap().with_checkpoint(&file);
         Plane::on_grid(&objective, &d1, &d2, &grid)
     };
-    over(1.0).unwrap();
+    run(1.0).unwrap();
     let whole = fs::read(&file).unwrap();
     let record = 32;
     let header = whole.len() - 9 * record;
     for len in [0, 10, header - 1, header, header + record - 1] {
         fs::write(&file, &whole[..len]).unwrap();
-        over(2.0).unwrap();
-        assert!(over(1.0).unwrap_err().to_string().contains("other work"));
+        run(2.0).unwrap();
+        assert!(run(1.0).unwrap_err().to_string().contains("other work"));
     }
     fs::write(&file, &whole[..header + record]).unwrap();
-    assert!(over(2.0).is_err());
-    over(1.0).unwrap();
+    assert!(run(2.0).is_err());
+    run(1.0).unwrap();
 }
 
-/// Whatever bit is damaged in a file of unfinished work, the numbers stay, and only the damaged one is computed again.
+/// A damaged bit in a checkpoint never changes a result; at most the damaged point is computed again.
 #[test]
-fn damage_costs_one_point() {
+fn a_damaged_bit_costs_one_point() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("unfinished");
     let [objective, _] = objectives();
     let (d1, d2) = ([1.0, 0.0], [0.0, 1.0]);
     let grid = Grid::square(3.0, 5).unwrap().with_checkpoint(&file);
-    let over = || Plane::on_grid(&objective, &d1, &d2, &grid);
-    let plane = over().unwrap();
+    let run = || Plane::on_grid(&objective, &d1, &d2, &grid);
+    let plane = run().unwrap();
     let whole = fs::read(&file).unwrap();
     let record = 32;
     let name = "loss-landscape parts 1\n".len();
@@ -192,30 +192,30 @@ fn damage_costs_one_point() {
         damaged[at] ^= 1 << (at % 8);
         fs::write(&file, damaged).unwrap();
         if at < name {
-            // Then it is no file of ours.
-            assert!(over().unwrap_err().to_string().contains("something else"));
+            // The file is no longer recognised as a checkpoint.
+            assert!(run().unwrap_err().to_string().contains("something else"));
             continue;
         }
-        assert_eq!(over().unwrap(), plane, "byte {at}");
+        assert_eq!(run().unwrap(), plane, "byte {at}");
         let grown = fs::read(&file).unwrap().len() - whole.len();
         assert!(grown <= record, "byte {at}: {grown} bytes more");
     }
     for len in (name..whole.len()).step_by(13) {
         fs::write(&file, &whole[..len]).unwrap();
-        assert_eq!(over().unwrap(), plane, "{len} bytes");
+        assert_eq!(run().unwrap(), plane, "{len} bytes");
     }
     for foreign in [
         "notes",
         "the notes of a year, and more than the bytes of a key",
     ] {
         fs::write(&file, foreign).unwrap();
-        assert!(over().unwrap_err().to_string().contains("something else"));
+        assert!(run().unwrap_err().to_string().contains("something else"));
         assert_eq!(fs::read_to_string(&file).unwrap(), foreign);
     }
 }
 
 #[test]
-fn a_direction_that_is_zero_is_refused() {
+fn a_zero_direction_is_an_error() {
     let data = two_moons(40, 0.1, 0, &CPU).unwrap();
     let model = Mlp::new(&[2, 3, 2], Activation::Tanh, 0, &CPU).unwrap();
     let model = model.to_dtype(DType::F64).unwrap();
@@ -239,11 +239,11 @@ fn a_direction_that_is_zero_is_refused() {
     ] {
         assert!(direction::normalized(model.parameters(), &d, normalization).is_err());
     }
-    // Biases alone, or scalars, get no direction either.
+    // Models with scalars or biases only have no filter-normalised direction.
     let scalar = Var::new(&[1.0], &CPU).unwrap();
     let scalar = Parameters::new([("scale".to_owned(), scalar)]).unwrap();
     assert!(direction::filter_normalized(&scalar, 0).is_err());
-    // One filter of zeros is no reason.
+    // A single filter of zeros is allowed.
     let mut theta = vec![0.0; n];
     let range = model.parameters().range("layers.1.weight").unwrap();
     theta[range.start] = 1.0;

@@ -1,4 +1,4 @@
-//! Loss and derivatives of samples that are classified with large margins: against closed forms, in both types, both ways.
+//! Loss and derivatives of samples classified with large margins: against closed forms, in both dtypes and by both engines.
 
 mod common;
 
@@ -7,7 +7,7 @@ use loss_landscape::prelude::*;
 
 const CPU: Device = Device::Cpu;
 
-/// Cross-entropy of one sample by its outputs, without a difference that cancels.
+/// Cross-entropy of one sample as a function of its outputs, without cancellation.
 struct Exact {
     loss: f64,
     gradient: Vec<f64>,
@@ -43,8 +43,8 @@ impl Exact {
         }
     }
 
-    /// By the single output of a binary classifier, which stands for the outputs (0, z).
-    fn narrowed(self, outputs: usize) -> Self {
+    /// Reduces two outputs (0, z) to the single output z of a binary classifier.
+    fn reduced(self, outputs: usize) -> Self {
         match outputs {
             1 => Self {
                 gradient: vec![self.gradient[1]],
@@ -56,7 +56,7 @@ impl Exact {
     }
 }
 
-/// One sample x = 1 with a label, for a linear model without weights: its biases are the outputs.
+/// One sample x = 1 with a label, for a linear model whose weights are 0 and whose biases are the outputs.
 fn classifier(z: &[f64], label: usize, dtype: DType) -> (Mlp, Dataset) {
     let model = Mlp::new(&[1, z.len()], Activation::Tanh, 0, &CPU).unwrap();
     let model = model.to_dtype(dtype).unwrap();
@@ -67,14 +67,14 @@ fn classifier(z: &[f64], label: usize, dtype: DType) -> (Mlp, Dataset) {
     (model, Dataset::classification(&x, &label).unwrap())
 }
 
-fn both_ways(model: &Mlp, data: &Dataset, loss: Loss) -> [Objective; 2] {
+fn both_engines(model: &Mlp, data: &Dataset, loss: Loss) -> [Objective; 2] {
     let by_hand = Objective::of(model, data, loss).unwrap();
     let by_graph = Objective::of(&Opaque(model.clone()), data, loss).unwrap();
     assert!(by_hand.is_hand_derived() && !by_graph.is_hand_derived());
     [by_hand, by_graph]
 }
 
-/// Outputs and a label at this margin, in front of the other classes or behind them.
+/// Outputs and labels with this margin, positive or negative.
 fn cases(margin: f64) -> Vec<(Vec<f64>, usize)> {
     let wide = |m: f64| (0..10).map(|j| if j == 3 { m } else { 0.0 }).collect();
     let uneven: Vec<f64> = (0..10).map(|j| -margin * f64::from(j)).collect();
@@ -105,16 +105,16 @@ fn assert_relative(found: f64, expected: f64, size: f64, tolerance: f64, what: &
 fn losses_and_derivatives_at_large_margins() {
     for margin in [0, 1, 5, 8, 11, 14, 17, 18, 20, 25, 30, 36, 50, 80] {
         for (z, label) in cases(f64::from(margin)) {
-            let exact = Exact::of(&z, label).narrowed(z.len());
+            let exact = Exact::of(&z, label).reduced(z.len());
             let k = z.len();
             for (dtype, tolerance) in [(DType::F32, 1e-5), (DType::F64, 1e-12)] {
                 let (model, data) = classifier(&z, label, dtype);
-                for objective in both_ways(&model, &data, Loss::CrossEntropy) {
+                for objective in both_engines(&model, &data, Loss::CrossEntropy) {
                     let what = format!(
                         "{dtype:?}, z = {z:?}, label {label}, by hand: {}",
                         objective.is_hand_derived()
                     );
-                    // What is below the type's range may be 0.
+                    // Values below the dtype's range may be 0.
                     let smallest = match dtype {
                         DType::F32 => f64::from(f32::MIN_POSITIVE) / tolerance,
                         _ => f64::MIN_POSITIVE / tolerance,
@@ -159,12 +159,12 @@ fn losses_and_derivatives_at_large_margins() {
     }
 }
 
-/// The formulas as they stand in books.
+/// The reference against textbook formulas.
 #[test]
-fn closed_forms() {
+fn the_reference_matches_closed_forms() {
     for m in 5..=30 {
         let m = f64::from(m);
-        let binary = Exact::of(&[m], 1).narrowed(1);
+        let binary = Exact::of(&[m], 1).reduced(1);
         let e = (-m).exp();
         for (found, expected) in [
             (binary.loss, e.ln_1p()),
@@ -178,12 +178,12 @@ fn closed_forms() {
     }
 }
 
-/// The graph's pieces max(z, 0) and |z| have a kink at z = 0, which the loss has not.
+/// The graph's terms max(z, 0) and |z| have a kink at z = 0; the loss does not.
 #[test]
 fn derivatives_at_an_output_of_zero() {
     for label in [0, 1] {
         let (model, data) = classifier(&[0.0], label, DType::F32);
-        for objective in both_ways(&model, &data, Loss::CrossEntropy) {
+        for objective in both_engines(&model, &data, Loss::CrossEntropy) {
             let sign = if label == 1 { -1.0 } else { 1.0 };
             assert_eq!(objective.gradient().unwrap(), [0.5 * sign; 2]);
             assert_eq!(objective.hvp(&[1.0, 0.0]).unwrap(), [0.25; 2]);
@@ -191,14 +191,14 @@ fn derivatives_at_an_output_of_zero() {
     }
 }
 
-/// A step of gradient descent from a margin of 20, both ways: by the gradient, of which nothing may be lost.
+/// One step of gradient descent from a margin of 20 by both engines. The gradient must not underflow.
 #[test]
 fn a_training_step_at_a_large_margin() {
     let slope = 1.0 / (1.0 + 20f64.exp());
     for (z, label) in [(vec![20.0], 1), (vec![-20.0], 0), (vec![20.0, 0.0], 0)] {
         let step = |by_hand: bool| {
             let (model, data) = classifier(&z, label, DType::F32);
-            // It moves the first bias, and the weight beside it, by 1.
+            // The step moves the first bias, and the weight next to it, by 1.
             let trainer = Trainer::sgd(1.0 / slope).with_epochs(1).with_batch_size(1);
             let history = match by_hand {
                 true => trainer.fit(&model, &data, &data),
@@ -214,11 +214,11 @@ fn a_training_step_at_a_large_margin() {
     }
 }
 
-/// The loss on a line by three products of the first layer, and by the model moved along.
+/// Loss along a line by shared first-layer products, and by the moved model.
 #[test]
 fn a_line_across_large_margins() {
     let (model, data) = classifier(&[20.0, 0.0], 0, DType::F32);
-    for objective in both_ways(&model, &data, Loss::CrossEntropy) {
+    for objective in both_engines(&model, &data, Loss::CrossEntropy) {
         let line = Line::along(&objective, &[1.0, 0.0, 0.0, 0.0], 4.0, 9).unwrap();
         for (alpha, loss) in line.alphas.iter().zip(&line.losses) {
             let exact = (-(20.0 + alpha)).exp().ln_1p();
@@ -229,9 +229,9 @@ fn a_line_across_large_margins() {
     }
 }
 
-/// Many samples with tiny losses beside one with a large one. At most 512 samples are summed in `f32`, the rest in `f64`.
+/// Many samples with tiny losses next to one with a large loss. At most 512 samples are summed in `f32`, the rest in `f64`.
 #[test]
-fn small_losses_are_not_lost_beside_large_ones() {
+fn small_losses_survive_next_to_large_ones() {
     let (n, m) = (3_000, 12.0);
     let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &CPU).unwrap();
     model.parameters().set_flat(&[0.0, m]).unwrap();
@@ -239,10 +239,10 @@ fn small_losses_are_not_lost_beside_large_ones() {
     let x = Tensor::from_vec(x, (n, 1), &CPU).unwrap();
     let labels = Tensor::ones(n, DType::U32, &CPU).unwrap();
     let data = Dataset::classification(&x, &labels).unwrap();
-    let (small, n) = (Exact::of(&[m], 1).narrowed(1), n as f64);
+    let (small, n) = (Exact::of(&[m], 1).reduced(1), n as f64);
     let rounding = 512.0 * 0.5 * f64::from(f32::EPSILON);
     let [loss, slope, curvature] = [small.loss, small.gradient[0], small.hessian[0][0]];
-    for objective in both_ways(&model, &data, Loss::CrossEntropy) {
+    for objective in both_engines(&model, &data, Loss::CrossEntropy) {
         let loss = (2f64.ln() + (n - 1.0) * loss) / n;
         assert_relative(objective.loss().unwrap(), loss, loss, 1e-7, "loss");
         let gradient = objective.gradient().unwrap();
@@ -256,7 +256,7 @@ fn small_losses_are_not_lost_beside_large_ones() {
     }
 }
 
-/// Targets that are met to a few units in the last place.
+/// Targets that differ from the outputs by a few units in the last place.
 #[test]
 fn squared_error_near_zero_residual() {
     let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &CPU).unwrap();
@@ -267,7 +267,7 @@ fn squared_error_near_zero_residual() {
         let y = Tensor::new(&[[target as f32]], &CPU).unwrap();
         let data = Dataset::regression(&x, &y).unwrap();
         let residual = 3.0 - target;
-        for objective in both_ways(&model, &data, Loss::Mse) {
+        for objective in both_engines(&model, &data, Loss::Mse) {
             let (loss, slope) = (residual * residual, 2.0 * residual);
             assert_relative(objective.loss().unwrap(), loss, loss, 1e-6, "loss");
             let gradient = objective.gradient().unwrap();
@@ -277,8 +277,7 @@ fn squared_error_near_zero_residual() {
     }
 }
 
-/// Equal images of one class with one bias in front: H = (diag p − ppᵀ) on the biases, with the eigenvalues
-/// 10 p q, q seven times and more, and 0.
+/// Equal inputs of one class: H = diag p − ppᵀ on the biases, with the eigenvalues 10pq, q (eight times) and 0.
 #[test]
 fn eigenvalues_at_a_large_margin() {
     let z: Vec<f64> = (0..10).map(|j| if j == 0 { 16.0 } else { 0.0 }).collect();
@@ -290,7 +289,7 @@ fn eigenvalues_at_a_large_margin() {
         let x = Tensor::zeros((20, 1), dtype, &CPU).unwrap();
         let labels = Tensor::zeros(20, DType::U32, &CPU).unwrap();
         let data = Dataset::classification(&x, &labels).unwrap();
-        for objective in both_ways(&model, &data, Loss::CrossEntropy) {
+        for objective in both_engines(&model, &data, Loss::CrossEntropy) {
             let values = common::hessian_values(&objective);
             assert_relative(values[0], 10.0 * p * q, 10.0 * q, tolerance, "first");
             for value in &values[1..9] {
@@ -301,9 +300,9 @@ fn eigenvalues_at_a_large_margin() {
     }
 }
 
-/// Sharpness in `f32` is off from that in `f64` by no more than a few of the roundings that it states, and 10⁻⁵ of itself.
+/// The error of sharpness in `f32` is at most a few times the stated rounding plus a relative 10⁻⁵.
 #[test]
-fn stated_rounding_holds_the_error_of_single_precision() {
+fn stated_rounding_bounds_the_error_of_f32() {
     let set = teacher_student(40, &[3, 8, 2], 0.0, 0, &CPU).unwrap();
     let network = |theta: Option<&[f64]>| {
         let model = Mlp::new(&[3, 8, 2], Activation::Tanh, 1, &CPU).unwrap();

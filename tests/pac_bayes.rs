@@ -1,4 +1,4 @@
-//! The PAC-Bayes bound: its arithmetic, and that it holds where the true error is known.
+//! The PAC-Bayes bound: its formula, and its validity where the true error is known.
 
 mod common;
 
@@ -15,8 +15,8 @@ fn gaussian(n: usize, rng: &mut ChaCha8Rng) -> Vec<f64> {
     (0..n).map(|_| StandardNormal.sample(rng)).collect()
 }
 
-/// `n` samples of N(0, I) in `d` dimensions, labelled by the sign of their first coordinate; a share `flipped` of the
-/// labels is wrong. The model is the sign of w·x, with w = 0.
+/// `n` samples from N(0, I) in `d` dimensions, labelled by the sign of their first coordinate; each label is flipped with
+/// probability `flipped`. The model is the sign of w·x, with w = 0.
 fn half_spaces(n: usize, d: usize, flipped: f64, seed: u64) -> Objective {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let x = gaussian(n * d, &mut rng);
@@ -41,13 +41,13 @@ fn train(objective: &Objective, rate: f64, steps: usize) {
     }
 }
 
-/// The error of w on the whole distribution: the angle between w and the first axis, over π.
+/// Error of w on the whole distribution: the angle between w and the first axis, over π.
 fn true_error(w: &[f64], flipped: f64) -> f64 {
     let angle = (w[0] / dot(w, w).sqrt()).acos();
     flipped + (1.0 - 2.0 * flipped) * angle / std::f64::consts::PI
 }
 
-/// Its mean over N(w, σ²I).
+/// Mean of the error over N(w, σ²I).
 fn true_posterior_error(w: &[f64], sigma: f64, flipped: f64, seed: u64) -> f64 {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let errors = (0..4000).map(|_| {
@@ -64,7 +64,7 @@ fn kl(q: f64, p: f64) -> f64 {
 }
 
 #[test]
-fn the_bound_is_the_formula() {
+fn the_bound_equals_its_formula() {
     let objective = half_spaces(400, 3, 0.1, 1);
     train(&objective, 1.0, 20);
     let theta = objective.parameters().to_flat().unwrap();
@@ -84,7 +84,7 @@ fn the_bound_is_the_formula() {
         assert_eq!(row.sigma, *sigma);
         let size = distance / (2.0 * sigma * sigma);
         assert!((row.kl - size).abs() < 1e-12 * size);
-        // δ = 0.1 over three σ, half of each share for the draws.
+        // δ = 0.1 is split over three σ, and half of each share is for the draws.
         let share: f64 = 0.1 / 6.0;
         let complexity = (size + (2.0 * 400f64.sqrt() / share).ln()) / 400.0;
         let error = row.mcallester - (complexity / 2.0).sqrt();
@@ -92,12 +92,12 @@ fn the_bound_is_the_formula() {
         assert!((kl(error, row.bound) - complexity).abs() < 1e-12);
         assert!(row.empirical_error.value < error && error < row.bound);
         assert!(row.bound < row.mcallester, "{row:?}");
-        // Many other draws of the same posterior.
+        // Many other draws from the same posterior.
         let (mut errors, mut losses) = (Vec::new(), Vec::new());
         for draw in 0..1_000 {
             let z = direction::gaussian(objective.parameters(), draw);
-            let there: Vec<f64> = theta.iter().zip(&z).map(|(t, z)| t + sigma * z).collect();
-            let score = objective.score_at(&there).unwrap();
+            let drawn: Vec<f64> = theta.iter().zip(&z).map(|(t, z)| t + sigma * z).collect();
+            let score = objective.score_at(&drawn).unwrap();
             errors.push(1.0 - score.accuracy.unwrap());
             losses.push(score.loss);
         }
@@ -123,7 +123,7 @@ fn the_bound_is_the_formula() {
     assert_eq!(row.empirical_error, found.empirical_error);
 }
 
-/// Few samples in many dimensions: what is learned does not hold elsewhere, and the bound knows.
+/// With few samples in many dimensions, the model overfits, and the bound must not.
 #[test]
 fn the_bound_holds_where_the_true_error_is_known() {
     let (mut tightest, mut overfitted) = (f64::INFINITY, 0);
@@ -148,14 +148,14 @@ fn the_bound_holds_where_the_true_error_is_known() {
             overfitted += usize::from(truth > row.empirical_error.value);
         }
     }
-    println!("tightest {tightest:.4}, {overfitted} of 150 above the error on the samples");
+    println!("tightest {tightest:.4}, {overfitted} of 150 above the empirical error");
     assert!(overfitted > 75, "{overfitted}");
 }
 
-/// With w = ±1 right or wrong everywhere, the error of N(0, 1) is ½, and two draws are both right in a quarter of all
-/// cases: the bound then fails, which it may with a δ of 0.6.
+/// A draw of w ~ N(0, 1) is right or wrong everywhere, so the error is ½, and two draws are both right with probability ¼.
+/// The bound then fails, which δ = 0.6 permits.
 #[test]
-fn the_bound_fails_where_it_may_and_no_more_often() {
+fn the_bound_fails_at_most_as_often_as_stated() {
     let objective = half_spaces(5_000, 1, 0.0, 3);
     let fails = (0..200).filter(|seed| {
         let settings = PacBayes::default()
@@ -188,7 +188,7 @@ fn an_easy_problem_with_enough_data_has_a_low_bound() {
 }
 
 #[test]
-fn both_ways_to_a_score_give_one_bound_and_leave_the_model_alone() {
+fn both_engines_give_the_same_bound() {
     let data = two_moons(300, 0.1, 1, &CPU).unwrap();
     let model = Mlp::new(&[2, 6, 2], Activation::Tanh, 2, &CPU).unwrap();
     let model = model.to_dtype(DType::F64).unwrap();
@@ -217,9 +217,9 @@ fn both_ways_to_a_score_give_one_bound_and_leave_the_model_alone() {
     assert!(shown.get("text/html").unwrap().contains("McAllester"));
 }
 
-/// A prior where the model stands costs nothing, one far away everything.
+/// A prior at the model's parameters costs nothing; a distant one makes the bound vacuous.
 #[test]
-fn the_way_from_the_prior_is_what_costs() {
+fn the_distance_from_the_prior_determines_the_cost() {
     let objective = half_spaces(500, 3, 0.0, 6);
     train(&objective, 1.0, 50);
     let theta = objective.parameters().to_flat().unwrap();
@@ -242,7 +242,7 @@ fn the_way_from_the_prior_is_what_costs() {
 }
 
 #[test]
-fn senseless_questions_are_refused() {
+fn invalid_settings_are_errors() {
     let objective = half_spaces(20, 2, 0.0, 7);
     let center = [0.0, 0.0];
     let refused = |settings: PacBayes, word: &str| {
@@ -254,9 +254,9 @@ fn senseless_questions_are_refused() {
         let sigmas = vec![0.1, sigma];
         refused(default().with_sigmas(sigmas), "standard deviation");
     }
-    refused(default().with_sigmas(Vec::new()), "no σ to try");
-    for samples in [0, 1] {
-        refused(default().with_draws(samples), "at least 2");
+    refused(default().with_sigmas(Vec::new()), "no values of σ");
+    for draws in [0, 1] {
+        refused(default().with_draws(draws), "at least 2");
     }
     for delta in [0.0, 1.0, -0.1, 1.5, f64::NAN] {
         refused(default().with_delta(delta), "between 0 and 1");
@@ -272,5 +272,5 @@ fn senseless_questions_are_refused() {
         .run(&objective, &[0.0; 6])
         .unwrap_err()
         .to_string();
-    assert!(message.contains("no labels"), "{message}");
+    assert!(message.contains("not labels"), "{message}");
 }
