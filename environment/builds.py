@@ -1,8 +1,8 @@
-"""Copies of cargo's build directories, so that nothing is compiled twice.
+"""Copies cargo's build directories, so that nothing is compiled twice.
 
-    builds.py copy FROM TO        what FROM has compiled of the dependencies, as TO; whole or not at all
+    builds.py copy FROM TO        copies the compiled dependencies of FROM to TO, all or nothing
 
-Cargo decides by its own fingerprints what of a copy it can use: a wrong copy costs time, nothing else.
+Cargo's fingerprints decide which files of a copy are still valid. A wrong copy therefore costs only time.
 """
 
 import os
@@ -16,11 +16,11 @@ FOLDERS = (".fingerprint", "build", "deps")
 
 
 def copy(source: Path, target: Path) -> None:
-    """Compiled code is linked, not copied: compilers replace such files and never write into them."""
+    """Copies the compiled dependencies. Compiled code is hard-linked: compilers replace such files, never modify them."""
     part = target.with_name(f"{target.name}.part-{os.getpid()}")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    take(source, part, lambda parts: not any(name.startswith(CRATE + CELLS) for name in parts))
+    copy_matching(source, part, lambda parts: not any(name.startswith(CRATE + CELLS) for name in parts))
     target.mkdir(parents=True, exist_ok=True)
     if any(target.iterdir()):
         shutil.copytree(part, target, copy_function=link, dirs_exist_ok=True)
@@ -30,11 +30,11 @@ def copy(source: Path, target: Path) -> None:
 
 
 def copy_crate(source: Path, target: Path) -> None:
-    """What `source` has compiled of the crate itself, in the place of what `target` has: its library has no hash in its name."""
-    take(source, target, lambda parts: any(name.startswith(CRATE) for name in parts))
+    """Copies the compiled crate itself and replaces the one in `target`: its file name contains no hash."""
+    copy_matching(source, target, lambda parts: any(name.startswith(CRATE) for name in parts))
 
 
-def take(source: Path, target: Path, wanted) -> None:
+def copy_matching(source: Path, target: Path, wanted) -> None:
     for profile in [source / "debug", *source.glob("*-*-*/debug")]:
         for folder in FOLDERS:
             for directory, _, files in os.walk(profile / folder):
@@ -61,15 +61,14 @@ def link(old: Path | str, new: Path | str) -> None:
 
 
 def prune(cache: Path, keep: Path) -> None:
-    """Removes dependencies for other lock files than `keep`'s, but for the newest, and build directories of clones that
-    are gone."""
+    """Removes the dependencies of other lock files, except the newest, and the build directories of deleted clones."""
     others = [path for path in cache.glob("dependencies-*") if path != keep]
     others.sort(key=lambda path: path.stat().st_mtime)
     for path in others[:-1]:
         shutil.rmtree(path, ignore_errors=True)
-    for note in cache.glob("kernels/*/checkout"):
-        if not (Path(note.read_text()) / "Cargo.toml").exists():
-            shutil.rmtree(note.parent, ignore_errors=True)
+    for checkout in cache.glob("kernels/*/checkout"):
+        if not (Path(checkout.read_text()) / "Cargo.toml").exists():
+            shutil.rmtree(checkout.parent, ignore_errors=True)
 
 
 if __name__ == "__main__":

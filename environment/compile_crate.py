@@ -1,7 +1,7 @@
-"""Compiles the crate where the notebooks' kernels look for it: compile_crate.py DEPENDENCIES
+"""Compiles the crate for the notebooks' kernels: compile_crate.py DEPENDENCIES
 
-DEPENDENCIES is the directory in the per-user cache for the compiled dependencies of this lock file: made, if it is not
-there, for the next clone.
+DEPENDENCIES is the directory in the per-user cache for the compiled dependencies of this lock file. It is created if it
+does not exist, and later clones use it.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ CELL_MANIFEST = '[package]\nname = "ctx"\nversion = "1.0.0"\nedition = "2024"\n\
 
 
 def state() -> str:
-    """A hash of all that the kernel compiles."""
+    """A hash of everything that the kernel compiles."""
     files = [PROJECT / name for name in ("Cargo.toml", "Cargo.lock", ".cargo/config.toml")]
     files += sorted((PROJECT / "src").rglob("*.rs"))
     files += sorted((PROJECT / "environment/jupyter").glob("*.py"))
@@ -38,25 +38,24 @@ def build(directory: Path, home: Path, dependencies: Path) -> None:
     """Compiles the crate in a build directory of kernels."""
     others = dependencies.parent.glob(f"{dependencies.name[:-16]}*")
     known = [dependencies, *sorted(others, key=os.path.getmtime, reverse=True)]
-    # Of other versions than these cargo takes what has not changed.
+    # Cargo reuses the unchanged packages of another version's dependencies.
     nearest = next((path for path in known if path.exists()), None)
     if nearest == dependencies or (nearest and not (directory / "cell/target").exists()):
         launch.link(home / "dependencies", nearest)
         launch.seed(directory, home, PROJECT)
-    launch.prepare(directory, PROJECT)
+    launch.prepare(directory, home, PROJECT)
     launch.write(directory / "cell/Cargo.toml", CELL_MANIFEST)
     launch.write(directory / "cell/src/lib.rs", "")
 
     target = str(directory / "cell/target")
-    # As the kernel has it built.
-    as_the_kernel = {"CARGO_TARGET_DIR": target, "CARGO_BUILD_BUILD_DIR": target, "RUSTFLAGS": "-Cprefer-dynamic"}
+    as_in_the_kernel = {"CARGO_TARGET_DIR": target, "CARGO_BUILD_BUILD_DIR": target, **launch.NO_RUSTFLAGS}
     command = ["cargo", "build", "--package", "locked"]
-    if subprocess.run(command, cwd=directory / "cell", env=os.environ | as_the_kernel).returncode != 0:
+    if subprocess.run(command, cwd=directory / "cell", env=os.environ | as_in_the_kernel).returncode != 0:
         sys.exit("The crate does not build; the errors are above.")
 
 
 def keep(directory: Path, home: Path, dependencies: Path, name: str) -> None:
-    """Puts what was compiled where kernels to come, and other clones, take it from."""
+    """Copies the results to where later kernels and other clones look for them."""
     target = directory / "cell/target"
     if not dependencies.exists():
         builds.copy(target, dependencies)
@@ -76,7 +75,7 @@ def keep(directory: Path, home: Path, dependencies: Path, name: str) -> None:
 
 
 def start() -> None:
-    """Starts the kernel once: what it asks and how it compiles is known from then on."""
+    """Starts the kernel once, which fills the caches of cargo's answers and of rustc's arguments."""
     manager, client = start_new_kernel(kernel_name="loss-landscape", cwd=PROJECT / "notebooks", startup_timeout=180)
     messages = []
     try:
@@ -87,7 +86,8 @@ def start() -> None:
     if reply["content"]["status"] != "ok":
         for message in messages:
             print(message["content"].get("text") or message["content"].get("evalue") or "", file=sys.stderr)
-        sys.exit("The crate does not build in the notebooks' kernel; the errors are above.")
+        sys.exit("The crate does not build in the notebooks' kernel; the errors are above. If they come from the kernel's "
+                 "shims, LOSS_LANDSCAPE_PLAIN=1 turns these off: see docs/kernel.md.")
 
 
 def main(dependencies: Path) -> None:
@@ -95,7 +95,7 @@ def main(dependencies: Path) -> None:
     stamp = home / "compiled"
     if dependencies.exists() and stamp.exists() and stamp.read_text() == now:
         return
-    what = "crate (about a minute)" if dependencies.exists() else "crate and its dependencies (about 10 minutes on two cores from nothing, once)"
+    what = "crate (about a minute)" if dependencies.exists() else "crate and its dependencies (about 10 minutes on two cores, once)"
     print(f"[set-up] building the {what} …", flush=True)
     directory, lock = launch.claim(home)
     build(directory, home, dependencies)

@@ -1,6 +1,6 @@
-"""Puts the project's kernel and Jupyter settings into its own .venv: install_kernel.py EVCXR_JUPYTER
+"""Installs the project's kernel and Jupyter settings into .venv: install_kernel.py EVCXR_JUPYTER
 
-Nothing outside .venv is touched.
+No file outside .venv is changed.
 """
 
 import json
@@ -27,7 +27,7 @@ def main(evcxr: str) -> None:
     for name, folder in (("mold", "bin"), ("cargo", "analysis")):
         program = kernel / folder / name
         program.parent.mkdir(exist_ok=True)
-        # Isolated and without site, Python starts in a few milliseconds.
+        # -IS (isolated, without site) starts Python in a few milliseconds.
         start = f"import sys; sys.path.insert(0, {str(kernel)!r}); import {name}; sys.exit({name}.main(sys.argv[1:]))"
         program.write_text(f"#!{sys.executable} -IS\n{start}\n")
         program.chmod(0o755)
@@ -36,9 +36,9 @@ def main(evcxr: str) -> None:
         "language": "rust",
         "argv": [sys.executable, str(kernel / "launch.py"), evcxr, "{connection_file}"],
         "env": {
-            # candle's element-wise operations would spin on every core beside the batches that run on each.
+            # candle would use all cores for each element-wise operation, while batches already run in parallel.
             "CANDLE_NUM_THREADS": "1",
-            # Errors say what is wrong; a backtrace through the kernel would bury it.
+            # A backtrace through the kernel would hide the error message.
             "RUST_LIB_BACKTRACE": "0",
             "LOSS_LANDSCAPE_KALEIDO": str(PACKAGES / "kaleido/executable"),
             "LOSS_LANDSCAPE_PLOTLY_JS": str(PLOTLY_JS),

@@ -1,11 +1,11 @@
-"""Answers the kernel's questions to cargo from what cargo answered before, and shows its analysis fewer packages.
+"""Caches cargo's answers for the kernel, and shows its code analysis fewer packages.
 
-Before it compiles anything the kernel asks cargo some ten questions about the workspace, and its analysis then reads
-and resolves every package in the answer: hundreds, some twenty seconds, of which cells see a dozen. So the answer to
-`cargo metadata` holds, of what a package depends on that names `analysed` packages in its manifest's
-`package.metadata.notebook`, those alone. What is compiled is cargo's own business and does not change.
+Before it compiles the first cell, the kernel asks cargo about ten questions about the workspace, and its analysis
+(rust-analyzer) then reads every package in the answer to `cargo metadata`. These are hundreds, of which cells can name
+about twenty, and reading them takes about twenty seconds. So the answer is filtered: of the dependencies of a package
+whose manifest has a list `package.metadata.notebook.analysed`, only those in the list remain. Compilation is not affected.
 
-The kernel's analysis finds cargo in CARGO_HOME; so launch.py gives it one with this for cargo.
+The analysis runs the cargo in CARGO_HOME, so launch.py sets a CARGO_HOME whose cargo is this program.
 """
 
 import hashlib
@@ -16,19 +16,19 @@ import subprocess
 import sys
 from pathlib import Path
 
-# CARGO_HOME as it was; empty if it was not set.
+# Holds the user's CARGO_HOME; empty if that was not set.
 HOME = "LOSS_LANDSCAPE_CARGO_HOME"
 ANSWERS = "answers"
 
 
-def stand_in(ours: Path) -> None:
-    """Makes this the CARGO_HOME of all that is started."""
+def stand_in(cargo_home: Path) -> None:
+    """Sets the CARGO_HOME of child processes."""
     os.environ[HOME] = os.environ.get("CARGO_HOME", "")
-    os.environ["CARGO_HOME"] = str(ours)
+    os.environ["CARGO_HOME"] = str(cargo_home)
 
 
 def restore() -> None:
-    """Puts CARGO_HOME back, for cargo and all that it starts."""
+    """Restores the user's CARGO_HOME, for cargo and its child processes."""
     if HOME in os.environ:
         home = os.environ.pop(HOME)
         os.environ["CARGO_HOME"] = home
@@ -41,7 +41,7 @@ def home() -> Path:
 
 
 def stamps(files) -> dict:
-    """What tells whether a file has changed: the text of settings, which the kernel writes anew, else time and size."""
+    """Detects changed files: by content for settings, which the kernel rewrites, and by time and size for others."""
     found = {}
     for file in map(str, files):
         try:
@@ -56,24 +56,24 @@ def stamps(files) -> dict:
 
 
 def settings(folder: Path) -> list[Path]:
-    """The manifests, lock files and configurations that count in a folder, or would if they were there."""
+    """The manifests, lock files and configurations that cargo reads for a folder, including those that do not exist."""
     names = ("Cargo.toml", "Cargo.lock", ".cargo/config.toml")
     return [path / name for path in (folder, *folder.parents) for name in names] + [home() / "config.toml"]
 
 
 def pruned(metadata: dict) -> dict:
-    """The packages that a cell's code can name or have values of."""
+    """The packages whose types a cell can use."""
     packages = {package["id"]: package for package in metadata["packages"]}
     nodes = {node["id"]: node for node in metadata["resolve"]["nodes"]}
     members = [m for m in metadata["workspace_members"] if packages[m]["name"] != "locked"]
     reached, todo = set(), [(member, None) for member in members]
     while todo:
-        package, only = todo.pop()
-        if (package, only) in reached:
+        package, allowed = todo.pop()
+        if (package, allowed) in reached:
             continue
-        reached.add((package, only))
-        notes = (packages[package]["metadata"] or {}).get("notebook", {})
-        inside = frozenset(notes["analysed"]) if "analysed" in notes else only
+        reached.add((package, allowed))
+        settings = (packages[package]["metadata"] or {}).get("notebook", {})
+        inside = frozenset(settings["analysed"]) if "analysed" in settings else allowed
         todo += [
             (dependency["pkg"], inside)
             for dependency in nodes[package]["deps"]
@@ -92,43 +92,43 @@ def pruned(metadata: dict) -> dict:
 
 
 def answer(command: list[str], build: Path) -> int:
-    """Prints what the command prints, and keeps it in the build directory for as long as no setting changes."""
-    # The kernel's analysis names a copy of the lock file, in another directory each time.
+    """Prints the command's output, from the cache in the build directory unless a setting has changed."""
+    # The analysis names a copy of the lock file, each time in another directory.
     copy = command.index("--lockfile-path") if "--lockfile-path" in command else len(command)
     question = command[1:copy] + command[copy + 2 :]
     environment = {k: v for k, v in os.environ.items() if k.startswith(("CARGO", "RUST")) and "LOCKFILE" not in k}
     folder = Path.cwd()
     manifest = question[question.index("--manifest-path") + 1] if "--manifest-path" in question else None
     where = Path(manifest).parent if manifest else folder
-    about = [question, environment, str(folder), list(stamps(settings(where)).items())]
-    kept = build / ANSWERS / f"{hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]}.json"
+    key = [question, environment, str(folder), list(stamps(settings(where)).items())]
+    cached = build / ANSWERS / f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]}.json"
     try:
-        known = json.loads(kept.read_text())
+        known = json.loads(cached.read_text())
         if stamps(known["files"]) == known["files"]:
-            sys.stdout.write(known["said"])
+            sys.stdout.write(known["output"])
             return 0
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, KeyError, ValueError):
         pass
 
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if done.returncode != 0:
         sys.stdout.write(done.stdout)
         return done.returncode
-    said, files = done.stdout, [tool(command[0])]
+    output, files = done.stdout, [tool(command[0])]
     if "metadata" in question and "--no-deps" not in question:
-        metadata = json.loads(said)
+        metadata = json.loads(output)
         files += [package["manifest_path"] for package in metadata["packages"] if package["source"] is None]
-        said = json.dumps(pruned(metadata))
-    kept.parent.mkdir(exist_ok=True)
-    part = kept.with_suffix(f".{os.getpid()}")
-    part.write_text(json.dumps({"files": stamps(files), "said": said}))
-    part.rename(kept)
-    sys.stdout.write(said)
+        output = json.dumps(pruned(metadata))
+    cached.parent.mkdir(exist_ok=True)
+    part = cached.with_suffix(f".{os.getpid()}")
+    part.write_text(json.dumps({"files": stamps(files), "output": output}))
+    part.rename(cached)
+    sys.stdout.write(output)
     return 0
 
 
 def tool(cargo: str) -> str:
-    """The program behind rustup's, which changes with an update."""
+    """The cargo that rustup's proxy runs. An update changes this file, but not the proxy."""
     own = os.path.join(os.environ.get("RUSTUP_TOOLCHAIN", ""), "bin", "cargo")
     return own if os.path.exists(own) else cargo
 

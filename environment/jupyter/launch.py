@@ -1,8 +1,14 @@
 """Starts the Rust kernel with a build directory of its own: launch.py EVCXR_JUPYTER CONNECTION_FILE
 
-A kernel compiles every cell in its build directory, and two kernels in one directory break each other. So each takes
-the first directory that no other holds (a lock that lasts as long as the kernel), and starts from what the set-up
-compiled, dependencies and crate; again when the set-up has compiled others.
+A kernel compiles every cell in its build directory, and two kernels in one directory would break each other. So each
+kernel takes the first directory that no other kernel has locked. The lock lasts as long as the kernel. The directory
+starts with the dependencies and the crate that the set-up compiled, and is refreshed when the set-up compiled new ones.
+
+All cells must share one copy of candle. So in the kernel the crate is a dynamic library, and cells link to it: `package`
+writes a package with the crate's sources and `crate-type = ["dylib"]`, and a cargo path override replaces every
+dependency named loss-landscape with it. Elsewhere the crate is an ordinary library.
+
+LOSS_LANDSCAPE_PLAIN=1 starts the kernel without the shims cargo.py and mold.py. docs/kernel.md describes all of this.
 """
 
 import fcntl
@@ -27,6 +33,11 @@ path = "lib.rs"
 loss-landscape = {{ path = "{project}" }}
 """
 
+# The kernel sets RUSTFLAGS=-Cprefer-dynamic, and cargo would then compile every dependency a second time, apart from those
+# of the tests. This variable takes precedence. The flag is not needed: cargo adds it for the dynamic library, and cells
+# have no other way to link to it.
+NO_RUSTFLAGS = {"CARGO_ENCODED_RUSTFLAGS": ""}
+
 
 def project() -> Path:
     """The checkout whose .venv this file was installed into."""
@@ -34,7 +45,7 @@ def project() -> Path:
 
 
 def home(project: Path) -> Path:
-    """Where the kernels of a checkout build."""
+    """The directory for all kernels of a checkout."""
     default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "loss-landscape"
     cache = Path(os.environ.get("LOSS_LANDSCAPE_CACHE", default))
     folder = cache / "kernels" / hashlib.sha256(str(project).encode()).hexdigest()[:16]
@@ -44,7 +55,7 @@ def home(project: Path) -> Path:
 
 
 def held(folder: Path, number: int) -> int | None:
-    """The lock of a build directory, or nothing if another has it."""
+    """Locks a build directory. Returns None if another process has locked it."""
     lock = os.open(folder / f"{number}.lock", os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -55,7 +66,7 @@ def held(folder: Path, number: int) -> int | None:
 
 
 def claim(folder: Path) -> tuple[Path, int]:
-    """The first build directory that is free, and its lock, which goes with the process and on to what it becomes."""
+    """Returns the first free build directory and its lock, which the program that replaces this process inherits."""
     number = 0
     while (lock := held(folder, number)) is None:
         number += 1
@@ -64,7 +75,7 @@ def claim(folder: Path) -> tuple[Path, int]:
 
 
 def clean(folder: Path) -> None:
-    """Removes build directories beside the first that no kernel holds and that hold what the set-up has replaced."""
+    """Removes outdated build directories that no kernel uses, except the first."""
     for build in folder.glob("[1-9]*"):
         if build.is_dir() and not all(seeded(build, folder / kind) for kind in ("dependencies", "crate")):
             if (lock := held(folder, int(build.name))) is not None:
@@ -73,18 +84,18 @@ def clean(folder: Path) -> None:
 
 
 def seeded(build: Path, compiled: Path) -> bool:
-    """Whether the build directory has been given this."""
+    """Whether the build directory holds a copy of `compiled`."""
     noted = build / compiled.name
     return noted.exists() and noted.read_text() == compiled.resolve().name
 
 
 def note(build: Path, compiled: Path) -> None:
-    """Remembers that it has been."""
+    """Records that the build directory holds a copy of `compiled`."""
     (build / compiled.name).write_text(compiled.resolve().name)
 
 
 def seed(build: Path, folder: Path, project: Path) -> None:
-    """Puts what the set-up compiled where the kernel's cargo looks for it."""
+    """Copies what the set-up compiled into the build directory."""
     sys.path.insert(0, str(project / "environment"))
     import builds
 
@@ -101,70 +112,86 @@ def seed(build: Path, folder: Path, project: Path) -> None:
         note(build, crate)
 
 
-def prepare(build: Path, project: Path) -> None:
-    """Writes a workspace around the kernel's crate, `cell`, with the project's locked versions.
+def package(folder: Path, project: Path) -> Path:
+    """Writes the crate as a package whose library is dynamic."""
+    package = folder / "package"
+    for name in ("benches", "data", "src"):
+        link(package / name, project / name)
+    manifest = (project / "Cargo.toml").read_text()
+    write(package / "Cargo.toml", f'{manifest}\n[lib]\ncrate-type = ["dylib"]\n')
+    return package
 
-    The second member keeps the versions that the kernel's crate, at first without dependencies, would drop.
+
+def prepare(build: Path, folder: Path, project: Path) -> None:
+    """Writes a workspace around the kernel's crate `cell`, with the project's locked versions.
+
+    Cargo would remove the locked versions while `cell` has no dependencies. The second member keeps them.
     """
+    config = f'paths = ["{package(folder, project)}"]\n\n' + (project / ".cargo/config.toml").read_text()
+    write(build / ".cargo/config.toml", config)
     write(build / "Cargo.toml", '[workspace]\nresolver = "3"\nmembers = ["cell", "locked"]\n')
     write(build / "locked/Cargo.toml", LOCKED.format(project=project))
     write(build / "locked/lib.rs", "")
-    write(build / ".cargo/config.toml", (project / ".cargo/config.toml").read_text())
     write(build / "Cargo.lock", (project / "Cargo.lock").read_text())
-
-    # mold.py, which uses mold where there is one; another linker would need flags that the compiled dependencies were
-    # not built with. Cells are optimised little: what is hot is in the crate, and rustc takes two thirds of the time.
-    write(build / "config/init.evcxr", ":linker mold\n:opt 1\n")
 
 
 def link(path: Path, target: Path) -> None:
-    """Makes `path` a link to what is there, if it is there. At no time is there no link."""
+    """Makes `path` a symbolic link to `target`, if that exists. An existing link is replaced atomically."""
     if target.exists() and not (path.is_symlink() and path.readlink() == target):
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.part")
+        part = path.with_name(f"{path.name}.part-{os.getpid()}")
         part.unlink(missing_ok=True)
         part.symlink_to(target)
         part.rename(path)
 
 
-def narrow(build: Path, libraries: Path) -> None:
-    """Shows the kernel's analysis what cells can name, of the packages (cargo.py) and of the standard library.
+def write(path: Path, text: str) -> None:
+    """Writes a file, atomically and only if its content changes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists() or path.read_text() != text:
+        part = path.with_name(f"{path.name}.part-{os.getpid()}")
+        part.write_text(text)
+        part.rename(path)
 
-    It would read 40 MB of Rust's own sources, most of it tests and the instructions of other processors.
+
+def install_shims(build: Path, libraries: Path) -> None:
+    """Puts mold.py before other programs in the search path, and cargo.py where the kernel's analysis looks for cargo.
+
+    The analysis also gets a standard library without tests and processor intrinsics: it would read 40 MB of sources.
     """
+    os.environ["PATH"] = os.pathsep.join([str(Path(__file__).parent / "bin"), os.environ["PATH"]])
     for name in ("core", "alloc", "std", "proc_macro"):
         link(build / "library" / name / "src", libraries / name / "src")
     if (build / "library/core/src").exists():
         os.environ["RUST_SRC_PATH"] = str(build / "library")
-    ours = build / "cargo"
+    cargo_home = build / "cargo"
     for name in ("registry", "git", "config.toml", "credentials.toml"):
-        link(ours / name, cargo.home() / name)
-    link(ours / "bin/cargo", Path(__file__).parent / "analysis/cargo")
-    cargo.stand_in(ours)
-
-
-def write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists() or path.read_text() != text:
-        path.write_text(text)
+        link(cargo_home / name, cargo.home() / name)
+    link(cargo_home / "bin/cargo", Path(__file__).parent / "analysis/cargo")
+    cargo.stand_in(cargo_home)
 
 
 def main(evcxr: str, connection_file: str) -> None:
+    plain = os.environ.get("LOSS_LANDSCAPE_PLAIN") == "1"
     folder = home(project())
     build, _ = claim(folder)
     seed(build, folder, project())
-    prepare(build, project())
+    prepare(build, folder, project())
     clean(folder)
+    # With `:linker mold` the kernel starts the program of that name, mold.py. It links with mold if that is installed.
+    # Cells need little optimisation because the crate has the hot loops, and rustc takes two thirds of a cell's time.
+    write(build / "config/init.evcxr", ":linker system\n" if plain else ":linker mold\n:opt 1\n")
     os.environ["EVCXR_TMPDIR"] = str(build / "cell")
     os.environ["EVCXR_CONFIG_DIR"] = str(build / "config")
-    # The kernel moves a cell's library one folder up from where its relative run path is right.
+    os.environ |= NO_RUSTFLAGS
+
     standard = Path(subprocess.check_output(["rustc", "--print", "target-libdir"], text=True).strip())
-    narrow(build, standard.parents[1] / "src/rust/library")
-    ours = build / "cell/target" / standard.parent.name / "debug/deps"
-    paths = [str(ours), str(standard), os.environ.get("LD_LIBRARY_PATH")]
+    if not plain:
+        install_shims(build, standard.parents[1] / "src/rust/library")
+    libraries = build / "cell/target" / standard.parent.name / "debug/deps"
+    paths = [str(libraries), str(standard), os.environ.get("LD_LIBRARY_PATH")]
     os.environ["LD_LIBRARY_PATH"] = os.pathsep.join(path for path in paths if path)
-    os.environ["PATH"] = os.pathsep.join([str(Path(__file__).parent / "bin"), os.environ["PATH"]])
-    # Where it says which configuration it found, in the middle of other programs' output. Cells' output goes elsewhere.
+    # The kernel prints here which configuration it found. Output of cells does not use it.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.execv(evcxr, [evcxr, "--control_file", connection_file])
 

@@ -1,18 +1,19 @@
-"""Compiles a cell without cargo where nothing but the cell has changed.
+"""Compiles a cell without cargo if nothing but the cell has changed.
 
-The kernel compiles each cell by `mold -run cargo build …`, the one program that it looks up by name. So it finds this
-one, in a folder that only its search path has. Cargo takes some 0.4 seconds a cell to see that none of 300 packages has
-changed; this looks at the files that can have changed, those of packages with a path, and then repeats the last call
-of rustc as cargo made it. Whatever else it is asked, or where anything looks different, it leaves to cargo.
+The kernel compiles each cell by `mold -run cargo build …`, and mold is the one program that it finds by its search path.
+So launch.py puts this program there under that name. Cargo needs about 0.4 seconds per cell to find that none of 300
+packages has changed. This program checks only files that can change, those of packages with a path, and then repeats
+cargo's last call of rustc. It passes every other command, and every case that looks different, on to cargo.
 
-The kernel also runs `cargo check`, on a cell with a variable that it cannot store, to report compile errors first. The
-set-up compiles the dependencies for `cargo build`, and in a new build directory `cargo check` would go through all of
-them again, for minutes. So it is answered by `cargo build`, which reports the same errors.
+For a cell with a variable that cannot be stored, the kernel also runs `cargo check`, to report compile errors first. The
+set-up compiles the dependencies for `cargo build`, and in a new build directory `cargo check` would check all of them,
+for minutes. So this program runs `cargo build` instead, which reports the same errors.
 """
 
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,12 +23,13 @@ from pathlib import Path
 import cargo
 
 RECORDS = Path("target/cells")
-# Set for the call of cargo that is to be recorded, to the file for it.
+# Set for a recorded call of cargo, to the file for the record.
 RECORD = "LOSS_LANDSCAPE_RECORD"
+CRATE_PATH = re.compile(r'^loss-landscape *=.*\bpath *= *"([^"]*)"', re.MULTILINE)
 
 
 def linked(command: list[str]) -> list[str]:
-    """The command, with the linker mold where there is one."""
+    """The command, run with the linker mold if that is installed."""
     here = str(Path(sys.argv[0]).parent)
     path = os.pathsep.join(p for p in os.environ["PATH"].split(os.pathsep) if p != here)
     mold = shutil.which("mold", path=path)
@@ -35,18 +37,18 @@ def linked(command: list[str]) -> list[str]:
 
 
 def record_of(command: list[str]) -> Path:
-    """The file for what decides how a cell is compiled, but for the files that count.
+    """The file for the record of a command, manifest and environment.
 
-    Jupyter's variables do not decide, nor does one that the kernel sets only for `cargo build`.
+    Jupyter's variables do not affect the result, nor does one that the kernel sets only for `cargo build`.
     """
     without = ("JPY_", "EVCXR_EXECUTION_SO_PATH")
     environment = {k: v for k, v in os.environ.items() if not k.startswith(without)}
-    about = json.dumps([command, sorted(environment.items()), Path("Cargo.toml").read_text()])
-    return Path.cwd() / RECORDS / f"{hashlib.sha256(about.encode()).hexdigest()[:32]}.json"
+    key = json.dumps([command, sorted(environment.items()), Path("Cargo.toml").read_text()])
+    return Path.cwd() / RECORDS / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
 
 
 def watched(arguments: list[str]) -> list[str]:
-    """The files that cargo would look at: manifests, settings, what the cell links, sources of packages with a path."""
+    """The files that cargo would check: manifests, settings, linked libraries, sources of packages with a path."""
     files = {arguments[0], *map(str, cargo.settings(Path.cwd()))}
     files.update(a.partition("=")[2] for a in arguments if a.endswith((".so", ".rlib", ".rmeta")) and "=" in a)
     registry = str(cargo.home() / "registry")
@@ -60,14 +62,15 @@ def watched(arguments: list[str]) -> list[str]:
 
 
 def record(arguments: list[str]) -> None:
-    """As cargo's wrapper of rustc: notes how the cell is compiled, then compiles it."""
+    """As cargo's rustc wrapper: records how the cell is compiled, then compiles it."""
     pairs = list(zip(arguments, arguments[1:]))
     if ("--crate-name", "ctx") in pairs and ("--crate-type", "cdylib") in pairs:
-        # As the command `:opt` says; cargo takes profiles from the workspace alone. In small parts, of which most are
-        # as in the cell before, and without optimising across them: a third of rustc's time.
+        # The level is from the command `:opt`: cargo ignores the profile in a member's manifest. Many small codegen
+        # units, most of which are unchanged since the cell before, without LTO, save a third of rustc's time.
         manifest = (Path(os.environ[RECORD]).parents[2] / "Cargo.toml").read_text()
         level = next((line[-1] for line in manifest.splitlines() if line.startswith("opt-level = ")), "1")
-        arguments = [*arguments, f"-Copt-level={level}", "-Ccodegen-units=256", "-Clto=off"]
+        # As in the stock kernel, cells that do not use the crate share one standard library too.
+        arguments = [*arguments, f"-Copt-level={level}", "-Ccodegen-units=256", "-Clto=off", "-Cprefer-dynamic"]
         ours = (RECORD, "RUSTC_WRAPPER", "CARGO_MAKEFLAGS", "MAKEFLAGS")
         environment = {k: v for k, v in os.environ.items() if k not in ours}
         note = {"arguments": arguments, "environment": environment, "folder": os.getcwd()}
@@ -76,13 +79,14 @@ def record(arguments: list[str]) -> None:
 
 
 def repeat(known: dict) -> int:
+    """Compiles the cell as recorded."""
     arguments = known["arguments"]
     out = Path(known["folder"], arguments[arguments.index("--out-dir") + 1])
     library, shown = out / "libctx.so", out.parent / "libctx.so"
-    # Earlier cells' libraries are links to the same file, and loaded.
+    # The libraries of earlier cells are links to the same file, and loaded.
     for file in (library, shown):
         file.unlink(missing_ok=True)
-    # What rustc says is what the kernel reads of cargo's output.
+    # The kernel reads rustc's messages from cargo's output.
     done = subprocess.run(linked(arguments), env=known["environment"], cwd=known["folder"], stderr=subprocess.STDOUT)
     if done.returncode == 0:
         os.link(library, shown)
@@ -90,29 +94,41 @@ def repeat(known: dict) -> int:
     return done.returncode
 
 
+def check_checkout() -> None:
+    """Refuses a `:dep` on another checkout of the crate: the kernel would silently link its own."""
+    noted = Path.cwd().parents[1] / "checkout"
+    named = CRATE_PATH.search(Path("Cargo.toml").read_text())
+    if named and noted.exists() and Path(named[1]).resolve() != Path(noted.read_text()).resolve():
+        sys.exit(
+            f"This kernel belongs to the checkout {noted.read_text()}, but `:dep` names {named[1]}: use the kernel in the .venv "
+            "of that checkout, or change the path."
+        )
+
+
 def build(command: list[str]) -> int:
-    noted = record_of(command)
+    recorded = record_of(command)
     try:
-        known = json.loads(noted.read_text())
+        known = json.loads(recorded.read_text())
         if cargo.stamps(known["files"]) == known["files"]:
             return repeat(known)
     except (FileNotFoundError, ValueError):
         pass
 
+    check_checkout()
     start = time.time_ns()
-    noted.unlink(missing_ok=True)
-    noted.parent.mkdir(parents=True, exist_ok=True)
-    new = noted.with_suffix(".new")
+    recorded.unlink(missing_ok=True)
+    recorded.parent.mkdir(parents=True, exist_ok=True)
+    new = recorded.with_suffix(".new")
     new.unlink(missing_ok=True)
     environment = {**os.environ, "RUSTC_WRAPPER": sys.argv[0], RECORD: str(new)}
     code = subprocess.run(linked(command), env=environment).returncode
     if code == 0 and new.exists():
         note = json.loads(new.read_text())
         note["files"] = cargo.stamps(watched(note["arguments"]))
-        # What changed meanwhile may be older than what was compiled of it, or newer.
+        # A file that changed during the build may be older or newer than what was compiled from it.
         if all(stamp is None or os.stat(file).st_mtime_ns < start for file, stamp in note["files"].items()):
             new.write_text(json.dumps(note))
-            new.rename(noted)
+            new.rename(recorded)
     return code
 
 
