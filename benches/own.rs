@@ -1,6 +1,6 @@
-//! What `benches/peers/compare.py` needs of ours besides the command line, as JSON: the rate of plain matrix
-//! products on all cores, a density with its probes together and one by one, a product of ResNet-18 with nothing kept, and products for
-//! a candle model of convolutions.
+//! Prints measurements for `benches/peers/compare.py` that the command line does not have, as JSON: the rate of matrix
+//! products on all cores, a spectral density with all probes at once and one by one, a product of ResNet-18 without cached
+//! forward pass, and products of a convolutional candle model.
 
 mod models;
 
@@ -9,7 +9,7 @@ use std::time::Instant;
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json::json;
 
-/// Sends vectors through an operator one by one.
+/// An operator that multiplies vectors one by one.
 struct OneByOne(Hessian);
 
 impl LinearOperator for OneByOne {
@@ -22,7 +22,7 @@ impl LinearOperator for OneByOne {
     }
 }
 
-/// GFLOP/s of single-precision products C = AB, one on each core.
+/// GFLOP/s of single-precision products C = AB, one per core.
 fn gemm_gflops() -> f64 {
     const N: usize = 768;
     const PRODUCTS: usize = 20;
@@ -33,7 +33,7 @@ fn gemm_gflops() -> f64 {
             let (a, b, mut c) = (vec![1f32; N * N], vec![0.5f32; N * N], vec![0f32; N * N]);
             for _ in 0..PRODUCTS {
                 let n = N as isize;
-                // SAFETY: three matrices of N × N numbers each.
+                // SAFETY: each of the three matrices has N × N entries.
                 #[allow(unsafe_code)]
                 unsafe {
                     gemm::gemm(
@@ -67,8 +67,8 @@ fn gemm_gflops() -> f64 {
     2e-9 * (N * N * N * PRODUCTS * threads) as f64 / best
 }
 
-/// Seconds for an image of a Hessian-vector product of ResNet-18 on images of 3 × 32 × 32, where nothing of the forward
-/// pass is kept, as for thousands of them.
+/// Seconds per image of a Hessian-vector product of ResNet-18 on images of 3 × 32 × 32. The forward pass is not cached, as
+/// with thousands of images.
 fn resnet18_seconds() -> Result<f64, Error> {
     const IMAGES: usize = 64;
     let pixel = |i: usize| (i as f32).sin();
@@ -86,7 +86,7 @@ fn resnet18_seconds() -> Result<f64, Error> {
     Ok(started.elapsed().as_secs_f64() / IMAGES as f64)
 }
 
-/// Milliseconds of a product for a candle model, the median of five.
+/// Milliseconds of a Hessian-vector product of a candle model, median of five.
 fn candle_cnn_ms(convolutions: &str) -> Result<f64, Error> {
     let objective = models::candle_cnn(convolutions)?;
     let v: Vec<f64> = (0..objective.dim()).map(|i| (i as f64).sin()).collect();
@@ -102,7 +102,7 @@ fn candle_cnn_ms(convolutions: &str) -> Result<f64, Error> {
 }
 
 fn main() -> Result<(), Error> {
-    // SAFETY: there is no other thread yet.
+    // SAFETY: no other thread runs yet.
     #[allow(unsafe_code)]
     unsafe {
         std::env::set_var("CANDLE_NUM_THREADS", "1");

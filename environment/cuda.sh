@@ -1,24 +1,19 @@
 #!/usr/bin/env bash
-# Builds the command line with CUDA, on a machine that need not have a GPU. NVIDIA's compiler and libraries come as
-# Python wheels into the cache (environment/setup.sh says where it lies; 1.2 GB) and touch nothing else. What is there
-# already is kept.
+# Builds the command line with CUDA. The machine does not need a GPU. NVIDIA's compiler and libraries are installed as
+# Python wheels into the cache (1.2 GB; environment/setup.sh names the directory). Skips what is already installed.
 #
 #   environment/cuda.sh                          # for compute capability 9.0, Hopper
 #   CUDA_COMPUTE_CAP=80 environment/cuda.sh      # for another
 #
-# The program is target/cuda/*/release/landscape. To start, it needs these libraries, or those of an installed CUDA 13,
-# and libcuda.so.1 of a driver from 580 on, which comes with a GPU. Without a driver it does not start, unless with the
-# stub that it was linked with; there it finds no device:
+# The program is target/cuda/*/release/landscape. It needs these libraries, or those of an installed CUDA 13, and
+# libcuda.so.1 of NVIDIA driver 580 or newer. Without a driver it starts only with the stub library, and finds no device:
 #
 #   LD_LIBRARY_PATH=<cache>/cuda-…/nvidia/cu13/lib landscape hvp --device cuda
 #   LD_LIBRARY_PATH=<cache>/cuda-…/nvidia/cu13/lib:<cache>/cuda-…/nvidia/cu13/lib/stubs landscape hvp
-#
-# To another machine it takes libloss_landscape.so, which lies beside it, and libstd-….so of Rust along, to a directory
-# in LD_LIBRARY_PATH.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# CUDA 13.0. cuBLAS is that of its last update: candle refers to functions that the first has not.
+# CUDA 13.0 with the cuBLAS of its last update: candle uses functions that the first version lacks.
 WHEELS=(
     nvidia-{cuda-nvcc,nvvm,cuda-crt,cuda-runtime,cuda-cccl,cuda-nvrtc}"==13.0.*" "nvidia-cublas==13.1.0.*"
     "nvidia-curand==10.4.0.*"
@@ -39,15 +34,15 @@ python3 -m pip --version >/dev/null 2>&1 ||
 
 TOOLCHAIN="$LOSS_LANDSCAPE_CACHE/cuda-$(echo "${WHEELS[@]}" | sha256sum | cut -c1-16)"
 if [ ! -d "$TOOLCHAIN" ]; then
-    say "fetching CUDA 13.0 (about a minute, once) …"
+    say "downloading CUDA 13.0 (about a minute, once) …"
     rm -rf "$TOOLCHAIN.part"
     python3 -m pip install --quiet --disable-pip-version-check --target "$TOOLCHAIN.part" "${WHEELS[@]}"
     HOME_PART="$TOOLCHAIN.part/nvidia/cu13"
-    # The linker looks for names without versions.
+    # The linker searches for names without versions.
     for name in cublas cublasLt cudart curand nvrtc; do
         ln -s "$(basename "$HOME_PART/lib/lib$name".so.*)" "$HOME_PART/lib/lib$name.so"
     done
-    # No wheel holds the driver's library: one with its functions, each of which answers CUDA_ERROR_STUB_LIBRARY.
+    # No wheel contains the driver's library. The stub has its functions, which all return CUDA_ERROR_STUB_LIBRARY.
     mkdir "$HOME_PART/lib/stubs"
     { grep -oE '\bcu[A-Z][A-Za-z0-9_]*' "$HOME_PART/include/cuda.h"; echo cuProfilerInitialize; } | sort -u |
         sed 's/.*/int &(void) { return 34; }/' |
@@ -60,7 +55,7 @@ fi
 
 export CUDA_HOME="$TOOLCHAIN/nvidia/cu13" CUDA_PATH="$TOOLCHAIN/nvidia/cu13"
 export PATH="$CUDA_HOME/bin:$PATH"
-say "building landscape for compute capability $CUDA_COMPUTE_CAP (some 20 minutes on two cores, the first time) …"
+say "building landscape for compute capability $CUDA_COMPUTE_CAP (about 20 minutes on two cores the first time) …"
 cargo build --locked --release --features cuda --bin landscape --target-dir target/cuda
-say "ready. Where there is a GPU:"
+say "ready. On a machine with a GPU:"
 say "  LD_LIBRARY_PATH=$CUDA_HOME/lib $(echo target/cuda/*/release/landscape) hvp --device cuda"

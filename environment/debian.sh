@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs Debian packages, where this is Debian and root; else fails: debian.sh PACKAGE…
+# Installs Debian packages: debian.sh PACKAGE… Fails on other systems and for users other than root.
 set -euo pipefail
 [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || exit 1
 

@@ -1,7 +1,7 @@
-"""How long the notebooks' kernel makes one wait: latency.py [NOTEBOOK…]
+"""Measures the latency of the notebooks' kernel: latency.py [NOTEBOOK…]
 
-Prints a table: from the kernel's start to the first line of Rust, the first cells, a figure's cell; and for each
-notebook named the median and the slowest cell, from being sent until it runs, which leaves out what it computes.
+Prints a table of the time from the kernel's start to the first cell, of typical cells, and of a cell with a figure. For each
+NOTEBOOK, also prints the median and the maximum over its cells of the time until a cell runs, without its computation.
 """
 
 import statistics
@@ -43,7 +43,7 @@ class Kernel:
         self.manager.shutdown_kernel(now=True)
 
     def run(self, source: str) -> tuple[float, float]:
-        """Seconds until a cell says MARK, and until it has ended. It must not fail."""
+        """Seconds until a cell prints MARK, and until it ends. The cell must not fail."""
         marked, problems = None, []
 
         def hear(message):
@@ -79,7 +79,7 @@ def basics() -> None:
 
 
 def notebook(path: Path) -> list[float]:
-    """Seconds from sending each cell, but the first two, until it runs."""
+    """Seconds until each cell runs, without the first two cells."""
     cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
     with Kernel() as kernel:
         for source in cells[:2]:

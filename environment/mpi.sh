@@ -1,9 +1,8 @@
 #!/usr/bin/env bash
-# Builds the command line for several processes under mpirun: target/*/release/landscape with the feature `mpi`. With
-# --tests it builds in the profile of the tests instead, for tests/mpi.
+# Builds the command line with the feature `mpi`, to run under mpirun: target/*/release/landscape. With --tests, builds it
+# in the profile of the tests, for tests/mpi.
 #
-# An MPI library, its mpirun and libclang must be there. Where they are not and this is Debian and root, they are
-# installed from its packages.
+# Needs an MPI library, mpirun and libclang. On Debian, as root, installs them if they are missing.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -21,7 +20,7 @@ if [ "${1:-}" = --tests ]; then
     say "building for the tests (about two minutes) …"
     cargo build --locked --features mpi --bin landscape
 else
-    say "building (about two minutes, where the rest is built; some 12 from nothing) …"
+    say "building (about two minutes, or 12 if the dependencies are not compiled yet) …"
     cargo build --locked --release --features mpi --bin landscape
     say "done: mpirun -n 2 $(echo target/*/release/landscape) surface --weights W.safetensors --out surface/"
 fi

@@ -1,26 +1,26 @@
 #!/usr/bin/env bash
-# Executes the notebooks headlessly, each in a fresh kernel, and fails when a cell fails:
+# Executes notebooks without a browser, each in a fresh kernel, and fails if a cell fails:
 #
-#     environment/notebooks.sh                  all of notebooks/
-#     environment/notebooks.sh NOTEBOOK…        these
-#     environment/notebooks.sh --lab            opens JupyterLab on notebooks/ instead
+#     environment/notebooks.sh                  executes all notebooks in notebooks/
+#     environment/notebooks.sh NOTEBOOK…        executes these notebooks
+#     environment/notebooks.sh --lab            opens JupyterLab in notebooks/ instead
 #
-# A cell may run for LOSS_LANDSCAPE_CELL_SECONDS, 240 if not set. After a longer one the notebook is executed once more,
-# and target/notebooks/NOTEBOOK.timeout.txt says what the kernel was doing.
+# A cell may run for LOSS_LANDSCAPE_CELL_SECONDS seconds [default: 240]. After a timeout the notebook is executed once more,
+# and target/notebooks/NOTEBOOK.timeout.txt reports what the kernel was doing.
 #
-# The executed notebooks and pages that need no network are written to target/notebooks/. What is missing is installed
-# first, into .venv and a per-user cache: about 17 minutes on two cores the first time, seconds afterwards.
+# Executed notebooks and web pages that work offline are written to target/notebooks/. Missing software is installed first,
+# into .venv and a per-user cache. This takes about 17 minutes on two cores the first time, and seconds later.
 set -euo pipefail
 
 case "${1:-}" in
     -h | --help) sed -n '2,/^set/{s/^# \{0,1\}//p}' "$0"; exit ;;
     --lab) LAB=1; shift ;;
-    -*) echo "There is no option $1; see $0 --help" >&2; exit 2 ;;
+    -*) echo "unknown option $1; see $0 --help" >&2; exit 2 ;;
 esac
 
 NOTEBOOKS=()
 for notebook in "$@"; do
-    [ -f "$notebook" ] || { echo "There is no notebook $notebook" >&2; exit 2; }
+    [ -f "$notebook" ] || { echo "no such notebook: $notebook" >&2; exit 2; }
     NOTEBOOKS+=("$(realpath "$notebook")")
 done
 
@@ -45,13 +45,13 @@ execute() {
         jupyter nbconvert --log-level=ERROR --to html "$PART/$name.ipynb"
 }
 
-# Whether a cell of the notebook just executed ran into its limit. Its report is kept.
+# Whether a cell of the notebook just executed timed out. Moves its report to the output.
 timed_out() {
     [ -f "$PART/$name.timeout.txt" ] && mv "$PART/$name.timeout.txt" "$OUT"
 }
 
 again() {
-    echo "[notebooks] $name: a cell ran into its limit; executing the notebook once more …" >&2
+    echo "[notebooks] $name: a cell timed out; executing the notebook once more …" >&2
     REPEATED+=("$name")
     execute || { timed_out; false; }
 }
@@ -68,12 +68,12 @@ for notebook in "${NOTEBOOKS[@]}"; do
         echo "[notebooks] $name: all cells passed in $((SECONDS - started)) s → target/notebooks/$name.html"
     else
         FAILED+=("$name")
-        echo "[notebooks] $name: FAILED after $((SECONDS - started)) s; the last line above says where" >&2
+        echo "[notebooks] $name: FAILED after $((SECONDS - started)) s; see the last line above" >&2
     fi
 done
 
 for name in "${REPEATED[@]}"; do
-    echo "[notebooks] warning: $name was executed twice, because a cell ran into its limit; target/notebooks/$name.timeout.txt says what the kernel was doing" >&2
+    echo "[notebooks] warning: $name was executed twice because a cell timed out; see target/notebooks/$name.timeout.txt" >&2
 done
 if [ ${#FAILED[@]} -gt 0 ]; then
     echo "[notebooks] failed: ${FAILED[*]}" >&2

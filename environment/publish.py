@@ -1,6 +1,6 @@
-"""Puts the executed notebooks of target/notebooks/ back into notebooks/, for previews that run nothing.
+"""Copies the executed notebooks from target/notebooks/ to notebooks/, for previews without execution.
 
-A figure keeps its data and its image; its page, which repeats both, is left out.
+A figure keeps its data and its image, but not its HTML, which repeats both.
 """
 
 from pathlib import Path

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Makes a bare machine ready for the notebooks: the Rust kernel, a Python environment with Jupyter, and the compiled
-# crate. What is there already is kept. Called by notebooks.sh and, with --tests, by test.sh.
+# Installs what the notebooks need: the Rust kernel, a Python environment with Jupyter, and the compiled crate. Skips what
+# is already installed. notebooks.sh and, with --tests, test.sh call it.
 #
-# Slow parts are kept in a per-user cache, ${LOSS_LANDSCAPE_CACHE:-~/.cache/loss-landscape}, keyed by version and lock
-# file, for the next clone. Deleting it costs time, nothing else.
+# Slow parts go into a per-user cache, ${LOSS_LANDSCAPE_CACHE:-~/.cache/loss-landscape}, keyed by version and lock file, and
+# are reused by other clones. Deleting the cache costs only time.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -13,7 +13,7 @@ export LOSS_LANDSCAPE_CACHE="${LOSS_LANDSCAPE_CACHE:-${XDG_CACHE_HOME:-$HOME/.ca
 say() { printf '\033[1m[set-up]\033[0m %s\n' "$*"; }
 stop() { printf '\033[1m[set-up]\033[0m %s\n' "$*" >&2; exit 1; }
 
-# --- what the machine must bring
+# --- requirements
 
 command -v cargo >/dev/null && command -v rustc >/dev/null ||
     stop "Rust is missing: install it with rustup (https://rustup.rs), then run this again."
@@ -27,9 +27,10 @@ PYTHON=$(command -v python3 || true)
     stop "Python's venv module is missing: install it (Debian, Ubuntu: apt install python3-venv), then run this again."
 
 RUSTC=$(rustc --version | cut -d' ' -f2)
-WANTED=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
-[ "$(printf '%s\n' "$WANTED" "$RUSTC" | sort -V | head -n 1)" = "$WANTED" ] ||
-    stop "rustc $RUSTC is too old: this crate needs $WANTED or newer. Run \`rustup update\`, then run this again."
+# For the feature `tables`; tests/dependencies.rs checks it.
+REQUIRED=1.95
+[ "$(printf '%s\n' "$REQUIRED" "$RUSTC" | sort -V | head -n 1)" = "$REQUIRED" ] ||
+    stop "rustc $RUSTC is too old: install $REQUIRED or newer (\`rustup update\`), then run this again."
 TAG="rustc-$RUSTC-$(rustc -vV | sed -n 's/^commit-hash: \(........\).*/\1/p')"
 
 # --- the kernel
@@ -38,7 +39,7 @@ KERNEL="$LOSS_LANDSCAPE_CACHE/evcxr-$EVCXR_VERSION-$TAG"
 if [ ! -x "$KERNEL/bin/evcxr_jupyter" ]; then
     say "building the Rust kernel, evcxr $EVCXR_VERSION (about 7 minutes on two cores, once) …"
     rm -rf "$KERNEL.part"
-    # Away from this directory, whose .cargo/config.toml is not for other programs.
+    # Not in this directory: its .cargo/config.toml is for this project only.
     (cd / && cargo install evcxr_jupyter --version "$EVCXR_VERSION" --locked --root "$KERNEL.part" \
         --target-dir "$LOSS_LANDSCAPE_CACHE/evcxr-target")
     rm -rf "$LOSS_LANDSCAPE_CACHE/evcxr-target" "$KERNEL"
@@ -58,7 +59,7 @@ if [ "$(cat .venv/stamp 2>/dev/null)" != "$STAMP" ]; then
 fi
 STAMP=$(sha256sum < environment/requirements-test.txt)
 if [ "${1:-}" = --tests ] && [ "$(cat .venv/stamp-tests 2>/dev/null)" != "$STAMP" ]; then
-    say "installing what the tests need besides (seconds) …"
+    say "installing the packages for the tests (seconds) …"
     "${PIP[@]}" environment/requirements-test.txt
     echo "$STAMP" > .venv/stamp-tests
 fi

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The whole test suite: formatting, lints, the crate's tests and doc tests, and, through the real kernel and a real
-# browser, the notebooks, and several processes under mpirun. About 35 minutes on two cores once everything is built.
+# The whole test suite: formatting, lints, tests and doc tests of the crate, the notebooks in the real kernel and a real
+# browser, and several processes under mpirun. About 35 minutes on two cores after the first build.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -20,6 +20,11 @@ say "formatting and lints (two minutes the first time) …"
 cargo fmt --check
 cargo clippy --locked --all-targets -- --deny warnings
 
+say "the library with fewer features (three minutes the first time) …"
+for features in "" figures tables; do
+    cargo clippy --locked --lib --no-default-features --features "$features" -- --deny warnings
+done
+
 say "the crate, with overflow checks and debug assertions (about two minutes) …"
 cargo test --locked
 
@@ -28,6 +33,9 @@ RUSTDOCFLAGS="--deny warnings" cargo doc --locked --no-deps
 
 say "the package (about a minute) …"
 cargo package --locked --quiet
+
+say "what cargo installs, and a crate that depends on this one (about two minutes) …"
+.venv/bin/python -m pytest -p no:cacheprovider tests/build
 
 say "a second computation, the kernel, the notebooks, the browser (about 25 minutes) …"
 .venv/bin/python -m pytest -p no:cacheprovider --durations=5 tests/numpy tests/kernel

@@ -1,5 +1,5 @@
-//! The GPU beside the CPU's hand-derived rules, for every network of the zoo and every operator:
-//! `cargo test --features cuda --test cuda`. Without a device there is nothing to compare, and it says so.
+//! Compares the GPU with the CPU's hand-derived rules, for every network of the zoo and every operator:
+//! `cargo test --features cuda --test cuda`. Without a device, the tests print that and pass.
 #![cfg(feature = "cuda")]
 
 mod common;

@@ -1,25 +1,107 @@
-//! What the crate depends on when no feature is asked for, and how it is compiled for tests.
+//! Dependencies of each set of features, the Rust version that they need, and the checks in test builds.
 
+use std::collections::BTreeSet;
 use std::hint::black_box;
 use std::process::Command;
 
-#[test]
-fn the_default_build_has_no_trace_of_cuda_or_mpi() {
-    let tree = Command::new(env!("CARGO"))
-        .args(["tree", "--locked", "--prefix=none", "--format={p}"])
+use loss_landscape::serde_json::{self, Value};
+
+/// Output of a cargo command in the project's directory.
+fn cargo(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO"))
+        .args(arguments)
+        .args(["--locked", "--offline"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .unwrap();
-    assert!(tree.status.success(), "{tree:?}");
-    let tree = String::from_utf8(tree.stdout).unwrap();
-    let names: Vec<_> = tree
-        .lines()
-        .filter_map(|line| line.split(' ').next())
-        .collect();
-    assert!(names.contains(&"candle-core"), "{tree}");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Packages, as `name version`, that the library is compiled with.
+fn packages(features: &[&str]) -> BTreeSet<String> {
+    let tree = [
+        "tree",
+        "--prefix=none",
+        "--format={p}",
+        "--edges=normal,build",
+    ];
+    let tree = cargo(&[&tree, features].concat());
+    let name_and_version = |line: &str| line.splitn(3, ' ').take(2).collect::<Vec<_>>().join(" ");
+    tree.lines().map(name_and_version).collect()
+}
+
+fn names(packages: &BTreeSet<String>) -> BTreeSet<&str> {
+    packages
+        .iter()
+        .filter_map(|p| p.split(' ').next())
+        .collect()
+}
+
+/// The newest Rust version that a manifest of these packages asks for, as (major, minor).
+fn newest_rust_version(packages: &BTreeSet<String>) -> (u32, u32) {
+    let metadata: Value =
+        serde_json::from_str(&cargo(&["metadata", "--format-version=1"])).unwrap();
+    let text = |package: &Value, key: &str| package[key].as_str().unwrap_or_default().to_owned();
+    let parse = |version: &str| {
+        let mut parts = version.split('.').map(|part| part.parse().unwrap());
+        Some((parts.next()?, parts.next()?))
+    };
+    let dependencies = metadata["packages"].as_array().unwrap().iter();
+    dependencies
+        .filter(|p| packages.contains(&format!("{} v{}", text(p, "name"), text(p, "version"))))
+        .filter(|p| p["name"] != env!("CARGO_PKG_NAME") && p["rust_version"].is_string())
+        .filter_map(|p| parse(&text(p, "rust_version")))
+        .max()
+        .unwrap()
+}
+
+#[test]
+fn the_default_build_has_no_trace_of_cuda_or_mpi() {
+    let packages = packages(&[]);
+    let names = names(&packages);
+    assert!(names.contains("candle-core") && names.contains("polars"));
     for name in ["cudarc", "candle-kernels", "mpi", "mpi-sys"] {
-        assert!(!names.contains(&name), "{name}");
+        assert!(!names.contains(name), "{name}");
     }
+}
+
+#[test]
+fn each_feature_adds_its_packages_alone() {
+    let gated = [
+        ("figures", "plotly"),
+        ("tables", "polars"),
+        ("cli", "clap"),
+        ("cli", "signal-hook"),
+        ("cli", "toml"),
+    ];
+    for features in ["", "figures", "tables"] {
+        let packages = packages(&["--no-default-features", "--features", features]);
+        let names = names(&packages);
+        assert!(names.contains("candle-core") && names.contains("gemm"));
+        for (feature, package) in gated {
+            let expected = feature == features;
+            assert_eq!(
+                names.contains(package),
+                expected,
+                "{package} with {features:?}"
+            );
+        }
+    }
+}
+
+/// Clippy's lint `incompatible_msrv` checks the library's own calls of the standard library.
+#[test]
+fn the_declared_rust_version_is_enough() {
+    let declared = env!("CARGO_PKG_RUST_VERSION").split('.');
+    let declared: Vec<u32> = declared.map(|part| part.parse().unwrap()).collect();
+    let numerical_code = newest_rust_version(&packages(&["--no-default-features"]));
+    assert!(
+        numerical_code <= (declared[0], declared[1]),
+        "{numerical_code:?}"
+    );
+    // What the documentation and environment/setup.sh say.
+    assert_eq!(newest_rust_version(&packages(&[])), (1, 95));
 }
 
 /// Cargo.toml switches this on for the crate and its tests.

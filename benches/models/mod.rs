@@ -1,9 +1,9 @@
-//! Models that several benches time.
+//! Models used by several benches.
 
 use loss_landscape::candle_nn::{Conv2dConfig, linear};
 use loss_landscape::prelude::*;
 
-/// The zoo's small convolutional network as a candle model, with the crate's convolutions (`nn`) or candle's, and 256 images.
+/// The zoo's small convolutional network as a candle model on 256 images, with the convolutions of `nn` or of candle.
 pub fn candle_cnn(convolutions: &str) -> Result<Objective, Error> {
     const CHANNELS: [usize; 8] = [1, 16, 16, 16, 32, 32, 64, 64];
     let vars = VarMap::new();

@@ -1,4 +1,4 @@
-"""Times a Hessian-vector product in a notebook cell, in the project's own kernel. Prints one JSON line.
+"""Times a Hessian-vector product in a notebook cell, in the project's kernel. Prints one JSON line.
 
     .venv/bin/python benches/peers/cell.py W.safetensors
 """

@@ -1,9 +1,10 @@
-"""Runs ours and the peers in turn and prints a table of ratios, in Markdown.
+"""Compares this crate with PyTorch and SciPy and prints a table of ratios, in Markdown.
 
     python3 benches/peers/compare.py [ROUNDS]
 
-It installs the peers into target/peers (some gigabytes, once), builds the release binary and the notebooks' kernel,
-trains a 784-128-128-10 network for three epochs, and measures ROUNDS times (3 if not said) first the peer, then ours.
+Installs the peers into target/peers (several gigabytes, once), builds the release binary and the notebooks' kernel, and
+trains a 784-128-128-10 network for three epochs. Then it measures the peer and this crate in turn, ROUNDS times
+[default: 3].
 """
 
 import json
@@ -21,7 +22,7 @@ PYTHON = ROOT / "target/peers/bin/python"
 
 
 def run(*command: str | Path) -> tuple[str, float]:
-    """A command's standard output, and the most memory it held, in GiB."""
+    """Runs a command and returns its standard output and its peak memory in GiB."""
     with tempfile.TemporaryFile("w+") as out:
         process = subprocess.Popen([*map(str, command)], stdout=out, cwd=ROOT)
         _, status, usage = os.wait4(process.pid, 0)
@@ -36,7 +37,7 @@ def answer(*command: str | Path) -> dict:
 
 
 def binary(kind: str, name: str, *profile: str) -> Path:
-    """The path of an executable that cargo builds."""
+    """Builds an executable and returns its path."""
     lines, _ = run("cargo", "build", "--locked", "--message-format=json-render-diagnostics", f"--{kind}", name, *profile)
     messages = [json.loads(line) for line in lines.splitlines()]
     return Path(next(m["executable"] for m in messages if m.get("executable") and m["target"]["name"] == name))
@@ -46,7 +47,7 @@ def peers() -> None:
     stamp = PYTHON.parent.parent / "requirements"
     wanted = (PEERS / "requirements.txt").read_text()
     if not (stamp.exists() and stamp.read_text() == wanted):
-        print("installing the peers (some minutes) …", file=sys.stderr)
+        print("installing the peers (several minutes) …", file=sys.stderr)
         venv.create(PYTHON.parent.parent, with_pip=True, clear=True)
         run(PYTHON, "-m", "pip", "install", "--quiet", "-r", PEERS / "requirements.txt")
         stamp.write_text(wanted)
@@ -64,7 +65,7 @@ def main() -> None:
     at = ["--weights", str(weights)]
 
     def in_turn(*commands: list, weights: Path = weights) -> list[list[dict]]:
-        """The answers of each command, all of them run once in every round."""
+        """Runs all commands once per round and returns the answers of each command."""
         found = [[answer(*command, "--weights", weights) for command in commands] for _ in range(rounds)]
         return [list(answers) for answers in zip(*found)]
 
@@ -113,7 +114,7 @@ def main() -> None:
     row("a point of a 51 × 51 plane; PyTorch", f"{a:.1f} ms", f"{b:.1f} ms", a / b, "≤ 0.15")
 
     def epoch(model: str, name: str, weights: Path, rounds: int, goal: str) -> None:
-        """A pass of Adam in batches of 128; ours looks at the test images too."""
+        """One epoch of Adam in batches of 128. This crate also evaluates the test images."""
         pairs = [
             (answer(*peer("epoch"), "--weights", weights), answer(ours, "train", "--model", model, "--epochs", "1", "--json"))
             for _ in range(rounds)
@@ -139,7 +140,7 @@ def main() -> None:
 
     together, alone = median(facts, "density_seconds"), median(facts, "density_one_by_one_seconds")
     row("density, 10 probes × 60 steps; one probe at a time", f"{together:.2f} s", f"{alone:.2f} s", together / alone, "≤ 0.70")
-    # All that a decomposition of ResNet-18 needs: how many products, and how long one takes.
+    # The cost of a decomposition of ResNet-18: the number of products, and the time of one.
     top = answer(ours, "spectrum", "--model", "resnet20", "--samples", "256", "--top", "10", "--json")
     product = 10_000 * median(facts, "resnet18_hvp_seconds_per_image")
     hours = top["products"] * product / 3600

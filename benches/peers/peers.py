@@ -1,4 +1,4 @@
-"""The work of `landscape hvp`, `spectrum` and `surface`, done with PyTorch and SciPy. Prints one JSON line.
+"""Does the work of `landscape hvp`, `spectrum` and `surface` with PyTorch and SciPy. Prints one JSON line.
 
     peers.py hvp --weights W.safetensors        times of loss, gradient and Hessian-vector product
     peers.py top --weights W.safetensors        the eigenvalues of largest magnitude, by scipy.sparse.linalg.eigsh
@@ -32,7 +32,7 @@ def images(samples: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 class Block(torch.nn.Module):
-    """A block of ResNet-20 with group normalisation, its parts named as ours."""
+    """A block of ResNet-20 with group normalisation. Parameter names are those of this crate."""
 
     def __init__(self, inputs: int, outputs: int, stride: int):
         super().__init__()
@@ -70,7 +70,7 @@ def resnet20() -> torch.nn.Sequential:
 
 
 def network(path: str) -> torch.nn.Sequential:
-    """A ResNet-20, or dense layers with sigmoids or 3 × 3 convolutions with tanh of whatever shapes the file's weights have."""
+    """A ResNet-20, or dense layers with sigmoids or 3 × 3 convolutions with tanh, with the shapes of the weights in the file."""
     weights = load_file(path)
     if "stem.conv.weight" in weights:
         model = resnet20()
@@ -141,7 +141,7 @@ def main() -> None:
         print(json.dumps(found))
         return
     def descend(optimizer: torch.optim.Optimizer) -> float:
-        """A pass over the training images; their mean loss on the way."""
+        """One epoch. Returns the mean loss over its batches."""
         total = 0.0
         for batch in torch.randperm(len(x)).split(128):
             optimizer.zero_grad()

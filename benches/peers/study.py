@@ -1,9 +1,9 @@
-"""Runs points of the L2 study, ours and with PyTorch and SciPy, and says how long all 451 would take.
+"""Runs points of the L2 study with this crate and with PyTorch and SciPy, and estimates the time of all 451 points.
 
     python3 benches/peers/study.py
 
-Ours are 12 points from 0 to 0.09 on all 60,000 images, two at a time, and then the 4 that the peer computes too, one after
-another. It needs what `compare.py` has installed and built.
+This crate runs 12 points from 0 to 0.09 on all 60,000 images, two at a time, and then, one after another, the 4 points that
+the peer also runs. Run `compare.py` first: it installs the peers.
 """
 
 import statistics

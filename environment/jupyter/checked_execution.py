@@ -1,11 +1,12 @@
-"""Execution of notebooks that fails when a cell fails.
+"""Executes notebooks, and fails if a cell fails.
 
-To the Rust kernel a cell that ends in a `?` error or a panic has succeeded: it answers "ok", and the message is text on
-standard error. So here every text on standard error is a failure. A cell that writes there on purpose carries the tag
-`writes-stderr`; one that shall fail carries `raises-exception`, as everywhere in Jupyter.
+The Rust kernel reports success for a cell that ends in a `?` error or a panic: it answers "ok" and writes the message to
+standard error. So here any text on standard error is a failure. A cell that writes there on purpose has the tag
+`writes-stderr`, and one that must fail has Jupyter's tag `raises-exception`.
 
-A failure names notebook, cell and message. A cell that runs longer than `ExecutePreprocessor.timeout` seconds is one:
-what the kernel's processes were doing is then written to NOTEBOOK.timeout.txt, beside the executed notebook.
+A failure names the notebook, the cell and the message. A cell also fails if it runs longer than
+`ExecutePreprocessor.timeout` seconds. NOTEBOOK.timeout.txt, beside the executed notebook, then reports what the kernel's
+processes were doing.
 """
 
 import os
@@ -25,7 +26,7 @@ from traitlets.config import Application
 ALLOWED = {"writes-stderr", "raises-exception"}
 COLORS = re.compile(r"\x1b\[[0-9;]*m")
 
-# The kernel sends standard error on its own thread, so it can come after the cell's end.
+# The kernel sends standard error from another thread, so text can arrive after the cell's end.
 LATE_SECONDS = 0.03
 LAST_LINE = "the end of this notebook"
 LAST_LINE_SECONDS = 60
@@ -36,10 +37,10 @@ class CellFailed(ConversionException):
 
 
 class CheckedExecutePreprocessor(ExecutePreprocessor):
-    """nbconvert's execution, with these checks."""
+    """nbconvert's execution with these checks."""
 
     def preprocess(self, nb, resources=None, km=None):
-        self.ran = {}  # by the request that ran it: number and cell, in order
+        self.ran = {}  # message id of the request -> (number, cell), in order
         return super().preprocess(nb, resources, km)
 
     def preprocess_cell(self, cell, resources, index):
@@ -67,21 +68,21 @@ class CheckedExecutePreprocessor(ExecutePreprocessor):
         return cell, resources
 
     def end_orphans(self):
-        """Ends the process that runs a dead kernel's cell, and would go on until the cell is done."""
+        """Kills the process that runs the cells. It outlives a dead kernel until its cell ends."""
         group = getattr(self.km.provisioner, "pgid", None)
         if group:
             with suppress(ProcessLookupError):
                 os.killpg(group, signal.SIGKILL)
 
     def report(self):
-        """Writes what the kernel's processes are doing; says where."""
+        """Writes a report on the kernel's processes and returns a sentence that names the file."""
         # The nbconvert application, if it is running. Its module creates exporters, which import this module, so it cannot
         # be imported here.
         app = Application.instance() if Application.initialized() else None
         folder = getattr(getattr(app, "writer", None), "build_directory", "") or self.metadata().get("path", "")
         file = Path(folder, f"{self.name()}.timeout.txt")
         file.write_text(stuck_kernel.report(self.km.provisioner.pgid))
-        return f"{file.name}, beside the executed notebook, says what the kernel was doing"
+        return f"see {file.name} beside the executed notebook"
 
     def metadata(self):
         return (self.resources or {}).get("metadata", {})
@@ -105,7 +106,7 @@ class CheckedExecutePreprocessor(ExecutePreprocessor):
         await self.late_output(LATE_SECONDS)
 
     async def late_output(self, seconds):
-        """Gives output that comes late to the cell it belongs to, until none comes for so long, or the last line."""
+        """Adds late output to its cell, until none arrives for `seconds` or the last line arrives. Returns whether it did."""
         while True:
             try:
                 message = await ensure_async(self.kc.iopub_channel.get_msg(timeout=seconds))
@@ -120,14 +121,14 @@ class CheckedExecutePreprocessor(ExecutePreprocessor):
                 self.output(cell.outputs, message, None, None)
 
     async def await_last_line(self):
-        """Standard error comes in order: once a last line has come, all that went before is here."""
+        """Standard error arrives in order: after the last line, all earlier text has arrived."""
         await ensure_async(self.kc.execute(f'eprintln!("{LAST_LINE}");', store_history=False))
         if not await self.late_output(LAST_LINE_SECONDS):
             raise CellFailed(f"the kernel did not send its last line of standard error; {self.report()}")
 
 
 def errors_in(cell):
-    """The messages of a cell's error outputs, the compiler's and the kernel's."""
+    """The error messages of a cell, from the compiler and from the kernel."""
     found = [output for output in cell.outputs if output.output_type == "error"]
     said = ["\n".join(output.traceback) or output.evalue for output in found]
     text = standard_error(cell)
@@ -135,6 +136,6 @@ def errors_in(cell):
 
 
 def standard_error(cell):
-    """What a cell wrote to standard error, or nothing if it wrote nothing."""
+    """The text that a cell wrote to standard error, or None."""
     texts = [output.text for output in cell.outputs if output.output_type == "stream" and output.name == "stderr"]
     return "".join(texts) if texts else None

@@ -1,4 +1,4 @@
-"""Settings of the project's own Jupyter: runs that fail when a cell fails, exported pages that draw figures offline."""
+"""Settings of the project's Jupyter: runs fail if a cell fails, and exported pages draw figures offline."""
 
 import os
 
@@ -13,6 +13,6 @@ c.Exporter.default_preprocessors = [
 # Seconds that a cell may run.
 c.ExecutePreprocessor.timeout = int(os.environ.get("LOSS_LANDSCAPE_CELL_SECONDS", 240))
 c.ExecutePreprocessor.startup_timeout = 180
-# Times of day would make every run of a notebook a change of its file.
+# Timestamps would change the file in every run.
 c.ExecutePreprocessor.record_timing = False
 c.HTMLExporter.template_name = "loss_landscape"

@@ -1,6 +1,6 @@
-"""Reports what a kernel that does not answer is doing: its processes, their threads, stacks and open files.
+"""Reports what an unresponsive kernel is doing: its processes, their threads, stacks and open files.
 
-All comes from Linux's /proc, and the stacks in user code from gdb where it is installed.
+The information comes from Linux's /proc, and stacks in user code from gdb if it is installed.
 """
 
 import os
@@ -14,7 +14,7 @@ GDB_SECONDS = 30
 
 
 def report(session: int) -> str:
-    """The report on all processes of a session: the kernel, the process that runs the cells, compilers."""
+    """A report on all processes of a session: the kernel, the process that runs the cells, compilers."""
     if not (PROC / "self/stat").exists():
         return "There is no /proc on this system.\n"
     before = {pid: cpu_seconds(pid) for pid in members(session)}
@@ -38,7 +38,7 @@ def members(session: int) -> list[int]:
 
 
 def stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat after the name: state, parent, group, session …; empty ones of a process that has ended."""
+    """Fields of /proc/PID/stat after the name: state, parent, group, session, …; empty for a process that has ended."""
     fields = read(PROC / f"{pid}/stat").rpartition(") ")[2].split()
     return fields if len(fields) > 12 else ["", "", "", "", *["0"] * 9]
 
@@ -52,7 +52,7 @@ def command(pid: int) -> str:
 
 
 def threads(pid: int) -> list[str]:
-    """Each thread: its name and state, and in which function of Linux it waits."""
+    """One entry per thread: name, state and the kernel function in which it waits."""
     lines = []
     for task in sorted((PROC / f"{pid}/task").glob("*"), key=lambda task: int(task.name)):
         state = read(task / "stat").rpartition(") ")[2][:1]
@@ -62,7 +62,7 @@ def threads(pid: int) -> list[str]:
 
 
 def files(pid: int, ends: dict[str, list[str]]) -> list[str]:
-    """Each open file; for a pipe, who else holds an end of it."""
+    """One line per open file; for a pipe, also its other ends."""
     lines = []
     for fd, target, mode in opened(pid):
         others = [end for end in ends.get(target, []) if end != f"{pid}/{fd} {mode}"]
@@ -71,7 +71,7 @@ def files(pid: int, ends: dict[str, list[str]]) -> list[str]:
 
 
 def pipe_ends() -> dict[str, list[str]]:
-    """The ends of every pipe, each as process/file and mode."""
+    """The ends of each pipe, as `PROCESS/FILE MODE`."""
     ends = {}
     for folder in PROC.glob("[0-9]*"):
         for fd, target, mode in opened(int(folder.name)):
@@ -81,14 +81,14 @@ def pipe_ends() -> dict[str, list[str]]:
 
 
 def opened(pid: int) -> list[tuple[str, str, str]]:
-    """The open files of a process: number, target, mode."""
+    """The open files of a process: (number, target, mode)."""
     found = []
     try:
         for fd in sorted(os.listdir(PROC / f"{pid}/fd"), key=int):
             flags = read(PROC / f"{pid}/fdinfo/{fd}").partition("flags:")[2].split()
             mode = ("read", "write", "read and write", "?")[int(flags[0], 8) & 3] if flags else "?"
             found.append((fd, os.readlink(PROC / f"{pid}/fd/{fd}"), mode))
-    except OSError:  # it has ended, or is another user's
+    except OSError:  # the process has ended, or belongs to another user
         pass
     return found
 

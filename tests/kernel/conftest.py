@@ -1,4 +1,4 @@
-"""Tests through the real kernel: they need the project's .venv, which environment/setup.sh --tests makes."""
+"""Tests through the real kernel. They need the project's .venv, which environment/setup.sh --tests creates."""
 
 import os
 import subprocess
@@ -18,13 +18,15 @@ INSTALLED = VENV / "share/jupyter/kernels/loss-landscape"
 
 
 class Kernel:
-    """A running kernel that is asked cell by cell."""
+    """A running kernel that executes cell by cell."""
 
-    def __init__(self, cwd):
-        self.manager, self.client = start_new_kernel(kernel_name="loss-landscape", cwd=cwd, startup_timeout=180)
+    def __init__(self, cwd, **environment):
+        self.manager, self.client = start_new_kernel(
+            kernel_name="loss-landscape", cwd=cwd, startup_timeout=180, env={**os.environ, **environment}
+        )
 
     def run(self, source):
-        """The outputs of a cell: a dictionary of types, with `stdout`, `stderr` and `error` among them."""
+        """Runs a cell and returns its outputs, by MIME type or as `stdout`, `stderr` and `error`."""
         outputs = {}
 
         def keep(message):
@@ -45,7 +47,7 @@ class Kernel:
         return outputs
 
     def shown(self, source):
-        """The plain text that a cell shows, where nothing may go wrong."""
+        """Runs a cell that must not fail and returns the plain text that it shows."""
         outputs = self.run(source)
         assert not {"error", "stderr"} & outputs.keys(), outputs
         return outputs.get("text/plain", "")
@@ -65,7 +67,7 @@ def kernel(tmp_path_factory):
 
 @pytest.fixture
 def notebook(tmp_path):
-    """Writes a notebook of the project's kernel: cells are sources, or sources with a tag."""
+    """Writes a notebook for the project's kernel. A cell is a source, or a tuple of a source and tags."""
 
     def write(name, *cells):
         book = nbformat.v4.new_notebook()
@@ -81,7 +83,7 @@ def notebook(tmp_path):
 
 
 def run(*command, limit=1800, **environment):
-    """A command's exit code and all that it said."""
+    """Runs a command and returns its exit code and its output."""
     done = subprocess.run(
         [str(word) for word in command],
         cwd=PROJECT,

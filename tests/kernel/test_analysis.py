@@ -1,4 +1,4 @@
-"""The kernel's analysis sees few of the packages, and still knows the types of what cells make."""
+"""The kernel's code analysis reads few of the packages and still infers the types in cells."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import cargo  # noqa: E402
 
 
 def metadata(dependencies, analysed):
-    """What cargo says of a workspace whose packages are named so, and where only `crate` names what is analysed."""
+    """Output of `cargo metadata` for these packages, of which only `crate` lists which packages are analysed."""
     notes = {"notebook": {"analysed": analysed}}
     return {
         "packages": [{"id": f"#{n}", "name": n, "metadata": notes if n == "crate" else None} for n in dependencies],
@@ -27,7 +27,7 @@ def metadata(dependencies, analysed):
 
 @pytest.mark.parametrize("cell, seen", [
     (["crate"], {"ctx", "crate", "tensors", "half"}),
-    # What a cell asks for by itself is seen with all that it depends on.
+    # A package that the cell itself depends on is read with all its dependencies.
     (["crate", "http"], {"ctx", "crate", "tensors", "half", "http", "sockets"}),
     (["http", "crate"], {"ctx", "crate", "tensors", "half", "http", "sockets"}),
     (["tensors"], {"ctx", "tensors", "half", "http", "sockets"}),
@@ -44,7 +44,7 @@ def test_packages_that_are_analysed(cell, seen):
     assert found["workspace_members"] == ["#ctx"]
 
 
-def test_an_answer_is_kept_until_a_manifest_changes(tmp_path):
+def test_an_answer_is_cached_until_a_manifest_changes(tmp_path):
     for name, needs in (("cell", 'helper = { path = "../helper" }\n'), ("helper", "")):
         (tmp_path / name / "src").mkdir(parents=True)
         (tmp_path / name / "src/lib.rs").write_text("")
@@ -57,10 +57,10 @@ def test_an_answer_is_kept_until_a_manifest_changes(tmp_path):
         said = subprocess.check_output(command, cwd=tmp_path / "cell", env=environment, text=True)
         return {package["name"]: package["version"] for package in json.loads(said)["packages"]}
 
-    # The first writes a lock file, so the second is another question.
+    # The first call writes a lock file, so the second has another key.
     assert versions() == versions() == {"cell": "0.1.0", "helper": "0.1.0"}
-    for kept in (tmp_path / "answers").glob("*.json"):
-        kept.write_text(kept.read_text().replace("0.1.0", "0.1.1"))
+    for cached in (tmp_path / "answers").glob("*.json"):
+        cached.write_text(cached.read_text().replace("0.1.0", "0.1.1"))
     assert versions() == {"cell": "0.1.1", "helper": "0.1.1"}
 
     manifest = tmp_path / "helper/Cargo.toml"
@@ -87,13 +87,13 @@ let counts = numbers.iter().map(|x| (*x as i64, 1)).collect::<std::collections::
 
 
 def test_types_are_known(kernel):
-    """None of these says its type: where the analysis does not know one, the kernel asks for it."""
+    """No variable here has a type annotation. The kernel reports variables whose type the analysis cannot infer."""
     assert kernel.shown(TYPES) == ""
     shown = kernel.shown('(numbers.len(), shape.dims().len(), first, array.dim(), json, counts[&4])')
     assert shown == "(2, 1, Some(2.0), (3, 2), Some(4.0), 1)"
 
 
-def test_a_package_of_ones_own(kernel, tmp_path):
+def test_a_package_of_the_users_own(kernel, tmp_path):
     (tmp_path / "src").mkdir()
     (tmp_path / "Cargo.toml").write_text('[package]\nname = "own"\nversion = "0.1.0"\nedition = "2024"\n')
     (tmp_path / "src/lib.rs").write_text("pub struct Own(pub i32);\nimpl Own { pub fn new() -> Self { Self(7) } }")
@@ -105,8 +105,8 @@ let maps = std::fs::read_to_string("/proc/self/maps")?;
 println!("{}", maps.lines().find_map(|l| l.split(' ').last().filter(|l| l.contains("libloss_landscape"))).unwrap());"""
 
 
-def test_a_second_kernel_takes_the_compiled_crate(kernel):
-    """While the first runs; each in a directory of its own."""
+def test_a_second_kernel_reuses_the_compiled_crate(kernel):
+    """Both run at the same time, each in a directory of its own."""
     second = Kernel(PROJECT / "notebooks")
     try:
         second.shown(':dep loss-landscape = { path = ".." }\nuse loss_landscape::prelude::*;')
@@ -115,3 +115,16 @@ def test_a_second_kernel_takes_the_compiled_crate(kernel):
         assert os.path.samefile(*libraries), "compiled again"
     finally:
         second.stop()
+
+
+def test_another_checkout_is_refused(tmp_path):
+    """The kernel would link its own crate without a word."""
+    (tmp_path / "src").mkdir()
+    (tmp_path / "Cargo.toml").write_text('[package]\nname = "loss-landscape"\nversion = "0.1.0"\nedition = "2024"\n')
+    (tmp_path / "src/lib.rs").write_text("")
+    other = Kernel(tmp_path)
+    try:
+        outputs = other.run(f':dep loss-landscape = {{ path = "{tmp_path}" }}')
+        assert f"belongs to the checkout {PROJECT}, but `:dep` names {tmp_path}" in str(outputs)
+    finally:
+        other.stop()

@@ -1,4 +1,4 @@
-"""A notebook whose cell fails makes the run fail, and the run says which cell and why: both ways of running it."""
+"""A failing cell makes the run fail, and the run reports which cell failed and why, for both ways to run a notebook."""
 
 import shutil
 import time
@@ -14,7 +14,7 @@ KILL_THE_KERNEL = """let kernel = std::os::unix::process::parent_id().to_string(
 std::process::Command::new("kill").args(["-9", &kernel]).status()?;
 std::thread::sleep(std::time::Duration::from_secs(60));"""
 
-# What fails: the cell, and what the run must say about it.
+# Cells that fail, and what the run must report.
 FAILURES = {
     "compile_error": ('let x: i32 = "seven";', "mismatched types"),
     "question_mark": ('std::fs::read_to_string("/no/such/file")?;', "No such file or directory"),
@@ -38,17 +38,17 @@ def kernels():
     return {p.pid for p in psutil.process_iter(["name"]) if p.info["name"] == "evcxr_jupyter"}
 
 
-def assert_said(output, name):
+def assert_reported(output, name):
     cell, message = FAILURES[name]
-    said = [part for part in output.split("CellFailed") if f"{name}, code cell 2 (`{cell.splitlines()[0]}`)" in part]
-    assert said and any(message in part for part in said), output
+    reported = [part for part in output.split("CellFailed") if f"{name}, code cell 2 (`{cell.splitlines()[0]}`)" in part]
+    assert reported and any(message in part for part in reported), output
 
 
 def test_the_projects_script(broken):
     code, output = run(PROJECT / "environment/notebooks.sh", *broken.values(), **LIMIT)
     assert code == 1, output
     for name in FAILURES:
-        assert_said(output, name)
+        assert_reported(output, name)
         assert not (OUT / f"{name}.ipynb").exists()
     repeated, failed = output.rstrip().splitlines()[-2:]
     assert repeated.startswith("[notebooks] warning: too_slow was executed twice"), output
@@ -62,7 +62,7 @@ def test_plain_nbconvert(broken, name, tmp_path):
     out = tmp_path / "out"
     code, output = run("jupyter", "nbconvert", "--to", "notebook", "--execute", broken[name], "--output-dir", out, **LIMIT)
     assert code != 0, output
-    assert_said(output, name)
+    assert_reported(output, name)
     assert [path.name for path in out.glob("*")] == (["too_slow.timeout.txt"] if name == "too_slow" else [])
     deadline = time.monotonic() + 10
     while kernels() - before and time.monotonic() < deadline:
@@ -78,21 +78,21 @@ if std::fs::metadata(mark).is_err() {{
 
 
 def test_a_cell_that_hangs_once(notebook, tmp_path):
-    """The notebook is executed again and passes; what hung is written down, and the last line says so."""
+    """The notebook is executed again and passes. A report names what hung, and the last line names the report."""
     path = notebook("hangs_once", WAITS_ONCE.format(mark=tmp_path / "mark"), "1 + 1")
     code, output = run(PROJECT / "environment/notebooks.sh", path, **LIMIT)
     assert code == 0, output
-    assert "ran longer than its limit of 8 seconds; hangs_once.timeout.txt, beside the executed notebook" in output
+    assert "ran longer than its limit of 8 seconds; see hangs_once.timeout.txt beside the executed notebook" in output
     assert output.rstrip().splitlines()[-1] == (
-        "[notebooks] warning: hangs_once was executed twice, because a cell ran into its limit; "
-        "target/notebooks/hangs_once.timeout.txt says what the kernel was doing"
+        "[notebooks] warning: hangs_once was executed twice because a cell timed out; "
+        "see target/notebooks/hangs_once.timeout.txt"
     )
     assert (OUT / "hangs_once.ipynb").exists() and (OUT / "hangs_once.html").exists()
     report = (OUT / "hangs_once.timeout.txt").read_text()
     processes = [line for line in report.splitlines() if line.startswith("# Process ")]
     kernel, cells, program = [line.split()[2].rstrip(":") for line in processes]
     assert processes[2] == f"# Process {program}: sleep 1000"
-    # The kernel reads what the cells' process writes, and the program writes to the same pipe.
+    # The kernel reads the output of the cells' process, and the program writes to the same pipe.
     pipe = next(line for line in report.splitlines() if line.startswith("file 1 (write): pipe:") and f"{kernel}/" in line)
     assert f" {cells}/1 write" in pipe or f" {program}/1 write" in pipe
     if shutil.which("gdb"):
@@ -116,8 +116,8 @@ def test_cells_that_may_write_to_standard_error(notebook, tmp_path):
     assert code == 0, output
 
 
-def test_a_claim_that_is_no_longer_true(tmp_path):
-    """The first notebook with one of the claims of its last cell turned round."""
+def test_a_wrong_claim_fails(tmp_path):
+    """The first notebook, with one assertion of its last cell negated."""
     name = "01_introduction_to_loss_landscapes"
     book = nbformat.read(PROJECT / f"notebooks/{name}.ipynb", as_version=4)
     claims = [cell for cell in book.cells if cell.cell_type == "code"][-1]
