@@ -72,7 +72,6 @@ fn each_feature_adds_its_packages_alone() {
         ("figures", "plotly"),
         ("tables", "polars"),
         ("cli", "clap"),
-        ("cli", "signal-hook"),
         ("cli", "toml"),
     ];
     for features in ["", "figures", "tables"] {
