@@ -66,7 +66,7 @@ pub struct ComparedEmbedding {
 pub struct Comparison {
     /// One embedding per method.
     pub embeddings: Vec<ComparedEmbedding>,
-    /// Number k of neighbours used by the measures: 5, or fewer for less than 11 points.
+    /// Number k of neighbours used by the measures: 5, or fewer for fewer than 11 points.
     pub neighbors: usize,
 }
 
@@ -107,16 +107,15 @@ impl Comparison {
             })
         };
         let autoencoder = Autoencoder::default().with_seed(seed);
-        let by_pca = |seen: &Array2<f64>, unseen: &Array2<f64>| {
-            let pca = Pca::fit(seen, 2)?;
+        let by_pca = |train: &Array2<f64>, test: &Array2<f64>| {
+            let pca = Pca::fit(train, 2)?;
             let back = |row: ArrayView1<f64>| pca.reconstruct(&pca.project(&row.to_vec())?);
-            let rows = unseen.rows().into_iter().map(back);
+            let rows = test.rows().into_iter().map(back);
             let rows = rows.collect::<Result<Vec<_>>>()?;
-            Ok(Array2::from_shape_fn(unseen.dim(), |(i, j)| rows[i][j]))
+            Ok(Array2::from_shape_fn(test.dim(), |(i, j)| rows[i][j]))
         };
-        let by_autoencoder = |seen: &Array2<f64>, unseen: &Array2<f64>| {
-            Ok(autoencoder.train(seen)?.apply(unseen)?.1)
-        };
+        let by_autoencoder =
+            |train: &Array2<f64>, test: &Array2<f64>| Ok(autoencoder.train(train)?.apply(test)?.1);
         let pca = || {
             let pca = Pca::fit(&points, 2)?;
             // Points on a line have one component.
@@ -149,18 +148,18 @@ fn held_out(points: &Array2<f64>, reconstruct: &Reconstruct) -> Result<Option<Es
     let n = points.nrows();
     let folds = FOLDS.min(n);
     let error = |fold: usize| -> Result<Option<f64>> {
-        let (unseen, seen): (Vec<usize>, Vec<usize>) = (0..n).partition(|i| i % folds == fold);
-        let [seen, unseen] = [seen, unseen].map(|rows| points.select(Axis(0), &rows));
-        let first = seen.row(0);
-        let Some(mean) = seen.mean_axis(Axis(0)) else {
+        let (test, train): (Vec<usize>, Vec<usize>) = (0..n).partition(|i| i % folds == fold);
+        let [train, test] = [train, test].map(|rows| points.select(Axis(0), &rows));
+        let first = train.row(0);
+        let Some(mean) = train.mean_axis(Axis(0)) else {
             return Ok(None);
         };
         let squares = |rows: Array2<f64>| rows.iter().map(|x| x * x).sum::<f64>();
-        let total = squares(&unseen - &mean);
-        if total == 0.0 || seen.rows().into_iter().all(|row| row == first) {
+        let total = squares(&test - &mean);
+        if total == 0.0 || train.rows().into_iter().all(|row| row == first) {
             return Ok(None);
         }
-        let lost = squares(&unseen - &reconstruct(&seen, &unseen)?);
+        let lost = squares(&test - &reconstruct(&train, &test)?);
         Ok(Some((lost / total).sqrt()))
     };
     let errors: Vec<Result<Option<f64>>> = (0..folds).into_par_iter().map(error).collect();

@@ -64,13 +64,13 @@ impl Distances {
             let block = (start..end).map(|i| read(points, i));
             let block = block.collect::<Result<Vec<_>>>()?;
             for first in (start..n).step_by(TILE) {
-                let some = first..(first + TILE).min(n);
-                let fresh;
+                let range = first..(first + TILE).min(n);
+                let other;
                 let columns = if first < end {
-                    &block[first - start..some.end - start]
+                    &block[first - start..range.end - start]
                 } else {
-                    fresh = some.map(|j| read(points, j)).collect::<Result<Vec<_>>>()?;
-                    &fresh
+                    other = range.map(|j| read(points, j)).collect::<Result<Vec<_>>>()?;
+                    &other
                 };
                 let rows = &block[..block.len().min(first + TILE - start)];
                 let tiles: Vec<Vec<f64>> = rows

@@ -76,9 +76,11 @@ impl Distances {
         // ‖x − mean of y‖² = mean ‖x − y‖² − mean ‖y − y'‖² / 2, which needs distances only.
         let size = k as f64;
         let squares = (0..n).map(|i| {
-            let near = &embedded.neighbors(i)[..k];
-            let to_point: f64 = near.iter().map(|j| self.squared[[i, *j]]).sum();
-            let pairs = near.iter().flat_map(|j| near.iter().map(move |l| [*j, *l]));
+            let nearest = &embedded.neighbors(i)[..k];
+            let to_point: f64 = nearest.iter().map(|j| self.squared[[i, *j]]).sum();
+            let pairs = nearest
+                .iter()
+                .flat_map(|j| nearest.iter().map(move |l| [*j, *l]));
             let among: f64 = pairs.map(|pair| self.squared[pair]).sum();
             to_point / size - among / (2.0 * size * size)
         });
@@ -113,8 +115,8 @@ fn neighbor_preservation(truth: &Distances, found: &Distances, k: usize) -> Resu
         for (rank, j) in truth.neighbors(i).into_iter().enumerate() {
             ranks[j] = rank + 1;
         }
-        let near = &found.neighbors(i)[..k];
-        excess += near
+        let nearest = &found.neighbors(i)[..k];
+        excess += nearest
             .iter()
             .map(|j| ranks[*j].saturating_sub(k))
             .sum::<usize>();

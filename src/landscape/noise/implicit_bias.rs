@@ -147,8 +147,8 @@ impl ImplicitBias {
     /// Returns the factors of ‖g‖² and tr Σ.
     ///
     /// Within an epoch, E Hₛg_q = Hg − (½∇ tr Σ)/(N − 1) for the batches of two steps q < s, whatever their sizes, because they
-    /// share no samples; for steps of different epochs it is Hg. In each step up to s, step q has moved θ by −ηβʳg_q with r ≥ 0,
-    /// and later steps apply step s with the weights βʳ.
+    /// share no samples; for steps of different epochs it is Hg. In each step up to s, step q has moved θ by −ηβʳg_q with r ≥ 0.
+    /// The gradient of step s acts on this and all later steps, with the weights βʳ.
     fn factors(&self, samples: usize) -> [f64; 2] {
         let (eta, beta) = (self.learning_rate, self.momentum);
         let steps = samples.div_ceil(self.batch_size);

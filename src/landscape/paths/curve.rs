@@ -151,7 +151,7 @@ impl Curve {
     }
 
     /// Returns the flat piece that φ(t) lies on, and its α and β in the piece's [`Frame`].
-    pub(super) fn place(&self, t: f64) -> (usize, [f64; 2]) {
+    pub(super) fn position(&self, t: f64) -> (usize, [f64; 2]) {
         match self.kind {
             CurveKind::Bezier => (0, [2.0 * t * (1.0 - t), t * t]),
             CurveKind::Chain => {

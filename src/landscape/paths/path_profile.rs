@@ -77,8 +77,8 @@ pub struct PathProfile {
 }
 
 impl PathProfile {
-    /// Classifies the barrier: connected below 0.1, moderately connected up to 1, disconnected above. Names both neighbours
-    /// if the error leaves the class open.
+    /// Returns the class of the barrier, and the other classes that its error allows: connected below 0.1, moderately connected
+    /// up to 1, disconnected above.
     pub fn verdict(&self) -> String {
         BARRIER.verdict(&Bracket {
             value: self.barrier_height,
@@ -107,13 +107,14 @@ impl Curve {
         let source = StatisticsSource::of(objective);
         let batch = points_per_pass(objective);
         self.profile_by(objective, points, (batch, source), |times| {
-            let places: Vec<_> = times.iter().map(|t| self.place(*t)).collect();
+            let positions: Vec<_> = times.iter().map(|t| self.position(*t)).collect();
             let mut scores = Vec::with_capacity(times.len());
-            for same in places.chunk_by(|a, b| a.0 == b.0) {
-                let frame = self.frame(same[0].0);
+            for group in positions.chunk_by(|a, b| a.0 == b.0) {
+                let frame = self.frame(group[0].0);
                 let vectors = [&frame.origin[..], &frame.d1, &frame.d2];
-                let places: Vec<[f64; 2]> = same.iter().map(|(_, place)| *place).collect();
-                scores.extend(objective.scores_on_plane(vectors, &places)?);
+                let positions: Vec<[f64; 2]> =
+                    group.iter().map(|(_, position)| *position).collect();
+                scores.extend(objective.scores_on_plane(vectors, &positions)?);
             }
             Ok(scores)
         })
@@ -189,45 +190,49 @@ impl Curve {
         let mut progress = Progress::start("path");
         let total = points + 2 * REFINEMENTS * POINTS;
         let mut done = 0;
-        let mut known_at = |times: &[f64]| -> Result<Vec<(f64, Score)>> {
-            let mut known = Vec::with_capacity(times.len());
-            for some in times.chunks(batch) {
-                known.extend(some.iter().copied().zip(scores(some)?));
-                done += some.len();
+        let mut evaluate = |times: &[f64]| -> Result<Vec<(f64, Score)>> {
+            let mut evaluated = Vec::with_capacity(times.len());
+            for chunk in times.chunks(batch) {
+                evaluated.extend(chunk.iter().copied().zip(scores(chunk)?));
+                done += chunk.len();
                 progress.part(done, total);
             }
-            Ok(known)
+            Ok(evaluated)
         };
 
         let last = points as f64 - 1.0;
         let times: Vec<f64> = (0..points).map(|i| i as f64 / last).collect();
-        let grid = known_at(&times)?;
+        let grid = evaluate(&times)?;
         let [first, second] = [grid[0], grid[points - 1]].map(|(_, score)| score.loss);
         let height = |(_, score): &(f64, Score)| score.loss - first.max(second);
         // Exactly 0 at the ends and on a path of constant loss.
         let excess = |(t, score): &(f64, Score)| {
             (1.0 - t) * (score.loss - first) + t * (score.loss - second)
         };
-        let mut known = grid.clone();
+        let mut evaluated = grid.clone();
         for _ in 0..REFINEMENTS {
-            let mut intervals = [around(&known, height), around(&known, excess)].to_vec();
+            let mut intervals = [
+                interval_around(&evaluated, height),
+                interval_around(&evaluated, excess),
+            ]
+            .to_vec();
             intervals.dedup();
             for [low, high] in intervals {
                 let step = (high - low) / (POINTS as f64 + 1.0);
                 let closer: Vec<f64> = (1..=POINTS).map(|i| low + i as f64 * step).collect();
-                known.extend(known_at(&closer)?);
+                evaluated.extend(evaluate(&closer)?);
             }
-            known.sort_by(|a, b| a.0.total_cmp(&b.0));
-            known.dedup_by(|a, b| a.0 == b.0);
+            evaluated.sort_by(|a, b| a.0.total_cmp(&b.0));
+            evaluated.dedup_by(|a, b| a.0 == b.0);
         }
 
-        let at = largest(&known, height);
-        let (barrier_time, worst) = known[at];
-        let barrier_height = height(&known[at]);
-        let beside = beside(&known, at);
-        let lower = beside.map(|i| height(&known[i]));
+        let at = argmax(&evaluated, height);
+        let (barrier_time, worst) = evaluated[at];
+        let barrier_height = height(&evaluated[at]);
+        let neighbors = neighbors(&evaluated, at);
+        let lower = neighbors.map(|i| height(&evaluated[i]));
         // The vertex of a parabola is higher by at most an eighth of this; the rest allows for other shapes.
-        let barrier_error = if beside.contains(&at) {
+        let barrier_error = if neighbors.contains(&at) {
             0.0
         } else {
             (barrier_height - lower[0].min(lower[1])) / 4.0
@@ -239,9 +244,9 @@ impl Curve {
             barrier_height,
             barrier_error,
             barrier_time,
-            barrier_interval: beside.map(|i| known[i].0),
+            barrier_interval: neighbors.map(|i| evaluated[i].0),
             accuracy_at_barrier: worst.accuracy,
-            excess: excess(&known[largest(&known, excess)]),
+            excess: excess(&evaluated[argmax(&evaluated, excess)]),
             connectivity_score: 1.0 / (1.0 + barrier_height),
             path_norm: self.length(),
             statistics,
@@ -250,18 +255,18 @@ impl Curve {
 }
 
 /// Returns the index of the first largest value.
-fn largest(known: &[(f64, Score)], key: impl Fn(&(f64, Score)) -> f64) -> usize {
-    let values: Vec<f64> = known.iter().map(key).collect();
+fn argmax(evaluated: &[(f64, Score)], key: impl Fn(&(f64, Score)) -> f64) -> usize {
+    let values: Vec<f64> = evaluated.iter().map(key).collect();
     let better = |best: usize, i: usize| if values[i] > values[best] { i } else { best };
     (0..values.len()).fold(0, better)
 }
 
 /// Returns the neighbouring indices, or the index itself at an end.
-fn beside(known: &[(f64, Score)], at: usize) -> [usize; 2] {
-    [at.saturating_sub(1), (at + 1).min(known.len() - 1)]
+fn neighbors(evaluated: &[(f64, Score)], at: usize) -> [usize; 2] {
+    [at.saturating_sub(1), (at + 1).min(evaluated.len() - 1)]
 }
 
 /// Returns the times next to the largest value.
-fn around(known: &[(f64, Score)], key: impl Fn(&(f64, Score)) -> f64) -> [f64; 2] {
-    beside(known, largest(known, key)).map(|i| known[i].0)
+fn interval_around(evaluated: &[(f64, Score)], key: impl Fn(&(f64, Score)) -> f64) -> [f64; 2] {
+    neighbors(evaluated, argmax(evaluated, key)).map(|i| evaluated[i].0)
 }

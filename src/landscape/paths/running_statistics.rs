@@ -83,7 +83,7 @@ pub struct NormStatistics {
 }
 
 impl RunningStatistics {
-    /// Uses the running statistics of the objective's model, and its data in batches of at most 512 samples.
+    /// Creates an estimator for the objective's model, on its data in batches of at most 512 samples.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -113,10 +113,10 @@ impl RunningStatistics {
         )
     }
 
-    /// Uses the running statistics of `parameters` (a `&VarMap` or [`Parameters`]) and `data`, in batches of at most `batch_size`
-    /// samples. `train_forward` is the forward pass in training mode, such as `move |x| net.forward_t(x, true)` or
-    /// `move |x| model.forward_training(x, 0)`. It must not call an objective of the same model, which would deadlock. The
-    /// model is unchanged afterwards.
+    /// Creates an estimator for the running statistics of `parameters` (a `&VarMap` or [`Parameters`]), on `data` in batches of at
+    /// most `batch_size` samples. `train_forward` is the forward pass in training mode, such as
+    /// `move |x| net.forward_t(x, true)` or `move |x| model.forward_training(x, 0)`. It must not call an objective of the same
+    /// model, which would deadlock. The model is unchanged afterwards.
     ///
     /// Batches keep the data's order: shuffle samples that are sorted by class.
     ///

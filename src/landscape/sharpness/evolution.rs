@@ -227,16 +227,19 @@ pub struct CurvatureSnapshot {
 impl CurvatureSnapshot {
     /// Returns λ_max/|λ_min|; the upper bound is infinite if λ_min may be 0.
     pub fn sharpness_ratio(&self) -> Bracket {
-        let size = |value: f64| value.abs();
+        let magnitude = |value: f64| value.abs();
         let [low, high] = [self.smallest.low, self.smallest.high];
-        let (least, most) = match low <= 0.0 && high >= 0.0 {
-            true => (0.0, size(low).max(size(high))),
-            false => (size(low).min(size(high)), size(low).max(size(high))),
+        let (min, max) = match low <= 0.0 && high >= 0.0 {
+            true => (0.0, magnitude(low).max(magnitude(high))),
+            false => (
+                magnitude(low).min(magnitude(high)),
+                magnitude(low).max(magnitude(high)),
+            ),
         };
         Bracket {
-            value: self.largest.value / size(self.smallest.value),
-            low: self.largest.low / most,
-            high: self.largest.high / least,
+            value: self.largest.value / magnitude(self.smallest.value),
+            low: self.largest.low / max,
+            high: self.largest.high / min,
         }
     }
 }

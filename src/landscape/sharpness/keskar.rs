@@ -120,8 +120,8 @@ impl Sharpness {
             found.push(search.climb(z, self.steps)?);
             progress.part(start + 1, self.starts);
         }
-        let by_start: Vec<f64> = found.iter().map(|place| place.rise).collect();
-        let converged = found.iter().all(|place| place.converged);
+        let by_start: Vec<f64> = found.iter().map(|candidate| candidate.rise).collect();
+        let converged = found.iter().all(|candidate| candidate.converged);
         let best = found
             .into_iter()
             .max_by(|a, b| a.rise.total_cmp(&b.rise))
@@ -202,18 +202,18 @@ impl Search<'_> {
 
     /// Ascends from `z` until the point is stationary, for at most `steps` steps.
     fn climb(&mut self, z: Vec<f64>, steps: usize) -> Result<Candidate> {
-        let mut here = self.evaluate(z)?;
+        let mut current = self.evaluate(z)?;
         let mut pairs = VecDeque::with_capacity(PAIRS);
         for _ in 0..steps {
             // To first order, no point of the box is higher by more than this.
-            let all = here.gradient.iter().zip(&here.z).zip(&self.widths);
+            let all = current.gradient.iter().zip(&current.z).zip(&self.widths);
             let promised: f64 = all.map(|((g, z), w)| g.abs() * w - g * z).sum();
-            if promised <= GAIN * here.rise.abs() {
-                here.converged = true;
+            if promised <= GAIN * current.rise.abs() {
+                current.converged = true;
                 break;
             }
             // A coordinate at a wall that the gradient points to is fixed.
-            let all = here.gradient.iter().zip(&here.z).zip(&self.widths);
+            let all = current.gradient.iter().zip(&current.z).zip(&self.widths);
             let slope: Vec<f64> = all
                 .map(|((g, z), w)| {
                     if *g == 0.0 || z * g.signum() >= *w {
@@ -224,7 +224,7 @@ impl Search<'_> {
                 })
                 .collect();
             let mut next = match direction(&slope, &pairs) {
-                Some(d) => self.step(&here, &d, false)?,
+                Some(d) => self.step(&current, &d, false)?,
                 None => None,
             };
             if next.is_none() {
@@ -234,42 +234,42 @@ impl Search<'_> {
                 let reach = d.iter().zip(&self.widths);
                 let longest = reach.map(|(d, w)| d.abs() / w).fold(0.0, f64::max);
                 scale(&mut d, 2.0 / longest);
-                next = self.step(&here, &d, true)?;
+                next = self.step(&current, &d, true)?;
             }
             let Some(next) = next else {
-                here.converged = true;
+                current.converged = true;
                 break;
             };
-            let gain = next.rise - here.rise;
+            let gain = next.rise - current.rise;
             if pairs.len() == PAIRS {
                 pairs.pop_front();
             }
             // For descent on −L.
             pairs.push_back((
-                minus(&next.z, &here.z),
-                minus(&here.gradient, &next.gradient),
+                minus(&next.z, &current.z),
+                minus(&current.gradient, &next.gradient),
             ));
-            here = next;
-            if gain <= GAIN * here.rise.abs() {
-                here.converged = true;
+            current = next;
+            if gain <= GAIN * current.rise.abs() {
+                current.converged = true;
                 break;
             }
         }
-        Ok(here)
+        Ok(current)
     }
 
     /// Finds a higher point along `d`: shortens the step until the rise is sufficient or, if `longer`, lengthens it while the
     /// loss rises.
-    fn step(&mut self, here: &Candidate, d: &[f64], longer: bool) -> Result<Option<Candidate>> {
+    fn step(&mut self, current: &Candidate, d: &[f64], longer: bool) -> Result<Option<Candidate>> {
         let mut t = 1.0;
         for attempt in 0..TRIES {
-            let mut z = self.along(&here.z, d, t);
+            let mut z = self.along(&current.z, d, t);
             let mut rise = self.rise(&z)?;
-            let enough = 1e-4 * dot(&here.gradient, &minus(&z, &here.z));
-            if rise > here.rise && rise >= here.rise + enough {
+            let sufficient = 1e-4 * dot(&current.gradient, &minus(&z, &current.z));
+            if rise > current.rise && rise >= current.rise + sufficient {
                 for _ in 0..TRIES * usize::from(longer && attempt == 0) {
                     t *= 4.0;
-                    let further = self.along(&here.z, d, t);
+                    let further = self.along(&current.z, d, t);
                     if further == z {
                         break;
                     }

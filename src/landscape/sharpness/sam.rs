@@ -61,13 +61,13 @@ impl Sharpness {
             scale(&mut u, self.radius / slope);
         }
         let perturbation = ball.perturbation(&u);
-        let bend = dot(&ball.hessian(objective)?.apply(&u)?, &u);
+        let curvature = dot(&ball.hessian(objective)?.apply(&u)?, &u);
         let (loss, gradient) = objective.gradient_at(&ball.point(&u))?;
         let first_order = self.radius * slope;
         Ok(SamStep {
             rise: loss - ball.center,
             first_order,
-            second_order: first_order + 0.5 * bend,
+            second_order: first_order + 0.5 * curvature,
             perturbation,
             gradient,
             rounding: ball.rounding,

@@ -126,7 +126,7 @@ impl Line {
             .check_vector(direction, "direction")?;
         let theta = objective.parameters().to_flat()?;
         let (center, (_, gradient)) = (objective.loss_at(&theta)?, objective.gradient_at(&theta)?);
-        let bend = objective.hessian().at(theta.clone())?.apply(direction)?;
+        let product = objective.hessian().at(theta.clone())?.apply(direction)?;
         let points: Vec<[f64; 2]> = alphas.iter().map(|alpha| [*alpha, 0.0]).collect();
         let vectors = [&theta[..], direction, direction];
         let scores = scores("line", objective, vectors, &points, None)?;
@@ -137,7 +137,7 @@ impl Line {
             gradient_norms: None,
             center,
             slope: dot(&gradient, direction),
-            curvature: dot(&bend, direction),
+            curvature: dot(&product, direction),
             statistics: StatisticsSource::of(objective),
             fingerprint: fingerprint_at(objective, &theta, &[direction])?,
         })
@@ -152,8 +152,8 @@ impl Line {
             .parameters()
             .check_vector(direction, "direction")?;
         let theta = objective.parameters().to_flat()?;
-        let here = fingerprint_at(objective, &theta, &[direction])?;
-        check_fingerprint(here, self.fingerprint, "line")?;
+        let fingerprint = fingerprint_at(objective, &theta, &[direction])?;
+        check_fingerprint(fingerprint, self.fingerprint, "line")?;
         let mut progress = Progress::start("gradients");
         let mut norms = Vec::with_capacity(self.alphas.len());
         for alpha in &self.alphas {

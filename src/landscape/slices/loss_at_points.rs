@@ -28,8 +28,8 @@ pub(super) fn scores(
         points_per_pass(objective),
         parts.as_ref(),
         share,
-        |some| {
-            let scores = objective.scores_with_holes(vectors, &points[some])?;
+        |range| {
+            let scores = objective.scores_with_holes(vectors, &points[range])?;
             let numbers = scores
                 .iter()
                 .map(|s| [s.loss, s.accuracy.unwrap_or(f64::NAN)]);

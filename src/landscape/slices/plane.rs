@@ -109,8 +109,8 @@ impl ExtremeEigenvalues {
         let lanczos = Lanczos::default()
             .with_which(Which::BothEnds)
             .with_tolerance(1e-3);
-        let work = |some: std::ops::Range<usize>| {
-            let [alpha, beta] = points[some.start];
+        let work = |range: std::ops::Range<usize>| {
+            let [alpha, beta] = points[range.start];
             let mut moved = theta.clone();
             axpy(alpha, d1, &mut moved);
             axpy(beta, d2, &mut moved);
@@ -121,12 +121,12 @@ impl ExtremeEigenvalues {
                 spectrum => spectrum?,
             };
             let values = spectrum.values();
-            let worst = spectrum
+            let error = spectrum
                 .pairs
                 .iter()
                 .map(Eigenpair::error)
                 .fold(0.0, f64::max);
-            Ok(vec![[values[values.len() - 1], values[0], worst]])
+            Ok(vec![[values[values.len() - 1], values[0], error]])
         };
         let found = in_parts(
             "eigenvalues",
@@ -277,8 +277,8 @@ impl Plane {
             ));
         }
         let theta = origin(objective, d1, d2)?;
-        let here = fingerprint_at(objective, &theta, &[d1, d2])?;
-        check_fingerprint(here, self.fingerprint, "plane")?;
+        let fingerprint = fingerprint_at(objective, &theta, &[d1, d2])?;
+        check_fingerprint(fingerprint, self.fingerprint, "plane")?;
         self.eigenvalues = Some(ExtremeEigenvalues::on_grid(objective, d1, d2, grid)?);
         Ok(self)
     }

@@ -55,14 +55,14 @@ impl StepChange {
         let (_, gradient) = objective.gradient_at(&theta)?;
         let slope = dot(&gradient, direction);
         let hessian = objective.hessian().at(theta.clone())?;
-        let bend = dot(&hessian.apply(direction)?, direction);
+        let curvature = dot(&hessian.apply(direction)?, direction);
         let mut moved = theta.clone();
         axpy(-learning_rate, direction, &mut moved);
         let first_order = -learning_rate * slope;
         Ok(Self {
             learning_rate,
             first_order,
-            second_order: first_order + 0.5 * learning_rate.powi(2) * bend,
+            second_order: first_order + 0.5 * learning_rate.powi(2) * curvature,
             actual: objective.loss_at(&moved)? - objective.loss_at(&theta)?,
         })
     }
