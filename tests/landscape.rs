@@ -4,6 +4,7 @@ mod common;
 
 use common::{bits, moons_network};
 use loss_landscape::prelude::*;
+use loss_landscape::{serde, serde_json};
 
 const CPU: Device = Device::Cpu;
 
@@ -487,4 +488,87 @@ fn results_reject_another_point_or_direction() {
     parameters.set_flat(&theta).unwrap();
     assert!(line.with_gradient_norms(&objective, &d1).is_ok());
     assert!(plane.with_eigenvalues(&objective, &d1, &d2, &grid).is_ok());
+}
+
+/// Checks that `value` can be read from its JSON with the key `new` replaced by `old`.
+fn reads_old_key<T>(value: &T, new: &str, old: &str)
+where
+    T: serde::Serialize + serde::de::DeserializeOwned,
+{
+    let text = serde_json::to_string(value).unwrap();
+    let renamed = text.replace(&format!("\"{new}\":"), &format!("\"{old}\":"));
+    assert_ne!(renamed, text, "{new} is not a key of {text}");
+    let read = |text: &str| {
+        let value: T = serde_json::from_str(text).unwrap();
+        serde_json::to_string(&value).unwrap()
+    };
+    assert_eq!(read(&renamed), read(&text));
+}
+
+/// Files written with the field names of version 0.1.0 are still readable.
+#[test]
+fn renamed_fields_are_read_by_their_old_names() {
+    let (model, objective) = moons_network(&[2, 3, 2], Activation::Tanh);
+    let data = objective.data();
+    let [d1, d2] = direction::filter_normalized_pair(model.parameters(), 0).unwrap();
+    let grid = Grid::square(0.1, 3).unwrap();
+    let plane = Plane::on_grid(&objective, &d1, &d2, &grid).unwrap();
+    let plane = plane.with_eigenvalues(&objective, &d1, &d2, &grid).unwrap();
+    reads_old_key(&plane, "errors", "residuals");
+    reads_old_key(&grid.with_checkpoint("plane"), "checkpoint", "resume");
+
+    let mut trajectory = Trajectory::every(1).unwrap();
+    trajectory.push(0, model.parameters()).unwrap();
+    let projection = Projection::onto(&objective, &d1, &d2, &trajectory).unwrap();
+    reads_old_key(&projection, "plane_losses", "on_plane");
+    let settings = EvolutionSettings::default()
+        .with_trace(None)
+        .with_sharpness(None);
+    let evolution = settings.run(&objective, &trajectory).unwrap();
+    reads_old_key(&evolution, "snapshots", "moments");
+
+    let theta = model.parameters().to_flat().unwrap();
+    let path = Curve::linear(&theta, &vec![0.0; theta.len()]).unwrap();
+    let profile = path.profile(&objective, 3).unwrap();
+    reads_old_key(&profile, "barrier_time", "barrier_at");
+    reads_old_key(&profile, "barrier_interval", "barrier_between");
+
+    let sharpness = Sharpness::new(0.1).with_pairs(2);
+    reads_old_key(&sharpness, "pairs", "samples");
+    let worst = sharpness.worst_case(&objective).unwrap();
+    reads_old_key(&worst, "gradient_evaluations", "gradients");
+    let keskar = sharpness.keskar(&objective).unwrap();
+    reads_old_key(&keskar, "gradient_evaluations", "gradients");
+    reads_old_key(&keskar, "loss_evaluations", "losses");
+    let noise = GradientNoise::default().with_top(1).with_probes(2);
+    let noise = noise.run(&objective).unwrap();
+    reads_old_key(&noise, "simple_noise_scale", "simple_scale");
+    reads_old_key(&noise, "noise_scale", "curvature_scale");
+
+    let points = data.inputs().to_vec2::<f64>().unwrap();
+    let encoded = Autoencoder::default().with_epochs(2).run(&points).unwrap();
+    reads_old_key(&encoded, "rms_error", "error");
+}
+
+/// Every settings struct survives serialisation.
+#[test]
+fn settings_are_serialisable() {
+    fn check<T>(settings: T)
+    where
+        T: serde::Serialize + serde::de::DeserializeOwned + std::fmt::Debug,
+    {
+        let text = serde_json::to_string(&settings).unwrap();
+        let read: T = serde_json::from_str(&text).unwrap();
+        assert_eq!(format!("{read:?}"), format!("{settings:?}"));
+    }
+    check(PathTrainer::default().with_shape(PathShape::Chain(3)));
+    check(Sharpness::new(0.1).with_adaptive(true).with_steps(7));
+    check(Flatness::new(0.2).with_directions(5).with_seed(3));
+    check(EvolutionSettings::default().with_sharpness(None));
+    check(PacBayes::default().with_delta(0.1));
+    check(GradientNoise::default().with_relative_error(0.02));
+    check(ImplicitBias::new(0.1, 32).with_momentum(0.9));
+    check(Grid::square(1.0, 3).unwrap().with_checkpoint("plane"));
+    check(Umap::default().with_neighbors(7));
+    check(Autoencoder::default().with_hidden(8));
 }
