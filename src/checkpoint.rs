@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
-use crate::files::{read_bytes, write_whole};
+use crate::files::{read_bytes, write_atomically};
 use crate::vector::{from_bytes, to_bytes};
 
 /// A file that belongs to one piece of work: a line with the format's version, the work's key, a SHA-256 of the numbers,
@@ -76,7 +76,7 @@ impl Checkpoint {
     pub(crate) fn write(&self, numbers: &[f64]) -> Result<()> {
         let numbers = to_bytes(numbers);
         let bytes = [NAME, VERSION, &self.key, &hash(&numbers), &numbers].concat();
-        write_whole(&self.path, "Give a path that is writable", |part| {
+        write_atomically(&self.path, "Give a path that is writable", |part| {
             std::fs::write(part, &bytes)
         })
     }

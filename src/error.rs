@@ -1,10 +1,10 @@
-//! What can go wrong, in words that say what was wrong, with which value, and what to do.
+//! [`Error`]: messages say what is wrong, name the offending value and say what to do.
 
 use std::path::{Path, PathBuf};
 
 use candle_core as candle;
 
-/// The error of every call of this crate. Its `Display` is all that a reader of a notebook sees.
+/// The error type of this crate. Its `Display` is self-contained: notebooks show nothing else.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -20,56 +20,56 @@ use candle_core as candle;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// An argument that has no meaning here.
+    /// An invalid argument.
     #[error("{0}")]
     Invalid(String),
 
-    /// A file that is missing, damaged or unreadable.
-    #[error("{}: {problem}. {cure}", path.display())]
+    /// A file that is missing, damaged, unreadable or not writable.
+    #[error("{}: {problem}. {advice}", path.display())]
     File {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What is the matter with it.
+        /// What is wrong with it.
         problem: String,
         /// What to do about it.
-        cure: String,
+        advice: String,
     },
 
-    /// Work of which a share is done, and of which others have not done theirs yet.
+    /// This shard is finished, but other shards are not.
     #[error(
-        "{task}: {done} of {count} are done; the rest is for other shards, or for a call without one"
+        "{task}: {done} of {count} items are done; run the other shards, or run without a shard to compute the rest"
     )]
     Unfinished {
-        /// Its name.
+        /// Name of the task.
         task: &'static str,
-        /// How many of its items are done.
+        /// Number of items that are done.
         done: usize,
-        /// How many there are.
+        /// Number of all items.
         count: usize,
     },
 
-    /// An error on other ranks, which have the reason.
-    #[error("{failed} of {ranks} ranks failed: their messages say why")]
-    Elsewhere {
-        /// How many failed.
+    /// Other ranks failed. Their own errors give the reason.
+    #[error("{failed} of {ranks} ranks failed: see their error messages")]
+    OtherRanks {
+        /// Number of ranks that failed.
         failed: usize,
-        /// How many there are.
+        /// Number of ranks.
         ranks: usize,
     },
 
-    /// A parameter that the loss does not reach.
+    /// A parameter on which the loss does not depend.
     #[error("parameter `{parameter}` gets no gradient: {cause}")]
     NoGradient {
-        /// Its name.
+        /// Name of the parameter.
         parameter: String,
         /// Why, and what to do.
         cause: String,
     },
 
-    /// A parameter whose gradient does not depend on any parameter, though the loss is curved.
+    /// A parameter whose gradient does not depend on any parameter although the loss is curved.
     #[error("parameter `{parameter}` has no second derivative: {cause}")]
     NoSecondDerivative {
-        /// Its name.
+        /// Name of the parameter.
         parameter: String,
         /// Why, and what to do.
         cause: String,
@@ -82,9 +82,9 @@ pub enum Error {
         if *.order == 1 { "at all" } else { "a second time" }
     )]
     NotDifferentiable {
-        /// candle's name of the operation.
+        /// Name of the operation in candle.
         op: String,
-        /// Which derivative failed, 1 or 2.
+        /// Order of the derivative that failed: 1 or 2.
         order: u8,
     },
 
@@ -92,18 +92,18 @@ pub enum Error {
     #[error("{0}")]
     NotFinite(String),
 
-    /// A panic in a model's forward pass, or in a derivative rule of candle's.
+    /// A panic in a model's forward pass or in one of candle's derivative rules.
     #[error("the model panicked: {0}")]
     Panicked(String),
 
-    /// An error of candle's, a `candle_core::Error` behind the pointer: with its type in sight every cell with a `?`
-    /// would compile anew how all that it can hold is dropped.
-    #[error("candle: {0}")]
-    Candle(Box<dyn std::error::Error + Send + Sync>),
+    /// An error in candle: a `candle_core::Error`. It is boxed as a trait object so that a notebook cell with a `?` does
+    /// not compile the code that drops candle's error type.
+    #[error("{0} (error in candle)")]
+    Candle(#[source] Box<dyn std::error::Error + Send + Sync>),
 
-    /// An error of polars', a `PolarsError` behind the pointer.
-    #[error("polars: {0}")]
-    Polars(Box<dyn std::error::Error + Send + Sync>),
+    /// An error in polars: a `PolarsError`.
+    #[error("{0} (error in polars)")]
+    Polars(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// A result with this crate's [`Error`].
@@ -129,18 +129,17 @@ impl Error {
     pub(crate) fn file(
         path: &Path,
         problem: impl std::fmt::Display,
-        cure: impl Into<String>,
+        advice: impl Into<String>,
     ) -> Self {
         Self::File {
             path: path.to_path_buf(),
             problem: problem.to_string(),
-            cure: cure.into(),
+            advice: advice.into(),
         }
     }
 }
 
-/// Without the backtraces that candle appends to its messages when `RUST_BACKTRACE` is set, as
-/// it is in the kernel.
+/// Drops the backtrace that candle appends to its messages if `RUST_BACKTRACE` is set, as it is in the kernel.
 impl From<candle::Error> for Error {
     fn from(error: candle::Error) -> Self {
         match error {
@@ -156,7 +155,7 @@ impl From<std::convert::Infallible> for Error {
     }
 }
 
-/// The first entry that is not finite, as an error that says where it stands.
+/// Returns an error that names the first entry that is not finite.
 pub(crate) fn check_finite(values: &[f64], what: &str) -> Result<()> {
     match values.iter().position(|v| !v.is_finite()) {
         None => Ok(()),

@@ -19,13 +19,13 @@ pub use crate::tensors::write_tensors;
 /// has left half written beside `path` is removed.
 ///
 /// ```
-/// use loss_landscape::files::{WRITABLE, write_whole};
+/// use loss_landscape::files::{WRITABLE, write_atomically};
 /// use loss_landscape::prelude::*;
 ///
 /// # let dir = tempfile::tempdir().unwrap();
 /// # let path = dir.path().join("notes.txt");
-/// write_whole(&path, WRITABLE, |part| std::fs::write(part, "first"))?;
-/// let failed = write_whole(&path, WRITABLE, |part| {
+/// write_atomically(&path, WRITABLE, |part| std::fs::write(part, "first"))?;
+/// let failed = write_atomically(&path, WRITABLE, |part| {
 ///     std::fs::write(part, "sec").map_err(|e| e.to_string())?;
 ///     Err("the power went".to_owned())
 /// });
@@ -35,24 +35,24 @@ pub use crate::tensors::write_tensors;
 /// ```
 ///
 /// # Errors
-/// Those of writing and renaming, with `cure` as the way to mend them.
-pub fn write_whole<E: Display>(
+/// Those of writing and renaming, with `advice` as the way to mend them.
+pub fn write_atomically<E: Display>(
     path: &Path,
-    cure: &str,
+    advice: &str,
     write: impl FnOnce(&Path) -> std::result::Result<(), E>,
 ) -> Result<()> {
     let _writing = WRITING.read().unwrap_or_else(PoisonError::into_inner);
-    let written = match place(path).map_err(|e| unwritable(path, e, cure))? {
-        Place::Stream => return write(path).map_err(|e| unwritable(path, e, cure)),
+    let written = match place(path).map_err(|e| unwritable(path, e, advice))? {
+        Place::Stream => return write(path).map_err(|e| unwritable(path, e, advice)),
         Place::File(target) => Part::beside(&target).map(|part| (part, target)),
     };
-    let (part, target) = written.map_err(|e| unwritable(path, e, cure))?;
-    write(&part.path).map_err(|e| unwritable(path, e, cure))?;
+    let (part, target) = written.map_err(|e| unwritable(path, e, advice))?;
+    write(&part.path).map_err(|e| unwritable(path, e, advice))?;
     part.rename_to(&target)
-        .map_err(|e| unwritable(path, e, cure))
+        .map_err(|e| unwritable(path, e, advice))
 }
 
-/// Refuses a path at which [`write_whole`] would fail now. Files that are there stay as they are.
+/// Refuses a path at which [`write_atomically`] would fail now. Files that are there stay as they are.
 ///
 /// ```
 /// use std::path::Path;
@@ -65,13 +65,13 @@ pub fn write_whole<E: Display>(
 ///
 /// # Errors
 /// A directory in the place of the file; a directory that is missing or that cannot be written to.
-pub fn check_writable(path: &Path, cure: &str) -> Result<()> {
+pub fn check_writable(path: &Path, advice: &str) -> Result<()> {
     let tried = match place(path) {
         Ok(Place::File(target)) => Part::beside(&target).map(drop),
         Ok(Place::Stream) => Ok(()),
         Err(e) => Err(e),
     };
-    tried.map_err(|e| unwritable(path, e, cure))
+    tried.map_err(|e| unwritable(path, e, advice))
 }
 
 /// Held for reading while a file is being written.
@@ -86,8 +86,8 @@ pub fn pause_writing() -> RwLockWriteGuard<'static, ()> {
 /// What to do about a file in a directory that cannot be written to.
 pub const WRITABLE: &str = "Give a directory that is writable and has room";
 
-fn unwritable(path: &Path, problem: impl Display, cure: &str) -> Error {
-    Error::file(path, format!("cannot be written ({problem})"), cure)
+fn unwritable(path: &Path, problem: impl Display, advice: &str) -> Error {
+    Error::file(path, format!("cannot be written ({problem})"), advice)
 }
 
 /// What stands at a path that is to be written.
@@ -242,13 +242,13 @@ pub(crate) fn is_taken(file: &File, alone: bool) -> bool {
 const MOST_STREAMED: u64 = 1 << 30;
 
 /// All bytes of the file at `path`.
-pub(crate) fn read(path: &Path, cure: &str) -> Result<Vec<u8>> {
+pub(crate) fn read(path: &Path, advice: &str) -> Result<Vec<u8>> {
     read_bytes(path).map_err(|e| {
         let problem = match e.kind() {
             ErrorKind::NotFound => "is missing".into(),
             _ => format!("cannot be read ({e})"),
         };
-        Error::file(path, problem, cure)
+        Error::file(path, problem, advice)
     })
 }
 

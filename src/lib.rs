@@ -70,7 +70,7 @@
 
 mod checkpoint;
 mod error;
-mod parts;
+mod partial_results;
 mod random;
 mod simd;
 mod tensors;

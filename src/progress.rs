@@ -1,51 +1,52 @@
-//! Progress of long work: whole lines on standard output, or what a program makes of it.
+//! Progress of long computations: printed to stdout line by line, or sent to a listener.
 //!
-//! A notebook's kernel forwards output line by line, so a bar that redraws itself would not show.
+//! A notebook kernel forwards output line by line and could not show a progress bar that redraws itself.
 
 use std::io::Write;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-/// News of long work.
+/// A progress message or a warning.
 ///
 /// See [`listen`] for an example.
 #[derive(Clone, Copy, Debug)]
-pub enum News<'a> {
-    /// How far a task has come.
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// Progress of a task.
     Working {
-        /// Its name.
+        /// Name of the task.
         task: &'a str,
-        /// Where it stands, in words.
-        state: &'a str,
-        /// The share that is done, where that is known.
-        share: Option<f64>,
+        /// Status message.
+        status: &'a str,
+        /// Fraction that is done, from 0 to 1, if known.
+        fraction: Option<f64>,
     },
-    /// A task has ended.
-    Ended {
-        /// Its name.
+    /// A task has finished or failed.
+    Finished {
+        /// Name of the task.
         task: &'a str,
     },
-    /// Something that a reader should know.
+    /// A warning.
     Warning(&'a str),
 }
 
-type Listener = Arc<dyn Fn(News) + Send + Sync>;
+type Listener = Arc<dyn Fn(Event) + Send + Sync>;
 
 static LISTENER: RwLock<Option<Listener>> = RwLock::new(None);
 
-/// Sends all news to `listener`, some ten times a second, instead of to standard output.
+/// Sends progress and warnings to `listener` instead of printing them to stdout. Each task sends at most ten events a second.
 ///
 /// ```
 /// use std::sync::{Arc, Mutex};
 ///
 /// use loss_landscape::ndarray::Array2;
 /// use loss_landscape::prelude::*;
-/// use loss_landscape::progress::{News, listen};
+/// use loss_landscape::progress::{Event, listen};
 ///
 /// let ended = Arc::new(Mutex::new(Vec::new()));
 /// let heard = ended.clone();
-/// listen(move |news| {
-///     if let News::Ended { task } = news {
+/// listen(move |event| {
+///     if let Event::Finished { task } = event {
 ///         heard.lock().unwrap().push(task.to_owned());
 ///     }
 /// });
@@ -53,40 +54,40 @@ static LISTENER: RwLock<Option<Listener>> = RwLock::new(None);
 /// assert!(ended.lock().unwrap().contains(&"dense matrix".to_owned()));
 /// # Ok::<(), Error>(())
 /// ```
-pub fn listen(listener: impl Fn(News) + Send + Sync + 'static) {
+pub fn listen(listener: impl Fn(Event) + Send + Sync + 'static) {
     *LISTENER.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(listener));
 }
 
-/// Whether there is a listener; it has then heard the news.
-fn tell(news: News) -> bool {
-    // The lock is free while the listener runs, which may itself do work that has news.
+/// Sends an event to the listener. Returns false if there is none.
+fn send(event: Event) -> bool {
+    // The lock is released first: the listener may itself do work that sends events.
     let listener = LISTENER
         .read()
         .unwrap_or_else(PoisonError::into_inner)
         .clone();
     if let Some(listener) = &listener {
-        listener(news);
+        listener(event);
     }
     listener.is_some()
 }
 
 pub(crate) fn warn(message: &str) {
-    if !tell(News::Warning(message)) {
+    if !send(Event::Warning(message)) {
         print(&format!("warning: {message}"));
     }
 }
 
-/// A line on standard output. Work does not end because nobody reads it.
+/// Prints a line to stdout. Ignores errors such as a closed pipe.
 pub(crate) fn print(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
-/// Says how far a task has come, on standard output at most every two seconds: short work prints nothing.
+/// Progress of a task. Without a listener, prints a line at most every two seconds; short tasks print nothing.
 pub(crate) struct Progress {
     task: &'static str,
     started: Instant,
     printed: Instant,
-    told: Instant,
+    sent: Instant,
 }
 
 impl Progress {
@@ -96,25 +97,27 @@ impl Progress {
             task,
             started: now,
             printed: now,
-            told: now,
+            sent: now,
         }
     }
 
-    /// Says `state()` if it is time to.
-    pub(crate) fn tick(&mut self, state: impl FnOnce() -> String) {
-        self.say(None, state);
+    /// Sends `status()` if the last event is old enough.
+    pub(crate) fn tick(&mut self, status: impl FnOnce() -> String) {
+        self.send(None, status);
     }
 
-    /// Says that `done` of `total` equal parts are done, and how long the rest will take.
+    /// Sends that `done` of `total` parts are done, with an estimate of the remaining time.
     pub(crate) fn part(&mut self, done: usize, total: usize) {
-        let (started, share) = (self.started, done as f64 / total as f64);
-        self.say(Some(share), || {
-            let left = started.elapsed().mul_f64((1.0 - share) / share.max(1e-9));
+        let (started, fraction) = (self.started, done as f64 / total as f64);
+        self.send(Some(fraction), || {
+            let left = started
+                .elapsed()
+                .mul_f64((1.0 - fraction) / fraction.max(1e-9));
             format!("{done} of {total}, about {:.0} s left", left.as_secs_f64())
         });
     }
 
-    /// Says at once that `what` begins, with `done` of `total` equal parts done, and how long the rest will take.
+    /// Sends at once that `what` begins, with `done` of `total` parts done and an estimate of the remaining time.
     #[cfg(feature = "tables")] // used by sweeps
     pub(crate) fn begin(&mut self, what: &str, done: usize, total: usize) {
         let left = self
@@ -125,27 +128,27 @@ impl Progress {
             0 => String::new(),
             _ => format!(", about {:.0} s left", left.as_secs_f64()),
         };
-        self.say_now(Some(done as f64 / total as f64), || format!("{what}{left}"));
+        self.send_now(Some(done as f64 / total as f64), || format!("{what}{left}"));
     }
 
-    fn say(&mut self, share: Option<f64>, state: impl FnOnce() -> String) {
-        if self.told.elapsed() < Duration::from_millis(100) {
+    fn send(&mut self, fraction: Option<f64>, status: impl FnOnce() -> String) {
+        if self.sent.elapsed() < Duration::from_millis(100) {
             return;
         }
-        self.say_now(share, state);
+        self.send_now(fraction, status);
     }
 
-    fn say_now(&mut self, share: Option<f64>, state: impl FnOnce() -> String) {
-        self.told = Instant::now();
-        let state = state();
-        let news = News::Working {
+    fn send_now(&mut self, fraction: Option<f64>, status: impl FnOnce() -> String) {
+        self.sent = Instant::now();
+        let status = status();
+        let event = Event::Working {
             task: self.task,
-            state: &state,
-            share,
+            status: &status,
+            fraction,
         };
-        if !tell(news) && self.printed.elapsed() >= Duration::from_secs(2) {
+        if !send(event) && self.printed.elapsed() >= Duration::from_secs(2) {
             self.printed = Instant::now();
-            print(&format!("{}: {state}, {:.0} s", self.task, self.seconds()));
+            print(&format!("{}: {status}, {:.0} s", self.task, self.seconds()));
         }
     }
 
@@ -156,6 +159,6 @@ impl Progress {
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        tell(News::Ended { task: self.task });
+        send(Event::Finished { task: self.task });
     }
 }

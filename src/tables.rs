@@ -6,9 +6,9 @@ use std::path::Path;
 use polars::prelude::{CsvWriter, DataFrame, ParquetWriter, PolarsError, SerWriter};
 
 use crate::error::{Error, Result};
-use crate::files::{WRITABLE, write_whole};
+use crate::files::{WRITABLE, write_atomically};
 
-/// Writes a table with [`write_whole`]: as Parquet if the name ends in `.parquet`, else as CSV.
+/// Writes a table with [`write_atomically`]: as Parquet if the name ends in `.parquet`, else as CSV.
 ///
 /// ```
 /// use loss_landscape::tables;
@@ -29,7 +29,7 @@ use crate::files::{WRITABLE, write_whole};
 /// # Errors
 /// A path that cannot be written.
 pub fn write(path: &Path, table: &mut DataFrame) -> Result<()> {
-    write_whole(path, WRITABLE, |part| {
+    write_atomically(path, WRITABLE, |part| {
         let file = File::create(part).map_err(PolarsError::from)?;
         match is_parquet(path) {
             true => ParquetWriter::new(file).finish(table).map(drop),

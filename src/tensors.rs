@@ -9,9 +9,9 @@ use candle_core::{DType, Device, Tensor};
 use serde_json::{Map, json};
 
 use crate::error::{Error, Result};
-use crate::files::{read_bytes, write_whole};
+use crate::files::{read_bytes, write_atomically};
 
-/// Writes named tensors to a safetensors file, as [`write_whole`] does. The same tensors give the same bytes.
+/// Writes named tensors to a safetensors file, as [`write_atomically`] does. The same tensors give the same bytes.
 ///
 /// ```
 /// use loss_landscape::candle::safetensors;
@@ -31,7 +31,7 @@ use crate::files::{read_bytes, write_whole};
 /// Those of writing; tensors that are not `f32` or `f64`.
 pub fn write_tensors(
     path: &Path,
-    cure: &str,
+    advice: &str,
     tensors: impl IntoIterator<Item = (String, Tensor)>,
 ) -> Result<()> {
     let tensors: Vec<_> = tensors.into_iter().collect();
@@ -48,7 +48,7 @@ pub fn write_tensors(
         Ok((name.as_str(), dtype, tensor.dims().to_vec()))
     });
     let header = header(&entries.collect::<Result<Vec<_>>>()?);
-    write_whole(path, cure, |part| -> Result<()> {
+    write_atomically(path, advice, |part| -> Result<()> {
         let failed = |e: io::Error| Error::invalid(e.to_string());
         let mut file = BufWriter::new(File::create(part).map_err(failed)?);
         file.write_all(&header).map_err(failed)?;

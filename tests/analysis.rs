@@ -183,7 +183,7 @@ fn a_saddle_is_counted_and_called_so() {
         );
     }
 
-    let report = analyzer.eigenvalues(8).full_analysis().unwrap();
+    let report = analyzer.with_eigenvalues(8).full_analysis().unwrap();
     assert!(report.gradient_norm < 1e-14);
     let table = report.table().unwrap();
     assert_eq!(
@@ -304,25 +304,25 @@ fn one_eigenvalue_from_each_end_is_no_gap() {
 fn damping_shifts_the_condition_number() {
     let (model, train, test) = regression();
     let new = || Analyzer::new(&model, &train, &test, Loss::Mse).unwrap();
-    let damped = new().damping(0.9).unwrap().full_analysis().unwrap();
+    let damped = new().with_damping(0.9).unwrap().full_analysis().unwrap();
     let table = damped.table().unwrap();
     let quantity = "condition number of H + 0.9 I";
     assert!((number(&table, quantity) - 8.9).abs() < 1e-10);
     assert!(verdict(&table, quantity).starts_with("excellent. "));
     assert!((number(&table, "condition number") - 80.0).abs() < 1e-9);
     for damping in [-1.0, f64::NAN, f64::INFINITY] {
-        assert!(new().damping(damping).is_err());
+        assert!(new().with_damping(damping).is_err());
     }
 
     // Eigenvalues from −5 to 5.
     let (model, data) = saddle();
     model.parameters().set_flat(&[0.0; 22]).unwrap();
     let new = || Analyzer::new(&model, &data, &data, Loss::Mse).unwrap();
-    let enough = new().damping(6.0).unwrap().hessian_metrics(3).unwrap();
+    let enough = new().with_damping(6.0).unwrap().hessian_metrics(3).unwrap();
     let found = enough.damped_condition_number.unwrap();
     assert!(found.low <= 11.0 && 11.0 <= found.high, "{found}");
     assert!((found.value - 11.0).abs() < 1e-6, "{found}");
-    let little = new().damping(1.0).unwrap().hessian_metrics(3).unwrap();
+    let little = new().with_damping(1.0).unwrap().hessian_metrics(3).unwrap();
     assert_eq!(little.damped_condition_number, None);
     let words = verdict(&little.table().unwrap(), "condition number of H + 1 I");
     assert_eq!(
@@ -345,7 +345,7 @@ fn a_newton_step_lowers_the_loss_by_what_all_eigenvectors_say() {
     let (analyzer, exact, objective) = thirteen();
     let gradient = objective.gradient().unwrap();
     for damping in [0.0, 1e-3, 1.0] {
-        let found = analyzer.clone().damping(damping).unwrap();
+        let found = analyzer.clone().with_damping(damping).unwrap();
         let found = found.hessian_metrics(2).unwrap().newton.unwrap();
         let expected = decrease(&exact, &gradient, damping);
         assert!((found.decrease / expected - 1.0).abs() < 1e-7, "{found:?}");
@@ -365,7 +365,7 @@ fn a_newton_step_in_a_krylov_space_is_a_lower_bound() {
     let analyzer = Analyzer::new(&model, &data, &data, Loss::CrossEntropy).unwrap();
     let size = exact.values()[0];
     for (share, least) in [(1e-1, 0.99), (1e-2, 0.97), (1e-4, 0.5), (0.0, 0.01)] {
-        let damped = analyzer.clone().damping(share * size).unwrap();
+        let damped = analyzer.clone().with_damping(share * size).unwrap();
         let found = damped.hessian_metrics(1).unwrap().newton.unwrap();
         let expected = decrease(&exact, &gradient, found.damping);
         let ratio = found.decrease / expected;
@@ -434,15 +434,15 @@ fn a_random_search_is_not_flat_where_the_worst_case_is_not() {
     let model = perceptron(&[width, 1], 0);
     model.parameters().set_flat(&vec![0.0; width + 1]).unwrap();
     let analyzer = Analyzer::new(&model, &data, &data, Loss::Mse).unwrap();
-    let analyzer = analyzer.without_hessian();
+    let analyzer = analyzer.with_hessian(false);
     // Along the gradient: L = 9 (1 + 20 r)² at a distance of r.
     let table = analyzer.full_analysis().unwrap().table().unwrap();
     assert!(verdict(&table, "sharpness, worst case").starts_with("sharp, but"));
-    let near = analyzer.clone().radius(2e-4).full_analysis().unwrap();
+    let near = analyzer.clone().with_radius(2e-4).full_analysis().unwrap();
     assert!(near.sharpness.random.maximum < 0.1);
     assert_close(&[near.sharpness.slope], &[2e-4 * 360.0], 1e-12);
     assert!(verdict(&near.table().unwrap(), "sharpness, random search").starts_with("flat, but"));
-    let further = analyzer.clone().radius(1e-3).full_analysis().unwrap();
+    let further = analyzer.clone().with_radius(1e-3).full_analysis().unwrap();
     assert!(further.sharpness.random.maximum < 0.1);
     assert_eq!(
         verdict(&further.table().unwrap(), "sharpness, random search"),
@@ -452,7 +452,7 @@ fn a_random_search_is_not_flat_where_the_worst_case_is_not() {
     // At the minimum there is no slope, and the curvature of the same direction says it.
     let bottom = [vec![0.0], vec![1.0 / width as f64; width]].concat();
     model.parameters().set_flat(&bottom).unwrap();
-    let report = analyzer.radius(0.02).full_analysis().unwrap();
+    let report = analyzer.with_radius(0.02).full_analysis().unwrap();
     assert!(report.sharpness.random.maximum < 0.1 && report.sharpness.slope < 1e-10);
     let exact = 9.0 * width as f64 * 0.02 * 0.02; // ½ρ²λ₁
     assert_close(&[report.sharpness.worst], &[exact], 1e-6);
@@ -500,8 +500,8 @@ fn numbers_below_rounding_are_not_called_flat() {
     let data = data.to_dtype(DType::F32).unwrap();
     let analyzer = Analyzer::new(&model, &data, &data, Loss::CrossEntropy).unwrap();
     let report = analyzer
-        .radius(1e-12)
-        .without_hessian()
+        .with_radius(1e-12)
+        .with_hessian(false)
         .full_analysis()
         .unwrap();
     assert_eq!(report.hessian, None);
@@ -518,7 +518,7 @@ fn moons() -> (Mlp, Dataset, Dataset) {
 fn a_subsample_is_what_the_report_says() {
     let (model, train, test) = moons();
     let analyzer = Analyzer::new(&model, &train, &test, Loss::CrossEntropy).unwrap();
-    let analyzer = analyzer.samples(40, 5).unwrap().eigenvalues(3);
+    let analyzer = analyzer.with_samples(40, 5).unwrap().with_eigenvalues(3);
     let report = analyzer.full_analysis().unwrap();
     let samples = 40;
     assert_eq!(report.subsample, Subsample::Random { samples, seed: 5 });
@@ -535,7 +535,7 @@ fn a_subsample_is_what_the_report_says() {
     for n in [0, 121] {
         let (model, train, test) = moons();
         let analyzer = Analyzer::new(&model, &train, &test, Loss::CrossEntropy).unwrap();
-        assert!(analyzer.samples(n, 0).is_err());
+        assert!(analyzer.with_samples(n, 0).is_err());
     }
 }
 
@@ -543,9 +543,9 @@ fn a_subsample_is_what_the_report_says() {
 fn senseless_settings_are_refused() {
     let (model, train, test) = moons();
     let new = || Analyzer::new(&model, &train, &test, Loss::CrossEntropy).unwrap();
-    assert!(new().eigenvalues(0).full_analysis().is_err());
+    assert!(new().with_eigenvalues(0).full_analysis().is_err());
     for radius in [0.0, -1.0, f64::NAN] {
-        assert!(new().radius(radius).full_analysis().is_err());
+        assert!(new().with_radius(radius).full_analysis().is_err());
     }
     assert!(new().plane(f64::NAN, 5).is_err());
     assert!(new().trajectory(&Trainer::adam(0.01), 0).is_err());
@@ -567,7 +567,7 @@ fn new_error(model: &Mlp, train: &Dataset, test: &Dataset) -> bool {
 fn reports_outlive_their_files() {
     let (model, train, test) = moons();
     let analyzer = Analyzer::new(&model, &train, &test, Loss::CrossEntropy).unwrap();
-    let report = analyzer.eigenvalues(2).full_analysis().unwrap();
+    let report = analyzer.with_eigenvalues(2).full_analysis().unwrap();
     let text = toml::to_string(&report).unwrap();
     assert_eq!(toml::from_str::<Report>(&text).unwrap(), report);
     // JSON may round the last bit.
@@ -583,8 +583,8 @@ fn reports_outlive_their_files() {
 fn reports_side_by_side() {
     let (model, train, test) = moons();
     let new = || Analyzer::new(&model, &train, &test, Loss::CrossEntropy).unwrap();
-    let random = new().eigenvalues(2).full_analysis().unwrap();
-    let part = new().without_hessian().full_analysis().unwrap();
+    let random = new().with_eigenvalues(2).full_analysis().unwrap();
+    let part = new().with_hessian(false).full_analysis().unwrap();
     let table = Report::compare(&[("random", random.clone()), ("part", part)]).unwrap();
     assert_eq!(table.height(), 2);
     let names = table.get_column_names();
@@ -605,7 +605,7 @@ fn verdicts_side_by_side() {
     let (model, train, test) = regression();
     let analyzer = Analyzer::new(&model, &train, &test, Loss::Mse).unwrap();
     let whole = analyzer.full_analysis().unwrap();
-    let part = analyzer.without_hessian().full_analysis().unwrap();
+    let part = analyzer.with_hessian(false).full_analysis().unwrap();
     let table = Report::verdicts(&[("part", part.clone()), ("whole", whole)]).unwrap();
     let text = |quantity, column| cell(&table, quantity, column).to_string().replace('"', "");
     let trace = text("trace", "whole");
@@ -633,7 +633,7 @@ fn a_training_is_tracked() {
     assert_eq!(steps, [0, 15, 30, 40]);
     let (first, last) = (&evolution.snapshots[0], &evolution.snapshots[3]);
     assert!(last.loss < first.loss && last.sharpness.is_some());
-    let report = new().eigenvalues(1).full_analysis().unwrap();
+    let report = new().with_eigenvalues(1).full_analysis().unwrap();
     assert_eq!(
         (last.loss, last.test_loss),
         (report.train.loss, Some(report.test.loss))

@@ -259,7 +259,7 @@ fn text_in_a_figure_stays_text() {
     let mut plot = loss_landscape::plotly::Plot::new();
     let title = "</script><b>";
     plot.set_layout(loss_landscape::plotly::Layout::new().title(title));
-    let bundle = Figure::new(plot, title).bundle().unwrap();
+    let bundle = Figure::new(&plot, title).bundle().unwrap();
     let html = bundle.get("text/html").unwrap();
     assert_eq!(html.matches("</script>").count(), 1, "{html}");
     assert!(!html.contains("<b>\""), "{html}");
@@ -318,7 +318,7 @@ fn a_density_has_a_band_and_says_its_width() {
 fn curvature_over_a_plane_has_two_sides() {
     let mut plane = plane();
     assert!(
-        figure::extremes(&plane).json()["data"]
+        figure::extreme_eigenvalues(&plane).json()["data"]
             .as_array()
             .unwrap()
             .is_empty()
@@ -328,14 +328,14 @@ fn curvature_over_a_plane_has_two_sides() {
         largest: plane.losses.clone(),
         errors: &plane.losses * 1e-3,
     });
-    let json = figure::extremes(&plane).json();
+    let json = figure::extreme_eigenvalues(&plane).json();
     assert_eq!(json["data"][0]["z"][0], json!([-1.0, -2.0, -3.0]));
     assert_eq!(json["data"][1]["z"][0], json!([1.0, 2.0, 3.0]));
     assert_eq!(
         (&json["data"][1]["xaxis"], &json["data"][1]["x"]),
         (&json!("x2"), &json!([-1.0, 0.0, 1.0]))
     );
-    let page = figure::extremes(&plane).page();
+    let page = figure::extreme_eigenvalues(&plane).page();
     assert!(page.starts_with("<!doctype html>") && !page.contains("<script src"));
 }
 

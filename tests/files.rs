@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::{error_of, landscape};
-use loss_landscape::files::{WRITABLE, check_writable, write_whole};
+use loss_landscape::files::{WRITABLE, check_writable, write_atomically};
 use loss_landscape::prelude::*;
 use tempfile::tempdir;
 
@@ -20,7 +20,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 fn write(path: &Path, text: &str) -> Result<(), Error> {
-    write_whole(path, WRITABLE, |part| fs::write(part, text))
+    write_atomically(path, WRITABLE, |part| fs::write(part, text))
 }
 
 fn names(dir: &Path) -> Vec<String> {

@@ -208,7 +208,7 @@ fn silence_is_broken() {
         .read_line(&mut line)
         .unwrap();
     assert!(
-        line.starts_with("at work for 1") && line.ends_with(" s\n"),
+        line.starts_with("running for 1") && line.ends_with(" s\n"),
         "{line}"
     );
     assert!(started.elapsed().as_secs() < 40);

@@ -309,12 +309,11 @@ fn what_is_in_files_is_not_computed_again() {
 }
 
 fn sweep(share: Share) -> Sweep {
-    Sweep {
-        trainer: Trainer::adam(0.01).with_batch_size(20).with_epochs(3),
-        top: 3,
-        share,
-        ..Sweep::between(0.0, 0.06, 7).unwrap()
-    }
+    Sweep::between(0.0, 0.06, 7)
+        .unwrap()
+        .with_trainer(Trainer::adam(0.01).with_batch_size(20).with_epochs(3))
+        .with_top(3)
+        .with_share(share)
 }
 
 fn study(dir: &Path, share: Share) -> Result<loss_landscape::sweep::SweepReport, Error> {

@@ -488,14 +488,14 @@ fn estimates(results: &mut Results) -> Result<(), Error> {
 fn sweep(results: &mut Results) -> Result<(), Error> {
     let dir = tempfile::tempdir().unwrap();
     let data = samples(40, &[4], DType::F64)?;
-    let sweep = Sweep {
-        trainer: Trainer::adam(0.01)
-            .with_batch_size(16)
-            .with_epochs(4)
-            .with_patience(2),
-        top: 3,
-        ..Sweep::of([0.0, 0.01, 0.1])
-    };
+    let sweep = Sweep::new([0.0, 0.01, 0.1])
+        .with_trainer(
+            Trainer::adam(0.01)
+                .with_batch_size(16)
+                .with_epochs(4)
+                .with_patience(2),
+        )
+        .with_top(3);
     let model = |seed| Mlp::new(&[4, 6, 3], Activation::Tanh, seed, &CPU)?.to_dtype(DType::F64);
     let report = sweep.run(dir.path().join("sweep"), model, &data, &data)?;
     for point in report.points {

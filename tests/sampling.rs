@@ -112,10 +112,19 @@ struct Coverage {
 }
 
 fn coverage(model: &Mlp, data: &Dataset, n: usize, runs: u64) -> Vec<Coverage> {
-    let analyzer = analyzer(model, data).eigenvalues(2).damping(0.05).unwrap();
+    let analyzer = analyzer(model, data)
+        .with_eigenvalues(2)
+        .with_damping(0.05)
+        .unwrap();
     let whole = sampled(&analyzer.full_analysis().unwrap());
     assert!(whole.iter().all(|(.., sampling)| sampling.is_none()));
-    let reports = (0..runs).map(|seed| analyzer.clone().samples(n, seed).unwrap().full_analysis());
+    let reports = (0..runs).map(|seed| {
+        analyzer
+            .clone()
+            .with_samples(n, seed)
+            .unwrap()
+            .full_analysis()
+    });
     let reports: Vec<_> = reports.map(|report| sampled(&report.unwrap())).collect();
     let of = |(i, (name, exact, _)): (usize, &(&'static str, f64, _))| {
         let stated = || reports.iter().filter_map(|report| report[i].2);
@@ -187,7 +196,7 @@ fn a_subsample_does_not_contradict_all_samples_about_the_gradient() {
         assert_eq!(whole.on_all_samples, whole.decrease);
         let (mut above, mut decided) = (0, 0);
         for seed in 0..100 {
-            let part = newton(&analyzer.clone().samples(100, seed).unwrap());
+            let part = newton(&analyzer.clone().with_samples(100, seed).unwrap());
             above += usize::from(part.on_all_samples > whole.decrease);
             decided += usize::from(part.is_small().is_some());
             assert!(
@@ -231,10 +240,10 @@ fn imbalanced_labels_keep_their_shares() {
     model.parameters().set_flat(&[intercept, 0.0]).unwrap();
     let loss = -0.1 * 0.1f64.ln() - 0.9 * 0.9f64.ln();
 
-    let analyzer = analyzer(&model, &data).without_hessian();
+    let analyzer = analyzer(&model, &data).with_hessian(false);
     let report = analyzer
         .clone()
-        .samples(20, 1)
+        .with_samples(20, 1)
         .unwrap()
         .full_analysis()
         .unwrap();
@@ -244,7 +253,7 @@ fn imbalanced_labels_keep_their_shares() {
     let runs = 2_000;
     let mut sums = [0.0; 2];
     for seed in 0..runs {
-        let objective = analyzer.clone().samples(20, seed).unwrap().objective();
+        let objective = analyzer.clone().with_samples(20, seed).unwrap().objective();
         sums[0] += objective.loss().unwrap() / runs as f64;
         sums[1] += objective.gradient().unwrap()[0] / runs as f64;
     }
@@ -257,8 +266,8 @@ fn imbalanced_labels_keep_their_shares() {
 #[test]
 fn all_samples_have_no_sampling_error() {
     let (model, data) = network();
-    let whole = analyzer(&model, &data).eigenvalues(2);
-    let same = whole.clone().samples(data.len(), 3).unwrap();
+    let whole = analyzer(&model, &data).with_eigenvalues(2);
+    let same = whole.clone().with_samples(data.len(), 3).unwrap();
     let [whole, same] = [whole, same].map(|analyzer| analyzer.full_analysis().unwrap());
     assert_eq!(same, whole);
     assert_eq!(same.subsample, Subsample::All);
@@ -271,8 +280,8 @@ fn all_samples_have_no_sampling_error() {
 fn subsamples_are_stated_with_their_intervals() {
     let (model, data) = network();
     let part = analyzer(&model, &data)
-        .eigenvalues(2)
-        .samples(100, 7)
+        .with_eigenvalues(2)
+        .with_samples(100, 7)
         .unwrap();
     let report = part.full_analysis().unwrap();
     assert_eq!(report, part.full_analysis().unwrap());
@@ -312,8 +321,8 @@ fn subsamples_are_stated_with_their_intervals() {
 fn one_sample_states_no_interval() {
     let (model, data) = network();
     let report = analyzer(&model, &data)
-        .eigenvalues(2)
-        .samples(1, 0)
+        .with_eigenvalues(2)
+        .with_samples(1, 0)
         .unwrap();
     let report = report.full_analysis().unwrap();
     assert!(
@@ -324,8 +333,8 @@ fn one_sample_states_no_interval() {
     // And a dataset of one sample is all of it.
     let single = data.first(1).unwrap();
     let report = analyzer(&model, &single)
-        .eigenvalues(2)
-        .samples(1, 0)
+        .with_eigenvalues(2)
+        .with_samples(1, 0)
         .unwrap();
     assert_eq!(report.full_analysis().unwrap().subsample, Subsample::All);
 }
@@ -335,8 +344,8 @@ fn one_sample_states_no_interval() {
 fn equal_samples_have_no_sampling_error() {
     let data = classes([0.3, -0.7].repeat(60), vec![1; 60]);
     let model = perceptron(&[2, 3, 2], 4);
-    let whole = analyzer(&model, &data).eigenvalues(2);
-    let part = whole.clone().samples(20, 0).unwrap();
+    let whole = analyzer(&model, &data).with_eigenvalues(2);
+    let part = whole.clone().with_samples(20, 0).unwrap();
     let [whole, part] = [whole, part].map(|analyzer| analyzer.full_analysis().unwrap());
     let (whole, part) = (sampled(&whole), sampled(&part));
     for ((name, exact, _), (_, _, sampling)) in whole.iter().zip(&part) {

@@ -43,16 +43,17 @@ fn csv(path: impl AsRef<Path>) -> DataFrame {
 
 /// Six points on two moons.
 fn moons() -> (Sweep, Dataset) {
-    let sweep = Sweep {
-        trainer: Trainer::adam(0.02)
-            .with_batch_size(20)
-            .with_epochs(10)
-            .with_patience(3),
-        top: 3,
-        tolerance: 1e-6,
-        seed: 5,
-        ..Sweep::between(0.0, 0.05, 6).unwrap()
-    };
+    let sweep = Sweep::between(0.0, 0.05, 6)
+        .unwrap()
+        .with_trainer(
+            Trainer::adam(0.02)
+                .with_batch_size(20)
+                .with_epochs(10)
+                .with_patience(3),
+        )
+        .with_top(3)
+        .with_tolerance(1e-6)
+        .with_seed(5);
     let data = two_moons(100, 0.1, 1, &Device::Cpu).unwrap();
     (sweep, data.to_dtype(DType::F64).unwrap())
 }
@@ -83,12 +84,11 @@ fn the_files_hold_what_their_weights_give() {
         mnist.test.first(500).unwrap(),
     );
     let network = |seed| Mlp::new(&[784, 16, 10], Activation::Sigmoid, seed, &Device::Cpu);
-    let sweep = Sweep {
-        trainer: Trainer::adam(0.01).with_epochs(4).with_patience(2),
-        top: 4,
-        seed: 3,
-        ..Sweep::between(0.0, 0.0018, 10).unwrap()
-    };
+    let sweep = Sweep::between(0.0, 0.0018, 10)
+        .unwrap()
+        .with_trainer(Trainer::adam(0.01).with_epochs(4).with_patience(2))
+        .with_top(4)
+        .with_seed(3);
     let dir = tempdir().unwrap();
     let report = sweep.run(dir.path(), network, &train, &test).unwrap();
     assert_eq!((report.points.len(), report.computed), (10, 10));
@@ -194,19 +194,14 @@ fn the_files_hold_what_their_weights_give() {
 
     for jobs in [1, 2] {
         let other = tempdir().unwrap();
-        let sweep = Sweep {
-            jobs,
-            ..sweep.clone()
-        };
+        let sweep = sweep.clone().with_jobs(jobs);
         sweep.run(other.path(), network, &train, &test).unwrap();
         assert_same(dir.path(), other.path());
     }
-    let again = Sweep {
-        resume: true,
-        ..sweep
-    }
-    .run(dir.path(), network, &train, &test)
-    .unwrap();
+    let again = sweep
+        .with_resume(true)
+        .run(dir.path(), network, &train, &test)
+        .unwrap();
     assert_eq!((again.computed, again.points), (0, report.points));
 }
 
@@ -218,10 +213,7 @@ fn strengths_are_decimals() {
     }
     let (sweep, data) = moons();
     let dir = tempdir().unwrap();
-    let sweep = Sweep {
-        strengths: vec![0.1 + 0.2, 1e-7, -0.0],
-        ..sweep
-    };
+    let sweep = sweep.with_strengths(vec![0.1 + 0.2, 1e-7, -0.0]);
     sweep.run(dir.path(), network, &data, &data).unwrap();
     for name in [
         "gradients-0-0.3.csv",
@@ -236,56 +228,25 @@ fn strengths_are_decimals() {
 fn settings_without_sense_are_refused_before_anything_is_written() {
     let ((sweep, data), dir) = (moons(), tempdir().unwrap());
     let out = dir.path().join("out");
-    let with = |strengths: &[f64]| Sweep {
-        strengths: strengths.to_vec(),
-        ..sweep.clone()
-    };
+    let with = |strengths: &[f64]| sweep.clone().with_strengths(strengths.to_vec());
     for (sweep, words) in [
         (with(&[]), "at least one"),
         (with(&[0.0, -0.1]), "-0.1"),
         (with(&[f64::NAN]), "NaN"),
         (with(&[f64::INFINITY]), "inf"),
         (with(&[0.3, 0.1 + 0.2]), "comes twice"),
+        (sweep.clone().with_top(0), "ask for 1 to 25"),
+        (sweep.clone().with_top(26), "ask for 1 to 25"),
+        (sweep.clone().with_tolerance(f64::NAN), "tolerance"),
+        (sweep.clone().with_jobs(0), "at least 1 job"),
         (
-            Sweep {
-                top: 0,
-                ..sweep.clone()
-            },
-            "ask for 1 to 25",
-        ),
-        (
-            Sweep {
-                top: 26,
-                ..sweep.clone()
-            },
-            "ask for 1 to 25",
-        ),
-        (
-            Sweep {
-                tolerance: f64::NAN,
-                ..sweep.clone()
-            },
-            "tolerance",
-        ),
-        (
-            Sweep {
-                jobs: 0,
-                ..sweep.clone()
-            },
-            "at least 1 job",
-        ),
-        (
-            Sweep {
-                trainer: Trainer::adam(-1.0),
-                ..sweep.clone()
-            },
+            sweep.clone().with_trainer(Trainer::adam(-1.0)),
             "learning rate",
         ),
         (
-            Sweep {
-                trainer: Trainer::adam(0.1).with_batch_size(0),
-                ..sweep.clone()
-            },
+            sweep
+                .clone()
+                .with_trainer(Trainer::adam(0.1).with_batch_size(0)),
             "batch",
         ),
     ] {
@@ -310,47 +271,23 @@ fn a_directory_belongs_to_one_study() {
     let (sweep, data, dir) = finished();
     let before = bytes(dir.path());
     assert_refused(&sweep, dir.path(), &data, &["holds a sweep already"]);
-    let resumed = Sweep {
-        resume: true,
-        ..sweep
-    };
+    let resumed = sweep.with_resume(true);
     let trainer = || {
         Trainer::adam(0.02)
             .with_batch_size(20)
             .with_epochs(10)
             .with_patience(3)
     };
-    let trained = |trainer| Sweep {
-        trainer,
-        ..resumed.clone()
-    };
+    let trained = |trainer| resumed.clone().with_trainer(trainer);
     for (other, words) in [
+        (resumed.clone().with_top(4), "top is 3 there and 4 here"),
+        (resumed.clone().with_seed(6), "seed is 5 there and 6 here"),
         (
-            Sweep {
-                top: 4,
-                ..resumed.clone()
-            },
-            "top is 3 there and 4 here",
-        ),
-        (
-            Sweep {
-                seed: 6,
-                ..resumed.clone()
-            },
-            "seed is 5 there and 6 here",
-        ),
-        (
-            Sweep {
-                parquet: true,
-                ..resumed.clone()
-            },
+            resumed.clone().with_parquet(true),
             "tables is \"csv\" there",
         ),
         (
-            Sweep {
-                strengths: vec![0.0, 0.01],
-                ..resumed.clone()
-            },
+            resumed.clone().with_strengths(vec![0.0, 0.01]),
             "strengths are 6 there and 2 here",
         ),
         (
@@ -425,10 +362,7 @@ fn a_directory_belongs_to_one_study() {
 #[test]
 fn an_interrupted_move_is_rolled_forward() {
     let (sweep, data, whole) = finished();
-    let resumed = Sweep {
-        resume: true,
-        ..sweep
-    };
+    let resumed = sweep.with_resume(true);
     let of_point_2 = |name: &&String| name.contains("-2-") || *name == "Model-2.csv";
     let names: Vec<String> = bytes(whole.path())
         .into_keys()
@@ -483,10 +417,7 @@ fn files_that_are_lost_or_damaged_are_computed_again() {
     for (name, bytes) in bytes(dir.path()) {
         fs::write(whole.path().join(name), bytes).unwrap();
     }
-    let resumed = Sweep {
-        resume: true,
-        ..sweep
-    };
+    let resumed = sweep.with_resume(true);
     let run = || resumed.run(dir.path(), network, &data, &data).unwrap();
     let names = [
         "Model-1.csv",
@@ -527,11 +458,9 @@ fn files_that_are_lost_or_damaged_are_computed_again() {
 #[test]
 fn a_training_that_diverges_names_its_strength_and_leaves_the_others() {
     let ((sweep, data), dir) = (moons(), tempdir().unwrap());
-    let sweep = Sweep {
-        strengths: vec![0.0, 0.01, 200.0, 0.02],
-        trainer: Trainer::sgd(0.1).with_batch_size(20).with_epochs(1_000),
-        ..sweep
-    };
+    let sweep = sweep
+        .with_strengths(vec![0.0, 0.01, 200.0, 0.02])
+        .with_trainer(Trainer::sgd(0.1).with_batch_size(20).with_epochs(1_000));
     let words = ["point 3 of 4, L2 200: ", "diverged"];
     assert_refused(&sweep, dir.path(), &data, &words);
     let report = SweepReport::read(dir.path()).unwrap();
@@ -541,11 +470,7 @@ fn a_training_that_diverges_names_its_strength_and_leaves_the_others() {
     );
     assert_eq!(bytes(dir.path()).len(), 16);
     assert_refused(
-        &Sweep {
-            resume: true,
-            jobs: 2,
-            ..sweep
-        },
+        &sweep.with_resume(true).with_jobs(2),
         dir.path(),
         &data,
         &words,
@@ -556,16 +481,9 @@ fn a_training_that_diverges_names_its_strength_and_leaves_the_others() {
 #[test]
 fn strengths_at_the_ends_of_what_numbers_can_be() {
     let ((sweep, data), dir) = (moons(), tempdir().unwrap());
-    let sweep = Sweep {
-        strengths: vec![0.0, 1e308, 1e-320, 1e300, 1.0],
-        ..sweep
-    };
+    let sweep = sweep.with_strengths(vec![0.0, 1e308, 1e-320, 1e300, 1.0]);
     for resume in [false, true] {
-        let sweep = Sweep {
-            resume,
-            jobs: 2,
-            ..sweep.clone()
-        };
+        let sweep = sweep.clone().with_resume(resume).with_jobs(2);
         let words = [
             "point 2 of 5, L2 1e308: ",
             "point 4 of 5, L2 1e300: ",
@@ -585,12 +503,10 @@ fn strengths_at_the_ends_of_what_numbers_can_be() {
 fn strong_penalties_make_one_eigenvalue_many_times() {
     let ((sweep, data), dir) = (moons(), tempdir().unwrap());
     // The weights vanish, and with them all of the Hessian but 2λ and the bias of the output.
-    let sweep = Sweep {
-        strengths: vec![50.0],
-        top: 12,
-        tolerance: 1e-4,
-        ..sweep
-    };
+    let sweep = sweep
+        .with_strengths(vec![50.0])
+        .with_top(12)
+        .with_tolerance(1e-4);
     let point = sweep
         .run(dir.path(), network, &data, &data)
         .unwrap()
@@ -606,10 +522,7 @@ fn strong_penalties_make_one_eigenvalue_many_times() {
 fn parquet_holds_the_same_tables() {
     let (sweep, data, text) = finished();
     let dir = tempdir().unwrap();
-    let sweep = Sweep {
-        parquet: true,
-        ..sweep
-    };
+    let sweep = sweep.with_parquet(true);
     let report = sweep.run(dir.path(), network, &data, &data).unwrap();
     assert_eq!(
         report.points,
@@ -634,7 +547,8 @@ fn parquet_holds_the_same_tables() {
         }
     }
     let again = tempdir().unwrap();
-    Sweep { jobs: 3, ..sweep }
+    sweep
+        .with_jobs(3)
         .run(again.path(), network, &data, &data)
         .unwrap();
     assert_same(dir.path(), again.path());
@@ -650,10 +564,7 @@ fn models_of_ones_own_and_values_to_fit() {
     };
     let dirs = [1, 3].map(|jobs| {
         let dir = tempdir().unwrap();
-        let sweep = Sweep {
-            jobs,
-            ..sweep.clone()
-        };
+        let sweep = sweep.clone().with_jobs(jobs);
         let report = sweep.run(dir.path(), network, &values, &values).unwrap();
         assert!(report.points.iter().all(|p| p.train_accuracy.is_none()));
         assert_eq!(

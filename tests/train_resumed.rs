@@ -8,7 +8,7 @@ use std::path::Path;
 
 use common::Opaque;
 use loss_landscape::prelude::*;
-use loss_landscape::progress::{News, listen};
+use loss_landscape::progress::{Event, listen};
 use loss_landscape::train::Epoch;
 
 const CPU: Device = Device::Cpu;
@@ -38,11 +38,12 @@ fn goes_on<M: Model + Clone + Send + Sync + 'static>(
     let history = trainer.fit(&whole, &data, &data).unwrap();
     let resuming = trainer.clone().with_checkpoint(file);
 
-    listen(|news| {
-        if let News::Working {
-            share: Some(share), ..
-        } = news
-            && share > 0.05
+    listen(|event| {
+        if let Event::Working {
+            fraction: Some(fraction),
+            ..
+        } = event
+            && fraction > 0.05
         {
             panic!("broken off");
         }

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use common::{Opaque, clearest, labelled, numbers, small_shape};
 use loss_landscape::candle::{CpuStorage, CustomOp1, Layout, Shape};
 use loss_landscape::prelude::*;
-use loss_landscape::progress::{News, listen};
+use loss_landscape::progress::{Event, listen};
 
 const CPU: Device = Device::Cpu;
 
@@ -15,8 +15,8 @@ const CPU: Device = Device::Cpu;
 static WARNINGS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 fn hear_warnings() {
-    listen(|news| {
-        if let News::Warning(message) = news {
+    listen(|event| {
+        if let Event::Warning(message) = event {
             WARNINGS.lock().unwrap().push(message.to_owned());
         }
     });

@@ -34,6 +34,7 @@ const ROUNDING: f64 = 10.0;
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Eigenvalue {
     /// λ
     pub value: f64,
@@ -60,6 +61,7 @@ impl From<&Eigenpair> for Eigenvalue {
 ///
 /// See [`HessianMetrics`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct NegativeEigenvalues {
     /// The number, between bounds. Where the count is `complete` the bounds differ by the eigenvalues whose residual hides
     /// the sign. Otherwise the number is the density's, and its bounds are the wider of its 95 % interval and the
@@ -102,6 +104,7 @@ pub struct NegativeEigenvalues {
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct HessianMetrics {
     /// n, the number of all eigenvalues.
     pub dim: usize,

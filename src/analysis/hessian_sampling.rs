@@ -19,6 +19,7 @@ const PROBES: u64 = 16;
 ///
 /// See [`SamplingError`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct HessianSampling {
     /// Of λ_max. On average λ_max of a subsample is larger than λ_max of all samples; the interval includes this bias.
     pub largest: SamplingError,

@@ -1,4 +1,4 @@
-//! The full geometry of a model's loss in one call: [`Analyzer`], and the [`Report`] that it makes.
+//! [`Analyzer`]: the full geometry of a model's loss in one call, as a [`Report`].
 
 mod hessian;
 mod hessian_sampling;
@@ -35,13 +35,12 @@ use crate::vector::{axpy, norm};
 use hessian::Setting;
 use sampling::Groups;
 
-/// The rise of the loss up to which the surroundings count as flat.
+/// Increase of the loss that defines flatness.
 const RISE: f64 = 0.1;
-/// Relative step of the difference quotient for the slope at the distance of that rise.
+/// Relative step of the difference quotient for the slope at the distance of that increase.
 const STEP: f64 = 0.01;
 
-/// A model with its data, to be analysed where the model stands: after more training, the same analyzer speaks of the
-/// new θ.
+/// Analyses the loss of a model at its current θ. After more training, the same analyzer analyses the new θ.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -49,7 +48,7 @@ const STEP: f64 = 0.01;
 /// # fn main() -> Result<(), Error> {
 /// let data = two_moons(200, 0.1, 0, &Device::Cpu)?;
 /// let model = Mlp::new(&[2, 6, 2], Activation::Tanh, 1, data.device())?.to_dtype(DType::F64)?;
-/// let analyzer = Analyzer::new(&model, &data, &data, Loss::CrossEntropy)?.eigenvalues(3);
+/// let analyzer = Analyzer::new(&model, &data, &data, Loss::CrossEntropy)?.with_eigenvalues(3);
 /// let before = analyzer.full_analysis()?;
 /// Trainer::adam(0.05).with_batch_size(20).with_epochs(20).fit(&model, &data, &data)?;
 /// let after = analyzer.full_analysis()?;
@@ -62,13 +61,13 @@ const STEP: f64 = 0.01;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Analyzer {
-    model: Held,
+    model: SharedModel,
     train: Objective,
     test: Objective,
-    /// The loss on the samples that curvature is measured on.
+    /// The loss on the samples on which curvature is measured.
     curvature: Objective,
     subsample: Subsample,
-    /// Groups for sampling errors; none where curvature is measured on all samples.
+    /// Groups for sampling errors; `None` if curvature is measured on all samples.
     groups: Option<Groups>,
     damping: Option<f64>,
     eigenvalues: usize,
@@ -78,8 +77,7 @@ pub struct Analyzer {
 }
 
 impl Analyzer {
-    /// For `model` with this `loss`, measured on all of `train` with 10 eigenvalues from each end, sharpness within 0.05 and
-    /// seed 0.
+    /// An analyzer that measures the `loss` of `model` on all of `train`, with default settings.
     ///
     /// # Errors
     /// As [`Objective::of`] and [`Objective::on`].
@@ -87,7 +85,7 @@ impl Analyzer {
     where
         M: Model + Clone + Send + Sync + 'static,
     {
-        let model = Held(Arc::new(model.clone()));
+        let model = SharedModel(Arc::new(model.clone()));
         let train = Objective::of(&model, train, loss)?;
         Ok(Self {
             test: train.on(test)?,
@@ -104,16 +102,15 @@ impl Analyzer {
         })
     }
 
-    /// Measures curvature and sharpness on `n` training samples, drawn at random without replacement. Their mean loss,
-    /// Hessian and so on are unbiased estimates of those of all training samples; the report says with what
-    /// [`SamplingError`]. With all samples there is none.
+    /// Measures curvature and sharpness on `n` training samples, drawn at random without replacement. Loss and Hessian of
+    /// this subsample are unbiased estimates of those of all training samples; the report states their [`SamplingError`].
+    /// If `n` is the number of training samples, there is no sampling error.
     ///
-    /// Loss, accuracy and gradient of a report are those of all training samples in any case: one pass for them takes
-    /// little beside the rest.
+    /// Loss, accuracy and gradient in a report are always measured on all training samples, in one pass.
     ///
     /// # Errors
-    /// `n` is 0 or more than there are.
-    pub fn samples(mut self, n: usize, seed: u64) -> Result<Self> {
+    /// `n` is 0 or larger than the number of training samples.
+    pub fn with_samples(mut self, n: usize, seed: u64) -> Result<Self> {
         let all = self.train.data();
         let data = all.random(n, seed)?;
         if n == all.len() {
@@ -128,7 +125,7 @@ impl Analyzer {
         Ok(self)
     }
 
-    /// Also reports the condition number of H + λI, and damps the Newton step of the report by λ.
+    /// Damping λ: reports also the condition number of H + λI, and damps the Newton step by λ.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -136,58 +133,63 @@ impl Analyzer {
     /// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
     /// let data = Dataset::regression(&x, &x.zeros_like()?)?;
     /// let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
-    /// let analyzer = Analyzer::new(&model, &data, &data, Loss::Mse)?.damping(1.0)?;
+    /// let analyzer = Analyzer::new(&model, &data, &data, Loss::Mse)?.with_damping(1.0)?;
     /// let damped = analyzer.hessian_metrics(1)?.damped_condition_number.unwrap();
     /// assert!((damped.value - (8.0 + 1.0) / (2.0 + 1.0)).abs() < 1e-9);
     /// # Ok::<(), Error>(())
     /// ```
     ///
     /// # Errors
-    /// A λ that is negative or not finite.
-    pub fn damping(mut self, lambda: f64) -> Result<Self> {
+    /// `lambda` is negative or not finite.
+    pub fn with_damping(mut self, lambda: f64) -> Result<Self> {
         check_finite(&[lambda], "the damping")?;
         if lambda < 0.0 {
             return Err(Error::invalid(format!(
-                "a damping of {lambda} is negative: give a number from 0"
+                "damping must be at least 0, found {lambda}"
             )));
         }
         self.damping = Some(lambda);
         Ok(self)
     }
 
-    /// Seed of all random vectors.
-    pub fn seed(mut self, seed: u64) -> Self {
+    /// Seed of all random vectors (default: 0).
+    #[must_use]
+    pub fn with_seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
     }
 
-    /// Looks for `k` eigenvalues from each end of the spectrum.
-    pub fn eigenvalues(mut self, k: usize) -> Self {
+    /// Number of eigenvalues to compute at each end of the spectrum (default: 10).
+    #[must_use]
+    pub fn with_eigenvalues(mut self, k: usize) -> Self {
         self.eigenvalues = k;
         self
     }
 
-    /// Measures sharpness within this distance, and adaptive sharpness within ten times it.
-    pub fn radius(mut self, radius: f64) -> Self {
+    /// Radius of the ball in which sharpness is measured (default: 0.05). Adaptive sharpness uses ten times this radius.
+    #[must_use]
+    pub fn with_radius(mut self, radius: f64) -> Self {
         self.radius = radius;
         self
     }
 
-    /// Leaves eigenvalues, trace and density out of the analysis.
-    pub fn without_hessian(mut self) -> Self {
-        self.hessian = false;
+    /// Whether [`full_analysis`](Self::full_analysis) computes eigenvalues, trace and density of the Hessian
+    /// (default: true).
+    #[must_use]
+    pub fn with_hessian(mut self, hessian: bool) -> Self {
+        self.hessian = hessian;
         self
     }
 
-    /// The loss on the samples that curvature is measured on, for questions of your own.
+    /// The objective on the samples on which curvature is measured.
     pub fn objective(&self) -> Objective {
         self.curvature.clone()
     }
 
-    /// Everything about the point where the model stands.
+    /// Computes the full report at the model's current θ.
     ///
     /// # Errors
-    /// Settings that make no sense; a loss that is not finite at θ or in the ball; those of the derivatives.
+    /// Invalid settings; a loss that is not finite at θ or within the radius; errors of the derivatives.
     pub fn full_analysis(&self) -> Result<Report> {
         let (train, test) = (self.train.score()?, self.test.score()?);
         let plain = self.sharpness(self.radius);
@@ -219,11 +221,12 @@ impl Analyzer {
         })
     }
 
-    /// `k` eigenvalues from each end of the Hessian's spectrum, or all if there are no more than 2`k`, and the numbers that
-    /// are made of them; trace and density by random vectors. It takes one gradient of all training samples.
+    /// Computes `k` eigenvalues at each end of the Hessian's spectrum (all of them if there are at most 2`k`) and the
+    /// quantities derived from them, and estimates trace and density with random vectors. Takes one gradient of all
+    /// training samples.
     ///
     /// # Errors
-    /// `k` is 0; those of the Hessian-vector products.
+    /// `k` is 0; errors of the Hessian-vector products.
     pub fn hessian_metrics(&self, k: usize) -> Result<HessianMetrics> {
         self.metrics(k, (self.train.loss()?, self.train.gradient()?))
     }
@@ -240,15 +243,15 @@ impl Analyzer {
         HessianMetrics::of(&setting, k)
     }
 
-    /// The loss over two random filter-normalised directions, `points` × `points` values, on the samples that curvature is
-    /// measured on.
+    /// The loss on a plane along two random filter-normalised directions, `points` × `points` values, on the samples on
+    /// which curvature is measured.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
     /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
     /// let model =
     ///     Mlp::new(&[2, 3, 1], Activation::Tanh, 1, &Device::Cpu)?.to_dtype(DType::F64)?;
-    /// let analyzer = Analyzer::new(&model, &data, &data, Loss::CrossEntropy)?.seed(3);
+    /// let analyzer = Analyzer::new(&model, &data, &data, Loss::CrossEntropy)?.with_seed(3);
     /// assert_eq!(
     ///     analyzer.plane(1.0, 5)?,
     ///     Plane::random(&analyzer.objective(), 3, 1.0, 5)?
@@ -262,8 +265,8 @@ impl Analyzer {
         Plane::random(&self.curvature, self.seed, radius, points)
     }
 
-    /// Trains the model by `trainer`, and tells what loss, gradient, extreme eigenvalues, trace (to a tenth) and sharpness
-    /// were every `interval` steps, all on the samples that curvature is measured on. Sampling errors are not part of it.
+    /// Trains the model with `trainer` and measures loss, gradient, extreme eigenvalues, trace (to 10 %) and sharpness every
+    /// `interval` steps, on the samples on which curvature is measured. Sampling errors are not included.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -298,10 +301,10 @@ impl Analyzer {
             .run(&self.curvature, &trajectory)
     }
 
-    /// What stands between this model and `other`: along the straight line, along those to `other` with its hidden units
-    /// matched where the layers allow it, and along a trained path. With batch normalisation, statistics are
-    /// estimated anew along the line, and there is no other path. Losses are those of the samples that curvature is measured
-    /// on.
+    /// Measures the loss along paths between this model and `other`: the straight line, the lines to `other` with its hidden
+    /// units matched to this model's (if the layers allow it), and a trained path. For models with batch normalisation it
+    /// measures the straight line only, and re-estimates the running statistics along it. Losses are measured on the samples
+    /// on which curvature is measured.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -324,15 +327,15 @@ impl Analyzer {
         let (ours, theirs) = (self.model.parameters(), other.parameters());
         if ours.shapes() != theirs.shapes() {
             return Err(Error::invalid(format!(
-                "the other model has {} parameters in other shapes than this one's {}: a path joins \
-                 models of one architecture",
+                "the other model has {} parameters of other shapes than this model's {}: give two models of the same \
+                 architecture",
                 theirs.len(),
                 ours.len()
             )));
         }
         let trainer = PathTrainer::default().with_seed(self.seed);
         if hidden_units(&self.model).is_ok() {
-            let other = Held(Arc::new(other.clone()));
+            let other = SharedModel(Arc::new(other.clone()));
             let (objective, trainers) = (&self.curvature, [trainer]);
             return Connectivity::between(objective, &self.model, &other, &trainers, points);
         }
@@ -362,12 +365,12 @@ impl Analyzer {
             .with_seed(self.seed)
     }
 
-    /// The mean distance, and its sampling error for the same directions.
+    /// The mean distance and its sampling error for the same directions.
     fn flatness(&self) -> Result<(Option<Estimate>, Option<SamplingError>)> {
         let flatness = Flatness::new(RISE).with_directions(5).with_seed(self.seed);
         let crossings = match flatness.crossings(&self.curvature) {
             Ok(crossings) => crossings,
-            // It never rises so far, or is not finite before.
+            // The loss does not increase that much, or becomes infinite first.
             Err(Error::Invalid(_) | Error::NotFinite(_)) => return Ok((None, None)),
             Err(error) => return Err(error),
         };
@@ -414,7 +417,7 @@ impl Analyzer {
         Ok(groups.pooled_error(&shift).map(|error| {
             let linear = groups.unbiased(mean, error, 0.0);
             SamplingError {
-                // A distance is positive, and its distribution has the longer tail above.
+                // A distance is positive, and its distribution is skewed to the right.
                 low: linear.low.max(0.0),
                 high: mean * ((linear.high - mean) / mean).exp(),
                 ..linear
@@ -425,15 +428,15 @@ impl Analyzer {
 
 /// A model of any type.
 #[derive(Clone)]
-struct Held(Arc<dyn Model + Send + Sync>);
+struct SharedModel(Arc<dyn Model + Send + Sync>);
 
-impl Module for Held {
+impl Module for SharedModel {
     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         self.0.forward(x)
     }
 }
 
-impl Model for Held {
+impl Model for SharedModel {
     fn parameters(&self) -> &Parameters {
         self.0.parameters()
     }
@@ -447,7 +450,7 @@ impl Model for Held {
     }
 }
 
-impl std::fmt::Debug for Held {
+impl std::fmt::Debug for SharedModel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} parameters", self.parameters().len())
     }

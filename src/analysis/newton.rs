@@ -45,12 +45,13 @@ const SMALL: f64 = 0.01;
 /// let newton = analyzer.hessian_metrics(1)?.newton.unwrap();
 /// assert!((newton.decrease - 2.0).abs() < 1e-9); // from 2 to 0
 /// assert_eq!(newton.is_small(), Some(false));
-/// let damped = analyzer.damping(1.0)?.hessian_metrics(1)?.newton.unwrap();
+/// let damped = analyzer.with_damping(1.0)?.hessian_metrics(1)?.newton.unwrap();
 /// let exact = 0.5 * (2.0 * 2.0 / (2.0 + 1.0) + 4.0 * 4.0 / (8.0 + 1.0));
 /// assert!((damped.decrease - exact).abs() < 1e-9);
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct NewtonDecrement {
     /// ½ gᵀ(|H| + λI)⁻¹g, or less: see above.
     pub decrease: f64,

@@ -20,8 +20,8 @@ use crate::verdict::SHARPNESS;
 ///
 /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
 /// let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 1, &Device::Cpu)?.to_dtype(DType::F64)?;
-/// let analyzer = Analyzer::new(&model, &data, &data, Loss::CrossEntropy)?.samples(20, 7)?;
-/// let report = analyzer.without_hessian().full_analysis()?;
+/// let analyzer = Analyzer::new(&model, &data, &data, Loss::CrossEntropy)?.with_samples(20, 7)?;
+/// let report = analyzer.with_hessian(false).full_analysis()?;
 /// assert_eq!(
 ///     report.subsample,
 ///     Subsample::Random {
@@ -34,6 +34,7 @@ use crate::verdict::SHARPNESS;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Subsample {
     /// All.
     All,
@@ -50,6 +51,7 @@ pub enum Subsample {
 ///
 /// See [`Report`] for an example.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct SharpnessMetrics {
     /// By random search.
     pub random: RandomSharpness,
@@ -91,7 +93,7 @@ pub struct SharpnessMetrics {
 /// let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
 /// model.parameters().set_flat(&[0.0, 0.0])?;
 /// let analyzer = Analyzer::new(&model, &data, &data, Loss::Mse)?;
-/// let report = analyzer.eigenvalues(1).full_analysis()?;
+/// let report = analyzer.with_eigenvalues(1).full_analysis()?;
 /// assert!((report.sharpness.worst - 0.01).abs() < 1e-6);
 /// assert!(report.sharpness.random.maximum <= report.sharpness.worst);
 /// assert_eq!((report.parameters, report.gradient_norm), (2, 0.0));
@@ -99,6 +101,7 @@ pub struct SharpnessMetrics {
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Report {
     /// Length of θ.
     pub parameters: usize,

@@ -33,7 +33,7 @@ const GROUPS: usize = 20;
 /// let model = Mlp::new(&[2, 3, 2], Activation::Tanh, 1, &Device::Cpu)?.to_dtype(DType::F64)?;
 /// let analyzer = Analyzer::new(&model, &data, &data, Loss::CrossEntropy)?;
 /// let whole = analyzer.hessian_metrics(1)?;
-/// let part = analyzer.samples(100, 0)?.hessian_metrics(1)?;
+/// let part = analyzer.with_samples(100, 0)?.hessian_metrics(1)?;
 /// let sampling = part.sampling.unwrap().largest;
 /// let exact = whole.largest[0].value;
 /// assert!(sampling.low <= exact && exact <= sampling.high);
@@ -41,6 +41,7 @@ const GROUPS: usize = 20;
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct SamplingError {
     /// Standard error from the choice of the samples alone.
     pub standard_error: f64,

@@ -59,7 +59,7 @@ impl Report {
     /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
     /// let model =
     ///     Mlp::new(&[2, 3, 1], Activation::Tanh, 1, &Device::Cpu)?.to_dtype(DType::F64)?;
-    /// let analyzer = Analyzer::new(&model, &data, &data, Loss::CrossEntropy)?.without_hessian();
+    /// let analyzer = Analyzer::new(&model, &data, &data, Loss::CrossEntropy)?.with_hessian(false);
     /// let report = analyzer.full_analysis()?;
     /// let table = Report::verdicts(&[("first", report.clone()), ("again", report.clone())])?;
     /// assert_eq!(table.width(), 1 + 2); // the quantities' names, then a column for each report

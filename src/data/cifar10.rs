@@ -15,7 +15,7 @@ use crate::files::read;
 
 const PIXELS: usize = 3 * 32 * 32;
 
-const CURE: &str = "Give the directory with the six .bin files of the binary version of CIFAR-10, \
+const ADVICE: &str = "Give the directory with the six .bin files of the binary version of CIFAR-10, \
                     unpacked anew from its archive cifar-10-binary.tar.gz";
 
 /// CIFAR-10: images in [0, 1] of shape `(n, 3, 32, 32)` (red, green, blue; rows from the top;
@@ -86,9 +86,9 @@ struct Images {
 
 impl Images {
     fn append(&mut self, path: &Path) -> Result<()> {
-        let bytes = read(path, CURE)?;
+        let bytes = read(path, ADVICE)?;
         if bytes.is_empty() {
-            return Err(Error::file(path, "is empty", CURE));
+            return Err(Error::file(path, "is empty", ADVICE));
         }
         let records = bytes.chunks_exact(1 + PIXELS);
         if !records.remainder().is_empty() {
@@ -97,7 +97,7 @@ impl Images {
                 bytes.len(),
                 1 + PIXELS
             );
-            return Err(Error::file(path, problem, CURE));
+            return Err(Error::file(path, problem, ADVICE));
         }
         for (i, record) in records.enumerate() {
             let label = record[0];
@@ -105,7 +105,7 @@ impl Images {
                 let problem = format!(
                     "is damaged or of another format (image {i} has the label {label}, more than 9)"
                 );
-                return Err(Error::file(path, problem, CURE));
+                return Err(Error::file(path, problem, ADVICE));
             }
             self.labels.push(u32::from(label));
             let pixels = record[1..].iter();

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::Dataset;
 use crate::error::{Error, Result};
-use crate::files::{read, write_whole};
+use crate::files::{read, write_atomically};
 
 const PIXELS: usize = 28 * 28;
 
@@ -112,13 +112,13 @@ impl Source {
                 return Ok(content);
             }
             let from_gz = fs::read(&gzipped).and_then(|bytes| unpack(&bytes));
-            let cure = match from_gz {
+            let advice = match from_gz {
                 Ok(content) if self.is_whole(&content) => {
                     "Delete it: the next load unpacks it again from its .gz"
                 }
                 _ => RESTORE,
             };
-            return Err(wrong(&unpacked, &content, cure));
+            return Err(wrong(&unpacked, &content, advice));
         }
         let content = unpack(&read(&gzipped, RESTORE)?).map_err(|e| {
             let problem = format!("is truncated or corrupted ({e})");
@@ -128,7 +128,7 @@ impl Source {
             return Err(wrong(&gzipped, &content, RESTORE));
         }
         // In a directory that cannot be written to it is unpacked each time.
-        let _ = write_whole(&unpacked, "", |part| fs::write(part, &content));
+        let _ = write_atomically(&unpacked, "", |part| fs::write(part, &content));
         Ok(content)
     }
 
@@ -156,14 +156,14 @@ fn unpack(bytes: &[u8]) -> io::Result<Vec<u8>> {
 }
 
 /// The error for a file whose content is not MNIST's.
-fn wrong(path: &Path, content: &[u8], cure: &str) -> Error {
+fn wrong(path: &Path, content: &[u8], advice: &str) -> Error {
     if is_idx(content) {
         let problem = "holds another set than MNIST, such as Fashion-MNIST, or is damaged";
-        let cure = "Give a directory with MNIST's own files; of other samples make a Dataset";
-        return Error::file(path, problem, cure);
+        let advice = "Give a directory with MNIST's own files; of other samples make a Dataset";
+        return Error::file(path, problem, advice);
     }
     let problem = format!("is truncated or corrupted ({} bytes)", content.len());
-    Error::file(path, problem, cure)
+    Error::file(path, problem, advice)
 }
 
 /// Whether the length is what a header of the IDX format says: images or labels, of whatever set.

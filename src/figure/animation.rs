@@ -107,7 +107,7 @@ pub fn animation(moments: &[(usize, Spectrum)]) -> Figure {
             .update_menus(vec![buttons])
             .sliders(vec![slider]),
     );
-    Figure::new(plot, &title)
+    Figure::new(&plot, &title)
 }
 
 /// Both signs, for a frame changes the traces that are there.

@@ -183,7 +183,7 @@ impl Chart {
                 .x_axis(x)
                 .y_axis(y),
         );
-        Figure::new(plot, &self.title)
+        Figure::new(&plot, &self.title)
     }
 
     fn trace(&self, series: &Series, color: &'static str) -> Box<Scatter<f64, f64>> {

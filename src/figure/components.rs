@@ -38,5 +38,5 @@ pub fn components(pca: &Pca, title: &str) -> Figure {
             .x_axis(axis("point"))
             .y_axis(axis("coordinate along the component")),
     );
-    Figure::new(plot, title)
+    Figure::new(&plot, title)
 }

@@ -67,5 +67,5 @@ pub fn density(curve: &DensityCurve) -> Figure {
             .x_axis(axis("eigenvalue λ"))
             .y_axis(log_axis("density")),
     );
-    Figure::new(plot, &title)
+    Figure::new(&plot, &title)
 }

@@ -59,5 +59,5 @@ pub fn embedding(coordinates: &Array2<f64>, title: &str) -> Figure {
         );
     }
     plot.set_layout(square(title, "first coordinate", "second coordinate"));
-    Figure::new(plot, title)
+    Figure::new(&plot, title)
 }

@@ -111,5 +111,5 @@ pub fn evolution(evolution: &Evolution) -> Figure {
         layout.add_annotation(heading(name, x, y));
     }
     plot.set_layout(layout);
-    Figure::new(plot, title)
+    Figure::new(&plot, title)
 }

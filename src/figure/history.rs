@@ -48,5 +48,5 @@ pub fn history(history: &History) -> Figure {
             .x_axis(axis("passes over the training data"))
             .y_axis(log_axis("loss")),
     );
-    Figure::new(plot, title)
+    Figure::new(&plot, title)
 }

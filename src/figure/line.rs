@@ -50,5 +50,5 @@ pub fn line(line: &Line) -> Figure {
             .x_axis(axis("α, steps of the direction's length"))
             .y_axis(axis("loss").range(AxisRange::new(low - margin, high + margin))),
     );
-    Figure::new(plot, title)
+    Figure::new(&plot, title)
 }

@@ -79,5 +79,5 @@ pub fn matrix(matrix: &Dense, blocks: &[(String, Range<usize>)]) -> Figure {
             .y_axis(side([end, -0.5]).scale_anchor("x"))
             .shapes(borders.collect()),
     );
-    Figure::new(plot, &title)
+    Figure::new(&plot, &title)
 }

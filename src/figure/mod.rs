@@ -1,22 +1,22 @@
-//! Figures: one builder a file, each from a result to a [`Figure`]. Nothing is computed here.
+//! Figures: each file has a function that turns a result into a [`Figure`]. Nothing is computed here.
 
 mod animation;
 mod chart;
 mod components;
 mod density;
 mod embedding;
-mod ends;
 mod evolution;
-mod extremes;
+mod extreme_eigenvalues;
 mod history;
 mod line;
 mod matrix;
 mod overview;
-mod path;
-mod plane;
-mod planes;
+mod paths;
+mod plane_grid;
 mod spectra;
 mod spectrum;
+mod spectrum_ends;
+mod surface;
 mod trajectory;
 
 pub use animation::animation;
@@ -24,18 +24,18 @@ pub use chart::Chart;
 pub use components::components;
 pub use density::density;
 pub use embedding::embedding;
-pub use ends::ends;
 pub use evolution::evolution;
-pub use extremes::extremes;
+pub use extreme_eigenvalues::extreme_eigenvalues;
 pub use history::history;
 pub use line::line;
 pub use matrix::matrix;
 pub use overview::overview;
-pub use path::paths;
-pub use plane::{contour, surface};
-pub use planes::planes;
+pub use paths::paths;
+pub use plane_grid::planes;
 pub use spectra::spectra;
 pub use spectrum::spectrum;
+pub use spectrum_ends::spectrum_ends;
+pub use surface::{contour, surface};
 pub use trajectory::{trajectory, trajectory_surface};
 
 use ndarray::Array2;
@@ -45,7 +45,7 @@ use plotly::common::{
 use plotly::layout::{
     Annotation, AspectMode, Axis, AxisConstrain, AxisType, Camera, Eye, Layout, LayoutScene, Margin,
 };
-use plotly::{HeatMap, Plot};
+use plotly::{HeatMap, Plot, Trace};
 use serde::Serialize;
 use serde_json::{Number, Value, json};
 
@@ -54,7 +54,7 @@ pub const WIDTH: usize = 720;
 /// Height of a figure in pixels.
 pub const HEIGHT: usize = 440;
 
-/// Colours that remain apart for colour-blind readers (Okabe and Ito, 2008).
+/// Colours that colour-blind readers can tell apart (Okabe and Ito, 2008).
 const BLUE: &str = "#0072B2";
 const ORANGE: &str = "#D55E00";
 const GREEN: &str = "#009E73";
@@ -65,66 +65,66 @@ const INK: &str = "#222222";
 const GRID: &str = "#dddddd";
 const PAPER: &str = "#ffffff";
 
-/// In the order in which neighbours are easiest to tell apart.
+/// Ordered so that neighbours are easy to tell apart.
 const COLORS: [&str; 6] = [ORANGE, BLUE, GREEN, PURPLE, YELLOW, SKY];
 
-/// Significant digits that a figure's numbers keep.
+/// Significant digits of the numbers in a figure's JSON.
 const DIGITS: i32 = 6;
 
-/// A plotly plot that a notebook shows as data, as a web page and as an image in one.
+/// A plotly figure. Notebooks show it as JSON, HTML and PNG in one output.
 ///
 /// ```
 /// use loss_landscape::plotly::{Plot, Scatter};
 /// use loss_landscape::prelude::*;
 ///
-/// let mut figure = Figure::new(Plot::new(), "Squares");
-/// figure
-///     .plot_mut()
-///     .add_trace(Scatter::new(vec![1, 2, 3], vec![1, 4, 9]));
+/// let mut figure = Figure::new(&Plot::new(), "Squares");
+/// figure.add_trace(Scatter::new(vec![1, 2, 3], vec![1, 4, 9]));
 /// assert_eq!(figure.title(), "Squares");
 /// assert_eq!(figure.json()["data"][0]["y"][2], 9);
 /// assert!(figure.page().starts_with("<!doctype html>"));
 /// ```
+#[derive(Clone)]
 pub struct Figure {
-    plot: Box<dyn Drawing>,
     title: String,
-    /// Where a surface stands among other panels, in x and y: plotly.rs cannot say it.
-    scene_at: Option<[[f64; 2]; 2]>,
+    /// plotly's JSON. A [`Plot`] could not be sent to another thread, and each cell with a figure would compile again
+    /// how a hundred of plotly's types are dropped.
+    json: Value,
 }
 
 impl Figure {
-    /// Wraps a plot of your own.
-    pub fn new(plot: Plot, title: &str) -> Self {
+    /// A figure of any plot. Later changes of `plot` do not change the figure.
+    pub fn new(plot: &Plot, title: &str) -> Self {
         Self {
-            plot: Box::new(plot),
             title: title.into(),
-            scene_at: None,
+            json: to_json(plot),
         }
     }
 
-    /// The title, which also stands for the figure where only text can.
+    /// The title. Viewers that show only text show this.
     pub fn title(&self) -> &str {
         &self.title
     }
 
-    /// The plot, to change it with plotly's own calls.
-    pub fn plot_mut(&mut self) -> &mut Plot {
-        self.plot.plot_mut()
+    /// Adds a trace on top of the others.
+    pub fn add_trace(&mut self, trace: Box<dyn Trace>) {
+        if let Some(traces) = self.json["data"].as_array_mut() {
+            traces.push(to_json(&trace));
+        }
     }
 
-    fn retitled(mut self, title: &str) -> Self {
+    fn with_title(mut self, title: &str) -> Self {
         self.title = title.into();
-        let layout = self.plot.plot().layout().clone().title(titled(title));
-        self.plot_mut().set_layout(layout);
+        self.json["layout"]["title"] = to_json(&titled(title));
         self
     }
 
-    fn with_scene_at(mut self, x: [f64; 2], y: [f64; 2]) -> Self {
-        self.scene_at = Some([x, y]);
+    /// Places the surface in a panel, in fractions of the figure's width and height. plotly.rs has no setter for it.
+    fn with_scene_domain(mut self, x: [f64; 2], y: [f64; 2]) -> Self {
+        self.json["layout"]["scene"]["domain"] = json!({"x": x, "y": y});
         self
     }
 
-    /// A web page with the figure, of some 7 MB: it needs no network.
+    /// A self-contained web page with the figure, about 7 MB.
     pub fn page(&self) -> String {
         // Inside a script element a tag could end it.
         let json = self.json().to_string().replace('<', r"\u003c");
@@ -144,45 +144,19 @@ impl Figure {
         )
     }
 
-    /// plotly's JSON: `data`, `layout`, `config`, `frames`, numbers rounded to six digits.
+    /// plotly's JSON with the keys `data`, `layout`, `config` and `frames`. Numbers are rounded to six significant digits.
     pub fn json(&self) -> Value {
-        let mut value = serde_json::to_value(self.plot.plot()).unwrap_or_default();
-        if let Some([x, y]) = self.scene_at {
-            value["layout"]["scene"]["domain"] = json!({"x": x, "y": y});
-        }
+        let mut value = self.json.clone();
         round(&mut value);
         value
     }
 }
 
-impl Clone for Figure {
-    fn clone(&self) -> Self {
-        Self {
-            plot: Box::new(self.plot.plot().clone()),
-            title: self.title.clone(),
-            scene_at: self.scene_at,
-        }
-    }
+fn to_json(value: &impl Serialize) -> Value {
+    serde_json::to_value(value).unwrap_or_default()
 }
 
-/// A plot whose type a cell does not see: each cell with a figure would compile anew how a hundred of plotly's types
-/// are dropped.
-trait Drawing {
-    fn plot(&self) -> &Plot;
-    fn plot_mut(&mut self) -> &mut Plot;
-}
-
-impl Drawing for Plot {
-    fn plot(&self) -> &Plot {
-        self
-    }
-
-    fn plot_mut(&mut self) -> &mut Plot {
-        self
-    }
-}
-
-/// Kernels fall back on this where a cell's last expression moves a variable.
+/// What the kernel shows if a cell's last expression moves a variable.
 impl std::fmt::Debug for Figure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
@@ -211,7 +185,7 @@ fn round(value: &mut Value) {
     }
 }
 
-/// The common look: dark ink on white paper, which reads in light and dark surroundings.
+/// The common layout: dark text on white, readable in light and dark themes.
 fn layout(title: &str) -> Layout {
     Layout::new()
         .title(titled(title))
@@ -223,7 +197,7 @@ fn layout(title: &str) -> Layout {
         .plot_background_color(PAPER)
 }
 
-/// On the left, for plotly's buttons appear on the right.
+/// Left-aligned, since plotly's buttons appear on the right.
 fn titled(title: &str) -> Title {
     Title::with_text(title)
         .x(0.02)
@@ -239,7 +213,7 @@ fn axis(title: &str) -> Axis {
         .show_line(true)
 }
 
-/// For numbers that span decades.
+/// A logarithmic axis.
 fn log_axis(title: &str) -> Axis {
     axis(title)
         .type_(AxisType::Log)
@@ -247,7 +221,7 @@ fn log_axis(title: &str) -> Axis {
         .n_ticks(6)
 }
 
-/// For two coordinates with one scale.
+/// Layout for two coordinates with the same scale.
 fn square(title: &str, x: &str, y: &str) -> Layout {
     layout(title)
         .width(600)
@@ -256,7 +230,7 @@ fn square(title: &str, x: &str, y: &str) -> Layout {
         .y_axis(axis(y).scale_anchor("x").constrain(AxisConstrain::Domain))
 }
 
-/// For a surface, with room for both coordinates and the loss.
+/// Axes and camera of a loss surface.
 fn scene() -> LayoutScene {
     LayoutScene::new()
         .background_color(PAPER)
@@ -267,7 +241,7 @@ fn scene() -> LayoutScene {
         .z_axis(axis("loss"))
 }
 
-/// The name of a panel whose upper left corner is at (x, y), in shares of the figure.
+/// Title of a panel whose upper left corner is at (x, y), in fractions of the figure.
 fn heading(name: &str, x: f64, y: f64) -> Annotation {
     Annotation::new()
         .text(name)
@@ -281,7 +255,7 @@ fn heading(name: &str, x: f64, y: f64) -> Annotation {
         .font(Font::new().size(14).color(INK))
 }
 
-/// The map in blue above zero, orange below.
+/// Colours positive values blue and negative values orange.
 fn signed<X: Serialize + Clone, Y: Serialize + Clone, Z: Serialize + Clone>(
     map: Box<HeatMap<X, Y, Z>>,
     values: &Array2<f64>,
@@ -298,7 +272,7 @@ fn colors() -> ColorScale {
     ColorScale::Palette(ColorScalePalette::Viridis)
 }
 
-/// Row by row, as plotly takes them.
+/// The rows as vectors, as plotly takes them.
 fn rows(values: &Array2<f64>) -> Vec<Vec<f64>> {
     let rows = values.rows().into_iter();
     rows.map(|row| row.to_vec()).collect()

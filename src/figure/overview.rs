@@ -138,7 +138,7 @@ pub fn overview(
         layout.add_annotation(heading(name, COLUMNS[i % 2][0], ROWS[i / 2][1]));
     }
     plot.set_layout(layout);
-    Figure::new(plot, title).with_scene_at(right, ROWS[0])
+    Figure::new(&plot, title).with_scene_domain(right, ROWS[0])
 }
 
 /// |λ| over its rank, in traces of one sign.

@@ -67,5 +67,5 @@ pub fn spectra<N: AsRef<str>, S: Borrow<Spectrum>>(spectra: &[(N, S)]) -> Figure
             .x_axis(axis("rank, from each end of the spectrum"))
             .y_axis(log_axis("size of the eigenvalue, |λ|")),
     );
-    Figure::new(plot, title)
+    Figure::new(&plot, title)
 }

@@ -54,5 +54,5 @@ pub fn spectrum(spectrum: &Spectrum) -> Figure {
             .x_axis(axis("rank"))
             .y_axis(axis("eigenvalue λ").zero_line_color(super::INK)),
     );
-    Figure::new(plot, &title)
+    Figure::new(&plot, &title)
 }

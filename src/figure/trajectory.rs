@@ -51,8 +51,8 @@ pub fn trajectory(plane: &Plane, path: &Projection) -> Figure {
         )
         .text_array(texts(path))
         .hover_template("%{text}<extra></extra>");
-    figure.plot_mut().add_trace(trace);
-    figure.retitled("Training over a plane")
+    figure.add_trace(trace);
+    figure.with_title("Training over a plane")
 }
 
 /// The plane as a surface with the training's path on it, each snapshot at the loss on the plane below it and not at its own;
@@ -77,8 +77,8 @@ pub fn trajectory_surface(plane: &Plane, path: &Projection) -> Figure {
         .marker(Marker::new().color(INK).size(2))
         .text_array(texts(path))
         .hover_template("%{text}<extra></extra>");
-    figure.plot_mut().add_trace(trace);
-    figure.retitled("Training on a surface")
+    figure.add_trace(trace);
+    figure.with_title("Training on a surface")
 }
 
 /// What pointing at a snapshot tells.

@@ -304,7 +304,7 @@ impl Parameters {
     }
 
     /// Writes parameters and running statistics to a safetensors file, under their names, as
-    /// [`write_whole`](crate::files::write_whole) does.
+    /// [`write_atomically`](crate::files::write_atomically) does.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -323,8 +323,8 @@ impl Parameters {
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let tensors = self.all();
         let tensors = tensors.map(|(name, var)| (name.clone(), var.as_detached_tensor()));
-        let cure = "Give a path in a directory that is there, is writable and has room";
-        write_tensors(path.as_ref(), cure, tensors)
+        let advice = "Give a path in a directory that is there, is writable and has room";
+        write_tensors(path.as_ref(), advice, tensors)
     }
 
     /// Sets parameters and running statistics to those of a safetensors file with the same names and shapes, in any
@@ -339,8 +339,8 @@ impl Parameters {
     pub fn load(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let wrong = |problem: String| {
-            let cure = "Give a safetensors file that was saved from this model";
-            Error::file(path, problem, cure)
+            let advice = "Give a safetensors file that was saved from this model";
+            Error::file(path, problem, advice)
         };
         let mut found = read_tensors(path, &self.device)
             .map_err(|problem| wrong(format!("cannot be read: {problem}")))?;

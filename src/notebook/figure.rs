@@ -1,6 +1,6 @@
 //! Figures as plotly's JSON, HTML and PNG.
 
-mod picture;
+mod png;
 
 use super::{Bundle, Show, escape};
 use crate::error::Result;
@@ -13,7 +13,7 @@ use crate::figure::Figure;
 impl Show for Figure {
     fn bundle(&self) -> Result<Bundle> {
         let json = self.json();
-        let image = picture::png(&json);
+        let image = png::png(&json);
         let mut bundle = Bundle::text(format!("Figure: {}", self.title()))
             .with("application/vnd.plotly.v1+json", json.to_string())
             .with("text/html", html(self.title(), &json, image.as_deref()));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Objective;
 use crate::error::{Error, Result};
-use crate::ranks::{Ranks, part};
+use crate::ranks::{Ranks, partition};
 
 impl Objective {
     /// The same loss with the samples divided among `ranks`: each keeps a share of them and computes with it, and losses,
@@ -28,7 +28,7 @@ impl Objective {
                 "{all} samples cannot be divided among {size} ranks: start fewer, or take more samples"
             )));
         }
-        let mine = part(all, rank, size);
+        let mine = partition(all, rank, size);
         self.data = self.data.narrow(mine.start, mine.len())?;
         self.ranks = Some(ranks);
         Ok(self)

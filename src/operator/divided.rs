@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{LinearOperator, images};
 use crate::error::Result;
-use crate::ranks::{Ranks, all_well, part};
+use crate::ranks::{Ranks, agree_on_errors, partition};
 
 /// An operator of which each of several ranks multiplies some of the vectors that are asked for together, so that the
 /// probes of a trace or a density are divided among them. Where vectors come one by one, as in Lanczos' method with
@@ -32,12 +32,12 @@ impl<A: LinearOperator> LinearOperator for Divided<A> {
     }
 
     fn apply_block(&self, vectors: &[Vec<f64>]) -> Result<Vec<Vec<f64>>> {
-        let mine = part(vectors.len(), self.ranks.rank(), self.ranks.size());
+        let mine = partition(vectors.len(), self.ranks.rank(), self.ranks.size());
         let found = match mine.is_empty() {
             true => Ok(Vec::new()),
             false => images(&self.operator, &vectors[mine.clone()]),
         };
-        let found = all_well(Some(self.ranks.as_ref()), found)?;
+        let found = agree_on_errors(Some(self.ranks.as_ref()), found)?;
         let mut products = vec![vec![0.0; self.dim()]; vectors.len()];
         for (product, found) in products[mine].iter_mut().zip(found) {
             *product = found;

@@ -21,7 +21,7 @@ use crate::checkpoint::unusable;
 use crate::error::{Error, Result, check_finite};
 use crate::files::is_taken;
 use crate::random::{Purpose, normal};
-use crate::ranks::{Ranks, all_well};
+use crate::ranks::{Ranks, agree_on_errors};
 use crate::vector::{axpy, from_bytes, norm, to_bytes};
 
 const NAME: &[u8] = b"loss-landscape products ";
@@ -92,7 +92,7 @@ impl<A: LinearOperator> Recorded<A> {
             0 => Log::open(path, &operator).map(Some),
             _ => Ok(None),
         };
-        let log = all_well(Some(ranks.as_ref()), log)?;
+        let log = agree_on_errors(Some(ranks.as_ref()), log)?;
         Ok(Self::new(operator, log, Some(ranks)))
     }
 
@@ -127,7 +127,7 @@ impl<A: LinearOperator> Recorded<A> {
             )),
             _ => Ok(now),
         });
-        all_well(self.ranks.as_deref(), now)
+        agree_on_errors(self.ranks.as_deref(), now)
     }
 
     /// Refuses a file of another operator; begins a file that is empty.
@@ -138,7 +138,7 @@ impl<A: LinearOperator> Recorded<A> {
             Some(log) => log.recognize(hash(&to_bytes(&probe)), &product[0]),
             None => Ok(()),
         };
-        all_well(self.ranks.as_deref(), recognized)
+        agree_on_errors(self.ranks.as_deref(), recognized)
     }
 
     /// The products with these keys, if there are all of them. All or none: some of a block could differ by rounding
@@ -148,7 +148,7 @@ impl<A: LinearOperator> Recorded<A> {
             Some(log) => keys.iter().map(|key| log.read(key)).collect(),
             None => Ok(None),
         };
-        let known: Option<Vec<_>> = all_well(self.ranks.as_deref(), known)?;
+        let known: Option<Vec<_>> = agree_on_errors(self.ranks.as_deref(), known)?;
         let Some(ranks) = &self.ranks else {
             return Ok(known);
         };
@@ -195,7 +195,7 @@ impl<A: LinearOperator> LinearOperator for Recorded<A> {
             Some(log) => log.append(&keys, &products),
             None => Ok(()),
         };
-        all_well(self.ranks.as_deref(), kept)?;
+        agree_on_errors(self.ranks.as_deref(), kept)?;
         Ok(products)
     }
 
@@ -219,8 +219,8 @@ impl Log {
         let file = options.open(path).map_err(|e| unwritable(path, &e))?;
         if is_taken(&file, true) {
             let problem = "is in use by another process or another operator";
-            let cure = "Wait for its end, or give another path";
-            return Err(Error::file(path, problem, cure));
+            let advice = "Wait for its end, or give another path";
+            return Err(Error::file(path, problem, advice));
         }
         let mut log = Self {
             path: path.to_path_buf(),

@@ -168,13 +168,13 @@ impl fmt::Debug for Share {
 }
 
 /// Which of some items are next here, as those of a share.
-pub(crate) struct Turns<'a> {
+pub(crate) struct WorkQueue<'a> {
     count: usize,
     taken: AtomicUsize,
     claimed: Option<(&'a dyn Ranks, u64)>,
 }
 
-impl<'a> Turns<'a> {
+impl<'a> WorkQueue<'a> {
     pub(crate) fn new(share: &'a Share, count: usize) -> Self {
         Self {
             count,
@@ -200,13 +200,13 @@ impl<'a> Turns<'a> {
 }
 
 /// The `index`th of `count` parts of the items 0 … `items`, which differ by at most one in size.
-pub(crate) fn part(items: usize, index: usize, count: usize) -> std::ops::Range<usize> {
+pub(crate) fn partition(items: usize, index: usize, count: usize) -> std::ops::Range<usize> {
     index * items / count..(index + 1) * items / count
 }
 
 /// `found`, where that is no error on any rank; else the error of this one, or that there is one. Without ranks that is
 /// `found`.
-pub(crate) fn all_well<T>(ranks: Option<&dyn Ranks>, found: Result<T>) -> Result<T> {
+pub(crate) fn agree_on_errors<T>(ranks: Option<&dyn Ranks>, found: Result<T>) -> Result<T> {
     let Some(ranks) = ranks else {
         return found;
     };
@@ -214,7 +214,7 @@ pub(crate) fn all_well<T>(ranks: Option<&dyn Ranks>, found: Result<T>) -> Result
     ranks.sum(&mut failed)?;
     match failed[0] as usize {
         0 => found,
-        failed => Err(found.err().unwrap_or(Error::Elsewhere {
+        failed => Err(found.err().unwrap_or(Error::OtherRanks {
             failed,
             ranks: ranks.size(),
         })),

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Sweep, manifest, point, seal};
+use super::{Sweep, checksum, manifest, point};
 use crate::error::{Error, Result};
 use crate::files::{WRITABLE, is_taken, sync_directory};
 use crate::progress::warn;
@@ -132,15 +132,15 @@ impl Directory {
                 return Err(unwritable(e));
             }
         } else if !sweep.resume && !sweep.share.is_shard() {
-            let cure = "Resume it, or give another directory";
-            return Err(Error::file(path, "holds a sweep already", cure));
+            let advice = "Resume it, or give another directory";
+            return Err(Error::file(path, "holds a sweep already", advice));
         } else {
             let file = manifest_file(path);
             let [there, here] = [&found, manifest].map(|text| manifest::parse(&file, text));
             if let Some(difference) = manifest::difference(&there?, &here?) {
                 let problem = format!("holds a sweep with other settings: {difference}");
-                let cure = "Resume it with its own, or give another directory";
-                return Err(Error::file(path, problem, cure));
+                let advice = "Resume it with its own, or give another directory";
+                return Err(Error::file(path, problem, advice));
             }
         }
         Ok(())
@@ -155,7 +155,7 @@ impl Directory {
     pub(super) fn is_whole(&self, sweep: &Sweep, id: usize) -> bool {
         let there = self.holds(id);
         let names = point::files(id, sweep.strengths[id], manifest::ending(sweep));
-        let whole = there && seal::is_whole(&model_file(&self.path, id), &names);
+        let whole = there && checksum::is_valid(&model_file(&self.path, id), &names);
         if there && !whole {
             warn(&format!(
                 "files of point {} are missing or damaged: it is computed again",

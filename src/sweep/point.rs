@@ -6,13 +6,13 @@ use std::path::Path;
 use polars::df;
 use polars::prelude::{Column, CsvWriter, DataFrame, SerWriter};
 
+use super::checksum::with_checksum;
 use super::directory::{Directory, model_file};
 use super::manifest::ending;
-use super::seal::sealed;
 use super::{Sweep, SweepPoint, SweepReport};
 use crate::data::Dataset;
 use crate::error::Result;
-use crate::files::{WRITABLE, write_whole};
+use crate::files::{WRITABLE, write_atomically};
 use crate::model::{Model, Parameters};
 use crate::objective::{Loss, Objective};
 use crate::spectral::{Lanczos, Spectrum, Which};
@@ -120,8 +120,8 @@ impl Point<'_> {
         let mut text = Vec::new();
         CsvWriter::new(&mut text).finish(&mut row.table()?)?;
         let text = String::from_utf8_lossy(&text);
-        write_whole(&model_file(dir, self.id), WRITABLE, |part| {
-            fs::write(part, sealed(&text, dir, names)?)
+        write_atomically(&model_file(dir, self.id), WRITABLE, |part| {
+            fs::write(part, with_checksum(&text, dir, names)?)
         })
     }
 }

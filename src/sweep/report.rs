@@ -15,6 +15,7 @@ use crate::files::read;
 ///
 /// See [`SweepReport`] for an example.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct SweepPoint {
     /// The strength's place in the list, counted from 0.
     pub id: usize,
@@ -57,11 +58,7 @@ pub struct SweepPoint {
 /// let model =
 ///     |seed| Mlp::new(&[2, 3, 1], Activation::Tanh, seed, &Device::Cpu)?.to_dtype(DType::F64);
 /// let trainer = Trainer::adam(0.01).with_batch_size(20).with_epochs(3);
-/// let sweep = Sweep {
-///     trainer,
-///     top: 2,
-///     ..Sweep::of([0.0, 0.1])
-/// };
+/// let sweep = Sweep::new([0.0, 0.1]).with_trainer(trainer).with_top(2);
 /// let report = sweep.run(&dir, model, &data, &data)?;
 /// let square = report.points[1].penalty / report.points[1].l2; // ‖θ‖²
 /// assert!(square > 0.0 && report.points[0].penalty == 0.0);
@@ -70,6 +67,7 @@ pub struct SweepPoint {
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct SweepReport {
     /// The points.
     pub points: Vec<SweepPoint>,

@@ -17,7 +17,7 @@ pub(super) fn read(path: &Path) -> Result<DataFrame> {
         }
     };
     by_path().map_err(|e| {
-        let cure = "Give the directory of a sweep, whose files are as it wrote them";
-        Error::file(path, format!("cannot be read ({e})"), cure)
+        let advice = "Give the directory of a sweep, whose files are as it wrote them";
+        Error::file(path, format!("cannot be read ({e})"), advice)
     })
 }

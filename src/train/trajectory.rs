@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use candle_core::{DType, Device, Tensor};
 
 use crate::error::{Error, Result};
-use crate::files::write_whole;
+use crate::files::write_atomically;
 use crate::model::Parameters;
 use crate::tensors::{header, read_tensors};
 
@@ -410,8 +410,8 @@ impl Trajectory {
             tensors.push(("statistics", name, vec![k, shape.statistics]));
         }
         let header = header(&tensors);
-        let cure = "Give a path in a directory that is there and has room";
-        write_whole(path.as_ref(), cure, |part| -> Result<()> {
+        let advice = "Give a path in a directory that is there and has room";
+        write_atomically(path.as_ref(), advice, |part| -> Result<()> {
             let io = |e: std::io::Error| Error::invalid(e.to_string());
             let mut file = BufWriter::new(File::create(part).map_err(io)?);
             file.write_all(&header).map_err(io)?;
@@ -436,8 +436,8 @@ impl Trajectory {
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let wrong = |problem: String| {
-            let cure = "Give a file that Trajectory::save wrote";
-            Error::file(path, format!("cannot be read ({problem})"), cure)
+            let advice = "Give a file that Trajectory::save wrote";
+            Error::file(path, format!("cannot be read ({problem})"), advice)
         };
         let tensors = read_tensors(path, &Device::Cpu).map_err(wrong)?;
         let (Some(steps), Some(snapshots)) = (tensors.get("steps"), tensors.get("snapshots"))

@@ -9,11 +9,11 @@ use loss_landscape::prelude::*;
 use loss_landscape::serde::Serialize;
 use loss_landscape::serde_json;
 
-use crate::network::Network;
-use crate::output::{Report, prepare, save_weights, say, write_table, write_text};
-use crate::paths::path;
-use crate::training::{TRAINING, Training};
-use crate::{Ignored, config, signals, together};
+use crate::network_args::Network;
+use crate::output::{Report, prepare_dir, print_error, save_weights, write_table, write_text};
+use crate::path_args::path;
+use crate::training_args::{TRAINING, Training};
+use crate::{Ignored, config_file, mpi_context, signals};
 
 /// Snapshots of a training that is tracked.
 const SNAPSHOTS: usize = 20;
@@ -77,7 +77,7 @@ pub struct Analyze {
     grid: usize,
     /// Weights in safetensors format; with them nothing is trained
     #[arg(long, value_name = "FILE", value_parser = path(), help_heading = "Analysis")]
-    #[serde(skip_serializing_if = "config::has_no_place")]
+    #[serde(skip_serializing_if = "config_file::has_no_place")]
     weights: Option<PathBuf>,
     /// Directory for all results: report.json, report.csv, weights.safetensors, and config.toml to do it again
     #[arg(
@@ -87,7 +87,7 @@ pub struct Analyze {
         default_value = "results",
         help_heading = "Analysis"
     )]
-    #[serde(skip_serializing_if = "config::is_no_text")]
+    #[serde(skip_serializing_if = "config_file::is_no_text")]
     save_dir: PathBuf,
     /// TOML file with any of these flags as keys, such as results/config.toml; flags override it
     #[arg(long, value_name = "FILE", value_parser = path(), help_heading = "Analysis")]
@@ -139,9 +139,9 @@ impl Analyze {
     }
 
     pub fn run(&self) -> Result<Report, Error> {
-        together::alone("analyze")?;
+        mpi_context::require_single_process("analyze")?;
         let dir = &self.save_dir;
-        prepare(dir, &FILES)?;
+        prepare_dir(dir, &FILES)?;
         let (seed, trainer) = (self.training.seed, self.training.trainer()?);
         let model = self.network.model(seed)?;
         let data = self.network.data()?;
@@ -150,15 +150,15 @@ impl Analyze {
         }
         let samples = self.samples.min(data.train.len());
         let mut analyzer = Analyzer::new(&model, &data.train, &data.test, Loss::CrossEntropy)?
-            .samples(samples, seed)?
-            .seed(seed)
-            .eigenvalues(self.top)
-            .radius(self.radius);
+            .with_samples(samples, seed)?
+            .with_seed(seed)
+            .with_eigenvalues(self.top)
+            .with_radius(self.radius);
         if let Some(damping) = self.damping {
-            analyzer = analyzer.damping(damping)?;
+            analyzer = analyzer.with_damping(damping)?;
         }
         if !self.compute_hessian {
-            analyzer = analyzer.without_hessian();
+            analyzer = analyzer.with_hessian(false);
         }
         if self.visualize {
             // A grid that makes no sense is refused before the training.
@@ -179,7 +179,7 @@ impl Analyze {
         let kept = format!("the trained weights are in {}", unfinished.display());
         if trained {
             save_weights(model.parameters(), &unfinished)?;
-            signals::kept(&kept);
+            signals::on_interrupt(&kept);
         }
         let with_place = |error: Error| match trained {
             true => Error::Invalid(format!("{error} ({kept})")),
@@ -193,10 +193,10 @@ impl Analyze {
         };
         self.clear()?;
         save_weights(model.parameters(), &dir.join(FILES[0]))?;
-        config::write(&dir.join(FILES[1]), self)?;
+        config_file::write(&dir.join(FILES[1]), self)?;
         self.warn_of_paths();
         let _ = std::fs::remove_file(&unfinished);
-        signals::kept(format!("weights and settings are in {}", dir.display()));
+        signals::on_interrupt(format!("weights and settings are in {}", dir.display()));
         let json = serde_json::to_value(&report)
             .map_err(|e| Error::Invalid(format!("the report cannot be written: {e}")))?;
         write_text(&dir.join("report.json"), &format!("{json:#}\n"))?;
@@ -207,7 +207,7 @@ impl Analyze {
             pages.push(("evolution.html", figure::evolution(evolution)));
         }
         if let Some(plane) = &plane {
-            let ends = report.hessian.as_ref().map(figure::ends);
+            let ends = report.hessian.as_ref().map(figure::spectrum_ends);
             pages.extend(ends.map(|figure| ("spectrum.html", figure)));
             write_table(dir, "surface", &mut plane.table()?)?;
             pages.push(("surface.html", figure::surface(plane)));
@@ -232,9 +232,9 @@ impl Analyze {
         for path in paths
             .into_iter()
             .flatten()
-            .filter(|path| config::is_no_text(path))
+            .filter(|path| config_file::is_no_text(path))
         {
-            say(format_args!(
+            print_error(format_args!(
                 "warning: config.toml leaves out {}, which is not UTF-8: give it as a flag",
                 path.display()
             ));

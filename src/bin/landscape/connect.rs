@@ -8,10 +8,10 @@ use loss_landscape::Error;
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json::json;
 
-use crate::network::Setting;
-use crate::output::{Report, number, prepare, write_table, write_text};
-use crate::paths::path;
-use crate::{Ignored, together};
+use crate::network_args::Setting;
+use crate::output::{Report, number, prepare_dir, write_table, write_text};
+use crate::path_args::path;
+use crate::{Ignored, mpi_context};
 
 #[derive(Args)]
 pub struct Connect {
@@ -56,7 +56,7 @@ impl Connect {
     }
 
     pub fn run(&self) -> Result<Report, Error> {
-        together::alone("connect")?;
+        mpi_context::require_single_process("connect")?;
         if let Some(dir) = &self.out {
             let names = [
                 "connect.csv",
@@ -64,7 +64,7 @@ impl Connect {
                 "connect.html",
                 "connect.json",
             ];
-            prepare(dir, &names)?;
+            prepare_dir(dir, &names)?;
         }
         let (a, b) = (
             self.setting.model(Some(&self.a))?,

@@ -8,9 +8,9 @@ use loss_landscape::memory;
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json::json;
 
-use crate::network::Point;
+use crate::mpi_context;
+use crate::network_args::Point;
 use crate::output::Report;
-use crate::together;
 
 #[derive(Args)]
 pub struct Hvp {
@@ -55,7 +55,7 @@ impl Hvp {
         let hvp_ms = self.median(|_| hessian.apply(&v).map(drop))?;
         let block_ms = self.median(|_| hessian.apply_block(&vectors).map(drop))?;
         let block_hvp_ms_per_vector = block_ms / self.block as f64;
-        let ranks = together::ranks();
+        let ranks = mpi_context::ranks();
         let sum_ms = match &ranks {
             Some(ranks) => self.median(|_| ranks.sum(&mut v.clone()))?,
             None => 0.0,

@@ -1,30 +1,30 @@
 //! `landscape`: loss and curvature of networks from the command line, by the crate's own calls.
 
 mod analyze;
-mod config;
+mod config_file;
 mod connect;
 mod density;
 mod hvp;
-mod network;
-mod news;
+mod mpi_context;
+mod network_args;
 mod output;
-mod paths;
+mod path_args;
+mod progress_display;
 mod sharpness;
 mod signals;
 mod spectrum;
 mod surface;
 mod sweep;
-mod together;
 mod trace;
 mod train;
-mod training;
+mod training_args;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use loss_landscape::Error;
 
-use self::config::Parsed;
+use self::config_file::Parsed;
 
 /// The geometry of a neural network's loss: train a network, then look at it from several sides.
 #[derive(Parser)]
@@ -71,17 +71,17 @@ fn main() -> ExitCode {
             std::env::set_var("CANDLE_NUM_THREADS", "1");
         }
     }
-    let parsed = config::parse("analyze", |cli: &Cli| match &cli.task {
+    let parsed = config_file::parse("analyze", |cli: &Cli| match &cli.task {
         Task::Analyze(task) => task.config.as_deref(),
         _ => None,
     });
-    together::run(|| run(parsed?))
+    mpi_context::run(|| run(parsed?))
 }
 
 fn run(parsed: Parsed<Cli>) -> Result<(), Error> {
     let Parsed { cli, given } = parsed;
     refuse_ignored(&cli.task, &given)?;
-    news::show();
+    progress_display::show();
     signals::listen();
     let report = match cli.task {
         Task::Analyze(task) => task.run(),
@@ -96,7 +96,7 @@ fn run(parsed: Parsed<Cli>) -> Result<(), Error> {
         Task::Hvp(task) => task.run(),
     };
     match report {
-        Err(error @ Error::Unfinished { .. }) => output::told(&error),
+        Err(error @ Error::Unfinished { .. }) => output::unfinished_report(&error),
         report => report?,
     }
     .print(cli.json)

@@ -2,7 +2,7 @@
 
 use loss_landscape::Error;
 use loss_landscape::candle::{Device, Tensor};
-use loss_landscape::files::{WRITABLE, check_writable, write_tensors, write_whole};
+use loss_landscape::files::{WRITABLE, check_writable, write_atomically, write_tensors};
 use loss_landscape::polars::prelude::DataFrame;
 use loss_landscape::prelude::{Objective, Parameters};
 use loss_landscape::serde_json::{Value, json};
@@ -11,8 +11,8 @@ use std::fmt::Display;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use crate::network::TRAINING_SAMPLES;
-use crate::{paths, together};
+use crate::network_args::TRAINING_SAMPLES;
+use crate::{mpi_context, path_args};
 
 /// The result of a command, for people and for programs.
 pub struct Report {
@@ -43,7 +43,7 @@ impl Report {
     }
 
     pub fn print(&self, json: bool) -> Result<(), Error> {
-        if !together::leads() {
+        if !mpi_context::is_root() {
             return Ok(());
         }
         let mut out = std::io::stdout().lock();
@@ -61,7 +61,7 @@ impl Report {
 }
 
 /// What a shard says whose work is done while others' is not.
-pub fn told(unfinished: &Error) -> Report {
+pub fn unfinished_report(unfinished: &Error) -> Report {
     Report {
         text: format!("this shard is done; {unfinished}\n"),
         json: json!({ "unfinished": unfinished.to_string() }),
@@ -69,7 +69,7 @@ pub fn told(unfinished: &Error) -> Report {
 }
 
 /// A line on standard error. Work does not end because nobody reads it.
-pub fn say(line: impl Display) {
+pub fn print_error(line: impl Display) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
@@ -85,15 +85,15 @@ pub fn number(x: f64, decimals: usize) -> String {
 }
 
 /// A path in JSON, which has no place for bytes that are not UTF-8.
-pub fn shown(path: &Path) -> String {
+pub fn path_text(path: &Path) -> String {
     path.display().to_string()
 }
 
 /// Makes the directory for a command's results, and refuses one in which a file of these names cannot be written.
-pub fn prepare(dir: &Path, names: &[&str]) -> Result<(), Error> {
+pub fn prepare_dir(dir: &Path, names: &[&str]) -> Result<(), Error> {
     std::fs::create_dir_all(dir)
         .map_err(|e| Error::Invalid(format!("{} cannot be made: {e}", dir.display())))?;
-    if !together::leads() {
+    if !mpi_context::is_root() {
         return Ok(());
     }
     names
@@ -110,7 +110,7 @@ pub fn save_weights(parameters: &Parameters, path: &Path) -> Result<(), Error> {
     let name = format!("landscape-{}-{name}", std::process::id());
     let places = [
         Some(std::env::temp_dir()),
-        paths::home(),
+        path_args::home(),
         Some(PathBuf::from(".")),
     ];
     let mut places = places.into_iter().flatten().map(|dir| dir.join(&name));
@@ -126,10 +126,10 @@ pub fn save_weights(parameters: &Parameters, path: &Path) -> Result<(), Error> {
 // Of several ranks one writes.
 
 pub fn write_text(path: &Path, text: &str) -> Result<(), Error> {
-    if !together::leads() {
+    if !mpi_context::is_root() {
         return Ok(());
     }
-    write_whole(path, WRITABLE, |part| std::fs::write(part, text))
+    write_atomically(path, WRITABLE, |part| std::fs::write(part, text))
 }
 
 /// Writes vectors under their names to a safetensors file.
@@ -137,7 +137,7 @@ pub fn write_vectors<'a>(
     path: &Path,
     vectors: impl IntoIterator<Item = (String, &'a [f64])>,
 ) -> Result<(), Error> {
-    if !together::leads() {
+    if !mpi_context::is_root() {
         return Ok(());
     }
     let tensors = vectors.into_iter().map(|(name, vector)| {
@@ -149,7 +149,7 @@ pub fn write_vectors<'a>(
 
 /// Writes `name`.csv and `name`.parquet.
 pub fn write_table(dir: &Path, name: &str, table: &mut DataFrame) -> Result<(), Error> {
-    if !together::leads() {
+    if !mpi_context::is_root() {
         return Ok(());
     }
     for ending in ["csv", "parquet"] {

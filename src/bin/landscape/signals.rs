@@ -7,14 +7,14 @@ use loss_landscape::files::pause_writing;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
-use crate::output::say;
-use crate::together;
+use crate::mpi_context;
+use crate::output::print_error;
 
 /// What is kept of the work, and how to go on with it.
 static KEPT: Mutex<String> = Mutex::new(String::new());
 
 /// What to say if the work is interrupted from now on.
-pub fn kept(message: impl Into<String>) {
+pub fn on_interrupt(message: impl Into<String>) {
     *KEPT.lock().unwrap_or_else(PoisonError::into_inner) = message.into();
 }
 
@@ -43,7 +43,7 @@ pub fn listen() {
             });
             std::thread::spawn(move || {
                 let _held = pause_writing();
-                if together::leads() {
+                if mpi_context::is_root() {
                     let name = known.iter().find(|(number, _)| *number == signal);
                     let name = name.map_or("a signal", |(_, name)| name);
                     let kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
@@ -52,7 +52,7 @@ pub fn listen() {
                     } else {
                         &kept
                     };
-                    say(format_args!("\ninterrupted by {name}: {kept}"));
+                    print_error(format_args!("\ninterrupted by {name}: {kept}"));
                 }
                 std::process::exit(128 + signal);
             });

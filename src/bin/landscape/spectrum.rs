@@ -8,9 +8,9 @@ use loss_landscape::Error;
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json::json;
 
-use crate::network::{Matrix, Point};
-use crate::output::{Report, number, prepare, write_text, write_vectors};
-use crate::paths::path;
+use crate::network_args::{Matrix, Point};
+use crate::output::{Report, number, prepare_dir, write_text, write_vectors};
+use crate::path_args::path;
 
 #[derive(Args)]
 pub struct Spectrum {
@@ -59,7 +59,7 @@ impl Spectrum {
             )));
         }
         if let Some(dir) = &self.out {
-            prepare(dir, &["spectrum.json", "eigenvectors.safetensors"])?;
+            prepare_dir(dir, &["spectrum.json", "eigenvectors.safetensors"])?;
         }
         let (objective, operator) = self.matrix.at(&self.point)?;
         let lanczos = Lanczos::default()

@@ -10,10 +10,10 @@ use loss_landscape::prelude::*;
 use loss_landscape::ranks::Share;
 use loss_landscape::serde_json::json;
 
-use crate::network::Point;
-use crate::output::{Report, number, prepare, write_table, write_text, write_vectors};
-use crate::paths::path;
-use crate::{signals, together};
+use crate::network_args::Point;
+use crate::output::{Report, number, prepare_dir, write_table, write_text, write_vectors};
+use crate::path_args::path;
+use crate::{mpi_context, signals};
 
 #[derive(Args)]
 pub struct Surface {
@@ -71,14 +71,14 @@ impl Surface {
     pub fn run(&self) -> Result<Report, Error> {
         let mut grid = Grid::square(self.range, self.grid)?;
         if let Some(dir) = &self.out {
-            prepare(dir, &FILES)?;
+            prepare_dir(dir, &FILES)?;
             grid = grid.with_checkpoint(dir.join("unfinished"));
-            signals::kept(format!(
+            signals::on_interrupt(format!(
                 "finished points are in {}: the same command goes on from there",
                 dir.display()
             ));
         }
-        let grid = grid.with_share(together::share(self.shard.as_ref())?)?;
+        let grid = grid.with_share(mpi_context::share(self.shard.as_ref())?)?;
         let objective = self.point.objective()?;
         let [d1, d2] = self.directions(&objective)?;
         let started = Instant::now();
@@ -148,7 +148,7 @@ impl Surface {
             write_text(&dir.join("surface.html"), &figure::surface(&plane).page())?;
             write_text(&dir.join("surface.json"), &report.json.to_string())?;
             // All is written: there is nothing left to go on with.
-            if together::leads() {
+            if mpi_context::is_root() {
                 grid.remove_checkpoint()?;
             }
             report.text += &format!("{}\n", dir.join("surface.html").display());

@@ -9,11 +9,11 @@ use loss_landscape::prelude::*;
 use loss_landscape::ranks::Share;
 use loss_landscape::serde_json::json;
 
-use crate::network::Network;
-use crate::output::{Report, number, shown};
-use crate::paths::path;
-use crate::training::Steps;
-use crate::{signals, together};
+use crate::network_args::Network;
+use crate::output::{Report, number, path_text};
+use crate::path_args::path;
+use crate::training_args::Steps;
+use crate::{mpi_context, signals};
 
 #[derive(Args)]
 pub struct SweepCommand {
@@ -90,25 +90,25 @@ impl SweepCommand {
     pub fn run(&self) -> Result<Report, Error> {
         let trainer = self.steps.trainer()?;
         let parameters = self.network.model(self.seed)?.parameters().len();
-        let sweep = Sweep {
-            trainer: trainer
-                .with_epochs(self.epochs)
-                .with_patience(self.patience),
-            top: self.top.unwrap_or(parameters.min(30)),
-            tolerance: self.tolerance,
-            seed: self.seed,
-            jobs: self.jobs,
-            parquet: self.parquet,
-            resume: self.resume,
-            share: together::share(self.shard.as_ref())?,
-            ..Sweep::of(&self.l2.0[..])
-        };
+        let sweep = Sweep::new(&self.l2.0[..])
+            .with_trainer(
+                trainer
+                    .with_epochs(self.epochs)
+                    .with_patience(self.patience),
+            )
+            .with_top(self.top.unwrap_or(parameters.min(30)))
+            .with_tolerance(self.tolerance)
+            .with_seed(self.seed)
+            .with_jobs(self.jobs)
+            .with_parquet(self.parquet)
+            .with_resume(self.resume)
+            .with_share(mpi_context::share(self.shard.as_ref())?);
         let data = self.network.data()?;
         let train = match self.samples {
             Some(samples) => data.train.first(samples)?,
             None => data.train,
         };
-        signals::kept(format!(
+        signals::on_interrupt(format!(
             "whole points are in {}: add --resume to go on",
             self.out.display()
         ));
@@ -151,7 +151,7 @@ impl SweepCommand {
         };
         Ok(Report {
             text,
-            json: json!({ "points": report.points, "computed": report.computed, "out": shown(&self.out) }),
+            json: json!({ "points": report.points, "computed": report.computed, "out": path_text(&self.out) }),
         })
     }
 }

@@ -7,7 +7,7 @@ use loss_landscape::Error;
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json::json;
 
-use crate::network::{Matrix, Point};
+use crate::network_args::{Matrix, Point};
 use crate::output::Report;
 
 #[derive(Args)]

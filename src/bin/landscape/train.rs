@@ -8,11 +8,11 @@ use loss_landscape::files::check_writable;
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json::json;
 
-use crate::network::Network;
-use crate::output::{Report, number, save_weights, shown};
-use crate::paths::path;
-use crate::training::Training;
-use crate::{signals, together};
+use crate::network_args::Network;
+use crate::output::{Report, number, path_text, save_weights};
+use crate::path_args::path;
+use crate::training_args::Training;
+use crate::{mpi_context, signals};
 
 #[derive(Args)]
 pub struct Train {
@@ -27,21 +27,21 @@ pub struct Train {
 
 impl Train {
     pub fn run(&self) -> Result<Report, Error> {
-        together::alone("train")?;
+        mpi_context::require_single_process("train")?;
         let trainer = self.training.trainer()?;
         let model = self.network.model(self.training.seed)?;
         let data = self.network.data()?;
         if let Some(path) = &self.save {
-            check_writable(path, CURE)?;
+            check_writable(path, ADVICE)?;
         }
         let unfinished = self.save.as_deref().and_then(unfinished);
         let history = match &unfinished {
             None => {
-                signals::kept("nothing is kept; --save FILE keeps each whole epoch");
+                signals::on_interrupt("nothing is kept; --save FILE keeps each whole epoch");
                 trainer.fit(&model, &data.train, &data.test)?
             }
             Some(file) => {
-                signals::kept(format!(
+                signals::on_interrupt(format!(
                     "whole epochs are in {}: the same command goes on from there",
                     file.display()
                 ));
@@ -81,13 +81,13 @@ impl Train {
                 "epochs": history.epochs,
                 "parameters": model.parameters().len(),
                 "seconds": history.epochs.last().map_or(0.0, |epoch| epoch.seconds),
-                "weights": self.save.as_deref().map(shown),
+                "weights": self.save.as_deref().map(path_text),
             }),
         })
     }
 }
 
-const CURE: &str = "Give a path in a directory that is there, is writable and has room";
+const ADVICE: &str = "Give a path in a directory that is there, is writable and has room";
 
 /// The file that a training goes on from, beside that of its weights; none beside a device, a pipe or a descriptor.
 fn unfinished(weights: &Path) -> Option<PathBuf> {
@@ -97,5 +97,5 @@ fn unfinished(weights: &Path) -> Option<PathBuf> {
     let mut name = weights.as_os_str().to_owned();
     name.push(".unfinished");
     let file = PathBuf::from(name);
-    check_writable(&file, CURE).is_ok().then_some(file)
+    check_writable(&file, ADVICE).is_ok().then_some(file)
 }

@@ -7,7 +7,7 @@ use crate::checkpoint::key;
 use crate::error::{Error, Result};
 use crate::files::with_ending;
 use crate::objective::Objective;
-use crate::parts::{Parts, files_of_parts};
+use crate::partial_results::{PartialResults, partial_files};
 use crate::ranks::Share;
 use crate::vector::symmetric_grid;
 
@@ -131,7 +131,7 @@ impl Grid {
             return Ok(());
         };
         for ending in ["", EIGENVALUES] {
-            for file in files_of_parts(&with_ending(path, ending))? {
+            for file in partial_files(&with_ending(path, ending))? {
                 let removed = match std::fs::remove_file(&file) {
                     // Another process has removed it.
                     Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
@@ -166,7 +166,7 @@ impl Grid {
         ending: &str,
         objective: &Objective,
         [theta, d1, d2]: [&[f64]; 3],
-    ) -> Result<Option<Parts>> {
+    ) -> Result<Option<PartialResults>> {
         if self.checkpoint.is_some() || self.share.among().is_some() {
             objective.needs_all_samples("a grid that is shared or resumed")?;
         }
@@ -177,7 +177,7 @@ impl Grid {
         let size = [center, objective.samples() as f64];
         let task = format!("{task} in {}", objective.parameters().dtype().as_str());
         let key = key(&task, &[theta, d1, d2, points.as_flattened(), &size]);
-        Ok(Some(Parts::new(&with_ending(path, ending), key)))
+        Ok(Some(PartialResults::new(&with_ending(path, ending), key)))
     }
 
     /// Returns all points (α, β), row by row in β.

@@ -4,7 +4,7 @@ use super::Grid;
 use crate::data::Targets;
 use crate::error::{Error, Result};
 use crate::objective::{Objective, Score};
-use crate::parts::in_parts;
+use crate::partial_results::compute_in_parts;
 use crate::progress::warn;
 use crate::ranks::Share;
 
@@ -22,7 +22,7 @@ pub(super) fn scores(
         Some(grid) => (grid.parts(task, "", objective, vectors)?, &grid.share),
         None => (None, &Share::default()),
     };
-    let numbers = in_parts(
+    let numbers = compute_in_parts(
         task,
         points.len(),
         points_per_pass(objective),

@@ -9,7 +9,7 @@ use super::loss_at_points::{origin, scores, warn_of_non_finite};
 use super::{Grid, StatisticsSource, direction, nan_as_null};
 use crate::error::{Error, Result};
 use crate::objective::Objective;
-use crate::parts::in_parts;
+use crate::partial_results::compute_in_parts;
 use crate::spectral::{Eigenpair, Lanczos, Spectrum, Which};
 use crate::vector::axpy;
 
@@ -128,7 +128,7 @@ impl ExtremeEigenvalues {
                 .fold(0.0, f64::max);
             Ok(vec![[values[values.len() - 1], values[0], error]])
         };
-        let found = in_parts(
+        let found = compute_in_parts(
             "eigenvalues",
             points.len(),
             1,

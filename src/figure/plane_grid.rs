@@ -125,7 +125,7 @@ pub fn planes<N: AsRef<str>, P: Borrow<Plane>>(planes: &[(N, P)]) -> Figure {
         );
     }
     plot.set_layout(layout);
-    Figure::new(plot, title)
+    Figure::new(&plot, title)
 }
 
 fn with_axes(layout: Layout, panel: usize, x: Axis, y: Axis) -> Layout {

@@ -1,4 +1,4 @@
-//! [`in_parts`]: long work on many items, of which what is done stays in files, and of which several processes do
+//! [`compute_in_parts`]: long work on many items, of which what is done stays in files, and of which several processes do
 //! different ones.
 //!
 //! A file is a line with the format's version, a hash of what the work depends on, and then a record for each item that is
@@ -18,11 +18,11 @@ use crate::checkpoint::{Key, OTHER_WORK, unusable};
 use crate::error::{Error, Result};
 use crate::files::{is_taken, parent, read_bytes, with_ending};
 use crate::progress::Progress;
-use crate::ranks::{Kind, Ranks, Share, Turns, all_well, part};
+use crate::ranks::{Kind, Ranks, Share, WorkQueue, agree_on_errors, partition};
 use crate::vector::to_bytes;
 
 /// Where the parts of a piece of work are kept.
-pub(crate) struct Parts {
+pub(crate) struct PartialResults {
     path: PathBuf,
     key: Key,
 }
@@ -35,11 +35,11 @@ type Found<const N: usize> = Vec<Option<[f64; N]>>;
 ///
 /// # Errors
 /// [`Error::Unfinished`] if all of a shard are done and those of others are not.
-pub(crate) fn in_parts<const N: usize>(
+pub(crate) fn compute_in_parts<const N: usize>(
     task: &'static str,
     count: usize,
     together: usize,
-    parts: Option<&Parts>,
+    parts: Option<&PartialResults>,
     share: &Share,
     work: impl FnMut(Range<usize>) -> Result<Vec<[f64; N]>>,
 ) -> Result<Vec<[f64; N]>> {
@@ -60,10 +60,10 @@ pub(crate) fn in_parts<const N: usize>(
         0 => read_all(parts, count),
         _ => Ok(vec![None; count]),
     };
-    let mut known = all_well(Some(ranks), known)?;
+    let mut known = agree_on_errors(Some(ranks), known)?;
     gather(ranks, &mut known)?;
     let done = some(task, together, parts, share, known.clone(), work);
-    let mut done = all_well(Some(ranks), done)?;
+    let mut done = agree_on_errors(Some(ranks), done)?;
     // Each brings what it has found itself, and the one that read also that.
     if ranks.rank() > 0 {
         for (done, known) in done.iter_mut().zip(&known) {
@@ -78,23 +78,23 @@ pub(crate) fn in_parts<const N: usize>(
 fn some<const N: usize>(
     task: &'static str,
     together: usize,
-    parts: Option<&Parts>,
+    parts: Option<&PartialResults>,
     share: &Share,
     mut done: Found<N>,
     mut work: impl FnMut(Range<usize>) -> Result<Vec<[f64; N]>>,
 ) -> Result<Found<N>> {
     let todo = pieces(&done, together, share);
-    let turns = Turns::new(share, todo.len());
+    let queue = WorkQueue::new(share, todo.len());
     let mut file = match parts {
         Some(parts) if !todo.is_empty() => {
-            let file = parts.append_to(share, N).inspect_err(|_| turns.stop());
+            let file = parts.append_to(share, N).inspect_err(|_| queue.stop());
             Some((parts, file?))
         }
         _ => None,
     };
     let mut progress = Progress::start(task);
     let total = todo.iter().map(Range::len).sum();
-    while let Some(turn) = turns.next()? {
+    while let Some(turn) = queue.next()? {
         let items = todo[turn].clone();
         let found = work(items.clone()).and_then(|found| {
             let kept = match &mut file {
@@ -103,7 +103,7 @@ fn some<const N: usize>(
             };
             kept.map(|()| found)
         });
-        let found = found.inspect_err(|_| turns.stop())?;
+        let found = found.inspect_err(|_| queue.stop())?;
         for (done, found) in done[items].iter_mut().zip(found) {
             *done = Some(found);
         }
@@ -117,7 +117,7 @@ fn some<const N: usize>(
 /// several ranks want to end at the same time.
 fn pieces<const N: usize>(done: &Found<N>, together: usize, share: &Share) -> Vec<Range<usize>> {
     let mine = match share.0 {
-        Kind::Shard { index, count } => part(done.len(), index, count),
+        Kind::Shard { index, count } => partition(done.len(), index, count),
         _ => 0..done.len(),
     };
     let mut left = done[mine.clone()].iter().filter(|d| d.is_none()).count();
@@ -178,17 +178,17 @@ fn whole<const N: usize>(task: &'static str, done: Found<N>) -> Result<Vec<[f64;
     }
 }
 
-fn read_all<const N: usize>(parts: Option<&Parts>, count: usize) -> Result<Found<N>> {
+fn read_all<const N: usize>(parts: Option<&PartialResults>, count: usize) -> Result<Found<N>> {
     let mut found = vec![None; count];
     if let Some(parts) = parts {
-        for path in files_of_parts(&parts.path)? {
+        for path in partial_files(&parts.path)? {
             parts.read(&path, &mut found)?;
         }
     }
     Ok(found)
 }
 
-impl Parts {
+impl PartialResults {
     /// At `path` and beside it, for work with this key.
     pub(crate) fn new(path: &Path, key: Key) -> Self {
         Self {
@@ -320,7 +320,7 @@ fn record(numbers: usize) -> usize {
 const FOREIGN: &str = "is something else, or of another version of this program";
 
 /// The files of all shares at and beside `path`.
-pub(crate) fn files_of_parts(path: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn partial_files(path: &Path) -> Result<Vec<PathBuf>> {
     let name = path.file_name().unwrap_or_default().as_encoded_bytes();
     let dir = parent(path);
     let entries = match fs::read_dir(dir) {

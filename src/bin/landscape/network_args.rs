@@ -10,8 +10,8 @@ use loss_landscape::operator::Divided;
 use loss_landscape::prelude::*;
 use loss_landscape::serde::{Serialize, Serializer};
 
-use crate::paths::path;
-use crate::{Ignored, config, signals, together};
+use crate::path_args::path;
+use crate::{Ignored, config_file, mpi_context, signals};
 
 /// The network and its data.
 #[derive(Args, Clone, Debug, Serialize)]
@@ -40,7 +40,7 @@ pub struct Network {
     pub dataset: DatasetName,
     /// Directory with the dataset's files, if they are not where this program was built
     #[arg(long, value_name = "DIR", value_parser = path())]
-    #[serde(skip_serializing_if = "config::has_no_place")]
+    #[serde(skip_serializing_if = "config_file::has_no_place")]
     pub data: Option<PathBuf>,
     /// Where to compute; `cuda` is for a build with that feature (environment/cuda.sh)
     #[arg(long, value_enum, default_value = "cpu")]
@@ -185,7 +185,7 @@ pub struct Matrix {
 enum DivideName {
     /// The dataset; sums are over all ranks
     Samples,
-    /// The vectors that go through the operator together, such as probes
+    /// The vectors of a block, such as probes
     Vectors,
 }
 
@@ -344,7 +344,7 @@ impl Point {
     /// The same, with its samples divided where there are ranks.
     pub fn divided(&self) -> Result<Objective, Error> {
         let objective = self.objective()?;
-        match together::ranks() {
+        match mpi_context::ranks() {
             Some(ranks) => objective.among(ranks),
             None => Ok(objective),
         }
@@ -398,7 +398,7 @@ impl Matrix {
             DivideName::Vectors => point.objective()?,
         };
         let operator = self.of(&objective)?;
-        signals::kept(match &self.resume {
+        signals::on_interrupt(match &self.resume {
             Some(file) => format!(
                 "products are in {}: the same command goes on from there",
                 file.display()
@@ -414,11 +414,11 @@ impl Matrix {
             OperatorName::Ggn => Box::new(objective.gauss_newton()),
             OperatorName::Fisher => Box::new(objective.fisher()),
         };
-        let operator = match (self.divide, together::ranks()) {
+        let operator = match (self.divide, mpi_context::ranks()) {
             (DivideName::Vectors, Some(ranks)) => Box::new(Divided::new(operator, ranks)),
             _ => operator,
         };
-        Ok(match (&self.resume, together::ranks()) {
+        Ok(match (&self.resume, mpi_context::ranks()) {
             (Some(file), Some(ranks)) => Box::new(Recorded::among(operator, file, ranks)?),
             (Some(file), None) => Box::new(operator.resuming(file)?),
             (None, _) => operator,

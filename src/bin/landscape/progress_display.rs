@@ -1,4 +1,4 @@
-//! Progress on standard error: a bar for each task on a terminal that can redraw lines, else lines.
+//! Progress on stderr: a bar for each task on a terminal, lines elsewhere.
 
 use std::collections::HashMap;
 use std::io::IsTerminal;
@@ -7,30 +7,33 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use loss_landscape::progress::{News, listen};
+use loss_landscape::progress::{Event, listen};
 
-use crate::output::say;
-use crate::together;
+use crate::mpi_context;
+use crate::output::print_error;
 
-/// Between two lines about a task.
+/// Interval between two lines about a task.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// After which a line says that the process is still at work.
+/// Time without output after which a line says that the process is still running.
 const SILENCE: Duration = Duration::from_secs(15);
 
-/// Shows the crate's news from now on, and where there are none for long, that the process is still at work.
+/// Prints progress and warnings to stderr, and from time to time that the process is still running.
 pub fn show() {
-    let leads = together::leads();
-    let screen = Screen::new();
-    let shared = Arc::new(Mutex::new(screen));
-    let heard = shared.clone();
-    listen(move |news| match news {
-        News::Warning(message) => lock(&heard).line(&format!("warning: {message}")),
-        _ if !leads => {}
-        News::Working { task, state, share } => lock(&heard).working(task, state, share),
-        News::Ended { task } => lock(&heard).ended(task),
+    let is_root = mpi_context::is_root();
+    let shared = Arc::new(Mutex::new(Screen::new()));
+    let screen = shared.clone();
+    listen(move |event| match event {
+        Event::Warning(message) => lock(&screen).line(&format!("warning: {message}")),
+        Event::Working {
+            task,
+            status,
+            fraction,
+        } if is_root => lock(&screen).working(task, status, fraction),
+        Event::Finished { task } if is_root => lock(&screen).finished(task),
+        _ => {}
     });
-    if leads {
+    if is_root {
         thread::spawn(move || {
             loop {
                 thread::sleep(Duration::from_millis(500));
@@ -48,15 +51,15 @@ struct Screen {
     bars: MultiProgress,
     redraws: bool,
     tasks: HashMap<String, Task>,
-    /// The task of the last news and its state.
+    /// The task of the last event and its status.
     last: Option<(String, String)>,
     started: Instant,
-    /// When something was shown last.
-    shown: Instant,
+    /// Time of the last output.
+    last_output: Instant,
 }
 
 struct Task {
-    /// When a line was printed last, or the task began.
+    /// Time of the last line, or of the start.
     printed: Instant,
     bar: Option<ProgressBar>,
 }
@@ -65,69 +68,69 @@ impl Screen {
     fn new() -> Self {
         let bars = MultiProgress::new();
         Self {
-            // They are hidden where TERM says that the terminal is a dumb one.
+            // Hidden on a terminal with TERM=dumb.
             redraws: std::io::stderr().is_terminal() && !bars.is_hidden(),
             bars,
             tasks: HashMap::new(),
             last: None,
             started: Instant::now(),
-            shown: Instant::now(),
+            last_output: Instant::now(),
         }
     }
 
     fn line(&mut self, line: &str) {
-        self.shown = Instant::now();
-        self.bars.suspend(|| say(line));
+        self.last_output = Instant::now();
+        self.bars.suspend(|| print_error(line));
     }
 
-    fn working(&mut self, name: &str, state: &str, share: Option<f64>) {
-        self.last = Some((name.to_owned(), state.to_owned()));
+    fn working(&mut self, name: &str, status: &str, fraction: Option<f64>) {
+        self.last = Some((name.to_owned(), status.to_owned()));
         let new = || Task {
             printed: Instant::now(),
             bar: self
                 .redraws
-                .then(|| self.bars.add(new_bar(share.is_some()))),
+                .then(|| self.bars.add(new_bar(fraction.is_some()))),
         };
         let task = self.tasks.entry(name.to_owned()).or_insert_with(new);
         if let Some(bar) = &task.bar {
             bar.set_prefix(name.to_owned());
-            bar.set_message(state.to_owned());
-            bar.set_position((1000.0 * share.unwrap_or(0.0)) as u64);
+            bar.set_message(status.to_owned());
+            bar.set_position((1000.0 * fraction.unwrap_or(0.0)) as u64);
             bar.tick();
-            self.shown = Instant::now();
+            self.last_output = Instant::now();
         } else if task.printed.elapsed() >= INTERVAL {
             task.printed = Instant::now();
-            self.line(&format!("{name}: {state}"));
+            self.line(&format!("{name}: {status}"));
         }
     }
 
-    fn ended(&mut self, name: &str) {
+    fn finished(&mut self, name: &str) {
         self.last.take_if(|(last, _)| last == name);
-        // The interval of its lines goes on when the task is taken up again.
+        // Entries without a bar stay: a task that starts again keeps its interval between lines.
         if let Some(bar) = self.tasks.get_mut(name).and_then(|task| task.bar.take()) {
             bar.finish_and_clear();
             self.tasks.remove(name);
         }
     }
 
-    /// A line if nothing has been shown for long: within one long product there are no news.
+    /// Prints a line after a long time without output, such as during one long product.
     fn break_silence(&mut self) {
-        if self.shown.elapsed() < SILENCE {
+        if self.last_output.elapsed() < SILENCE {
             return;
         }
         let seconds = self.started.elapsed().as_secs();
         let last = self
             .last
             .as_ref()
-            .map(|(name, state)| format!("{name}: {state}; "));
+            .map(|(name, status)| format!("{name}: {status}; "));
         let last = last.unwrap_or_default();
-        self.line(&format!("{last}at work for {seconds} s"));
+        self.line(&format!("{last}running for {seconds} s"));
     }
 }
 
-fn new_bar(known: bool) -> ProgressBar {
+fn new_bar(has_fraction: bool) -> ProgressBar {
     let bar = ProgressBar::new(1000);
-    let template = match known {
+    let template = match has_fraction {
         true => "{prefix} {bar:30} {msg}",
         false => "{prefix} {spinner} {msg} {elapsed}",
     };

@@ -45,5 +45,5 @@ pub fn paths<N: AsRef<str>, P: Borrow<PathProfile>>(paths: &[(N, P)]) -> Figure 
             .x_axis(axis("t, from the first model to the second"))
             .y_axis(axis("loss")),
     );
-    Figure::new(plot, title)
+    Figure::new(&plot, title)
 }

@@ -12,7 +12,7 @@ use crate::files::parent;
 const COLUMN: &str = "sha256";
 
 /// A table of one row in CSV, with the seal as its last column. The files of these names are in `dir`.
-pub(super) fn sealed(row: &str, dir: &Path, names: &[String]) -> io::Result<String> {
+pub(super) fn with_checksum(row: &str, dir: &Path, names: &[String]) -> io::Result<String> {
     let row = row.trim_end();
     let seal = seal(row, dir, names)?;
     let (header, row) = row.split_once('\n').unwrap_or_default();
@@ -20,7 +20,7 @@ pub(super) fn sealed(row: &str, dir: &Path, names: &[String]) -> io::Result<Stri
 }
 
 /// Whether a file of [`sealed`] and those beside it are as they were written.
-pub(super) fn is_whole(path: &Path, names: &[String]) -> bool {
+pub(super) fn is_valid(path: &Path, names: &[String]) -> bool {
     let text = fs::read_to_string(path).unwrap_or_default();
     let opened = || {
         let (header, row) = text.strip_suffix('\n')?.split_once('\n')?;

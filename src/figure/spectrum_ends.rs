@@ -15,7 +15,7 @@ use crate::analysis::HessianMetrics;
 /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
 /// let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 1, &Device::Cpu)?.to_dtype(DType::F64)?;
 /// let analyzer = Analyzer::new(&model, &data, &data, Loss::CrossEntropy)?;
-/// let figure = figure::ends(&analyzer.hessian_metrics(3)?);
+/// let figure = figure::spectrum_ends(&analyzer.hessian_metrics(3)?);
 /// assert_eq!(figure.title(), "The ends of the Hessian's 13 eigenvalues");
 /// assert_eq!(
 ///     figure.json()["data"][1]["y"].as_array().map(Vec::len),
@@ -23,7 +23,7 @@ use crate::analysis::HessianMetrics;
 /// );
 /// # Ok::<(), Error>(())
 /// ```
-pub fn ends(metrics: &HessianMetrics) -> Figure {
+pub fn spectrum_ends(metrics: &HessianMetrics) -> Figure {
     let title = match metrics.largest.len() == metrics.dim {
         true => format!("All {} eigenvalues of the Hessian", metrics.dim),
         false => format!("The ends of the Hessian's {} eigenvalues", metrics.dim),
@@ -54,5 +54,5 @@ pub fn ends(metrics: &HessianMetrics) -> Figure {
             .x_axis(axis("rank, counted from each end"))
             .y_axis(axis("eigenvalue λ").zero_line_color(INK)),
     );
-    Figure::new(plot, &title)
+    Figure::new(&plot, &title)
 }

@@ -20,21 +20,21 @@ use crate::landscape::Plane;
 /// let grid = Grid::square(1.0, 3)?;
 /// let plane = Plane::on_grid(&objective, &d1, &d2, &grid)?;
 /// assert_eq!(
-///     figure::extremes(&plane).json()["data"]
+///     figure::extreme_eigenvalues(&plane).json()["data"]
 ///         .as_array()
 ///         .map(Vec::len),
 ///     Some(0)
 /// );
 /// let plane = plane.with_eigenvalues(&objective, &d1, &d2, &grid)?;
 /// assert_eq!(
-///     figure::extremes(&plane).json()["data"]
+///     figure::extreme_eigenvalues(&plane).json()["data"]
 ///         .as_array()
 ///         .map(Vec::len),
 ///     Some(2)
 /// );
 /// # Ok::<(), Error>(())
 /// ```
-pub fn extremes(plane: &Plane) -> Figure {
+pub fn extreme_eigenvalues(plane: &Plane) -> Figure {
     let title = "Curvature over a plane";
     let mut plot = Plot::new();
     let mut layout = layout(title)
@@ -71,5 +71,5 @@ pub fn extremes(plane: &Plane) -> Figure {
         }
     }
     plot.set_layout(layout);
-    Figure::new(plot, title)
+    Figure::new(&plot, title)
 }

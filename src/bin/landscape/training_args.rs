@@ -5,7 +5,7 @@ use loss_landscape::Error;
 use loss_landscape::prelude::*;
 use loss_landscape::serde::Serialize;
 
-use crate::config;
+use crate::config_file;
 
 /// Everything about a training.
 #[derive(Args, Clone, Debug, Serialize)]
@@ -32,7 +32,7 @@ pub struct Training {
     pub epochs: u32,
     /// Seed of the weights, of the order of the samples and of all else that is drawn
     #[arg(long, default_value_t = 0)]
-    #[serde(serialize_with = "config::seed")]
+    #[serde(serialize_with = "config_file::seed")]
     pub seed: u64,
 }
 

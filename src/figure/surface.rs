@@ -44,7 +44,7 @@ pub fn contour(plane: &Plane) -> Figure {
     plot.add_trace(levels);
     plot.add_trace(center);
     plot.set_layout(square(title, "α, steps of d₁", "β, steps of d₂"));
-    Figure::new(plot, title)
+    Figure::new(&plot, title)
 }
 
 /// L(θ + αd₁ + βd₂) as a surface that can be turned, with θ at the dot.
@@ -84,5 +84,5 @@ pub fn surface(plane: &Plane) -> Figure {
             .margin(Margin::new().left(10).right(10).top(50).bottom(10))
             .scene(scene()),
     );
-    Figure::new(plot, title)
+    Figure::new(&plot, title)
 }

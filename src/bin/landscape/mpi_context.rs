@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use loss_landscape::Error;
 use loss_landscape::ranks::{Ranks, Share};
 
-use crate::output::say;
+use crate::output::print_error;
 
 static RANKS: RwLock<Option<Arc<dyn Ranks>>> = RwLock::new(None);
 
@@ -16,7 +16,7 @@ pub fn ranks() -> Option<Arc<dyn Ranks>> {
 }
 
 /// Whether it is for this process to speak and to write.
-pub fn leads() -> bool {
+pub fn is_root() -> bool {
     ranks().is_none_or(|ranks| ranks.rank() == 0)
 }
 
@@ -33,7 +33,7 @@ pub fn share(shard: Option<&Share>) -> Result<Share, Error> {
 }
 
 /// Refuses a command that several ranks would only repeat.
-pub fn alone(command: &str) -> Result<(), Error> {
+pub fn require_single_process(command: &str) -> Result<(), Error> {
     match ranks() {
         None => Ok(()),
         Some(_) => Err(Error::Invalid(format!(
@@ -60,10 +60,10 @@ pub fn run(work: impl FnOnce() -> Result<(), Error>) -> ExitCode {
     let result = mpi.share_cores().and_then(|()| work());
     if let Err(error) = result {
         // All may have failed alike, and then the first one's message will do; or one, and then its own.
-        let last = matches!(error, Error::Elsewhere { .. });
+        let last = matches!(error, Error::OtherRanks { .. });
         let seconds = if last { 3 } else { u64::from(mpi.rank() > 0) };
         std::thread::sleep(std::time::Duration::from_secs(seconds));
-        say(format_args!(
+        print_error(format_args!(
             "error: {error} (rank {} of {})",
             mpi.rank(),
             mpi.size()
@@ -79,7 +79,7 @@ fn finish(result: Result<(), Error>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            say(format_args!("error: {error}"));
+            print_error(format_args!("error: {error}"));
             ExitCode::FAILURE
         }
     }
