@@ -50,7 +50,7 @@ static LISTENER: RwLock<Option<Listener>> = RwLock::new(None);
 ///         heard.lock().unwrap().push(task.to_owned());
 ///     }
 /// });
-/// Dense::of(&Dense::new(Array2::eye(3))?)?;
+/// Dense::from_operator(&Dense::new(Array2::eye(3))?)?;
 /// assert!(ended.lock().unwrap().contains(&"dense matrix".to_owned()));
 /// # Ok::<(), Error>(())
 /// ```

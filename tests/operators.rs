@@ -1,4 +1,4 @@
-//! One table of cases that every operator passes, against the matrix that automatic differentiation gives.
+//! Each operator against the dense matrix from automatic differentiation.
 
 mod common;
 
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use common::{OnDiagonal, assert_close, dot, numbers, with_eigenvalues};
 use loss_landscape::model::LayerKind;
 use loss_landscape::ndarray::Array2;
-use loss_landscape::operator::Divided;
+use loss_landscape::operator::Distributed;
 use loss_landscape::prelude::*;
 use loss_landscape::ranks::Ranks;
 
@@ -18,11 +18,11 @@ type Boxed = Box<dyn LinearOperator + Send + Sync>;
 struct Case {
     name: String,
     operator: Boxed,
-    /// Column by column, by another way.
+    /// The matrix, computed by another method.
     expected: Array2<f64>,
-    /// What rounding allows, relative to the largest entry.
+    /// Largest error, relative to the largest entry.
     tolerance: f64,
-    positive: bool,
+    is_positive_semidefinite: bool,
 }
 
 fn dataset(samples: usize, outputs: usize, loss: Loss, dtype: DType) -> Dataset {
@@ -59,7 +59,7 @@ fn objective(
         .unwrap()
 }
 
-/// The per-sample gradients, each from an objective of its own.
+/// The second moment of the per-sample gradients, each from an objective with one sample.
 fn second_moment(
     objective: &Objective,
     net: (Activation, &[usize], Loss),
@@ -90,16 +90,19 @@ fn entries(operator: &impl LinearOperator) -> Array2<f64> {
 
 fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    let mut add =
-        |name: String, operator: Boxed, expected: &Array2<f64>, tolerance: f64, positive: bool| {
-            cases.push(Case {
-                name,
-                operator,
-                expected: expected.clone(),
-                tolerance,
-                positive,
-            });
-        };
+    let mut add = |name: String,
+                   operator: Boxed,
+                   expected: &Array2<f64>,
+                   tolerance: f64,
+                   is_positive_semidefinite: bool| {
+        cases.push(Case {
+            name,
+            operator,
+            expected: expected.clone(),
+            tolerance,
+            is_positive_semidefinite,
+        });
+    };
     for activation in Activation::ALL {
         for (widths, loss) in [
             (&[5, 4, 3][..], Loss::CrossEntropy),
@@ -193,7 +196,7 @@ fn cases() -> Vec<Case> {
 }
 
 #[test]
-fn every_operator() {
+fn every_operator_matches_its_matrix() {
     for case in cases() {
         let Case {
             name,
@@ -214,7 +217,7 @@ fn every_operator() {
             }
         };
 
-        // Columns of the matrix, one by one and together.
+        // Columns of the matrix, one by one and as a block.
         let unit = |j: usize| {
             (0..n)
                 .map(|i| f64::from(u8::from(i == j)))
@@ -251,17 +254,17 @@ fn every_operator() {
                 .all(|x| *x == 0.0),
             "{name}"
         );
-        if case.positive {
+        if case.is_positive_semidefinite {
             assert!(
                 dot(&u, &hu) >= -room && dot(&v, &hv) >= -room,
                 "{name}: not positive"
             );
         }
 
-        // The same bits again.
+        // A second call gives the same bits.
         assert_eq!(operator.apply(&u).unwrap(), hu, "{name}");
 
-        // Wrong vectors.
+        // Vectors of a wrong length or not finite.
         for (wrong, words) in [
             (
                 vec![1.0; n + 1],
@@ -281,9 +284,9 @@ fn every_operator() {
     }
 }
 
-/// More samples than a tile, than a group, and a ragged last one, in both types.
+/// More samples than fit in a tile or in a group of tiles, and an incomplete last tile, in both types.
 #[test]
-fn large_data_and_any_number_of_threads() {
+fn many_samples_and_any_number_of_threads() {
     let net = (Activation::Softplus, &[5, 7, 3][..], Loss::CrossEntropy);
     for samples in [1, 2, 255, 256, 257, 512, 513, 1_300] {
         let exact = objective(net, samples, DType::F64);
@@ -311,9 +314,8 @@ fn large_data_and_any_number_of_threads() {
     }
 }
 
-/// What is kept of one point must not answer for another.
 #[test]
-fn products_by_the_graph_are_the_same_in_company() {
+fn products_by_autograd_do_not_depend_on_the_block() {
     for loss in [Loss::CrossEntropy, Loss::Mse] {
         let by_hand = objective((Activation::Gelu, &[5, 6, 3], loss), 23, DType::F64);
         let n = by_hand.dim();
@@ -337,6 +339,7 @@ fn products_by_the_graph_are_the_same_in_company() {
     }
 }
 
+/// Values cached at one θ are not used at another.
 #[test]
 fn products_follow_the_model() {
     let exact = objective(
@@ -362,7 +365,7 @@ fn products_follow_the_model() {
     assert_eq!(exact.hvp(&v).unwrap(), first);
 }
 
-/// At zero residual the Hessian of squared error is Gauss and Newton's matrix, and there are no gradients.
+/// At zero residual the Hessian of squared error is the Gauss–Newton matrix, and all gradients are zero.
 #[test]
 fn a_perfect_fit() {
     let model = Mlp::new(&[5, 4, 2], Activation::Tanh, 3, &CPU)
@@ -451,17 +454,17 @@ fn not_finite_parameters_are_named() {
     assert!(exact.hessian().top(2).is_err() && exact.loss().is_err());
 }
 
-/// A model that says of itself what is not so.
+/// `layers()` must describe the network that `forward()` computes.
 #[test]
-fn layers_that_are_not_the_models_are_found_out() {
+fn wrong_layers_are_detected() {
     #[derive(Clone)]
-    struct Liar(Mlp, Vec<LayerKind>);
-    impl Module for Liar {
+    struct Mislabelled(Mlp, Vec<LayerKind>);
+    impl Module for Mislabelled {
         fn forward(&self, x: &Tensor) -> loss_landscape::candle::Result<Tensor> {
             self.0.forward(x)
         }
     }
-    impl Model for Liar {
+    impl Model for Mislabelled {
         fn parameters(&self) -> &Parameters {
             self.0.parameters()
         }
@@ -472,7 +475,11 @@ fn layers_that_are_not_the_models_are_found_out() {
     let model = Mlp::new(&[5, 4, 3], Activation::Tanh, 3, &CPU).unwrap();
     let data = dataset(9, 3, Loss::CrossEntropy, DType::F32);
     let made = |layers: Vec<LayerKind>| {
-        Objective::of(&Liar(model.clone(), layers), &data, Loss::CrossEntropy)
+        Objective::of(
+            &Mislabelled(model.clone(), layers),
+            &data,
+            Loss::CrossEntropy,
+        )
     };
     let mut layers = model.layers().unwrap();
     assert!(made(layers.clone()).unwrap().is_hand_derived());
@@ -482,27 +489,31 @@ fn layers_that_are_not_the_models_are_found_out() {
         message.contains("the model's layers() describe another network than its forward()"),
         "{message}"
     );
-    // What is no network at all goes by autograd.
+    // Layers that fit no network fall back to autograd.
     layers.remove(0);
     assert!(!made(layers).unwrap().is_hand_derived());
     assert!(!made(Vec::new()).unwrap().is_hand_derived());
 }
 
 #[test]
-fn senseless_operators_are_refused() {
+fn invalid_operators_are_refused() {
     let diagonal = || OnDiagonal(vec![1.0; 4]);
     assert!(Shifted::new(diagonal(), f64::NAN).is_err());
     for range in [0..0, 3..5, 9..12] {
         let message = Block::new(diagonal(), range).err().unwrap().to_string();
-        assert!(message.contains("no block"), "{message}");
+        assert!(message.contains("not a block"), "{message}");
+    }
+    for ranges in [vec![], vec![2..3, 0..1], vec![0..2, 1..3]] {
+        let message = Block::from_ranges(diagonal(), ranges).err().unwrap();
+        assert!(message.to_string().contains("not a block"), "{message}");
     }
     let model = Mlp::new(&[5, 4, 3], Activation::Relu, 3, &CPU).unwrap();
     assert!(model.parameters().range("layers.7.weight").is_err());
 }
 
-/// The kernel is of the outputs: neither loss nor targets nor an L2 term take part in it.
+/// The kernel depends on the outputs alone, not on loss, targets or L2 term.
 #[test]
-fn a_tangent_kernel_does_not_see_the_loss() {
+fn a_tangent_kernel_does_not_depend_on_the_loss() {
     let net = |loss| (Activation::Tanh, &[5, 4, 3][..], loss);
     let [ours, theirs] = [Loss::CrossEntropy, Loss::Mse].map(|loss| {
         let objective = objective(net(loss), 7, DType::F64);
@@ -527,10 +538,120 @@ fn jacobians_that_are_too_large_are_refused() {
     assert!(message.contains("fewer samples"), "{message}");
 }
 
-/// The only one.
-struct Alone;
+/// Blocks of several parameters are the matching parts of the matrix, also through wrappers and pointers.
+#[test]
+fn blocks_are_parts_of_the_matrix() {
+    let net = (Activation::Tanh, &[5, 4, 3][..], Loss::CrossEntropy);
+    for objective in [
+        objective(net, 23, DType::F64),
+        objective(net, 23, DType::F64).by_autograd(),
+    ] {
+        let parameters = objective.parameters();
+        let range = |name: &str| parameters.range(name).unwrap();
+        let ranges = vec![range("layers.0.bias"), range("layers.1.weight")];
+        let rows: Vec<usize> = ranges.iter().cloned().flatten().collect();
+        let mut operators = operators_of(&objective);
+        operators.retain(|(name, _)| *name != "Block");
+        for (name, operator) in operators {
+            let whole = entries(&operator);
+            let block = Block::from_ranges(&operator, ranges.clone()).unwrap();
+            assert_eq!(block.ranges(), ranges);
+            let found = block.dense().unwrap();
+            let expected =
+                Array2::from_shape_fn((rows.len(), rows.len()), |(i, j)| whole[[rows[i], rows[j]]]);
+            let expected = expected.as_slice().unwrap();
+            assert_close(found.matrix().as_slice().unwrap(), expected, 1e-12);
+            let error = block.apply(&vec![1.0; rows.len() + 1]).unwrap_err();
+            assert!(
+                error.to_string().contains("the vector has"),
+                "{name}: {error}"
+            );
+        }
 
-impl Ranks for Alone {
+        let hessian = || objective.hessian();
+        let layer = hessian().block(&["layers.1"]).unwrap();
+        assert_eq!(
+            layer.ranges(),
+            [range("layers.1.bias"), range("layers.1.weight")]
+        );
+        let error = hessian().block(&["layers.2"]).unwrap_err().to_string();
+        assert!(
+            error.contains("`layers.2`") && error.contains("layers.1.bias"),
+            "{error}"
+        );
+        assert!(hessian().block(&["layer"]).is_err() && hessian().block(&[]).is_err());
+    }
+}
+
+/// An operator whose methods all differ from the defaults.
+struct Unusual;
+
+impl LinearOperator for Unusual {
+    fn dim(&self) -> usize {
+        2
+    }
+
+    fn apply(&self, _: &[f64]) -> Result<Vec<f64>, Error> {
+        Ok(vec![1.0; 2])
+    }
+
+    fn apply_block(&self, vectors: &[Vec<f64>]) -> Result<Vec<Vec<f64>>, Error> {
+        Ok(vec![vec![2.0; 2]; vectors.len()])
+    }
+
+    fn apply_restricted(
+        &self,
+        ranges: &[std::ops::Range<usize>],
+        vectors: &[Vec<f64>],
+    ) -> Result<Vec<Vec<f64>>, Error> {
+        Ok(vec![vec![3.0; ranges[0].len()]; vectors.len()])
+    }
+
+    fn state(&self) -> Result<u64, Error> {
+        Ok(4)
+    }
+
+    fn dtype(&self) -> Option<DType> {
+        Some(DType::F32)
+    }
+
+    fn cancellation(&self) -> Result<f64, Error> {
+        Ok(5.0)
+    }
+}
+
+#[test]
+fn pointers_and_wrappers_forward_every_method() {
+    fn check(name: &str, operator: impl LinearOperator) {
+        let v = vec![0.0; 2];
+        assert_eq!(operator.dim(), 2, "{name}");
+        assert_eq!(operator.apply(&v).unwrap(), [1.0; 2], "{name}");
+        assert_eq!(operator.apply_block(&[v]).unwrap(), [[2.0; 2]], "{name}");
+        let restricted = operator.apply_restricted(&[1..2], &[vec![0.0]]);
+        assert_eq!(restricted.unwrap(), [[3.0]], "{name}");
+        assert_eq!(operator.state().unwrap(), 4, "{name}");
+        assert_eq!(operator.dtype(), Some(DType::F32), "{name}");
+        assert_eq!(operator.cancellation().unwrap(), 5.0, "{name}");
+    }
+    check("&A", &Unusual);
+    check("Box", Box::new(Unusual));
+    check("Arc", Arc::new(Unusual));
+    check("Arc<dyn>", Arc::new(Unusual) as Arc<dyn LinearOperator>);
+    check("Shifted", Shifted::new(Unusual, 0.0).unwrap());
+    check("Scaled", Scaled::new(Unusual, vec![1.0; 2]).unwrap());
+    let block = Block::new(Unusual, 1..2).unwrap();
+    assert_eq!(block.apply(&[0.0]).unwrap(), [3.0]);
+    assert_eq!(block.apply_block(&[vec![0.0]]).unwrap(), [[3.0]]);
+    assert_eq!(
+        (block.state().unwrap(), block.cancellation().unwrap()),
+        (4, 5.0)
+    );
+}
+
+/// A single rank.
+struct SingleRank;
+
+impl Ranks for SingleRank {
     fn rank(&self) -> usize {
         0
     }
@@ -552,12 +673,12 @@ impl Ranks for Alone {
     }
 }
 
-/// Every operator of an objective, and those that are made of others, with their names.
+/// Every operator of an objective, and every wrapper, with their names.
 fn operators_of(objective: &Objective) -> Vec<(&'static str, Boxed)> {
     let n = objective.dim();
     let covariance = objective.gradient_covariance().unwrap();
     let halves = vec![0.5; n];
-    let divided = Divided::new(covariance.clone(), Arc::new(Alone));
+    let distributed = Distributed::new(covariance.clone(), Arc::new(SingleRank));
     vec![
         ("Hessian", Box::new(objective.hessian())),
         ("GaussNewton", Box::new(objective.gauss_newton())),
@@ -576,14 +697,14 @@ fn operators_of(objective: &Objective) -> Vec<(&'static str, Boxed)> {
             "Block",
             Box::new(Block::new(covariance.clone(), 1..n - 1).unwrap()),
         ),
-        ("Divided", Box::new(divided)),
+        ("Distributed", Box::new(distributed)),
         ("Box", Box::new(Box::new(covariance))),
     ]
 }
 
-/// An operator that was made at one point is, after a move, the one that is made at the other.
+/// After the model has moved, an operator equals one that is created at the new point.
 #[test]
-fn every_operator_is_at_one_point() {
+fn every_operator_follows_the_model() {
     let net = (Activation::Tanh, &[5, 4, 3][..], Loss::CrossEntropy);
     for by_hand in [true, false] {
         let objective = match by_hand {
@@ -599,7 +720,7 @@ fn every_operator_is_at_one_point() {
             objective.parameters().set_flat(&there).unwrap();
             let late = operators_of(&objective);
             for (((name, old), (_, new)), state) in early.iter().zip(&late).zip(&states) {
-                assert_eq!(entries(old), entries(new), "{name} after a move");
+                assert_eq!(entries(old), entries(new), "{name} after the move");
                 assert_eq!(old.state().unwrap(), new.state().unwrap(), "{name}");
                 assert_eq!(old.state().unwrap() != *state, move_by != 0.0, "{name}");
             }
@@ -611,7 +732,7 @@ fn every_operator_is_at_one_point() {
     }
 }
 
-/// With a θ of its own an operator does not follow the model.
+/// An operator at a fixed θ does not follow the model.
 #[test]
 fn an_operator_at_a_fixed_point_stays_there() {
     let net = (Activation::Tanh, &[5, 4, 3][..], Loss::CrossEntropy);
@@ -648,12 +769,12 @@ fn an_operator_at_a_fixed_point_stays_there() {
         .unwrap();
     for ((name, a), (late, before)) in fixed.iter().zip(at_theta().iter().zip(&before)) {
         assert_eq!(&entries(a), before, "{name}");
-        assert_eq!(&entries(&late.1), before, "{name} made after the move");
+        assert_eq!(&entries(&late.1), before, "{name} created after the move");
         assert_eq!(a.state().unwrap(), late.1.state().unwrap(), "{name}");
     }
 }
 
-/// On L = b² + 4w² both gradients are 0 at the minimum, whatever they were where the operator was made.
+/// On L = b² + 4w² both gradients are 0 at the minimum, wherever the operator was created.
 #[test]
 fn a_gradient_covariance_has_no_negative_eigenvalues_after_a_move() {
     let x = Tensor::new(&[[-2.0], [2.0]], &CPU).unwrap();
@@ -671,29 +792,29 @@ fn a_gradient_covariance_has_no_negative_eigenvalues_after_a_move() {
     assert_eq!(found, [0.0, 0.0]);
 }
 
-/// The products in a file are of one point, for wrappers too; the fixed operator goes on.
+/// All products in a file are at one θ, also for wrappers. An operator at a fixed θ continues.
 #[test]
-fn a_record_is_refused_once_the_model_has_moved() {
+fn a_record_is_refused_after_the_model_has_changed() {
     let directory = tempfile::tempdir().unwrap();
     let net = (Activation::Tanh, &[5, 4, 3][..], Loss::CrossEntropy);
     let objective = objective(net, 23, DType::F64);
     let theta = objective.parameters().to_flat().unwrap();
     let few = Lanczos::default().with_max_products(4);
     let file = |name: &str| directory.path().join(name);
-    let plain = objective.hessian().resuming(file("plain")).unwrap();
+    let plain = objective.hessian().with_checkpoint(file("plain")).unwrap();
     let shifted = Shifted::new(objective.hessian(), 1.0).unwrap();
-    let shifted = shifted.resuming(file("shifted")).unwrap();
+    let shifted = shifted.with_checkpoint(file("shifted")).unwrap();
     let fixed = objective.hessian().at(theta.clone()).unwrap();
-    let fixed = fixed.resuming(file("fixed")).unwrap();
+    let fixed = fixed.with_checkpoint(file("fixed")).unwrap();
     let before = few.run(&fixed, 2).unwrap();
     few.run(&plain, 2).unwrap();
     few.run(&shifted, 2).unwrap();
-    // So little that one product would not tell.
+    // A change too small to be seen in a single product.
     let near: Vec<f64> = theta.iter().map(|t| t + 1e-9).collect();
     objective.parameters().set_flat(&near).unwrap();
     for moved in [few.run(&plain, 2), few.run(&shifted, 2)] {
         let message = moved.unwrap_err().to_string();
-        assert!(message.contains("the model has moved"), "{message}");
+        assert!(message.contains("the model has changed"), "{message}");
     }
     assert_eq!(few.run(&fixed, 2).unwrap(), before);
     objective.parameters().set_flat(&theta).unwrap();
@@ -716,7 +837,7 @@ fn gauss_newton_of_a_concave_loss_is_negative() {
         move |x| network.forward(x),
         |z, targets| {
             let Targets::Values(y) = targets else {
-                candle::bail!("values are wanted")
+                candle::bail!("expected values")
             };
             (z - y)?.sqr()?.neg()?.squeeze(1)
         },

@@ -9,7 +9,7 @@ use std::thread;
 
 use common::{Laplacian, bytes};
 use loss_landscape::landscape::ExtremeEigenvalues;
-use loss_landscape::operator::Divided;
+use loss_landscape::operator::Distributed;
 use loss_landscape::prelude::*;
 use loss_landscape::ranks::{Ranks, Share};
 
@@ -167,7 +167,7 @@ fn spectra_are_the_same_on_any_number_of_ranks() {
     for size in 1..=3 {
         let found = on_ranks(size, |ranks| {
             let divided = objective().among(ranks.clone()).unwrap().hessian();
-            let by_vectors = Divided::new(objective().hessian(), ranks);
+            let by_vectors = Distributed::new(objective().hessian(), ranks);
             (
                 [
                     divided.top(5).unwrap().values(),
@@ -426,15 +426,15 @@ fn products_are_kept_by_the_first_rank() {
     let file = dir.path().join("products");
     let lanczos = Lanczos::default().with_max_products(15);
     on_ranks(3, |ranks| {
-        let recorded = Recorded::among(Laplacian(100), &file, ranks).unwrap();
+        let recorded = Recorded::on_ranks(Laplacian(100), &file, ranks).unwrap();
         lanczos.run(&recorded, 5).unwrap();
     });
     let alone = Laplacian(100).top(5).unwrap();
     for size in [1, 2] {
         let found = on_ranks(size, |ranks| {
-            let recorded = Recorded::among(Laplacian(100), &file, ranks).unwrap();
+            let recorded = Recorded::on_ranks(Laplacian(100), &file, ranks).unwrap();
             let top = recorded.top(5).unwrap();
-            (top, recorded.reads())
+            (top, recorded.num_read())
         });
         assert!(
             found

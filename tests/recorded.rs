@@ -1,4 +1,4 @@
-//! Decompositions that go on from the products in a file.
+//! Decompositions that resume from a file of products.
 
 mod common;
 
@@ -9,11 +9,11 @@ use std::path::Path;
 use common::Laplacian;
 use loss_landscape::prelude::*;
 
-/// Counts its products, and fails when there have been so many.
+/// Counts its products, and fails after `limit` of them.
 struct Counted<'a> {
     matrix: Laplacian,
     products: &'a Cell<usize>,
-    last: usize,
+    limit: usize,
 }
 
 impl LinearOperator for Counted<'_> {
@@ -22,8 +22,8 @@ impl LinearOperator for Counted<'_> {
     }
 
     fn apply(&self, v: &[f64]) -> Result<Vec<f64>, Error> {
-        if self.products.get() == self.last {
-            return Err(Error::Invalid("the power went".into()));
+        if self.products.get() == self.limit {
+            return Err(Error::Invalid("interrupted".into()));
         }
         self.products.set(self.products.get() + 1);
         self.matrix.apply(v)
@@ -32,13 +32,13 @@ impl LinearOperator for Counted<'_> {
 
 const N: usize = 120;
 
-fn counted(products: &Cell<usize>, last: usize) -> Counted<'_> {
+fn counted(products: &Cell<usize>, limit: usize) -> Counted<'_> {
     products.set(0);
     let matrix = Laplacian(N);
     Counted {
         matrix,
         products,
-        last,
+        limit,
     }
 }
 
@@ -50,47 +50,53 @@ fn lanczos(block: usize) -> Lanczos {
         .with_max_basis(Some(30))
 }
 
-fn top(file: &Path, products: &Cell<usize>, last: usize, block: usize) -> Result<Spectrum, Error> {
-    lanczos(block).run(&counted(products, last).resuming(file)?, 6)
+fn top(file: &Path, products: &Cell<usize>, limit: usize, block: usize) -> Result<Spectrum, Error> {
+    lanczos(block).run(&counted(products, limit).with_checkpoint(file)?, 6)
 }
 
 #[test]
-fn broken_off_anywhere_it_ends_with_the_same_bits() {
+fn interrupted_anywhere_it_ends_with_the_same_bits() {
     let dir = tempfile::tempdir().unwrap();
     let products = Cell::new(0);
     for block in [1, 3] {
-        let unbroken = lanczos(block)
+        let uninterrupted = lanczos(block)
             .run(&counted(&products, usize::MAX), 6)
             .unwrap();
         let needed = products.get();
-        for last in (1..needed).step_by(29) {
-            let file = dir.path().join(format!("{block}-{last}"));
-            top(&file, &products, last, block).unwrap_err();
-            // The first product of each call identifies the operator, and the last block was not whole.
-            let kept = (last - 1).saturating_sub(block);
-            let operator = counted(&products, usize::MAX).resuming(&file).unwrap();
+        for limit in (1..needed).step_by(29) {
+            let file = dir.path().join(format!("{block}-{limit}"));
+            top(&file, &products, limit, block).unwrap_err();
+            // The first product of each call identifies the operator, and the last block was incomplete.
+            let saved = (limit - 1).saturating_sub(block);
+            let operator = counted(&products, usize::MAX)
+                .with_checkpoint(&file)
+                .unwrap();
             let resumed = lanczos(block).run(&operator, 6).unwrap();
-            assert_eq!(resumed, unbroken, "after {last} products");
-            let reads = operator.reads();
-            assert_eq!(reads + products.get() - 1, needed, "after {last} products");
-            assert!(reads >= kept, "{reads} products read after {last}");
+            assert_eq!(resumed, uninterrupted, "after {limit} products");
+            let num_read = operator.num_read();
+            assert_eq!(
+                num_read + products.get() - 1,
+                needed,
+                "after {limit} products"
+            );
+            assert!(num_read >= saved, "{num_read} products read after {limit}");
             drop(operator);
-            assert_eq!(top(&file, &products, 1, block).unwrap(), unbroken);
+            assert_eq!(top(&file, &products, 1, block).unwrap(), uninterrupted);
         }
     }
 }
 
 #[test]
-fn a_torn_or_damaged_file_costs_time_alone() {
+fn a_truncated_or_damaged_file_only_costs_time() {
     let dir = tempfile::tempdir().unwrap();
     let (file, products) = (dir.path().join("products"), Cell::new(0));
-    let unbroken = top(&file, &products, usize::MAX, 1).unwrap();
+    let uninterrupted = top(&file, &products, usize::MAX, 1).unwrap();
     let whole = fs::read(&file).unwrap();
     for len in [0, 5, 41, 42, 43, 1000, whole.len() / 2, whole.len() - 1] {
         fs::write(&file, &whole[..len]).unwrap();
         assert_eq!(
             top(&file, &products, usize::MAX, 1).unwrap(),
-            unbroken,
+            uninterrupted,
             "{len} bytes"
         );
     }
@@ -100,7 +106,7 @@ fn a_torn_or_damaged_file_costs_time_alone() {
         fs::write(&file, damaged).unwrap();
         assert_eq!(
             top(&file, &products, usize::MAX, 1).unwrap(),
-            unbroken,
+            uninterrupted,
             "byte {place}"
         );
     }
@@ -116,7 +122,7 @@ fn other_files_and_operators_are_refused() {
     let whole = fs::read(&file).unwrap();
     let other = Shifted::new(Laplacian(N), 1e-3)
         .unwrap()
-        .resuming(&file)
+        .with_checkpoint(&file)
         .unwrap();
     let error = message(lanczos(1).run(&other, 6));
     assert!(
@@ -124,64 +130,72 @@ fn other_files_and_operators_are_refused() {
         "{error}"
     );
     drop(other);
-    let error = Laplacian(N + 1).resuming(&file).err().unwrap().to_string();
-    assert!(error.contains("another number of rows than 121"), "{error}");
-    // Nor may what it has not been asked for yet be added to it.
+    let error = Laplacian(N + 1)
+        .with_checkpoint(&file)
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(error.contains("number of rows is not 121"), "{error}");
+    // New products of another operator are refused as well.
     let other = Shifted::new(Laplacian(N), 1e-3).unwrap();
-    let other = other.resuming(&file).unwrap();
+    let other = other.with_checkpoint(&file).unwrap();
     assert!(other.apply(&[1.0; N]).is_err() && other.apply(&[1.0; N]).is_err());
     drop(other);
-    assert_eq!(fs::read(&file).unwrap(), whole); // nothing is lost
+    assert_eq!(fs::read(&file).unwrap(), whole); // the file is unchanged
 
-    let first = Laplacian(N).resuming(&file).unwrap();
+    let first = Laplacian(N).with_checkpoint(&file).unwrap();
     let error = message(top(&file, &products, 10, 1));
     assert!(error.contains("in use by another process"), "{error}");
     drop(first);
 
-    fs::write(&file, "the notes of a year, and more than a header's bytes").unwrap();
+    fs::write(
+        &file,
+        "some text that is longer than the header of the file",
+    )
+    .unwrap();
     let error = message(top(&file, &products, 10, 1));
-    assert!(
-        error.contains("holds something else than products"),
-        "{error}"
-    );
+    assert!(error.contains("does not hold products"), "{error}");
     let error = message(top(&dir.path().join("no/such/directory"), &products, 10, 1));
     assert!(error.contains("cannot be read and written"), "{error}");
 
-    let recorded = Laplacian(N).resuming(dir.path().join("new")).unwrap();
+    let recorded = Laplacian(N)
+        .with_checkpoint(dir.path().join("new"))
+        .unwrap();
     assert!(recorded.apply(&[1.0]).is_err());
     assert!(recorded.apply(&[f64::NAN; N]).is_err());
 }
 
-/// Traces and densities ask for the same products too.
 #[test]
-fn every_method_resumes() {
+fn traces_and_densities_resume() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("products");
     let products = Cell::new(0);
     let trace = Laplacian(N).trace().unwrap();
     let density = Laplacian(N).density().unwrap();
     counted(&products, 15)
-        .resuming(&file)
+        .with_checkpoint(&file)
         .unwrap()
         .trace()
         .unwrap_err();
     counted(&products, 30)
-        .resuming(&file)
+        .with_checkpoint(&file)
         .unwrap()
         .density()
         .unwrap_err();
-    let recorded = counted(&products, usize::MAX).resuming(&file).unwrap();
+    let recorded = counted(&products, usize::MAX)
+        .with_checkpoint(&file)
+        .unwrap();
     assert_eq!(recorded.trace().unwrap(), trace);
     assert_eq!(recorded.density().unwrap(), density);
-    assert!(recorded.reads() >= 20, "{}", recorded.reads());
+    assert!(recorded.num_read() >= 20, "{}", recorded.num_read());
 }
 
-/// Whatever bit is damaged, at most the damaged product is computed again with its block, and the numbers stay.
+/// If a bit is damaged, at most the block of the damaged product is computed again, and the results stay the same.
 #[test]
 fn damage_costs_one_block() {
     let dir = tempfile::tempdir().unwrap();
     let (file, products) = (dir.path().join("products"), Cell::new(0));
-    let unbroken = top(&file, &products, usize::MAX, 1).unwrap();
+    let uninterrupted = top(&file, &products, usize::MAX, 1).unwrap();
     let whole = fs::read(&file).unwrap();
     let header = 42;
     for place in (0..whole.len()).step_by(whole.len() / 97) {
@@ -197,17 +211,17 @@ fn damage_costs_one_block() {
         }
         assert_eq!(
             top(&file, &products, usize::MAX, 1).unwrap(),
-            unbroken,
+            uninterrupted,
             "byte {place}"
         );
-        // One for the vector by which the operator is recognized; the largest block checks all six eigenvectors.
+        // One product identifies the operator; the largest block checks all six eigenvectors.
         assert!(
             products.get() <= 1 + 6,
             "byte {place}: {} products",
             products.get()
         );
     }
-    // Without that vector nobody knows whose products they are: they are neither used nor thrown away.
+    // Without that vector the operator is unknown: the products are neither used nor removed.
     let record = 32 + 8 * N + 32;
     let mut unknown = whole.clone();
     for copy in 0..2 {
@@ -218,13 +232,13 @@ fn damage_costs_one_block() {
         .unwrap_err()
         .to_string();
     assert!(
-        error.contains("is damaged where it says which operator"),
+        error.contains("is damaged where it identifies its operator"),
         "{error}"
     );
     assert_eq!(fs::read(&file).unwrap(), unknown);
 }
 
-/// The products of one type are not those of another, though they differ by their rounding alone.
+/// Products in one type are not used for another, although they differ only by rounding.
 #[test]
 fn products_of_another_type_are_refused() {
     let dir = tempfile::tempdir().unwrap();
@@ -238,13 +252,17 @@ fn products_of_another_type_are_refused() {
     };
     for (first, second) in [(DType::F32, DType::F64), (DType::F64, DType::F32)] {
         let file = dir.path().join(first.as_str());
-        let kept = hessian(first).resuming(&file).unwrap().top(2).unwrap();
+        let saved = hessian(first)
+            .with_checkpoint(&file)
+            .unwrap()
+            .top(2)
+            .unwrap();
         let shifted = Shifted::new(hessian(second), 0.0).unwrap();
-        let error = shifted.resuming(&file).err().unwrap().to_string();
-        let says = format!("not computed in {}", second.as_str());
-        assert!(error.contains(&says), "{error}");
-        let again = hessian(first).resuming(&file).unwrap();
-        assert_eq!(again.top(2).unwrap(), kept);
-        assert!(again.reads() > 0);
+        let error = shifted.with_checkpoint(&file).err().unwrap().to_string();
+        let problem = format!("not computed in {}", second.as_str());
+        assert!(error.contains(&problem), "{error}");
+        let again = hessian(first).with_checkpoint(&file).unwrap();
+        assert_eq!(again.top(2).unwrap(), saved);
+        assert!(again.num_read() > 0);
     }
 }

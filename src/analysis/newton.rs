@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::sampling::Groups;
 use crate::error::Result;
-use crate::operator::{Hessian, images};
+use crate::operator::{Hessian, checked_products};
 use crate::spectral::symmetric_eigen;
 use crate::vector::{axpy, dot, norm, scale};
 
@@ -116,7 +116,7 @@ impl NewtonDecrement {
         loop {
             basis.push(next);
             let m = basis.len();
-            let mut image = images(hessian, &basis[m - 1..])?.swap_remove(0);
+            let mut image = checked_products(hessian, &basis[m - 1..])?.swap_remove(0);
             diagonal.push(dot(&image, &basis[m - 1]));
             // Twice is enough (Kahan and Parlett).
             for q in basis.iter().chain(&basis) {

@@ -3,7 +3,7 @@
 use candle_core::DType;
 use ndarray::{Array2, ArrayView1};
 
-use super::{LinearOperator, check_length, epsilon, images};
+use super::{LinearOperator, check_length, checked_products, epsilon};
 use crate::error::{Error, Result, check_finite};
 use crate::progress::Progress;
 
@@ -17,7 +17,7 @@ use crate::progress::Progress;
 /// assert_eq!(a.apply(&[1.0, 0.0])?, [2.0, 1.0]);
 /// assert_eq!(a.asymmetry(), 0.0);
 /// assert_eq!(
-///     Dense::of(&Shifted::new(a, 1.0)?)?.matrix(),
+///     Dense::from_operator(&Shifted::new(a, 1.0)?)?.matrix(),
 ///     array![[3.0, 1.0], [1.0, 3.0]]
 /// );
 /// assert!(Dense::new(array![[0.0, 1.0], [-1.0, 0.0]]).is_err());
@@ -30,16 +30,16 @@ pub struct Dense {
     /// Whether the entries were computed in `f32`.
     #[serde(default)]
     single: bool,
-    /// As [`LinearOperator::cancelled`] of the operator that the entries are of.
-    #[serde(default)]
-    cancelled: f64,
+    /// As [`LinearOperator::cancellation`] of the operator with these entries.
+    #[serde(default, alias = "cancelled")]
+    cancellation: f64,
 }
 
 impl Dense {
-    /// Rows beyond which a dense matrix and its eigenvalues are not worth their memory and time.
+    /// Largest number of rows; dense algorithms take too much memory and time beyond it.
     pub const MAX_DIM: usize = 4096;
 
-    /// The symmetric part (A + Aᵀ)/2 of a `matrix` that is symmetric but for rounding.
+    /// The symmetric part (A + Aᵀ)/2 of a `matrix` that is symmetric up to rounding.
     ///
     /// # Errors
     /// A matrix that is empty, not square, not finite, or further from symmetry than rounding in
@@ -48,12 +48,12 @@ impl Dense {
         Self::with_slack(matrix, 0.0)
     }
 
-    /// As [`new`](Self::new), for a matrix whose asymmetry may be larger by `slack`.
+    /// As [`new`](Self::new), but allows an asymmetry that is larger by `slack`.
     fn with_slack(matrix: Array2<f64>, slack: f64) -> Result<Self> {
         let (rows, columns) = matrix.dim();
         if rows != columns || rows == 0 {
             return Err(Error::invalid(format!(
-                "a {rows} × {columns} matrix is no symmetric operator"
+                "a {rows} × {columns} matrix is not symmetric: give a square matrix with at least one row"
             )));
         }
         for (i, row) in matrix.rows().into_iter().enumerate() {
@@ -64,67 +64,67 @@ impl Dense {
         let asymmetry = frobenius(&(&matrix - &matrix.t())) / 2.0;
         if asymmetry > 1e-3 * size + slack {
             return Err(Error::invalid(format!(
-                "the matrix is not symmetric: ‖A − Aᵀ‖/2 = {asymmetry:.1e} where ‖A‖ = {size:.1e}"
+                "the matrix is not symmetric: ‖A − Aᵀ‖/2 = {asymmetry:.1e} with ‖A‖ = {size:.1e}"
             )));
         }
         Ok(Self {
             matrix: (&matrix + &matrix.t()) / 2.0,
             asymmetry,
             single: false,
-            cancelled: 0.0,
+            cancellation: 0.0,
         })
     }
 
-    /// This matrix, whose entries were computed in `dtype`.
-    pub(super) fn computed_in(self, dtype: DType) -> Self {
+    /// Sets the type in which the entries were computed.
+    pub(super) fn with_dtype(self, dtype: DType) -> Self {
         Self {
             single: dtype != DType::F64,
             ..self
         }
     }
 
-    /// All entries of `operator`, a column for each product with a unit vector.
+    /// All entries of `operator`, from its products with the n unit vectors.
     ///
     /// # Errors
-    /// More than [`Dense::MAX_DIM`] rows; those of the products and of [`Dense::new`].
-    pub fn of(operator: &(impl LinearOperator + ?Sized)) -> Result<Self> {
+    /// More than [`Dense::MAX_DIM`] rows; failed products; errors of [`Dense::new`].
+    pub fn from_operator(operator: &(impl LinearOperator + ?Sized)) -> Result<Self> {
         let n = operator.dim();
         if n > Self::MAX_DIM {
             return Err(Error::invalid(format!(
                 "a dense {n} × {n} matrix would take {:.1} GB and n products: compute the largest \
-                 eigenvalues with top(k) instead (dense matrices go up to n = {})",
+                 eigenvalues with top(k) instead (dense matrices have at most {} rows)",
                 (n as f64).powi(2) * 8e-9,
                 Self::MAX_DIM
             )));
         }
-        const TOGETHER: usize = 16;
+        const BLOCK_SIZE: usize = 16;
         let mut progress = Progress::start("dense matrix");
         let mut matrix = Array2::zeros((n, n));
-        for start in (0..n).step_by(TOGETHER) {
-            let columns = start..(start + TOGETHER).min(n);
+        for start in (0..n).step_by(BLOCK_SIZE) {
+            let columns = start..(start + BLOCK_SIZE).min(n);
             let unit = |j: usize| (0..n).map(|i| f64::from(u8::from(i == j))).collect();
-            let products = images(operator, &columns.clone().map(unit).collect::<Vec<_>>())?;
+            let products =
+                checked_products(operator, &columns.clone().map(unit).collect::<Vec<_>>())?;
             for (j, product) in columns.clone().zip(&products) {
                 matrix.column_mut(j).assign(&ArrayView1::from(product));
             }
             progress.part(columns.end, n);
         }
-        let cancelled = operator.cancelled()?;
-        let slack = 100.0 * epsilon(operator) * cancelled;
+        let cancellation = operator.cancellation()?;
+        let slack = 100.0 * epsilon(operator) * cancellation;
         let dtype = operator.dtype().unwrap_or(DType::F64);
         Ok(Self {
-            cancelled,
-            ..Self::with_slack(matrix, slack)?.computed_in(dtype)
+            cancellation,
+            ..Self::with_slack(matrix, slack)?.with_dtype(dtype)
         })
     }
 
-    /// ‖A − Aᵀ‖_F / 2 of the matrix as it was given: by Weyl's inequality its rounding errors
-    /// move no eigenvalue further than that.
+    /// ‖A − Aᵀ‖_F / 2 of the original matrix. By Weyl's inequality its rounding errors change no eigenvalue by more.
     pub fn asymmetry(&self) -> f64 {
         self.asymmetry
     }
 
-    /// The entries.
+    /// The entries, shape `(n, n)`.
     pub fn matrix(&self) -> &Array2<f64> {
         &self.matrix
     }
@@ -145,7 +145,7 @@ impl LinearOperator for Dense {
         self.single.then_some(DType::F32)
     }
 
-    fn cancelled(&self) -> Result<f64> {
-        Ok(self.cancelled)
+    fn cancellation(&self) -> Result<f64> {
+        Ok(self.cancellation)
     }
 }

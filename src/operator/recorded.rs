@@ -1,10 +1,10 @@
-//! [`Recorded`]: products that are kept in a file.
+//! [`Recorded`]: products saved in a file.
 //!
-//! The file is a line with the format's version, the number of rows and the type in which products are computed, and then a
-//! record for each product: the SHA-256 of the vector, the product, and the SHA-256 of
-//! both. It only ever grows at its end, and what a killed process has left half written there is cut off. A record that is
-//! damaged is computed again. The first vector is one by which the operator is recognized; its record stands there twice,
-//! so that no single damage makes a file one of an unknown operator.
+//! The file starts with a line with the format's version, followed by the number of rows and the type in which products are
+//! computed. Then comes a record per product: the SHA-256 of the vector, the product, and the SHA-256 of both. Records are
+//! only appended; an incomplete last record, left by a killed process, is removed. A damaged record is computed again. The
+//! first vector identifies the operator. Its record is written twice, so that a single damage does not make the operator
+//! unknown.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use candle_core::DType;
 use sha2::{Digest, Sha256};
 
-use super::{LinearOperator, check_length, images};
+use super::{LinearOperator, check_length, checked_products};
 use crate::checkpoint::unusable;
 use crate::error::{Error, Result, check_finite};
 use crate::files::is_taken;
@@ -27,20 +27,21 @@ use crate::vector::{axpy, from_bytes, norm, to_bytes};
 const NAME: &[u8] = b"loss-landscape products ";
 const VERSION: &[u8] = b"2\n";
 const HEADER: u64 = (NAME.len() + VERSION.len()) as u64 + 8 + TYPE as u64;
-/// Bytes of the name of a type.
+/// Bytes of a type's name.
 const TYPE: usize = 8;
+/// Bytes of a SHA-256.
 const HASH: usize = 32;
 
-/// Largest relative difference of the same product computed twice: rounding in `f32` on another processor.
+/// Largest relative difference between two computations of one product: rounding in `f32` on different processors.
 const ROUNDING: f64 = 1e-5;
 
 type Key = [u8; HASH];
 
-/// An operator whose products are kept in a file and read from there when they are asked for again.
+/// An operator whose products are saved in a file, from which repeated products are read.
 ///
-/// Decompositions ask for the same products when they are called again with the same settings. So one that was broken
-/// off, by an interrupt or a kill, goes on where it was, to the same bits; and so does a trace or a density. It reads what
-/// it has asked for before, and repeats only its own work besides: the file takes 8n bytes a product.
+/// A decomposition that is called again with the same settings uses the same products. If it was interrupted or killed, it
+/// therefore resumes, with the same bits; so do traces and densities. Saved products are read, only the algorithm's own work
+/// is repeated. The file takes 8n bytes per product.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -51,17 +52,17 @@ type Key = [u8; HASH];
 /// let model = Mlp::new(&[2, 8, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
 /// let hessian = Objective::of(&model, &data, Loss::CrossEntropy)?.hessian();
 /// let few = Lanczos::default().with_max_products(5);
-/// few.run(&hessian.clone().resuming(&file)?, 3)?; // broken off after some products
+/// few.run(&hessian.clone().with_checkpoint(&file)?, 3)?; // ends after a few products
 ///
-/// let recorded = hessian.clone().resuming(&file)?;
-/// assert_eq!(recorded.top(3)?, hessian.top(3)?); // to the bit
-/// assert!(recorded.reads() >= 5);
+/// let recorded = hessian.clone().with_checkpoint(&file)?;
+/// assert_eq!(recorded.top(3)?, hessian.top(3)?); // the same bits
+/// assert!(recorded.num_read() >= 5);
 /// # Ok::<(), Error>(())
 /// ```
 ///
-/// The file's first product is that of a vector of its own, and is computed again at the beginning: a file of another
-/// operator, say of the same network after more training, is refused. So are all further products once the operator's
-/// [state](LinearOperator::state) is another, say because its model has moved.
+/// The first product in the file is that of a fixed vector, and is computed again at the start: a file of another operator,
+/// such as that of the same network after more training, is refused. After the operator's [state](LinearOperator::state) has
+/// changed, for example because its model was trained, products are errors.
 pub struct Recorded<A> {
     operator: A,
     state: Mutex<State>,
@@ -69,11 +70,11 @@ pub struct Recorded<A> {
 }
 
 struct State {
-    /// None where another rank keeps it.
+    /// `None` on ranks that do not hold the file.
     log: Option<Log>,
-    /// The operator's state in which it was recognized as the one whose products these are.
-    known: Option<u64>,
-    reads: usize,
+    /// State in which the operator was identified as that of the file.
+    verified: Option<u64>,
+    num_read: usize,
 }
 
 impl<A: LinearOperator> Recorded<A> {
@@ -82,11 +83,11 @@ impl<A: LinearOperator> Recorded<A> {
         Ok(Self::new(operator, Some(log), None))
     }
 
-    /// The same for an operator whose products all of `ranks` ask for together: the first of them keeps the file.
+    /// As [`LinearOperator::with_checkpoint`], for an operator that all `ranks` apply together. Rank 0 holds the file.
     ///
     /// # Errors
-    /// As [`LinearOperator::resuming`]; what stands in the way of communication.
-    pub fn among(operator: A, path: impl AsRef<Path>, ranks: Arc<dyn Ranks>) -> Result<Self> {
+    /// As [`LinearOperator::with_checkpoint`]; failed communication.
+    pub fn on_ranks(operator: A, path: impl AsRef<Path>, ranks: Arc<dyn Ranks>) -> Result<Self> {
         let path = path.as_ref();
         let log = match ranks.rank() {
             0 => Log::open(path, &operator).map(Some),
@@ -99,8 +100,8 @@ impl<A: LinearOperator> Recorded<A> {
     fn new(operator: A, log: Option<Log>, ranks: Option<Arc<dyn Ranks>>) -> Self {
         let state = State {
             log,
-            known: None,
-            reads: 0,
+            verified: None,
+            num_read: 0,
         };
         Self {
             operator,
@@ -109,59 +110,59 @@ impl<A: LinearOperator> Recorded<A> {
         }
     }
 
-    /// How many products have been read instead of computed.
-    pub fn reads(&self) -> usize {
-        self.state().reads
+    /// Number of products that were read instead of computed.
+    pub fn num_read(&self) -> usize {
+        self.state().num_read
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The operator's state, which is the one in which it was recognized.
-    fn unmoved(&self, known: Option<u64>) -> Result<u64> {
-        let now = self.operator.state().and_then(|now| match known {
-            Some(known) if known != now => Err(Error::invalid(
-                "the model has moved since the products in this file began: go back to that point, give the \
-                 operator a point of its own with at(theta), or begin another file",
+    /// Returns the operator's state, which must be the one in which it was identified.
+    fn unchanged_state(&self, verified: Option<u64>) -> Result<u64> {
+        let now = self.operator.state().and_then(|now| match verified {
+            Some(verified) if verified != now => Err(Error::invalid(
+                "the model has changed since the first product in this file: restore its parameters, fix the operator's \
+                 point with at(theta), or use another file",
             )),
             _ => Ok(now),
         });
         agree_on_errors(self.ranks.as_deref(), now)
     }
 
-    /// Refuses a file of another operator; begins a file that is empty.
-    fn recognize(&self, log: Option<&mut Log>) -> Result<()> {
+    /// Refuses a file of another operator, and starts a file that is empty.
+    fn verify(&self, log: Option<&mut Log>) -> Result<()> {
         let probe = normal(self.dim(), Purpose::Fingerprint, 0, 0);
-        let product = images(&self.operator, from_ref(&probe))?;
-        let recognized = match log {
-            Some(log) => log.recognize(hash(&to_bytes(&probe)), &product[0]),
+        let product = checked_products(&self.operator, from_ref(&probe))?;
+        let verified = match log {
+            Some(log) => log.verify(hash(&to_bytes(&probe)), &product[0]),
             None => Ok(()),
         };
-        agree_on_errors(self.ranks.as_deref(), recognized)
+        agree_on_errors(self.ranks.as_deref(), verified)
     }
 
-    /// The products with these keys, if there are all of them. All or none: some of a block could differ by rounding
-    /// from those of the whole.
-    fn known(&self, log: Option<&mut Log>, keys: &[Key]) -> Result<Option<Vec<Vec<f64>>>> {
-        let known = match log {
+    /// Reads the products with these keys; `None` unless all are in the file, because products of a part of a block could
+    /// differ from those of the whole block by rounding.
+    fn read(&self, log: Option<&mut Log>, keys: &[Key]) -> Result<Option<Vec<Vec<f64>>>> {
+        let found = match log {
             Some(log) => keys.iter().map(|key| log.read(key)).collect(),
             None => Ok(None),
         };
-        let known: Option<Vec<_>> = agree_on_errors(self.ranks.as_deref(), known)?;
+        let found: Option<Vec<_>> = agree_on_errors(self.ranks.as_deref(), found)?;
         let Some(ranks) = &self.ranks else {
-            return Ok(known);
+            return Ok(found);
         };
-        let mut there = [f64::from(u8::from(known.is_some()))];
-        ranks.sum(&mut there)?;
-        if there == [0.0] {
+        let mut is_found = [f64::from(u8::from(found.is_some()))];
+        ranks.sum(&mut is_found)?;
+        if is_found == [0.0] {
             return Ok(None);
         }
-        let mut known = known.unwrap_or_else(|| vec![vec![0.0; self.dim()]; keys.len()]);
-        known
+        let mut found = found.unwrap_or_else(|| vec![vec![0.0; self.dim()]; keys.len()]);
+        found
             .iter_mut()
             .try_for_each(|product| ranks.sum(product))?;
-        Ok(Some(known))
+        Ok(Some(found))
     }
 }
 
@@ -181,34 +182,35 @@ impl<A: LinearOperator> LinearOperator for Recorded<A> {
         }
         let keys: Vec<Key> = vectors.iter().map(|v| hash(&to_bytes(v))).collect();
         let mut state = self.state();
-        let now = self.unmoved(state.known)?;
-        if state.known.is_none() {
-            self.recognize(state.log.as_mut())?;
-            state.known = Some(now);
+        let now = self.unchanged_state(state.verified)?;
+        if state.verified.is_none() {
+            self.verify(state.log.as_mut())?;
+            state.verified = Some(now);
         }
-        if let Some(known) = self.known(state.log.as_mut(), &keys)? {
-            state.reads += known.len();
-            return Ok(known);
+        if let Some(saved) = self.read(state.log.as_mut(), &keys)? {
+            state.num_read += saved.len();
+            return Ok(saved);
         }
-        let products = images(&self.operator, vectors)?;
-        let kept = match &mut state.log {
+        let products = checked_products(&self.operator, vectors)?;
+        let saved = match &mut state.log {
             Some(log) => log.append(&keys, &products),
             None => Ok(()),
         };
-        agree_on_errors(self.ranks.as_deref(), kept)?;
+        agree_on_errors(self.ranks.as_deref(), saved)?;
         Ok(products)
     }
 
-    delegate!(operator: state, dtype, cancelled);
+    delegate!(operator: state, dtype, cancellation);
 }
 
+/// The file.
 struct Log {
     path: PathBuf,
-    /// Locked for as long as it is open.
+    /// Locked while it is open.
     file: File,
     n: usize,
-    /// Where the records of each vector are, in the order of the file.
-    places: HashMap<Key, Vec<u64>>,
+    /// Offsets of each vector's records, ascending.
+    offsets: HashMap<Key, Vec<u64>>,
     end: u64,
 }
 
@@ -219,14 +221,14 @@ impl Log {
         let file = options.open(path).map_err(|e| unwritable(path, &e))?;
         if is_taken(&file, true) {
             let problem = "is in use by another process or another operator";
-            let advice = "Wait for its end, or give another path";
+            let advice = "Wait until it ends, or give another path";
             return Err(Error::file(path, problem, advice));
         }
         let mut log = Self {
             path: path.to_path_buf(),
             file,
             n: operator.dim(),
-            places: HashMap::new(),
+            offsets: HashMap::new(),
             end: HEADER,
         };
         match log
@@ -238,7 +240,7 @@ impl Log {
         }
     }
 
-    /// Finds the records, or makes a new file; says what else the file is.
+    /// Indexes the records, or starts a new file. Returns what is wrong with a file that cannot be used.
     fn index(&mut self, dtype: Option<DType>) -> io::Result<Option<String>> {
         let len = self.file.metadata()?.len();
         let n = (self.n as u64).to_le_bytes();
@@ -251,7 +253,7 @@ impl Log {
             return Ok(None);
         }
         if !found.starts_with(NAME) {
-            return Ok(Some("holds something else than products".into()));
+            return Ok(Some("does not hold products".into()));
         }
         if !found.starts_with(&[NAME, VERSION].concat()) {
             let problem = "holds products in the format of another version of this program";
@@ -260,14 +262,14 @@ impl Log {
         let (found, dtype_found) = found.split_at(found.len().saturating_sub(TYPE));
         if !found.ends_with(&n) {
             return Ok(Some(format!(
-                "holds products of an operator with another number of rows than {}",
+                "holds products of an operator whose number of rows is not {}",
                 self.n
             )));
         }
         if dtype_found != name(dtype) {
-            let dtype = dtype.map_or("a type that is not known", |dtype| dtype.as_str());
+            let dtype = dtype.map_or("an unknown type", |dtype| dtype.as_str());
             return Ok(Some(format!(
-                "holds products that are not computed in {dtype}"
+                "holds products that were not computed in {dtype}"
             )));
         }
         let size = self.record();
@@ -275,7 +277,7 @@ impl Log {
             let mut key = [0; HASH];
             self.file.seek(SeekFrom::Start(self.end))?;
             self.file.read_exact(&mut key)?;
-            self.places.entry(key).or_default().push(self.end);
+            self.offsets.entry(key).or_default().push(self.end);
             self.end += size;
         }
         self.file.set_len(self.end)?;
@@ -287,17 +289,17 @@ impl Log {
         (HASH + 8 * self.n + HASH) as u64
     }
 
-    /// The product with the vector of this key, if it is there and whole.
+    /// Reads the product with the vector of this key; `None` if it is missing or damaged.
     fn read(&mut self, key: &Key) -> Result<Option<Vec<f64>>> {
         Ok(self.read_all(key)?.pop())
     }
 
-    /// The product from each whole record of this vector.
+    /// Reads the product from each undamaged record of this vector.
     fn read_all(&mut self, key: &Key) -> Result<Vec<Vec<f64>>> {
         let mut products = Vec::new();
-        for place in self.places.get(key).cloned().unwrap_or_default() {
+        for offset in self.offsets.get(key).cloned().unwrap_or_default() {
             let mut record = vec![0; self.record() as usize];
-            let found = self.file.seek(SeekFrom::Start(place));
+            let found = self.file.seek(SeekFrom::Start(offset));
             let found = found.and_then(|_| self.file.read_exact(&mut record));
             found.map_err(|e| unwritable(&self.path, &e))?;
             let (body, sum) = record.split_at(HASH + 8 * self.n);
@@ -308,28 +310,28 @@ impl Log {
         Ok(products)
     }
 
-    /// Compares the product by which the operator is recognized with the file's, and writes it where there are not two.
-    fn recognize(&mut self, key: Key, product: &[f64]) -> Result<()> {
-        let kept = self.read_all(&key)?;
-        if kept.is_empty() && self.places.keys().any(|other| *other != key) {
-            let problem = "is damaged where it says which operator its products are of";
+    /// Compares the product that identifies the operator with its records, and completes these to two.
+    fn verify(&mut self, key: Key, product: &[f64]) -> Result<()> {
+        let saved = self.read_all(&key)?;
+        if saved.is_empty() && self.offsets.keys().any(|other| *other != key) {
+            let problem = "is damaged where it identifies its operator";
             return Err(unusable(&self.path, problem));
         }
-        for mut difference in kept.iter().cloned() {
+        for mut difference in saved.iter().cloned() {
             axpy(-1.0, product, &mut difference);
             if norm(&difference) > ROUNDING * norm(product) {
                 let problem =
-                    "holds products of another operator: another network, θ, dataset or matrix";
+                    "holds products of another operator: another model, θ, dataset or matrix";
                 return Err(unusable(&self.path, problem));
             }
         }
-        for _ in kept.len()..2 {
+        for _ in saved.len()..2 {
             self.append(&[key], &[product.to_vec()])?;
         }
         Ok(())
     }
 
-    /// All of them in one go.
+    /// Appends all records with a single write.
     fn append(&mut self, keys: &[Key], products: &[Vec<f64>]) -> Result<()> {
         let mut records = Vec::new();
         for (key, product) in keys.iter().zip(products) {
@@ -343,14 +345,14 @@ impl Log {
             return Err(unwritable(&self.path, &e));
         }
         for key in keys {
-            self.places.entry(*key).or_default().push(self.end);
+            self.offsets.entry(*key).or_default().push(self.end);
             self.end += self.record();
         }
         Ok(())
     }
 }
 
-/// The name of a type, of none if it is not known.
+/// The name of a type, padded with zeros; all zeros for `None`.
 fn name(dtype: Option<DType>) -> [u8; TYPE] {
     let name = dtype.map_or("", |dtype| dtype.as_str()).as_bytes();
     std::array::from_fn(|i| name.get(i).copied().unwrap_or(0))
@@ -364,6 +366,6 @@ fn unwritable(path: &Path, e: &io::Error) -> Error {
     Error::file(
         path,
         format!("cannot be read and written ({e})"),
-        "Give a path that is writable and has room, 8n bytes a product",
+        "Give a writable path with enough free space, 8n bytes per product",
     )
 }

@@ -5,7 +5,7 @@
 //! | the points of a plane | each rank takes the next that nobody has | [`Grid::with_share`](crate::landscape::Grid::with_share) |
 //! | the points of an L2 study | so too | [`Sweep::share`](crate::sweep::Sweep::share) |
 //! | the samples of a loss | each rank has its own, and sums are over all | [`Objective::among`](crate::objective::Objective::among) |
-//! | the vectors of a block of products | each rank multiplies some | [`Divided`](crate::operator::Divided) |
+//! | the vectors of a block of products | each rank multiplies some | [`Distributed`](crate::operator::Distributed) |
 //!
 //! All of them make the same calls in the same order. What they get is the same on each, to the bit, so that a
 //! decomposition takes the same way everywhere and no rank has to lead.

@@ -8,7 +8,7 @@ use super::product::TOGETHER;
 use super::remainder::rounding;
 use super::{Bracket, Estimate, Spectrum};
 use crate::error::{Error, Result};
-use crate::operator::{LinearOperator, epsilon, images};
+use crate::operator::{LinearOperator, checked_products, epsilon};
 use crate::progress::Progress;
 use crate::random::Purpose;
 use crate::vector::dot;
@@ -67,7 +67,9 @@ impl Alignment {
         while forms.len() < samples {
             let count = TOGETHER.min(samples - forms.len());
             let probes: Vec<Vec<f64>> = (0..count).map(|_| draws.signs(n)).collect();
-            let pairs = images(a, &probes)?.into_iter().zip(images(b, &probes)?);
+            let pairs = checked_products(a, &probes)?
+                .into_iter()
+                .zip(checked_products(b, &probes)?);
             forms.extend(pairs.map(|(a, b)| [dot(&a, &b), dot(&a, &a), dot(&b, &b)]));
             progress.part(forms.len(), samples);
         }
@@ -93,7 +95,7 @@ impl Alignment {
 
 /// Rounding of the products of A = `operator`, relative to ‖A‖_F, whose square is given.
 fn relative_rounding(operator: &(impl LinearOperator + ?Sized), square: f64) -> Result<f64> {
-    let size = match operator.cancelled()? {
+    let size = match operator.cancellation()? {
         0.0 => 1.0,
         cancelled => 1.0 + cancelled / square.sqrt(),
     };

@@ -10,7 +10,7 @@ use super::simple::Simple;
 use super::{Bracket, Estimate};
 use crate::error::{Error, Result};
 use crate::memory;
-use crate::operator::{LinearOperator, epsilon, images};
+use crate::operator::{LinearOperator, checked_products, epsilon};
 use crate::progress::Progress;
 use crate::random::Purpose;
 use crate::vector::scale;
@@ -115,7 +115,7 @@ pub struct Density {
     /// Matrix-vector products that it took.
     pub products: usize,
     /// By how much the nodes are rounded, relative to the eigenvalues' root mean square: machine epsilon of the
-    /// [type](LinearOperator::dtype) in which products were computed, more where they [cancel](LinearOperator::cancelled).
+    /// [type](LinearOperator::dtype) in which products were computed, more where they [cancel](LinearOperator::cancellation).
     #[serde(default)]
     pub epsilon: f64,
 }
@@ -258,7 +258,7 @@ impl DensitySettings {
                     break;
                 }
                 products += vectors.len();
-                let images = images(operator, &vectors)?;
+                let images = checked_products(operator, &vectors)?;
                 for ((chain, v), image) in open.iter_mut().zip(vectors).zip(images) {
                     chain.extend(v, image);
                 }
@@ -282,7 +282,7 @@ impl DensitySettings {
             products,
             epsilon: epsilon(operator),
         };
-        let cancelled = operator.cancelled()?;
+        let cancelled = operator.cancellation()?;
         if cancelled > 0.0 {
             density.epsilon *= 1.0 + cancelled / density.typical();
         }

@@ -7,7 +7,7 @@ use super::krylov::Draws;
 use super::product::TOGETHER;
 use super::remainder::rounding;
 use crate::error::{Error, Result};
-use crate::operator::{LinearOperator, epsilon, images};
+use crate::operator::{LinearOperator, checked_products, epsilon};
 use crate::progress::Progress;
 use crate::random::Purpose;
 
@@ -60,7 +60,7 @@ impl Diagonal {
         while seen < samples {
             let count = TOGETHER.min(samples - seen);
             let probes: Vec<Vec<f64>> = (0..count).map(|_| draws.signs(n)).collect();
-            for (v, image) in probes.iter().zip(images(operator, &probes)?) {
+            for (v, image) in probes.iter().zip(checked_products(operator, &probes)?) {
                 seen += 1;
                 for (((m, s), v), a) in mean.iter_mut().zip(&mut squares).zip(v).zip(&image) {
                     let deviation = v * a - *m;
@@ -72,7 +72,7 @@ impl Diagonal {
         }
         let freedom = (samples * (samples - 1)) as f64;
         // An entry is no sum over a row: only its product is rounded.
-        let (epsilon, cancelled) = (epsilon(operator), operator.cancelled()?);
+        let (epsilon, cancelled) = (epsilon(operator), operator.cancellation()?);
         let rounding = |size: f64| rounding(epsilon, 0, size + cancelled);
         let errors = squares.iter().zip(&mean).map(|(squares, mean)| {
             let size = (mean * mean + squares / samples as f64).sqrt();

@@ -37,7 +37,7 @@ impl Dense {
             false => 0.0,
         };
         let rounding = n as f64 * f64::EPSILON * largest(&values)
-            + 4.0 * epsilon * (entries + self.cancelled()?);
+            + 4.0 * epsilon * (entries + self.cancellation()?);
         let pairs =
             values
                 .into_iter()

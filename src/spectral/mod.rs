@@ -94,7 +94,7 @@ pub trait Spectral: LinearOperator {
     /// # Errors
     /// As [`Dense::of`].
     fn dense(&self) -> Result<Dense> {
-        Dense::of(self)
+        Dense::from_operator(self)
     }
 }
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Eigenpair;
 use crate::error::{Error, Result};
-use crate::operator::{LinearOperator, images};
+use crate::operator::{LinearOperator, checked_products};
 use crate::progress::Progress;
 use crate::random::{Purpose, normal};
 use crate::vector::{axpy, dot, norm, scale};
@@ -116,7 +116,7 @@ impl PowerIteration {
         scale(&mut v, 1.0 / length);
         let (mut values, mut residuals) = (Vec::new(), Vec::new());
         loop {
-            let image = images(operator, std::slice::from_ref(&v))?.swap_remove(0);
+            let image = checked_products(operator, std::slice::from_ref(&v))?.swap_remove(0);
             let value = dot(&v, &image);
             let mut rest = image.clone();
             axpy(-value, &v, &mut rest);

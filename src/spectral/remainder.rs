@@ -6,7 +6,7 @@ use super::krylov::{orthogonalize, products};
 use super::product::in_turn;
 use super::{Estimate, TraceMethod};
 use crate::error::Result;
-use crate::operator::{LinearOperator, epsilon, images};
+use crate::operator::{LinearOperator, checked_products, epsilon};
 use crate::vector::{axpy, dot, norm, scale};
 
 /// Number of probes whose pairs are looked at: more would cost time and memory, and tell little.
@@ -65,7 +65,7 @@ impl Remainder {
             method,
             dim: operator.dim(),
             epsilon: epsilon(operator),
-            cancelled: operator.cancelled()?,
+            cancelled: operator.cancellation()?,
             basis: Vec::new(),
             known: 0.0,
             known_size: 0.0,
@@ -107,7 +107,7 @@ impl Remainder {
         vectors: &[Vec<f64>],
     ) -> Result<Vec<Vec<f64>>> {
         self.products += vectors.len();
-        images(operator, vectors)
+        checked_products(operator, vectors)
     }
 
     /// Adds a sample for each of these random vectors, whose directions are distributed evenly or whose entries are random

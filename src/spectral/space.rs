@@ -3,7 +3,7 @@
 use super::full::symmetric_eigen;
 use super::krylov::{Draws, combine, extend, orthogonalize, project};
 use crate::error::Result;
-use crate::operator::{LinearOperator, images};
+use crate::operator::{LinearOperator, checked_products};
 use crate::vector::{axpy, dot, norm, scale};
 
 /// A component of a product below this share of the largest product is rounding.
@@ -77,7 +77,7 @@ impl Space {
         operator: &(impl LinearOperator + ?Sized),
         block: Vec<Vec<f64>>,
     ) -> Result<()> {
-        let images = images(operator, &block)?;
+        let images = checked_products(operator, &block)?;
         let before = self.basis.len();
         self.basis.extend(block);
         for (i, mut image) in images.into_iter().enumerate() {
@@ -232,7 +232,7 @@ impl Space {
             axpy(*sign, &self.residual_vector(ritz, *i), &mut residual);
         }
         let combined = combine(&self.basis, &[v, image]);
-        let mut difference = images(operator, &combined[..1])?.swap_remove(0);
+        let mut difference = checked_products(operator, &combined[..1])?.swap_remove(0);
         axpy(-1.0, &combined[1], &mut difference);
         for (r, p) in residual.iter().zip(&self.pending) {
             axpy(-r, p, &mut difference);
@@ -288,7 +288,7 @@ impl Complement<'_> {
         operator: &(impl LinearOperator + ?Sized),
         v: &[f64],
     ) -> Result<(Vec<f64>, f64)> {
-        let mut image = images(operator, &[v.to_vec()])?.swap_remove(0);
+        let mut image = checked_products(operator, &[v.to_vec()])?.swap_remove(0);
         let size = norm(&image);
         project(&mut image, &self.space.basis);
         let components: Vec<f64> = self.space.pending.iter().map(|p| dot(p, v)).collect();

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use clap::builder::PossibleValue;
 use clap::{ArgAction, Args, ValueEnum};
 use loss_landscape::Error;
-use loss_landscape::operator::Divided;
+use loss_landscape::operator::Distributed;
 use loss_landscape::prelude::*;
 use loss_landscape::serde::{Serialize, Serializer};
 
@@ -415,12 +415,12 @@ impl Matrix {
             OperatorName::Fisher => Box::new(objective.fisher()),
         };
         let operator = match (self.divide, mpi_context::ranks()) {
-            (DivideName::Vectors, Some(ranks)) => Box::new(Divided::new(operator, ranks)),
+            (DivideName::Vectors, Some(ranks)) => Box::new(Distributed::new(operator, ranks)),
             _ => operator,
         };
         Ok(match (&self.resume, mpi_context::ranks()) {
-            (Some(file), Some(ranks)) => Box::new(Recorded::among(operator, file, ranks)?),
-            (Some(file), None) => Box::new(operator.resuming(file)?),
+            (Some(file), Some(ranks)) => Box::new(Recorded::on_ranks(operator, file, ranks)?),
+            (Some(file), None) => Box::new(operator.with_checkpoint(file)?),
             (None, _) => operator,
         })
     }

@@ -1,28 +1,30 @@
-//! [`Divided`]: the vectors of a block, divided among ranks.
+//! [`Distributed`]: the vectors of a block, distributed over ranks.
 
 use std::sync::Arc;
 
-use super::{LinearOperator, images};
+use super::{LinearOperator, checked_products};
 use crate::error::Result;
 use crate::ranks::{Ranks, agree_on_errors, partition};
 
-/// An operator of which each of several ranks multiplies some of the vectors that are asked for together, so that the
-/// probes of a trace or a density are divided among them. Where vectors come one by one, as in Lanczos' method with
-/// blocks of one, this helps nothing: divide the samples then, with
-/// [`Objective::among`](crate::objective::Objective::among).
-pub struct Divided<A> {
+/// An operator whose products with a block of vectors are distributed over ranks, such as the probes of a trace or a
+/// density.
+///
+/// It gives no speed-up where vectors come one by one, as in Lanczos' method with blocks of one: distribute the samples
+/// then, with [`Objective::among`](crate::objective::Objective::among).
+#[derive(Clone)]
+pub struct Distributed<A> {
     operator: A,
     ranks: Arc<dyn Ranks>,
 }
 
-impl<A: LinearOperator> Divided<A> {
-    /// `operator`, which every one of the `ranks` has, whole.
+impl<A: LinearOperator> Distributed<A> {
+    /// Distributes the products of `operator`, of which each of the `ranks` has a full copy.
     pub fn new(operator: A, ranks: Arc<dyn Ranks>) -> Self {
         Self { operator, ranks }
     }
 }
 
-impl<A: LinearOperator> LinearOperator for Divided<A> {
+impl<A: LinearOperator> LinearOperator for Distributed<A> {
     fn dim(&self) -> usize {
         self.operator.dim()
     }
@@ -35,7 +37,7 @@ impl<A: LinearOperator> LinearOperator for Divided<A> {
         let mine = partition(vectors.len(), self.ranks.rank(), self.ranks.size());
         let found = match mine.is_empty() {
             true => Ok(Vec::new()),
-            false => images(&self.operator, &vectors[mine.clone()]),
+            false => checked_products(&self.operator, &vectors[mine.clone()]),
         };
         let found = agree_on_errors(Some(self.ranks.as_ref()), found)?;
         let mut products = vec![vec![0.0; self.dim()]; vectors.len()];
@@ -48,5 +50,5 @@ impl<A: LinearOperator> LinearOperator for Divided<A> {
         Ok(products)
     }
 
-    delegate!(operator: state, dtype, cancelled);
+    delegate!(operator: state, dtype, cancellation);
 }
