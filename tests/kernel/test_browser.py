@@ -1,4 +1,4 @@
-"""The project's notebooks in a real browser: JupyterLab draws their figures, and so do exported pages without a network."""
+"""The notebooks in a real browser: JupyterLab draws their figures, and exported pages draw them offline."""
 
 import re
 import shutil
@@ -57,7 +57,7 @@ def cells_with_figures(name):
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_exported_pages_draw_figures_without_a_network(executed, browser, name):
+def test_exported_pages_draw_figures_offline(executed, browser, name):
     figures = cells_with_figures(name)
     assert figures > 0
     page = new_page(browser, offline=True)
@@ -75,7 +75,7 @@ def test_exported_pages_draw_figures_without_a_network(executed, browser, name):
 
 @pytest.fixture(scope="module")
 def lab(executed):
-    """JupyterLab on the executed notebooks; its address."""
+    """Starts JupyterLab on the executed notebooks and returns its address."""
     server = subprocess.Popen(
         [VENV / "bin/jupyter", "lab", "--no-browser", "--allow-root", "--ip=127.0.0.1", "--port=0",
          f"--IdentityProvider.token={TOKEN}", f"--notebook-dir={OUT}"],
@@ -105,7 +105,7 @@ def test_jupyterlab_draws_every_figure(lab, browser, name):
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
     wanted = cells_with_figures(name)
     figures = page.locator(".jp-RenderedPlotly")
-    # Cells come into being where they are to be seen, and a figure is an image until the mouse touches it.
+    # JupyterLab creates cells when they become visible, and a figure is an image until the mouse is over it.
     for at in range(0, 40_000, 500):
         page.evaluate(f"document.querySelector('.jp-WindowedPanel-outer').scrollTop = {at}")
         page.wait_for_timeout(50)

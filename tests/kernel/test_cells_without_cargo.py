@@ -1,4 +1,4 @@
-"""Between cells that change nothing else the kernel compiles without cargo, and sees when something else has changed."""
+"""The kernel compiles a cell without cargo if nothing else has changed, and detects other changes."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ helper = { path = "../../helper" }
 
 @pytest.fixture
 def build(tmp_path):
-    """Compiles or checks a cell as the kernel does; whether that went well and whether cargo was asked."""
+    """Compiles or checks a cell as the kernel does. Returns whether that succeeded and whether cargo ran."""
     files = {
         "kernel/Cargo.toml": '[workspace]\nresolver = "3"\nmembers = ["cell"]\n',
         "kernel/cell/Cargo.toml": CELL,
@@ -46,7 +46,7 @@ def build(tmp_path):
     return build
 
 
-def test_a_cell_alone_is_compiled_without_cargo(build):
+def test_a_changed_cell_is_compiled_without_cargo(build):
     assert build("pub fn f() -> i32 { helper::one() }") == (True, True)
     build("pub fn f() -> i32 { helper::one() + 1 }")
     assert build("pub fn f() -> i32 { helper::one() + 2 }") == (True, False)
@@ -54,8 +54,8 @@ def test_a_cell_alone_is_compiled_without_cargo(build):
     assert build("pub fn f() -> i32 { helper::one() + 4 }") == (True, False)
 
 
-def test_a_check_takes_the_compiled_dependencies(build, tmp_path):
-    """The kernel checks a cell whose variable it cannot store. `cargo check` would go through every dependency again."""
+def test_a_check_reuses_the_compiled_dependencies(build, tmp_path):
+    """The kernel checks a cell with a variable that it cannot store. `cargo check` would check every dependency."""
     compiled = lambda: sorted(tmp_path.glob("kernel/cell/target/*/debug/deps/libhelper-*"))  # noqa: E731
     for code in range(2):
         assert build(f"pub fn f() -> i32 {{ helper::one() + {code} }}") == (True, True)
@@ -67,7 +67,7 @@ def test_a_check_takes_the_compiled_dependencies(build, tmp_path):
     assert compiled() == before
 
 
-def test_a_check_as_the_first_thing_compiles_what_cells_need(build):
+def test_a_check_before_any_build_compiles_the_dependencies(build):
     assert build("pub fn f() -> i32 { helper::one() }", "check") == (True, True)
     build("pub fn f() -> i32 { helper::one() + 1 }")
     assert build("pub fn f() -> i32 { helper::one() + 2 }") == (True, False)
@@ -78,7 +78,7 @@ def test_a_check_as_the_first_thing_compiles_what_cells_need(build):
     ("helper/Cargo.toml", '[package]\nname = "other"\nversion = "0.1.0"\nedition = "2024"\n'),
     ("kernel/cell/Cargo.toml", CELL.split("[dependencies]")[0]),
 ])
-def test_a_change_elsewhere_is_seen(build, tmp_path, file, text):
+def test_a_change_elsewhere_is_detected(build, tmp_path, file, text):
     for code in range(3):
         assert build(f"pub fn f() -> i32 {{ helper::one() + {code} }}")[0]
     (tmp_path / file).write_text(text)

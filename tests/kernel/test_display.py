@@ -1,4 +1,4 @@
-"""What a cell shows: one bundle for every viewer, tables as HTML, errors as text."""
+"""Outputs of cells: one bundle for all viewers, tables as HTML, errors as text."""
 
 import base64
 import re
@@ -40,12 +40,12 @@ def test_plain_values(kernel):
     assert "[2.]" in kernel.shown("Tensor::new(&[2f64], &Device::Cpu)?")
 
 
-def test_a_figure_in_an_expression_that_moves_a_variable_says_how_to_see_it(kernel):
+def test_a_figure_in_an_expression_that_moves_a_variable(kernel):
     kernel.shown('let chart = figure::Chart::new("A line", "x", "y");')
     assert "to see it: let figure" in kernel.run('chart.line("y", [(0.0, 1.0), (1.0, 2.0)]).figure()')["text/plain"]
 
 
-def test_errors_are_words_without_a_backtrace(kernel, plane):
+def test_errors_have_no_backtrace(kernel, plane):
     said = kernel.run("objective.hvp(&[1.0])?;")["stderr"]
     assert said == "the vector has 1 entries but the model has 17 parameters\n"
     said = kernel.run("Tensor::zeros((2, 3), DType::F32, &Device::Cpu)?.matmul(&Tensor::zeros((2, 3), DType::F32, &Device::Cpu)?)?;")
@@ -54,6 +54,6 @@ def test_errors_are_words_without_a_backtrace(kernel, plane):
     assert "ask for 1 to 17" in shown["stderr"] and "text/plain" not in shown
 
 
-def test_variables_outlive_an_error_and_a_panic(kernel, plane):
+def test_variables_survive_an_error_and_a_panic(kernel, plane):
     kernel.run('panic!("out of cheese");')
     assert kernel.shown("objective.dim()") == "17"

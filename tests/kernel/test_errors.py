@@ -1,4 +1,4 @@
-"""A gallery of what goes wrong in cells: the text says what was wrong, where, and what to do, and nothing else."""
+"""Errors in cells: the message says what is wrong, where, and what to do, without compiler or backtrace noise."""
 
 import pytest
 

@@ -1,7 +1,7 @@
-"""The guard: derivatives are right although variables, losses and gradients live in different cells.
+"""Derivatives are right although variables, losses and gradients live in different cells.
 
-In a kernel where every cell has its own copy of candle, tensors of different cells share numbers and the first of
-these tests gives 8 for both derivatives.
+If every cell has its own copy of candle, tensors of different cells share numbers, and the first test gives 8 for both
+derivatives.
 """
 
 import pytest

@@ -1,4 +1,4 @@
-"""Sharpness, planes, paths and embeddings, cell by cell: what one cell keeps, later ones use."""
+"""Sharpness, planes, paths and embeddings in cells that use the variables of earlier cells."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The README's cells run as they stand."""
+"""The README's Rust cells run unchanged."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The command line under mpirun, on 1, 2 and 3 ranks of one machine: environment/mpi.sh --tests builds it."""
+"""The command line under mpirun, on 1, 2 and 3 ranks of one machine. environment/mpi.sh --tests builds it."""
 
 import fcntl
 import json
@@ -14,7 +14,7 @@ import pytest
 PROJECT = Path(__file__).parents[2]
 LANDSCAPE = next((PROJECT / "target").glob("*/debug/landscape"))
 MPIRUN = ["mpirun", "--oversubscribe", "--bind-to", "none"]
-# OpenMPI asks root twice whether it is meant.
+# OpenMPI refuses to run as root without both variables.
 ENVIRONMENT = os.environ | {
     "OMPI_ALLOW_RUN_AS_ROOT": "1",
     "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
@@ -30,7 +30,7 @@ def command(ranks, *arguments):
 
 
 def run(ranks, *arguments):
-    """On so many ranks, or without mpirun on none."""
+    """Runs a command on `ranks` ranks, or without mpirun for 0."""
     return subprocess.run(command(ranks, *arguments), env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
 
 
@@ -41,7 +41,7 @@ def found(ranks, *arguments):
 
 
 def files(directory):
-    """All files but those that say how long something took."""
+    """The contents of all files except those that contain times."""
     return {path.name: path.read_bytes() for path in directory.iterdir() if path.name != "surface.json"}
 
 
@@ -107,7 +107,7 @@ def test_a_sweep_has_the_same_bytes(tmp_path):
 
 
 def ranks_of(mpirun):
-    """The processes that an mpirun has started, in the order of their ranks."""
+    """The processes started by an mpirun, in the order of their ranks."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -117,12 +117,12 @@ def ranks_of(mpirun):
                 found += [(int(line.split(b"=")[1]), pid) for line in environment
                           if line.startswith(b"OMPI_COMM_WORLD_RANK=")]
         except (OSError, ValueError):
-            pass  # it has ended
+            pass  # the process has ended
     return [pid for _, pid in sorted(found)]
 
 
 def kill_one(ranks, victim, seconds, arguments):
-    """Starts, waits, kills a rank; whether that came before the end."""
+    """Starts a command, waits and kills a rank. Returns whether the command was still running."""
     mpirun = subprocess.Popen(command(ranks, *arguments), env=ENVIRONMENT, text=True,
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 20
@@ -133,11 +133,11 @@ def kill_one(ranks, victim, seconds, arguments):
         os.kill(pids[victim], signal.SIGKILL)
     _, error = mpirun.communicate(timeout=120)
     if mpirun.returncode:
-        assert "signal 9" in error, error  # and mpirun says which rank it was
+        assert "signal 9" in error, error  # from mpirun, with the rank
     return mpirun.returncode != 0
 
 
-def test_a_killed_rank_costs_nothing_that_is_finished(tmp_path):
+def test_finished_work_survives_a_killed_rank(tmp_path):
     draw = random.Random(0)
     sweep = ["sweep", *AT, "--l2", "0:0.05:24", "--epochs", 8, "--top", 4, "--out"]
     surface = ["surface", *NETWORK, "--samples", 2000, "--grid", 15, "--eigenvalues", "--out"]
@@ -158,7 +158,7 @@ def test_a_killed_rank_costs_nothing_that_is_finished(tmp_path):
         assert kills >= 3, f"{name}: only {kills} of 6 were killed in time"
 
 
-def test_errors_are_said_once(tmp_path):
+def test_errors_are_printed_once(tmp_path):
     done = run(3, "spectrum", *NETWORK, "--samples", 2)
     assert done.returncode != 0
     assert done.stderr.count("2 samples cannot be divided among 3 ranks: start fewer") == 1, done.stderr

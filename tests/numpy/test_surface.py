@@ -1,4 +1,4 @@
-"""Surfaces against a second, independent computation: NumPy on exported weights and directions."""
+"""Compares a surface with NumPy on the exported weights and directions."""
 
 import csv
 import gzip
@@ -68,7 +68,7 @@ def test_filter_normalised_surface(tmp_path):
         saved = safetensors(weights)
         assert np.array_equal(weight, saved[f"layers.{name}.weight"]) and np.array_equal(bias, saved[f"layers.{name}.bias"])
 
-    # Each row of a weight has the length of the model's; biases stay; the directions are orthogonal, row by row.
+    # Each row of a weight has the norm of the model's row. Biases are zero. The directions are orthogonal row by row.
     for (weight, _), (first, bias), (second, bias2) in zip(split(theta), split(d1), split(d2)):
         length = np.linalg.norm(weight, axis=1)
         for direction in (first, second):

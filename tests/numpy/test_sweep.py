@@ -1,4 +1,4 @@
-"""An L2 study's files against a second, independent computation: NumPy on exported weights."""
+"""Compares the files of an L2 study with NumPy on the exported weights."""
 
 import csv
 import json
