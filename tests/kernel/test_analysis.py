@@ -124,7 +124,7 @@ def test_another_checkout_is_refused(tmp_path):
     (tmp_path / "src/lib.rs").write_text("")
     other = Kernel(tmp_path)
     try:
-        outputs = other.run(f':dep loss-landscape = {{ path = "{tmp_path}" }}')
+        outputs = other.run(f':dep loss-landscape = {{ path = "{tmp_path}" }}\n1 + 1')
         assert f"belongs to the checkout {PROJECT}, but `:dep` names {tmp_path}" in str(outputs)
     finally:
         other.stop()
