@@ -95,7 +95,7 @@ def repeat(known: dict) -> int:
 
 
 def check_checkout() -> None:
-    """Refuses a `:dep` on another checkout of the crate: the kernel would silently link its own."""
+    """Refuses a `:dep` on another checkout of the crate: the kernel links its own."""
     noted = Path.cwd().parents[1] / "checkout"
     named = CRATE_PATH.search(Path("Cargo.toml").read_text())
     if named and noted.exists() and Path(named[1]).resolve() != Path(noted.read_text()).resolve():
@@ -114,7 +114,6 @@ def build(command: list[str]) -> int:
     except (FileNotFoundError, ValueError):
         pass
 
-    check_checkout()
     start = time.time_ns()
     recorded.unlink(missing_ok=True)
     recorded.parent.mkdir(parents=True, exist_ok=True)
@@ -136,6 +135,7 @@ def main(arguments: list[str]) -> int:
     cargo.restore()
     if RECORD in os.environ and arguments[:1] != ["-run"]:
         record(arguments)
+    check_checkout()
     command = arguments[1:]
     if "metadata" in command:
         return cargo.answer(command, Path.cwd().parent)
