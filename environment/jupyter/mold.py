@@ -13,7 +13,6 @@ for minutes. So this program runs `cargo build` instead, which reports the same 
 import hashlib
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -25,7 +24,6 @@ import cargo
 RECORDS = Path("target/cells")
 # Set for a recorded call of cargo, to the file for the record.
 RECORD = "LOSS_LANDSCAPE_RECORD"
-CRATE_PATH = re.compile(r'^loss-landscape *=.*\bpath *= *"([^"]*)"', re.MULTILINE)
 
 
 def linked(command: list[str]) -> list[str]:
@@ -94,17 +92,6 @@ def repeat(known: dict) -> int:
     return done.returncode
 
 
-def check_checkout() -> None:
-    """Refuses a `:dep` on another checkout of the crate: the kernel links its own."""
-    noted = Path.cwd().parents[1] / "checkout"
-    named = CRATE_PATH.search(Path("Cargo.toml").read_text())
-    if named and noted.exists() and Path(named[1]).resolve() != Path(noted.read_text()).resolve():
-        sys.exit(
-            f"This kernel belongs to the checkout {noted.read_text()}, but `:dep` names {named[1]}: use the kernel in the .venv "
-            "of that checkout, or change the path."
-        )
-
-
 def build(command: list[str]) -> int:
     recorded = record_of(command)
     try:
@@ -135,7 +122,6 @@ def main(arguments: list[str]) -> int:
     cargo.restore()
     if RECORD in os.environ and arguments[:1] != ["-run"]:
         record(arguments)
-    check_checkout()
     command = arguments[1:]
     if "metadata" in command:
         return cargo.answer(command, Path.cwd().parent)
