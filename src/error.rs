@@ -119,7 +119,7 @@ pub enum Error {
 /// assert!(matches!(parameters(&[2, 3, 1]), Ok(13)));
 /// assert!(matches!(parameters(&[2]), Err(Error::Invalid(_))));
 /// ```
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     pub(crate) fn invalid(message: impl Into<String>) -> Self {

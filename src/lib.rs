@@ -69,10 +69,14 @@
 //! brings what cells usually name; the rest is in the rooms.
 
 mod checkpoint;
+mod engine;
 mod error;
+mod kernels;
+mod losses;
+mod parameters;
 mod partial_results;
 mod random;
-mod simd;
+mod tensor_functions;
 mod tensors;
 mod vector;
 mod verdict;
@@ -84,6 +88,7 @@ pub mod embedding;
 pub mod figure;
 pub mod files;
 pub mod landscape;
+pub mod layers;
 pub mod memory;
 pub mod model;
 pub mod nn;

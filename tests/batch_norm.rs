@@ -3,6 +3,7 @@
 mod common;
 
 use common::{Opaque, assert_close, bits, dot, numbers};
+use loss_landscape::layers;
 use loss_landscape::prelude::*;
 
 const CPU: Device = Device::Cpu;
@@ -25,21 +26,21 @@ impl Making {
     }
 
     fn linear(&mut self, name: &str, inputs: usize, outputs: usize) -> LayerKind {
-        LayerKind::Linear {
+        LayerKind::Linear(layers::Linear {
             weight: self.var(format!("{name}.weight"), &[outputs, inputs]),
             bias: self.var(format!("{name}.bias"), &[outputs]),
-        }
+        })
     }
 
     fn conv(&mut self, name: &str, inputs: usize, outputs: usize, stride: usize) -> LayerKind {
-        LayerKind::Conv2d {
+        LayerKind::Conv2d(layers::Conv2d {
             weight: self.var(format!("{name}.weight"), &[outputs, inputs, 3, 3]),
             bias: None,
             stride,
             padding: 1,
             dilation: 1,
             groups: 1,
-        }
+        })
     }
 
     fn norm(&mut self, name: &str, channels: usize) -> LayerKind {
@@ -51,14 +52,14 @@ impl Making {
         let positive = numbers(channels, 31).iter().map(|v| 1.2 + v).collect();
         let mean = statistic("running_mean", numbers(channels, 30));
         let variance = statistic("running_var", positive);
-        LayerKind::BatchNorm {
+        LayerKind::BatchNorm(layers::BatchNorm {
             weight: self.var(format!("{name}.weight"), &[channels]),
             bias: self.var(format!("{name}.bias"), &[channels]),
             mean,
             variance,
             epsilon: 1e-3,
             momentum: 0.3,
-        }
+        })
     }
 
     fn finish(self, layers: Vec<LayerKind>) -> Layered {
@@ -84,12 +85,14 @@ fn networks() -> Vec<(&'static str, Layered)> {
             m.conv("a", 2, 3, 1),
             m.norm("a.norm", 3),
             act(),
-            LayerKind::GlobalAveragePool,
+            LayerKind::GlobalAveragePool(layers::GlobalAveragePool),
+            LayerKind::Flatten(layers::Flatten),
             m.linear("out", 3, 3),
         ]
     });
     add("after a dense layer, and before the loss", &|m| {
         vec![
+            LayerKind::Flatten(layers::Flatten),
             m.linear("a", 32, 7),
             m.norm("a.norm", 7),
             act(),
@@ -104,6 +107,7 @@ fn networks() -> Vec<(&'static str, Layered)> {
             m.norm("a.norm", 3),
             m.norm("b.norm", 3),
             act(),
+            LayerKind::Flatten(layers::Flatten),
             m.linear("out", 12, 3),
         ]
     });
@@ -111,7 +115,7 @@ fn networks() -> Vec<(&'static str, Layered)> {
         vec![
             m.conv("stem", 2, 3, 1),
             m.norm("stem.norm", 3),
-            LayerKind::Residual {
+            LayerKind::Residual(layers::Residual {
                 body: vec![
                     act(),
                     m.conv("a", 3, 4, 2),
@@ -121,27 +125,33 @@ fn networks() -> Vec<(&'static str, Layered)> {
                     m.norm("b.norm", 4),
                 ],
                 shortcut: vec![m.conv("c", 3, 4, 2), m.norm("c.norm", 4)],
-            },
-            LayerKind::Residual {
+            }),
+            LayerKind::Residual(layers::Residual {
                 body: vec![m.norm("d.norm", 4), act()],
                 shortcut: vec![],
-            },
+            }),
+            LayerKind::Flatten(layers::Flatten),
             m.linear("out", 16, 3),
         ]
     });
     add("in dense blocks, and of one boundary twice", &|m| {
         vec![
-            LayerKind::Concat {
-                body: vec![m.norm("a.norm", 2), act(), m.conv("a", 2, 3, 1)],
-            },
-            LayerKind::Residual {
+            LayerKind::Concat(layers::Concat::dense(vec![
+                m.norm("a.norm", 2),
+                act(),
+                m.conv("a", 2, 3, 1),
+            ])),
+            LayerKind::Residual(layers::Residual {
                 body: vec![m.norm("b.norm", 5), act()],
                 shortcut: vec![m.norm("c.norm", 5)],
-            },
-            LayerKind::Concat {
-                body: vec![m.norm("d.norm", 5), act(), m.conv("d", 5, 2, 1)],
-            },
-            LayerKind::GlobalAveragePool,
+            }),
+            LayerKind::Concat(layers::Concat::dense(vec![
+                m.norm("d.norm", 5),
+                act(),
+                m.conv("d", 5, 2, 1),
+            ])),
+            LayerKind::GlobalAveragePool(layers::GlobalAveragePool),
+            LayerKind::Flatten(layers::Flatten),
             m.linear("out", 7, 3),
         ]
     });
@@ -231,7 +241,11 @@ fn running_statistics_move_towards_those_of_the_batch() {
     let samples = 37;
     let data = data(samples);
     let mut making = Making::default();
-    let layers = vec![making.norm("in", 2), making.linear("out", 32, 3)];
+    let layers = vec![
+        making.norm("in", 2),
+        LayerKind::Flatten(layers::Flatten),
+        making.linear("out", 32, 3),
+    ];
     let model = making.finish(layers);
     // What the statistics of each channel are: the mean, and the variance without bias.
     let x = data
@@ -468,7 +482,7 @@ fn wrong_statistics_are_refused() {
     assert_eq!((both.len(), both.to_flat().unwrap().len()), (3, 3));
 }
 
-/// The error of a training in batches of four, the same on both ways.
+/// The error of a training in batches of four: through candle's graph the same, or candle's own where a layer does not fit.
 fn refusal(layers: impl Fn(&mut Making) -> Vec<LayerKind>, samples: usize) -> String {
     let mut making = Making::default();
     let layers = layers(&mut making);
@@ -480,7 +494,9 @@ fn refusal(layers: impl Fn(&mut Making) -> Vec<LayerKind>, samples: usize) -> St
         .unwrap_err()
         .to_string();
     let by_hand = trainer.fit(&model, &data, &data).unwrap_err().to_string();
-    assert!(by_graph.contains(&by_hand), "{by_graph} is not {by_hand}");
+    if !by_hand.contains("cannot take samples of shape") {
+        assert!(by_graph.contains(&by_hand), "{by_graph} is not {by_hand}");
+    }
     if samples <= 4 {
         let after = (bits(model.parameters()), statistics(model.parameters()));
         assert_eq!(after, before);
@@ -492,6 +508,7 @@ fn refusal(layers: impl Fn(&mut Making) -> Vec<LayerKind>, samples: usize) -> St
 fn what_cannot_be_normalised_is_refused() {
     let normalised = |m: &mut Making| {
         vec![
+            LayerKind::Flatten(layers::Flatten),
             m.linear("a", 32, 5),
             m.norm("n", 5),
             act(),
@@ -500,17 +517,20 @@ fn what_cannot_be_normalised_is_refused() {
     };
     for samples in [1, 5] {
         let error = refusal(normalised, samples);
-        assert!(error.contains("one number has no variance"), "{error}");
+        assert!(
+            error.contains("one value per channel has no variance"),
+            "{error}"
+        );
     }
     let with = |change: &dyn Fn(&mut f64, &mut f64, &mut String)| {
         let changed = |m: &mut Making| {
             let mut layers = normalised(m);
-            if let LayerKind::BatchNorm {
+            if let LayerKind::BatchNorm(layers::BatchNorm {
                 epsilon,
                 momentum,
                 mean,
                 ..
-            } = &mut layers[1]
+            }) = &mut layers[2]
             {
                 change(epsilon, momentum, mean);
             }
@@ -518,25 +538,42 @@ fn what_cannot_be_normalised_is_refused() {
         };
         refusal(changed, 4)
     };
-    assert!(with(&|_, m, _| *m = 1.5).contains("momentum 1.5"));
-    assert!(with(&|_, m, _| *m = f64::NAN).contains("momentum NaN"));
-    assert!(with(&|e, _, _| *e = -1.0).contains("epsilon -1"));
+    assert!(with(&|_, m, _| *m = 1.5).contains("a momentum from 0 to 1, not 0.001 and 1.5"));
+    assert!(with(&|_, m, _| *m = f64::NAN).contains("a momentum from 0 to 1, not 0.001 and NaN"));
+    assert!(
+        with(&|e, _, _| *e = -1.0)
+            .contains("an epsilon ≥ 0 and a momentum from 0 to 1, not -1 and 0.3")
+    );
     let unknown = with(&|_, _, mean| *mean = "nobody".into());
     assert!(
         unknown.contains("no running statistic is called `nobody`"),
         "{unknown}"
     );
-    let misfit = |m: &mut Making| vec![m.linear("a", 32, 5), m.norm("n", 4), m.linear("out", 5, 3)];
+    let misfit = |m: &mut Making| {
+        vec![
+            LayerKind::Flatten(layers::Flatten),
+            m.linear("a", 32, 5),
+            m.norm("n", 4),
+            m.linear("out", 5, 3),
+        ]
+    };
     let misfit = refusal(misfit, 4);
     assert!(
-        misfit.contains("shape mismatch in broadcast_sub, lhs: [1, 5], rhs: [1, 4]"),
+        misfit.contains("(5,)")
+            && misfit.contains("`n.weight` of shape (5,), one number per channel, not [4]"),
         "{misfit}"
     );
     for rate in [-0.1, 1.0, f64::NAN] {
-        let dropped = |m: &mut Making| vec![LayerKind::Dropout { rate }, m.linear("out", 32, 3)];
+        let dropped = |m: &mut Making| {
+            vec![
+                LayerKind::Dropout(layers::Dropout { rate }),
+                LayerKind::Flatten(layers::Flatten),
+                m.linear("out", 32, 3),
+            ]
+        };
         let error = refusal(dropped, 4);
         assert!(
-            error.contains(&format!("dropout at a rate of {rate}")),
+            error.contains(&format!("a rate of at least 0 and less than 1, not {rate}")),
             "{error}"
         );
     }
@@ -576,10 +613,14 @@ fn a_mean_far_from_zero_leaves_the_variance_right() {
     let data = Dataset::classification(&inputs, &labels).unwrap();
     let mut making = Making::default();
     let mut norm = making.norm("in", 2);
-    if let LayerKind::BatchNorm { momentum, .. } = &mut norm {
+    if let LayerKind::BatchNorm(layers::BatchNorm { momentum, .. }) = &mut norm {
         *momentum = 1.0;
     }
-    let layers = vec![norm, making.linear("out", 32, 3)];
+    let layers = vec![
+        norm,
+        LayerKind::Flatten(layers::Flatten),
+        making.linear("out", 32, 3),
+    ];
     let model = making.finish(layers).to_dtype(DType::F32).unwrap();
     let trainer = Trainer::sgd(1e-3).with_batch_size(samples);
     trainer.fit(&model, &data, &data).unwrap();
@@ -606,16 +647,17 @@ fn a_mean_far_from_zero_leaves_the_variance_right() {
 
 #[test]
 fn dropout_is_for_training_alone() {
-    let dropout = |rate| LayerKind::Dropout { rate };
+    let dropout = |rate| LayerKind::Dropout(layers::Dropout { rate });
     let network = |m: &mut Making, rate: f64| {
         vec![
             dropout(rate),
+            LayerKind::Flatten(layers::Flatten),
             m.linear("a", 32, 20),
             act(),
-            LayerKind::Residual {
+            LayerKind::Residual(layers::Residual {
                 body: vec![dropout(0.0), m.linear("b", 20, 20)],
                 shortcut: vec![dropout(rate)],
-            },
+            }),
             m.norm("n", 20),
             m.linear("out", 20, 3),
         ]
@@ -680,7 +722,7 @@ fn dropout_keeps_the_mean() {
     let rate = 0.3;
     let mut making = Making::default();
     making.linear("unused", 1, 1);
-    let model = making.finish(vec![LayerKind::Dropout { rate }]);
+    let model = making.finish(vec![LayerKind::Dropout(layers::Dropout { rate })]);
     let x = Tensor::ones((100, 1000), DType::F64, &CPU).unwrap();
     let numbers = |y: Tensor| y.flatten_all().unwrap().to_vec1::<f64>().unwrap();
     let dropped = |seed| numbers(model.forward_training(&x, seed).unwrap());
@@ -801,9 +843,14 @@ fn losses_with_batch_statistics_are_means_over_batches() {
 fn weights_before_batch_normalisation_have_no_scale() {
     let data = data(40);
     let mut making = Making::default();
-    let mut layers = vec![making.linear("a", 32, 4), making.norm("n", 4), act()];
+    let mut layers = vec![
+        LayerKind::Flatten(layers::Flatten),
+        making.linear("a", 32, 4),
+        making.norm("n", 4),
+        act(),
+    ];
     layers.push(making.linear("out", 4, 3));
-    if let LayerKind::BatchNorm { epsilon, .. } = &mut layers[1] {
+    if let LayerKind::BatchNorm(layers::BatchNorm { epsilon, .. }) = &mut layers[2] {
         *epsilon = 0.0;
     }
     let model = making.finish(layers);
@@ -892,9 +939,10 @@ fn what_needs_single_samples_or_running_statistics_is_refused() {
     assert!(refused(evaluated.unwrap(), 10).contains("not in training mode"));
     let mut making = Making::default();
     let layers = vec![
+        LayerKind::Flatten(layers::Flatten),
         making.linear("a", 32, 5),
         making.norm("n", 5),
-        LayerKind::Dropout { rate: 0.5 },
+        LayerKind::Dropout(layers::Dropout { rate: 0.5 }),
         making.linear("out", 5, 3),
     ];
     let dropping = making.finish(layers);

@@ -3,6 +3,7 @@
 mod common;
 
 use common::{assert_close, dot, numbers};
+use loss_landscape::layers;
 use loss_landscape::prelude::*;
 
 const CPU: Device = Device::Cpu;
@@ -11,10 +12,10 @@ const CPU: Device = Device::Cpu;
 type Shaped = (&'static str, &'static [usize]);
 
 fn linear(name: &str) -> LayerKind {
-    LayerKind::Linear {
+    LayerKind::Linear(layers::Linear {
         weight: format!("{name}.weight"),
         bias: format!("{name}.bias"),
-    }
+    })
 }
 
 fn act() -> LayerKind {
@@ -55,7 +56,7 @@ fn shapes_of_networks() -> Vec<(&'static str, Layered)> {
             shapes.iter().map(|(n, s)| (n.as_str(), &s[..])).collect();
         Layered::new(layers, parameters(&shapes))
     };
-    let residual = |body, shortcut| LayerKind::Residual { body, shortcut };
+    let residual = |body, shortcut| LayerKind::Residual(layers::Residual { body, shortcut });
     vec![
         (
             "identity shortcut",
@@ -94,12 +95,8 @@ fn shapes_of_networks() -> Vec<(&'static str, Layered)> {
             "dense blocks from the inputs",
             build(
                 vec![
-                    LayerKind::Concat {
-                        body: vec![linear("a"), act()],
-                    },
-                    LayerKind::Concat {
-                        body: vec![linear("b"), act()],
-                    },
+                    LayerKind::Concat(layers::Concat::dense(vec![linear("a"), act()])),
+                    LayerKind::Concat(layers::Concat::dense(vec![linear("b"), act()])),
                     linear("d"),
                 ],
                 vec![dense("a", 3, 4), dense("b", 2, 7), dense("d", 3, 9)],
@@ -114,7 +111,7 @@ fn shapes_of_networks() -> Vec<(&'static str, Layered)> {
                         vec![
                             act(),
                             residual(vec![linear("b"), act()], vec![]),
-                            LayerKind::Concat { body: vec![] },
+                            LayerKind::Concat(layers::Concat::dense(vec![])),
                             linear("c"),
                         ],
                         vec![act(), residual(vec![], vec![])],
@@ -208,7 +205,7 @@ fn misfits_are_not_hand_derived() {
         ("d.weight", &[3, 5]),
         ("d.bias", &[3]),
     ];
-    let sum = |body, shortcut| LayerKind::Residual { body, shortcut };
+    let sum = |body, shortcut| LayerKind::Residual(layers::Residual { body, shortcut });
     let wrong = Layered::new(
         vec![sum(vec![linear("a")], vec![]), linear("d")],
         parameters(&shapes),
@@ -227,28 +224,32 @@ fn misfits_are_not_hand_derived() {
 /// Images of 2 × 7 × 7 through every kind of layer.
 #[test]
 fn every_kind_of_layer() {
-    let conv = |name: &str, stride, padding, dilation, groups| LayerKind::Conv2d {
-        weight: format!("{name}.weight"),
-        bias: (name != "b").then(|| format!("{name}.bias")),
-        stride,
-        padding,
-        dilation,
-        groups,
+    let conv = |name: &str, stride, padding, dilation, groups| {
+        LayerKind::Conv2d(layers::Conv2d {
+            weight: format!("{name}.weight"),
+            bias: (name != "b").then(|| format!("{name}.bias")),
+            stride,
+            padding,
+            dilation,
+            groups,
+        })
     };
-    let group = |groups| LayerKind::GroupNorm {
-        weight: "g.weight".into(),
-        bias: "g.bias".into(),
-        groups,
-        epsilon: 1e-5,
+    let group = |groups| {
+        LayerKind::GroupNorm(layers::GroupNorm {
+            weight: "g.weight".into(),
+            bias: "g.bias".into(),
+            groups,
+            epsilon: 1e-5,
+        })
     };
-    let batch = LayerKind::BatchNorm {
+    let batch = LayerKind::BatchNorm(layers::BatchNorm {
         weight: "g.weight".into(),
         bias: "g.bias".into(),
         mean: "g.running_mean".into(),
         variance: "g.running_var".into(),
         epsilon: 1e-5,
         momentum: 0.1,
-    };
+    });
     let a: (&str, &[usize]) = ("a.weight", &[4, 2, 3, 3]);
     let a_bias: (&str, &[usize]) = ("a.bias", &[4]);
     let scales: [(&str, &[usize]); 2] = [("g.weight", &[4]), ("g.bias", &[4])];
@@ -256,7 +257,13 @@ fn every_kind_of_layer() {
     let networks: Vec<(&str, Vec<LayerKind>, Vec<Shaped>)> = vec![
         (
             "convolution, stride, group norm",
-            vec![conv("a", 2, 1, 1, 1), group(2), act(), linear("d")],
+            vec![
+                conv("a", 2, 1, 1, 1),
+                group(2),
+                act(),
+                LayerKind::Flatten(layers::Flatten),
+                linear("d"),
+            ],
             [&[a, a_bias][..], &scales, &out(&[3, 64])].concat(),
         ),
         (
@@ -265,10 +272,11 @@ fn every_kind_of_layer() {
                 conv("a", 1, 1, 1, 1),
                 batch,
                 act(),
-                LayerKind::AveragePool {
+                LayerKind::AveragePool(layers::AveragePool {
                     kernel: 3,
                     stride: 2,
-                },
+                }),
+                LayerKind::Flatten(layers::Flatten),
                 linear("d"),
             ],
             [&[a, a_bias][..], &scales, &out(&[3, 36])].concat(),
@@ -280,7 +288,8 @@ fn every_kind_of_layer() {
                 act(),
                 conv("c", 3, 0, 1, 4),
                 group(4),
-                LayerKind::GlobalAveragePool,
+                LayerKind::GlobalAveragePool(layers::GlobalAveragePool),
+                LayerKind::Flatten(layers::Flatten),
                 linear("d"),
             ],
             [
@@ -298,18 +307,16 @@ fn every_kind_of_layer() {
             "residual with a strided projection, concatenation of channels",
             vec![
                 conv("a", 1, 1, 1, 1),
-                LayerKind::Concat {
-                    body: vec![act(), conv("e", 1, 1, 1, 1)],
-                },
-                LayerKind::Residual {
+                LayerKind::Concat(layers::Concat::dense(vec![act(), conv("e", 1, 1, 1, 1)])),
+                LayerKind::Residual(layers::Residual {
                     body: vec![act(), conv("f", 2, 1, 1, 1), group(1)],
                     shortcut: vec![conv("h", 2, 0, 1, 1)],
-                },
-                LayerKind::MaxPool {
+                }),
+                LayerKind::MaxPool(layers::MaxPool {
                     kernel: 2,
                     stride: 2,
-                },
-                LayerKind::Flatten,
+                }),
+                LayerKind::Flatten(layers::Flatten),
                 linear("d"),
             ],
             [

@@ -551,9 +551,9 @@ fn what_does_not_fit_is_an_error_that_says_so() {
     says(
         &[0, 4, 3, 3],
         [0, 1, 1, 1],
-        &["nothing but the padding can be 0"],
+        &["a stride and a dilation of at least 1"],
     );
-    says(&[3, 4, 3, 3], [0, 0, 1, 1], &["0 apart"]);
+    says(&[3, 4, 3, 3], [0, 0, 1, 1], &["stride 0"]);
     says(&[3, 4, 3, 3], [0, 1, 0, 1], &["dilation 0"]);
     says(
         &[3, 4, 3, 3],

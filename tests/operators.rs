@@ -39,6 +39,7 @@ fn dataset(samples: usize, outputs: usize, loss: Loss, dtype: DType) -> Dataset 
                 .collect();
             Dataset::classification(&x, &Tensor::from_vec(labels, samples, &CPU).unwrap())
         }
+        other => unreachable!("{other:?}"),
     };
     data.unwrap().to_dtype(dtype).unwrap()
 }

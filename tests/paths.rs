@@ -3,6 +3,7 @@
 mod common;
 
 use common::{assert_close, numbers};
+use loss_landscape::layers;
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json::json;
 
@@ -651,25 +652,27 @@ fn invalid_paths_and_settings_are_errors() {
 /// Channels of convolutions are units, too, up to the dense layer after a flattened image.
 #[test]
 fn planted_permutations_of_channels_are_recovered() {
-    let conv = |name: &str, stride| LayerKind::Conv2d {
-        weight: format!("{name}.weight"),
-        bias: Some(format!("{name}.bias")),
-        stride,
-        padding: 1,
-        dilation: 1,
-        groups: 1,
+    let conv = |name: &str, stride| {
+        LayerKind::Conv2d(layers::Conv2d {
+            weight: format!("{name}.weight"),
+            bias: Some(format!("{name}.bias")),
+            stride,
+            padding: 1,
+            dilation: 1,
+            groups: 1,
+        })
     };
     let layers = vec![
-        LayerKind::Unflatten([1, 6, 6]),
+        LayerKind::Unflatten(layers::Unflatten(vec![1, 6, 6])),
         conv("a", 1),
         LayerKind::Activation(Activation::Tanh),
         conv("b", 2),
         LayerKind::Activation(Activation::Relu),
-        LayerKind::Flatten,
-        LayerKind::Linear {
+        LayerKind::Flatten(layers::Flatten),
+        LayerKind::Linear(layers::Linear {
             weight: "c.weight".into(),
             bias: "c.bias".into(),
-        },
+        }),
     ];
     let tensor = |shape: &[usize], seed: u64| {
         let values = common::numbers(shape.iter().product(), seed);

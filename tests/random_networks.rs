@@ -5,6 +5,7 @@ mod common;
 use std::ops::Range;
 
 use common::{assert_close, dot, numbers};
+use loss_landscape::layers;
 use loss_landscape::prelude::*;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -82,7 +83,7 @@ impl Draft {
         let [down, right] = [left(height, kernel[0]), left(width, kernel[1])];
         self.graph &= down.is_multiple_of(stride) && right.is_multiple_of(stride);
         self.shape = [channels, down / stride + 1, right / stride + 1];
-        LayerKind::Conv2d {
+        LayerKind::Conv2d(layers::Conv2d {
             weight: self.parameter(&[channels, inputs / groups, kernel[0], kernel[1]], 0.0),
             bias: match self.rng.random() {
                 true => Some(self.parameter(&[channels], 0.0)),
@@ -92,7 +93,7 @@ impl Draft {
             padding,
             dilation,
             groups,
-        }
+        })
     }
 
     fn activation(&mut self) -> LayerKind {
@@ -109,21 +110,21 @@ impl Draft {
         let weight = self.parameter(&[channels], 1.0);
         let bias = self.parameter(&[channels], 0.0);
         if self.rng.random() {
-            return LayerKind::GroupNorm {
+            return LayerKind::GroupNorm(layers::GroupNorm {
                 weight,
                 bias,
                 groups: self.divisor(channels),
                 epsilon: 0.1,
-            };
+            });
         }
-        LayerKind::BatchNorm {
+        LayerKind::BatchNorm(layers::BatchNorm {
             weight,
             bias,
             mean: self.statistic(-0.5..0.5),
             variance: self.statistic(0.1..2.0),
             epsilon: 0.1,
             momentum: 0.1,
-        }
+        })
     }
 
     /// A number for each channel.
@@ -149,17 +150,17 @@ impl Draft {
             }
             2 | 3 => self.activation(),
             4 => self.norm(),
-            8 => LayerKind::Dropout { rate: 0.3 },
+            8 => LayerKind::Dropout(layers::Dropout { rate: 0.3 }),
             pool @ (5 | 6) => {
                 let kernel = self.one_of(&[1, 2, 3]).min(shorter);
                 let stride = self.one_of(&[1, 2, 3]);
                 let left = [height, width].map(|size| size - kernel);
                 self.shape = [channels, left[0] / stride + 1, left[1] / stride + 1];
                 if pool == 6 {
-                    return LayerKind::MaxPool { kernel, stride };
+                    return LayerKind::MaxPool(layers::MaxPool { kernel, stride });
                 }
                 self.graph &= left.iter().all(|left| left.is_multiple_of(stride));
-                LayerKind::AveragePool { kernel, stride }
+                LayerKind::AveragePool(layers::AveragePool { kernel, stride })
             }
             7 => {
                 let (before, stride) = (self.shape, self.one_of(&[1, 2]));
@@ -174,7 +175,7 @@ impl Draft {
                 let mut body = vec![self.conv_to(outputs, 1, [1, 1], stride, 0)];
                 assert_eq!(self.shape, given);
                 body.extend([self.norm(), self.activation()]);
-                LayerKind::Residual { body, shortcut }
+                LayerKind::Residual(layers::Residual { body, shortcut })
             }
             _ => {
                 let mut body = vec![self.activation()];
@@ -184,24 +185,25 @@ impl Draft {
                     body.push(self.norm());
                 }
                 self.shape[0] += channels;
-                LayerKind::Concat { body }
+                LayerKind::Concat(layers::Concat::dense(body))
             }
         }
     }
 
-    fn finish(mut self, mut layers: Vec<LayerKind>) -> (Layered, bool) {
+    fn finish(mut self, mut kinds: Vec<LayerKind>) -> (Layered, bool) {
         if self.rng.random() {
-            layers.push(LayerKind::GlobalAveragePool);
+            kinds.push(LayerKind::GlobalAveragePool(layers::GlobalAveragePool));
             self.shape = [self.shape[0], 1, 1];
         }
         let inputs = self.shape.iter().product();
-        layers.push(LayerKind::Linear {
+        kinds.push(LayerKind::Flatten(layers::Flatten));
+        kinds.push(LayerKind::Linear(layers::Linear {
             weight: self.parameter(&[3, inputs], 0.0),
             bias: self.parameter(&[3], 0.0),
-        });
+        }));
         let parameters = Parameters::new(self.vars).unwrap();
         let parameters = parameters.with_statistics(self.statistics).unwrap();
-        (Layered::new(layers, parameters), self.graph)
+        (Layered::new(kinds, parameters), self.graph)
     }
 }
 

@@ -19,6 +19,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use common::{dot, numbers};
+use loss_landscape::layers;
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json;
 
@@ -335,33 +336,35 @@ fn other_layers(results: &mut Results) -> Result<(), Error> {
         Ok(((*name).to_owned(), var))
     });
     let parameters = Parameters::new(vars.collect::<Result<Vec<_>, Error>>()?)?;
-    let conv = |name: &str, bias: bool, stride, padding, dilation, groups| LayerKind::Conv2d {
-        weight: format!("{name}.weight"),
-        bias: bias.then(|| format!("{name}.bias")),
-        stride,
-        padding,
-        dilation,
-        groups,
+    let conv = |name: &str, bias: bool, stride, padding, dilation, groups| {
+        LayerKind::Conv2d(layers::Conv2d {
+            weight: format!("{name}.weight"),
+            bias: bias.then(|| format!("{name}.bias")),
+            stride,
+            padding,
+            dilation,
+            groups,
+        })
     };
     let (kernel, stride) = (2, 2);
     let layers = vec![
-        LayerKind::Unflatten([2, 11, 11]),
+        LayerKind::Unflatten(layers::Unflatten(vec![2, 11, 11])),
         conv("a", true, 1, 2, 2, 1),
         LayerKind::Activation(Activation::Gelu),
-        LayerKind::MaxPool { kernel, stride },
-        LayerKind::Residual {
+        LayerKind::MaxPool(layers::MaxPool { kernel, stride }),
+        LayerKind::Residual(layers::Residual {
             body: vec![LayerKind::Activation(Activation::Tanh)],
             shortcut: vec![conv("c", false, 1, 0, 1, 1)],
-        },
+        }),
         conv("b", false, 1, 1, 1, 2),
         LayerKind::Activation(Activation::Softplus),
-        LayerKind::Dropout { rate: 0.25 },
-        LayerKind::AveragePool { kernel, stride },
-        LayerKind::Flatten,
-        LayerKind::Linear {
+        LayerKind::Dropout(layers::Dropout { rate: 0.25 }),
+        LayerKind::AveragePool(layers::AveragePool { kernel, stride }),
+        LayerKind::Flatten(layers::Flatten),
+        LayerKind::Linear(layers::Linear {
             weight: "d.weight".to_owned(),
             bias: "d.bias".to_owned(),
-        },
+        }),
     ];
     let model = Layered::new(layers, parameters);
     let data = samples(40, &[242], DType::F64)?;

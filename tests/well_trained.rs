@@ -6,6 +6,7 @@ use std::sync::Mutex;
 
 use common::{Opaque, clearest, labelled, numbers, small_shape};
 use loss_landscape::candle::{CpuStorage, CustomOp1, Layout, Shape};
+use loss_landscape::layers;
 use loss_landscape::prelude::*;
 use loss_landscape::progress::{Event, listen};
 
@@ -65,7 +66,7 @@ fn every_network_of_the_zoo() {
         }
         accepted(&model, &data, Loss::CrossEntropy);
         let layers = model.layers().unwrap();
-        let Some(LayerKind::Linear { weight, bias }) = layers.last() else {
+        let Some(LayerKind::Linear(layers::Linear { weight, bias })) = layers.last() else {
             panic!("the last layer of {architecture:?} is not dense");
         };
         for name in [weight, bias] {

@@ -9,7 +9,7 @@ use super::Batches;
 use crate::error::{Error, Result};
 use crate::random::{Purpose, generator};
 
-/// What a model should answer.
+/// The targets of a dataset's samples.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -22,10 +22,33 @@ use crate::random::{Purpose, generator};
 /// ```
 #[derive(Clone, Debug)]
 pub enum Targets {
-    /// The class of each sample, `u32`, shape `(n,)`.
+    /// The class of each sample, shape `(n,)`, or of each of its tokens, shape `(n, …)`; `u32`.
     Labels(Tensor),
-    /// The values to fit, floating point, shape `(n, outputs)`.
+    /// The values to fit, shape `(n, …)`, floating point.
     Values(Tensor),
+}
+
+impl Targets {
+    pub(crate) fn tensor(&self) -> &Tensor {
+        match self {
+            Self::Labels(tensor) | Self::Values(tensor) => tensor,
+        }
+    }
+
+    /// The shape of one sample's targets.
+    pub(crate) fn dims(&self) -> &[usize] {
+        &self.tensor().dims()[1..]
+    }
+
+    fn map(
+        &self,
+        f: impl FnOnce(&Tensor) -> candle_core::Result<Tensor>,
+    ) -> candle_core::Result<Self> {
+        Ok(match self {
+            Self::Labels(labels) => Self::Labels(f(labels)?),
+            Self::Values(values) => Self::Values(f(values)?),
+        })
+    }
 }
 
 /// `n` samples with their targets, on one device. Cloning is cheap: tensors are shared.
@@ -51,11 +74,24 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Samples `inputs` of shape `(n, …)`, floating point, with their classes `labels` of shape
-    /// `(n,)`, of any integer type.
+    /// Samples with their classes.
+    ///
+    /// # Shapes
+    /// `inputs` `(n, …)`, floating point or `u32` tokens; `labels` `(n,)`, or `(n, …)` with a label per token, of any integer
+    /// type.
+    ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// // Two sequences of three tokens, each with the token that follows.
+    /// let tokens = Tensor::new(&[[0u32, 1, 2], [2, 1, 0]], &Device::Cpu)?;
+    /// let next = Tensor::new(&[[1u32, 2, 0], [1, 0, 2]], &Device::Cpu)?;
+    /// let data = Dataset::classification(&tokens, &next)?;
+    /// assert_eq!((data.len(), data.labels()?.len()), (2, 6));
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
-    /// No samples, numbers of samples that differ, inputs that are not finite.
+    /// No samples, numbers of samples that differ, inputs that are not finite, labels of another type.
     pub fn classification(inputs: &Tensor, labels: &Tensor) -> Result<Self> {
         if !labels.dtype().is_int() {
             return Err(Error::invalid(format!(
@@ -64,34 +100,40 @@ impl Dataset {
                 labels.dtype()
             )));
         }
-        if labels.rank() != 1 {
+        if labels.rank() == 0 {
             return Err(Error::invalid(format!(
-                "labels have shape {:?}: give one class per sample, shape (n,)",
+                "labels have shape {:?}: give one class per sample, shape (n,), or one per token, shape (n, …)",
                 labels.dims()
             )));
         }
-        let targets = Targets::Labels(labels.to_dtype(DType::U32)?.detach());
+        let targets = Targets::Labels(labels.to_dtype(DType::U32)?.contiguous()?.detach());
         Self::new(inputs, labels.dim(0)?, targets)
     }
 
-    /// Samples `inputs` of shape `(n, …)` with the `values` to fit, of shape `(n, outputs)` or
-    /// `(n,)`; both floating point.
+    /// Samples with the values to fit.
+    ///
+    /// # Shapes
+    /// `inputs` `(n, …)`, floating point or `u32` tokens; `values` `(n, outputs)`, `(n,)` for one output, or the shape of the
+    /// outputs `(n, …)`, floating point.
     ///
     /// # Errors
     /// No samples, numbers of samples that differ, inputs or values that are not finite.
     pub fn regression(inputs: &Tensor, values: &Tensor) -> Result<Self> {
         let values = match values.rank() {
-            1 => values.unsqueeze(1)?,
-            2 => values.clone(),
-            _ => {
-                return Err(Error::invalid(format!(
-                    "values have shape {:?}: give one row per sample, shape (n, outputs)",
-                    values.dims()
-                )));
+            0 => {
+                return Err(Error::invalid(
+                    "values are a single number: give one row per sample, shape (n, outputs)",
+                ));
             }
+            1 => values.unsqueeze(1)?,
+            _ => values.clone(),
         };
         check_tensor(&values, "values")?;
-        let values = values.to_dtype(inputs.dtype())?.detach();
+        let dtype = match inputs.dtype() {
+            DType::U32 => values.dtype(),
+            dtype => dtype,
+        };
+        let values = values.to_dtype(dtype)?.detach();
         Self::new(inputs, values.dim(0)?, Targets::Values(values))
     }
 
@@ -108,7 +150,15 @@ impl Dataset {
                 inputs.dim(0)?
             )));
         }
-        check_tensor(inputs, "inputs")?;
+        if targets.dims().contains(&0) {
+            return Err(Error::invalid(format!(
+                "targets have shape {:?}: no axis can be 0",
+                targets.tensor().dims()
+            )));
+        }
+        if inputs.dtype() != DType::U32 {
+            check_tensor(inputs, "inputs")?;
+        }
         Ok(Self {
             inputs: inputs.contiguous()?.detach(),
             targets,
@@ -119,6 +169,11 @@ impl Dataset {
     #[allow(clippy::len_without_is_empty)] // never empty
     pub fn len(&self) -> usize {
         self.inputs.dims()[0]
+    }
+
+    /// Number of labels: of samples, or of their tokens.
+    pub(crate) fn num_labels(&self) -> usize {
+        self.len() * self.targets.dims().iter().product::<usize>()
     }
 
     /// The samples, shape `(n, …)`.
@@ -136,7 +191,7 @@ impl Dataset {
         self.inputs.device()
     }
 
-    /// The same data in another floating-point type.
+    /// The same data in another floating-point type. Tokens stay `u32`.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -156,7 +211,10 @@ impl Dataset {
             )));
         }
         Ok(Self {
-            inputs: self.inputs.to_dtype(dtype)?,
+            inputs: match self.inputs.dtype() {
+                DType::U32 => self.inputs.clone(),
+                _ => self.inputs.to_dtype(dtype)?,
+            },
             targets: match &self.targets {
                 Targets::Labels(labels) => Targets::Labels(labels.clone()),
                 Targets::Values(values) => Targets::Values(values.to_dtype(dtype)?),
@@ -180,7 +238,7 @@ impl Dataset {
     /// # Errors
     /// A dataset without labels, a label ≥ `classes`.
     pub fn one_hot(&self, classes: usize) -> Result<Self> {
-        let labels = self.labels()?;
+        let labels = self.labels_of_samples("one-hot values")?;
         let mut values = vec![0f32; labels.len() * classes];
         for (i, &label) in labels.iter().enumerate() {
             let label = label as usize;
@@ -195,16 +253,27 @@ impl Dataset {
         Self::regression(&self.inputs, &values)
     }
 
-    /// The class of each sample, on the host.
+    /// The class of each sample, or of each token, in order, on the host.
     ///
     /// # Errors
     /// A dataset without labels.
     pub fn labels(&self) -> Result<Vec<u32>> {
         match &self.targets {
-            Targets::Labels(labels) => Ok(labels.to_vec1()?),
+            Targets::Labels(labels) => Ok(labels.flatten_all()?.to_vec1()?),
             Targets::Values(_) => Err(Error::invalid(
                 "this dataset has values to fit, no labels: build it with Dataset::classification",
             )),
+        }
+    }
+
+    fn labels_of_samples(&self, what: &str) -> Result<Vec<u32>> {
+        let labels = self.labels()?;
+        match self.targets.dims().is_empty() {
+            true => Ok(labels),
+            false => Err(Error::invalid(format!(
+                "{what} needs one label per sample, and this dataset has labels of shape {:?}",
+                self.targets.tensor().dims()
+            ))),
         }
     }
 
@@ -226,10 +295,7 @@ impl Dataset {
         let indices = Tensor::from_vec(indices.clone(), indices.len(), self.device())?;
         Ok(Self {
             inputs: self.inputs.index_select(&indices, 0)?,
-            targets: match &self.targets {
-                Targets::Labels(t) => Targets::Labels(t.index_select(&indices, 0)?),
-                Targets::Values(t) => Targets::Values(t.index_select(&indices, 0)?),
-            },
+            targets: self.targets.map(|t| t.index_select(&indices, 0))?,
         })
     }
 
@@ -237,10 +303,7 @@ impl Dataset {
     pub(crate) fn narrow(&self, start: usize, len: usize) -> Result<Self> {
         Ok(Self {
             inputs: self.inputs.narrow(0, start, len)?,
-            targets: match &self.targets {
-                Targets::Labels(t) => Targets::Labels(t.narrow(0, start, len)?),
-                Targets::Values(t) => Targets::Values(t.narrow(0, start, len)?),
-            },
+            targets: self.targets.map(|t| t.narrow(0, start, len))?,
         })
     }
 
@@ -299,7 +362,7 @@ impl Dataset {
     /// A dataset without labels, `n` = 0, a class with too few samples.
     pub fn balanced(&self, n: usize, seed: u64) -> Result<Self> {
         self.check_size(n)?;
-        let labels = self.labels()?;
+        let labels = self.labels_of_samples("a balanced subset")?;
         let classes = labels.iter().max().map_or(0, |&m| m as usize + 1);
         let quota = |class: usize| n / classes + usize::from(class < n % classes);
 
@@ -364,7 +427,7 @@ pub(super) fn permutation(n: usize, seed: u64) -> Vec<usize> {
 fn check_tensor(tensor: &Tensor, what: &str) -> Result<()> {
     if !tensor.dtype().is_float() {
         return Err(Error::invalid(format!(
-            "{what} are {:?}: convert them to a floating-point type first",
+            "{what} are {:?}: convert them to a floating-point type, or tokens to u32",
             tensor.dtype()
         )));
     }

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Points, overflow, read, shape};
 use crate::error::{Error, Result};
+use crate::kernels::simd::vectorised;
 use crate::progress::Progress;
-use crate::simd::vectorised;
 use crate::spectral::symmetric_eigen;
 
 /// Maximum size in bytes of the points held in memory at once.

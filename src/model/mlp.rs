@@ -2,9 +2,9 @@
 
 use candle_core::{DType, Device, Module, Tensor};
 
-use super::making::Making;
 use super::{Activation, LayerKind, Layered, Model, Parameters};
 use crate::error::{Error, Result};
+use crate::layers::{Flatten, LayerInit, Linear};
 use crate::memory;
 
 /// A multilayer perceptron: h₀ = x (flattened), hᵢ₊₁ = φ(hᵢ Wᵢᵀ + bᵢ), without φ after the last
@@ -56,18 +56,19 @@ impl Mlp {
         let weights: f64 = pairs.map(|pair| pair[0] as f64 * pair[1] as f64).sum();
         // θ as one vector in f64.
         memory::check(8.0 * weights, &format!("layers of the widths {widths:?}"))?;
-        let mut made = Making::new(seed, device);
-        let mut layers = Vec::new();
+        let mut init = LayerInit::new(seed, device);
+        let mut layers = vec![Flatten.into()];
         for (i, pair) in widths.windows(2).enumerate() {
             if i > 0 {
-                layers.push(LayerKind::Activation(activation));
+                layers.push(activation.into());
             }
-            layers.push(made.linear(&format!("layers.{i}"), pair[0], pair[1])?);
+            let name = format!("layers.{i}");
+            layers.push(Linear::init(&mut init, &name, pair[0], pair[1])?);
         }
         Ok(Self {
             widths: widths.to_vec(),
             activation,
-            layered: made.finish(layers)?,
+            layered: Layered::new(layers, init.finish()?),
         })
     }
 

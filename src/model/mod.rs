@@ -1,23 +1,14 @@
-//! Models: [`Parameters`] (names, shapes, the flat vector θ), [`Mlp`] and its [`Activation`]s,
-//! [`Layered`] models of other layers.
+//! Models: [`Layered`] lists of [layers](crate::layers), the multilayer perceptron [`Mlp`], and the networks of the zoo, by
+//! [`Architecture`].
 
-mod activation;
-mod layers;
-mod making;
+mod layered;
 mod mlp;
-mod parameters;
-mod restore;
-mod training;
 mod zoo;
 
-pub use activation::Activation;
-pub(crate) use activation::{ln_1p, softplus};
-pub use layers::{LayerKind, Layered};
+pub use crate::layers::{Activation, LayerKind};
+pub use crate::parameters::Parameters;
+pub use layered::Layered;
 pub use mlp::Mlp;
-pub use parameters::Parameters;
-pub(crate) use parameters::epsilon_of;
-pub(crate) use restore::Restore;
-pub(crate) use training::no_variance;
 pub use zoo::{Architecture, Design, Norm};
 
 use std::sync::OnceLock;

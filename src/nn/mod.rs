@@ -33,6 +33,7 @@
 //! # }
 //! ```
 
+mod batched_convolution;
 pub mod ops;
 mod trilinear;
 

@@ -2,8 +2,9 @@
 
 use candle_core::{DType, Result, Tensor, bail};
 
+use super::batched_convolution::BatchedConvolution;
 use super::trilinear::convolve;
-use crate::objective::Convolution;
+use crate::kernels::convolution::ConvolutionShape;
 
 /// The convolution (cross-correlation, as everywhere in the field) of images with kernels, [`Tensor::conv2d`]
 /// with the arguments in the same order.
@@ -72,17 +73,21 @@ pub(super) fn convolution(
     if let Some(bias) = bias.filter(|bias| bias.dims() != [outputs]) {
         bail!("a bias of shape {:?} for {outputs} channels", bias.dims());
     }
-    let convolution = Convolution::new(
-        [channels, height, width],
-        [outputs, inputs, down, right],
-        [padding, stride, dilation, groups],
-        bias.is_some(),
-    );
-    let Some(convolution) = convolution else {
-        bail!(
-            "no kernel of {down} × {right} with dilation {dilation}, {stride} apart, in images of {channels} × \
-             {height} × {width} with padding {padding}: it must fit, and nothing but the padding can be 0"
-        );
+    let shape = ConvolutionShape {
+        input: [channels, height, width],
+        channels: outputs,
+        kernel: [down, right],
+        stride,
+        padding,
+        dilation,
+        groups,
+    };
+    let convolution = match BatchedConvolution::new(shape, bias.is_some()) {
+        Ok(convolution) => convolution,
+        Err(wanted) => bail!(
+            "conv2d cannot convolve images of {channels} × {height} × {width} with kernels of {down} × {right}: it \
+             needs {wanted}"
+        ),
     };
     let output = convolution.output();
     if output

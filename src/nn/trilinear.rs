@@ -4,10 +4,15 @@ use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, WithDType, bail};
 
-use crate::objective::{Convolution, Scalar};
+use super::batched_convolution::BatchedConvolution;
+use crate::kernels::Scalar;
 
 /// x ∗ W + b, for tensors on the CPU that are both `f32` or both `f64`; `theta` is W and then b, if there is one.
-pub(super) fn convolve(convolution: Convolution, x: &Tensor, theta: &Tensor) -> Result<Tensor> {
+pub(super) fn convolve(
+    convolution: BatchedConvolution,
+    x: &Tensor,
+    theta: &Tensor,
+) -> Result<Tensor> {
     derivative(Slot::Output, true, &Arc::new(convolution), x, theta)
 }
 
@@ -26,13 +31,13 @@ enum Slot {
 struct Derivative {
     by: Slot,
     with_bias: bool,
-    convolution: Arc<Convolution>,
+    convolution: Arc<BatchedConvolution>,
 }
 
 fn derivative(
     by: Slot,
     with_bias: bool,
-    convolution: &Arc<Convolution>,
+    convolution: &Arc<BatchedConvolution>,
     a: &Tensor,
     b: &Tensor,
 ) -> Result<Tensor> {
@@ -87,8 +92,8 @@ impl CustomOp2 for Derivative {
             Shape::from(&[layout.dims()[0], channels, height, width])
         };
         let shape = match self.by {
-            Slot::Input => images(b_layout, self.convolution.input),
-            Slot::Parameters => Shape::from(self.convolution.parameters()),
+            Slot::Input => images(b_layout, self.convolution.input()),
+            Slot::Parameters => Shape::from(self.convolution.num_params()),
             Slot::Output => images(a_layout, self.convolution.output()),
         };
         Ok((result?, shape))

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use candle_core::{Tensor, WithDType};
 
-use super::feedforward::{Scalar, Steps};
 use super::{Objective, check};
 use crate::data::{Dataset, even_parts};
+use crate::engine::GradientSteps;
 use crate::error::{Error, Result};
-use crate::model::Restore;
+use crate::kernels::Scalar;
+use crate::parameters::Restore;
 use crate::vector::axpy;
 
 /// Running statistics are set to this to see whether a forward pass moves them.
@@ -182,13 +183,13 @@ impl Objective {
         &self,
         theta: Option<&[f64]>,
     ) -> Result<Option<(f64, usize, Vec<f64>)>> {
-        let (Some(size), Some(engine)) = (self.batches, self.engine.as_deref()) else {
+        let (Some(size), Ok(engine)) = (self.batches, self.engine.as_deref()) else {
             return Ok(None);
         };
-        if let Some(steps) = Steps::<f32>::new(engine, &self.data, 0.0) {
+        if let Some(steps) = GradientSteps::<f32>::new(engine, &self.data, 0.0) {
             return self.over_steps(steps, theta, size).map(Some);
         }
-        if let Some(steps) = Steps::<f64>::new(engine, &self.data, 0.0) {
+        if let Some(steps) = GradientSteps::<f64>::new(engine, &self.data, 0.0) {
             return self.over_steps(steps, theta, size).map(Some);
         }
         Ok(None)
@@ -196,7 +197,7 @@ impl Objective {
 
     fn over_steps<T: Scalar + WithDType>(
         &self,
-        mut steps: Steps<T>,
+        mut steps: GradientSteps<T>,
         theta: Option<&[f64]>,
         size: usize,
     ) -> Result<(f64, usize, Vec<f64>)> {
@@ -208,7 +209,7 @@ impl Objective {
             let (batch, gradient) = steps.gradient(&mut point, &rows.collect::<Vec<_>>())?;
             let gradient: Vec<f64> = gradient.iter().map(|g| g.f64()).collect();
             total.0 += share * batch.loss;
-            total.1 += batch.right;
+            total.1 += batch.correct;
             axpy(share, &gradient, &mut total.2);
         }
         Ok(total)

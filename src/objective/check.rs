@@ -17,7 +17,8 @@ use super::differences::{GradientError, Place, ProductError};
 use super::rounding::rounded;
 use super::{Objective, passes};
 use crate::error::{Error, Result};
-use crate::model::{LayerKind, Layered, Model};
+use crate::layers::LayerKind;
+use crate::model::{Layered, Model};
 use crate::vector::{largest, minus};
 
 /// Samples that the check uses.
@@ -118,7 +119,7 @@ fn in_f64(probe: &Objective, layers: &[LayerKind]) -> Result<Objective> {
 
 /// Refuses layers that do not give the `outputs` of the model's forward pass, which were rounded by ε.
 fn check_layers(copy: &Objective, outputs: &[f64], epsilon: f64) -> Result<()> {
-    let Some(engine) = &copy.engine else {
+    let Ok(engine) = &copy.engine else {
         return Ok(());
     };
     let point = copy.point(None)?;
@@ -232,16 +233,18 @@ mod tests {
 
     use candle_core::{Device, Tensor};
 
-    use super::super::feedforward::{Curvature, Engine};
     use super::super::{Loss, Objective};
     use super::*;
     use crate::data::Dataset;
+    use crate::engine::{HandDerived, LayerTile};
+    use crate::layers::Linear;
+    use crate::losses::Curvature;
     use crate::model::{Activation, Architecture, Design, Norm};
     use crate::random::{Purpose, normal};
 
     /// An engine with one wrong rule: parts of its gradients and products are too large by a factor.
     struct Wrong {
-        right: Arc<dyn Engine>,
+        right: Arc<dyn HandDerived>,
         range: Range<usize>,
         gradient: f64,
         product: f64,
@@ -256,7 +259,7 @@ mod tests {
         }
     }
 
-    impl Engine for Wrong {
+    impl HandDerived for Wrong {
         fn outputs(&self, point: &[f64], data: &Dataset) -> Result<Vec<f64>> {
             self.right.outputs(point, data)
         }
@@ -286,15 +289,25 @@ mod tests {
             data: &Dataset,
             directions: &[Vec<f64>],
             curvature: Curvature,
+            block: Option<&[Range<usize>]>,
             budget: usize,
         ) -> Result<Vec<Vec<f64>>> {
             let products = self
                 .right
-                .products(point, data, directions, curvature, budget)?;
+                .products(point, data, directions, curvature, block, budget)?;
             let products = products.into_iter();
             Ok(products
                 .map(|product| self.scaled(product, self.product))
                 .collect())
+        }
+
+        fn visit(
+            &self,
+            point: &[f64],
+            data: &Dataset,
+            visitor: &mut (dyn FnMut(LayerTile) + Send),
+        ) -> Result<()> {
+            self.right.visit(point, data, visitor)
         }
     }
 
@@ -323,7 +336,7 @@ mod tests {
             let inputs = normal(dims.iter().product(), Purpose::DerivativeCheck, 7, 0);
             let inputs = Tensor::from_vec(inputs, dims, &Device::Cpu)?;
             let layers = model.layers().unwrap_or_default();
-            let Some(LayerKind::Linear { weight, bias }) = layers.last() else {
+            let Some(LayerKind::Linear(Linear { weight, bias })) = layers.last() else {
                 panic!("the last layer is dense");
             };
             let [weight, bias] = [weight, bias].map(|name| model.parameters().get(name).unwrap());
@@ -368,7 +381,7 @@ mod tests {
                             product,
                         };
                         let wrong = Objective {
-                            engine: Some(Arc::new(wrong)),
+                            engine: Ok(Arc::new(wrong)),
                             ..right.clone()
                         };
                         let said = differences(&wrong).err().map(|e| e.to_string());

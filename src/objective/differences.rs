@@ -5,8 +5,8 @@ use std::ops::Range;
 use candle_core::DType;
 
 use super::Objective;
-use super::feedforward::Curvature;
 use crate::error::{Error, Result};
+use crate::losses::Curvature;
 use crate::random::{Purpose, normal};
 use crate::vector::{axpy, dot, minus, norm, scale};
 

@@ -2,17 +2,19 @@
 //! stands, or at another θ.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::slice::from_mut;
 
 use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::feedforward::{Curvature, Engine};
 use super::in_use::InUse;
-use super::{Objective, autograd, loss};
+use super::{Objective, autograd};
 use crate::data::{Dataset, Targets};
+use crate::engine::HandDerived;
 use crate::error::{Error, Result};
-use crate::model::Restore;
+use crate::losses::{Curvature, finite_loss, predict};
+use crate::parameters::Restore;
 use crate::vector::{axpy, dot, norm};
 
 /// How well a model does on a dataset.
@@ -116,11 +118,11 @@ impl Objective {
         let (mean, right) = self.moved(theta, |objective| {
             let _prepared = prepare()?;
             match &objective.engine {
-                Some(engine) => {
+                Ok(engine) => {
                     let statistics = objective.parameters.flat_statistics()?;
                     engine.loss(&[theta, &statistics].concat(), &objective.data)
                 }
-                None => objective.score_by_autograd(),
+                Err(_) => objective.score_by_autograd(),
             }
         })?;
         self.scored(mean, right, dot(theta, theta))
@@ -131,7 +133,7 @@ impl Objective {
         let score = self
             .all_scored(&[(mean, right)], |_| square)?
             .swap_remove(0);
-        finite(score.loss)?;
+        finite_loss(score.loss)?;
         Ok(score)
     }
 
@@ -141,8 +143,10 @@ impl Objective {
         found: &[(f64, usize)],
         square: impl Fn(usize) -> f64,
     ) -> Result<Vec<Score>> {
-        let n = self.data.len() as f64;
-        let means = found.iter().map(|(mean, right)| [*mean, *right as f64 / n]);
+        let labels = self.data.num_labels() as f64;
+        let means = found
+            .iter()
+            .map(|(mean, right)| [*mean, *right as f64 / labels]);
         let mut means: Vec<[f64; 2]> = means.collect();
         self.over_ranks(means.as_flattened_mut())?;
         let score = |(i, [mean, right]): (usize, [f64; 2])| {
@@ -171,7 +175,7 @@ impl Objective {
         let scores = self.measure_on_plane(vectors, points)?;
         scores
             .iter()
-            .try_for_each(|score| finite(score.loss).map(drop))?;
+            .try_for_each(|score| finite_loss(score.loss).map(drop))?;
         Ok(scores)
     }
 
@@ -192,7 +196,7 @@ impl Objective {
     fn measure_on_plane(&self, vectors: [&[f64]; 3], points: &[[f64; 2]]) -> Result<Vec<Score>> {
         let [theta, d1, d2] = vectors;
         let by_hand = match &self.engine {
-            Some(engine) if self.is_hand_derived() => {
+            Ok(engine) if self.is_hand_derived() => {
                 engine.on_plane(&self.point(Some(theta))?, [d1, d2], &self.data, points)?
             }
             _ => None,
@@ -246,7 +250,7 @@ impl Objective {
     /// As [`Objective::loss_at`] and [`Objective::gradient`].
     pub fn gradient_at(&self, theta: &[f64]) -> Result<(f64, Vec<f64>)> {
         let (loss, gradient) = self.gradient_of(Some(theta))?;
-        Ok((finite(loss)?, gradient))
+        Ok((finite_loss(loss)?, gradient))
     }
 
     /// ‖∇L(θ)‖, the slope in the steepest direction.
@@ -308,6 +312,50 @@ impl Objective {
         vectors: &[Vec<f64>],
         curvature: Curvature,
     ) -> Result<Vec<Vec<f64>>> {
+        self.products_of_block(theta, vectors, curvature, None)
+    }
+
+    /// The same with only the rows and columns of the matrix that `ranges` of θ hold, which must not overlap: vectors and products
+    /// have the entries of the ranges, one range after another. By hand-derived rules it costs what the block costs.
+    pub(crate) fn products_restricted(
+        &self,
+        theta: Option<&[f64]>,
+        ranges: &[Range<usize>],
+        vectors: &[Vec<f64>],
+        curvature: Curvature,
+    ) -> Result<Vec<Vec<f64>>> {
+        let size: usize = ranges.iter().map(Range::len).sum();
+        let embed = |v: &Vec<f64>| {
+            if v.len() != size {
+                return Err(Error::invalid(format!(
+                    "a vector of {} entries for a block of {size} parameters",
+                    v.len()
+                )));
+            }
+            let (mut whole, mut rest) = (vec![0.0; self.dim()], &v[..]);
+            for range in ranges {
+                let (part, others) = rest.split_at(range.len());
+                whole[range.clone()].copy_from_slice(part);
+                rest = others;
+            }
+            Ok(whole)
+        };
+        let vectors = vectors.iter().map(embed).collect::<Result<Vec<_>>>()?;
+        let products = self.products_of_block(theta, &vectors, curvature, Some(ranges))?;
+        let restrict = |product: &Vec<f64>| {
+            let parts = ranges.iter().map(|range| &product[range.clone()]);
+            parts.flatten().copied().collect()
+        };
+        Ok(products.iter().map(restrict).collect())
+    }
+
+    fn products_of_block(
+        &self,
+        theta: Option<&[f64]>,
+        vectors: &[Vec<f64>],
+        curvature: Curvature,
+        block: Option<&[Range<usize>]>,
+    ) -> Result<Vec<Vec<f64>>> {
         for v in vectors {
             self.parameters.check_vector(v, "vector")?;
         }
@@ -319,7 +367,9 @@ impl Objective {
         }
         let mut products = self.by(
             theta,
-            |engine, point| engine.products(point, &self.data, vectors, curvature, self.memory),
+            |engine, point| {
+                engine.products(point, &self.data, vectors, curvature, block, self.memory)
+            },
             |objective| objective.products_by_autograd(vectors, curvature),
         )?;
         for (product, v) in products.iter_mut().zip(vectors) {
@@ -337,11 +387,11 @@ impl Objective {
     fn by<T>(
         &self,
         theta: Option<&[f64]>,
-        by_hand: impl FnOnce(&dyn Engine, &[f64]) -> Result<T>,
+        by_hand: impl FnOnce(&dyn HandDerived, &[f64]) -> Result<T>,
         by_autograd: impl FnOnce(&Self) -> Result<T>,
     ) -> Result<T> {
         match (&self.engine, theta) {
-            (Some(engine), _) if self.is_hand_derived() => {
+            (Ok(engine), _) if self.is_hand_derived() => {
                 by_hand(engine.as_ref(), &self.point(theta)?)
             }
             (_, None) => self.in_place(by_autograd),
@@ -466,7 +516,11 @@ impl Objective {
                     Curvature::Gradients => {
                         let bend = |z: &Tensor, rz: &Tensor| {
                             let dz = autograd::output_gradient(loss, z)?;
-                            let along = ((&dz * rz)?.sum_keepdim(1)? / share)?;
+                            let along = (&dz * rz)?.flatten_from(1)?.sum_keepdim(1)?;
+                            let along = (along / share)?;
+                            let mut shape = vec![1; dz.rank()];
+                            shape[0] = dz.dim(0)?;
+                            let along = along.reshape(shape)?;
                             Ok(dz.broadcast_mul(&along)?)
                         };
                         autograd::jacobian_sandwiches(parameters, &outputs, &directions, bend)
@@ -487,23 +541,13 @@ impl Objective {
 pub(super) fn right(outputs: &Tensor, data: &Dataset) -> Result<usize> {
     match data.targets() {
         Targets::Labels(_) => {
-            let predicted = loss::predict(outputs)?.to_vec1::<u32>()?;
+            let predicted = predict(outputs)?.flatten_all()?.to_vec1::<u32>()?;
             let labels = data.labels()?;
             let pairs = predicted.iter().zip(&labels);
             Ok(pairs.filter(|(p, l)| p == l).count())
         }
         Targets::Values(_) => Ok(0),
     }
-}
-
-pub(super) fn finite(loss: f64) -> Result<f64> {
-    if !loss.is_finite() {
-        return Err(Error::NotFinite(format!(
-            "the loss is {loss}: look for parameters that are not finite, a learning rate that is \
-             too large, or outputs that overflow"
-        )));
-    }
-    Ok(loss)
 }
 
 /// The sum in `f64`, whatever the tensor's type.

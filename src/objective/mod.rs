@@ -1,41 +1,43 @@
 //! [`Objective`]: a loss as a function of θ, with its gradient and Hessian-vector products at the
 //! point where the model stands.
 //!
-//! Two ways lead to a derivative, and agree. Any candle model goes through [`autograd`](self): double
-//! backward over the dataset in batches. Models that are layers in a row, on the CPU, go through
-//! hand-derived rules (`feedforward`), several times faster. Which way it is, the objective chooses.
+//! There are two ways to a derivative, and they agree. Any candle model goes through candle's graph: double backward over the
+//! dataset in batches. Models that list their [layers](crate::layers), on the CPU, go through hand-derived rules, several times
+//! faster. [`Objective::engine`] says which way it is, and why.
 
 mod autograd;
 mod batch_size;
 mod batch_statistics;
 mod check;
+mod criterion;
 mod differences;
+mod engine;
 mod evaluate;
-mod feedforward;
 mod in_use;
 mod jacobian;
-mod loss;
 mod ranks;
 mod rounding;
 mod step;
 
+pub use crate::engine::{GraphReason, LayerTile};
+pub use crate::losses::Loss;
 pub(crate) use autograd::store as gradient_store;
 pub use check::DerivativeCheck;
+pub use engine::Engine;
 pub use evaluate::Score;
-pub(crate) use feedforward::{Convolution, Curvature, Scalar, Steps};
-use loss::Criterion;
-pub use loss::Loss;
-pub(crate) use step::Batch;
 
 use self::batch_size::BatchSize;
-use self::feedforward::Engine;
+use self::criterion::Criterion;
 use std::sync::Arc;
 
 use candle_core::Tensor;
 
 use crate::data::{Dataset, Targets, even_parts};
+use crate::engine::{HandDerived, hand_derived};
 use crate::error::{Error, Result, check_finite};
-use crate::model::{LayerKind, Model, Parameters};
+use crate::layers::LayerKind;
+use crate::model::Model;
+use crate::parameters::Parameters;
 use crate::ranks::Ranks;
 
 type Forward = dyn Fn(&Tensor) -> candle_core::Result<Tensor> + Send + Sync;
@@ -85,7 +87,7 @@ pub struct Objective {
     batch_size: BatchSize,
     memory: usize,
     check: DerivativeCheck,
-    engine: Option<Arc<dyn Engine>>,
+    engine: std::result::Result<Arc<dyn HandDerived>, GraphReason>,
     /// Of the mean, over all ranks.
     samples: usize,
     ranks: Option<Arc<dyn Ranks>>,
@@ -216,20 +218,31 @@ impl Objective {
             batch_size: BatchSize::usual(data),
             memory: MEMORY,
             check: DerivativeCheck::default(),
-            engine: None,
+            engine: Err(GraphReason::NoLayers),
             samples: data.len(),
             ranks: None,
             batches: None,
         };
-        objective.check_data()?;
         objective.engine = objective.engine_for(layers, data);
+        objective
+            .check_data()
+            .map_err(|error| match &objective.engine {
+                Err(GraphReason::Misfit(misfit)) => Error::invalid(misfit.to_string()),
+                _ => error,
+            })?;
         objective.check = check::check(&objective, layers)?;
         Ok(objective)
     }
 
-    /// Hand-derived rules for these layers on this data, where there are any.
-    fn engine_for(&self, layers: Option<&[LayerKind]>, data: &Dataset) -> Option<Arc<dyn Engine>> {
-        feedforward::engine(layers?, &self.parameters, data, self.loss.known()?)
+    /// Hand-derived rules for these layers on this data, or why there are none.
+    fn engine_for(
+        &self,
+        layers: Option<&[LayerKind]>,
+        data: &Dataset,
+    ) -> std::result::Result<Arc<dyn HandDerived>, GraphReason> {
+        let layers = layers.ok_or(GraphReason::NoLayers)?;
+        let loss = self.loss.known().ok_or(GraphReason::OwnLoss)?;
+        hand_derived(layers, &self.parameters, data, loss)
     }
 
     /// The same objective by automatic differentiation alone, to compare the two ways.
@@ -248,14 +261,14 @@ impl Objective {
     /// # Ok::<(), Error>(())
     /// ```
     pub fn by_autograd(mut self) -> Self {
-        self.engine = None;
+        self.engine = Err(GraphReason::Requested);
         self
     }
 
     /// Whether derivatives come by hand-derived rules rather than by automatic differentiation. With batch statistics they do
     /// not.
     pub fn is_hand_derived(&self) -> bool {
-        self.engine.is_some() && self.batches.is_none()
+        self.engine() == Engine::ByHand
     }
 
     /// Adds λ‖θ‖² to the loss, 2λθ to the gradient and 2λ to the Hessian's diagonal.
@@ -515,7 +528,7 @@ impl std::fmt::Debug for Objective {
             .field("samples", &self.data.len())
             .field("loss", &self.loss)
             .field("l2", &self.l2)
-            .field("hand_derived", &self.is_hand_derived())
+            .field("engine", &self.engine())
             .field("batch_statistics", &self.batches)
             .finish_non_exhaustive()
     }

@@ -5,43 +5,28 @@ use candle_core::WithDType;
 use candle_core::backprop::GradStore;
 
 use super::Objective;
-use super::evaluate::{finite, right, sum};
-use super::feedforward::{Scalar, Steps};
+use super::evaluate::{right, sum};
 use super::in_use::InUse;
 use crate::data::Dataset;
+use crate::engine::{BatchScore, GradientSteps};
 use crate::error::Result;
+use crate::kernels::Scalar;
+use crate::losses::finite_loss;
 
-/// What is found of a batch.
-#[derive(Clone, Copy)]
-pub(crate) struct Batch {
-    /// The mean loss, with the L2 term.
-    pub(crate) loss: f64,
-    /// How many of the samples are classified right.
-    pub(crate) right: usize,
-    /// ‖g‖² of the loss's gradient g.
-    pub(crate) square: f64,
-}
-
-impl Batch {
-    pub(super) fn new(loss: f64, right: usize, square: f64) -> Result<Self> {
-        Ok(Self {
-            loss: finite(loss)?,
-            right,
-            square: finite(square)?,
-        })
-    }
-}
-
-/// In both, what is of the batch in the forward pass is so in steps of training alone.
+/// Training steps, in which the forward pass may depend on the whole batch.
 impl Objective {
     /// Steps by hand-derived rules, where they know all of the model and its numbers are of this type.
-    pub(crate) fn steps<T: Scalar + WithDType>(&self) -> Option<Steps<'_, T>> {
-        Steps::new(self.engine.as_deref()?, &self.data, self.l2)
+    pub(crate) fn steps<T: Scalar + WithDType>(&self) -> Option<GradientSteps<'_, T>> {
+        GradientSteps::new(self.engine.as_deref().ok()?, &self.data, self.l2)
     }
 
     /// The gradient for some samples where the model stands, by candle's graph. What is random in the forward pass is
     /// drawn from `seed`, and running statistics move, unless something is not finite.
-    pub(crate) fn step_by_graph(&self, rows: &[usize], seed: u64) -> Result<(Batch, GradStore)> {
+    pub(crate) fn step_by_graph(
+        &self,
+        rows: &[usize],
+        seed: u64,
+    ) -> Result<(BatchScore, GradStore)> {
         let _in_use = InUse::read(&self.parameters)?;
         let before = self.parameters.flat_statistics()?;
         let found = self.by_graph(&self.data.select(rows)?, seed);
@@ -51,7 +36,7 @@ impl Objective {
         found
     }
 
-    fn by_graph(&self, batch: &Dataset, seed: u64) -> Result<(Batch, GradStore)> {
+    fn by_graph(&self, batch: &Dataset, seed: u64) -> Result<(BatchScore, GradStore)> {
         let outputs = (self.training)(batch.inputs(), seed)?;
         let losses = self.loss.per_sample(&outputs, batch.targets())?;
         let mut value = sum(&losses)? / batch.len() as f64;
@@ -63,7 +48,7 @@ impl Objective {
                 loss = (loss + penalty)?;
             }
         }
-        let value = finite(value)?;
+        let value = finite_loss(value)?;
         let gradient = loss.backward()?;
         let mut square = 0.0;
         for (_, var) in self.parameters.iter() {
@@ -73,7 +58,7 @@ impl Objective {
             }
         }
         Ok((
-            Batch::new(value, right(&outputs, batch)?, square)?,
+            BatchScore::new(value, right(&outputs, batch)?, square)?,
             gradient,
         ))
     }

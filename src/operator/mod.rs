@@ -75,7 +75,7 @@ use std::sync::Arc;
 use candle_core::DType;
 
 use crate::error::{Error, Result, check_finite};
-use crate::model::epsilon_of;
+use crate::parameters::epsilon_of;
 
 /// A real symmetric n × n matrix A, given by its products Av.
 ///

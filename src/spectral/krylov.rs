@@ -6,8 +6,8 @@
 
 use rayon::prelude::*;
 
+use crate::kernels::simd::vectorised;
 use crate::random::{Purpose, normal};
-use crate::simd::vectorised;
 use crate::vector::{axpy, norm, scale};
 
 /// Rows of a chunk.

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::optimizer::{Optimizer, SliceUpdate, Step};
 use crate::error::{Error, Result};
-use crate::objective::Scalar;
-use crate::simd::vectorised;
+use crate::kernels::Scalar;
+use crate::kernels::simd::vectorised;
 
 /// Adam (Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2015), with decoupled weight decay (AdamW: Loshchilov
 /// and Hutter, "Decoupled Weight Decay Regularization", 2019).

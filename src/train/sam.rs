@@ -5,7 +5,7 @@ use candle_core::{DType, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::objective::Scalar;
+use crate::kernels::Scalar;
 
 /// Sharpness-aware minimisation (Foret et al., 2021): a step follows the gradient at θ + ρg/‖g‖ instead of that at θ.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::optimizer::{Optimizer, SliceUpdate, Step};
 use crate::error::{Error, Result};
-use crate::objective::Scalar;
-use crate::simd::vectorised;
+use crate::kernels::Scalar;
+use crate::kernels::simd::vectorised;
 
 /// Stochastic gradient descent, with momentum μ: b ← μb + g, θ ← θ − ηb (Polyak, 1964).
 ///

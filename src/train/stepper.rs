@@ -7,14 +7,17 @@ use rayon::prelude::*;
 
 use super::optimizer::{Optimizer, SliceUpdate, Step, VarOptimizer};
 use super::sam::Sam;
+use crate::engine::{BatchScore, GradientSteps};
 use crate::error::Result;
+use crate::kernels::Scalar;
 use crate::model::Parameters;
-use crate::objective::{Batch, Objective, Scalar, Steps};
+use crate::objective::Objective;
 
 /// Takes the steps of a training.
 pub(super) trait Stepper {
     /// Takes a step on the samples `rows` of the training data. Dropout draws from `dropout_seed`.
-    fn step(&mut self, rows: &[usize], dropout_seed: u64, learning_rate: f64) -> Result<Batch>;
+    fn step(&mut self, rows: &[usize], dropout_seed: u64, learning_rate: f64)
+    -> Result<BatchScore>;
 
     /// Writes θ and the running statistics to the model.
     fn update_model(&self) -> Result<()>;
@@ -55,7 +58,7 @@ pub(super) fn stepper<'a>(
 /// Steps with hand-derived gradients. θ is in host memory, and is written to the model only when it is needed there.
 struct EngineStepper<'a, T> {
     objective: &'a Objective,
-    gradients: Steps<'a, T>,
+    gradients: GradientSteps<'a, T>,
     optimizer: Arc<dyn Optimizer>,
     sam: Option<Sam>,
     /// θ, followed by the running statistics.
@@ -106,7 +109,7 @@ const CHUNK: usize = 1 << 14;
 impl<'a, T: HostFloat> EngineStepper<'a, T> {
     fn new(
         objective: &'a Objective,
-        gradients: Steps<'a, T>,
+        gradients: GradientSteps<'a, T>,
         optimizer: Arc<dyn Optimizer>,
         sam: Option<Sam>,
     ) -> Result<Self> {
@@ -124,7 +127,7 @@ impl<'a, T: HostFloat> EngineStepper<'a, T> {
         })
     }
 
-    fn step_in_pool(&mut self, rows: &[usize], learning_rate: f64) -> Result<Batch> {
+    fn step_in_pool(&mut self, rows: &[usize], learning_rate: f64) -> Result<BatchScore> {
         let (batch, mut gradient) = self.gradients.gradient(&mut self.point, rows)?;
         if let Some(sam) = self.sam
             && let Some(mut perturbed) = sam.perturbed(&self.point, &gradient)?
@@ -196,7 +199,12 @@ fn update_tensors<T: HostFloat>(
 }
 
 impl<T: HostFloat> Stepper for EngineStepper<'_, T> {
-    fn step(&mut self, rows: &[usize], _dropout_seed: u64, learning_rate: f64) -> Result<Batch> {
+    fn step(
+        &mut self,
+        rows: &[usize],
+        _dropout_seed: u64,
+        learning_rate: f64,
+    ) -> Result<BatchScore> {
         // Inside the pool the many short parts of a step need not wake it each time.
         rayon::scope(|_| self.step_in_pool(rows, learning_rate))
     }
@@ -240,7 +248,12 @@ struct GraphStepper<'a> {
 const SAVED_MOMENTS: usize = 2;
 
 impl Stepper for GraphStepper<'_> {
-    fn step(&mut self, rows: &[usize], dropout_seed: u64, learning_rate: f64) -> Result<Batch> {
+    fn step(
+        &mut self,
+        rows: &[usize],
+        dropout_seed: u64,
+        learning_rate: f64,
+    ) -> Result<BatchScore> {
         let (batch, mut gradient) = self.objective.step_by_graph(rows, dropout_seed)?;
         if let Some(sam) = self.sam
             && let Some(before) = sam.perturb(&self.vars, &gradient)?

@@ -9,9 +9,11 @@ use super::checkpoint::TrainingCheckpoint;
 use super::stepper::stepper;
 use super::{Adam, Epoch, History, Optimizer, Sam, Schedule, Sgd, Trajectory, optimizer};
 use crate::data::{Dataset, Targets};
+use crate::engine::BatchScore;
 use crate::error::{Error, Result};
-use crate::model::{Model, Parameters, Restore};
-use crate::objective::{Batch, Loss, Objective, check_l2};
+use crate::model::Model;
+use crate::objective::{Loss, Objective, check_l2};
+use crate::parameters::{Parameters, Restore};
 use crate::progress::Progress;
 use crate::vector::stream;
 
@@ -492,7 +494,7 @@ impl Trainer {
                 epoch: epoch + 1,
                 train_loss,
                 train_accuracy: match data.targets() {
-                    Targets::Labels(_) => Some(sums.correct as f64 / data.len() as f64),
+                    Targets::Labels(_) => Some(sums.correct as f64 / data.num_labels() as f64),
                     Targets::Values(_) => None,
                 },
                 gradient_norm: (sums.squared_norms / steps_per_epoch as f64).sqrt(),
@@ -590,10 +592,10 @@ struct EpochSums {
 }
 
 impl EpochSums {
-    fn add(&mut self, batch: &Batch, samples: usize) {
+    fn add(&mut self, batch: &BatchScore, samples: usize) {
         self.loss += batch.loss * samples as f64;
-        self.correct += batch.right;
-        self.squared_norms += batch.square;
+        self.correct += batch.correct;
+        self.squared_norms += batch.squared_norm;
     }
 }
 

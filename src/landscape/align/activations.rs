@@ -4,9 +4,10 @@ use candle_core::{DType, Tensor};
 use ndarray::Array2;
 
 use super::assignment::assign;
-use super::{Matching, hidden_units, layers, order, strips, weight};
+use super::{Matching, hidden_units, order, strips};
 use crate::data::Dataset;
 use crate::error::{Error, Result, check_finite};
+use crate::layers::{Layer, Pass, Units};
 use crate::model::Model;
 use crate::progress::Progress;
 
@@ -40,7 +41,7 @@ const BATCH_SIZE: usize = 512;
 pub fn match_activations<M: Model>(a: &M, b: &M, data: &Dataset) -> Result<Matching> {
     let both = [a, b];
     let [ours, theirs] = both.map(|model| model.parameters().shapes());
-    if ours != theirs || layers(a)? != layers(b)? {
+    if ours != theirs || a.layers() != b.layers() {
         return Err(Error::invalid(
             "the two models differ in their layers: units can be matched between models of one \
              architecture",
@@ -82,23 +83,28 @@ pub fn match_activations<M: Model>(a: &M, b: &M, data: &Dataset) -> Result<Match
     })
 }
 
-/// What enters each layer with weights but the first, `f64`: a row for each sample and place in its image, a
-/// column for each unit of the layer before.
+/// The input of each layer that ends hidden units, `f64`: a row per sample and position, a column per unit.
 fn hidden(model: &impl Model, inputs: &Tensor) -> Result<Vec<Tensor>> {
     let parameters = model.parameters();
     let mut h = inputs.clone();
     let mut entered = Vec::new();
     let mut units = None;
-    for layer in layers(model)? {
-        if let Some(weight) = weight(&layer) {
+    for layer in model.layers().unwrap_or_default() {
+        if let Units::New { weight, .. } = layer.units() {
             if let Some(units) = units {
-                let places = h.elem_count() / h.dim(0)? / units;
-                let by_unit = h.reshape((h.dim(0)?, units, places))?.transpose(1, 2)?;
+                let by_unit = if h.rank() != 4 && h.dims().last() == Some(&units) {
+                    h.clone()
+                } else {
+                    // Channels come before positions.
+                    h.reshape((h.dim(0)?, units, ()))?.transpose(1, 2)?
+                };
                 entered.push(by_unit.to_dtype(DType::F64)?.reshape(((), units))?);
             }
-            units = Some(parameters.get(weight)?.dims()[0]);
+            units = Some(parameters.get(&weight)?.dims()[0]);
         }
-        h = layer.apply(parameters, &h, None)?.detach();
+        h = layer
+            .forward(&h, parameters, &mut Pass::Inference)?
+            .detach();
     }
     Ok(entered)
 }

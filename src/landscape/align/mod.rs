@@ -16,7 +16,9 @@ pub use weights::match_weights;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::model::{LayerKind, Model, Parameters};
+use crate::layers::{Layer, Units};
+use crate::model::Model;
+use crate::parameters::Parameters;
 
 /// Hidden units that can change places with each other, such as a layer's: all that runs along them.
 ///
@@ -94,58 +96,47 @@ impl UnitAxis {
 /// A model that does not say it, or that is more than dense layers, convolutions, activations and pooling in a
 /// row.
 pub fn hidden_units(model: &impl Model) -> Result<Vec<HiddenUnits>> {
-    let layers = layers(model)?;
-    let weighted: Vec<&LayerKind> = layers.iter().filter(|l| weight(l).is_some()).collect();
-    let groups = weighted.windows(2).map(|pair| {
-        let [below, above] = [pair[0], pair[1]].map(|layer| weight(layer).unwrap_or_default());
-        let bias = match pair[0] {
-            LayerKind::Linear { bias, .. } => Some(bias),
-            LayerKind::Conv2d { bias, .. } => bias.as_ref(),
-            _ => None,
-        };
-        // Of an image that is flattened, as many entries as it has places belong to a channel.
-        let units = model.parameters().get(below)?.dims()[0];
-        let inputs = model.parameters().get(above)?.dims()[1];
-        let mut axes = vec![UnitAxis::new(below, 0)];
-        axes.extend(bias.map(|bias| UnitAxis::new(bias, 0)));
-        axes.push(UnitAxis::new(above, 1).block((inputs / units).max(1)));
-        Ok(HiddenUnits { axes })
-    });
-    groups.collect()
-}
-
-/// The name of the layer's weight, of outputs × inputs × ….
-fn weight(layer: &LayerKind) -> Option<&str> {
-    match layer {
-        LayerKind::Linear { weight, .. } | LayerKind::Conv2d { weight, .. } => Some(weight),
-        _ => None,
+    let layers = model
+        .layers()
+        .ok_or_else(|| undescribed("the model does not list its layers"))?;
+    let mut groups = Vec::new();
+    let mut open: Option<HiddenUnits> = None;
+    for layer in &layers {
+        match layer.units() {
+            Units::Kept => {}
+            Units::Along(parameters) => {
+                if let Some(units) = &mut open {
+                    let axes = parameters.into_iter().map(|name| UnitAxis::new(name, 0));
+                    units.axes.extend(axes);
+                }
+            }
+            Units::New { weight, bias } => {
+                let shape = model.parameters().get(&weight)?.dims().to_vec();
+                if let Some(mut units) = open.take() {
+                    // A channel of an image that was flattened has several entries.
+                    let count = model.parameters().get(&units.axes[0].parameter)?.dims()[0];
+                    let block = (shape[1] / count).max(1);
+                    units.axes.push(UnitAxis::new(&weight, 1).block(block));
+                    groups.push(units);
+                }
+                let mut axes = vec![UnitAxis::new(weight, 0)];
+                axes.extend(bias.map(|bias| UnitAxis::new(bias, 0)));
+                open = Some(HiddenUnits { axes });
+            }
+            Units::Fixed => {
+                return Err(undescribed(&format!(
+                    "the units around the layer {layer:?} cannot be permuted by themselves"
+                )));
+            }
+        }
     }
+    Ok(groups)
 }
 
-/// The model's layers, if units can be told in all of them.
-fn layers(model: &impl Model) -> Result<Vec<LayerKind>> {
-    let plain = |kind: &LayerKind| match kind {
-        LayerKind::Conv2d { groups, .. } => *groups == 1,
-        LayerKind::AveragePool { .. } | LayerKind::MaxPool { .. } => true,
-        LayerKind::GroupNorm { .. }
-        | LayerKind::BatchNorm { .. }
-        | LayerKind::Residual { .. }
-        | LayerKind::Concat { .. } => false,
-        LayerKind::Linear { .. }
-        | LayerKind::Activation(_)
-        | LayerKind::Dropout { .. }
-        | LayerKind::Flatten
-        | LayerKind::Unflatten(_)
-        | LayerKind::GlobalAveragePool => true,
-    };
-    let layers = model.layers().filter(|layers| layers.iter().all(plain));
-    layers.ok_or_else(|| {
-        Error::invalid(
-            "the model does not say that it is made of dense layers, convolutions, activations and \
-             pooling in a row: describe what runs along its hidden units with HiddenUnits, \
-             and use match_weights",
-        )
-    })
+fn undescribed(problem: &str) -> Error {
+    Error::invalid(format!(
+        "{problem}: list the axes that run along the hidden units with HiddenUnits, and use match_weights"
+    ))
 }
 
 /// Which hidden unit of a second model takes whose place in a first.

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::{Dataset, even_parts};
 use crate::error::{Error, Result, check_finite};
-use crate::model::{Parameters, Restore};
 use crate::objective::Objective;
+use crate::parameters::{Parameters, Restore};
 use crate::vector::axpy;
 
 /// Start value that shows the momentum: the update of a running value scales it exactly, and it is much larger than a

@@ -6,9 +6,9 @@ mod perceptrons;
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
-use super::making::Making;
 use super::{Activation, LayerKind, Layered};
 use crate::error::{Error, Result};
+use crate::layers::{BatchNorm, Concat, GroupNorm, LayerInit, Residual};
 
 /// Networks to compare, each with its usual settings:
 ///
@@ -251,58 +251,55 @@ impl Design {
                 ))
             })
         };
-        let mut made = Making::new(seed, device);
+        let mut init = LayerInit::new(seed, device);
         if self.activation == Activation::Relu {
-            made = made.rectified();
+            init = init.with_relu_gain();
         }
         let width = inputs.iter().product();
         let layers = match self.architecture {
-            Architecture::Toy => perceptrons::plain(self, &mut made, [width, outputs], &[3]),
-            Architecture::Shallow => perceptrons::plain(self, &mut made, [width, outputs], &[64]),
-            Architecture::Deep => perceptrons::plain(self, &mut made, [width, outputs], &[64; 6]),
-            Architecture::Residual => perceptrons::residual(self, &mut made, [width, outputs]),
-            Architecture::Dense => perceptrons::dense(self, &mut made, [width, outputs]),
-            Architecture::Cnn => convolutional::cnn(self, &mut made, image()?, outputs),
+            Architecture::Toy => perceptrons::plain(self, &mut init, [width, outputs], &[3]),
+            Architecture::Shallow => perceptrons::plain(self, &mut init, [width, outputs], &[64]),
+            Architecture::Deep => perceptrons::plain(self, &mut init, [width, outputs], &[64; 6]),
+            Architecture::Residual => perceptrons::residual(self, &mut init, [width, outputs]),
+            Architecture::Dense => perceptrons::dense(self, &mut init, [width, outputs]),
+            Architecture::Cnn => convolutional::cnn(self, &mut init, image()?, outputs),
             Architecture::ResNet20 => {
-                convolutional::resnet(self, &mut made, image()?, outputs, &[16, 32, 64], 3)
+                convolutional::resnet(self, &mut init, image()?, outputs, &[16, 32, 64], 3)
             }
             Architecture::ResNet18 => {
                 let widths = [64, 128, 256, 512];
-                convolutional::resnet(self, &mut made, image()?, outputs, &widths, 2)
+                convolutional::resnet(self, &mut init, image()?, outputs, &widths, 2)
             }
-            Architecture::DenseNet => convolutional::densenet(self, &mut made, image()?, outputs),
+            Architecture::DenseNet => convolutional::densenet(self, &mut init, image()?, outputs),
         };
-        made.finish(layers?)
+        Ok(Layered::new(layers?, init.finish()?))
     }
 
     /// Normalisation, where there is one, and the non-linearity.
-    fn after(&self, made: &mut Making, name: &str, channels: usize) -> Result<Vec<LayerKind>> {
-        let mut layers = self.norm(made, name, channels)?;
-        layers.push(LayerKind::Activation(self.activation));
+    fn after(&self, init: &mut LayerInit, name: &str, channels: usize) -> Result<Vec<LayerKind>> {
+        let mut layers = self.norm(init, name, channels)?;
+        layers.push(self.activation.into());
         Ok(layers)
     }
 
-    fn norm(&self, made: &mut Making, name: &str, channels: usize) -> Result<Vec<LayerKind>> {
+    fn norm(&self, init: &mut LayerInit, name: &str, channels: usize) -> Result<Vec<LayerKind>> {
         match self.normalization {
             Norm::None => Ok(Vec::new()),
-            Norm::Batch => Ok(vec![made.batch_norm(name, channels)?]),
+            Norm::Batch => Ok(vec![BatchNorm::init(init, name, channels)?]),
             Norm::Group(groups) if !channels.is_multiple_of(groups) => {
                 Err(Error::invalid(format!(
                     "{groups} groups do not divide the {channels} channels of `{name}` in `{}`",
                     self.architecture.name()
                 )))
             }
-            Norm::Group(groups) => Ok(vec![made.norm(name, channels, groups)?]),
+            Norm::Group(groups) => Ok(vec![GroupNorm::init(init, name, channels, groups)?]),
         }
     }
 
     /// A residual block without a projection.
     fn around(&self, body: Vec<LayerKind>) -> Vec<LayerKind> {
         match self.shortcuts {
-            true => vec![LayerKind::Residual {
-                body,
-                shortcut: Vec::new(),
-            }],
+            true => vec![Residual::new(body).into()],
             false => body,
         }
     }
@@ -310,7 +307,7 @@ impl Design {
     /// A layer of a dense block.
     fn beside(&self, body: Vec<LayerKind>) -> Vec<LayerKind> {
         match self.shortcuts {
-            true => vec![LayerKind::Concat { body }],
+            true => vec![Concat::dense(body).into()],
             false => body,
         }
     }

@@ -1,0 +1,239 @@
+//! A batch of training, through the network, where batch normalisation has the mean and the variance of the whole batch.
+//!
+//! The nodes are cut before each batch normalisation. Between two cuts every tile goes through by itself; at a cut
+//! sums are made over all tiles, in their order: forwards for the batch's mean and variance, backwards for what
+//! the derivative gains by them. Layers find both where analysis has the running statistics, so that all else
+//! is as there. Everything is cached from one pass to the next, and the buffers from one step to the next.
+
+use rayon::prelude::*;
+
+use super::network::{CachedTile, Network, Purpose, Samples};
+use crate::error::Result;
+use crate::kernels::Scalar;
+use crate::kernels::tiles::Tile;
+use crate::layers::no_variance;
+use crate::layers::rules::{BatchStatistics, ChannelMoments, Packed, Write};
+use crate::losses::TargetSlice;
+
+/// Parts of a batch at most, and bytes of their gradients: each has one of its own.
+const PARTS: usize = 16;
+const GRADIENTS: usize = 256 << 20;
+
+/// Tiles that go one after another.
+pub(crate) struct Part<T> {
+    tiles: Vec<Gathered<T>>,
+    /// The sum over the part's samples.
+    pub(crate) gradients: Vec<Vec<T>>,
+    /// Of each tile, at the batch normalisation that comes next.
+    moments: Vec<Vec<ChannelMoments>>,
+    /// The sum of the losses, and how many samples were classified right.
+    pub(crate) score: (f64, usize),
+    spare: Vec<Vec<T>>,
+    more: Vec<T>,
+}
+
+/// A tile of samples that lie anywhere in the data: either `labels` or `targets` are theirs.
+#[derive(Default)]
+struct Gathered<T> {
+    place: Tile,
+    inputs: Vec<T>,
+    targets: Vec<T>,
+    labels: Vec<u32>,
+    cached: CachedTile<T>,
+}
+
+impl<T: Scalar> Network<T> {
+    fn batch_statistics(&self, l: usize) -> Option<&dyn BatchStatistics<T>> {
+        self.nodes.get(l)?.rules()?.batch_statistics()
+    }
+
+    /// Leaves the losses of some samples and their gradients in the parts. Answers with the running statistics that the
+    /// batch moves those of the point to.
+    pub(crate) fn training(
+        &self,
+        point: &[T],
+        samples: Samples<T>,
+        rows: &[usize],
+        parts: &mut Vec<Part<T>>,
+    ) -> Result<Vec<T>> {
+        let (depth, count) = (self.nodes.len(), rows.len());
+        let norms: Vec<usize> = (0..depth)
+            .filter(|l| self.batch_statistics(*l).is_some())
+            .collect();
+        let cuts = [&[0], &norms[..], &[depth]].concat();
+        let mut packed = self.pack(0, &[point]);
+        let mut running = point[self.num_params..].to_vec();
+        self.lay_out(count, parts);
+        parts.par_iter_mut().with_max_len(1).for_each(|part| {
+            for tile in &mut part.tiles {
+                tile.gather(samples, rows, self);
+            }
+        });
+
+        for cut in cuts.windows(2) {
+            let each = |part: &mut Part<T>| self.forward_between(cut, &packed, part);
+            parts.par_iter_mut().with_max_len(1).for_each(each);
+            if let Some(norm) = self.batch_statistics(cut[1]) {
+                if norm.count(count) < 2 {
+                    return Err(no_variance());
+                }
+                let tiles = parts.iter().flat_map(|part| {
+                    let moments = part.moments.iter().map(Vec::as_slice);
+                    part.tiles.iter().map(|tile| tile.place.len).zip(moments)
+                });
+                let batch = norm.merge(&tiles.collect::<Vec<_>>());
+                norm.set_forward(&batch, count, &mut packed[cut[1]]);
+                norm.update_running(&batch, count, &mut running, self.num_params);
+            }
+        }
+        for cut in cuts.windows(2).rev() {
+            let each = |part: &mut Part<T>| self.backward_between(cut, &packed, part);
+            parts.par_iter_mut().with_max_len(1).for_each(each);
+            if let Some(norm) = self.batch_statistics(cut[0]) {
+                let mut sums = vec![0.0; parts[0].gradients[cut[0]].len()];
+                for part in &*parts {
+                    for (sum, g) in sums.iter_mut().zip(&part.gradients[cut[0]]) {
+                        *sum += g.f64();
+                    }
+                }
+                norm.set_backward(&sums, count, &mut packed[cut[0]]);
+            }
+        }
+        Ok(running)
+    }
+
+    /// The batch in tiles, and those in parts.
+    fn lay_out(&self, samples: usize, parts: &mut Vec<Part<T>>) {
+        let size = self.split(samples).tile;
+        let most = GRADIENTS / (self.num_params * size_of::<T>()).max(1);
+        let tiles = samples.div_ceil(size);
+        let together = tiles.div_ceil(most.clamp(2, PARTS));
+        parts.resize_with(tiles.div_ceil(together), || Part {
+            tiles: Vec::new(),
+            gradients: self.gradient_buffers(1, |_| true),
+            moments: Vec::new(),
+            score: (0.0, 0),
+            spare: Vec::new(),
+            more: Vec::new(),
+        });
+        for (i, part) in parts.iter_mut().enumerate() {
+            let first = i * together;
+            let own = together.min(tiles - first);
+            part.tiles.resize_with(own, Gathered::default);
+            for (tile, start) in part.tiles.iter_mut().zip((first * size..).step_by(size)) {
+                let len = size.min(samples - start);
+                tile.place = Tile { start, len };
+            }
+        }
+    }
+
+    /// Forwards from one cut to the next, and the moments there.
+    fn forward_between(&self, cut: &[usize], packed: &[Packed<T>], part: &mut Part<T>) {
+        part.moments.clear();
+        for Gathered { inputs, cached, .. } in &mut part.tiles {
+            let x = &inputs[..];
+            self.forward_from(
+                cut[0],
+                &packed[cut[0]..cut[1]],
+                x,
+                Purpose::Derivatives,
+                cached,
+            );
+            if let Some(norm) = self.batch_statistics(cut[1]) {
+                let from = self.nodes[cut[1]].from()[0];
+                let value = if from == 0 { x } else { &cached.values[from] };
+                part.moments.push(norm.moments(value));
+            }
+        }
+    }
+
+    /// Backwards from one cut to the one before, with the gradients of the layers between and of the batch
+    /// normalisation that the way ends at.
+    fn backward_between(&self, cut: &[usize], packed: &[Packed<T>], part: &mut Part<T>) {
+        let depth = self.nodes.len();
+        let Part {
+            tiles,
+            gradients,
+            score,
+            spare,
+            more,
+            ..
+        } = part;
+        if cut[1] == depth {
+            *score = (0.0, 0);
+        }
+        for (i, tile) in tiles.iter_mut().enumerate() {
+            let len = tile.place.len;
+            let (x, targets, cached) = tile.parts();
+            cached.adjoints.resize_with(depth + 1, Vec::new);
+            if cut[1] == depth {
+                let mut dz = spare.pop().unwrap_or_default();
+                dz.resize(len * self.width(depth), T::ZERO);
+                let (loss, correct) = self.loss.score(&cached.values[depth], targets);
+                *score = (score.0 + loss, score.1 + correct);
+                self.loss.gradient(&cached.values[depth], targets, &mut dz);
+                cached.adjoints[depth] = dz;
+            } else {
+                self.backward_from(cut[1], packed, x, cached, (spare, more));
+            }
+            for l in (cut[0]..cut[1]).rev() {
+                if let Some(rules) = self.nodes[l].rules() {
+                    let primal = self.primal(l, &packed[l], x, cached);
+                    let write = if i == 0 { Write::Replace } else { Write::Add };
+                    rules.gradient(&primal, &mut gradients[l], write);
+                }
+                if self.batch_statistics(l).is_none() {
+                    self.backward_from(l, packed, x, cached, (spare, more));
+                }
+            }
+        }
+    }
+
+    /// The backward pass of one node, in buffers that are taken where they are free and given back.
+    fn backward_from(
+        &self,
+        l: usize,
+        packed: &[Packed<T>],
+        x: &[T],
+        cached: &mut CachedTile<T>,
+        (spare, more): (&mut Vec<Vec<T>>, &mut Vec<T>),
+    ) {
+        let samples = x.len() / self.inputs;
+        for (side, from) in self.nodes[l].from().iter().enumerate() {
+            if *from > 0 && self.plan.first[l][side] {
+                let mut dx = spare.pop().unwrap_or_default();
+                dx.resize(samples * self.width(*from), T::ZERO);
+                cached.adjoints[*from] = dx;
+            }
+        }
+        self.backward_of(l, &packed[l], x, cached, more);
+        spare.push(std::mem::take(&mut cached.adjoints[l + 1]));
+    }
+}
+
+impl<T: Scalar> Gathered<T> {
+    /// Brings the tile's samples together, which are at some of `rows`.
+    fn gather(&mut self, samples: Samples<T>, rows: &[usize], network: &Network<T>) {
+        let inputs = network.inputs;
+        self.inputs.clear();
+        self.targets.clear();
+        self.labels.clear();
+        for row in &rows[self.place.start..][..self.place.len] {
+            self.inputs
+                .extend_from_slice(&samples.inputs[row * inputs..][..inputs]);
+            match network.loss.targets_of(samples.targets, *row, 1) {
+                TargetSlice::Labels(labels) => self.labels.extend_from_slice(labels),
+                TargetSlice::Values(values) => self.targets.extend_from_slice(values),
+            }
+        }
+    }
+
+    /// Its inputs, its targets, and what is cached of it.
+    fn parts(&mut self) -> (&[T], TargetSlice<'_, T>, &mut CachedTile<T>) {
+        let targets = match self.labels.is_empty() {
+            true => TargetSlice::Values(&self.targets),
+            false => TargetSlice::Labels(&self.labels),
+        };
+        (&self.inputs, targets, &mut self.cached)
+    }
+}

@@ -1,0 +1,137 @@
+//! [`GradientSteps`]: gradients of mini-batches for training, in the model's own type.
+
+use std::any::Any;
+
+use candle_core::WithDType;
+use rayon::prelude::*;
+
+use super::batch_pass::Part;
+use super::{HandDerived, Typed, with_samples};
+use crate::data::Dataset;
+use crate::error::{Result, check_finite};
+use crate::kernels::Scalar;
+use crate::kernels::elementwise::add;
+use crate::kernels::simd::vectorised;
+use crate::losses::finite_loss;
+
+/// Loss and gradient norm of a batch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BatchScore {
+    /// The mean loss, with the L2 term.
+    pub(crate) loss: f64,
+    /// Number of correct labels.
+    pub(crate) correct: usize,
+    /// ‖g‖² of the loss's gradient g.
+    pub(crate) squared_norm: f64,
+}
+
+impl BatchScore {
+    /// # Errors
+    /// Numbers that are not finite.
+    pub(crate) fn new(loss: f64, correct: usize, squared_norm: f64) -> Result<Self> {
+        Ok(Self {
+            loss: finite_loss(loss)?,
+            correct,
+            squared_norm: finite_loss(squared_norm)?,
+        })
+    }
+}
+
+/// Gradients of one batch after another, with the buffers that they share.
+pub(crate) struct GradientSteps<'a, T> {
+    engine: &'a Typed<T>,
+    data: &'a Dataset,
+    l2: f64,
+    parts: Vec<Part<T>>,
+    gradient: Vec<T>,
+}
+
+/// Numbers that a thread adds up at a time.
+const CHUNK: usize = 1 << 14;
+
+impl<'a, T: Scalar + WithDType> GradientSteps<'a, T> {
+    /// None for a model of another type, or where numbers would have to be dropped at random.
+    pub(crate) fn new(engine: &'a dyn HandDerived, data: &'a Dataset, l2: f64) -> Option<Self> {
+        let engine: &dyn Any = engine;
+        let engine: &Typed<T> = engine.downcast_ref()?;
+        (!engine.has_dropout).then(|| Self {
+            engine,
+            data,
+            l2,
+            parts: Vec::new(),
+            gradient: vec![T::ZERO; engine.network.num_params],
+        })
+    }
+
+    /// The loss of some samples at a point and its gradient, with batch normalisation by the batch's own statistics. The
+    /// running ones, which lie behind θ in the point, move, unless something is not finite.
+    pub(crate) fn gradient(
+        &mut self,
+        point: &mut [T],
+        rows: &[usize],
+    ) -> Result<(BatchScore, &[T])> {
+        let running = with_samples(self.data, |samples| {
+            let network = &self.engine.network;
+            network.training(point, samples, rows, &mut self.parts)
+        })??;
+        let n = self.gradient.len();
+        let squares = self.sum(&point[..n], rows.len());
+        let mut loss = self.parts.iter().map(|part| part.score.0).sum::<f64>() / rows.len() as f64;
+        if self.l2 > 0.0 {
+            loss += self.l2 * point[..n].iter().map(|t| t.f64() * t.f64()).sum::<f64>();
+        }
+        let correct = self.parts.iter().map(|part| part.score.1).sum();
+        let batch = BatchScore::new(loss, correct, squares)?;
+        let statistics: Vec<f64> = running.iter().map(|s| s.f64()).collect();
+        check_finite(&statistics, "running mean or variance")?;
+        point[n..].copy_from_slice(&running);
+        Ok((batch, &self.gradient))
+    }
+
+    /// Sums the parts' gradients into g, and returns ‖g‖².
+    fn sum(&mut self, theta: &[T], samples: usize) -> f64 {
+        self.gradient
+            .par_chunks_mut(CHUNK)
+            .for_each(|g| g.fill(T::ZERO));
+        for (l, node) in self.engine.network.nodes.iter().enumerate() {
+            let ranges = node
+                .rules()
+                .map_or_else(Vec::new, |rules| rules.param_ranges());
+            let mut start = 0;
+            for range in ranges {
+                let parts = &self.parts;
+                let chunks = self.gradient[range.clone()].par_chunks_mut(CHUNK);
+                chunks.enumerate().for_each(|(i, g)| {
+                    for part in parts {
+                        add(&part.gradients[l][start + i * CHUNK..][..g.len()], g);
+                    }
+                });
+                start += range.len();
+            }
+        }
+        let (mean, pull) = (1.0 / samples as f64, 2.0 * self.l2);
+        let chunks = self.gradient.par_chunks_mut(CHUNK);
+        let squares = chunks.zip(theta.par_chunks(CHUNK)).map(|(g, theta)| {
+            let mut square = 0.0;
+            finish(g, theta, [mean, pull].map(T::of), &mut square);
+            square
+        });
+        squares.collect::<Vec<f64>>().iter().sum()
+    }
+}
+
+vectorised! {
+    /// g ← a g + b θ, and ‖g‖² of it.
+    fn finish<T: Scalar>(g: &mut [T], theta: &[T], factors: [T; 2], square: &mut f64) {
+        const LANES: usize = 16;
+        let [a, b] = factors;
+        let mut lanes = [0.0; LANES];
+        for (g, theta) in g.chunks_mut(LANES).zip(theta.chunks(LANES)) {
+            for ((g, theta), lane) in g.iter_mut().zip(theta).zip(&mut lanes) {
+                *g = a * *g + b * *theta;
+                *lane += g.f64() * g.f64();
+            }
+        }
+        *square = lanes.iter().sum();
+    }
+}

@@ -1,0 +1,309 @@
+//! The hand-derived engine: loss, gradient and products for a graph of layers, on the CPU.
+//!
+//! The gradient is computed by backpropagation, products with the Hessian and its relatives by forward-over-reverse differentiation
+//! (Pearlmutter's R-operator, "Fast exact multiplication by the Hessian", 1994). The forward pass and the first backward pass are
+//! cached for a point. Tiles of samples stay in a core's cache, one thread each; several directions go through together.
+//!
+//! | file | contents |
+//! | --- | --- |
+//! | `network` | passes over the whole dataset |
+//! | `plan` | the order in which derivatives by the boundaries are added up |
+//! | `products` | products of directions with curvature matrices |
+//! | `visit` | each layer's inputs and output gradients, tile by tile |
+//! | `surface` | losses on a plane in θ-space |
+//! | `batch_pass`, `gradient_steps` | mini-batches, with batch normalisation, where samples depend on each other |
+
+mod batch_pass;
+mod gradient_steps;
+mod network;
+mod plan;
+mod products;
+mod reason;
+mod surface;
+mod visit;
+
+pub(crate) use gradient_steps::{BatchScore, GradientSteps};
+pub use reason::GraphReason;
+pub use visit::LayerTile;
+
+use std::any::Any;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::{DType, Storage, Tensor, TensorId, WithDType};
+
+use self::network::{CachedPoint, Network, Samples};
+use self::plan::Plan;
+use crate::data::{Dataset, Targets};
+use crate::error::{Error, Result};
+use crate::kernels::Scalar;
+use crate::layers::graph::GraphBuilder;
+use crate::layers::{LayerKind, Shape};
+use crate::losses::{Curvature, Loss, TargetSlice};
+use crate::parameters::Parameters;
+
+/// A network whose derivatives are computed by hand-derived rules, whatever its type.
+///
+/// A point is θ followed by the model's running statistics, by which no derivative is taken.
+pub(crate) trait HandDerived: Any + Send + Sync {
+    /// The network's outputs at a point, sample by sample.
+    fn outputs(&self, point: &[f64], data: &Dataset) -> Result<Vec<f64>>;
+
+    /// The mean loss at a point and the number of correct labels.
+    fn loss(&self, point: &[f64], data: &Dataset) -> Result<(f64, usize)>;
+
+    /// The mean loss at a point and its gradient.
+    fn gradient(&self, point: &[f64], data: &Dataset) -> Result<(f64, Vec<f64>)>;
+
+    /// The mean losses at a point + αd₁ + βd₂ for two directions in θ-space and several points (α, β), and the numbers of correct
+    /// labels; None where that is not faster than one by one.
+    fn on_plane(
+        &self,
+        point: &[f64],
+        directions: [&[f64]; 2],
+        data: &Dataset,
+        points: &[[f64; 2]],
+    ) -> Result<Option<Vec<(f64, usize)>>>;
+
+    /// Products with a curvature matrix at a point. The first caches what the next ones need, up to `budget` bytes; the rest is
+    /// computed again for each product.
+    ///
+    /// With `block`, only the entries of the products in these ranges of θ are computed; the others are 0.
+    fn products(
+        &self,
+        point: &[f64],
+        data: &Dataset,
+        directions: &[Vec<f64>],
+        curvature: Curvature,
+        block: Option<&[Range<usize>]>,
+        budget: usize,
+    ) -> Result<Vec<Vec<f64>>>;
+
+    /// Calls `visitor` with each layer's inputs and output gradients, tile by tile, in order.
+    fn visit(
+        &self,
+        point: &[f64],
+        data: &Dataset,
+        visitor: &mut (dyn FnMut(LayerTile) + Send),
+    ) -> Result<()>;
+}
+
+/// Hand-derived rules for these layers.
+///
+/// # Errors
+/// Why there are none.
+pub(crate) fn hand_derived(
+    layers: &[LayerKind],
+    parameters: &Parameters,
+    data: &Dataset,
+    loss: Loss,
+) -> Result<Arc<dyn HandDerived>, GraphReason> {
+    let inputs = data.inputs();
+    if !(inputs.device().is_cpu() && parameters.device().is_cpu()) {
+        return Err(GraphReason::Device);
+    }
+    match (parameters.dtype(), inputs.dtype()) {
+        (DType::F32, DType::F32 | DType::U32) => {
+            Ok(Arc::new(Typed::<f32>::new(layers, parameters, data, loss)?))
+        }
+        (DType::F64, DType::F64 | DType::U32) => {
+            Ok(Arc::new(Typed::<f64>::new(layers, parameters, data, loss)?))
+        }
+        (parameters, inputs) => Err(GraphReason::Dtype {
+            parameters: parameters.as_str().into(),
+            inputs: inputs.as_str().into(),
+        }),
+    }
+}
+
+struct Typed<T> {
+    network: Network<T>,
+    /// Length of a point.
+    point_len: usize,
+    has_dropout: bool,
+    /// The last point at which products were asked for, and the data: objectives on other data share the engine.
+    cached: Mutex<Option<(DataId, Arc<CachedPoint<T>>)>>,
+}
+
+/// A dataset's tensors, which never change.
+type DataId = [TensorId; 2];
+
+fn id_of(data: &Dataset) -> DataId {
+    [data.inputs().id(), data.targets().tensor().id()]
+}
+
+impl<T: Scalar + WithDType> Typed<T> {
+    fn new(
+        layers: &[LayerKind],
+        parameters: &Parameters,
+        data: &Dataset,
+        loss: Loss,
+    ) -> Result<Self, GraphReason> {
+        let input = Shape::new(&data.inputs().dims()[1..]);
+        let graph = GraphBuilder::build(layers, parameters, input)?;
+        let rules = loss.check_kind(data.targets());
+        let rules = rules.and_then(|()| loss.rules(graph.output.dims(), data));
+        let loss = rules.map_err(|e| GraphReason::Outputs(e.to_string()))?;
+        if graph.nodes.is_empty() {
+            return Err(GraphReason::NoRules);
+        }
+        Ok(Self {
+            network: Network {
+                plan: Plan::new(&graph.nodes),
+                inputs: graph.input.len(),
+                nodes: graph.nodes,
+                loss,
+                num_params: parameters.len(),
+                params: parameters.blocks(),
+            },
+            point_len: parameters.len_with_statistics(),
+            has_dropout: graph.has_dropout,
+            cached: Mutex::new(None),
+        })
+    }
+
+    /// A point, or a direction, along which the statistics do not change.
+    fn vector(&self, vector: &[f64]) -> Vec<T> {
+        let mut vector: Vec<T> = vector.iter().map(|v| T::of(*v)).collect();
+        vector.resize(self.point_len, T::ZERO);
+        vector
+    }
+
+    fn cached_point(
+        &self,
+        theta: Vec<T>,
+        (id, samples): (DataId, Samples<T>),
+        budget: usize,
+    ) -> Arc<CachedPoint<T>> {
+        let lock = || self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cached = lock();
+        if let Some((cached_id, point)) = &*cached
+            && *cached_id == id
+            && point.theta == theta
+            && point.budget == budget
+        {
+            return point.clone();
+        }
+        // The old point goes first: two would need twice the memory.
+        *cached = None;
+        // The lock is free during the pass: rayon may run another call to this engine on this thread meanwhile.
+        drop(cached);
+        let point = Arc::new(self.network.cached_point(theta, samples, budget));
+        *lock() = Some((id, point.clone()));
+        point
+    }
+}
+
+impl<T: Scalar + WithDType> HandDerived for Typed<T> {
+    fn outputs(&self, point: &[f64], data: &Dataset) -> Result<Vec<f64>> {
+        let point = self.vector(point);
+        let outputs = with_samples(data, |samples| self.network.outputs(&point, samples))?;
+        Ok(outputs.into_iter().map(T::f64).collect())
+    }
+
+    fn loss(&self, point: &[f64], data: &Dataset) -> Result<(f64, usize)> {
+        let point = self.vector(point);
+        let (total, correct) = with_samples(data, |samples| self.network.loss(&point, samples))?;
+        Ok((total / data.len() as f64, correct))
+    }
+
+    fn gradient(&self, point: &[f64], data: &Dataset) -> Result<(f64, Vec<f64>)> {
+        let point = self.vector(point);
+        with_samples(data, |samples| {
+            let (total, gradient) = self.network.gradient(&point, samples);
+            (total / data.len() as f64, gradient)
+        })
+    }
+
+    fn on_plane(
+        &self,
+        point: &[f64],
+        directions: [&[f64]; 2],
+        data: &Dataset,
+        points: &[[f64; 2]],
+    ) -> Result<Option<Vec<(f64, usize)>>> {
+        if !self.network.has_affine_start() {
+            return Ok(None);
+        }
+        let vectors = [point, directions[0], directions[1]].map(|v| self.vector(v));
+        let points: Vec<[T; 2]> = points.iter().map(|point| point.map(T::of)).collect();
+        with_samples(data, |samples| {
+            let vectors = [&vectors[0][..], &vectors[1], &vectors[2]];
+            let totals = self.network.on_plane(vectors, samples, &points);
+            let means = totals.into_iter();
+            let n = data.len() as f64;
+            Some(means.map(|(total, correct)| (total / n, correct)).collect())
+        })
+    }
+
+    fn products(
+        &self,
+        point: &[f64],
+        data: &Dataset,
+        directions: &[Vec<f64>],
+        curvature: Curvature,
+        block: Option<&[Range<usize>]>,
+        budget: usize,
+    ) -> Result<Vec<Vec<f64>>> {
+        let directions: Vec<Vec<T>> = directions.iter().map(|v| self.vector(v)).collect();
+        let directions: Vec<&[T]> = directions.iter().map(Vec::as_slice).collect();
+        with_samples(data, |samples| {
+            let point = self.cached_point(self.vector(point), (id_of(data), samples), budget);
+            self.network
+                .products(&point, samples, &directions, curvature, block)
+        })
+    }
+
+    fn visit(
+        &self,
+        point: &[f64],
+        data: &Dataset,
+        visitor: &mut (dyn FnMut(LayerTile) + Send),
+    ) -> Result<()> {
+        let point = self.vector(point);
+        with_samples(data, |samples| self.network.visit(&point, samples, visitor))
+    }
+}
+
+/// `f` of a dataset's numbers. Tokens become floating-point numbers, which are exact up to 2²⁴ in `f32`.
+fn with_samples<T: Scalar + WithDType, R>(
+    data: &Dataset,
+    f: impl FnOnce(Samples<T>) -> R,
+) -> Result<R> {
+    let inputs = data.inputs();
+    let tokens;
+    let inputs = match inputs.dtype() {
+        DType::U32 => {
+            tokens = inputs.to_dtype(T::DTYPE)?;
+            &tokens
+        }
+        _ => inputs,
+    };
+    on_host(inputs, |inputs: &[T]| match data.targets() {
+        Targets::Labels(labels) => on_host(labels, |labels: &[u32]| {
+            f(Samples {
+                inputs,
+                targets: TargetSlice::Labels(labels),
+                count: data.len(),
+            })
+        }),
+        Targets::Values(values) => on_host(values, |values: &[T]| {
+            f(Samples {
+                inputs,
+                targets: TargetSlice::Values(values),
+                count: data.len(),
+            })
+        }),
+    })?
+}
+
+/// `f` of a CPU tensor's numbers, in row-major order, without a copy where they are contiguous.
+fn on_host<T: WithDType, R>(tensor: &Tensor, f: impl FnOnce(&[T]) -> R) -> Result<R> {
+    let tensor = tensor.contiguous()?;
+    let (storage, layout) = tensor.storage_and_layout();
+    let (Storage::Cpu(storage), Some((start, end))) = (&*storage, layout.contiguous_offsets())
+    else {
+        return Err(Error::invalid("the data is no longer on the CPU"));
+    };
+    Ok(f(&T::cpu_storage_as_slice(storage)?[start..end]))
+}

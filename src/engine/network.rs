@@ -1,0 +1,434 @@
+//! [`Network`]: a graph of layers with a loss at the end, evaluated over the whole dataset, a tile of samples at a time.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::plan::Plan;
+use crate::kernels::Scalar;
+use crate::kernels::elementwise::add;
+use crate::kernels::tiles::{Split, Tile, over_groups};
+use crate::layers::graph::Node;
+use crate::layers::rules::{Layouts, Packed, Primal, Write};
+use crate::losses::{LossRules, TargetSlice};
+use crate::vector::scale;
+
+/// Layers and joins with a loss at the end.
+pub(super) struct Network<T> {
+    pub(super) nodes: Vec<Node<T>>,
+    pub(super) plan: Plan,
+    pub(super) loss: LossRules,
+    /// Number of values of a sample's inputs.
+    pub(super) inputs: usize,
+    /// Length of θ.
+    pub(super) num_params: usize,
+    /// Names and ranges of the parameters.
+    pub(super) params: Vec<(String, Range<usize>)>,
+}
+
+/// The dataset as slices.
+#[derive(Clone, Copy)]
+pub(super) struct Samples<'a, T> {
+    pub(super) inputs: &'a [T],
+    pub(super) targets: TargetSlice<'a, T>,
+    pub(super) count: usize,
+}
+
+/// What derivatives at a point need of every sample: the forward pass and the first backward pass, cached up to a budget.
+pub(super) struct CachedPoint<T> {
+    pub(super) theta: Vec<T>,
+    /// In bytes.
+    pub(super) budget: usize,
+    pub(super) packed: Vec<Packed<T>>,
+    /// The tiles of each group; None where the budget was used up.
+    pub(super) groups: Vec<Vec<Option<CachedTile<T>>>>,
+}
+
+/// The passes of a tile: at each boundary the values and the loss's derivatives by them (none at the inputs), and the values that
+/// each layer caches besides.
+#[derive(Default)]
+pub(super) struct CachedTile<T> {
+    pub(super) values: Vec<Vec<T>>,
+    pub(super) adjoints: Vec<Vec<T>>,
+    pub(super) cached: Vec<Vec<T>>,
+}
+
+/// Whether a forward pass caches what derivatives need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Values,
+    Derivatives,
+}
+
+impl<T: Scalar> Network<T> {
+    pub(super) fn width(&self, boundary: usize) -> usize {
+        match boundary {
+            0 => self.inputs,
+            _ => self.nodes[boundary - 1].output_len(),
+        }
+    }
+
+    /// Number of values of a sample at the widest boundary above the inputs.
+    pub(super) fn widest(&self) -> usize {
+        let widths = self.nodes.iter().map(Node::output_len);
+        widths.max().unwrap_or(1)
+    }
+
+    pub(super) fn split(&self, samples: usize) -> Split {
+        Split::of(samples, self.widest() * size_of::<T>())
+    }
+
+    /// Buffers for the layers' own gradients along `k` directions; empty where `is_wanted` says no.
+    pub(super) fn gradient_buffers(
+        &self,
+        k: usize,
+        is_wanted: impl Fn(usize) -> bool,
+    ) -> Vec<Vec<T>> {
+        let nodes = self.nodes.iter().enumerate();
+        nodes
+            .map(|(l, node)| {
+                let rules = node.rules().filter(|_| is_wanted(l));
+                vec![T::ZERO; k * rules.map_or(0, |rules| rules.num_params())]
+            })
+            .collect()
+    }
+
+    pub(super) fn add_gradients(&self, gradients: &[Vec<T>], vectors: &mut [Vec<f64>]) {
+        for (node, gradient) in self.nodes.iter().zip(gradients) {
+            if let Some(rules) = node.rules()
+                && !gradient.is_empty()
+            {
+                rules.add_gradient(gradient, vectors);
+            }
+        }
+    }
+
+    /// The parts of some θ-space vectors that belong to each node, from one node on.
+    pub(super) fn pack(&self, from: usize, vectors: &[&[T]]) -> Vec<Packed<T>> {
+        let nodes = self.nodes[from..].iter();
+        nodes
+            .map(|node| match node.rules() {
+                // Derivatives by the inputs are never needed.
+                Some(rules) if node.from() == [0] => Packed::new(rules, vectors, Layouts::Forward),
+                Some(rules) => Packed::new(rules, vectors, Layouts::Both),
+                None => Packed::empty(vectors.len()),
+            })
+            .collect()
+    }
+
+    /// All samples' outputs, one after another.
+    pub(super) fn outputs(&self, theta: &[T], samples: Samples<T>) -> Vec<T> {
+        let packed = self.pack(0, &[theta]);
+        let mut outputs = Vec::with_capacity(samples.count * self.loss.size());
+        over_groups(
+            samples.count,
+            self.split(samples.count),
+            || (CachedTile::default(), Vec::new()),
+            |tiles, (cached, group)| {
+                for tile in tiles {
+                    self.forward(&packed, samples.tile(*tile, self), Purpose::Values, cached);
+                    group.extend_from_slice(&cached.values[self.nodes.len()]);
+                }
+            },
+            |(_, group)| outputs.append(group),
+        );
+        outputs
+    }
+
+    /// The sum of all samples' losses, and the number of correct labels.
+    pub(super) fn loss(&self, theta: &[T], samples: Samples<T>) -> (f64, usize) {
+        let packed = self.pack(0, &[theta]);
+        let mut total = (0.0, 0);
+        over_groups(
+            samples.count,
+            self.split(samples.count),
+            || (CachedTile::default(), (0.0, 0)),
+            |tiles, (cached, sum)| {
+                for tile in tiles {
+                    self.forward(&packed, samples.tile(*tile, self), Purpose::Values, cached);
+                    let targets = samples.targets(*tile, self);
+                    let (loss, correct) =
+                        self.loss.score(&cached.values[self.nodes.len()], targets);
+                    *sum = (sum.0 + loss, sum.1 + correct);
+                }
+            },
+            |(_, sum)| {
+                let (loss, correct) = std::mem::take(sum);
+                total = (total.0 + loss, total.1 + correct);
+            },
+        );
+        total
+    }
+
+    /// The sum of all samples' losses, and the gradient of the mean loss.
+    pub(super) fn gradient(&self, theta: &[T], samples: Samples<T>) -> (f64, Vec<f64>) {
+        let mut total = 0.0;
+        let mut gradient = [vec![0.0; self.num_params]];
+        self.over_layers(
+            theta,
+            samples,
+            || self.gradient_buffers(1, |_| true),
+            |buffers, _, write, l, primal| {
+                if let Some(rules) = self.nodes[l].rules() {
+                    rules.gradient(&primal, &mut buffers[l], write);
+                }
+            },
+            |buffers, loss| {
+                total += loss;
+                self.add_gradients(buffers, &mut gradient);
+            },
+        );
+        let [mut gradient] = gradient;
+        scale(&mut gradient, 1.0 / samples.count as f64);
+        (total, gradient)
+    }
+
+    /// The forward and backward pass of every tile, on all threads. `work` is called for each layer of a tile, with a state of the
+    /// thread's own, and [`Write::Replace`] for the first tile of a group; `finish` for each group in order, with the sum of its
+    /// samples' losses.
+    pub(super) fn over_layers<S: Send>(
+        &self,
+        theta: &[T],
+        samples: Samples<T>,
+        state: impl Fn() -> S + Sync,
+        work: impl Fn(&mut S, Tile, Write, usize, Primal<T>) + Sync,
+        mut finish: impl FnMut(&mut S, f64) + Send,
+    ) {
+        let packed = self.pack(0, &[theta]);
+        over_groups(
+            samples.count,
+            self.split(samples.count),
+            || (CachedTile::default(), state(), 0.0),
+            |tiles, (cached, state, sum)| {
+                for (i, tile) in tiles.iter().enumerate() {
+                    let x = samples.tile(*tile, self);
+                    self.forward(&packed, x, Purpose::Derivatives, cached);
+                    let targets = samples.targets(*tile, self);
+                    let (loss, _) = self.loss.score(&cached.values[self.nodes.len()], targets);
+                    *sum += loss;
+                    self.backward(&packed, x, targets, cached);
+                    let write = if i == 0 { Write::Replace } else { Write::Add };
+                    for (l, node) in self.nodes.iter().enumerate() {
+                        if node.rules().is_some() {
+                            work(
+                                state,
+                                *tile,
+                                write,
+                                l,
+                                self.primal(l, &packed[l], x, cached),
+                            );
+                        }
+                    }
+                }
+            },
+            |(_, state, sum)| finish(state, std::mem::take(sum)),
+        );
+    }
+
+    /// The passes at θ, cached for products up to `budget` bytes.
+    pub(super) fn cached_point(
+        &self,
+        theta: Vec<T>,
+        samples: Samples<T>,
+        budget: usize,
+    ) -> CachedPoint<T> {
+        let packed = self.pack(0, &[&theta]);
+        let mut groups = Vec::new();
+        let held = AtomicUsize::new(0);
+        over_groups(
+            samples.count,
+            self.split(samples.count),
+            Vec::new,
+            |tiles, group| {
+                for tile in tiles {
+                    if held.load(Ordering::Relaxed) >= budget {
+                        group.push(None);
+                        continue;
+                    }
+                    let mut cached = CachedTile::default();
+                    self.first_passes(&packed, samples, *tile, &mut cached);
+                    let cached = cached.thin(self);
+                    let before = held.fetch_add(cached.bytes(), Ordering::Relaxed);
+                    group.push((before + cached.bytes() <= budget).then_some(cached));
+                }
+            },
+            |group| groups.push(std::mem::take(group)),
+        );
+        CachedPoint {
+            theta,
+            budget,
+            packed,
+            groups,
+        }
+    }
+
+    /// The forward pass and the first backward pass of a tile.
+    pub(super) fn first_passes(
+        &self,
+        packed: &[Packed<T>],
+        samples: Samples<T>,
+        tile: Tile,
+        cached: &mut CachedTile<T>,
+    ) {
+        let x = samples.tile(tile, self);
+        self.forward(packed, x, Purpose::Derivatives, cached);
+        self.backward(packed, x, samples.targets(tile, self), cached);
+    }
+
+    fn forward(&self, packed: &[Packed<T>], x: &[T], purpose: Purpose, cached: &mut CachedTile<T>) {
+        self.forward_from(0, packed, x, purpose, cached);
+    }
+
+    /// The forward pass from one node on, given the values below.
+    pub(super) fn forward_from(
+        &self,
+        from: usize,
+        packed: &[Packed<T>],
+        x: &[T],
+        purpose: Purpose,
+        cached: &mut CachedTile<T>,
+    ) {
+        let samples = x.len() / self.inputs;
+        for (l, packed) in (from..).zip(packed) {
+            cached.fit(self, l, samples, purpose);
+            let (below, above) = cached.values.split_at_mut(l + 1);
+            let value = |b: usize| if b == 0 { x } else { &below[b] };
+            match &self.nodes[l] {
+                Node::Layer { rules, from } => {
+                    rules.forward(packed, value(*from), &mut above[0], &mut cached.cached[l]);
+                }
+                Node::Join { join, from } => {
+                    let sides: Vec<_> = from.iter().map(|from| Some(value(*from))).collect();
+                    join.forward(&sides, &mut above[0]);
+                }
+            }
+        }
+    }
+
+    fn backward(
+        &self,
+        packed: &[Packed<T>],
+        x: &[T],
+        targets: TargetSlice<T>,
+        cached: &mut CachedTile<T>,
+    ) {
+        let (depth, samples) = (self.nodes.len(), x.len() / self.inputs);
+        cached.adjoints.resize_with(depth + 1, Vec::new);
+        for b in 1..=depth {
+            cached.adjoints[b].resize(samples * self.width(b), T::ZERO);
+        }
+        self.loss
+            .gradient(&cached.values[depth], targets, &mut cached.adjoints[depth]);
+        let mut more = Vec::new();
+        for l in (0..depth).rev() {
+            self.backward_of(l, &packed[l], x, cached, &mut more);
+        }
+    }
+
+    /// The backward pass of one node, into buffers of the right size.
+    pub(super) fn backward_of(
+        &self,
+        l: usize,
+        packed: &Packed<T>,
+        x: &[T],
+        cached: &mut CachedTile<T>,
+        more: &mut Vec<T>,
+    ) {
+        let node = &self.nodes[l];
+        for (side, from) in node.from().iter().enumerate() {
+            if *from == 0 {
+                continue;
+            }
+            let first = self.plan.first[l][side];
+            let mut dx = std::mem::take(&mut cached.adjoints[*from]);
+            match node {
+                Node::Layer { rules, .. } if first => {
+                    rules.backward(&self.primal(l, packed, x, cached), &mut dx);
+                }
+                Node::Layer { rules, .. } => {
+                    more.resize(dx.len(), T::ZERO);
+                    rules.backward(&self.primal(l, packed, x, cached), more);
+                    add(more, &mut dx);
+                }
+                Node::Join { join, .. } => {
+                    join.backward(side, &cached.adjoints[l + 1], &mut dx, first);
+                }
+            }
+            cached.adjoints[*from] = dx;
+        }
+    }
+
+    /// What node `l` reads of a tile.
+    pub(super) fn primal<'a>(
+        &self,
+        l: usize,
+        theta: &'a Packed<T>,
+        x: &'a [T],
+        cached: &'a CachedTile<T>,
+    ) -> Primal<'a, T> {
+        let from = self.nodes[l].from()[0];
+        Primal {
+            theta,
+            samples: x.len() / self.inputs,
+            x: if from == 0 { x } else { &cached.values[from] },
+            y: &cached.values[l + 1],
+            cached: &cached.cached[l],
+            dy: &cached.adjoints[l + 1],
+        }
+    }
+}
+
+impl<'a, T: Scalar> Samples<'a, T> {
+    /// The inputs of a tile.
+    pub(super) fn tile(self, tile: Tile, network: &Network<T>) -> &'a [T] {
+        &self.inputs[tile.start * network.inputs..][..tile.len * network.inputs]
+    }
+
+    pub(super) fn targets(self, tile: Tile, network: &Network<T>) -> TargetSlice<'a, T> {
+        network.loss.targets_of(self.targets, tile.start, tile.len)
+    }
+}
+
+impl<T: Scalar> CachedTile<T> {
+    /// Resizes the buffers that node `l` writes.
+    pub(super) fn fit(&mut self, network: &Network<T>, l: usize, samples: usize, purpose: Purpose) {
+        let node = &network.nodes[l];
+        self.values.resize_with(network.nodes.len() + 1, Vec::new);
+        self.cached.resize_with(network.nodes.len(), Vec::new);
+        let cached = match (node.rules(), purpose) {
+            (Some(rules), Purpose::Derivatives) => rules.cached_len(),
+            _ => 0,
+        };
+        self.cached[l].resize(samples * cached, T::ZERO);
+        self.values[l + 1].resize(samples * node.output_len(), T::ZERO);
+    }
+
+    /// Drops what no layer's derivatives read.
+    fn thin(mut self, network: &Network<T>) -> Self {
+        let depth = network.nodes.len();
+        let mut needed = vec![false; depth + 1];
+        needed[depth] = true;
+        for (l, node) in network.nodes.iter().enumerate() {
+            if let Some(rules) = node.rules() {
+                needed[node.from()[0]] |= rules.needs_input();
+                needed[l + 1] |= rules.needs_output();
+            }
+        }
+        for (values, needed) in self.values.iter_mut().zip(needed) {
+            if !needed {
+                *values = Vec::new();
+            }
+        }
+        // Joins have no derivatives of their own.
+        for (l, node) in network.nodes.iter().enumerate() {
+            if node.rules().is_none() && l + 1 < depth {
+                self.adjoints[l + 1] = Vec::new();
+            }
+        }
+        self
+    }
+
+    fn bytes(&self) -> usize {
+        let all = self.values.iter().chain(&self.adjoints).chain(&self.cached);
+        all.map(|v| v.capacity() * size_of::<T>()).sum()
+    }
+}

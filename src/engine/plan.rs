@@ -1,0 +1,40 @@
+//! [`Plan`]: the order in which derivatives by the boundaries are added up.
+
+use crate::kernels::Scalar;
+use crate::layers::graph::Node;
+
+/// Who writes and who holds the derivatives by the boundaries when the nodes are gone through backwards.
+pub(super) struct Plan {
+    /// For each node and side, whether it is the first to write the derivative by the boundary that it reads.
+    pub(super) first: Vec<Vec<bool>>,
+    /// For each boundary, the buffer that holds the derivative from its first write until it is read.
+    pub(super) slot: Vec<usize>,
+    /// Number of buffers: two for layers one after another.
+    pub(super) slots: usize,
+}
+
+impl Plan {
+    pub(super) fn new<T: Scalar>(nodes: &[Node<T>]) -> Self {
+        let mut slot: Vec<Option<usize>> = vec![None; nodes.len() + 1];
+        let (mut free, mut slots) = (Vec::new(), 1);
+        slot[nodes.len()] = Some(0);
+        let mut first = vec![Vec::new(); nodes.len()];
+        for (l, node) in nodes.iter().enumerate().rev() {
+            for from in node.from() {
+                first[l].push(slot[*from].is_none());
+                if slot[*from].is_none() {
+                    slot[*from] = Some(free.pop().unwrap_or_else(|| {
+                        slots += 1;
+                        slots - 1
+                    }));
+                }
+            }
+            free.extend(slot[l + 1]);
+        }
+        Self {
+            first,
+            slot: slot.into_iter().map(|s| s.unwrap_or(0)).collect(),
+            slots,
+        }
+    }
+}

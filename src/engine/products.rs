@@ -1,0 +1,240 @@
+//! Products of directions with curvature matrices, by forward-over-reverse differentiation.
+//!
+//! A direction that leaves the parameters of the first layers alone has no tangents there, and gradients that are not wanted are
+//! not computed: a product with a diagonal block begins at the block's first layer and ends there.
+
+use std::ops::Range;
+
+use super::network::{CachedPoint, CachedTile, Network, Samples};
+use crate::kernels::Scalar;
+use crate::kernels::elementwise::add;
+use crate::kernels::tiles::{Tile, over_groups};
+use crate::layers::graph::Node;
+use crate::layers::rules::{Mode, Packed, Tangent, Write};
+use crate::losses::Curvature;
+use crate::vector::scale;
+
+/// Tangents of one boundary that a core's cache holds beside everything else, in bytes.
+const CACHE_BYTES: usize = 256 << 10;
+
+/// Directions that go through the network together, and which parts of the passes they need.
+struct Pass<T> {
+    directions: Vec<Packed<T>>,
+    mode: Mode,
+    curvature: Curvature,
+    /// For each boundary, whether its values change along a direction.
+    moves: Vec<bool>,
+    /// For each node, whether its gradient is wanted.
+    is_wanted: Vec<bool>,
+    /// For each boundary, whether a wanted gradient needs the derivative by it.
+    leads_to_wanted: Vec<bool>,
+}
+
+/// A thread's buffers.
+struct Scratch<T> {
+    /// For each boundary.
+    tangents: Vec<Vec<T>>,
+    slots: Vec<Vec<T>>,
+    more: Vec<T>,
+    gradients: Vec<Vec<T>>,
+    /// The passes of a tile that is not cached.
+    tile: CachedTile<T>,
+}
+
+impl<T: Scalar> Network<T> {
+    /// The products of `directions` with a curvature matrix at the point, or only their entries in the ranges of `block`.
+    ///
+    /// As many directions go together as a core's cache holds tangents of, but two at least.
+    pub(super) fn products(
+        &self,
+        point: &CachedPoint<T>,
+        samples: Samples<T>,
+        directions: &[&[T]],
+        curvature: Curvature,
+        block: Option<&[Range<usize>]>,
+    ) -> Vec<Vec<f64>> {
+        let row = self.widest() * self.split(samples.count).tile * size_of::<T>();
+        let together = (CACHE_BYTES / row).max(2);
+        let chunks = directions.chunks(together);
+        chunks
+            .flat_map(|chunk| {
+                let pass = self.pass(chunk, curvature, block);
+                self.products_together(point, samples, &pass, chunk.len())
+            })
+            .collect()
+    }
+
+    fn pass(
+        &self,
+        directions: &[&[T]],
+        curvature: Curvature,
+        block: Option<&[Range<usize>]>,
+    ) -> Pass<T> {
+        let directions = self.pack(0, directions);
+        let wanted = |range: &Range<usize>| match block {
+            None => true,
+            Some(block) => block
+                .iter()
+                .any(|b| b.start < range.end && range.start < b.end),
+        };
+        let is_wanted = self.nodes.iter().map(|node| {
+            let ranges = node
+                .rules()
+                .map_or_else(Vec::new, |rules| rules.param_ranges());
+            ranges.iter().any(wanted)
+        });
+        let is_wanted: Vec<bool> = is_wanted.collect();
+        let (mut moves, mut leads_to_wanted) = (vec![false], vec![false]);
+        for (l, node) in self.nodes.iter().enumerate() {
+            let any = |of: &[bool]| node.from().iter().any(|from| of[*from]);
+            let (below, wanted_below) = (any(&moves), any(&leads_to_wanted));
+            moves.push(below || !directions[l].is_zero);
+            leads_to_wanted.push(wanted_below || is_wanted[l]);
+        }
+        Pass {
+            directions,
+            mode: match curvature {
+                Curvature::Hessian => Mode::Hessian,
+                _ => Mode::GaussNewton,
+            },
+            curvature,
+            moves,
+            is_wanted,
+            leads_to_wanted,
+        }
+    }
+
+    fn products_together(
+        &self,
+        point: &CachedPoint<T>,
+        samples: Samples<T>,
+        pass: &Pass<T>,
+        k: usize,
+    ) -> Vec<Vec<f64>> {
+        let mut products = vec![vec![0.0; self.num_params]; k];
+        if !pass.moves[self.nodes.len()] {
+            return products;
+        }
+        let split = self.split(samples.count);
+        let (rows, widest) = (split.tile * k, self.widest());
+        let tangent = |b: usize| {
+            let width = if pass.moves[b] { self.width(b) } else { 0 };
+            vec![T::ZERO; rows * width]
+        };
+        let scratch = || Scratch {
+            tangents: (0..=self.nodes.len()).map(tangent).collect(),
+            slots: vec![vec![T::ZERO; rows * widest]; self.plan.slots],
+            more: vec![T::ZERO; rows * widest],
+            gradients: self.gradient_buffers(k, |l| pass.is_wanted[l]),
+            tile: CachedTile::default(),
+        };
+        over_groups(
+            samples.count,
+            split,
+            scratch,
+            |tiles, scratch| {
+                for (i, tile) in tiles.iter().enumerate() {
+                    let write = if i == 0 { Write::Replace } else { Write::Add };
+                    let x = samples.tile(*tile, self);
+                    match &point.groups[tile.start / split.group][i] {
+                        Some(cached) => {
+                            self.tile_products(pass, point, (*tile, x, cached), scratch, write);
+                        }
+                        None => {
+                            let mut cached = std::mem::take(&mut scratch.tile);
+                            self.first_passes(&point.packed, samples, *tile, &mut cached);
+                            self.tile_products(pass, point, (*tile, x, &cached), scratch, write);
+                            scratch.tile = cached;
+                        }
+                    }
+                }
+            },
+            |scratch| self.add_gradients(&scratch.gradients, &mut products),
+        );
+        for product in &mut products {
+            scale(product, 1.0 / samples.count as f64);
+        }
+        products
+    }
+
+    fn tile_products(
+        &self,
+        pass: &Pass<T>,
+        point: &CachedPoint<T>,
+        (tile, x, cached): (Tile, &[T], &CachedTile<T>),
+        scratch: &mut Scratch<T>,
+        write: Write,
+    ) {
+        let depth = self.nodes.len();
+        let k = pass.directions[0].count;
+        let primal = |l: usize| self.primal(l, &point.packed[l], x, cached);
+        let size = |b: usize| tile.len * k * self.width(b);
+        for (l, node) in self.nodes.iter().enumerate() {
+            if !pass.moves[l + 1] {
+                continue;
+            }
+            let (below, above) = scratch.tangents.split_at_mut(l + 1);
+            let rx = |b: usize| pass.moves[b].then(|| &below[b][..size(b)]);
+            let ry = &mut above[0][..size(l + 1)];
+            match node {
+                Node::Layer { rules, from } => {
+                    let tangent = Tangent {
+                        directions: &pass.directions[l],
+                        rx: rx(*from),
+                        rdy: &[],
+                    };
+                    rules.forward_tangent(&primal(l), &tangent, ry);
+                }
+                Node::Join { join, from } => {
+                    let sides: Vec<_> = from.iter().map(|from| rx(*from)).collect();
+                    join.forward(&sides, ry);
+                }
+            }
+        }
+        let outputs = (&cached.values[depth][..], &cached.adjoints[depth][..]);
+        let rz = &scratch.tangents[depth][..size(depth)];
+        let slot = &self.plan.slot;
+        let rdz = &mut scratch.slots[slot[depth]][..size(depth)];
+        self.loss.tangent(pass.curvature, outputs, rz, rdz);
+        for (l, node) in self.nodes.iter().enumerate().rev() {
+            if !pass.leads_to_wanted[l + 1] {
+                continue;
+            }
+            let rdy = std::mem::take(&mut scratch.slots[slot[l + 1]]);
+            let tangents = &scratch.tangents;
+            let from = node.from()[0];
+            let tangent = Tangent {
+                directions: &pass.directions[l],
+                rx: pass.moves[from].then(|| &tangents[from][..size(from)]),
+                rdy: &rdy[..size(l + 1)],
+            };
+            if let Node::Layer { rules, .. } = node
+                && pass.is_wanted[l]
+            {
+                let gradient = &mut scratch.gradients[l];
+                rules.gradient_tangent(&primal(l), &tangent, gradient, write, pass.mode);
+            }
+            for (side, from) in node.from().iter().enumerate() {
+                if !pass.leads_to_wanted[*from] {
+                    continue;
+                }
+                let first = self.plan.first[l][side];
+                let rdx = &mut scratch.slots[slot[*from]][..size(*from)];
+                match node {
+                    Node::Layer { rules, .. } if first => {
+                        rules.backward_tangent(&primal(l), &tangent, rdx, pass.mode);
+                    }
+                    Node::Layer { rules, .. } => {
+                        let more = &mut scratch.more[..size(*from)];
+                        rules.backward_tangent(&primal(l), &tangent, more, pass.mode);
+                        add(more, rdx);
+                    }
+                    Node::Join { join, .. } => {
+                        join.backward(side, tangent.rdy, rdx, first);
+                    }
+                }
+            }
+            scratch.slots[slot[l + 1]] = rdy;
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Losses on a plane in θ-space, with the first layer's products computed once.
+
+use rayon::prelude::*;
+
+use super::network::{CachedTile, Network, Purpose, Samples};
+use crate::kernels::Scalar;
+use crate::kernels::simd::vectorised;
+use crate::kernels::tiles::over_groups;
+use crate::layers::rules::{Layouts, Packed, Primal, Tangent};
+
+impl<T: Scalar> Network<T> {
+    /// Whether [`Network::on_plane`] applies.
+    pub(crate) fn has_affine_start(&self) -> bool {
+        self.nodes[0].rules().is_some_and(|rules| rules.is_affine())
+    }
+
+    /// The sum of all samples' losses at θ + αd₁ + βd₂ for `vectors` θ, d₁, d₂ and each of some points α, β, and how
+    /// many samples are classified right.
+    ///
+    /// The first layer's output is affine in its parameters, so it is y(θ) + αy(d₁) + βy(d₂): three products
+    /// for all points. They are made one by one, as that of a forward pass is: at θ both give the same bits.
+    pub(crate) fn on_plane(
+        &self,
+        vectors: [&[T]; 3],
+        samples: Samples<T>,
+        points: &[[T; 2]],
+    ) -> Vec<(f64, usize)> {
+        let Some(rules) = self.nodes[0].rules() else {
+            return Vec::new();
+        };
+        let first = vectors.map(|v| Packed::new(rules, &[v], Layouts::Forward));
+        let moved = |point: &[T; 2]| -> Vec<Packed<T>> {
+            let mut theta = vec![T::ZERO; vectors[0].len()];
+            combine(vectors, *point, &mut theta);
+            self.pack(1, &[&theta])
+        };
+        let moved: Vec<Vec<Packed<T>>> = points.par_iter().map(moved).collect();
+        let (width, split) = (rules.output_len(), self.split(samples.count));
+        let mut totals = vec![(0.0, 0); points.len()];
+        over_groups(
+            samples.count,
+            split,
+            || {
+                (
+                    [(); 3].map(|()| vec![T::ZERO; width * split.tile]),
+                    CachedTile::default(),
+                    vec![(0.0, 0); points.len()],
+                )
+            },
+            |tiles, (parts, cached, sums)| {
+                for tile in tiles {
+                    let x = samples.tile(*tile, self);
+                    for (first, part) in first.iter().zip(parts.iter_mut()) {
+                        let primal = Primal {
+                            theta: first,
+                            samples: tile.len,
+                            x,
+                            y: &[],
+                            cached: &[],
+                            dy: &[],
+                        };
+                        let tangent = Tangent {
+                            directions: first,
+                            rx: None,
+                            rdy: &[],
+                        };
+                        let part = &mut part[..width * tile.len];
+                        rules.forward_tangent(&primal, &tangent, part);
+                    }
+                    let [a, b, c] = &*parts;
+                    let targets = samples.targets(*tile, self);
+                    for ((packed, point), sum) in moved.iter().zip(points).zip(sums.iter_mut()) {
+                        cached.fit(self, 0, tile.len, Purpose::Values);
+                        combine([a, b, c], *point, &mut cached.values[1]);
+                        self.forward_from(1, packed, x, Purpose::Values, cached);
+                        let (loss, correct) =
+                            self.loss.score(&cached.values[self.nodes.len()], targets);
+                        *sum = (sum.0 + loss, sum.1 + correct);
+                    }
+                }
+            },
+            |(_, _, sums)| {
+                for (total, sum) in totals.iter_mut().zip(sums) {
+                    let (loss, correct) = std::mem::take(sum);
+                    *total = (total.0 + loss, total.1 + correct);
+                }
+            },
+        );
+        totals
+    }
+}
+
+vectorised! {
+    /// target ← a + αb + βc
+    fn combine<T: Scalar>(vectors: [&[T]; 3], point: [T; 2], target: &mut [T]) {
+        let ([a, b, c], [alpha, beta]) = (vectors, point);
+        for (((t, a), b), c) in target.iter_mut().zip(a).zip(b).zip(c) {
+            *t = *a + alpha * *b + beta * *c;
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! Arithmetic on slices: what layers, losses and candle operations compute with. Nothing here knows a layer or a model.
+//!
+//! | file | contents |
+//! | --- | --- |
+//! | `scalar` | `f32` and `f64`, with elementary functions that vectorise |
+//! | `simd`, `registers` | code for AVX-512, AVX2 and other processors, chosen at run time |
+//! | `matrix` | matrix products |
+//! | `elementwise`, `channels` | sums of rows; sums and combinations channel by channel |
+//! | `image_grid`, `image_planes`, `correlation`, `convolution` | the layout of images, and convolution |
+//! | `tiles` | samples in tiles, on all threads, with sums in a fixed order |
+
+pub(crate) mod channels;
+pub(crate) mod convolution;
+mod correlation;
+pub(crate) mod elementwise;
+pub(crate) mod image_grid;
+mod image_planes;
+pub(crate) mod matrix;
+mod registers;
+mod scalar;
+pub(crate) mod simd;
+pub(crate) mod tiles;
+
+pub(crate) use scalar::Scalar;

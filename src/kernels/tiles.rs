@@ -1,0 +1,127 @@
+//! [`over_groups`]: the samples in tiles, on all threads, with sums in a fixed order.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+
+/// How the samples are split: into groups that a thread takes one at a time, and those into tiles
+/// whose buffers stay in its core's cache.
+///
+/// Sums are made group by group in their order, and nothing of this depends on the number of threads, so
+/// that results do not either. Groups of one size keep threads busy to the end; fewer would not do for
+/// many threads, and more would take longer to add up.
+#[derive(Clone, Copy)]
+pub(crate) struct Split {
+    pub(crate) group: usize,
+    pub(crate) tile: usize,
+}
+
+/// Samples of a tile, at most, and bytes of its widest boundary.
+const TILE: usize = 320;
+const ROWS: usize = 512 << 10;
+
+impl Split {
+    /// Where the widest row of a sample takes `row` bytes.
+    pub(crate) fn of(samples: usize, row: usize) -> Self {
+        let groups = match samples {
+            0..512 => samples.div_ceil(32),
+            512..10_240 => 16,
+            _ => 16 * samples.div_ceil(10_240),
+        };
+        let group = samples.div_ceil(groups);
+        let most = (ROWS / row.max(1)).clamp(1, TILE);
+        Self {
+            group,
+            tile: group.div_ceil(group.div_ceil(most)),
+        }
+    }
+}
+
+/// Runs `work` on the tiles of every group, on all threads, each with a state of its own, and
+/// `finish` on the states, in the order of the groups.
+pub(crate) fn over_groups<S: Send>(
+    samples: usize,
+    split: Split,
+    state: impl Fn() -> S + Sync,
+    work: impl Fn(&[Tile], &mut S) + Sync,
+    finish: impl FnMut(&mut S) + Send,
+) {
+    let groups = samples.div_ceil(split.group);
+    let next = AtomicUsize::new(0);
+    let turns = Turns {
+        now: Mutex::new((Some(0), finish)),
+        changed: Condvar::new(),
+    };
+    let run = || {
+        let _abort = turns.abort_on_panic();
+        let mut state = state();
+        loop {
+            let group = next.fetch_add(1, Ordering::Relaxed);
+            if group >= groups {
+                break;
+            }
+            let end = ((group + 1) * split.group).min(samples);
+            let tile = |start| Tile {
+                start,
+                len: split.tile.min(end - start),
+            };
+            let tiles: Vec<_> = (group * split.group..end)
+                .step_by(split.tile)
+                .map(tile)
+                .collect();
+            work(&tiles, &mut state);
+            turns.take(group, |finish| finish(&mut state));
+        }
+    };
+    let threads = rayon::current_num_threads().min(groups);
+    rayon::scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(|_| run());
+        }
+        run();
+    });
+}
+
+/// Lets threads through one after another, in the order of their numbers.
+struct Turns<F> {
+    /// Whose turn it is, or none after a panic.
+    now: Mutex<(Option<usize>, F)>,
+    changed: Condvar,
+}
+
+impl<F> Turns<F> {
+    fn take(&self, number: usize, f: impl FnOnce(&mut F)) {
+        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        while now.0.is_some_and(|turn| turn != number) {
+            now = self
+                .changed
+                .wait(now)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        if now.0.is_some() {
+            f(&mut now.1);
+            now.0 = Some(number + 1);
+        }
+        self.changed.notify_all();
+    }
+
+    /// Lets everybody go when the current thread panics, so that none waits for it.
+    fn abort_on_panic(&self) -> impl Drop + '_ {
+        struct Abort<'a, F>(&'a Turns<F>);
+        impl<F> Drop for Abort<'_, F> {
+            fn drop(&mut self) {
+                if std::thread::panicking() {
+                    self.0.now.lock().unwrap_or_else(PoisonError::into_inner).0 = None;
+                    self.0.changed.notify_all();
+                }
+            }
+        }
+        Abort(self)
+    }
+}
+
+/// `len` samples from `start`.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Tile {
+    pub(crate) start: usize,
+    pub(crate) len: usize,
+}

@@ -1,0 +1,314 @@
+//! [`Activation`]: y = φ(x), element by element.
+
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+use super::graph::GraphBuilder;
+use super::rules::{Mode, Packed, Primal, Rules, Tangent};
+use super::{Layer, Misfit, Pass, Shape, Units};
+use crate::kernels::Scalar;
+use crate::kernels::simd::vectorised;
+use crate::parameters::Parameters;
+use crate::tensor_functions::softplus;
+
+/// An element-wise non-linearity.
+///
+/// ```
+/// use loss_landscape::prelude::*;
+///
+/// let x = Tensor::new(&[0.0], &Device::Cpu)?;
+/// let at_zero =
+///     |activation: Activation| Ok::<_, Error>(activation.apply(&x)?.to_vec1::<f64>()?[0]);
+/// assert_eq!(at_zero(Activation::Sigmoid)?, 0.5);
+/// assert!((at_zero(Activation::Softplus)? - 2f64.ln()).abs() < 1e-15);
+/// for activation in [Activation::Tanh, Activation::Relu, Activation::Gelu] {
+///     assert_eq!(at_zero(activation)?, 0.0);
+/// }
+/// # Ok::<(), Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Activation {
+    /// σ(x) = 1 / (1 + e⁻ˣ)
+    Sigmoid,
+    /// tanh x
+    Tanh,
+    /// max(x, 0); its derivative at 0 is taken to be 1, as in candle
+    Relu,
+    /// x Φ(x) with the Gaussian distribution function Φ, by erf and not its tanh approximation
+    /// (Hendrycks and Gimpel, 2016)
+    Gelu,
+    /// ln(1 + eˣ)
+    Softplus,
+}
+
+impl Activation {
+    /// Every activation.
+    pub const ALL: [Self; 5] = [
+        Self::Sigmoid,
+        Self::Tanh,
+        Self::Relu,
+        Self::Gelu,
+        Self::Softplus,
+    ];
+
+    /// The activation of each element of `x`.
+    ///
+    /// # Errors
+    /// candle's, for a tensor that is not floating point.
+    pub fn apply(self, x: &Tensor) -> candle_core::Result<Tensor> {
+        match self {
+            Self::Sigmoid => candle_nn::ops::sigmoid(x),
+            Self::Tanh => x.tanh(),
+            Self::Relu => x.relu(),
+            // candle's own GELU has derivative constants of six digits.
+            Self::Gelu => (x * 0.5)? * ((x * std::f64::consts::FRAC_1_SQRT_2)?.erf()? + 1.0)?,
+            Self::Softplus => softplus(x),
+        }
+    }
+}
+
+impl Layer for Activation {
+    fn output_shape(
+        &self,
+        input: &Shape,
+        _parameters: &Parameters,
+    ) -> Result<Shape, Misfit> {
+        Ok(input.clone())
+    }
+
+    fn forward(&self, x: &Tensor, _parameters: &Parameters, _pass: &mut Pass) -> candle_core::Result<Tensor> {
+        self.apply(x)
+    }
+
+    fn add_rules<T: Scalar>(
+        &self,
+        network: &mut GraphBuilder<T>,
+    ) -> Result<(), Misfit> {
+        let shape = network.shape().clone();
+        let rules = ActivationRules {
+            activation: *self,
+            width: shape.len(),
+        };
+        network.push(rules, shape);
+        Ok(())
+    }
+
+    fn units(&self) -> Units {
+        Units::Kept
+    }
+}
+
+/// An activation of `width` elements.
+///
+/// Where φ′ and φ″ follow from y they are computed when they are needed. Elsewhere the forward pass caches both: φ′ of a whole tile,
+/// then φ″ of it.
+struct ActivationRules {
+    activation: Activation,
+    width: usize,
+}
+
+/// φ′ and φ″ from y.
+macro_rules! from_output {
+    (sigmoid $y:expr) => {{
+        let d = $y * (T::ONE - $y);
+        (d, d * (T::ONE - T::TWO * $y))
+    }};
+    (tanh $y:expr) => {{
+        let d = T::ONE - $y * $y;
+        (d, -T::TWO * $y * d)
+    }};
+}
+
+impl ActivationRules {
+    fn caches_derivatives(&self) -> bool {
+        !matches!(self.activation, Activation::Sigmoid | Activation::Tanh)
+    }
+}
+
+impl<T: Scalar> Rules<T> for ActivationRules {
+    fn output_len(&self) -> usize {
+        self.width
+    }
+
+    fn needs_input(&self) -> bool {
+        false
+    }
+
+    fn needs_output(&self) -> bool {
+        !self.caches_derivatives()
+    }
+
+    fn cached_len(&self) -> usize {
+        if self.caches_derivatives() {
+            2 * self.width
+        } else {
+            0
+        }
+    }
+
+    fn forward(&self, _theta: &Packed<T>, x: &[T], y: &mut [T], cached: &mut [T]) {
+        let (first, second) = cached.split_at_mut(cached.len() / 2);
+        match self.activation {
+            Activation::Sigmoid => map(x, y, |x| x.sigmoid()),
+            Activation::Tanh => map(x, y, |x| x.tanh()),
+            Activation::Relu => {
+                map(x, y, |x| x.max(T::ZERO));
+                note(x, first, second, |x| {
+                    (if x >= T::ZERO { T::ONE } else { T::ZERO }, T::ZERO)
+                });
+            }
+            Activation::Softplus => {
+                map(x, y, |x| x.softplus());
+                note(x, first, second, |x| {
+                    let e = (-x.abs()).exp();
+                    let r = T::ONE / (T::ONE + e);
+                    (if x >= T::ZERO { r } else { e * r }, e * r * r)
+                });
+            }
+            Activation::Gelu => {
+                let root = T::of(std::f64::consts::FRAC_1_SQRT_2);
+                let half = T::of(0.5);
+                map(x, y, |x| half * x * (T::ONE + (x * root).erf()));
+                // y = xΦ, y′ = Φ + xφ, y″ = φ(2 − x²) with Gauss' φ and Φ.
+                let height = T::of(0.5 * std::f64::consts::FRAC_2_SQRT_PI) * root;
+                note(x, first, second, |x| {
+                    let density = height * (-half * x * x).exp();
+                    let below = half * (T::ONE + (x * root).erf());
+                    (below + x * density, density * (T::TWO - x * x))
+                });
+            }
+        }
+    }
+
+    fn forward_tangent(&self, primal: &Primal<T>, tangents: &Tangent<T>, ry: &mut [T]) {
+        let Some(rx) = tangents.rx else {
+            return ry.fill(T::ZERO);
+        };
+        let shape = (self.width, tangents.count());
+        match self.activation {
+            Activation::Sigmoid => {
+                tangent(shape, primal.y, rx, ry, |y, rx| {
+                    from_output!(sigmoid y).0 * rx
+                });
+            }
+            Activation::Tanh => {
+                tangent(shape, primal.y, rx, ry, |y, rx| from_output!(tanh y).0 * rx);
+            }
+            _ => {
+                let first = &primal.cached[..primal.cached.len() / 2];
+                tangent(shape, first, rx, ry, |d, rx| d * rx);
+            }
+        }
+    }
+
+    fn backward_tangent(
+        &self,
+        primal: &Primal<T>,
+        tangents: &Tangent<T>,
+        rdx: &mut [T],
+        mode: Mode,
+    ) {
+        let (shape, rdy) = ((self.width, tangents.count()), tangents.rdy);
+        let (first, second) = primal.cached.split_at(primal.cached.len() / 2);
+        let rx = tangents.rx.filter(|_| mode == Mode::Hessian);
+        match (self.activation, rx) {
+            (Activation::Sigmoid, Some(rx)) => {
+                bent(
+                    shape,
+                    (primal.y, primal.y, primal.dy),
+                    rx,
+                    rdy,
+                    rdx,
+                    |y, _| from_output!(sigmoid y),
+                );
+            }
+            (Activation::Tanh, Some(rx)) => {
+                bent(
+                    shape,
+                    (primal.y, primal.y, primal.dy),
+                    rx,
+                    rdy,
+                    rdx,
+                    |y, _| from_output!(tanh y),
+                );
+            }
+            (Activation::Sigmoid, _) => {
+                tangent(shape, primal.y, rdy, rdx, |y, rdy| {
+                    from_output!(sigmoid y).0 * rdy
+                });
+            }
+            (Activation::Tanh, _) => {
+                tangent(shape, primal.y, rdy, rdx, |y, rdy| {
+                    from_output!(tanh y).0 * rdy
+                });
+            }
+            (Activation::Softplus | Activation::Gelu, Some(rx)) => {
+                bent(shape, (first, second, primal.dy), rx, rdy, rdx, |d, dd| {
+                    (d, dd)
+                });
+            }
+            _ => tangent(shape, first, rdy, rdx, |d, rdy| d * rdy),
+        }
+    }
+}
+
+vectorised! {
+    fn map<T: Scalar, F: Fn(T) -> T>(x: &[T], y: &mut [T], f: F) {
+        for (y, x) in y.iter_mut().zip(x) {
+            *y = f(*x);
+        }
+    }
+
+    /// Both derivatives of every element, where they are wanted.
+    fn note<T: Scalar, F: Fn(T) -> (T, T)>(x: &[T], first: &mut [T], second: &mut [T], f: F) {
+        for ((x, d), dd) in x.iter().zip(first).zip(second) {
+            (*d, *dd) = f(*x);
+        }
+    }
+
+    /// `f` of each sample's element and each of its `k` tangents.
+    fn tangent<T: Scalar, F: Fn(T, T) -> T>(
+        shape: (usize, usize),
+        a: &[T],
+        rb: &[T],
+        rc: &mut [T],
+        f: F,
+    ) {
+        let (width, k) = shape;
+        for ((a, rb), rc) in a
+            .chunks_exact(width)
+            .zip(rb.chunks_exact(k * width))
+            .zip(rc.chunks_exact_mut(k * width))
+        {
+            for (rb, rc) in rb.chunks_exact(width).zip(rc.chunks_exact_mut(width)) {
+                for ((a, rb), rc) in a.iter().zip(rb).zip(rc) {
+                    *rc = f(*a, *rb);
+                }
+            }
+        }
+    }
+
+    /// rdx = φ′ rdy + φ″ dy rx, with φ′ and φ″ from `f` of two of the sample's rows.
+    fn bent<T: Scalar, F: Fn(T, T) -> (T, T)>(
+        shape: (usize, usize),
+        at: (&[T], &[T], &[T]),
+        rx: &[T],
+        rdy: &[T],
+        rdx: &mut [T],
+        f: F,
+    ) {
+        let (width, k) = shape;
+        for (s, rdx) in rdx.chunks_exact_mut(k * width).enumerate() {
+            let row = s * width..(s + 1) * width;
+            let (a, b, dy) = (&at.0[row.clone()], &at.1[row.clone()], &at.2[row]);
+            for (j, rdx) in rdx.chunks_exact_mut(width).enumerate() {
+                let row = (s * k + j) * width..(s * k + j + 1) * width;
+                let (rx, rdy) = (&rx[row.clone()], &rdy[row]);
+                for i in 0..width {
+                    let (d, dd) = f(a[i], b[i]);
+                    rdx[i] = d * rdy[i] + dd * dy[i] * rx[i];
+                }
+            }
+        }
+    }
+}

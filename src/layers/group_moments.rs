@@ -1,0 +1,124 @@
+//! [`Group`]: a group of values that are normalised together, and the means over it that derivatives consist of.
+
+use std::ops::Range;
+
+use crate::kernels::Scalar;
+use crate::kernels::channels::{combine, sums, weigh};
+
+/// A group's place in a tile, and its cached statistics.
+pub(crate) struct Group<T> {
+    pub(crate) sample: usize,
+    /// Its index among the sample's groups.
+    pub(crate) index: usize,
+    /// Number of groups in a sample.
+    pub(crate) groups: usize,
+    /// Number of values in it.
+    pub(crate) size: usize,
+    pub(crate) mean: T,
+    /// r = 1/√(σ² + ε)
+    pub(crate) r: f64,
+}
+
+/// Σ a and Σ a x̂ over each channel of a group.
+pub(crate) struct Moments {
+    pub(crate) plain: Vec<f64>,
+    pub(crate) along: Vec<f64>,
+}
+
+impl Moments {
+    pub(crate) fn new(channels: usize) -> Self {
+        Self {
+            plain: vec![0.0; channels],
+            along: vec![0.0; channels],
+        }
+    }
+}
+
+/// μ and r of a group.
+pub(crate) fn statistics<T: Scalar>(x: &[T], epsilon: f64) -> [T; 2] {
+    let mean = |f: &dyn Fn(&mut [f64])| {
+        let mut sum = [0.0];
+        f(&mut sum);
+        sum[0] / x.len() as f64
+    };
+    let near = T::of(mean(&|sum| sums([x, x], sum, |x, _| x)));
+    // How far off rounding has left the mean.
+    let rest = mean(&|sum| sums([x, x], sum, |x, _| x - near));
+    let square = |x: T| (x - near) * (x - near);
+    let variance = mean(&|sum| sums([x, x], sum, |x, _| square(x))) - rest * rest;
+    let r = 1.0 / (variance.max(0.0) + epsilon).sqrt();
+    [near.f64() + rest, r].map(T::of)
+}
+
+impl<T: Scalar> Group<T> {
+    /// Where it is in a tile.
+    pub(crate) fn row(&self) -> Range<usize> {
+        self.tangent(0, 1)
+    }
+
+    /// Where it is in row `j` of a tile with `k` rows a sample.
+    pub(crate) fn tangent(&self, j: usize, k: usize) -> Range<usize> {
+        let start = ((self.sample * k + j) * self.groups + self.index) * self.size;
+        start..start + self.size
+    }
+
+    /// Writes the moments of a.
+    pub(crate) fn moments(&self, a: &[T], x: &[T], moments: &mut Moments) {
+        self.sums(a, x, &mut moments.plain, &mut moments.along);
+    }
+
+    /// M(a) and M(x̂ a)
+    pub(crate) fn means(&self, a: &[T], x: &[T]) -> [f64; 2] {
+        let (mut plain, mut along) = ([0.0], [0.0]);
+        self.sums(a, x, &mut plain, &mut along);
+        [plain, along].map(|[sum]| sum / self.size as f64)
+    }
+
+    fn sums(&self, a: &[T], x: &[T], plain: &mut [f64], along: &mut [f64]) {
+        let mean = self.mean;
+        sums([a, a], plain, |a, _| a);
+        sums([a, x], along, |a, x| a * (x - mean));
+        along.iter_mut().for_each(|sum| *sum *= self.r);
+    }
+
+    /// M(w a), with weights w of the channels, from sums of a over each.
+    pub(crate) fn mean(&self, weights: &[T], sums: &[f64]) -> f64 {
+        let mut sum = 0.0;
+        weigh(weights, sums, &mut sum);
+        sum / self.size as f64
+    }
+
+    /// Writes Σ dy rx̂ of each channel, from M(rx) and M(x̂ rx).
+    pub(crate) fn turned(
+        &self,
+        [plain, along]: [f64; 2],
+        [dy, rx]: [&[T]; 2],
+        of_dy: &Moments,
+        turned: &mut [f64],
+    ) {
+        sums([dy, rx], turned, |dy, rx| dy * rx);
+        for ((turned, p), a) in turned.iter_mut().zip(&of_dy.plain).zip(&of_dy.along) {
+            *turned = self.r * (*turned - plain * p - along * a);
+        }
+    }
+
+    /// dx = r P(γ dy) from the moments of dy.
+    pub(crate) fn pull_back(
+        &self,
+        weight: &[T],
+        [x, dy]: [&[T]; 2],
+        of_dy: &Moments,
+        coefficients: &mut [[T; 3]],
+        dx: &mut [T],
+    ) {
+        for (c, weight) in coefficients.iter_mut().zip(weight) {
+            c[0] = T::of(self.r * weight.f64());
+        }
+        let [plain, along] = [&of_dy.plain, &of_dy.along].map(|sums| self.mean(weight, sums));
+        let (slope, shift) = (T::of(-self.r * self.r * along), T::of(-self.r * plain));
+        let mean = self.mean;
+        combine(coefficients, [dy, x], dx, |[scale, ..], dy, x, _| {
+            scale * dy + (slope * (x - mean) + shift)
+        });
+    }
+}

@@ -1,0 +1,389 @@
+//! [`Linear`]: y = x Wᵀ + b over the last axis.
+
+use std::ops::Range;
+
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+use super::graph::GraphBuilder;
+use super::rules::{Mode, Packed, Primal, Rules, Tangent, Write};
+use super::{Layer, LayerInit, LayerKind, Misfit, Pass, Shape, Units, var};
+use crate::error::Result;
+use crate::kernels::Scalar;
+use crate::kernels::elementwise::{add_rows, repeat};
+use crate::kernels::matrix::{Matrix, multiply};
+use crate::parameters::Parameters;
+
+/// A fully connected layer: y = x Wᵀ + b, over the last axis.
+///
+/// # Shapes
+/// Samples of shape (…, inputs) to (…, outputs). Put a [`Flatten`](super::Flatten) before it to take a sample as one vector.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Linear {
+    /// Name of W, shape (outputs, inputs).
+    pub weight: String,
+    /// Name of b, shape (outputs,).
+    pub bias: String,
+}
+
+impl Linear {
+    /// A layer with the parameters of these names.
+    pub fn new(weight: impl Into<String>, bias: impl Into<String>) -> Self {
+        Self {
+            weight: weight.into(),
+            bias: bias.into(),
+        }
+    }
+
+    /// Draws W and b uniformly from ±1/√inputs, W times the gain of hidden layers.
+    pub(crate) fn init(
+        init: &mut LayerInit,
+        name: &str,
+        inputs: usize,
+        outputs: usize,
+    ) -> Result<LayerKind> {
+        let gain = init.gain();
+        Self::init_with(init, name, [inputs, outputs], gain)
+    }
+
+    /// The last layer of a network: no gain.
+    pub(crate) fn init_readout(
+        init: &mut LayerInit,
+        name: &str,
+        inputs: usize,
+        outputs: usize,
+    ) -> Result<LayerKind> {
+        Self::init_with(init, name, [inputs, outputs], 1.0)
+    }
+
+    fn init_with(
+        init: &mut LayerInit,
+        name: &str,
+        [inputs, outputs]: [usize; 2],
+        gain: f64,
+    ) -> Result<LayerKind> {
+        let bound = 1.0 / (inputs as f64).sqrt();
+        let weight = init.uniform(format!("{name}.weight"), &[outputs, inputs], gain * bound)?;
+        let bias = init.uniform(format!("{name}.bias"), &[outputs], bound)?;
+        Ok(Self { weight, bias }.into())
+    }
+}
+
+impl Layer for Linear {
+    fn output_shape(&self, input: &Shape, parameters: &Parameters) -> Result<Shape, Misfit> {
+        let misfit = |wanted: String| Misfit::new(self, input, wanted);
+        let weight = super::param(self, input, parameters, &self.weight)?;
+        let bias = super::param(self, input, parameters, &self.bias)?;
+        let (&[outputs, inputs], &[biases]) = (weight.dims(), bias.dims()) else {
+            return Err(misfit(format!(
+                "a weight of two axes and a bias of one, not shapes {:?} and {:?}",
+                weight.dims(),
+                bias.dims()
+            )));
+        };
+        if outputs != biases {
+            return Err(misfit(format!(
+                "a bias of {outputs} numbers, not {biases}, for a weight of shape ({outputs}, {inputs})"
+            )));
+        }
+        match input.dims().split_last() {
+            Some((last, leading)) if *last == inputs => {
+                Ok(Shape::new([leading, &[outputs]].concat()))
+            }
+            _ if input.len() == inputs => Err(misfit(format!(
+                "a last axis of {inputs}: put a Flatten layer before it"
+            ))),
+            _ => Err(misfit(format!("a last axis of {inputs}"))),
+        }
+    }
+
+    fn forward(
+        &self,
+        x: &Tensor,
+        parameters: &Parameters,
+        _pass: &mut Pass,
+    ) -> candle_core::Result<Tensor> {
+        let (weight, bias) = (var(parameters, &self.weight)?, var(parameters, &self.bias)?);
+        let inputs = weight.dim(1)?;
+        let (leading, rows) = match x.dims() {
+            [n, last] if *last == inputs => return x.matmul(&weight.t()?)?.broadcast_add(&bias),
+            [leading @ .., last] if *last == inputs => (leading, x.reshape(((), inputs))?),
+            dims => candle_core::bail!(
+                "Linear takes a last axis of {inputs}, not inputs of shape {dims:?}"
+            ),
+        };
+        let y = rows.matmul(&weight.t()?)?.broadcast_add(&bias)?;
+        y.reshape([leading, &[weight.dim(0)?]].concat())
+    }
+
+    fn add_rules<T: Scalar>(&self, network: &mut GraphBuilder<T>) -> Result<(), Misfit> {
+        let (input, parameters) = (network.shape(), network.parameters());
+        let output = self.output_shape(input, parameters)?;
+        let (inputs, outputs) = (input.last(), output.last());
+        let rules = LinearRules {
+            positions: input.len() / inputs,
+            inputs,
+            outputs,
+            weight: network.range(self, &self.weight)?,
+            bias: network.range(self, &self.bias)?,
+        };
+        network.push(rules, output);
+        Ok(())
+    }
+
+    fn units(&self) -> Units {
+        Units::New {
+            weight: self.weight.clone(),
+            bias: Some(self.bias.clone()),
+        }
+    }
+}
+
+/// Its gradient holds W for each direction, then b for each direction.
+struct LinearRules {
+    /// Rows of `inputs` numbers in a sample.
+    positions: usize,
+    inputs: usize,
+    outputs: usize,
+    weight: Range<usize>,
+    bias: Range<usize>,
+}
+
+impl LinearRules {
+    /// Rows and directions of a tangent tile. With one direction, or one position a sample, the rows of all positions lie in
+    /// order, and one product serves all.
+    fn rows(&self, samples: usize, k: usize) -> Rows {
+        match self.positions == 1 || k == 1 {
+            true => Rows::Together(samples * self.positions),
+            false => Rows::BySample,
+        }
+    }
+
+    /// Ranges of sample `s` in x, or of direction `j` of it in a tangent with `k` rows a sample; each row has `width` numbers a
+    /// position.
+    fn range(&self, s: usize, j: usize, k: usize, width: usize) -> Range<usize> {
+        let size = self.positions * width;
+        (s * k + j) * size..(s * k + j + 1) * size
+    }
+}
+
+/// How the products of a tangent tile are taken.
+enum Rows {
+    /// All rows at once, so many.
+    Together(usize),
+    /// Sample by sample and direction by direction.
+    BySample,
+}
+
+impl<T: Scalar> Rules<T> for LinearRules {
+    fn output_len(&self) -> usize {
+        self.positions * self.outputs
+    }
+
+    fn is_affine(&self) -> bool {
+        true
+    }
+
+    fn needs_input(&self) -> bool {
+        true
+    }
+
+    fn param_ranges(&self) -> Vec<Range<usize>> {
+        vec![self.weight.clone(), self.bias.clone()]
+    }
+
+    /// V₁, V₂, …, each outputs × inputs, then the biases b₁, b₂, ….
+    fn pack_forward(&self, vectors: &[&[T]]) -> Vec<T> {
+        let mut packed = Vec::with_capacity(vectors.len() * (self.inputs + 1) * self.outputs);
+        for range in [&self.weight, &self.bias] {
+            for vector in vectors {
+                packed.extend_from_slice(&vector[range.clone()]);
+            }
+        }
+        packed
+    }
+
+    /// [V₁ V₂ …], outputs × (k · inputs).
+    fn pack_backward(&self, vectors: &[&[T]]) -> Vec<T> {
+        let mut packed = Vec::with_capacity(vectors.len() * self.weight.len());
+        for row in 0..self.outputs {
+            for vector in vectors {
+                let weight = &vector[self.weight.clone()];
+                packed.extend_from_slice(&weight[row * self.inputs..][..self.inputs]);
+            }
+        }
+        packed
+    }
+
+    fn forward(&self, theta: &Packed<T>, x: &[T], y: &mut [T], _cached: &mut [T]) {
+        let (weights, bias) = theta.forward.split_at(self.inputs * self.outputs);
+        let rows = y.len() / self.outputs;
+        repeat(bias, y);
+        let weights = Matrix::new(weights, self.outputs, self.inputs).t();
+        multiply(y, Matrix::new(x, rows, self.inputs), weights, true);
+    }
+
+    fn forward_tangent(&self, primal: &Primal<T>, tangent: &Tangent<T>, ry: &mut [T]) {
+        let (inputs, outputs, k) = (self.inputs, self.outputs, tangent.count());
+        let directions = tangent.directions;
+        if !directions.is_zero {
+            let (weights, biases) = directions.forward.split_at(k * inputs * outputs);
+            match self.rows(primal.samples, k) {
+                Rows::Together(rows) => {
+                    repeat(biases, ry);
+                    let weights = Matrix::new(weights, k * outputs, inputs).t();
+                    multiply(ry, Matrix::new(primal.x, rows, inputs), weights, true);
+                }
+                Rows::BySample => {
+                    for s in 0..primal.samples {
+                        let x = &primal.x[self.range(s, 0, 1, inputs)];
+                        let x = Matrix::new(x, self.positions, inputs);
+                        let pairs = weights.chunks_exact(inputs * outputs);
+                        for (j, (v, b)) in pairs.zip(biases.chunks_exact(outputs)).enumerate() {
+                            let ry = &mut ry[self.range(s, j, k, outputs)];
+                            repeat(b, ry);
+                            multiply(ry, x, Matrix::new(v, outputs, inputs).t(), true);
+                        }
+                    }
+                }
+            }
+        }
+        match tangent.rx {
+            Some(rx) => {
+                let rows = primal.samples * k * self.positions;
+                let weights = Matrix::new(&primal.theta.forward, outputs, inputs).t();
+                let rx = Matrix::new(rx, rows, inputs);
+                multiply(ry, rx, weights, !directions.is_zero);
+            }
+            None if directions.is_zero => ry.fill(T::ZERO),
+            None => {}
+        }
+    }
+
+    fn backward_tangent(
+        &self,
+        primal: &Primal<T>,
+        tangent: &Tangent<T>,
+        rdx: &mut [T],
+        mode: Mode,
+    ) {
+        let (inputs, outputs, k) = (self.inputs, self.outputs, tangent.count());
+        let weights = Matrix::new(&primal.theta.backward, outputs, inputs);
+        let rows = primal.samples * k * self.positions;
+        let rdy = Matrix::new(tangent.rdy, rows, outputs);
+        multiply(rdx, rdy, weights, false);
+        if mode == Mode::GaussNewton || tangent.directions.is_zero {
+            return;
+        }
+        let directions = &tangent.directions.backward;
+        match self.rows(primal.samples, k) {
+            Rows::Together(rows) => {
+                let directions = Matrix::new(directions, outputs, k * inputs);
+                multiply(rdx, Matrix::new(primal.dy, rows, outputs), directions, true);
+            }
+            Rows::BySample => {
+                for s in 0..primal.samples {
+                    let dy = &primal.dy[self.range(s, 0, 1, outputs)];
+                    let dy = Matrix::new(dy, self.positions, outputs);
+                    for j in 0..k {
+                        let v = &directions[j * inputs..];
+                        let v = Matrix::strided(v, outputs, inputs, k * inputs);
+                        multiply(&mut rdx[self.range(s, j, k, inputs)], dy, v, true);
+                    }
+                }
+            }
+        }
+    }
+
+    fn gradient_tangent(
+        &self,
+        primal: &Primal<T>,
+        tangent: &Tangent<T>,
+        gradient: &mut [T],
+        write: Write,
+        mode: Mode,
+    ) {
+        let (inputs, outputs, k) = (self.inputs, self.outputs, tangent.count());
+        let (weights, biases) = gradient.split_at_mut(k * self.weight.len());
+        let rx = tangent.rx.filter(|_| mode == Mode::Hessian);
+        write.prepare(biases);
+        match self.rows(primal.samples, k) {
+            Rows::Together(rows) => {
+                let x = Matrix::new(primal.x, rows, inputs);
+                let rdy = Matrix::new(tangent.rdy, rows, k * outputs);
+                multiply(weights, rdy.t(), x, write == Write::Add);
+                add_rows(tangent.rdy, biases);
+                if let Some(rx) = rx {
+                    let dy = Matrix::new(primal.dy, rows, outputs);
+                    for (j, weight) in weights.chunks_exact_mut(self.weight.len()).enumerate() {
+                        let rx = Matrix::strided(&rx[j * inputs..], rows, inputs, k * inputs);
+                        multiply(weight, dy.t(), rx, true);
+                    }
+                }
+            }
+            Rows::BySample => {
+                write.prepare(weights);
+                for s in 0..primal.samples {
+                    let x = &primal.x[self.range(s, 0, 1, inputs)];
+                    let x = Matrix::new(x, self.positions, inputs);
+                    let dy = &primal.dy[self.range(s, 0, 1, outputs)];
+                    let dy = Matrix::new(dy, self.positions, outputs);
+                    let parts = weights.chunks_exact_mut(self.weight.len());
+                    for (j, (w, b)) in parts.zip(biases.chunks_exact_mut(outputs)).enumerate() {
+                        let rdy = &tangent.rdy[self.range(s, j, k, outputs)];
+                        multiply(w, Matrix::new(rdy, self.positions, outputs).t(), x, true);
+                        add_rows(rdy, b);
+                        if let Some(rx) = rx {
+                            let rx = &rx[self.range(s, j, k, inputs)];
+                            multiply(w, dy.t(), Matrix::new(rx, self.positions, inputs), true);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn add_gradient(&self, gradient: &[T], vectors: &mut [Vec<f64>]) {
+        let (weights, biases) = gradient.split_at(vectors.len() * self.weight.len());
+        for (j, vector) in vectors.iter_mut().enumerate() {
+            let add = |target: &mut [f64], part: &[T]| {
+                for (t, p) in target.iter_mut().zip(part) {
+                    *t += p.f64();
+                }
+            };
+            let (w, b) = (self.weight.len(), self.bias.len());
+            add(&mut vector[self.weight.clone()], &weights[j * w..][..w]);
+            add(&mut vector[self.bias.clone()], &biases[j * b..][..b]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layers::checks::{Tile, check};
+
+    #[test]
+    fn derivatives_match_differences_at_every_number_of_positions() {
+        for (positions, inputs, outputs, samples, k) in [
+            (1, 3, 4, 3, 2),
+            (5, 3, 4, 3, 2),
+            (4, 2, 3, 2, 1),
+            (1, 1, 1, 1, 1),
+            (3, 4, 1, 1, 3),
+        ] {
+            let n = outputs * inputs;
+            let rules = LinearRules {
+                positions,
+                inputs,
+                outputs,
+                weight: 1..n + 1,
+                bias: n + 1..n + 1 + outputs,
+            };
+            let sizes = [positions * inputs, positions * outputs, n + outputs + 2];
+            let tile = Tile::random(sizes, samples, k, 3);
+            check(&rules, &tile, 1e-10);
+            check(&rules, &Tile { rx: None, ..tile }, 1e-10);
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Layers: one file per kind.
+//!
+//! Each file holds all of a kind: its settings, the initialisation of its parameters, its shape rule, its pass through candle's
+//! graph, its hand-derived [rules](rules::Rules), the axes of its hidden units, and its tests.
+//!
+//! To add a kind, write its file and name it in the list below.
+
+#[cfg(test)]
+mod checks;
+pub(crate) mod graph;
+mod group_moments;
+mod grouped_norm;
+mod init;
+pub(crate) mod rules;
+mod scale_shift;
+mod shape;
+
+pub(crate) use batch_norm::no_variance;
+pub(crate) use conv2d::Bias;
+pub(crate) use init::LayerInit;
+pub use shape::{Misfit, Shape};
+
+use candle_core::Tensor;
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use self::graph::GraphBuilder;
+use crate::error::Error;
+use crate::kernels::Scalar;
+use crate::parameters::Parameters;
+
+/// What every kind of layer implements.
+pub(crate) trait Layer: std::fmt::Debug {
+    /// The shape of a sample's output.
+    fn output_shape(&self, input: &Shape, parameters: &Parameters) -> Result<Shape, Misfit>;
+
+    /// The pass through candle's graph.
+    fn forward(
+        &self,
+        x: &Tensor,
+        parameters: &Parameters,
+        pass: &mut Pass,
+    ) -> candle_core::Result<Tensor>;
+
+    /// Adds the layer's rules to a graph.
+    fn add_rules<T: Scalar>(&self, network: &mut GraphBuilder<T>) -> Result<(), Misfit>;
+
+    /// How hidden units run through the layer.
+    fn units(&self) -> Units;
+}
+
+/// What a pass through candle's graph is for.
+pub(crate) enum Pass {
+    /// Analysis and prediction.
+    Inference,
+    /// A training step, with the generator that dropout draws from.
+    Training(ChaCha8Rng),
+}
+
+/// How hidden units, which can be permuted, run through a layer.
+pub(crate) enum Units {
+    /// The layer has no parameters and treats all units alike.
+    Kept,
+    /// Axis 0 of these parameters runs along the units.
+    Along(Vec<String>),
+    /// The layer ends the units that it reads, which axis 1 of the weight runs along, and begins new ones, which axis 0 of
+    /// weight and bias run along.
+    New {
+        weight: String,
+        bias: Option<String>,
+    },
+    /// The units cannot be permuted independently of other layers.
+    Fixed,
+}
+
+/// Declares the modules of the kinds, and [`LayerKind`] with a variant for each.
+macro_rules! layers {
+    ($($module:ident: $($Kind:ident),+;)+) => {
+        $(mod $module; pub use $module::{$($Kind),+};)+
+
+        /// A layer, or layers in a block. Layers refer to their parameters by name.
+        ///
+        /// See [`Layered`](crate::model::Layered) for an example.
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[non_exhaustive]
+        pub enum LayerKind {
+            $($(#[doc = concat!("See [`", stringify!($Kind), "`].")] $Kind($Kind),)+)+
+        }
+
+        $($(impl From<$Kind> for LayerKind {
+            fn from(layer: $Kind) -> Self {
+                Self::$Kind(layer)
+            }
+        })+)+
+
+        impl Layer for LayerKind {
+            fn output_shape(&self, input: &Shape, parameters: &Parameters) -> Result<Shape, Misfit> {
+                match self {
+                    $($(Self::$Kind(layer) => layer.output_shape(input, parameters),)+)+
+                }
+            }
+
+            fn forward(
+                &self,
+                x: &Tensor,
+                parameters: &Parameters,
+                pass: &mut Pass,
+            ) -> candle_core::Result<Tensor> {
+                match self {
+                    $($(Self::$Kind(layer) => layer.forward(x, parameters, pass),)+)+
+                }
+            }
+
+            fn add_rules<T: Scalar>(&self, network: &mut GraphBuilder<T>) -> Result<(), Misfit> {
+                match self {
+                    $($(Self::$Kind(layer) => layer.add_rules(network),)+)+
+                }
+            }
+
+            fn units(&self) -> Units {
+                match self {
+                    $($(Self::$Kind(layer) => layer.units(),)+)+
+                }
+            }
+        }
+    };
+}
+
+layers! {
+    activation: Activation;
+    batch_norm: BatchNorm;
+    concat: Concat;
+    conv2d: Conv2d;
+    dropout: Dropout;
+    embedding: Embedding;
+    group_norm: GroupNorm;
+    linear: Linear;
+    pool: AveragePool, GlobalAveragePool, MaxPool;
+    reshape: Flatten, Unflatten;
+    residual: Residual;
+}
+
+/// The shape of a sample after `layers`.
+///
+/// ```
+/// use loss_landscape::layers::{self, Flatten, Linear, Shape};
+/// use loss_landscape::prelude::*;
+///
+/// let model = Mlp::new(&[784, 10], Activation::Tanh, 0, &Device::Cpu)?;
+/// let linear = Linear::new("layers.0.weight", "layers.0.bias");
+/// let image = Shape::new([1, 28, 28]);
+/// let misfit = layers::output_shape(&[linear.clone().into()], &image, model.parameters());
+/// assert!(misfit.unwrap_err().to_string().contains("Flatten"));
+/// let layers = [Flatten.into(), linear.into()];
+/// let output = layers::output_shape(&layers, &image, model.parameters()).unwrap();
+/// assert_eq!(output.dims(), [10]);
+/// # Ok::<(), Error>(())
+/// ```
+///
+/// # Errors
+/// The first layer that does not fit: which it is, the shape that reaches it, and what it needs.
+pub fn output_shape(
+    layers: &[LayerKind],
+    input: &Shape,
+    parameters: &Parameters,
+) -> Result<Shape, Misfit> {
+    let mut shape = input.clone();
+    for layer in layers {
+        shape = layer.output_shape(&shape, parameters)?;
+    }
+    Ok(shape)
+}
+
+/// The pass through candle's graph of layers, one after another.
+pub(crate) fn forward(
+    layers: &[LayerKind],
+    x: &Tensor,
+    parameters: &Parameters,
+    pass: &mut Pass,
+) -> candle_core::Result<Tensor> {
+    let mut x = x.clone();
+    for layer in layers {
+        x = layer.forward(&x, parameters, pass)?;
+    }
+    Ok(x)
+}
+
+/// A parameter in candle's graph.
+fn var(parameters: &Parameters, name: &str) -> candle_core::Result<Tensor> {
+    let var = parameters.get(name).map_err(wrapped)?;
+    Ok(var.as_tensor().clone())
+}
+
+/// A parameter's tensor, for its shape.
+fn param<'a>(
+    layer: &impl Layer,
+    input: &Shape,
+    parameters: &'a Parameters,
+    name: &str,
+) -> Result<&'a Tensor, Misfit> {
+    let var = parameters.get(name);
+    let var = var.map_err(|e| Misfit::new(layer, input, format!("its parameters: {e}")))?;
+    Ok(var.as_tensor())
+}
+
+fn wrapped(error: Error) -> candle_core::Error {
+    candle_core::Error::wrap(error)
+}

@@ -1,0 +1,486 @@
+//! [`AveragePool`], [`MaxPool`] and [`GlobalAveragePool`]: the mean or the largest value of each window of a channel.
+
+use candle_core::{D, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::graph::GraphBuilder;
+use super::rules::{Mode, Packed, Primal, Rules, Tangent};
+use super::{Layer, Misfit, Pass, Shape, Units};
+use crate::kernels::Scalar;
+use crate::kernels::simd::vectorised;
+use crate::nn;
+use crate::parameters::Parameters;
+
+/// The mean of each square of `kernel` × `kernel` pixels. Rows and columns that no square covers are left out.
+///
+/// # Shapes
+/// Samples of shape (channels, height, width) to (channels, (height − kernel)/stride + 1, (width − kernel)/stride + 1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AveragePool {
+    /// Side of the square.
+    pub kernel: usize,
+    /// Step between squares.
+    pub stride: usize,
+}
+
+/// The largest of each square of `kernel` × `kernel` pixels, the first of them if several are equal.
+///
+/// # Shapes
+/// As [`AveragePool`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MaxPool {
+    /// Side of the square.
+    pub kernel: usize,
+    /// Step between squares.
+    pub stride: usize,
+}
+
+/// The mean of each channel.
+///
+/// # Shapes
+/// Samples of shape (channels, height, width) to (channels, 1, 1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GlobalAveragePool;
+
+impl AveragePool {
+    /// Squares of side `kernel`, `stride` apart.
+    pub fn new(kernel: usize, stride: usize) -> Self {
+        Self { kernel, stride }
+    }
+}
+
+impl MaxPool {
+    /// Squares of side `kernel`, `stride` apart.
+    pub fn new(kernel: usize, stride: usize) -> Self {
+        Self { kernel, stride }
+    }
+}
+
+fn windows(
+    layer: &impl Layer,
+    pooling: Pooling,
+    input: &Shape,
+    kernel: [usize; 2],
+    stride: usize,
+) -> Result<PoolRules, Misfit> {
+    let image = input.image();
+    let rules = image.and_then(|image| PoolRules::new(pooling, image, kernel, [stride; 2]));
+    rules.ok_or_else(|| {
+        let [height, width] = kernel;
+        let wanted = format!(
+            "images of (channels, height, width) that hold a window of {height} × {width}, and a stride of at least 1"
+        );
+        Misfit::new(layer, input, wanted)
+    })
+}
+
+macro_rules! pooling_layer {
+    ($Layer:ident, $pooling:expr, |$pool:ident, $input:ident| $kernel:expr, $stride:expr, |$x:ident| $forward:expr) => {
+        impl $Layer {
+            fn windows(&self, $input: &Shape) -> Result<PoolRules, Misfit> {
+                let $pool = self;
+                windows(self, $pooling, $input, $kernel, $stride)
+            }
+        }
+
+        impl Layer for $Layer {
+            fn output_shape(
+                &self,
+                input: &Shape,
+                _parameters: &Parameters,
+            ) -> Result<Shape, Misfit> {
+                Ok(Shape::new(self.windows(input)?.output()))
+            }
+
+            fn forward(
+                &self,
+                $x: &Tensor,
+                _parameters: &Parameters,
+                _pass: &mut Pass,
+            ) -> candle_core::Result<Tensor> {
+                let $pool = self;
+                $forward
+            }
+
+            fn add_rules<T: Scalar>(&self, network: &mut GraphBuilder<T>) -> Result<(), Misfit> {
+                let rules = self.windows(network.shape())?;
+                let output = Shape::new(rules.output());
+                network.push(rules, output);
+                Ok(())
+            }
+
+            fn units(&self) -> Units {
+                Units::Kept
+            }
+        }
+    };
+}
+
+pooling_layer!(
+    AveragePool,
+    Pooling::Average,
+    |pool, _input| [pool.kernel; 2],
+    pool.stride,
+    |x| nn::ops::avg_pool2d(x, pool.kernel, pool.stride)
+);
+pooling_layer!(
+    MaxPool,
+    Pooling::Max,
+    |pool, _input| [pool.kernel; 2],
+    pool.stride,
+    |x| nn::ops::max_pool2d(x, pool.kernel, pool.stride)
+);
+pooling_layer!(
+    GlobalAveragePool,
+    Pooling::Average,
+    |_pool, input| input
+        .image()
+        .map_or([0; 2], |[_, height, width]| [height, width]),
+    1,
+    |x| x.mean_keepdim((D::Minus1, D::Minus2))
+);
+
+/// How the values of a window are reduced.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Pooling {
+    Average,
+    /// The first of the largest, or a NaN.
+    Max,
+}
+
+/// Windows of height × width `kernel`, `stride` apart, over a sample of channels × height × width.
+///
+/// At a point it is a linear map of x that does not depend on θ, so every tangent is the map or its
+/// transpose. The maximum caches where in its window each y comes from.
+struct PoolRules {
+    pooling: Pooling,
+    image: [usize; 3],
+    kernel: [usize; 2],
+    stride: [usize; 2],
+}
+
+impl PoolRules {
+    /// None where no window fits, nor where places in a window are not exact numbers.
+    fn new(
+        pooling: Pooling,
+        image: [usize; 3],
+        kernel: [usize; 2],
+        stride: [usize; 2],
+    ) -> Option<Self> {
+        let [channels, height, width] = image;
+        let fits = (1..=height).contains(&kernel[0]) && (1..=width).contains(&kernel[1]);
+        let exact = height.checked_mul(width)? <= 1 << f32::MANTISSA_DIGITS;
+        (fits && exact && channels > 0 && !stride.contains(&0)).then_some(Self {
+            pooling,
+            image,
+            kernel,
+            stride,
+        })
+    }
+
+    /// Channels × height × width of y.
+    fn output(&self) -> [usize; 3] {
+        let [channels, height, width] = self.image;
+        let windows = |size, i: usize| (size - self.kernel[i]) / self.stride[i] + 1;
+        [channels, windows(height, 0), windows(width, 1)]
+    }
+
+    /// Pixels of a channel of x, and of y.
+    fn planes(&self) -> [usize; 2] {
+        let [_, rows, columns] = self.output();
+        [self.image[1] * self.image[2], rows * columns]
+    }
+
+    /// The map at the point, for tiles with `k` rows a sample.
+    fn apply<T: Scalar>(&self, places: &[T], k: usize, x: &[T], y: &mut [T]) {
+        if self.pooling == Pooling::Average {
+            return average(self, x, y);
+        }
+        let ([whole, plane], corners) = (self.planes(), self.corners());
+        let (x, y) = (x.chunks_exact(whole), y.chunks_exact_mut(plane));
+        for ((x, y), places) in x.zip(y).zip(self.places_of(places, k)) {
+            for ((y, place), corner) in y.iter_mut().zip(places).zip(&corners) {
+                *y = x[corner + place.f64() as usize];
+            }
+        }
+    }
+
+    /// Its transpose.
+    fn transpose<T: Scalar>(&self, places: &[T], k: usize, dy: &[T], dx: &mut [T]) {
+        dx.fill(T::ZERO);
+        if self.pooling == Pooling::Average {
+            return spread(self, dy, dx);
+        }
+        let ([whole, plane], corners) = (self.planes(), self.corners());
+        let (dx, dy) = (dx.chunks_exact_mut(whole), dy.chunks_exact(plane));
+        for ((dx, dy), places) in dx.zip(dy).zip(self.places_of(places, k)) {
+            for ((dy, place), corner) in dy.iter().zip(places).zip(&corners) {
+                dx[corner + place.f64() as usize] += *dy;
+            }
+        }
+    }
+
+    /// Where in a channel of x each window begins.
+    fn corners(&self) -> Vec<usize> {
+        let [_, rows, columns] = self.output();
+        let row = |row: usize| {
+            let start = row * self.stride[0] * self.image[2];
+            (0..columns).map(move |column| start + column * self.stride[1])
+        };
+        (0..rows).flat_map(row).collect()
+    }
+
+    /// For each channel of a tile with `k` rows a sample, the cached places of it.
+    fn places_of<'a, T>(&self, places: &'a [T], k: usize) -> impl Iterator<Item = &'a [T]> {
+        let (outputs, plane) = (self.image[0] * self.planes()[1], self.planes()[1]);
+        let rows = places.chunks_exact(outputs);
+        rows.flat_map(move |row| std::iter::repeat_n(row, k))
+            .flat_map(move |row| row.chunks_exact(plane))
+    }
+}
+
+impl<T: Scalar> Rules<T> for PoolRules {
+    fn output_len(&self) -> usize {
+        self.output().iter().product()
+    }
+
+    fn needs_input(&self) -> bool {
+        false
+    }
+
+    fn cached_len(&self) -> usize {
+        match self.pooling {
+            Pooling::Average => 0,
+            Pooling::Max => self.output().iter().product(),
+        }
+    }
+
+    fn forward(&self, _theta: &Packed<T>, x: &[T], y: &mut [T], cached: &mut [T]) {
+        match self.pooling {
+            Pooling::Average => average(self, x, y),
+            Pooling::Max if cached.is_empty() => largest(self, x, y, &mut vec![T::ZERO; y.len()]),
+            Pooling::Max => largest(self, x, y, cached),
+        }
+    }
+
+    fn forward_tangent(&self, primal: &Primal<T>, tangent: &Tangent<T>, ry: &mut [T]) {
+        match tangent.rx {
+            Some(rx) => self.apply(primal.cached, tangent.count(), rx, ry),
+            None => ry.fill(T::ZERO),
+        }
+    }
+
+    fn backward_tangent(
+        &self,
+        primal: &Primal<T>,
+        tangent: &Tangent<T>,
+        rdx: &mut [T],
+        _mode: Mode,
+    ) {
+        self.transpose(primal.cached, tangent.count(), tangent.rdy, rdx);
+    }
+}
+
+vectorised! {
+    /// Adds the rows of each window up, and then each window's numbers of their sum.
+    fn average<T: Scalar>(pool: &PoolRules, x: &[T], y: &mut [T]) {
+        let ([_, _, width], [down, right]) = (pool.image, pool.stride);
+        let ([whole, plane], [.., columns]) = (pool.planes(), pool.output());
+        let [height, across] = pool.kernel;
+        let share = T::of(1.0 / (height * across) as f64);
+        let mut sum = vec![T::ZERO; width];
+        for (x, y) in x.chunks_exact(whole).zip(y.chunks_exact_mut(plane)) {
+            for (row, y) in y.chunks_exact_mut(columns).enumerate() {
+                sum.fill(T::ZERO);
+                for x in x[row * down * width..][..height * width].chunks_exact(width) {
+                    for (sum, x) in sum.iter_mut().zip(x) {
+                        *sum += *x;
+                    }
+                }
+                for (column, y) in y.iter_mut().enumerate() {
+                    let mut total = T::ZERO;
+                    for part in &sum[column * right..][..across] {
+                        total += *part;
+                    }
+                    *y = share * total;
+                }
+            }
+        }
+    }
+
+    /// The transpose of `average`, added to dx.
+    fn spread<T: Scalar>(pool: &PoolRules, dy: &[T], dx: &mut [T]) {
+        let ([_, _, width], [down, right]) = (pool.image, pool.stride);
+        let ([whole, plane], [.., columns]) = (pool.planes(), pool.output());
+        let [height, across] = pool.kernel;
+        let share = T::of(1.0 / (height * across) as f64);
+        let mut sum = vec![T::ZERO; width];
+        for (dx, dy) in dx.chunks_exact_mut(whole).zip(dy.chunks_exact(plane)) {
+            for (row, dy) in dy.chunks_exact(columns).enumerate() {
+                sum.fill(T::ZERO);
+                for (column, dy) in dy.iter().enumerate() {
+                    for sum in &mut sum[column * right..][..across] {
+                        *sum += share * *dy;
+                    }
+                }
+                for dx in dx[row * down * width..][..height * width].chunks_exact_mut(width) {
+                    for (dx, sum) in dx.iter_mut().zip(&sum) {
+                        *dx += *sum;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The largest of each window, and how far it is from the window's first pixel.
+    fn largest<T: Scalar>(pool: &PoolRules, x: &[T], y: &mut [T], notes: &mut [T]) {
+        let ([channels, _, width], [whole, plane]) = (pool.image, pool.planes());
+        let corners = pool.corners();
+        let mut candidates = vec![T::ZERO; channels * plane];
+        let outputs = y
+            .chunks_exact_mut(channels * plane)
+            .zip(notes.chunks_exact_mut(channels * plane));
+        for (x, (y, notes)) in x.chunks_exact(channels * whole).zip(outputs) {
+            for place in (0..pool.kernel[0]).flat_map(|i| (0..pool.kernel[1]).map(move |j| i * width + j)) {
+                for (candidates, x) in candidates.chunks_exact_mut(plane).zip(x.chunks_exact(whole)) {
+                    let x = &x[place..];
+                    for (candidate, corner) in candidates.iter_mut().zip(&corners) {
+                        *candidate = x[*corner];
+                    }
+                }
+                let (first, place) = (place == 0, T::of(place as f64));
+                for ((y, note), x) in y.iter_mut().zip(notes.iter_mut()).zip(&candidates) {
+                    let better = first | (*x > *y) | is_nan(*x);
+                    *y = if better { *x } else { *y };
+                    *note = if better { place } else { *note };
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn is_nan<T: Scalar>(x: T) -> bool {
+    x.partial_cmp(&x).is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layers::checks::{Tile, check, close, evaluate};
+    use crate::vector::gaussian;
+
+    /// A tile whose pixels are far from ties.
+    fn tile(pool: &PoolRules, samples: usize, k: usize) -> Tile {
+        let [inputs, outputs] = [pool.image, pool.output()].map(|shape| shape.iter().product());
+        let mut tile = Tile::random([inputs, outputs, 2], samples, k, 9);
+        let order = gaussian(tile.x.len(), 1);
+        for (x, a) in tile.x.iter_mut().zip(&order) {
+            *x = 0.1 * order.iter().filter(|b| *b < a).count() as f64 - 3.0;
+        }
+        tile
+    }
+
+    /// The number that `of` makes of each window.
+    fn by_definition(pool: &PoolRules, x: &[f64], of: fn(&[f64]) -> f64) -> Vec<f64> {
+        let [channels, rows, columns] = pool.output();
+        let [_, height, width] = pool.image;
+        let mut y = Vec::new();
+        for plane in x.chunks(height * width) {
+            for (row, column) in (0..rows).flat_map(|r| (0..columns).map(move |c| (r, c))) {
+                let mut window = Vec::new();
+                for i in 0..pool.kernel[0] {
+                    for j in 0..pool.kernel[1] {
+                        let (r, c) = (row * pool.stride[0] + i, column * pool.stride[1] + j);
+                        assert!(r < height && c < width);
+                        window.push(plane[r * width + c]);
+                    }
+                }
+                y.push(of(&window));
+            }
+        }
+        assert_eq!(y.len() % (channels * rows * columns), 0);
+        y
+    }
+
+    #[test]
+    fn pooling_is_its_formula_and_derivatives_are_its_own() {
+        let shapes = [
+            ([3, 6, 8], [2, 2], [2, 2], [3, 3, 4]),
+            // A row and a column are left over.
+            ([2, 7, 5], [2, 2], [2, 2], [2, 3, 2]),
+            ([2, 7, 6], [3, 3], [2, 2], [2, 3, 2]),
+            ([1, 5, 9], [3, 2], [1, 3], [1, 3, 3]),
+            ([2, 4, 9], [1, 2], [3, 4], [2, 2, 2]),
+            ([4, 1, 1], [1, 1], [1, 1], [4, 1, 1]),
+            ([2, 3, 4], [3, 4], [5, 5], [2, 1, 1]),
+        ];
+        for (image, kernel, stride, output) in shapes {
+            for (samples, k) in [(1, 1), (3, 2)] {
+                let pool = |pooling| PoolRules::new(pooling, image, kernel, stride).unwrap();
+                let [average, max] = [pool(Pooling::Average), pool(Pooling::Max)];
+                assert_eq!((average.output(), max.output()), (output, output));
+                let tile = tile(&average, samples, k);
+                let mean = |window: &[f64]| window.iter().sum::<f64>() / window.len() as f64;
+                let means = by_definition(&average, &tile.x, mean);
+                close("mean", &evaluate::<f64>(&average, &tile).y, &means, 1e-14);
+                let largest = |window: &[f64]| window.iter().copied().fold(f64::MIN, f64::max);
+                let largest = by_definition(&max, &tile.x, largest);
+                assert_eq!(evaluate::<f64>(&max, &tile).y, largest);
+                for pool in [average, max] {
+                    check(&pool, &tile, 1e-10);
+                    let rx = None;
+                    check(&pool, &Tile { rx, ..tile.clone() }, 1e-10);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_global_average_is_the_mean_of_each_channel() {
+        let pool = GlobalAveragePool.windows(&Shape::new([3, 5, 4])).unwrap();
+        assert_eq!(pool.output(), [3, 1, 1]);
+        let tile = tile(&pool, 2, 2);
+        let means = tile.x.chunks(20).map(|x| x.iter().sum::<f64>() / 20.0);
+        let found = evaluate::<f64>(&pool, &tile);
+        close("y", &found.y, &means.collect::<Vec<_>>(), 1e-14);
+        close("dx", &found.dx[..1], &[tile.dy[0] / 20.0], 1e-15);
+        check(&pool, &tile, 1e-10);
+    }
+
+    #[test]
+    fn the_first_of_the_largest_wins_and_a_nan_is_not_lost() {
+        let pool = PoolRules::new(Pooling::Max, [1, 2, 4], [2, 2], [2, 2]).unwrap();
+        let mut tile = tile(&pool, 1, 1);
+        tile.x = vec![-1.0, 5.0, -2.0, -2.0, 5.0, 5.0, -2.0, -2.0];
+        tile.dy = vec![3.0, 4.0];
+        let found = evaluate::<f64>(&pool, &tile);
+        assert_eq!(found.y, [5.0, -2.0]);
+        assert_eq!(found.dx, [0.0, 3.0, 4.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
+        for place in [0, 1, 4, 5] {
+            let mut x = tile.x.clone();
+            x[place] = f64::NAN;
+            let mut y = [0.0; 2];
+            super::largest(&pool, &x, &mut y, &mut [0.0; 2]);
+            assert!(y[0].is_nan() && y[1] == -2.0, "NaN at {place}");
+        }
+        let below = [f64::NEG_INFINITY; 8];
+        let mut y = [0.0; 2];
+        super::largest(&pool, &below, &mut y, &mut [0.0; 2]);
+        assert_eq!(y, [f64::NEG_INFINITY; 2]);
+    }
+
+    #[test]
+    fn shapes_that_do_not_fit_are_none() {
+        let none =
+            |image, kernel, stride| PoolRules::new(Pooling::Max, image, kernel, stride).is_none();
+        assert!(none([1, 4, 4], [5, 2], [1, 1]));
+        assert!(none([1, 4, 4], [2, 5], [1, 1]));
+        assert!(none([1, 4, 4], [0, 2], [1, 1]));
+        assert!(none([1, 4, 4], [2, 2], [0, 1]));
+        assert!(none([0, 4, 4], [2, 2], [1, 1]));
+        assert!(none([1, usize::MAX, 4], [2, 2], [1, 1]));
+        assert!(!none([1, 4, 4], [4, 4], [9, 9]));
+        assert!(GlobalAveragePool.windows(&Shape::new([3, 0, 4])).is_err());
+    }
+}

@@ -1,0 +1,256 @@
+//! [`Rules`]: a layer's forward pass and its derivatives on a tile of samples.
+
+use std::ops::Range;
+
+use crate::kernels::Scalar;
+
+/// The hand-derived rules of a layer.
+///
+/// A tile has one row per sample: all numbers of its input x or output y. A *tangent* tile has k rows per sample, one for each of
+/// k directions in θ-space: the derivatives of the sample's row along them. In
+///
+/// y = f(x, θ), dx = (∂y/∂x)ᵀ dy, dθ = (∂y/∂θ)ᵀ dy,
+///
+/// the tangents ry, rdx and rdθ are the derivatives of y, dx and dθ along the directions: Pearlmutter's
+/// R-operator ("Fast exact multiplication by the Hessian", 1994), applied to the forward pass and then to the backward pass.
+pub(crate) trait Rules<T: Scalar>: Send + Sync {
+    /// Number of values in a row of y.
+    fn output_len(&self) -> usize;
+
+    /// Whether y is affine in the layer's parameters, so that for a fixed x [`Rules::forward_tangent`] of any
+    /// vector of θ-space is that vector's part of y.
+    fn is_affine(&self) -> bool {
+        false
+    }
+
+    /// Whether derivatives read x.
+    fn needs_input(&self) -> bool;
+
+    /// Whether derivatives read y.
+    fn needs_output(&self) -> bool {
+        false
+    }
+
+    /// Number of extra forward values cached per sample for the derivatives.
+    fn cached_len(&self) -> usize {
+        0
+    }
+
+    /// Ranges of the layer's parameters in θ.
+    fn param_ranges(&self) -> Vec<Range<usize>> {
+        Vec::new()
+    }
+
+    /// Number of the layer's parameters.
+    fn num_params(&self) -> usize {
+        self.param_ranges().iter().map(Range::len).sum()
+    }
+
+    /// The statistics over a whole batch that a training step uses, if the layer has any.
+    fn batch_statistics(&self) -> Option<&dyn BatchStatistics<T>> {
+        None
+    }
+
+    /// The layer's part of each vector of θ-space, in the layout that the forward rules read.
+    fn pack_forward(&self, _vectors: &[&[T]]) -> Vec<T> {
+        Vec::new()
+    }
+
+    /// The same in the layout that the backward rules read.
+    fn pack_backward(&self, _vectors: &[&[T]]) -> Vec<T> {
+        Vec::new()
+    }
+
+    /// Writes y, and the cached values unless `cached` is empty.
+    fn forward(&self, theta: &Packed<T>, x: &[T], y: &mut [T], cached: &mut [T]);
+
+    /// Writes dx.
+    fn backward(&self, primal: &Primal<T>, dx: &mut [T]) {
+        self.backward_tangent(primal, &Tangent::of_gradient(primal), dx, Mode::GaussNewton);
+    }
+
+    /// Writes dθ or adds to it, in the layout of [`Rules::gradient_tangent`].
+    fn gradient(&self, primal: &Primal<T>, gradient: &mut [T], write: Write) {
+        let tangent = Tangent::of_gradient(primal);
+        self.gradient_tangent(primal, &tangent, gradient, write, Mode::GaussNewton);
+    }
+
+    /// Writes ry.
+    fn forward_tangent(&self, primal: &Primal<T>, tangent: &Tangent<T>, ry: &mut [T]);
+
+    /// Writes rdx.
+    fn backward_tangent(&self, primal: &Primal<T>, tangent: &Tangent<T>, rdx: &mut [T], mode: Mode);
+
+    /// Writes rdθ or adds to it. For one direction its numbers are those of [`Rules::param_ranges`], in their order.
+    fn gradient_tangent(
+        &self,
+        _primal: &Primal<T>,
+        _tangent: &Tangent<T>,
+        _gradient: &mut [T],
+        _write: Write,
+        _mode: Mode,
+    ) {
+    }
+
+    /// Adds a gradient along each of `vectors.len()` directions to the vectors of θ-space. By default the directions
+    /// follow one another in `gradient`.
+    fn add_gradient(&self, gradient: &[T], vectors: &mut [Vec<f64>]) {
+        let each = gradient.len() / vectors.len();
+        for (j, vector) in vectors.iter_mut().enumerate() {
+            let mut gradient = &gradient[j * each..][..each];
+            for range in self.param_ranges() {
+                let part = gradient.split_off(..range.len()).unwrap_or_default();
+                for (v, g) in vector[range].iter_mut().zip(part) {
+                    *v += g.f64();
+                }
+            }
+        }
+    }
+}
+
+/// Which second derivatives a product includes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// All of them.
+    Hessian,
+    /// None of the network's own: the network counts as linear in θ.
+    GaussNewton,
+}
+
+/// What happens to the numbers that a rule's result goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Write {
+    Replace,
+    Add,
+}
+
+impl Write {
+    /// Zeros the target of a result that is then added.
+    pub(crate) fn prepare<T: Scalar>(self, target: &mut [T]) {
+        if self == Self::Replace {
+            target.fill(T::ZERO);
+        }
+    }
+}
+
+/// A layer's part of one or several vectors of θ-space, in the layouts of its rules.
+pub(crate) struct Packed<T> {
+    pub(crate) forward: Vec<T>,
+    pub(crate) backward: Vec<T>,
+    /// Number of vectors.
+    pub(crate) count: usize,
+    /// Whether the layer's part of every vector is zero.
+    pub(crate) is_zero: bool,
+}
+
+/// Which layouts a [`Packed`] holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Layouts {
+    Forward,
+    Both,
+}
+
+impl<T: Scalar> Packed<T> {
+    pub(crate) fn new(rules: &dyn Rules<T>, vectors: &[&[T]], layouts: Layouts) -> Self {
+        let zero = |range: Range<usize>| {
+            let mut parts = vectors.iter().map(|v| &v[range.clone()]);
+            parts.all(|part| part.iter().all(|x| *x == T::ZERO))
+        };
+        Self {
+            forward: rules.pack_forward(vectors),
+            backward: match layouts {
+                Layouts::Forward => Vec::new(),
+                Layouts::Both => rules.pack_backward(vectors),
+            },
+            count: vectors.len(),
+            is_zero: rules.param_ranges().into_iter().all(zero),
+        }
+    }
+
+    /// The part of a node without parameters.
+    pub(crate) fn empty(count: usize) -> Self {
+        Self {
+            forward: Vec::new(),
+            backward: Vec::new(),
+            count,
+            is_zero: true,
+        }
+    }
+}
+
+/// A tile at the point of differentiation, with the values that the layer asks for.
+#[derive(Clone, Copy)]
+pub(crate) struct Primal<'a, T> {
+    pub(crate) theta: &'a Packed<T>,
+    pub(crate) samples: usize,
+    pub(crate) x: &'a [T],
+    pub(crate) y: &'a [T],
+    pub(crate) cached: &'a [T],
+    /// The loss's derivative by y.
+    pub(crate) dy: &'a [T],
+}
+
+/// The derivatives of a tile along k directions.
+#[derive(Clone, Copy)]
+pub(crate) struct Tangent<'a, T> {
+    /// The layer's part of the directions.
+    pub(crate) directions: &'a Packed<T>,
+    /// None where x does not change along the directions.
+    pub(crate) rx: Option<&'a [T]>,
+    /// Empty in the forward pass.
+    pub(crate) rdy: &'a [T],
+}
+
+impl<'a, T> Tangent<'a, T> {
+    /// dy in the place of one rdy: what the backward rules then write are first derivatives.
+    pub(crate) fn of_gradient(primal: &Primal<'a, T>) -> Self {
+        Self {
+            directions: primal.theta,
+            rx: None,
+            rdy: primal.dy,
+        }
+    }
+
+    /// Number of directions.
+    pub(crate) fn count(&self) -> usize {
+        self.directions.count
+    }
+}
+
+/// Statistics over a whole batch, which couple its samples in a training step.
+///
+/// In analysis the rules read running statistics behind θ. A training step puts the batch's in their place, and the derivative
+/// of the batch's statistics beside them.
+pub(crate) trait BatchStatistics<T: Scalar>: Sync {
+    /// Number of values per channel in so many samples.
+    fn count(&self, samples: usize) -> usize;
+
+    /// Moments of each channel in a tile.
+    fn moments(&self, x: &[T]) -> Vec<ChannelMoments>;
+
+    /// Moments of the batch from those of its tiles, each with its number of samples (Chan, Golub and LeVeque, 1983).
+    fn merge(&self, tiles: &[(usize, &[ChannelMoments])]) -> Vec<ChannelMoments>;
+
+    /// Replaces the running mean and variance by the batch's mean and biased variance.
+    fn set_forward(&self, batch: &[ChannelMoments], samples: usize, theta: &mut Packed<T>);
+
+    /// Sets what the batch's statistics add to dx, from dγ and dβ summed over the batch.
+    fn set_backward(&self, gradient: &[f64], samples: usize, theta: &mut Packed<T>);
+
+    /// Moves the running mean and variance towards the batch's mean and unbiased variance; `running` are a point's numbers
+    /// from index `start` on.
+    fn update_running(
+        &self,
+        batch: &[ChannelMoments],
+        samples: usize,
+        running: &mut [T],
+        start: usize,
+    );
+}
+
+/// The mean of a channel's values, and the sum of their squared distances from it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ChannelMoments {
+    pub(crate) mean: f64,
+    pub(crate) squares: f64,
+}

@@ -1,0 +1,134 @@
+//! [`LossRules`]: the hand-derived rules of a loss.
+
+use super::{Loss, cross_entropy, squared_error};
+use crate::kernels::Scalar;
+
+/// The targets of some samples, as slices.
+#[derive(Clone, Copy)]
+pub(crate) enum TargetSlice<'a, T> {
+    Labels(&'a [u32]),
+    Values(&'a [T]),
+}
+
+/// The matrix C between Jᵀ and J in a product JᵀCJv, for each sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Curvature {
+    /// ∇²ℓ by z, together with the network's own second derivatives: the Hessian.
+    Hessian,
+    /// ∇²ℓ by z: the Gauss–Newton matrix.
+    GaussNewton,
+    /// ∇²ℓ by z, without the L2 term of the objective.
+    Fisher,
+    /// (∇ℓ)(∇ℓ)ᵀ by z: the second moment of the samples' gradients, without the L2 term.
+    Gradients,
+}
+
+impl Curvature {
+    /// What a product with it is called.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Hessian => "Hessian-vector product",
+            Self::GaussNewton => "Gauss-Newton-vector product",
+            Self::Fisher => "Fisher-vector product",
+            Self::Gradients => "product with the gradients' second moment",
+        }
+    }
+}
+
+/// The last step of a network: the samples' losses as a function of the outputs z.
+///
+/// A sample has `positions` rows of `width` outputs, and for cross-entropy a label per row; its loss is the mean over the rows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LossRules {
+    pub(crate) loss: Loss,
+    pub(crate) width: usize,
+    pub(crate) positions: usize,
+}
+
+impl LossRules {
+    /// Number of outputs of a sample.
+    pub(crate) fn size(&self) -> usize {
+        self.width * self.positions
+    }
+
+    /// Share of a row in its sample's loss.
+    fn share(&self) -> f64 {
+        1.0 / self.positions as f64
+    }
+
+    /// The targets of `len` samples from `start` on.
+    pub(crate) fn targets_of<'a, T>(
+        &self,
+        targets: TargetSlice<'a, T>,
+        start: usize,
+        len: usize,
+    ) -> TargetSlice<'a, T> {
+        match targets {
+            TargetSlice::Labels(labels) => {
+                TargetSlice::Labels(&labels[start * self.positions..][..len * self.positions])
+            }
+            TargetSlice::Values(values) => {
+                TargetSlice::Values(&values[start * self.size()..][..len * self.size()])
+            }
+        }
+    }
+
+    /// The sum of the samples' losses, and the number of rows whose largest output is at their label.
+    pub(crate) fn score<T: Scalar>(&self, z: &[T], targets: TargetSlice<T>) -> (f64, usize) {
+        debug_assert!(matches!(
+            (self.loss, targets),
+            (Loss::CrossEntropy, TargetSlice::Labels(_)) | (Loss::Mse, TargetSlice::Values(_))
+        ));
+        match targets {
+            TargetSlice::Labels(labels) => (
+                self.share() * cross_entropy::sum(z, labels, self.width),
+                cross_entropy::correct(z, labels, self.width),
+            ),
+            TargetSlice::Values(values) => (squared_error::sum(z, values, self.size()), 0),
+        }
+    }
+
+    /// Writes dz, the derivative of each sample's loss.
+    pub(crate) fn gradient<T: Scalar>(&self, z: &[T], targets: TargetSlice<T>, dz: &mut [T]) {
+        match targets {
+            TargetSlice::Labels(labels) => {
+                cross_entropy::gradient(z, labels, self.width, self.share(), dz);
+            }
+            TargetSlice::Values(values) => squared_error::gradient(z, values, self.size(), dz),
+        }
+    }
+
+    /// Writes rdz for each of `k` tangents rz, for the given curvature.
+    pub(crate) fn tangent<T: Scalar>(
+        &self,
+        curvature: Curvature,
+        (z, dz): (&[T], &[T]),
+        rz: &[T],
+        rdz: &mut [T],
+    ) {
+        match (curvature, self.loss) {
+            (Curvature::Gradients, _) => outer_product(self.size(), dz, rz, rdz),
+            (_, Loss::Mse) => squared_error::curvature_product(self.size(), rz, rdz),
+            (_, Loss::CrossEntropy) => {
+                let shape = [self.width, self.positions];
+                cross_entropy::curvature_product(z, shape, self.share(), rz, rdz);
+            }
+        }
+    }
+}
+
+/// Writes rdz = dz dzᵀ rz for each sample of `size` outputs and each tangent.
+fn outer_product<T: Scalar>(size: usize, dz: &[T], rz: &[T], rdz: &mut [T]) {
+    let k = rz.len() / dz.len();
+    let samples = rz
+        .chunks_exact(k * size)
+        .zip(rdz.chunks_exact_mut(k * size));
+    for (dz, (rz, rdz)) in dz.chunks_exact(size).zip(samples) {
+        for (rz, rdz) in rz.chunks_exact(size).zip(rdz.chunks_exact_mut(size)) {
+            let along = dz.iter().zip(rz).fold(T::ZERO, |sum, (d, r)| sum + *d * *r);
+            for (r, d) in rdz.iter_mut().zip(dz) {
+                *r = along * *d;
+            }
+        }
+    }
+}
