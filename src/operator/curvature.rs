@@ -7,7 +7,8 @@ use candle_core::DType;
 use super::{Block, LinearOperator};
 use crate::checkpoint::fingerprint;
 use crate::error::{Error, Result};
-use crate::objective::{Curvature, Objective};
+use crate::losses::Curvature;
+use crate::objective::Objective;
 
 macro_rules! curvature_operator {
     ($(#[$meta:meta])* $name:ident, $curvature:expr, $method:ident, $(#[$of:meta])*) => {

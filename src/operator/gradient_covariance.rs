@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{EmpiricalFisher, LinearOperator};
 use crate::error::Result;
-use crate::objective::{Curvature, Objective};
+use crate::losses::Curvature;
+use crate::objective::Objective;
 use crate::vector::{axpy, dot};
 
 /// The covariance (1/n) Σ gᵢgᵢᵀ − ggᵀ of the per-sample gradients. For batches of B samples drawn with replacement it is B
