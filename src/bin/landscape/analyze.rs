@@ -15,7 +15,7 @@ use crate::path_args::path;
 use crate::training_args::{TRAINING, Training};
 use crate::{Ignored, config_file, mpi_context, signals};
 
-/// Snapshots of a training that is tracked.
+/// Number of snapshots with --track-trajectory.
 const SNAPSHOTS: usize = 20;
 
 #[derive(Args, Clone, Debug, Serialize)]
@@ -24,16 +24,16 @@ pub struct Analyze {
     #[command(flatten)]
     #[serde(flatten)]
     network: Network,
-    /// Also eigenvalues, trace, and what follows of them
+    /// Compute eigenvalues, trace and quantities derived from them
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t, action = ArgAction::Set, help_heading = "Analysis")]
     compute_hessian: bool,
-    /// Also the loss over a plane, in surface.html and .csv, and the ends of the spectrum, in spectrum.html
+    /// Write the loss on a plane to surface.html and .csv, and the extreme eigenvalues to spectrum.html
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t, action = ArgAction::Set, help_heading = "Analysis")]
     visualize: bool,
-    /// Also loss, gradient, extreme eigenvalues and sharpness in the course of the training, in evolution.html and .csv
+    /// Measure loss, gradient, extreme eigenvalues and sharpness during training; writes evolution.html and .csv
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t, action = ArgAction::Set, help_heading = "Analysis", conflicts_with = "weights")]
     track_trajectory: bool,
-    /// Number of random training samples to measure curvature and sharpness on, or all if there are fewer
+    /// Number of random training samples for curvature and sharpness; all samples if fewer
     #[arg(
         long,
         value_name = "N",
@@ -41,7 +41,7 @@ pub struct Analyze {
         help_heading = "Analysis"
     )]
     samples: usize,
-    /// Eigenvalues from each end of the spectrum
+    /// Number of eigenvalues at each end of the spectrum
     #[arg(
         long,
         value_name = "K",
@@ -49,7 +49,7 @@ pub struct Analyze {
         help_heading = "Analysis"
     )]
     top: usize,
-    /// Distance within which sharpness is measured; adaptive sharpness within ten times it
+    /// Radius for sharpness; adaptive sharpness uses ten times this radius
     #[arg(
         long,
         value_name = "R",
@@ -58,7 +58,7 @@ pub struct Analyze {
         help_heading = "Analysis"
     )]
     radius: f64,
-    /// Also the condition number of H + λI; λ damps the Newton step as well
+    /// Damping λ: report also the condition number of H + λI, and damp the Newton step
     #[arg(
         long,
         value_name = "λ",
@@ -67,7 +67,7 @@ pub struct Analyze {
     )]
     #[serde(skip_serializing_if = "Option::is_none")]
     damping: Option<f64>,
-    /// Points of the plane are N × N
+    /// Number of points of the plane in each direction
     #[arg(
         long,
         value_name = "N",
@@ -75,11 +75,11 @@ pub struct Analyze {
         help_heading = "Analysis"
     )]
     grid: usize,
-    /// Weights in safetensors format; with them nothing is trained
+    /// Analyse these weights (safetensors) instead of training
     #[arg(long, value_name = "FILE", value_parser = path(), help_heading = "Analysis")]
-    #[serde(skip_serializing_if = "config_file::has_no_place")]
+    #[serde(skip_serializing_if = "config_file::is_missing_or_not_utf8")]
     weights: Option<PathBuf>,
-    /// Directory for all results: report.json, report.csv, weights.safetensors, and config.toml to do it again
+    /// Directory for the results: report.json, report.csv, weights.safetensors, and config.toml, which reproduces this run
     #[arg(
         long,
         value_name = "DIR",
@@ -87,9 +87,9 @@ pub struct Analyze {
         default_value = "results",
         help_heading = "Analysis"
     )]
-    #[serde(skip_serializing_if = "config_file::is_no_text")]
+    #[serde(skip_serializing_if = "config_file::is_not_utf8")]
     save_dir: PathBuf,
-    /// TOML file with any of these flags as keys, such as results/config.toml; flags override it
+    /// TOML file with these flags as keys, such as results/config.toml; flags on the command line override it
     #[arg(long, value_name = "FILE", value_parser = path(), help_heading = "Analysis")]
     #[serde(skip)]
     pub config: Option<PathBuf>,
@@ -98,10 +98,10 @@ pub struct Analyze {
     training: Training,
 }
 
-/// The weights of a training whose analysis is not finished.
+/// File for the trained weights until the analysis is finished.
 const UNFINISHED: &str = "unfinished.safetensors";
 
-/// All that an analysis may leave in its directory.
+/// All files that an analysis may write.
 const FILES: [&str; 12] = [
     "weights.safetensors",
     "config.toml",
@@ -121,19 +121,16 @@ impl Analyze {
     pub fn ignored(&self) -> Ignored {
         let mut ignored = self.network.ignored();
         if self.weights.is_some() {
-            ignored.push((&TRAINING, "with --weights nothing is trained"));
+            ignored.push((&TRAINING, "no training with --weights"));
         }
         if !self.visualize {
-            ignored.push((&["grid"], "only --visualize makes a plane"));
+            ignored.push((&["grid"], "it needs --visualize"));
         }
         if !self.compute_hessian && !self.track_trajectory {
-            ignored.push((&["top"], "only --compute-hessian computes eigenvalues"));
+            ignored.push((&["top"], "it needs --compute-hessian or --track-trajectory"));
         }
         if !self.compute_hessian {
-            ignored.push((
-                &["damping"],
-                "only --compute-hessian gives a condition number",
-            ));
+            ignored.push((&["damping"], "it needs --compute-hessian"));
         }
         ignored
     }
@@ -161,7 +158,7 @@ impl Analyze {
             analyzer = analyzer.with_hessian(false);
         }
         if self.visualize {
-            // A grid that makes no sense is refused before the training.
+            // Rejects an invalid grid before the training.
             Grid::square(1.0, self.grid)?;
         }
         let mut evolution = None;
@@ -173,22 +170,22 @@ impl Analyze {
         } else if self.weights.is_none() {
             trainer.fit(&model, &data.train, &data.test)?;
         }
-        // Results of a run before stay until all of this one is computed.
+        // Results of an earlier run stay until all new results are computed.
         let unfinished = dir.join(UNFINISHED);
         let trained = self.weights.is_none();
-        let kept = format!("the trained weights are in {}", unfinished.display());
+        let saved = format!("the trained weights are saved in {}", unfinished.display());
         if trained {
             save_weights(model.parameters(), &unfinished)?;
-            signals::on_interrupt(&kept);
+            signals::on_interrupt(&saved);
         }
-        let with_place = |error: Error| match trained {
-            true => Error::Invalid(format!("{error} ({kept})")),
+        let with_saved_path = |error: Error| match trained {
+            true => Error::Invalid(format!("{error} ({saved})")),
             false => error,
         };
 
-        let report = analyzer.full_analysis().map_err(with_place)?;
+        let report = analyzer.full_analysis().map_err(with_saved_path)?;
         let plane = match self.visualize {
-            true => Some(analyzer.plane(1.0, self.grid).map_err(with_place)?),
+            true => Some(analyzer.plane(1.0, self.grid).map_err(with_saved_path)?),
             false => None,
         };
         self.clear()?;
@@ -196,9 +193,12 @@ impl Analyze {
         config_file::write(&dir.join(FILES[1]), self)?;
         self.warn_of_paths();
         let _ = std::fs::remove_file(&unfinished);
-        signals::on_interrupt(format!("weights and settings are in {}", dir.display()));
+        signals::on_interrupt(format!(
+            "weights and settings are saved in {}",
+            dir.display()
+        ));
         let json = serde_json::to_value(&report)
-            .map_err(|e| Error::Invalid(format!("the report cannot be written: {e}")))?;
+            .map_err(|e| Error::Invalid(format!("cannot write the report: {e}")))?;
         write_text(&dir.join("report.json"), &format!("{json:#}\n"))?;
         write_table(dir, "report", &mut report.table()?)?;
         let mut pages = Vec::new();
@@ -222,7 +222,7 @@ impl Analyze {
         Ok(Report { text, json })
     }
 
-    /// Says which paths are not in the file of settings.
+    /// Warns of paths that config.toml cannot contain.
     fn warn_of_paths(&self) {
         let paths = [
             self.weights.as_ref(),
@@ -232,16 +232,16 @@ impl Analyze {
         for path in paths
             .into_iter()
             .flatten()
-            .filter(|path| config_file::is_no_text(path))
+            .filter(|path| config_file::is_not_utf8(path))
         {
             print_error(format_args!(
-                "warning: config.toml leaves out {}, which is not UTF-8: give it as a flag",
+                "warning: config.toml does not contain {}, which is not UTF-8: pass it as a flag",
                 path.display()
             ));
         }
     }
 
-    /// Removes what an earlier run has left beside weights and settings.
+    /// Removes the results of an earlier run, except weights and settings.
     fn clear(&self) -> Result<(), Error> {
         for name in &FILES[2..] {
             let path = self.save_dir.join(name);

@@ -1,4 +1,4 @@
-//! Files that say what flags say: in TOML, a key for each flag, without its dashes.
+//! Configuration files in TOML: each key is a flag without its dashes.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -11,14 +11,14 @@ use toml::{Table, Value};
 
 use crate::output::write_text;
 
-/// What was asked for, and by which flags.
+/// The parsed command line, and the flags given on it.
 pub struct Parsed<C> {
     pub cli: C,
-    /// Names of the flags that stand on the command line itself, not in the file.
+    /// Names of the flags on the command line, without those in the file.
     pub given: Vec<String>,
 }
 
-/// The command line with the flags of its configuration file, if it names one, before its own, which so override them.
+/// Parses the command line. Flags from the configuration file are inserted before the others, which override them.
 pub fn parse<C: Parser>(
     command: &str,
     config: impl Fn(&C) -> Option<&Path>,
@@ -41,7 +41,7 @@ pub fn parse<C: Parser>(
     let flags = flags(&table, known).map_err(wrong)?;
     let all = flags.iter().map(|(_, flag)| flag.clone());
     let file = [OsString::from("file"), command.into()].into_iter();
-    // By themselves, so that an error says where it comes from.
+    // Parsed separately, so that an error names the file.
     if let Err(error) = C::try_parse_from(file.chain(all)) {
         let error = error.to_string();
         let error = error.split("\n\nFor more").next().unwrap_or_default();
@@ -73,7 +73,7 @@ fn given(known: &Command, matches: &ArgMatches) -> Vec<String> {
         .collect()
 }
 
-/// Whether a flag on the command line takes the place of this key, of which there can be only one.
+/// Whether a flag on the command line conflicts with this key and so replaces it.
 fn is_overridden(command: Option<&Command>, key: &str, given: &[String]) -> bool {
     let find = |command: &Command, name: &str| {
         let mut arguments = command.get_arguments();
@@ -92,7 +92,7 @@ fn is_overridden(command: Option<&Command>, key: &str, given: &[String]) -> bool
     })
 }
 
-/// A flag for each key of the file.
+/// Turns each key of the file into a flag.
 fn flags(table: &Table, command: Option<&Command>) -> Result<Vec<(String, OsString)>, String> {
     let names = command.into_iter().flat_map(Command::get_arguments);
     let names: Vec<&str> = names.filter_map(|a| a.get_long()).collect();
@@ -102,7 +102,7 @@ fn flags(table: &Table, command: Option<&Command>) -> Result<Vec<(String, OsStri
         if names().all(|name| name != key) {
             let all: Vec<&str> = names().copied().collect();
             let all = all.join(", ");
-            return Err(format!("there is no key `{key}`: there are {all}"));
+            return Err(format!("unknown key `{key}`: expected one of {all}"));
         }
         let text = match value {
             Value::Boolean(false) => continue,
@@ -112,13 +112,13 @@ fn flags(table: &Table, command: Option<&Command>) -> Result<Vec<(String, OsStri
             }
             value => plain(value),
         };
-        let text = text.ok_or_else(|| format!("`{key}` cannot be {}", value.type_str()))?;
+        let text = text.ok_or_else(|| format!("`{key}` cannot be of type {}", value.type_str()))?;
         flags.push((key.clone(), format!("--{key}={text}").into()));
     }
     Ok(flags)
 }
 
-/// Flags that are no keys.
+/// Flags that cannot be keys.
 const OWN: [&str; 4] = ["config", "json", "help", "version"];
 
 fn plain(value: &Value) -> Option<String> {
@@ -129,13 +129,13 @@ fn plain(value: &Value) -> Option<String> {
     }
 }
 
-/// Writes the flags of a command as a file that [`parse`] reads.
+/// Writes the flags of a command to a file that [`parse`] reads.
 pub fn write(path: &Path, settings: &impl Serialize) -> Result<(), Error> {
     let text = toml::to_string(settings).map_err(|e| Error::Invalid(format!("settings: {e}")))?;
     write_text(path, &text)
 }
 
-/// A seed in a file: TOML's integers end at 2⁶³ − 1, beyond which it is a text.
+/// Serialises a seed: TOML integers are below 2⁶³, so larger seeds become strings.
 pub fn seed<S: Serializer>(seed: &u64, serializer: S) -> Result<S::Ok, S::Error> {
     match i64::try_from(*seed) {
         Ok(seed) => serializer.serialize_i64(seed),
@@ -143,13 +143,13 @@ pub fn seed<S: Serializer>(seed: &u64, serializer: S) -> Result<S::Ok, S::Error>
     }
 }
 
-/// Whether a path cannot stand in a file, which holds only UTF-8.
-pub fn is_no_text(path: &Path) -> bool {
+/// Whether a path is not UTF-8 and so cannot be written to a file.
+pub fn is_not_utf8(path: &Path) -> bool {
     path.to_str().is_none()
 }
 
-/// The same of one that may be missing.
+/// Whether a path is missing or not UTF-8.
 #[allow(clippy::ref_option)] // serde's signature
-pub fn has_no_place(path: &Option<PathBuf>) -> bool {
-    path.as_deref().is_none_or(is_no_text)
+pub fn is_missing_or_not_utf8(path: &Option<PathBuf>) -> bool {
+    path.as_deref().is_none_or(is_not_utf8)
 }

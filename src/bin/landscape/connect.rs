@@ -15,30 +15,30 @@ use crate::{Ignored, mpi_context};
 
 #[derive(Args)]
 pub struct Connect {
-    /// Weights of the first network, in safetensors format
+    /// Weights of the first network (safetensors)
     #[arg(value_parser = path())]
     a: PathBuf,
-    /// Weights of the second
+    /// Weights of the second network (safetensors)
     #[arg(value_parser = path())]
     b: PathBuf,
     #[command(flatten)]
     setting: Setting,
-    /// Places along each path at which to look first; the highest is then looked at closely
+    /// Number of points per path; the barrier is then refined around the highest point
     #[arg(long, default_value_t = 51)]
     points: usize,
-    /// Passes over the samples to train a curved path in; none for 0
+    /// Number of epochs to train a curved path; 0 trains none
     #[arg(long, default_value_t = 10)]
     epochs: u32,
-    /// Learning rate of that training
+    /// Learning rate of the path training
     #[arg(long, default_value_t = 0.01, allow_negative_numbers = true)]
     lr: f64,
-    /// Also train a chain of straight lines with so many bends
+    /// Also train a polygonal chain with N bends
     #[arg(long, value_name = "N")]
     bends: Option<usize>,
-    /// Seed of that training
+    /// Seed of the path training
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Write connect.csv, .parquet, .html and .json into this directory
+    /// Directory for connect.csv, .parquet, .html and .json
     #[arg(long, value_name = "DIR", value_parser = path())]
     out: Option<PathBuf>,
 }
@@ -49,7 +49,7 @@ impl Connect {
         if self.epochs == 0 {
             ignored.push((
                 &["lr", "bends", "seed"],
-                "with --epochs 0 no path is trained",
+                "no path is trained with --epochs 0",
             ));
         }
         ignored
@@ -114,7 +114,7 @@ impl Connect {
             );
         }
         text += &format!("accuracy at the worst point; {seconds:.2} s\n");
-        let mut report = Report::of(&objective, text, json);
+        let mut report = Report::new(&objective, text, json);
         if let Some(dir) = &self.out {
             let paths: Vec<_> = found.paths.iter().map(|(n, p)| (n.as_str(), p)).collect();
             write_text(&dir.join("connect.html"), &figure::paths(&paths).page())?;

@@ -16,16 +16,16 @@ pub struct Density {
     pub point: Point,
     #[command(flatten)]
     matrix: Matrix,
-    /// Random vectors
+    /// Number of random vectors
     #[arg(long, default_value_t = 10)]
     probes: usize,
-    /// Products for each
+    /// Lanczos steps per random vector
     #[arg(long, default_value_t = 60)]
     steps: usize,
-    /// Standard deviation of the smoothing Gaussian; a hundredth of the spectrum's width if not said
+    /// Standard deviation of the Gaussian that smooths the density [default: 1 % of the spectrum's width]
     #[arg(long, allow_negative_numbers = true)]
     width: Option<f64>,
-    /// Places of the curve
+    /// Number of points of the curve
     #[arg(long, default_value_t = 400)]
     points: usize,
     /// Seed of the random vectors
@@ -44,24 +44,24 @@ impl Density {
         let density = settings.run(&operator)?;
         let seconds = started.elapsed().as_secs_f64();
         let [low, high] = density.range();
-        // A zero matrix has no width of its own.
-        let own = if high > low {
+        // The spectrum of a zero matrix has no width.
+        let default_width = if high > low {
             (high - low) / 100.0
         } else {
             0.01
         };
-        let curve = density.smoothed(self.width.unwrap_or(own), self.points)?;
+        let curve = density.smoothed(self.width.unwrap_or(default_width), self.points)?;
         let cumulative = density.cumulative(curve.width, self.points)?;
         let (trace, squares) = (density.trace(), density.frobenius_squared());
         let negative = density.negative();
-        Ok(Report::of(
+        Ok(Report::new(
             &objective,
             format!(
                 "eigenvalues        {} to {} (smallest and largest node)\n\
                  negative           {negative}, of {}\n\
                  trace              {trace}\n\
                  ‖A‖²_F             {squares}\n\
-                 {} products, {seconds:.2} s; the curve itself comes with --json\n",
+                 {} products, {seconds:.2} s; use --json for the curve\n",
                 number(low, 5),
                 number(high, 5),
                 density.dim,

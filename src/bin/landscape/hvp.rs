@@ -16,10 +16,10 @@ use crate::output::Report;
 pub struct Hvp {
     #[command(flatten)]
     pub point: Point,
-    /// Vectors that go through the operator together
+    /// Number of vectors per block
     #[arg(long, default_value_t = 8)]
     block: usize,
-    /// Runs of which the median is reported
+    /// Number of runs; reports the median
     #[arg(long, default_value_t = 9)]
     runs: usize,
 }
@@ -28,13 +28,13 @@ impl Hvp {
     pub fn run(&self) -> Result<Report, Error> {
         if self.block == 0 || self.runs == 0 {
             return Err(Error::Invalid(
-                "there is nothing to time: give a block and runs of at least 1".into(),
+                "--block and --runs must be at least 1".into(),
             ));
         }
-        let objective = self.point.divided()?;
+        let objective = self.point.distributed()?;
         let times = 8.0 * self.runs as f64;
         memory::check(times, "the times of all runs")?;
-        // The vectors, and their products.
+        // Vectors and products.
         let block = 16.0 * self.block as f64 * objective.dim() as f64;
         memory::check(block, &format!("blocks of {} vectors", self.block))?;
         let hessian = objective.hessian();
@@ -64,8 +64,8 @@ impl Hvp {
             "loss                        {loss_ms:>9.2} ms\n\
                  gradient                    {gradient_ms:>9.2} ms\n\
                  Hessian-vector product      {hvp_ms:>9.2} ms\n\
-                 … at a fresh point          {fresh_hvp_ms:>9.2} ms\n\
-                 … in blocks of {:<3}, each    {block_hvp_ms_per_vector:>9.2} ms\n",
+                 … at a new point            {fresh_hvp_ms:>9.2} ms\n\
+                 … in a block of {:<3}, each   {block_hvp_ms_per_vector:>9.2} ms\n",
             self.block
         );
         if let Some(ranks) = &ranks {
@@ -74,7 +74,7 @@ impl Hvp {
                 ranks.size()
             );
         }
-        Ok(Report::of(
+        Ok(Report::new(
             &objective,
             text,
             json!({
@@ -91,7 +91,7 @@ impl Hvp {
         ))
     }
 
-    /// Milliseconds, the median of the runs; one more run comes first.
+    /// The median time of the runs in milliseconds, after one warm-up run.
     fn median(&self, mut work: impl FnMut(usize) -> Result<(), Error>) -> Result<f64, Error> {
         work(self.runs)?;
         let mut times = Vec::with_capacity(self.runs);
@@ -105,7 +105,7 @@ impl Hvp {
     }
 }
 
-/// Some vector; another for each `i`.
+/// A deterministic test vector; different for each `i`.
 fn direction(n: usize, i: usize) -> Vec<f64> {
     (0..n)
         .map(|j| ((j + 1) as f64 * (i + 2) as f64).sin())

@@ -1,4 +1,4 @@
-//! `landscape`: loss and curvature of networks from the command line, by the crate's own calls.
+//! `landscape`: the command line of the crate.
 
 mod analyze;
 mod config_file;
@@ -26,13 +26,13 @@ use loss_landscape::Error;
 
 use self::config_file::Parsed;
 
-/// The geometry of a neural network's loss: train a network, then look at it from several sides.
+/// Analyse the loss landscape of a neural network
 #[derive(Parser)]
 #[command(version, max_term_width = 100, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     task: Task,
-    /// Print one JSON object on standard output, and nothing else there
+    /// Print the result as one JSON object to stdout
     #[arg(long, global = true)]
     json: bool,
 }
@@ -41,31 +41,31 @@ struct Cli {
 enum Task {
     /// Train a network and save its weights
     Train(train::Train),
-    /// Train a network, and write a report of the geometry of its loss
+    /// Train a network and write a report on its loss landscape
     #[command(args_override_self = true)]
     Analyze(analyze::Analyze),
-    /// Eigenvalues, each with its residual
+    /// Extreme eigenvalues of a curvature matrix, with residuals
     Spectrum(spectrum::Spectrum),
-    /// How all eigenvalues are distributed
+    /// Spectral density by stochastic Lanczos quadrature
     Density(density::Density),
-    /// Trace and squared Frobenius norm, with their standard errors
+    /// Trace and squared Frobenius norm, with standard errors
     Trace(trace::Trace),
-    /// The loss over a plane through the network's weights
+    /// Loss on a plane through the weights
     Surface(surface::Surface),
-    /// The paths between two networks, and what stands in their way
+    /// Mode connectivity: loss barriers and low-loss paths between two networks
     Connect(connect::Connect),
-    /// How much the loss rises nearby
+    /// Sharpness: how much the loss increases within a given radius
     Sharpness(sharpness::Sharpness),
-    /// Train at many L2 strengths, each with the spectrum of its Hessian, into a directory of files
+    /// Train at many L2 strengths and compute the Hessian spectrum at each
     Sweep(sweep::SweepCommand),
-    /// Time gradient and Hessian-vector product
+    /// Time loss, gradient and Hessian-vector product
     Hvp(hvp::Hvp),
 }
 
 fn main() -> ExitCode {
     if std::env::var_os("CANDLE_NUM_THREADS").is_none() {
-        // Batches run side by side; see the crate's `objective`.
-        // SAFETY: there is no other thread yet.
+        // Batches run in parallel; see the crate's `objective`.
+        // SAFETY: no other thread is running yet.
         #[allow(unsafe_code)]
         unsafe {
             std::env::set_var("CANDLE_NUM_THREADS", "1");
@@ -102,7 +102,7 @@ fn run(parsed: Parsed<Cli>) -> Result<(), Error> {
     .print(cli.json)
 }
 
-/// Refuses flags that would change nothing.
+/// Rejects flags that have no effect with the other flags.
 fn refuse_ignored(task: &Task, given: &[String]) -> Result<(), Error> {
     let mut rules = match task {
         Task::Train(task) => task.network.ignored(),
@@ -122,12 +122,10 @@ fn refuse_ignored(task: &Task, given: &[String]) -> Result<(), Error> {
         given.next().map(|name| (name, why))
     });
     match ignored {
-        Some((name, why)) => Err(Error::Invalid(format!(
-            "--{name} would change nothing: {why}"
-        ))),
+        Some((name, why)) => Err(Error::Invalid(format!("--{name} has no effect: {why}"))),
         None => Ok(()),
     }
 }
 
-/// Flags that change nothing, and why.
+/// Flags that have no effect, and the reason.
 type Ignored = Vec<(&'static [&'static str], &'static str)>;

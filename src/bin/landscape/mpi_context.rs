@@ -1,4 +1,4 @@
-//! The ranks of `mpirun`, in a build with the feature `mpi`; else this process is alone.
+//! The MPI ranks in a build with the feature `mpi`; otherwise a single process.
 
 use std::process::ExitCode;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -10,21 +10,21 @@ use crate::output::print_error;
 
 static RANKS: RwLock<Option<Arc<dyn Ranks>>> = RwLock::new(None);
 
-/// The ranks, where there are several.
+/// The ranks; `None` for a single process.
 pub fn ranks() -> Option<Arc<dyn Ranks>> {
     RANKS.read().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
-/// Whether it is for this process to speak and to write.
+/// Whether this process prints and writes results.
 pub fn is_root() -> bool {
     ranks().is_none_or(|ranks| ranks.rank() == 0)
 }
 
-/// What is done here: a shard that is asked for, or what no other rank has taken.
+/// The share of work of this process: the given shard, or a share of the ranks.
 pub fn share(shard: Option<&Share>) -> Result<Share, Error> {
     match (shard, ranks()) {
         (Some(_), Some(_)) => Err(Error::Invalid(
-            "--shard is for processes that know nothing of each other, and these are ranks: leave one of both".into(),
+            "--shard cannot be combined with mpirun: use one of them".into(),
         )),
         (Some(shard), None) => Ok(shard.clone()),
         (None, Some(ranks)) => Ok(Share::ranks(ranks)),
@@ -32,12 +32,12 @@ pub fn share(shard: Option<&Share>) -> Result<Share, Error> {
     }
 }
 
-/// Refuses a command that several ranks would only repeat.
+/// Fails under mpirun, for commands that cannot be split across ranks.
 pub fn require_single_process(command: &str) -> Result<(), Error> {
     match ranks() {
         None => Ok(()),
         Some(_) => Err(Error::Invalid(format!(
-            "`{command}` has nothing to share among ranks: start it without mpirun"
+            "`{command}` cannot be split across ranks: run it without mpirun"
         ))),
     }
 }
@@ -47,7 +47,7 @@ pub fn run(work: impl FnOnce() -> Result<(), Error>) -> ExitCode {
     finish(work())
 }
 
-/// `work` on every rank.
+/// Runs `work` on every rank.
 #[cfg(feature = "mpi")]
 pub fn run(work: impl FnOnce() -> Result<(), Error>) -> ExitCode {
     let mpi = match loss_landscape::ranks::Mpi::start() {
@@ -59,16 +59,20 @@ pub fn run(work: impl FnOnce() -> Result<(), Error>) -> ExitCode {
     set(Some(mpi.clone()));
     let result = mpi.share_cores().and_then(|()| work());
     if let Err(error) = result {
-        // All may have failed alike, and then the first one's message will do; or one, and then its own.
-        let last = matches!(error, Error::OtherRanks { .. });
-        let seconds = if last { 3 } else { u64::from(mpi.rank() > 0) };
+        // If all ranks failed, the root's message is enough. If one failed, it needs time to print its own.
+        let is_elsewhere = matches!(error, Error::OtherRanks { .. });
+        let seconds = if is_elsewhere {
+            3
+        } else {
+            u64::from(mpi.rank() > 0)
+        };
         std::thread::sleep(std::time::Duration::from_secs(seconds));
         print_error(format_args!(
             "error: {error} (rank {} of {})",
             mpi.rank(),
             mpi.size()
         ));
-        // The others may be waiting for this one.
+        // Other ranks may be waiting for this one.
         mpi.abort();
     }
     set(None);

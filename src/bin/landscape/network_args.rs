@@ -1,4 +1,4 @@
-//! What every command needs to know of a network and its data.
+//! Flags for the network, its data and the curvature matrix.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -17,79 +17,79 @@ use crate::{Ignored, config_file, mpi_context, signals};
 #[derive(Args, Clone, Debug, Serialize)]
 #[serde(crate = "loss_landscape::serde", rename_all = "kebab-case")]
 pub struct Network {
-    /// Which network
+    /// Model architecture
     #[arg(long, value_enum, default_value = "mlp")]
     pub model: ModelName,
-    /// Widths of a perceptron's layers, input first; two hidden layers of 128 if not said
+    /// Layer widths of `mlp`, input first [default: inputs,128,128,classes]
     #[arg(long, value_name = "WIDTHS", value_delimiter = ',')]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layers: Option<Vec<usize>>,
-    /// Non-linearity between layers; if not said, sigmoid in `mlp`, tanh in `cnn`, ReLU in the others
+    /// Activation function [default: sigmoid for `mlp`, tanh for `cnn`, relu for others]
     #[arg(long, value_enum)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub activation: Option<ActivationName>,
-    /// What hidden layers of the zoo's networks are followed by; if not said, groups in ResNets and DenseNet
+    /// Normalisation layer after each hidden layer, not for `mlp` [default: group for ResNets and DenseNet, none for others]
     #[arg(long, value_enum)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub norm: Option<NormName>,
-    /// Without the shortcuts of residual blocks and the concatenation of dense ones
+    /// Remove the shortcuts of residual blocks and the concatenations of dense blocks
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t, action = ArgAction::Set)]
     pub no_shortcuts: bool,
-    /// Data to learn
+    /// Dataset
     #[arg(long, value_enum, default_value = "mnist")]
     pub dataset: DatasetName,
-    /// Directory with the dataset's files, if they are not where this program was built
+    /// Directory of the dataset's files [default: the MNIST files of the source directory of this program]
     #[arg(long, value_name = "DIR", value_parser = path())]
-    #[serde(skip_serializing_if = "config_file::has_no_place")]
+    #[serde(skip_serializing_if = "config_file::is_missing_or_not_utf8")]
     pub data: Option<PathBuf>,
-    /// Where to compute; `cuda` is for a build with that feature (environment/cuda.sh)
+    /// Device; `cuda` needs a build with the feature `cuda` (see environment/cuda.sh)
     #[arg(long, value_enum, default_value = "cpu")]
     pub device: DeviceName,
 }
 
-/// Samples to learn from, and others.
+/// Training and test samples.
 pub struct Data {
     pub train: Dataset,
     pub test: Dataset,
 }
 
-/// Of the synthetic samples.
+/// Number of training samples in the synthetic dataset.
 const SYNTHETIC_TRAIN: usize = 800;
 
-/// Size of the training set, once it is loaded.
+/// Size of the training set. Set when the data is loaded.
 pub static TRAINING_SAMPLES: OnceLock<usize> = OnceLock::new();
 
-/// A network at a point, and the samples that its loss is of.
+/// A network with given weights, and its objective.
 #[derive(Args)]
 pub struct Point {
-    /// Weights in safetensors format, keyed layers.0.weight (out × in), layers.0.bias, …; without them the
-    /// network is a random one of seed 0
+    /// Weights in safetensors format, with keys such as layers.0.weight (outputs × inputs) and layers.0.bias
+    /// [default: random weights with seed 0]
     #[arg(long, value_name = "FILE", value_parser = path())]
     pub weights: Option<PathBuf>,
     #[command(flatten)]
     pub setting: Setting,
 }
 
-/// A network, the samples that its loss is of, and how it is computed.
+/// A network, its samples and numerical settings.
 #[derive(Args)]
 pub struct Setting {
     #[command(flatten)]
     pub network: Network,
-    /// Number of training samples, the first ones [default: 10000, or all if there are fewer]
+    /// Use the first N training samples [default: 10000, or all samples if fewer]
     #[arg(long, value_name = "N")]
     pub samples: Option<usize>,
-    /// Floating-point type to compute in
+    /// Floating-point type of the computation
     #[arg(long, value_enum, default_value = "f32")]
     pub dtype: TypeName,
-    /// Differentiate by candle's graph instead of the hand-derived rules
+    /// Compute derivatives with candle's graph instead of hand-derived rules
     #[arg(long)]
     pub autograd: bool,
-    /// Megabytes of the forward pass to keep for products with the Hessian; more are computed again each time
-    #[arg(long, value_name = "MB", default_value_t = 4096)]
+    /// Memory for the cached forward pass, in MiB; what does not fit is recomputed in each product
+    #[arg(long, value_name = "MIB", default_value_t = 4096)]
     pub memory: usize,
 }
 
-/// A perceptron of any widths, or a network of the zoo.
+/// A perceptron of any widths, or an architecture of the zoo.
 #[derive(Clone, Copy, Debug)]
 pub enum ModelName {
     Mlp,
@@ -114,7 +114,7 @@ impl ValueEnum for ModelName {
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
         let help = match self {
-            Self::Mlp => "Dense layers of the widths in --layers",
+            Self::Mlp => "Multilayer perceptron, widths from --layers",
             Self::Zoo(architecture) => architecture.summary(),
         };
         Some(PossibleValue::new(self.name()).help(help))
@@ -134,22 +134,22 @@ pub enum ActivationName {
 #[derive(Clone, Copy, Debug, ValueEnum, Serialize)]
 #[serde(crate = "loss_landscape::serde", rename_all = "lowercase")]
 pub enum NormName {
-    /// Nothing
+    /// No normalisation
     None,
-    /// Group normalisation, in 8 groups of channels, or 4 in DenseNet
+    /// Group normalisation with 8 groups of channels (DenseNet: 4)
     Group,
-    /// Batch normalisation, by running statistics except in steps of training
+    /// Batch normalisation: batch statistics in training, running statistics in analysis
     Batch,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum, Serialize)]
 #[serde(crate = "loss_landscape::serde", rename_all = "lowercase")]
 pub enum DatasetName {
-    /// Handwritten digits, 28 × 28
+    /// MNIST: handwritten digits, 28 × 28
     Mnist,
-    /// Photographs, 3 × 32 × 32; give their directory in --data
+    /// CIFAR-10: photographs, 3 × 32 × 32; needs --data
     Cifar10,
-    /// 1,000 samples of 20 features, of which two tell the class; the last 200 are for testing
+    /// 800 training and 200 test samples of 20 features; the class depends on two of them
     Synthetic,
 }
 
@@ -166,37 +166,37 @@ pub enum TypeName {
     F64,
 }
 
-/// The matrix, and what is kept of it.
+/// The curvature matrix.
 #[derive(Args)]
 pub struct Matrix {
-    /// Of which matrix
+    /// Curvature matrix to analyse
     #[arg(long, value_enum, default_value = "hessian")]
     operator: OperatorName,
-    /// Keep each product in this file, 8 bytes a parameter, and go on from what it holds
+    /// Checkpoint file for matrix–vector products, 8 bytes per parameter and product; resumes from it if it exists
     #[arg(long, value_name = "FILE", value_parser = path())]
     resume: Option<PathBuf>,
-    /// Under mpirun: what the ranks divide among them
+    /// How work is split across MPI ranks
     #[arg(long, value_enum, default_value = "samples")]
     divide: DivideName,
 }
 
-/// What ranks divide.
+/// How work is split across MPI ranks.
 #[derive(Clone, Copy, ValueEnum)]
 enum DivideName {
-    /// The dataset; sums are over all ranks
+    /// Each rank has a part of the samples
     Samples,
-    /// The vectors of a block, such as probes
+    /// Each rank multiplies a part of the vectors of a block, such as probes
     Vectors,
 }
 
-/// Which matrix.
+/// Curvature matrix.
 #[derive(Clone, Copy, ValueEnum)]
 enum OperatorName {
-    /// The Hessian
+    /// Hessian
     Hessian,
-    /// Gauss and Newton's matrix
+    /// Gauss–Newton matrix
     Ggn,
-    /// The Fisher information
+    /// Fisher information matrix
     Fisher,
 }
 
@@ -204,15 +204,12 @@ impl Network {
     pub fn ignored(&self) -> Ignored {
         let mut ignored: Ignored = Vec::new();
         if let ModelName::Zoo(_) = self.model {
-            ignored.push((
-                &["layers"],
-                "only `mlp` takes widths, the other networks have theirs",
-            ));
+            ignored.push((&["layers"], "only `mlp` has configurable widths"));
         }
         if let DatasetName::Synthetic = self.dataset {
             ignored.push((
                 &["data"],
-                "synthetic samples are drawn, not read from a directory",
+                "the synthetic dataset is generated, not read from files",
             ));
         }
         ignored
@@ -233,8 +230,7 @@ impl Network {
                 Ok(Data { train, test })
             }
             (DatasetName::Cifar10, None) => Err(Error::Invalid(
-                "CIFAR-10 does not come with this program: give the directory of its binary version \
-                 with --data"
+                "CIFAR-10 is not included: give the directory of its binary version with --data"
                     .into(),
             )),
             (DatasetName::Synthetic, _) => {
@@ -252,7 +248,7 @@ impl Network {
         match self.device {
             DeviceName::Cpu => Ok(Device::Cpu),
             DeviceName::Cuda => cuda_device()
-                .map_err(|problem| Error::Invalid(format!("{problem}; or take --device cpu"))),
+                .map_err(|problem| Error::Invalid(format!("{problem}; or use --device cpu"))),
         }
     }
 
@@ -268,13 +264,13 @@ impl Network {
             (self.device()?, self.dataset.shape(), self.dataset.classes());
         match self.model {
             ModelName::Mlp if self.norm.is_some() || self.no_shortcuts => Err(Error::Invalid(
-                "--norm and --no-shortcuts are for networks of the zoo: `mlp` has neither".into(),
+                "--norm and --no-shortcuts do not apply to `mlp`: choose another --model".into(),
             )),
             ModelName::Mlp => {
                 let activation = activation.unwrap_or(Activation::Sigmoid);
                 let usual = || vec![shape.iter().product(), 128, 128, classes];
                 let widths = self.layers.clone().unwrap_or_else(usual);
-                // Binary labels fit one output too.
+                // One output is enough for binary labels.
                 let most = widths.iter().skip(1).last().filter(|last| **last > classes);
                 if let Some(last) = most {
                     return Err(Error::Invalid(format!(
@@ -303,7 +299,7 @@ impl Network {
 }
 
 impl DatasetName {
-    /// Of a sample.
+    /// Shape of a sample.
     fn shape(self) -> &'static [usize] {
         match self {
             Self::Mnist => &[1, 28, 28],
@@ -341,8 +337,8 @@ impl Point {
         self.setting.objective(&model)
     }
 
-    /// The same, with its samples divided where there are ranks.
-    pub fn divided(&self) -> Result<Objective, Error> {
+    /// The objective, with its samples split across MPI ranks.
+    pub fn distributed(&self) -> Result<Objective, Error> {
         let objective = self.objective()?;
         match mpi_context::ranks() {
             Some(ranks) => objective.among(ranks),
@@ -355,7 +351,10 @@ impl Setting {
     pub fn ignored(&self) -> Ignored {
         let mut ignored = self.network.ignored();
         if self.autograd {
-            ignored.push((&["memory"], "candle's graph keeps nothing between products"));
+            ignored.push((
+                &["memory"],
+                "candle's graph caches nothing between products",
+            ));
         }
         ignored
     }
@@ -391,24 +390,24 @@ impl Setting {
 }
 
 impl Matrix {
-    /// The objective and its matrix.
+    /// The objective and its curvature matrix.
     pub fn at(&self, point: &Point) -> Result<(Objective, Box<dyn LinearOperator>), Error> {
         let objective = match self.divide {
-            DivideName::Samples => point.divided()?,
+            DivideName::Samples => point.distributed()?,
             DivideName::Vectors => point.objective()?,
         };
-        let operator = self.of(&objective)?;
+        let operator = self.operator(&objective)?;
         signals::on_interrupt(match &self.resume {
             Some(file) => format!(
-                "products are in {}: the same command goes on from there",
+                "products are saved in {}: run the same command to resume",
                 file.display()
             ),
-            None => "nothing is kept; --resume FILE keeps products".to_owned(),
+            None => "nothing is saved; use --resume FILE to save products".to_owned(),
         });
         Ok((objective, operator))
     }
 
-    fn of(&self, objective: &Objective) -> Result<Box<dyn LinearOperator>, Error> {
+    fn operator(&self, objective: &Objective) -> Result<Box<dyn LinearOperator>, Error> {
         let operator: Box<dyn LinearOperator> = match self.operator {
             OperatorName::Hessian => Box::new(objective.hessian()),
             OperatorName::Ggn => Box::new(objective.gauss_newton()),

@@ -1,4 +1,4 @@
-//! What a command says and writes at its end.
+//! Reports and result files of commands.
 
 use loss_landscape::Error;
 use loss_landscape::candle::{Device, Tensor};
@@ -14,24 +14,24 @@ use std::path::{Path, PathBuf};
 use crate::network_args::TRAINING_SAMPLES;
 use crate::{mpi_context, path_args};
 
-/// The result of a command, for people and for programs.
+/// The result of a command as text and as JSON.
 pub struct Report {
     pub text: String,
     pub json: Value,
 }
 
 impl Report {
-    /// Of an objective: adds its size, its share of the training samples, and how its derivatives are computed.
-    pub fn of(objective: &Objective, mut text: String, mut json: Value) -> Self {
+    /// Adds number of parameters, number of samples and the way derivatives are computed.
+    pub fn new(objective: &Objective, mut text: String, mut json: Value) -> Self {
         let samples = objective.samples();
         json["parameters"] = objective.dim().into();
         json["samples"] = samples.into();
         if let Some(all) = TRAINING_SAMPLES.get() {
             json["training_samples"] = (*all).into();
             text += &match samples == *all {
-                true => format!("on all {all} training samples\n"),
+                true => format!("all {all} training samples\n"),
                 false => format!(
-                    "on the first {samples} of {all} training samples; errors do not include the sampling error\n"
+                    "first {samples} of {all} training samples; errors do not include the sampling error\n"
                 ),
             };
         }
@@ -52,15 +52,15 @@ impl Report {
             false => writeln!(out, "{}", self.text.trim_end()),
         };
         match printed {
-            // Whoever was reading, such as `head`, has had enough.
+            // The reader, such as `head`, has closed the pipe.
             Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
-            Err(e) => Err(Error::Invalid(format!("the report cannot be written: {e}"))),
+            Err(e) => Err(Error::Invalid(format!("cannot write the report: {e}"))),
             Ok(()) => Ok(()),
         }
     }
 }
 
-/// What a shard says whose work is done while others' is not.
+/// Report for a finished shard while other shards are still running.
 pub fn unfinished_report(unfinished: &Error) -> Report {
     Report {
         text: format!("this shard is done; {unfinished}\n"),
@@ -68,12 +68,12 @@ pub fn unfinished_report(unfinished: &Error) -> Report {
     }
 }
 
-/// A line on standard error. Work does not end because nobody reads it.
+/// Prints a line to stderr. Ignores errors such as a closed pipe.
 pub fn print_error(line: impl Display) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// With so many decimals, or in scientific notation where these would show nothing of it or more digits than are known.
+/// Formats `x` with so many decimals, or in scientific notation if it is too small or too large for that.
 pub fn number(x: f64, decimals: usize) -> String {
     let digits = decimals as i32;
     match x.abs() {
@@ -84,15 +84,15 @@ pub fn number(x: f64, decimals: usize) -> String {
     }
 }
 
-/// A path in JSON, which has no place for bytes that are not UTF-8.
+/// A path for JSON, lossy if it is not UTF-8.
 pub fn path_text(path: &Path) -> String {
     path.display().to_string()
 }
 
-/// Makes the directory for a command's results, and refuses one in which a file of these names cannot be written.
+/// Creates the directory for a command's results. Fails if one of these files cannot be written there.
 pub fn prepare_dir(dir: &Path, names: &[&str]) -> Result<(), Error> {
     std::fs::create_dir_all(dir)
-        .map_err(|e| Error::Invalid(format!("{} cannot be made: {e}", dir.display())))?;
+        .map_err(|e| Error::Invalid(format!("cannot create directory {}: {e}", dir.display())))?;
     if !mpi_context::is_root() {
         return Ok(());
     }
@@ -101,29 +101,29 @@ pub fn prepare_dir(dir: &Path, names: &[&str]) -> Result<(), Error> {
         .try_for_each(|name| check_writable(&dir.join(name), WRITABLE))
 }
 
-/// Saves the weights of a training that is over; where that fails, in another place that the error names.
+/// Saves the trained weights; if that fails, saves them elsewhere and returns an error that names the place.
 pub fn save_weights(parameters: &Parameters, path: &Path) -> Result<(), Error> {
     let Err(error) = parameters.save(path) else {
         return Ok(());
     };
     let name = path.file_name().unwrap_or_default().display();
     let name = format!("landscape-{}-{name}", std::process::id());
-    let places = [
+    let candidates = [
         Some(std::env::temp_dir()),
         path_args::home(),
         Some(PathBuf::from(".")),
     ];
-    let mut places = places.into_iter().flatten().map(|dir| dir.join(&name));
-    match places.find(|place| parameters.save(place).is_ok()) {
-        Some(place) => Err(Error::Invalid(format!(
+    let mut candidates = candidates.into_iter().flatten().map(|dir| dir.join(&name));
+    match candidates.find(|path| parameters.save(path).is_ok()) {
+        Some(path) => Err(Error::Invalid(format!(
             "{error}. The weights are in {} instead",
-            place.display()
+            path.display()
         ))),
         None => Err(error),
     }
 }
 
-// Of several ranks one writes.
+// Only the root rank writes.
 
 pub fn write_text(path: &Path, text: &str) -> Result<(), Error> {
     if !mpi_context::is_root() {

@@ -1,11 +1,11 @@
-//! Paths on the command line and in configuration files.
+//! Paths in flags and configuration files.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use clap::builder::{PathBufValueParser, TypedValueParser};
 
-/// A path, with `~` as the home directory: a shell leaves it alone in `--out=~/x`, and so does a configuration file.
+/// Parses a path and expands `~`, which shells do not expand in `--out=~/x`.
 pub fn path() -> impl TypedValueParser<Value = PathBuf> {
     PathBufValueParser::new().try_map(|path| expanded(&path, home().as_deref()))
 }
@@ -22,10 +22,10 @@ fn expanded(path: &Path, home: Option<&Path>) -> Result<PathBuf, String> {
         Some(b"~") => match home {
             Some(home) if rest.as_os_str().is_empty() => Ok(home.to_path_buf()),
             Some(home) => Ok(home.join(rest)),
-            None => Err("`~` is not known, for HOME is not set: write the directory out".into()),
+            None => Err("cannot expand `~`: HOME is not set; give the full path".into()),
         },
         Some([b'~', ..]) if !rest.as_os_str().is_empty() => Err(format!(
-            "`{}` is not expanded: write the directory out, or ./{} for a directory of that name",
+            "`{}` is not expanded: give the full path, or ./{} for a directory of that name",
             first.unwrap_or_default().display(),
             path.display()
         )),

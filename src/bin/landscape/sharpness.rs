@@ -14,7 +14,7 @@ use crate::output::{Report, number};
 pub struct Sharpness {
     #[command(flatten)]
     pub point: Point,
-    /// ρ (or ε), the distance from θ
+    /// Radius ρ of the ball around θ
     #[arg(
         long,
         value_name = "R",
@@ -22,16 +22,16 @@ pub struct Sharpness {
         allow_negative_numbers = true
     )]
     radius: f64,
-    /// Perturb each weight in proportion to its size
+    /// Scale the perturbation of each weight by its magnitude
     #[arg(long)]
     adaptive: bool,
-    /// Pairs of random perturbations
+    /// Number of pairs ±δ of random perturbations
     #[arg(long, default_value_t = 50)]
     perturbations: usize,
-    /// Starts of the search for the worst case
+    /// Number of starts of the worst-case search
     #[arg(long, default_value_t = 3)]
     starts: usize,
-    /// Rise of the loss up to which the surroundings count as flat
+    /// Loss increase that defines flatness
     #[arg(long, default_value_t = 0.1, allow_negative_numbers = true)]
     tolerance: f64,
     /// Seed of the perturbations
@@ -41,7 +41,7 @@ pub struct Sharpness {
 
 impl Sharpness {
     pub fn run(&self) -> Result<Report, Error> {
-        let objective = self.point.divided()?;
+        let objective = self.point.distributed()?;
         let sharpness = loss_landscape::landscape::Sharpness::new(self.radius)
             .with_adaptive(self.adaptive)
             .with_pairs(self.perturbations)
@@ -57,7 +57,7 @@ impl Sharpness {
         let flat = flatness.run(&objective)?;
         let rate = StableRate::estimate(&objective)?;
         let seconds = started.elapsed().as_secs_f64();
-        Ok(Report::of(
+        Ok(Report::new(
             &objective,
             format!(
                 "loss           {}\n\

@@ -1,4 +1,4 @@
-//! What an interrupt does: the process ends where no file is half written, and says what is kept.
+//! Interrupts: the process ends when no file is half written, and prints what is saved.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,20 +10,19 @@ use signal_hook::iterator::Signals;
 use crate::mpi_context;
 use crate::output::print_error;
 
-/// What is kept of the work, and how to go on with it.
-static KEPT: Mutex<String> = Mutex::new(String::new());
+/// What is saved, and how to resume.
+static MESSAGE: Mutex<String> = Mutex::new(String::new());
 
-/// What to say if the work is interrupted from now on.
+/// Sets the message to print on an interrupt.
 pub fn on_interrupt(message: impl Into<String>) {
-    *KEPT.lock().unwrap_or_else(PoisonError::into_inner) = message.into();
+    *MESSAGE.lock().unwrap_or_else(PoisonError::into_inner) = message.into();
 }
 
-/// How long an interrupt waits for a file that is being written: a pipe without a reader never ends.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long an interrupt waits for a file that is being written. Writing to a pipe without a reader never ends.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Ends the process on an interrupt, a request to terminate and the terminal's end, with 128 and the signal's number as
-/// its exit code. A second signal does not wait for files. Writing beyond the shell's limit on the size of files fails and
-/// does not end the process.
+/// Ends the process on SIGINT, SIGTERM and SIGHUP with exit code 128 + signal. A second signal does not wait for files.
+/// Ignores SIGXFSZ, so that writing beyond the file-size limit is an error and does not end the process.
 pub fn listen() {
     let _ = signal_hook::flag::register(SIGXFSZ, Arc::default());
     let known = [(SIGINT, "SIGINT"), (SIGTERM, "SIGTERM"), (SIGHUP, "SIGHUP")];
@@ -38,21 +37,21 @@ pub fn listen() {
                 std::process::exit(128 + signal);
             }
             std::thread::spawn(move || {
-                std::thread::sleep(PATIENCE);
+                std::thread::sleep(TIMEOUT);
                 std::process::exit(128 + signal);
             });
             std::thread::spawn(move || {
-                let _held = pause_writing();
+                let _paused = pause_writing();
                 if mpi_context::is_root() {
                     let name = known.iter().find(|(number, _)| *number == signal);
                     let name = name.map_or("a signal", |(_, name)| name);
-                    let kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
-                    let kept = if kept.is_empty() {
-                        "nothing is kept"
+                    let saved = MESSAGE.lock().unwrap_or_else(PoisonError::into_inner);
+                    let saved = if saved.is_empty() {
+                        "nothing is saved"
                     } else {
-                        &kept
+                        &saved
                     };
-                    print_error(format_args!("\ninterrupted by {name}: {kept}"));
+                    print_error(format_args!("\ninterrupted by {name}: {saved}"));
                 }
                 std::process::exit(128 + signal);
             });
@@ -60,8 +59,7 @@ pub fn listen() {
     });
 }
 
-/// Whether the process that started this one has switched a signal off, as `nohup` does and a shell for what it starts in
-/// the background.
+/// Whether the parent process ignores a signal, as `nohup` does, and shells for background jobs.
 fn is_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -16,24 +16,24 @@ use crate::path_args::path;
 pub struct Spectrum {
     #[command(flatten)]
     pub point: Point,
-    /// Number of eigenvalues [default: 30, or all of fewer]
+    /// Number of eigenvalues [default: 30, or all if fewer]
     #[arg(long, value_name = "K")]
     top: Option<usize>,
-    /// Which ones
+    /// Which eigenvalues
     #[arg(long, value_enum, default_value = "lm")]
     which: WhichName,
     #[command(flatten)]
     matrix: Matrix,
-    /// Largest residual, in units of the largest |λ|
+    /// Largest residual, relative to the largest |λ|
     #[arg(long, default_value_t = 1e-4, allow_negative_numbers = true)]
     tolerance: f64,
-    /// Vectors that go through the operator together: finds multiplicities up to it
-    #[arg(long, default_value_t = 1)]
+    /// Block size of Lanczos; finds eigenvalues of multiplicity up to N
+    #[arg(long, value_name = "N", default_value_t = 1)]
     block: usize,
-    /// Seed of the start vector
+    /// Seed of the start vectors
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Also write spectrum.json and eigenvectors.safetensors (v0, v1, …) into this directory
+    /// Directory for spectrum.json and eigenvectors.safetensors (v0, v1, …)
     #[arg(long, value_name = "DIR", value_parser = path())]
     out: Option<PathBuf>,
 }
@@ -46,7 +46,7 @@ enum WhichName {
     La,
     /// Smallest
     Sa,
-    /// Half from each end
+    /// Half from each end of the spectrum
     Both,
 }
 
@@ -54,7 +54,7 @@ impl Spectrum {
     pub fn run(&self) -> Result<Report, Error> {
         if !(self.tolerance > 0.0 && self.tolerance.is_finite()) {
             return Err(Error::Invalid(format!(
-                "a tolerance of {} cannot be reached: give a finite number above 0",
+                "--tolerance must be finite and above 0, found {}",
                 self.tolerance
             )));
         }
@@ -95,9 +95,10 @@ impl Spectrum {
         }
         text += &format!("{} products, {seconds:.2} s\n", spectrum.products);
         if !spectrum.converged {
-            text += "not converged: a residual is above the tolerance, or eigenvalues may have been missed\n";
+            text +=
+                "not converged: a residual is above the tolerance, or eigenvalues may be missing\n";
         }
-        let report = Report::of(&objective, text, json);
+        let report = Report::new(&objective, text, json);
         if let Some(dir) = &self.out {
             write_text(&dir.join("spectrum.json"), &report.json.to_string())?;
             let pairs = spectrum.pairs.iter().enumerate();

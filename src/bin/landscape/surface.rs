@@ -19,10 +19,10 @@ use crate::{mpi_context, signals};
 pub struct Surface {
     #[command(flatten)]
     pub point: Point,
-    /// Along which two directions
+    /// Directions of the plane
     #[arg(long, value_enum, default_value = "filter")]
     plane: PlaneName,
-    /// α and β go from −R to R
+    /// Range of α and β: from −R to R
     #[arg(
         long,
         value_name = "R",
@@ -30,25 +30,25 @@ pub struct Surface {
         allow_negative_numbers = true
     )]
     range: f64,
-    /// N × N points; with an odd number θ is among them
+    /// Number of points in each direction; the grid contains θ if N is odd
     #[arg(long, value_name = "N", default_value_t = 51)]
     grid: usize,
-    /// Also the Hessian's smallest and largest eigenvalue at each point: about a second each
+    /// Compute the smallest and largest eigenvalue of the Hessian at each point (about 1 s per point)
     #[arg(long)]
     eigenvalues: bool,
     /// Seed of the directions
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Write surface.csv, .parquet, .html and .json and directions.safetensors (theta, d1, d2) into this directory;
-    /// a run that was cut off goes on where it was
+    /// Directory for surface.csv, .parquet, .html and .json and directions.safetensors (theta, d1, d2); resumes an
+    /// interrupted run
     #[arg(long, value_name = "DIR", value_parser = path())]
     out: Option<PathBuf>,
-    /// Compute the I-th of N shards, into files in that directory; without this the rest is computed, and all put together
+    /// Compute shard I of N and save it in --out; a run without --shard computes the rest and merges all
     #[arg(long, value_name = "I/N", requires = "out")]
     shard: Option<Share>,
 }
 
-/// What a surface leaves in its directory.
+/// All files that the command writes to --out.
 const FILES: [&str; 5] = [
     "surface.csv",
     "surface.parquet",
@@ -59,11 +59,11 @@ const FILES: [&str; 5] = [
 
 #[derive(Clone, Copy, ValueEnum)]
 enum PlaneName {
-    /// Two orthogonal Gaussian directions of θ's length
+    /// Two orthogonal Gaussian directions with the norm of θ
     Random,
-    /// Two Gaussian directions, filter-normalised and orthogonal in each filter
+    /// Two filter-normalised Gaussian directions, orthogonal in each filter
     Filter,
-    /// The first two eigenvectors of the Hessian, of length 1
+    /// The first two eigenvectors of the Hessian, with norm 1
     Eigen,
 }
 
@@ -74,7 +74,7 @@ impl Surface {
             prepare_dir(dir, &FILES)?;
             grid = grid.with_checkpoint(dir.join("unfinished"));
             signals::on_interrupt(format!(
-                "finished points are in {}: the same command goes on from there",
+                "finished points are saved in {}: run the same command to resume",
                 dir.display()
             ));
         }
@@ -86,7 +86,7 @@ impl Surface {
         let seconds = started.elapsed().as_secs_f64();
         if self.eigenvalues && matches!(plane, Ok(_) | Err(Error::Unfinished { .. })) {
             let extremes = ExtremeEigenvalues::on_grid(&objective, &d1, &d2, &grid)?;
-            // The shard that ends last puts all together: others may have ended in the meantime.
+            // The last shard to finish merges all: others may have finished in the meantime.
             plane = plane.or_else(|_| Plane::on_grid(&objective, &d1, &d2, &grid));
             plane = plane.map(|plane| Plane {
                 eigenvalues: Some(extremes),
@@ -121,7 +121,7 @@ impl Surface {
             number(max, 6)
         );
         if !holes.is_empty() {
-            text += &format!("{} points without a finite loss\n", holes.len());
+            text += &format!("points without a finite loss: {}\n", holes.len());
         }
         if let Some(found) = &plane.eigenvalues {
             let low = found.smallest.iter().copied().fold(f64::INFINITY, f64::min);
@@ -136,7 +136,7 @@ impl Surface {
                 number(high, 5)
             );
         }
-        let mut report = Report::of(&objective, text, json);
+        let mut report = Report::new(&objective, text, json);
         if let Some(dir) = &self.out {
             let theta = objective.parameters().to_flat()?;
             let vectors = [("theta", &theta), ("d1", &d1), ("d2", &d2)];
@@ -147,7 +147,7 @@ impl Surface {
             write_table(dir, "surface", &mut plane.table()?)?;
             write_text(&dir.join("surface.html"), &figure::surface(&plane).page())?;
             write_text(&dir.join("surface.json"), &report.json.to_string())?;
-            // All is written: there is nothing left to go on with.
+            // All results are written: the checkpoint is no longer needed.
             if mpi_context::is_root() {
                 grid.remove_checkpoint()?;
             }

@@ -19,44 +19,44 @@ use crate::{mpi_context, signals};
 pub struct SweepCommand {
     #[command(flatten)]
     pub network: Network,
-    /// Strengths λ of the λ‖θ‖² in the loss: start:end:count, evenly spaced, such as 0:0.09:451, or a list with commas
+    /// Strengths λ of the penalty λ‖θ‖²: start:end:count for evenly spaced values, such as 0:0.09:451, or a comma-separated list
     #[arg(long, value_name = "λ", allow_hyphen_values = true)]
     l2: Strengths,
     #[command(flatten)]
     steps: Steps,
-    /// Passes over the training data, at most
+    /// Maximum number of epochs
     #[arg(long, default_value_t = 100)]
     epochs: u32,
-    /// Passes in a row without a lower training loss that end a training; the weights are those of the lowest
+    /// Stop after this many epochs without a lower training loss, and restore the best weights
     #[arg(long, default_value_t = 5)]
     patience: u32,
-    /// Number of eigenpairs [default: 30, or all of fewer]
+    /// Number of eigenpairs [default: 30, or all if fewer]
     #[arg(long, value_name = "K")]
     top: Option<usize>,
-    /// Largest residual, in units of the largest |λ|
+    /// Largest residual, relative to the largest |λ|
     #[arg(long, default_value_t = 1e-4, allow_negative_numbers = true)]
     tolerance: f64,
-    /// Seed of the weights, the order of the samples and the search for eigenpairs
+    /// Seed of initial weights, shuffling and Lanczos
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Take the first N training samples instead of all
+    /// Use the first N training samples [default: all]
     #[arg(long, value_name = "N")]
     samples: Option<usize>,
     /// Directory for manifest.json and, for each strength, Model-{ID}.csv, gradients-{ID}-{L2}.csv,
     /// Hessian-eigenvalues-{ID}-{L2}.csv, Hessian-eigenvectors-{ID}-{L2}.csv and model_weights-{ID}-{L2}.safetensors;
-    /// ID counts from 0
+    /// IDs start at 0
     #[arg(long, value_name = "DIR", value_parser = path())]
     out: PathBuf,
-    /// Go on with the sweep of the same settings in that directory
+    /// Resume the sweep in --out; settings must be the same
     #[arg(long)]
     resume: bool,
-    /// Compute the I-th of N shards of the points; the directory may hold others'. Then no --resume is needed
+    /// Compute shard I of N; all shards share --out and need no --resume
     #[arg(long, value_name = "I/N")]
     shard: Option<Share>,
-    /// Points at a time
+    /// Number of points computed at the same time
     #[arg(long, value_name = "N", default_value_t = 1)]
     jobs: usize,
-    /// Write gradients and eigenpairs as Parquet instead of CSV, where eigenvectors take three times as much room
+    /// Write gradients and eigenpairs as Parquet instead of CSV; eigenvectors take a third of the space
     #[arg(long)]
     parquet: bool,
 }
@@ -73,7 +73,7 @@ impl FromStr for Strengths {
             text.trim().parse::<f64>().map_err(wrong)
         };
         if let [start, end, count] = text.split(':').collect::<Vec<_>>()[..] {
-            let wrong = |_| Error::Invalid(format!("`{count}` is not a number of strengths"));
+            let wrong = |_| Error::Invalid(format!("`{count}` is not a count of strengths"));
             let count = count.trim().parse().map_err(wrong)?;
             return Ok(Self(
                 Sweep::between(number(start)?, number(end)?, count)?.strengths,
@@ -109,7 +109,7 @@ impl SweepCommand {
             None => data.train,
         };
         signals::on_interrupt(format!(
-            "whole points are in {}: add --resume to go on",
+            "finished points are saved in {}: add --resume to resume",
             self.out.display()
         ));
         let report = sweep.run(
@@ -140,14 +140,8 @@ impl SweepCommand {
             );
         }
         text += &match report.computed {
-            0 => format!(
-                "all {} points were there already: nothing was computed\n",
-                report.points.len()
-            ),
-            new => format!(
-                "{} points, {new} of them computed now\n",
-                report.points.len()
-            ),
+            0 => format!("all {} points were already computed\n", report.points.len()),
+            new => format!("{} points, {new} of them new\n", report.points.len()),
         };
         Ok(Report {
             text,
@@ -156,7 +150,7 @@ impl SweepCommand {
     }
 }
 
-/// As a decimal if that fits into its column.
+/// As a decimal if it fits into its column.
 fn strength(l2: f64) -> String {
     let decimal = l2.to_string();
     match decimal.len() <= 10 {

@@ -16,13 +16,13 @@ pub struct Trace {
     pub point: Point,
     #[command(flatten)]
     matrix: Matrix,
-    /// How
+    /// Estimator
     #[arg(long, value_enum, default_value = "krylov")]
     method: MethodName,
-    /// Standard error, relative to the estimate, at which to stop
+    /// Stop at this relative standard error
     #[arg(long, default_value_t = 0.01, allow_negative_numbers = true)]
     relative_error: f64,
-    /// Products after which to stop anyway
+    /// Maximum number of products
     #[arg(long, default_value_t = 300)]
     max_products: usize,
     /// Seed of the random vectors
@@ -32,9 +32,12 @@ pub struct Trace {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum MethodName {
+    /// Random sign vectors
     Hutchinson,
+    /// Random sign vectors plus an exact trace on a low-rank range
     #[value(name = "hutch++")]
     HutchPlusPlus,
+    /// As Hutch++, on a block Krylov space
     Krylov,
 }
 
@@ -54,7 +57,7 @@ impl Trace {
         let trace = settings.trace(operator.as_ref())?;
         let squares = settings.frobenius_squared(operator.as_ref())?;
         let seconds = started.elapsed().as_secs_f64();
-        Ok(Report::of(
+        Ok(Report::new(
             &objective,
             format!("trace   {trace}\n‖A‖²_F  {squares}\n{seconds:.2} s\n"),
             json!({

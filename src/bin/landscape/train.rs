@@ -18,7 +18,7 @@ use crate::{mpi_context, signals};
 pub struct Train {
     #[command(flatten)]
     pub network: Network,
-    /// Where to write the weights, in safetensors format
+    /// File for the weights (safetensors)
     #[arg(long, value_name = "FILE", value_parser = path())]
     save: Option<PathBuf>,
     #[command(flatten)]
@@ -37,12 +37,12 @@ impl Train {
         let unfinished = self.save.as_deref().and_then(unfinished);
         let history = match &unfinished {
             None => {
-                signals::on_interrupt("nothing is kept; --save FILE keeps each whole epoch");
+                signals::on_interrupt("nothing is saved; use --save FILE to save each epoch");
                 trainer.fit(&model, &data.train, &data.test)?
             }
             Some(file) => {
                 signals::on_interrupt(format!(
-                    "whole epochs are in {}: the same command goes on from there",
+                    "finished epochs are saved in {}: run the same command to resume",
                     file.display()
                 ));
                 let trainer = trainer.with_checkpoint(file);
@@ -58,7 +58,7 @@ impl Train {
             save_weights(model.parameters(), path)?;
         }
         if let Some(file) = &unfinished {
-            // The weights are saved: there is nothing left to go on with.
+            // The weights are saved: the checkpoint is no longer needed.
             let _ = std::fs::remove_file(file);
         }
         let mut text = String::new();
@@ -87,9 +87,9 @@ impl Train {
     }
 }
 
-const ADVICE: &str = "Give a path in a directory that is there, is writable and has room";
+const ADVICE: &str = "Give a path in an existing, writable directory with free space";
 
-/// The file that a training goes on from, beside that of its weights; none beside a device, a pipe or a descriptor.
+/// Checkpoint file of the training, next to the weights; `None` if the weights go to a device, pipe or descriptor.
 fn unfinished(weights: &Path) -> Option<PathBuf> {
     if weights.metadata().is_ok_and(|found| !found.is_file()) {
         return None;

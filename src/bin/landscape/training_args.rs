@@ -1,4 +1,4 @@
-//! How a network is trained, for every command that trains one.
+//! Training flags.
 
 use clap::{ArgAction, Args, ValueEnum};
 use loss_landscape::Error;
@@ -7,7 +7,7 @@ use loss_landscape::serde::Serialize;
 
 use crate::config_file;
 
-/// Everything about a training.
+/// All training flags.
 #[derive(Args, Clone, Debug, Serialize)]
 #[serde(crate = "loss_landscape::serde", rename_all = "kebab-case")]
 #[command(next_help_heading = "Training")]
@@ -15,7 +15,7 @@ pub struct Training {
     #[command(flatten)]
     #[serde(flatten)]
     pub steps: Steps,
-    /// Add λ‖θ‖² to the loss
+    /// Strength λ of the penalty λ‖θ‖² added to the loss
     #[arg(
         long,
         value_name = "LAMBDA",
@@ -23,20 +23,20 @@ pub struct Training {
         allow_negative_numbers = true
     )]
     pub l2: f64,
-    /// End when so many epochs in a row have not lowered the training loss, and keep the best weights
+    /// Stop after this many epochs without a lower training loss, and restore the best weights
     #[arg(long, value_name = "EPOCHS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub patience: Option<u32>,
-    /// Passes over the training data
+    /// Number of epochs
     #[arg(long, default_value_t = 3)]
     pub epochs: u32,
-    /// Seed of the weights, of the order of the samples and of all else that is drawn
+    /// Seed of all random numbers, such as initial weights and shuffling
     #[arg(long, default_value_t = 0)]
     #[serde(serialize_with = "config_file::seed")]
     pub seed: u64,
 }
 
-/// The flags of a training. The seed is not among them: more depends on it.
+/// Names of the training flags, without the seed, which has other uses too.
 pub const TRAINING: [&str; 13] = [
     "optimizer",
     "lr",
@@ -53,28 +53,28 @@ pub const TRAINING: [&str; 13] = [
     "epochs",
 ];
 
-/// The steps of a training.
+/// Optimizer flags.
 #[derive(Args, Clone, Debug, Serialize)]
 #[serde(crate = "loss_landscape::serde", rename_all = "kebab-case")]
 pub struct Steps {
-    /// How steps are made
+    /// Optimizer
     #[arg(long, value_enum, default_value = "adam")]
     pub optimizer: OptimizerName,
     /// Learning rate
     #[arg(long, default_value_t = 1e-3, allow_negative_numbers = true)]
     pub lr: f64,
-    /// Momentum of SGD, from 0 to below 1; with --nesterov 0.9 if not said, else none
+    /// Momentum of SGD, at least 0 and below 1 [default: 0, or 0.9 with --nesterov]
     #[arg(long, value_name = "MU", allow_negative_numbers = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub momentum: Option<f64>,
-    /// With Nesterov's correction of the momentum
+    /// Use Nesterov momentum
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t, action = ArgAction::Set)]
     pub nesterov: bool,
-    /// Decoupled weight decay of AdamW; 0.01 if not said
+    /// Decoupled weight decay of AdamW [default: 0.01]
     #[arg(long, value_name = "DECAY", allow_negative_numbers = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight_decay: Option<f64>,
-    /// Sharpness-aware steps within this distance, at two gradients each
+    /// Sharpness-aware minimisation (SAM) with this radius; two gradients per step
     #[arg(
         long,
         value_name = "RHO",
@@ -83,17 +83,17 @@ pub struct Steps {
     )]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sam: Option<f64>,
-    /// The same with distances in proportion to the weights
+    /// Adaptive SAM with this radius, relative to the weights
     #[arg(long, value_name = "RHO", allow_negative_numbers = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub asam: Option<f64>,
-    /// How the learning rate changes
+    /// Learning-rate schedule
     #[arg(long, value_enum, default_value = "constant")]
     pub schedule: ScheduleName,
-    /// First steps in which the learning rate rises from 0
+    /// Number of warmup steps, in which the learning rate increases linearly from 0
     #[arg(long, value_name = "STEPS", default_value_t = 0)]
     pub warmup: usize,
-    /// Samples a step
+    /// Batch size
     #[arg(long, default_value_t = 128)]
     pub batch: usize,
 }
@@ -113,9 +113,9 @@ pub enum OptimizerName {
 #[derive(Clone, Copy, Debug, ValueEnum, Serialize)]
 #[serde(crate = "loss_landscape::serde", rename_all = "lowercase")]
 pub enum ScheduleName {
-    /// It does not
+    /// Constant learning rate
     Constant,
-    /// Along half a cosine to 0
+    /// Cosine decay to 0
     Cosine,
 }
 
@@ -133,7 +133,7 @@ impl Steps {
     pub fn trainer(&self) -> Result<Trainer, Error> {
         if self.weight_decay.is_some() && self.optimizer != OptimizerName::AdamW {
             return Err(Error::Invalid(
-                "--weight-decay is AdamW's: add --optimizer adamw, or take --l2".into(),
+                "--weight-decay needs --optimizer adamw; for other optimizers use --l2".into(),
             ));
         }
         let has_momentum = self.nesterov || self.momentum.is_some();
