@@ -1,4 +1,4 @@
-//! [`Checkpoint`]: where long work stands, in a file, so that it can go on where it was cut off.
+//! [`Checkpoint`]: a file from which interrupted work resumes.
 
 use std::path::{Path, PathBuf};
 
@@ -8,8 +8,7 @@ use crate::error::{Error, Result};
 use crate::files::{read_bytes, write_atomically};
 use crate::vector::{from_bytes, to_bytes};
 
-/// A file that belongs to one piece of work: a line with the format's version, the work's key, a SHA-256 of the numbers,
-/// the numbers.
+/// A checkpoint file: a line with the format version, the key of the work, a SHA-256 of the numbers, the numbers.
 pub(crate) struct Checkpoint {
     path: PathBuf,
     key: Key,
@@ -18,10 +17,10 @@ pub(crate) struct Checkpoint {
 const NAME: &[u8] = b"loss-landscape checkpoint ";
 const VERSION: &[u8] = b"1\n";
 
-/// A hash of what work depends on.
+/// A hash of everything that determines the results of the work.
 pub(crate) type Key = [u8; 32];
 
-/// For work that depends on nothing but `inputs`.
+/// The key of work whose results depend only on `inputs`.
 pub(crate) fn key(task: &str, inputs: &[&[f64]]) -> Key {
     let mut hash = Sha256::new();
     hash.update(task);
@@ -32,7 +31,7 @@ pub(crate) fn key(task: &str, inputs: &[&[f64]]) -> Key {
     hash.finalize().into()
 }
 
-/// A hash of some vectors that fits into a number.
+/// A 64-bit hash of vectors.
 pub(crate) fn fingerprint(vectors: &[&[f64]]) -> u64 {
     let [a, b, c, d, e, f, g, h, ..] = key("", vectors);
     u64::from_le_bytes([a, b, c, d, e, f, g, h])
@@ -44,10 +43,10 @@ impl Checkpoint {
         Self { path, key }
     }
 
-    /// What was written last; nothing, if nothing was.
+    /// Returns the numbers that were written last; empty if the file does not exist.
     ///
     /// # Errors
-    /// A file that is something else, of another version, of other work, or damaged.
+    /// A file that is not a checkpoint, of another version, of other work, or damaged.
     pub(crate) fn read(&self) -> Result<Vec<f64>> {
         let bytes = match read_bytes(&self.path) {
             Ok(bytes) => bytes,
@@ -59,7 +58,7 @@ impl Checkpoint {
     }
 
     fn parse(&self, bytes: &[u8]) -> std::result::Result<Vec<f64>, &'static str> {
-        let rest = bytes.strip_prefix(NAME).ok_or("is no checkpoint")?;
+        let rest = bytes.strip_prefix(NAME).ok_or("is not a checkpoint")?;
         let rest = rest.strip_prefix(VERSION);
         let rest = rest.ok_or("is a checkpoint of another version of this program")?;
         let (key, rest) = rest.split_first_chunk().ok_or(DAMAGED)?;
@@ -76,12 +75,12 @@ impl Checkpoint {
     pub(crate) fn write(&self, numbers: &[f64]) -> Result<()> {
         let numbers = to_bytes(numbers);
         let bytes = [NAME, VERSION, &self.key, &hash(&numbers), &numbers].concat();
-        write_atomically(&self.path, "Give a path that is writable", |part| {
+        write_atomically(&self.path, "Give a writable path", |part| {
             std::fs::write(part, &bytes)
         })
     }
 
-    /// The error for content that [`read`](Self::read) has found whole, but that does not fit the work.
+    /// The error for a valid checkpoint whose content does not fit the work.
     pub(crate) fn misfit(&self) -> Error {
         unusable(&self.path, OTHER_WORK)
     }
@@ -93,10 +92,10 @@ fn hash(bytes: &[u8]) -> Key {
 
 const DAMAGED: &str = "is damaged";
 
-/// What is the matter with a file whose key is another.
-pub(crate) const OTHER_WORK: &str = "holds the beginning of other work: another model, point, direction, grid, dataset, or other settings";
+/// Problem of a file with another key.
+pub(crate) const OTHER_WORK: &str = "is a checkpoint of other work: another model, point, direction, grid, dataset, or other settings";
 
-/// A file for unfinished work that cannot be one.
+/// The error for a file that cannot be used as a checkpoint.
 pub(crate) fn unusable(path: &Path, problem: &str) -> Error {
-    Error::file(path, problem, "Give another path, or remove it")
+    Error::file(path, problem, "Give another path, or delete the file")
 }

@@ -1,4 +1,4 @@
-//! Files that are whole or not there.
+//! Atomic writing of files.
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -11,12 +11,11 @@ use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
 use crate::error::{Error, Result};
 pub use crate::tensors::write_tensors;
 
-/// Lets `write` write to another name beside `path`, and renames that: no reader ever sees half a file, and where
-/// something fails `path` is as it was.
+/// Calls `write` with a temporary path in the same directory, then renames that file to `path`. Readers never see a partial
+/// file, and on an error `path` is unchanged.
 ///
-/// The content is on the disk before it gets its name. A link is followed. A device or a pipe is written to
-/// directly. A new file gets its mode from the umask, and one that is replaced keeps its mode. What a killed process
-/// has left half written beside `path` is removed.
+/// The content is synced to disk before the rename. Symbolic links are followed. Devices and pipes are written to directly.
+/// A new file gets its mode from the umask; a replaced file keeps its mode. Temporary files of killed processes are removed.
 ///
 /// ```
 /// use loss_landscape::files::{WRITABLE, write_atomically};
@@ -35,16 +34,16 @@ pub use crate::tensors::write_tensors;
 /// ```
 ///
 /// # Errors
-/// Those of writing and renaming, with `advice` as the way to mend them.
+/// Errors of writing and renaming; the message ends with `advice`.
 pub fn write_atomically<E: Display>(
     path: &Path,
     advice: &str,
     write: impl FnOnce(&Path) -> std::result::Result<(), E>,
 ) -> Result<()> {
     let _writing = WRITING.read().unwrap_or_else(PoisonError::into_inner);
-    let written = match place(path).map_err(|e| unwritable(path, e, advice))? {
-        Place::Stream => return write(path).map_err(|e| unwritable(path, e, advice)),
-        Place::File(target) => Part::beside(&target).map(|part| (part, target)),
+    let written = match target(path).map_err(|e| unwritable(path, e, advice))? {
+        Target::Stream => return write(path).map_err(|e| unwritable(path, e, advice)),
+        Target::File(target) => TempFile::create(&target).map(|part| (part, target)),
     };
     let (part, target) = written.map_err(|e| unwritable(path, e, advice))?;
     write(&part.path).map_err(|e| unwritable(path, e, advice))?;
@@ -52,7 +51,7 @@ pub fn write_atomically<E: Display>(
         .map_err(|e| unwritable(path, e, advice))
 }
 
-/// Refuses a path at which [`write_atomically`] would fail now. Files that are there stay as they are.
+/// Checks that [`write_atomically`] can write to a path. Existing files are not changed.
 ///
 /// ```
 /// use std::path::Path;
@@ -64,56 +63,56 @@ pub fn write_atomically<E: Display>(
 /// ```
 ///
 /// # Errors
-/// A directory in the place of the file; a directory that is missing or that cannot be written to.
+/// The path is a directory, or its directory is missing or not writable.
 pub fn check_writable(path: &Path, advice: &str) -> Result<()> {
-    let tried = match place(path) {
-        Ok(Place::File(target)) => Part::beside(&target).map(drop),
-        Ok(Place::Stream) => Ok(()),
+    let tried = match target(path) {
+        Ok(Target::File(target)) => TempFile::create(&target).map(drop),
+        Ok(Target::Stream) => Ok(()),
         Err(e) => Err(e),
     };
     tried.map_err(|e| unwritable(path, e, advice))
 }
 
-/// Held for reading while a file is being written.
+/// Locked for reading while a file is being written.
 static WRITING: RwLock<()> = RwLock::new(());
 
-/// Waits until no file is being written. As long as the result lives, no other is begun: the process can end and leaves no
-/// half a file behind.
+/// Waits until no file is being written, and blocks further writes as long as the guard lives. Call it before ending the
+/// process, so that no partial file is left.
 pub fn pause_writing() -> RwLockWriteGuard<'static, ()> {
     WRITING.write().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What to do about a file in a directory that cannot be written to.
-pub const WRITABLE: &str = "Give a directory that is writable and has room";
+/// Advice for a file that cannot be written.
+pub const WRITABLE: &str = "Give a writable directory with free space";
 
 fn unwritable(path: &Path, problem: impl Display, advice: &str) -> Error {
     Error::file(path, format!("cannot be written ({problem})"), advice)
 }
 
-/// What stands at a path that is to be written.
-enum Place {
-    /// A file or nothing, at this path after all links.
+/// Target of a write.
+enum Target {
+    /// A regular file or nothing, at this path after following links.
     File(PathBuf),
     /// A device or a pipe.
     Stream,
 }
 
-fn place(path: &Path) -> io::Result<Place> {
+fn target(path: &Path) -> io::Result<Target> {
     match fs::metadata(path) {
         Ok(found) if found.is_dir() => Err(ErrorKind::IsADirectory.into()),
-        Ok(found) if !found.is_file() => Ok(Place::Stream),
+        Ok(found) if !found.is_file() => Ok(Target::Stream),
         Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
-        _ => Ok(Place::File(follow(path)?)),
+        _ => Ok(Target::File(follow(path)?)),
     }
 }
 
-/// Links that lead to a file, at most.
-const MOST_LINKS: usize = 40;
+/// Maximum number of symbolic links to follow.
+const MAX_LINKS: usize = 40;
 
-/// The path that a link leads to, whether a file is there or not.
+/// Follows symbolic links. The final path need not exist.
 fn follow(path: &Path) -> io::Result<PathBuf> {
     let mut path = path.to_path_buf();
-    for _ in 0..MOST_LINKS {
+    for _ in 0..MAX_LINKS {
         match fs::read_link(&path) {
             Ok(link) => path = parent(&path).join(link),
             Err(_) => return Ok(path),
@@ -122,7 +121,7 @@ fn follow(path: &Path) -> io::Result<PathBuf> {
     Err(io::Error::other("too many links"))
 }
 
-/// The directory that a file is in.
+/// Directory of a file.
 pub(crate) fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
@@ -130,20 +129,19 @@ pub(crate) fn parent(path: &Path) -> &Path {
     }
 }
 
-/// A file that is being written, beside the one that it will be. It is locked for as long as its process lives, and removed
-/// unless it is renamed.
-struct Part {
+/// A temporary file next to its target. It is locked while its process lives, and removed on drop unless renamed.
+struct TempFile {
     path: PathBuf,
     file: File,
 }
 
-impl Part {
-    /// A new one for `target`. Those that dead processes have left for the same target are removed.
-    fn beside(target: &Path) -> io::Result<Self> {
+impl TempFile {
+    /// Creates a temporary file for `target`, and removes those that dead processes left.
+    fn create(target: &Path) -> io::Result<Self> {
         let (dir, prefix) = (parent(target), part_prefix(target)?);
         remove_leftovers(dir, &prefix);
         loop {
-            // 64 random bits: processes on other hosts write to the same directory.
+            // 64 random bits, since processes on other hosts may write to the same directory.
             let random = RandomState::new().hash_one(std::process::id());
             let mut name = prefix.clone();
             name.push(format!("{random:016x}"));
@@ -153,9 +151,9 @@ impl Part {
                 Err(e) if e.kind() == ErrorKind::AlreadyExists => continue,
                 file => Self { path, file: file? },
             };
-            // There are file systems without locks.
+            // Some file systems have no locks.
             let _ = part.file.lock();
-            // Another process may have taken it for a leftover before it was locked.
+            // Another process may have removed it as a leftover before it was locked.
             if part.path.exists() {
                 return Ok(part);
             }
@@ -165,7 +163,7 @@ impl Part {
     fn rename_to(self, target: &Path) -> io::Result<()> {
         let model = fs::metadata(target).or_else(|_| self.file.metadata())?;
         fs::set_permissions(&self.path, model.permissions())?;
-        // By its name: whoever wrote it may have put another file in its place.
+        // Opened by name, since `write` may have replaced the file.
         File::open(&self.path)?.sync_all()?;
         fs::rename(&self.path, target)?;
         sync_directory(parent(target));
@@ -173,31 +171,31 @@ impl Part {
     }
 }
 
-impl Drop for Part {
+impl Drop for TempFile {
     fn drop(&mut self) {
-        // After a rename it is gone.
+        // Fails after a rename.
         let _ = fs::remove_file(&self.path);
     }
 }
 
-/// Bytes of a name that its part's name keeps: most file systems allow 255.
-const MOST_NAME: usize = 200;
+/// Maximum length of the target's name in the temporary name, in bytes. Most file systems allow 255 in all.
+const MAX_NAME: usize = 200;
 
 fn part_prefix(target: &Path) -> io::Result<OsString> {
     let name = target.file_name();
-    let name = name.ok_or_else(|| io::Error::other("it has no file name"))?;
-    let mut prefix = match name.len() <= MOST_NAME {
+    let name = name.ok_or_else(|| io::Error::other("the path has no file name"))?;
+    let mut prefix = match name.len() <= MAX_NAME {
         true => name.to_owned(),
         false => {
             let start = name.to_string_lossy();
-            start.chars().take(MOST_NAME / 4).collect::<String>().into()
+            start.chars().take(MAX_NAME / 4).collect::<String>().into()
         }
     };
     prefix.push(".part-");
     Ok(prefix)
 }
 
-/// Removes the parts of dead processes: those that nobody has locked.
+/// Removes the temporary files of dead processes: those that are not locked.
 fn remove_leftovers(dir: &Path, prefix: &OsString) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let name = entry.file_name();
@@ -216,32 +214,32 @@ fn remove_leftovers(dir: &Path, prefix: &OsString) {
     }
 }
 
-/// Brings a directory's names to the disk, on file systems where that can be asked for.
+/// Syncs a directory to disk if the file system supports it.
 pub(crate) fn sync_directory(dir: &Path) {
     let _ = File::open(dir).and_then(|dir| dir.sync_all());
 }
 
-/// The path with `ending` at its end.
+/// Appends `ending` to the path.
 pub(crate) fn with_ending(path: &Path, ending: &str) -> PathBuf {
     let mut path = path.as_os_str().to_owned();
     path.push(ending);
     path.into()
 }
 
-/// Whether another process has locked the file; if not, this one has now, alone or together with others that do so.
-/// There are file systems without locks: there nobody has.
-pub(crate) fn is_taken(file: &File, alone: bool) -> bool {
-    let locked = match alone {
+/// Tries to lock the file, exclusively or shared. Returns whether another process holds a conflicting lock; false on file
+/// systems without locks.
+pub(crate) fn is_locked(file: &File, exclusive: bool) -> bool {
+    let locked = match exclusive {
         true => file.try_lock(),
         false => file.try_lock_shared(),
     };
     matches!(locked, Err(TryLockError::WouldBlock))
 }
 
-/// Bytes that are read of a device or a pipe, which may never end.
-const MOST_STREAMED: u64 = 1 << 30;
+/// Maximum number of bytes read from a device or pipe, which may never end.
+const MAX_STREAMED: u64 = 1 << 30;
 
-/// All bytes of the file at `path`.
+/// Reads the file at `path`.
 pub(crate) fn read(path: &Path, advice: &str) -> Result<Vec<u8>> {
     read_bytes(path).map_err(|e| {
         let problem = match e.kind() {
@@ -252,17 +250,17 @@ pub(crate) fn read(path: &Path, advice: &str) -> Result<Vec<u8>> {
     })
 }
 
-/// All bytes of the file at `path`, of a device or a pipe at most 1 GiB.
+/// Reads the file at `path`. At most 1 GiB from a device or pipe.
 pub(crate) fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
     let file = File::open(path)?;
     if file.metadata()?.is_file() {
         return fs::read(path);
     }
     let mut bytes = Vec::new();
-    file.take(MOST_STREAMED).read_to_end(&mut bytes)?;
+    file.take(MAX_STREAMED).read_to_end(&mut bytes)?;
     match bytes.len() as u64 {
-        MOST_STREAMED => Err(io::Error::other(
-            "it is no file and has no end within 1 GiB",
+        MAX_STREAMED => Err(io::Error::other(
+            "not a regular file, and longer than 1 GiB",
         )),
         _ => Ok(bytes),
     }

@@ -1,13 +1,13 @@
-//! Memory that work needs, compared with what there is.
+//! Checks that enough memory is available.
 
 use std::fs;
 
 use crate::error::{Error, Result};
 
-/// Refuses work that needs more memory than this process can get: an error now instead of an abort later.
+/// Returns an error if `bytes` exceed the available memory, instead of an abort later.
 ///
-/// What is available is the machine's free memory and swap, within the limits of the process (`ulimit -v`) and of its
-/// control group. Where the system does not tell, only sizes beyond every address space are refused.
+/// Available are the machine's free memory and swap, within the limits of the process (`ulimit -v`) and of its control
+/// group. On systems without `/proc`, only sizes beyond the address space are rejected.
 ///
 /// ```
 /// use loss_landscape::memory;
@@ -18,20 +18,20 @@ use crate::error::{Error, Result};
 /// ```
 ///
 /// # Errors
-/// `bytes` beyond what is available. The message begins with `what`.
+/// Not enough memory. The message begins with `what`.
 pub fn check(bytes: f64, what: &str) -> Result<()> {
     let available = available();
     match bytes <= available {
         true => Ok(()),
         false => Err(Error::invalid(format!(
-            "{what} need {} of memory, and there are {}: ask for less",
+            "{what} need {} of memory, but {} are available: reduce the size",
             size(bytes),
             size(available)
         ))),
     }
 }
 
-/// Bytes that this process can still get.
+/// Available memory in bytes.
 fn available() -> f64 {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let machine = read("/proc/meminfo");
@@ -53,7 +53,7 @@ fn available() -> f64 {
     all.fold(isize::MAX as f64, f64::min).max(0.0)
 }
 
-/// The number of bytes in a line `{name} {number} kB`.
+/// Parses a line `{name} {number} kB`. Returns bytes.
 fn kibibytes(text: &str, name: &str) -> Option<f64> {
     number_after(text, name).map(|number| 1024.0 * number)
 }

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 
 use crate::checkpoint::{Key, OTHER_WORK, unusable};
 use crate::error::{Error, Result};
-use crate::files::{is_taken, parent, read_bytes, with_ending};
+use crate::files::{is_locked, parent, read_bytes, with_ending};
 use crate::progress::Progress;
 use crate::ranks::{Kind, Ranks, Share, WorkQueue, agree_on_errors, partition};
 use crate::vector::to_bytes;
@@ -43,7 +43,7 @@ pub(crate) fn compute_in_parts<const N: usize>(
     share: &Share,
     work: impl FnMut(Range<usize>) -> Result<Vec<[f64; N]>>,
 ) -> Result<Vec<[f64; N]>> {
-    let Some(ranks) = share.among() else {
+    let Some(ranks) = share.as_ranks() else {
         let known = read_all(parts, count)?;
         let mut done = some(task, together, parts, share, known, work)?;
         if share.is_shard() {
@@ -121,7 +121,7 @@ fn pieces<const N: usize>(done: &Found<N>, together: usize, share: &Share) -> Ve
         _ => 0..done.len(),
     };
     let mut left = done[mine.clone()].iter().filter(|d| d.is_none()).count();
-    let ranks = share.among().map_or(1, |ranks| ranks.size());
+    let ranks = share.as_ranks().map_or(1, |ranks| ranks.size());
     let (mut pieces, mut start) = (Vec::new(), mine.start);
     while let Some(first) = (start..mine.end).find(|i| done[*i].is_none()) {
         let most = match ranks {
@@ -268,7 +268,7 @@ impl PartialResults {
         let mut options = OpenOptions::new();
         let options = options.read(true).write(true).create(true).truncate(false);
         let mut file = options.open(&path).map_err(unwritable)?;
-        if is_taken(&file, true) {
+        if is_locked(&file, true) {
             return Err(unusable(
                 &path,
                 "is in use: another process is at the same work",

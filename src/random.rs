@@ -1,15 +1,15 @@
-//! Seeded random numbers: one independent stream for each purpose, seed and index.
+//! Seeded random numbers: an independent stream for each purpose, seed and index.
 //!
-//! Two estimates that are compared must not share random vectors, even when both have the same seed.
-//! A stream's ChaCha key therefore holds the purpose beside the seed.
+//! Estimates that are compared must not share random vectors, even with the same seed. The ChaCha key of a stream therefore
+//! contains the purpose.
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
-/// What random numbers are used for.
+/// Purpose of a random stream.
 ///
-/// The numbers are part of the key: changing one changes the results of every seed.
+/// The discriminants are part of the key: changing one changes all results.
 #[derive(Clone, Copy, Debug)]
 #[repr(u64)]
 pub(crate) enum Purpose {
@@ -57,7 +57,7 @@ pub(crate) enum Purpose {
     DerivativeCheck = 21,
     /// Directions in which flatness is measured.
     Flatness = 22,
-    /// Signs of the changes that show how rounding moves a loss.
+    /// Signs of the perturbations that measure the rounding of a loss.
     Rounding = 23,
     /// Samples of a random subset of a dataset.
     Subsample = 40,
@@ -65,13 +65,13 @@ pub(crate) enum Purpose {
     SubsampleTrace = 41,
     /// Random starts of the search for Keskar et al.'s sharpness.
     Keskar = 60,
-    /// Samples that get a wrong label, and which one.
+    /// Samples that get a wrong label, and the labels.
     LabelNoise = 61,
     /// Samples and separating direction of [`linearly_separable`](crate::data::synthetic::linearly_separable).
     LinearlySeparable = 62,
 }
 
-/// The generator for the `index`-th item drawn for `purpose` with `seed`.
+/// Returns the generator of the `index`-th stream for `purpose` and `seed`.
 pub(crate) fn generator(purpose: Purpose, seed: u64, index: u64) -> ChaCha8Rng {
     let mut key = [0; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());
@@ -80,7 +80,7 @@ pub(crate) fn generator(purpose: Purpose, seed: u64, index: u64) -> ChaCha8Rng {
     ChaCha8Rng::from_seed(key)
 }
 
-/// `n` independent standard normal numbers: the `index`-th vector for `purpose` with `seed`.
+/// Returns `n` independent standard normal numbers of the `index`-th stream for `purpose` and `seed`.
 pub(crate) fn normal(n: usize, purpose: Purpose, seed: u64, index: u64) -> Vec<f64> {
     StandardNormal
         .sample_iter(generator(purpose, seed, index))

@@ -1,10 +1,10 @@
-//! The few operations on plain vectors that several rooms share. Sums run in a fixed order.
+//! Vector operations. Sums have a fixed order.
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
-/// aᵀb, over eight partial sums so that it runs at the speed of memory.
+/// aᵀb, with eight partial sums for speed.
 pub(crate) fn dot(a: &[f64], b: &[f64]) -> f64 {
     let mut lanes = [0.0; 8];
     let (a8, b8) = (a.chunks_exact(8), b.chunks_exact(8));
@@ -22,7 +22,7 @@ pub(crate) fn dot(a: &[f64], b: &[f64]) -> f64 {
     lanes.iter().sum::<f64>() + rest
 }
 
-/// ‖v‖₂, also where squares of the entries would be too small or too large for an `f64`.
+/// ‖v‖₂, without overflow or underflow of the squares.
 pub(crate) fn norm(v: &[f64]) -> f64 {
     let square = dot(v, v);
     if (1e-280..1e280).contains(&square) {
@@ -60,8 +60,7 @@ pub(crate) fn scale(v: &mut [f64], a: f64) {
     }
 }
 
-/// The seed of the `i`-th thing that work with a seed of its own draws: another for each, unless `seed`s are
-/// 2³² apart.
+/// Derives the `i`-th seed from `seed`. Derived seeds of two seeds differ unless the seeds are a multiple of 2³² apart.
 pub(crate) fn stream(seed: u64, i: u64) -> u64 {
     seed.wrapping_add(i << 32)
 }
@@ -80,12 +79,12 @@ pub(crate) fn symmetric_grid(radius: f64, n: usize) -> Vec<f64> {
         .collect()
 }
 
-/// As a file keeps them: 8 bytes each, little-endian.
+/// Serialises to 8 bytes per number, little-endian.
 pub(crate) fn to_bytes(v: &[f64]) -> Vec<u8> {
     v.iter().flat_map(|v| v.to_le_bytes()).collect()
 }
 
-/// What [`to_bytes`] was given; bytes at the end that make no number are left out.
+/// Inverse of [`to_bytes`]. Ignores an incomplete number at the end.
 pub(crate) fn from_bytes(bytes: &[u8]) -> Vec<f64> {
     let (numbers, _) = bytes.as_chunks::<8>();
     numbers.iter().map(|b| f64::from_le_bytes(*b)).collect()

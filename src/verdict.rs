@@ -1,18 +1,18 @@
-//! Words for numbers: the bands of a quantity, and which of them a number with its error lies in.
+//! Verdicts: qualitative words for a number and its error interval.
 
 use crate::spectral::Bracket;
 
-/// What sizes of a quantity are usually taken to mean.
+/// Bands of a quantity, each with a word and advice.
 pub(crate) struct Bands {
-    /// Ascending. Each belongs to the band that begins with it, the last one to the band that ends with it.
+    /// Ascending edges. Each belongs to the band above it, except the last, which belongs to the band below it.
     edges: &'static [f64],
-    /// One for each band.
+    /// One word per band.
     words: &'static [&'static str],
-    /// One sentence for each band.
+    /// One sentence per band.
     advice: &'static [&'static str],
 }
 
-/// Of κ: how fast gradient descent converges.
+/// Bands of the condition number κ.
 pub(crate) const CONDITION: Bands = Bands {
     edges: &[100.0, 1_000.0],
     words: &["excellent", "good", "challenging"],
@@ -23,18 +23,18 @@ pub(crate) const CONDITION: Bands = Bands {
     ],
 };
 
-/// Of the rise of the loss nearby.
+/// Bands of sharpness, an increase of the loss.
 pub(crate) const SHARPNESS: Bands = Bands {
     edges: &[0.1, 1.0],
     words: &["flat", "moderate", "sharp"],
     advice: &[
         "This often goes with good generalisation.",
         "Generalisation is likely to be good.",
-        "There is a risk of overfitting: compare the test loss.",
+        "There is a risk of overfitting: check the test loss.",
     ],
 };
 
-/// Of the barrier between two models.
+/// Bands of the loss barrier between two models.
 pub(crate) const BARRIER: Bands = Bands {
     edges: &[0.1, 1.0],
     words: &["connected", "moderately connected", "disconnected"],
@@ -45,7 +45,7 @@ pub(crate) const BARRIER: Bands = Bands {
     ],
 };
 
-/// Of the number of negative eigenvalues where the gradient is small.
+/// Bands of the number of negative eigenvalues at a small gradient.
 pub(crate) const NEGATIVE: Bands = Bands {
     edges: &[5.0],
     words: &["near a minimum", "likely a saddle point"],
@@ -56,16 +56,16 @@ pub(crate) const NEGATIVE: Bands = Bands {
 };
 
 impl Bands {
-    /// The word for a number, those that its error allows besides, and a sentence of advice.
+    /// Returns the word for a number, the other words within its error, and advice.
     pub(crate) fn verdict(&self, number: &Bracket) -> String {
         self.word(number) + &self.advice(number.value)
     }
 
-    /// The word for a number, and those that its error allows besides.
+    /// Returns the word for a number and the other words within its error.
     pub(crate) fn word(&self, number: &Bracket) -> String {
         let [low, own, high] = [number.low, number.value, number.high].map(|x| self.band(x));
         let (Some(low), Some(own), Some(high)) = (low, own, high) else {
-            return "not meaningful: it is no number".into();
+            return "not meaningful: not a number".into();
         };
         let others: Vec<&str> = (low..=high)
             .filter(|band| *band != own)
@@ -81,13 +81,13 @@ impl Bands {
         }
     }
 
-    /// What follows the word: ". " and the sentence for the band of a number. Empty for NaN.
+    /// Returns ". " and the advice for a number; empty for NaN.
     pub(crate) fn advice(&self, x: f64) -> String {
         self.band(x)
             .map_or(String::new(), |band| format!(". {}", self.advice[band]))
     }
 
-    /// Which band a number lies in, from 0; none for NaN.
+    /// Index of the band that contains a number; `None` for NaN.
     pub(crate) fn band(&self, x: f64) -> Option<usize> {
         let last = self.edges.len() - 1;
         let passed = |(i, edge): (usize, &f64)| x > *edge || (i < last && x == *edge);
@@ -146,11 +146,11 @@ mod tests {
         assert_eq!(at(&BARRIER, 1.5), "disconnected");
         assert_eq!(at(&NEGATIVE, 5.0), "near a minimum");
         assert_eq!(at(&NEGATIVE, 6.0), "likely a saddle point");
-        assert_eq!(at(&CONDITION, f64::NAN), "not meaningful: it is no number");
+        assert_eq!(at(&CONDITION, f64::NAN), "not meaningful: not a number");
     }
 
     #[test]
-    fn an_error_that_spans_edges_is_said() {
+    fn an_error_that_spans_edges_is_stated() {
         assert_eq!(word(&CONDITION, 50.0, 70.0, 99.0), "excellent");
         assert_eq!(
             word(&CONDITION, 90.0, 99.0, 100.0),

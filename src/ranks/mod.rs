@@ -1,17 +1,17 @@
-//! [`Ranks`]: processes that work on one thing together, and [`Share`]: who of them does what.
+//! [`Ranks`]: communication between processes. [`Share`]: the part of the work that a process does.
 //!
-//! | what is shared | how | by |
+//! | what is split | how | by |
 //! | --- | --- | --- |
-//! | the points of a plane | each rank takes the next that nobody has | [`Grid::with_share`](crate::landscape::Grid::with_share) |
-//! | the points of an L2 study | so too | [`Sweep::share`](crate::sweep::Sweep::share) |
-//! | the samples of a loss | each rank has its own, and sums are over all | [`Objective::among`](crate::objective::Objective::among) |
-//! | the vectors of a block of products | each rank multiplies some | [`Distributed`](crate::operator::Distributed) |
+//! | the points of a plane | each rank takes the next free point | [`Grid::with_share`](crate::landscape::Grid::with_share) |
+//! | the points of a sweep | each rank takes the next free point | [`Sweep::share`](crate::sweep::Sweep::share) |
+//! | the samples of a loss | each rank has a part; sums are over all ranks | [`Objective::among`](crate::objective::Objective::among) |
+//! | the vectors of a block of products | each rank multiplies a part | [`Distributed`](crate::operator::Distributed) |
 //!
-//! All of them make the same calls in the same order. What they get is the same on each, to the bit, so that a
-//! decomposition takes the same way everywhere and no rank has to lead.
+//! All ranks make the same calls in the same order. Results have the same bits on each rank, so all ranks take the same
+//! decisions.
 //!
-//! Processes that know nothing of each other, such as the tasks of an array job, take a [shard](Share::shard) each and
-//! leave what they find in files beside each other.
+//! Processes that do not communicate, such as the tasks of an array job, each compute a [shard](Share::shard) and exchange
+//! results through files.
 //!
 //! With the feature `mpi` the ranks are those of `mpirun`: see `Mpi`.
 
@@ -28,34 +28,35 @@ pub use mpi::Mpi;
 
 use crate::error::{Error, Result};
 
-/// Processes that work together, each of which is one rank.
+/// Communicating processes. Each is a rank.
 pub trait Ranks: Send + Sync {
-    /// The place of this one among them, counted from 0.
+    /// Rank of this process, from 0.
     fn rank(&self) -> usize;
 
-    /// How many they are.
+    /// Number of ranks.
     fn size(&self) -> usize;
 
-    /// Replaces `values` by their sums over all ranks, with the same bits on each. Every rank calls it, with as many values.
+    /// Replaces `values` by their sums over all ranks, with the same bits on each rank. Collective: every rank calls it with
+    /// the same number of values.
     ///
     /// # Errors
-    /// What stands in the way of communication.
+    /// Communication errors.
     fn sum(&self, values: &mut [f64]) -> Result<()>;
 
-    /// Begins work whose items are [claimed](Self::claim), and gives it a number. Every rank calls it.
+    /// Starts a task whose items are [claimed](Self::claim). Returns its id. Collective.
     fn begin(&self) -> u64;
 
-    /// The first of the items 0 … `count` of that work that no rank has claimed yet; `None` if there is none.
+    /// Claims the first of the items 0 … `count` − 1 of a task that no rank has claimed. Returns `None` if all are claimed.
     ///
     /// # Errors
-    /// What stands in the way of communication.
+    /// Communication errors.
     fn claim(&self, work: u64, count: usize) -> Result<Option<usize>>;
 }
 
-/// Shards that anyone could want.
-const MOST: usize = 1_000_000;
+/// Maximum number of shards.
+const MAX_SHARDS: usize = 1_000_000;
 
-/// What of a long piece of work is done here.
+/// The part of the work that this process does. Default: all.
 ///
 /// ```
 /// use loss_landscape::ranks::Share;
@@ -72,22 +73,22 @@ pub struct Share(pub(crate) Kind);
 pub(crate) enum Kind {
     #[default]
     All,
-    /// The `index`th of `count` parts, from 0.
+    /// Part `index`, from 0, of `count` parts.
     Shard { index: usize, count: usize },
-    /// Whatever nobody else does.
+    /// Items that no other rank has claimed.
     Ranks(Arc<dyn Ranks>),
 }
 
 impl Share {
-    /// The `index`th, from 1, of `count` parts of nearly the same size, for a process that knows nothing of the others:
-    /// the items that it does are fixed.
+    /// Part `index`, from 1, of `count` parts of nearly equal size, for processes that do not communicate. The items of a
+    /// shard are fixed.
     ///
     /// # Errors
-    /// An index that is not from 1 to `count`.
+    /// `index` is not from 1 to `count`, or `count` is above a million.
     pub fn shard(index: usize, count: usize) -> Result<Self> {
-        if index == 0 || index > count || count > MOST {
+        if index == 0 || index > count || count > MAX_SHARDS {
             return Err(Error::invalid(format!(
-                "there is no shard {index} of {count}: they are counted from 1, and are {MOST} at most"
+                "invalid shard {index} of {count}: the index must be from 1 to the count, the count at most {MAX_SHARDS}"
             )));
         }
         Ok(Self(Kind::Shard {
@@ -96,7 +97,7 @@ impl Share {
         }))
     }
 
-    /// What no other of the `ranks` has taken.
+    /// Items that no other of the `ranks` has claimed.
     pub fn ranks(ranks: Arc<dyn Ranks>) -> Self {
         Self(Kind::Ranks(ranks))
     }
@@ -105,7 +106,7 @@ impl Share {
         matches!(self.0, Kind::Shard { .. })
     }
 
-    /// Whether an item falls to this share where items go round; every item falls to all ranks.
+    /// Whether an item belongs to this share if items are dealt in turn. Every item belongs to all ranks.
     #[cfg(feature = "tables")] // used by sweeps
     pub(crate) fn owns(&self, item: usize) -> bool {
         match self.0 {
@@ -114,7 +115,7 @@ impl Share {
         }
     }
 
-    /// The end of the name of what only this share writes.
+    /// Suffix for names of files that only this share writes.
     pub(crate) fn suffix(&self) -> String {
         match &self.0 {
             Kind::All => String::new(),
@@ -123,7 +124,8 @@ impl Share {
         }
     }
 
-    pub(crate) fn among(&self) -> Option<&dyn Ranks> {
+    /// The ranks, if the work is split across ranks.
+    pub(crate) fn as_ranks(&self) -> Option<&dyn Ranks> {
         match &self.0 {
             Kind::Ranks(ranks) => Some(ranks.as_ref()),
             _ => None,
@@ -134,12 +136,15 @@ impl Share {
 impl FromStr for Share {
     type Err = Error;
 
-    /// A shard, as `2/4`.
+    /// Parses a shard such as `2/4`.
     fn from_str(text: &str) -> Result<Self> {
         let numbers = text.split_once('/');
         let numbers = numbers.and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
-        let (index, count) = numbers
-            .ok_or_else(|| Error::invalid(format!("`{text}` is no shard: write one as 2/4")))?;
+        let (index, count) = numbers.ok_or_else(|| {
+            Error::invalid(format!(
+                "`{text}` is not a shard: expected INDEX/COUNT, such as 2/4"
+            ))
+        })?;
         Self::shard(index, count)
     }
 }
@@ -167,7 +172,7 @@ impl fmt::Debug for Share {
     }
 }
 
-/// Which of some items are next here, as those of a share.
+/// Hands out the items of a share one after another.
 pub(crate) struct WorkQueue<'a> {
     count: usize,
     taken: AtomicUsize,
@@ -179,7 +184,7 @@ impl<'a> WorkQueue<'a> {
         Self {
             count,
             taken: AtomicUsize::new(0),
-            claimed: share.among().map(|ranks| (ranks, ranks.begin())),
+            claimed: share.as_ranks().map(|ranks| (ranks, ranks.begin())),
         }
     }
 
@@ -193,19 +198,19 @@ impl<'a> WorkQueue<'a> {
         }
     }
 
-    /// Takes all that is left, for nobody to do: something has failed.
+    /// Discards all remaining items after an error.
     pub(crate) fn stop(&self) {
         while let Ok(Some(_)) = self.next() {}
     }
 }
 
-/// The `index`th of `count` parts of the items 0 … `items`, which differ by at most one in size.
+/// Returns part `index` of `count` parts of the items 0 … `items` − 1. Sizes differ by at most one.
 pub(crate) fn partition(items: usize, index: usize, count: usize) -> std::ops::Range<usize> {
     index * items / count..(index + 1) * items / count
 }
 
-/// `found`, where that is no error on any rank; else the error of this one, or that there is one. Without ranks that is
-/// `found`.
+/// Returns `found`, unless any rank failed: then the error of this rank, or [`Error::OtherRanks`]. Collective if there are
+/// ranks.
 pub(crate) fn agree_on_errors<T>(ranks: Option<&dyn Ranks>, found: Result<T>) -> Result<T> {
     let Some(ranks) = ranks else {
         return found;

@@ -1,4 +1,4 @@
-//! [`Mpi`]: the ranks of `mpirun`.
+//! [`Mpi`]: ranks over MPI.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -16,21 +16,21 @@ use mpi::traits::{Communicator, CommunicatorCollectives, Destination, Source};
 use super::Ranks;
 use crate::error::{Error, Result};
 
-/// What a rank that claims an item sends to rank 0: the number of the work and how many items it has.
+/// Message tag of a claim, sent to rank 0: id of the task and number of its items.
 const CLAIM: i32 = 1;
-/// The answer: the item, or −1.
+/// Message tag of the answer: the item, or −1.
 const ITEM: i32 = 2;
 
-/// Numbers of one message. MPI counts them in 32 bits.
-const TOGETHER: usize = 1 << 24;
+/// Maximum number of values per message. MPI counts them in 32 bits.
+const MAX_MESSAGE: usize = 1 << 24;
 
-/// How long rank 0's thread sleeps between looks for claims. It must not spin: its core computes.
-const LOOK: Duration = Duration::from_micros(500);
+/// How long rank 0's thread sleeps between polls for claims. It must not spin, since its core computes.
+const POLL_INTERVAL: Duration = Duration::from_micros(500);
 
-/// The ranks of the Message Passing Interface: the processes that `mpirun` has started together.
+/// MPI ranks: the processes started by `mpirun`.
 ///
-/// Sums are `MPI_Allreduce`, of which the standard requires that all ranks receive identical results. Items are
-/// claimed from rank 0, where a thread answers while the rank works on items of its own.
+/// Sums use `MPI_Allreduce`, which by the standard gives identical results on all ranks. Items are claimed from rank 0, where
+/// a thread answers claims.
 pub struct Mpi {
     rank: usize,
     size: usize,
@@ -41,7 +41,7 @@ pub struct Mpi {
     _universe: Universe,
 }
 
-/// The work at hand and its first item that is free.
+/// The current task and its next free item.
 #[derive(Default)]
 struct Claims {
     work: u64,
@@ -61,17 +61,17 @@ impl Claims {
 }
 
 impl Mpi {
-    /// Starts MPI. It ends when the value goes, on the thread that has started it.
+    /// Initialises MPI. Dropping the value finalises it; drop it on the thread that called `start`.
     ///
     /// # Errors
-    /// MPI that has been started before; an MPI library that threads may not share.
+    /// MPI is already initialised, or the MPI library does not support multiple threads.
     pub fn start() -> Result<Self> {
         let (universe, threading) = mpi::initialize_with_threading(Threading::Multiple)
-            .ok_or_else(|| Error::invalid("MPI has been started already: start it once"))?;
+            .ok_or_else(|| Error::invalid("MPI is already initialised: call Mpi::start once"))?;
         if threading != Threading::Multiple {
             return Err(Error::invalid(
-                "this MPI library cannot be used by several threads (MPI_THREAD_MULTIPLE): take one that is built \
-                 with them, as Debian's openmpi is",
+                "this MPI library does not support multiple threads (MPI_THREAD_MULTIPLE): use one that does, such as \
+                 Debian's openmpi",
             ));
         }
         let world = universe.world();
@@ -87,28 +87,26 @@ impl Mpi {
         if ranks.rank == 0 && ranks.size > 1 {
             let (claims, ended) = (ranks.claims.clone(), ranks.ended.clone());
             let thread = thread::Builder::new().spawn(move || answer(&claims, &ended));
-            ranks.answering = Some(
-                thread.map_err(|e| Error::invalid(format!("a thread cannot be started: {e}")))?,
-            );
+            ranks.answering =
+                Some(thread.map_err(|e| Error::invalid(format!("cannot start a thread: {e}")))?);
         }
         Ok(ranks)
     }
 
-    /// Lets this rank compute with as many threads as are its due: the cores that it may run on, divided by the ranks
-    /// that may run on the same. `RAYON_NUM_THREADS` says otherwise. It must come before anything is computed.
+    /// Sets the number of threads of this rank to its share of cores: the cores it may run on, divided by the number of ranks
+    /// on the same cores. `RAYON_NUM_THREADS` takes precedence. Call it before any computation.
     ///
     /// # Errors
-    /// Threads that have been started before, or cannot be.
+    /// The thread pool is already running or cannot be started.
     pub fn share_cores(&self) -> Result<()> {
-        // All ranks count together, even where the variable is set on some alone.
+        // Collective, even if the variable is set on some ranks only.
         let cores = self.cores();
         if std::env::var_os("RAYON_NUM_THREADS").is_some() {
             return Ok(());
         }
         let pool = rayon::ThreadPoolBuilder::new().num_threads(cores);
         let started = pool.build_global();
-        started
-            .map_err(|e| Error::invalid(format!("the threads of this rank cannot be started: {e}")))
+        started.map_err(|e| Error::invalid(format!("cannot start the threads of this rank: {e}")))
     }
 
     fn cores(&self) -> usize {
@@ -127,18 +125,18 @@ impl Mpi {
         (cores / same).max(1)
     }
 
-    /// Ends all ranks at once, when this one cannot go on: the others would wait for it forever.
+    /// Ends all ranks. Call it when this rank cannot continue, since the others would wait forever.
     pub fn abort(&self) -> ! {
         SimpleCommunicator::world().abort(1)
     }
 }
 
-/// Answers claims until the end.
+/// Answers claims until `ended` is set.
 fn answer(claims: &Mutex<Claims>, ended: &AtomicBool) {
     let world = SimpleCommunicator::world();
     while !ended.load(Ordering::Relaxed) {
         match world.any_process().immediate_matched_probe_with_tag(CLAIM) {
-            None => thread::sleep(LOOK),
+            None => thread::sleep(POLL_INTERVAL),
             Some((message, status)) => {
                 let mut asked = [0u64; 2];
                 message.matched_receive_into(&mut asked[..]);
@@ -164,7 +162,7 @@ impl Ranks for Mpi {
     fn sum(&self, values: &mut [f64]) -> Result<()> {
         if self.size > 1 {
             let world = SimpleCommunicator::world();
-            for some in values.chunks_mut(TOGETHER) {
+            for some in values.chunks_mut(MAX_MESSAGE) {
                 let mine = some.to_vec();
                 world.all_reduce_into(&mine[..], some, SystemOperation::sum());
             }

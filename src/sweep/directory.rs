@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::{Sweep, checksum, manifest, point};
 use crate::error::{Error, Result};
-use crate::files::{WRITABLE, is_taken, sync_directory};
+use crate::files::{WRITABLE, is_locked, sync_directory};
 use crate::progress::warn;
 use crate::ranks::Share;
 
@@ -46,7 +46,7 @@ impl Directory {
         let mut directory = Self::beside_another(path);
         let file = read_and_write(&manifest_file(path)).map_err(unwritable)?;
         match sweep.share.is_shard() {
-            false if is_taken(&file, true) => return Err(at_work(path)),
+            false if is_locked(&file, true) => return Err(at_work(path)),
             false => directory.begin(&file, manifest, sweep)?,
             true => directory.begin_shard(&file, manifest, sweep)?,
         }
@@ -70,10 +70,10 @@ impl Directory {
         let began = Instant::now();
         loop {
             // Alone, whoever is first; then with the others.
-            if !is_taken(manifest_file, true) {
+            if !is_locked(manifest_file, true) {
                 self.begin(manifest_file, manifest, sweep)?;
             }
-            if !is_taken(manifest_file, false) {
+            if !is_locked(manifest_file, false) {
                 self.begin(manifest_file, manifest, sweep)?;
                 break;
             }
@@ -94,7 +94,7 @@ impl Directory {
                 file => break file.map_err(unwritable)?,
             }
         };
-        if is_taken(&file, true) {
+        if is_locked(&file, true) {
             return Err(at_work(&self.path));
         }
         let count = suffix.rsplit('-').next();
@@ -102,7 +102,7 @@ impl Directory {
             let other = entry.map_err(unwritable)?.path();
             let name = other.file_name().unwrap_or_default().to_string_lossy();
             let divides_otherwise = name.starts_with("shard-") && name.rsplit('-').next() != count;
-            if divides_otherwise && File::open(&other).is_ok_and(|file| is_taken(&file, true)) {
+            if divides_otherwise && File::open(&other).is_ok_and(|file| is_locked(&file, true)) {
                 let problem = format!("{name} is at work there, a shard of another number of them");
                 return Err(in_use(&self.path, &problem));
             }

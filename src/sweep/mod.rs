@@ -228,7 +228,7 @@ impl Sweep {
         let (directory, todo) = sweep.take_up(dir.as_ref(), &manifest)?;
         let queue = WorkQueue::new(&self.share, todo.len());
         let progress = Mutex::new(Progress::start("sweep"));
-        let concurrent = self.jobs * self.share.among().map_or(1, |ranks| ranks.size());
+        let concurrent = self.jobs * self.share.as_ranks().map_or(1, |ranks| ranks.size());
 
         let diverged = Mutex::new(Vec::new());
 
@@ -259,7 +259,7 @@ impl Sweep {
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner);
         agree_on_errors(
-            self.share.among(),
+            self.share.as_ranks(),
             computed.and_then(|()| check_diverged(diverged)),
         )?;
         let there = (0..count).filter(|id| directory.holds(*id)).count();
@@ -284,7 +284,7 @@ impl Sweep {
     /// Opens the directory. Returns it with the indices of the points to compute, here or on other ranks.
     fn take_up(&self, dir: &Path, manifest: &str) -> Result<(Directory, Vec<usize>)> {
         let count = self.strengths.len();
-        let Some(ranks) = self.share.among() else {
+        let Some(ranks) = self.share.as_ranks() else {
             let directory = Directory::open(dir, manifest, self)?;
             let open = |id: &usize| self.share.owns(*id) && !directory.is_whole(self, *id);
             let todo = (0..count).into_par_iter().filter(open).collect();

@@ -1,4 +1,4 @@
-//! Classes that a plane parts.
+//! Datasets with linear class boundaries.
 
 use candle_core::Device;
 
@@ -8,13 +8,14 @@ use crate::error::{Error, Result};
 use crate::random::{Purpose, generator};
 use crate::vector::{axpy, dot, gaussian, norm, scale};
 
-/// Two classes on either side of the plane w·x = 0 through the origin, none closer to it than
-/// `margin` (up to rounding): `n` samples of shape `(n, dim)`, `f64`, labels 0 (w·x < 0) and 1
-/// (w·x > 0) in turn.
+/// Two classes separated by the hyperplane w·x = 0 with distance at least `margin` to it, up to rounding. Labels alternate:
+/// 0 (w·x < 0) and 1 (w·x > 0).
 ///
-/// The unit vector w has a random direction. Samples are the two halves of a standard normal cloud,
-/// pulled apart: along w they stand at ±(|z| + `margin`) with z standard normal, and across it they
-/// are standard normal.
+/// The unit vector w has a random direction. Samples have the coordinate ±(|z| + `margin`) along w, with z standard normal,
+/// and are standard normal orthogonal to w.
+///
+/// # Shapes
+/// Inputs `(n, dim)`, `f64`; labels `(n,)`.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -22,7 +23,7 @@ use crate::vector::{axpy, dot, gaussian, norm, scale};
 /// let data = linearly_separable(60, 1, 0.5, 0, &Device::Cpu)?; // in one dimension w = ±1
 /// let inputs = data.inputs().flatten_all()?.to_vec1::<f64>()?;
 /// assert!(inputs.iter().all(|x| x.abs() > 0.5 - 1e-12));
-/// assert!(inputs.chunks(2).all(|pair| pair[0] * pair[1] < 0.0)); // classes in turn
+/// assert!(inputs.chunks(2).all(|pair| pair[0] * pair[1] < 0.0)); // labels alternate
 /// # Ok::<(), Error>(())
 /// ```
 ///
@@ -37,13 +38,12 @@ pub fn linearly_separable(
 ) -> Result<Dataset> {
     if n < 2 || dim == 0 {
         return Err(Error::invalid(format!(
-            "two classes of {n} samples in {dim} dimensions cannot be drawn: ask for at least 2 \
-             samples and 1 dimension"
+            "expected at least 2 samples and 1 dimension, found {n} samples in {dim} dimensions"
         )));
     }
     if !(margin.is_finite() && margin >= 0.0) {
         return Err(Error::invalid(format!(
-            "margin {margin} must be finite and not negative"
+            "margin must be finite and at least 0, found {margin}"
         )));
     }
     let mut rng = generator(Purpose::LinearlySeparable, seed, 0);
@@ -61,8 +61,11 @@ pub fn linearly_separable(
     labelled(samples, labels, device)
 }
 
-/// 1,000 samples of 20 standard normal features, shape `(1000, 20)`, `f64`, with label 1 where
-/// x₀ + x₁ > 0 and 0 elsewhere: the other 18 features say nothing.
+/// 1,000 samples of 20 standard normal features. The label is 1 if x₀ + x₁ > 0 and 0 otherwise; the other 18 features carry no
+/// information.
+///
+/// # Shapes
+/// Inputs `(1000, 20)`, `f64`; labels `(1000,)`.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -76,7 +79,7 @@ pub fn linearly_separable(
 /// ```
 ///
 /// # Errors
-/// candle's, when the device cannot hold them.
+/// Errors in candle, such as a device without enough memory.
 pub fn sum_of_two(seed: u64, device: &Device) -> Result<Dataset> {
     const FEATURES: usize = 20;
     let samples = gaussian(1_000 * FEATURES, seed);

@@ -1,12 +1,12 @@
-//! Small synthetic sets, `f64`, drawn from a seed.
+//! Small synthetic datasets in `f64`, drawn from a seed.
 //!
-//! | set | |
+//! | dataset | content |
 //! | --- | --- |
 //! | [`two_moons`] | two classes in the plane, not linearly separable |
-//! | [`spirals`] | any number of classes in the plane, as entangled as you like |
+//! | [`spirals`] | any number of classes in the plane, on spirals with any number of turns |
 //! | [`linearly_separable`] | two classes on either side of a plane, with a margin |
-//! | [`sum_of_two`] | two classes by the sum of two of twenty features |
-//! | [`teacher_student`] | values of a random network, so that a global minimum is known |
+//! | [`sum_of_two`] | two classes; the label depends on the sum of two of twenty features |
+//! | [`teacher_student`] | outputs of a random network; a global minimum is known |
 
 mod linear;
 mod planar;
@@ -23,19 +23,23 @@ use rand_distr::{Distribution, Normal, StandardNormal};
 use super::Dataset;
 use crate::error::{Error, Result};
 
-/// The distribution of Gaussian noise of that standard deviation.
+/// Gaussian noise with standard deviation `noise`.
 fn normal(noise: f64) -> Result<Normal<f64>> {
     Normal::new(0.0, noise)
         .ok()
         .filter(|_| noise >= 0.0)
-        .ok_or_else(|| Error::invalid(format!("noise {noise} must be finite and not negative")))
+        .ok_or_else(|| {
+            Error::invalid(format!(
+                "noise must be finite and at least 0, found {noise}"
+            ))
+        })
 }
 
 fn standard_normal(n: usize, rng: &mut impl Rng) -> Vec<f64> {
     StandardNormal.sample_iter(rng).take(n).collect()
 }
 
-/// `n` samples, one after the other in `features`, with their classes.
+/// A dataset of samples, concatenated in `features`, with their labels.
 fn labelled(features: Vec<f64>, labels: Vec<u32>, device: &Device) -> Result<Dataset> {
     let n = labels.len();
     let width = features.len() / n;

@@ -1,4 +1,4 @@
-//! Classes in the plane.
+//! Datasets in the plane.
 
 use std::f64::consts::PI;
 
@@ -11,9 +11,11 @@ use super::{labelled, normal};
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 
-/// Two interleaved half circles in the plane, one class each: `n` samples of shape `(n, 2)`,
-/// `f64`, labels 0 and 1 in turn. `noise` is the standard deviation of the Gaussian added to
-/// each coordinate, in units of the circles' radius.
+/// Two interleaved half circles of radius 1 in the plane, one per class. Labels alternate: 0, 1, 0, …. `noise` is the standard
+/// deviation of the Gaussian noise added to each coordinate.
+///
+/// # Shapes
+/// Inputs `(n, 2)`, `f64`; labels `(n,)`.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -31,7 +33,7 @@ use crate::error::{Error, Result};
 pub fn two_moons(n: usize, noise: f64, seed: u64, device: &Device) -> Result<Dataset> {
     if n < 2 {
         return Err(Error::invalid(format!(
-            "two moons of {n} samples cannot be drawn: ask for at least 2"
+            "two moons need at least 2 samples, found {n}"
         )));
     }
     in_the_plane(n, 2, noise, seed, device, |class, random| {
@@ -43,13 +45,14 @@ pub fn two_moons(n: usize, noise: f64, seed: u64, device: &Device) -> Result<Dat
     })
 }
 
-/// Spirals around the origin, one for each of `classes` classes: `n` samples of shape `(n, 2)`,
-/// `f64`, labels 0, 1, …, `classes` − 1 in turn. At radius r, uniform in [0.1, 1), class c stands at
-/// the angle 2π (c / `classes` + `turns` · r). `noise` is the standard deviation of the Gaussian
-/// added to each coordinate.
+/// Spirals around the origin, one per class. Labels repeat 0, 1, …, `classes` − 1. A sample of class c at radius r, uniform in
+/// [0.1, 1), has the angle 2π (c / `classes` + `turns` · r). `noise` is the standard deviation of the Gaussian noise added to
+/// each coordinate.
 ///
-/// After Lang and Witbrock, "Learning to Tell Two Spirals Apart", 1988, who have 2 classes and 3
-/// turns.
+/// Generalises Lang and Witbrock, "Learning to Tell Two Spirals Apart", 1988, who have 2 classes and 3 turns.
+///
+/// # Shapes
+/// Inputs `(n, 2)`, `f64`; labels `(n,)`.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -75,12 +78,13 @@ pub fn spirals(
 ) -> Result<Dataset> {
     if classes < 2 || n < classes {
         return Err(Error::invalid(format!(
-            "{classes} spirals of {n} samples in all cannot be drawn: ask for at least 2 classes and \
-             a sample of each"
+            "spirals need at least 2 classes and a sample of each, found {classes} classes and {n} samples"
         )));
     }
     if !turns.is_finite() {
-        return Err(Error::invalid(format!("{turns} turns must be finite")));
+        return Err(Error::invalid(format!(
+            "turns must be finite, found {turns}"
+        )));
     }
     in_the_plane(n, classes, noise, seed, device, |class, random| {
         let radius = 0.1 + 0.9 * random;
@@ -89,7 +93,7 @@ pub fn spirals(
     })
 }
 
-/// Classes in turn, each on a curve that maps [0, 1) to the plane.
+/// Draws samples of alternating classes from curves that map [0, 1) to the plane.
 fn in_the_plane(
     n: usize,
     classes: usize,

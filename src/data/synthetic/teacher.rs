@@ -1,4 +1,4 @@
-//! [`TeacherStudent`]: a regression whose answer is known.
+//! [`TeacherStudent`]: a regression problem with a known solution.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::vector::scale;
 
-/// Samples of a random network, and that network; see [`teacher_student`].
+/// A random network and samples of its outputs; see [`teacher_student`].
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -24,24 +24,25 @@ use crate::vector::scale;
 /// ```
 #[derive(Clone, Debug)]
 pub struct TeacherStudent {
-    /// The samples with the teacher's values.
+    /// Inputs with the teacher's outputs.
     pub data: Dataset,
-    /// The teacher, as θ of an [`Mlp`](crate::model::Mlp) with the same widths and tanh.
+    /// θ of the teacher, for an [`Mlp`](crate::model::Mlp) with the same widths and tanh.
     pub teacher: Vec<f64>,
 }
 
-/// Values of a random network, the teacher, at `n` standard normal inputs: inputs of shape `(n, first
-/// width)`, values of shape `(n, last width)`, `f64`.
+/// Outputs of a random network, the teacher, at `n` standard normal inputs.
 ///
 /// The teacher is h₀ = x, hᵢ₊₁ = tanh(hᵢ Wᵢᵀ + bᵢ), without tanh after the last layer; the weights and
-/// biases of a layer with m inputs are normal with variance 1/m. It depends on `widths` and `seed`
-/// alone, and the first inputs are the same for every `n`. `noise` is the standard deviation of the
-/// Gaussian added to each value.
+/// biases of a layer with m inputs are normal with variance 1/m. The teacher depends only on `widths` and `seed`, and a
+/// larger `n` appends inputs. `noise` is the standard deviation of the Gaussian noise added to each output.
 ///
-/// Give the student another seed: with the same one [`Mlp::new`](crate::model::Mlp::new) draws its first weights from the
-/// same random numbers as the teacher's, and a small student starts near the teacher.
+/// # Shapes
+/// Inputs `(n, first width)`, values `(n, last width)`, `f64`.
 ///
-/// Without noise the teacher is a global minimum of a student that has its widths, at loss 0:
+/// Use another seed for the student: with the same seed, [`Mlp::new`](crate::model::Mlp::new) draws its first weights from the
+/// same random numbers as the teacher, and a small student starts near the teacher.
+///
+/// Without noise, the teacher is a global minimum with loss 0 for a student of the same widths:
 ///
 /// ```
 /// # use loss_landscape::prelude::*;
@@ -67,12 +68,11 @@ pub fn teacher_student(
 ) -> Result<TeacherStudent> {
     if widths.len() < 2 || widths.contains(&0) {
         return Err(Error::invalid(format!(
-            "widths {widths:?} make no teacher: give at least an input and an output width, none of \
-             them 0, for example [5, 10, 1]"
+            "expected at least two widths, all above 0, such as [5, 10, 1], found {widths:?}"
         )));
     }
     if n == 0 {
-        return Err(Error::invalid("a student needs at least one sample"));
+        return Err(Error::invalid("n must be at least 1, found 0"));
     }
     let noise = normal(noise)?;
     let (features, outputs) = (widths[0], widths[widths.len() - 1]);
@@ -128,7 +128,7 @@ impl Layer {
     }
 }
 
-/// In the order of the names that the parameters have in a model.
+/// Concatenates the layers in the order of their parameter names in a model.
 fn flat(layers: Vec<Layer>) -> Vec<f64> {
     let named = layers.into_iter().enumerate().flat_map(|(i, layer)| {
         [

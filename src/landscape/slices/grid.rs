@@ -167,7 +167,7 @@ impl Grid {
         objective: &Objective,
         [theta, d1, d2]: [&[f64]; 3],
     ) -> Result<Option<PartialResults>> {
-        if self.checkpoint.is_some() || self.share.among().is_some() {
+        if self.checkpoint.is_some() || self.share.as_ranks().is_some() {
             objective.needs_all_samples("a grid that is shared or resumed")?;
         }
         let Some(path) = &self.checkpoint else {
