@@ -1,10 +1,9 @@
-//! [`compute_in_parts`]: long work on many items, of which what is done stays in files, and of which several processes do
-//! different ones.
+//! [`compute_in_parts`]: resumable computation of many items, split across processes.
 //!
-//! A file is a line with the format's version, a hash of what the work depends on, and then a record for each item that is
-//! done: its number, what was found, and a checksum of both and the hash. It grows at its end after each part; what a killed
-//! process has left half written there is cut off. A damaged record is passed over, and its item done again. Each process
-//! writes a file of its own, and reads all of them: none waits for another.
+//! Results are saved in files: a line with the format version, a hash of the work (its key), then a record for each finished
+//! item with its index, its numbers, and a checksum of both and the key. Records are appended after each part. A partial
+//! record of a killed process is cut off. Items with damaged records are computed again. Each process writes its own file and
+//! reads all files; no process waits for another.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -21,69 +20,69 @@ use crate::progress::Progress;
 use crate::ranks::{Kind, Ranks, Share, WorkQueue, agree_on_errors, partition};
 use crate::vector::to_bytes;
 
-/// Where the parts of a piece of work are kept.
+/// Files of partial results at a path and next to it.
 pub(crate) struct PartialResults {
     path: PathBuf,
     key: Key,
 }
 
-/// What has been found, by item.
+/// Results by item; `None` if not computed.
 type Found<const N: usize> = Vec<Option<[f64; N]>>;
 
-/// `work` on the items 0 … `count`, at most `together` at a time, with progress; of them those of a share that are
-/// in no file yet.
+/// Calls `work` on the items 0 … `count` − 1 that belong to `share` and are in no file yet, at most `chunk` at a time. Returns
+/// the results of all items.
 ///
 /// # Errors
-/// [`Error::Unfinished`] if all of a shard are done and those of others are not.
+/// [`Error::Unfinished`] if this shard is done but other shards are not.
 pub(crate) fn compute_in_parts<const N: usize>(
     task: &'static str,
     count: usize,
-    together: usize,
+    chunk: usize,
     parts: Option<&PartialResults>,
     share: &Share,
     work: impl FnMut(Range<usize>) -> Result<Vec<[f64; N]>>,
 ) -> Result<Vec<[f64; N]>> {
     let Some(ranks) = share.as_ranks() else {
         let known = read_all(parts, count)?;
-        let mut done = some(task, together, parts, share, known, work)?;
+        let mut done = compute_missing(task, chunk, parts, share, known, work)?;
         if share.is_shard() {
-            // Others may have gone on in the meantime.
+            // Other shards may have progressed in the meantime.
             let theirs: Found<N> = read_all(parts, count)?;
             for (done, theirs) in done.iter_mut().zip(theirs) {
                 *done = done.or(theirs);
             }
         }
-        return whole(task, done);
+        return complete(task, done);
     };
-    // One rank reads, so that all see the same.
+    // Only the root reads, so that all ranks see the same.
     let known = match ranks.rank() {
         0 => read_all(parts, count),
         _ => Ok(vec![None; count]),
     };
     let mut known = agree_on_errors(Some(ranks), known)?;
     gather(ranks, &mut known)?;
-    let done = some(task, together, parts, share, known.clone(), work);
+    let done = compute_missing(task, chunk, parts, share, known.clone(), work);
     let mut done = agree_on_errors(Some(ranks), done)?;
-    // Each brings what it has found itself, and the one that read also that.
+    // Each rank contributes its own results; the root also those that it read.
     if ranks.rank() > 0 {
         for (done, known) in done.iter_mut().zip(&known) {
             *done = done.filter(|_| known.is_none());
         }
     }
     gather(ranks, &mut done)?;
-    whole(task, done)
+    complete(task, done)
 }
 
-/// `work` on the items of a share that are not known, each part in the file as soon as it is done.
-fn some<const N: usize>(
+/// Computes the missing items of a share. Saves each part as soon as it is done.
+fn compute_missing<const N: usize>(
     task: &'static str,
-    together: usize,
+    chunk: usize,
     parts: Option<&PartialResults>,
     share: &Share,
     mut done: Found<N>,
     mut work: impl FnMut(Range<usize>) -> Result<Vec<[f64; N]>>,
 ) -> Result<Found<N>> {
-    let todo = pieces(&done, together, share);
+    let todo = pieces(&done, chunk, share);
     let queue = WorkQueue::new(share, todo.len());
     let mut file = match parts {
         Some(parts) if !todo.is_empty() => {
@@ -113,9 +112,9 @@ fn some<const N: usize>(
     Ok(done)
 }
 
-/// The items of a share that are not known, in pieces of at most `together`; towards the end in smaller ones where
-/// several ranks want to end at the same time.
-fn pieces<const N: usize>(done: &Found<N>, together: usize, share: &Share) -> Vec<Range<usize>> {
+/// Splits the missing items of a share into pieces of at most `chunk` items. With several ranks, pieces get smaller towards the
+/// end, so that ranks finish at about the same time.
+fn pieces<const N: usize>(done: &Found<N>, chunk: usize, share: &Share) -> Vec<Range<usize>> {
     let mine = match share.0 {
         Kind::Shard { index, count } => partition(done.len(), index, count),
         _ => 0..done.len(),
@@ -125,11 +124,9 @@ fn pieces<const N: usize>(done: &Found<N>, together: usize, share: &Share) -> Ve
     let (mut pieces, mut start) = (Vec::new(), mine.start);
     while let Some(first) = (start..mine.end).find(|i| done[*i].is_none()) {
         let most = match ranks {
-            1 => together,
-            // Not much smaller ones: what items have in common is computed for each piece.
-            _ => left
-                .div_ceil(2 * ranks)
-                .clamp(together.div_ceil(4), together),
+            1 => chunk,
+            // Not much smaller, since common work is repeated for each piece.
+            _ => left.div_ceil(2 * ranks).clamp(chunk.div_ceil(4), chunk),
         };
         let end = (first..mine.end).find(|i| done[*i].is_some() || i - first == most);
         let end = end.unwrap_or(mine.end);
@@ -140,9 +137,9 @@ fn pieces<const N: usize>(done: &Found<N>, together: usize, share: &Share) -> Ve
     pieces
 }
 
-/// Of each item what any rank has found; at most one has.
+/// Combines the results of all ranks. At most one rank has each item.
 fn gather<const N: usize>(ranks: &dyn Ranks, found: &mut Found<N>) -> Result<()> {
-    // A sum keeps no NaN apart from another: a flag for each number does.
+    // A flag for each number marks NaN, which a sum would spread.
     let flagged = found.iter().flat_map(|item| {
         let numbers = item.unwrap_or([0.0; N]).into_iter();
         let numbers = numbers.map(|x| if x.is_nan() { [0.0, 1.0] } else { [x, 0.0] });
@@ -166,7 +163,8 @@ fn gather<const N: usize>(ranks: &dyn Ranks, found: &mut Found<N>) -> Result<()>
     Ok(())
 }
 
-fn whole<const N: usize>(task: &'static str, done: Found<N>) -> Result<Vec<[f64; N]>> {
+/// The results of all items, or [`Error::Unfinished`].
+fn complete<const N: usize>(task: &'static str, done: Found<N>) -> Result<Vec<[f64; N]>> {
     let (count, there) = (done.len(), done.iter().flatten().count());
     match there == count {
         true => Ok(done.into_iter().flatten().collect()),
@@ -189,7 +187,7 @@ fn read_all<const N: usize>(parts: Option<&PartialResults>, count: usize) -> Res
 }
 
 impl PartialResults {
-    /// At `path` and beside it, for work with this key.
+    /// Files at `path` and next to it, for work with this key.
     pub(crate) fn new(path: &Path, key: Key) -> Self {
         Self {
             path: path.to_path_buf(),
@@ -197,7 +195,7 @@ impl PartialResults {
         }
     }
 
-    /// The file of a share.
+    /// The file that a share writes.
     fn file_of(&self, share: &Share) -> PathBuf {
         with_ending(&self.path, &share.suffix())
     }
@@ -205,11 +203,11 @@ impl PartialResults {
     fn read<const N: usize>(&self, path: &Path, found: &mut Found<N>) -> Result<()> {
         let bytes = match read_bytes(path) {
             Ok(bytes) => bytes,
-            // Whoever has finished the work has removed it.
+            // Removed by the process that finished the work.
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(e) => return Err(unusable(path, &format!("cannot be read ({e})"))),
         };
-        let records = self.records(&bytes, record(N));
+        let records = self.records(&bytes, record_size(N));
         for record in records.map_err(|problem| unusable(path, problem))? {
             let Some((number, rest)) = self.verified(record).and_then(|r| r.split_first_chunk())
             else {
@@ -226,8 +224,8 @@ impl PartialResults {
         Ok(())
     }
 
-    /// The records in a file's content, or what else the file is. A file without a whole record is nobody's. A key that
-    /// is not ours is damaged where a record is ours.
+    /// The records of a file, or why it cannot be used. A file without a complete record can be overwritten. If a record has
+    /// our key, a different key in the header is damaged.
     fn records<'a>(
         &self,
         bytes: &'a [u8],
@@ -249,7 +247,7 @@ impl PartialResults {
         }
     }
 
-    /// A record without its checksum, if that is right.
+    /// A record without its checksum, if valid.
     fn verified<'a>(&self, record: &'a [u8]) -> Option<&'a [u8]> {
         let (body, sum) = record.split_last_chunk()?;
         (*sum == self.checksum(body)).then_some(body)
@@ -261,7 +259,7 @@ impl PartialResults {
         std::array::from_fn(|i| hash[i])
     }
 
-    /// The file of a share, ready to grow, and nobody else's for as long as it is open.
+    /// Opens and locks the file of a share for appending.
     fn append_to(&self, share: &Share, numbers: usize) -> Result<File> {
         let path = self.file_of(share);
         let unwritable = |e: io::Error| unusable(&path, &format!("cannot be written ({e})"));
@@ -269,17 +267,14 @@ impl PartialResults {
         let options = options.read(true).write(true).create(true).truncate(false);
         let mut file = options.open(&path).map_err(unwritable)?;
         if is_locked(&file, true) {
-            return Err(unusable(
-                &path,
-                "is in use: another process is at the same work",
-            ));
+            return Err(unusable(&path, "is in use by another process"));
         }
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(unwritable)?;
-        let records = self.records(&bytes, record(numbers));
+        let records = self.records(&bytes, record_size(numbers));
         let whole = records.map_err(|problem| unusable(&path, problem))?.len();
         let header = [NAME, VERSION, &self.key].concat();
-        let len = (header.len() + whole * record(numbers)) as u64;
+        let len = (header.len() + whole * record_size(numbers)) as u64;
         let written = file.rewind().and_then(|()| file.write_all(&header));
         written
             .and_then(|()| file.set_len(len))
@@ -294,7 +289,7 @@ impl PartialResults {
         first: usize,
         found: &[[f64; N]],
     ) -> Result<()> {
-        let mut records = Vec::with_capacity(found.len() * record(N));
+        let mut records = Vec::with_capacity(found.len() * record_size(N));
         for (item, numbers) in (first as u64..).zip(found) {
             let start = records.len();
             records.extend(item.to_le_bytes());
@@ -309,17 +304,17 @@ impl PartialResults {
 const NAME: &[u8] = b"loss-landscape parts ";
 const VERSION: &[u8] = b"1\n";
 
-/// Bytes of a record's checksum.
+/// Size of a checksum in bytes.
 const CHECKSUM: usize = 8;
 
-/// Bytes of the record of an item with so many numbers.
-fn record(numbers: usize) -> usize {
+/// Size in bytes of a record with so many numbers.
+fn record_size(numbers: usize) -> usize {
     8 + 8 * numbers + CHECKSUM
 }
 
-const FOREIGN: &str = "is something else, or of another version of this program";
+const FOREIGN: &str = "is not a checkpoint of this program, or of another version";
 
-/// The files of all shares at and beside `path`.
+/// The files of all shares at `path` and next to it.
 pub(crate) fn partial_files(path: &Path) -> Result<Vec<PathBuf>> {
     let name = path.file_name().unwrap_or_default().as_encoded_bytes();
     let dir = parent(path);

@@ -1,4 +1,4 @@
-//! [`HessianMetrics`]: curvature at a point in numbers, from the ends of the Hessian's spectrum, its trace and its density.
+//! [`HessianMetrics`]: curvature quantities from extreme eigenvalues, trace and spectral density of the Hessian.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,10 +15,10 @@ use crate::spectral::{
 use crate::vector::norm;
 use crate::verdict::{CONDITION, NEGATIVE};
 
-/// Products with a matrix are rounded to about this many ε of its largest |λ|.
+/// Rounding error of matrix–vector products, in units of ε times the largest |λ|.
 const ROUNDING: f64 = 10.0;
 
-/// An eigenvalue λ, without its eigenvector.
+/// An eigenvalue λ without its eigenvector.
 ///
 /// ```
 /// use loss_landscape::analysis::Eigenvalue;
@@ -38,10 +38,10 @@ const ROUNDING: f64 = 10.0;
 pub struct Eigenvalue {
     /// λ
     pub value: f64,
-    /// ‖Hv − λv‖: an eigenvalue lies within this of λ.
+    /// ‖Hv − λv‖: there is an eigenvalue within this distance of λ.
     pub residual: f64,
-    /// The eigenvalue with this rank lies within this of λ: the residual and the [error of the rank](Eigenpair::rank). Only the
-    /// residual if the eigenvalues have not converged.
+    /// The eigenvalue of this rank is within this distance of λ: the residual plus the [error of the rank](Eigenpair::rank).
+    /// Only the residual if the eigenvalues have not converged.
     pub error: f64,
 }
 
@@ -55,33 +55,32 @@ impl From<&Eigenpair> for Eigenvalue {
     }
 }
 
-/// How many eigenvalues are negative by more than a [`threshold`](Self::threshold).
+/// Number of eigenvalues below −[`threshold`](Self::threshold).
 ///
-/// On a subsample it is the count for the samples that were measured. It says nothing of the count for all samples.
+/// On a subsample it is the count for the measured samples and tells nothing about the count for all samples.
 ///
 /// See [`HessianMetrics`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct NegativeEigenvalues {
-    /// The number, between bounds. Where the count is `complete` the bounds differ by the eigenvalues whose residual hides
-    /// the sign. Otherwise the number is the density's, and its bounds are the wider of its 95 % interval and the
-    /// quadrature's resolution, and never below `certain`.
+    /// The count with bounds. If `complete`, the bounds differ by the eigenvalues whose sign is uncertain because of their
+    /// residual. Otherwise the count is an estimate from the density; its bounds are the wider of its 95 % confidence
+    /// interval and the resolution of the quadrature, and at least `certain`.
     pub count: Bracket,
-    /// Computed eigenvalues that are negative by more than their residual and rounding. The matrix has at least as many
-    /// negative eigenvalues, because their vectors are orthonormal (Courant and Fischer).
+    /// Number of computed eigenvalues that are negative by more than residual and rounding. The matrix has at least this many
+    /// negative eigenvalues, since the vectors are orthonormal (Courant–Fischer).
     pub certain: usize,
-    /// Whether the computed eigenvalues include all negative ones: either they are all eigenvalues of the matrix, or
-    /// the smallest ones [converged](Spectrum::converged) and the last of these is not negative. In the second case the
-    /// count is as certain as `converged` is.
+    /// Whether the computed eigenvalues include all negative ones: either all eigenvalues are computed, or the smallest ones
+    /// [converged](Spectrum::converged) and the last of them is not negative.
     pub complete: bool,
-    /// The estimate from the density; none where it was not computed.
+    /// The estimate from the density; `None` if not computed.
     pub density: Option<Count>,
-    /// Eigenvalues of smaller magnitude count as zero: 10 ε max |λ| with the ε of the model's type, plus the
-    /// error of the smallest eigenvalue.
+    /// Eigenvalues of smaller magnitude count as zero: 10 ε max |λ| with ε of the model's dtype, plus the error of the
+    /// smallest eigenvalue.
     pub threshold: f64,
 }
 
-/// The curvature at a point, in numbers.
+/// Curvature at a point.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -106,53 +105,54 @@ pub struct NegativeEigenvalues {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct HessianMetrics {
-    /// n, the number of all eigenvalues.
+    /// n, the size of the Hessian.
     pub dim: usize,
     /// Number of measured samples.
     pub samples: usize,
-    /// Number of training samples, of which the measured ones are a random subset.
+    /// Number of training samples. The measured samples are a random subset.
     pub train_samples: usize,
     /// The largest eigenvalues, the largest first.
     pub largest: Vec<Eigenvalue>,
     /// The smallest eigenvalues, the smallest first.
     pub smallest: Vec<Eigenvalue>,
-    /// κ = λ_max/λ_min; none where λ_min is negative or zero within its error.
+    /// κ = λ_max/λ_min; `None` if λ_min is negative or zero within its error.
     pub condition_number: Option<Bracket>,
-    /// λ_max/|λ_min| with the smallest, most negative eigenvalue λ_min; none where that is not negative.
+    /// λ_max/|λ_min| with the most negative eigenvalue λ_min; `None` if no eigenvalue is negative.
     pub end_ratio: Option<Bracket>,
-    /// |λ|_max/|λ|_min with the eigenvalues of largest and smallest magnitude; none where not all eigenvalues are
-    /// computed, or |λ|_min is zero within its error.
+    /// |λ|_max/|λ|_min with the eigenvalues of largest and smallest magnitude; `None` unless all eigenvalues are computed and
+    /// |λ|_min is above its error.
     pub magnitude_ratio: Option<Bracket>,
-    /// The λ that was asked for by [`Analyzer::damping`](super::Analyzer::damping).
+    /// λ of [`Analyzer::with_damping`](super::Analyzer::with_damping).
     pub damping: Option<f64>,
-    /// κ of H + λI, (λ_max + λ)/(λ_min + λ); none without damping, or where H + λI is not positive definite.
+    /// κ of H + λI, (λ_max + λ)/(λ_min + λ); `None` without damping, or if H + λI is not positive definite.
     pub damped_condition_number: Option<Bracket>,
-    /// λ₁ − λ₂; none for a single parameter, or where λ₂ was not computed.
+    /// λ₁ − λ₂; `None` for a single parameter, or if λ₂ is not computed.
     pub spectral_gap: Option<Bracket>,
-    /// How many eigenvalues are negative.
+    /// Number of negative eigenvalues.
     pub negative: NegativeEigenvalues,
     /// tr H
     pub trace: Estimate,
-    /// (Σ|λ|)² / Σλ², of all eigenvalues where they are known, else from the density; none for a zero matrix.
+    /// (Σ|λ|)² / Σλ², from all eigenvalues if computed, otherwise from the density; `None` for a zero matrix.
     pub effective_rank: Option<Estimate>,
-    /// 2/λ_max, the learning rate below which gradient descent is stable; none where λ_max may be 0 or negative.
+    /// 2/λ_max, the learning rate below which gradient descent is stable; `None` unless λ_max is above its error.
     pub stable_rate: Option<Bracket>,
-    /// How much a Newton step would lower the loss; none for a zero Hessian.
+    /// Decrease of the loss by a Newton step; `None` for a zero Hessian.
     pub newton: Option<NewtonDecrement>,
     /// Whether the eigenvalues [converged](Spectrum::converged).
     pub converged: bool,
-    /// Matrix-vector products on the measured samples. Sampling errors take another 19, and 9 on others.
+    /// Number of matrix–vector products on the measured samples. Sampling errors take another 19 on these and 9 on other
+    /// samples.
     pub products: usize,
-    /// Sampling errors; none where all samples were measured, or only one.
+    /// Sampling errors; `None` if all samples were measured, or only one.
     pub sampling: Option<HessianSampling>,
 }
 
-/// What the metrics are measured on.
+/// Inputs of the metrics.
 pub(super) struct Setting<'a> {
     pub(super) curvature: &'a Objective,
-    /// L and ∇L of all training samples.
+    /// L and ∇L on all training samples.
     pub(super) slope: (f64, Vec<f64>),
-    /// How many these are.
+    /// Number of training samples.
     pub(super) train_samples: usize,
     pub(super) groups: Option<&'a Groups>,
     pub(super) damping: Option<f64>,
@@ -160,12 +160,10 @@ pub(super) struct Setting<'a> {
 }
 
 impl HessianMetrics {
-    /// `k` eigenvalues from each end, or all if there are no more than 2`k`.
-    pub(super) fn of(setting: &Setting, k: usize) -> Result<Self> {
+    /// Computes `k` eigenvalues at each end, or all if there are at most 2`k`.
+    pub(super) fn compute(setting: &Setting, k: usize) -> Result<Self> {
         if k == 0 {
-            return Err(Error::invalid(
-                "no eigenvalues are asked for: give at least 1",
-            ));
+            return Err(Error::invalid("expected at least 1 eigenvalue, found 0"));
         }
         let hessian = setting.curvature.hessian();
         let epsilon = setting.curvature.parameters().epsilon();
@@ -188,9 +186,9 @@ impl HessianMetrics {
         let zero = threshold + low.error;
         let (negative, effective_rank);
         if spectrum.is_complete() {
-            negative = NegativeEigenvalues::among(&smallest_first(&spectrum), zero, true);
+            negative = NegativeEigenvalues::count(&smallest_first(&spectrum), zero, true);
             effective_rank = match size > 0.0 {
-                true => Some(known(spectrum.effective_rank()?, dim)),
+                true => Some(exact_estimate(spectrum.effective_rank()?, dim)),
                 false => None,
             };
         } else {
@@ -200,10 +198,10 @@ impl HessianMetrics {
                 .with_seed(seed);
             let density = settings.run(&hessian)?;
             products += density.products;
-            let ends = NegativeEigenvalues::among(&smallest, zero, false);
+            let ends = NegativeEigenvalues::count(&smallest, zero, false);
             negative = match ends.complete && spectrum.converged {
                 true => ends,
-                false => ends.with(density.count_below(-zero), dim)?,
+                false => ends.with_density(density.count_below(-zero), dim)?,
             };
             effective_rank = density.effective_rank();
         }
@@ -214,7 +212,7 @@ impl HessianMetrics {
             let slope = (*loss, &gradient[..]);
             let scales = (size, threshold);
             let options = (setting.damping, setting.groups);
-            let found = NewtonDecrement::of(&hessian, slope, scales, theta, options)?;
+            let found = NewtonDecrement::compute(&hessian, slope, scales, theta, options)?;
             products += found.products;
             newton = Some(found);
         }
@@ -247,18 +245,18 @@ impl HessianMetrics {
             sampling: None,
         };
         if let Some(groups) = setting.groups {
-            metrics.sampling = HessianSampling::of(&metrics, &spectrum, groups, seed)?;
+            metrics.sampling = HessianSampling::compute(&metrics, &spectrum, groups, seed)?;
         }
         Ok(metrics)
     }
 
-    /// Both ends, and what is made of them.
+    /// Rows of the report, starting with the extreme eigenvalues.
     pub(super) fn rows(&self) -> Vec<Row> {
         let end = |name: &str, found: Option<&Eigenvalue>, sampling| {
             let row = Row::new(name, found.map(|e| e.value));
             Row {
                 uncertainty: found.map(|e| e.error),
-                ..row.sampled(sampling)
+                ..row.with_sampling(sampling)
             }
         };
         let (largest, smallest) = (self.largest.first(), self.smallest.first());
@@ -276,40 +274,43 @@ impl HessianMetrics {
         ];
         if !self.converged {
             rows[0].verdict =
-                "not converged: a residual is too large or an eigenvalue was missed".into();
+                "not converged: a residual is too large, or eigenvalues may be missing".into();
         }
-        rows.extend(self.sums());
+        rows.extend(self.derived_rows());
         rows
     }
 
-    pub(super) fn sums(&self) -> Vec<Row> {
+    /// Rows of the quantities derived from the spectrum.
+    pub(super) fn derived_rows(&self) -> Vec<Row> {
         let of =
             |f: fn(&HessianSampling) -> Option<SamplingError>| self.sampling.as_ref().and_then(f);
         let only_here = match self.is_subsample() {
-            true => "known for the measured samples only",
+            true => "holds for the measured samples only",
             false => "",
         };
         let mut trace = Row::new("trace", self.trace.value)
-            .give_or_take(self.trace.standard_error)
-            .sampled(of(|s| Some(s.trace)));
+            .with_uncertainty(self.trace.standard_error)
+            .with_sampling(of(|s| Some(s.trace)));
         if !self.trace.converged {
-            trace.verdict = "short of a standard error of 5 %".into();
+            trace.verdict = "standard error above 5 %".into();
         }
         let sampling = of(|s| s.condition_number);
-        let condition = Row::between("condition number", self.condition_number);
+        let condition = Row::from_bracket("condition number", self.condition_number);
         let mut rows = vec![
             condition
-                .sampled(sampling)
-                .verdict(self.conditioning(sampling)),
+                .with_sampling(sampling)
+                .with_verdict(self.conditioning(sampling)),
         ];
         if self.curves_down() {
-            rows.push(Row::between("λ_max/|λ_min|", self.end_ratio).verdict(only_here));
-            let words = match (self.magnitude_ratio, self.knows_all()) {
+            rows.push(Row::from_bracket("λ_max/|λ_min|", self.end_ratio).with_verdict(only_here));
+            let words = match (self.magnitude_ratio, self.has_all_eigenvalues()) {
                 (Some(_), _) => only_here,
                 (None, true) => "not meaningful: the smallest |λ| is zero within its error",
-                (None, false) => "not computed: it needs all eigenvalues",
+                (None, false) => "not computed: needs all eigenvalues",
             };
-            rows.push(Row::between("|λ|_max/|λ|_min", self.magnitude_ratio).verdict(words));
+            rows.push(
+                Row::from_bracket("|λ|_max/|λ|_min", self.magnitude_ratio).with_verdict(words),
+            );
         }
         if let Some(damping) = self.damping {
             let (number, sampling) = (
@@ -320,12 +321,12 @@ impl HessianMetrics {
                 Some(number) => CONDITION.verdict(&widened(number, sampling)),
                 None => self.too_little_damping(),
             };
-            let row = Row::between(&format!("condition number of H + {damping} I"), number);
-            rows.push(row.sampled(sampling).verdict(words));
+            let row = Row::from_bracket(&format!("condition number of H + {damping} I"), number);
+            rows.push(row.with_sampling(sampling).with_verdict(words));
         }
         let gap = match (self.spectral_gap, self.converged) {
-            (None, _) if self.dim > 1 => "not computed: it needs two eigenvalues from each end",
-            (Some(_), false) => "an eigenvalue between the two may have been missed",
+            (None, _) if self.dim > 1 => "not computed: needs two eigenvalues from each end",
+            (Some(_), false) => "an eigenvalue between the two may be missing",
             _ => "",
         };
         let newton = Row {
@@ -333,16 +334,16 @@ impl HessianMetrics {
             ..Row::new("decrease by a Newton step", self.newton.map(|n| n.decrease))
         };
         rows.extend([
-            Row::between("spectral gap", self.spectral_gap)
-                .sampled(of(|s| s.spectral_gap))
-                .verdict(gap),
-            newton.verdict(self.slope()),
-            Row::between("negative eigenvalues", Some(self.negative.count))
-                .verdict(self.kind_of_point()),
+            Row::from_bracket("spectral gap", self.spectral_gap)
+                .with_sampling(of(|s| s.spectral_gap))
+                .with_verdict(gap),
+            newton.with_verdict(self.stationarity()),
+            Row::from_bracket("negative eigenvalues", Some(self.negative.count))
+                .with_verdict(self.kind_of_point()),
             trace,
-            Row::estimate("effective rank", self.effective_rank).verdict(only_here),
-            Row::between("stable learning rate, 2/λ_max", self.stable_rate)
-                .sampled(of(|s| s.stable_rate)),
+            Row::from_estimate("effective rank", self.effective_rank).with_verdict(only_here),
+            Row::from_bracket("stable learning rate, 2/λ_max", self.stable_rate)
+                .with_sampling(of(|s| s.stable_rate)),
         ]);
         rows
     }
@@ -352,7 +353,7 @@ impl HessianMetrics {
     }
 
     /// Whether all eigenvalues were computed.
-    fn knows_all(&self) -> bool {
+    fn has_all_eigenvalues(&self) -> bool {
         2 * self.largest.len() >= self.dim
     }
 
@@ -362,7 +363,7 @@ impl HessianMetrics {
         self.smallest.first().is_some_and(negative)
     }
 
-    /// The word for κ, or why it has none.
+    /// Verdict for κ.
     fn conditioning(&self, sampling: Option<SamplingError>) -> String {
         if let Some(number) = self.condition_number {
             let word = CONDITION.verdict(&widened(number, sampling));
@@ -383,22 +384,23 @@ impl HessianMetrics {
             true => {
                 format!("not meaningful: λ_min is zero within its error, κ at least {least:.1e}")
             }
-            false => "not meaningful: the loss does not curve".into(),
+            false => "not meaningful: the Hessian is zero".into(),
         }
     }
 
+    /// Verdict for a damped matrix that is not positive definite.
     fn too_little_damping(&self) -> String {
         let least = self.smallest.first().map_or(0.0, |e| e.error - e.value);
         format!(
-            "not meaningful: H + λI is not positive definite, which needs λ above {:.2}",
+            "not meaningful: H + λI is not positive definite; needs λ above {:.2}",
             Short(least)
         )
     }
 
-    /// What the Newton decrement says.
-    fn slope(&self) -> String {
+    /// Verdict for the Newton decrement.
+    fn stationarity(&self) -> String {
         let Some(newton) = self.newton else {
-            return "not meaningful: the loss does not curve".into();
+            return "not meaningful: the Hessian is zero".into();
         };
         if newton.vanishes {
             return "stationary: the gradient is zero within rounding".into();
@@ -424,19 +426,22 @@ impl HessianMetrics {
         }
     }
 
-    /// The word for the number of negative eigenvalues, as far as number and gradient allow one.
+    /// Verdict for the number of negative eigenvalues.
     fn kind_of_point(&self) -> String {
         let negative = &self.negative;
         let many = NEGATIVE.band(negative.count.low) != Some(0);
         let word = match self.newton.map(|newton| newton.is_small()) {
-            None => "not meaningful: the loss does not curve".to_owned(),
+            None => "not meaningful: the Hessian is zero".to_owned(),
             Some(Some(false)) if many => {
-                "on a slope that curves down in many directions, not near a saddle point".to_owned()
+                "on a slope with many directions of negative curvature, not near a saddle point"
+                    .to_owned()
             }
             Some(Some(false)) => {
-                "not near a minimum: the gradient is large against the curvature".to_owned()
+                "not near a minimum: the gradient is large relative to the curvature".to_owned()
             }
-            Some(None) => "undecided: the gradient may be large against the curvature".to_owned(),
+            Some(None) => {
+                "undecided: the gradient may be large relative to the curvature".to_owned()
+            }
             Some(Some(true)) if negative.is_uncertain() => {
                 "undecided: the error of the count is larger than the count".to_owned()
             }
@@ -457,8 +462,8 @@ impl HessianMetrics {
 }
 
 impl NegativeEigenvalues {
-    /// From the smallest eigenvalues, the smallest first, which may be all.
-    fn among(smallest: &[Eigenvalue], threshold: f64, all: bool) -> Self {
+    /// Counts among the smallest eigenvalues, sorted ascending. `all`: these are all eigenvalues.
+    fn count(smallest: &[Eigenvalue], threshold: f64, all: bool) -> Self {
         let below = |x: f64| {
             let negative = |e: &&Eigenvalue| e.value + x * e.residual < -threshold;
             smallest.iter().filter(negative).count()
@@ -479,8 +484,8 @@ impl NegativeEigenvalues {
         }
     }
 
-    /// With what a density says of those beyond.
-    fn with(self, found: Count, dim: usize) -> Result<Self> {
+    /// Adds the estimate from a density.
+    fn with_density(self, found: Count, dim: usize) -> Result<Self> {
         let [low, high] = found.interval(0.95)?;
         let (least, n) = (self.certain as f64, dim as f64);
         let value = found.estimate.value.clamp(least, n);
@@ -507,8 +512,8 @@ fn smallest_first(spectrum: &Spectrum) -> Vec<Eigenvalue> {
     spectrum.pairs.iter().rev().map(Eigenvalue::from).collect()
 }
 
-/// A certain bracket as an estimate of n numbers.
-fn known(bracket: Bracket, n: usize) -> Estimate {
+/// Converts the bracket of a function of all n eigenvalues to an estimate.
+fn exact_estimate(bracket: Bracket, n: usize) -> Estimate {
     Estimate {
         value: bracket.value,
         standard_error: bracket.error(),
@@ -518,7 +523,7 @@ fn known(bracket: Bracket, n: usize) -> Estimate {
     }
 }
 
-/// high/low, where low is positive for certain.
+/// high/low; `None` unless low is above its error.
 fn ratio(high: Eigenvalue, low: Eigenvalue, threshold: f64) -> Option<Bracket> {
     let least = low.value - low.error;
     (least > threshold).then(|| Bracket {

@@ -1,4 +1,4 @@
-//! [`HessianSampling`]: the sampling errors of a Hessian's metrics.
+//! [`HessianSampling`]: sampling errors of Hessian metrics.
 
 use serde::{Deserialize, Serialize};
 
@@ -21,25 +21,25 @@ const PROBES: u64 = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct HessianSampling {
-    /// Of λ_max. On average λ_max of a subsample is larger than λ_max of all samples; the interval includes this bias.
+    /// Error of λ_max. On average λ_max of a subsample is larger than λ_max of all samples; the interval includes this bias.
     pub largest: SamplingError,
-    /// Of λ_min, which is on average smaller on a subsample.
+    /// Error of λ_min, which is on average smaller on a subsample.
     pub smallest: SamplingError,
-    /// Of κ.
+    /// Error of κ.
     pub condition_number: Option<SamplingError>,
-    /// Of κ of H + λI.
+    /// Error of κ of H + λI.
     pub damped_condition_number: Option<SamplingError>,
-    /// Of λ₁ − λ₂.
+    /// Error of λ₁ − λ₂.
     pub spectral_gap: Option<SamplingError>,
-    /// Of tr H.
+    /// Error of tr H.
     pub trace: SamplingError,
-    /// Of 2/λ_max.
+    /// Error of 2/λ_max.
     pub stable_rate: Option<SamplingError>,
 }
 
 impl HessianSampling {
-    /// For metrics of the measured samples and the spectrum that they are made of; none where a single sample was measured.
-    pub(super) fn of(
+    /// Computes sampling errors of `metrics`, derived from `spectrum`. `None` for a single measured sample.
+    pub(super) fn compute(
         metrics: &HessianMetrics,
         spectrum: &Spectrum,
         groups: &Groups,
@@ -83,7 +83,7 @@ impl HessianSampling {
     }
 }
 
-/// The spread of the groups' traces by the same random signs for each. These add a little to the spread.
+/// Spread of the groups' traces, with the same random sign vectors for each, which add little to the spread.
 fn trace(metrics: &HessianMetrics, groups: &Groups, seed: u64) -> Result<Option<SamplingError>> {
     let signs = |i| {
         let v = normal(metrics.dim, Purpose::SubsampleTrace, seed, i);
@@ -103,7 +103,7 @@ fn trace(metrics: &HessianMetrics, groups: &Groups, seed: u64) -> Result<Option<
     Ok(Some(groups.unbiased(value, error, value - low)))
 }
 
-/// λ₁ − λ₂ from the means v₁ᵀHv₁, v₁ᵀHv₂ and v₂ᵀHv₂.
+/// Sampling error of λ₁ − λ₂ from the means v₁ᵀHv₁, v₁ᵀHv₂ and v₂ᵀHv₂.
 fn spectral_gap(
     largest: f64,
     gap: Bracket,
@@ -131,7 +131,7 @@ fn spectral_gap(
     })
 }
 
-/// high/low, where low is positive for certain.
+/// Sampling error of high/low; `None` unless low is above the threshold.
 fn quotient(
     number: Option<Bracket>,
     high: SamplingError,

@@ -240,7 +240,7 @@ impl Analyzer {
             damping: self.damping,
             seed: self.seed,
         };
-        HessianMetrics::of(&setting, k)
+        HessianMetrics::compute(&setting, k)
     }
 
     /// The loss on a plane along two random filter-normalised directions, `points` × `points` values, on the samples on
@@ -383,8 +383,8 @@ impl Analyzer {
         Ok((Some(found), sampling))
     }
 
-    /// The distances r along the directions solve L(θ + rd) = L(θ) + `RISE`. To first order a rise that is larger by x
-    /// makes a distance smaller by x over the slope at r.
+    /// Distances r along the directions d solve L(θ + rd) = L(θ) + `RISE`. To first order, an increase that is larger by x
+    /// shortens the distance by x over the slope at r.
     fn flatness_sampling(
         &self,
         crossings: &[(f64, Vec<f64>)],
@@ -426,7 +426,7 @@ impl Analyzer {
     }
 }
 
-/// A model of any type.
+/// A model of any type, as a trait object.
 #[derive(Clone)]
 struct SharedModel(Arc<dyn Model + Send + Sync>);
 

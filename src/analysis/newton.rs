@@ -1,4 +1,4 @@
-//! [`NewtonDecrement`]: how small a gradient is against the curvature.
+//! [`NewtonDecrement`]: size of the gradient relative to the curvature.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,30 +8,30 @@ use crate::operator::{Hessian, checked_products};
 use crate::spectral::symmetric_eigen;
 use crate::vector::{axpy, dot, norm, scale};
 
-/// Products after which to stop.
+/// Maximum number of products.
 const MAX_PRODUCTS: usize = 100;
-/// Products between two looks at the decrease.
+/// Number of products between convergence checks.
 const STRIDE: usize = 10;
-/// Relative change between two looks at which to stop.
+/// Relative change between two checks at which to stop.
 const TOLERANCE: f64 = 1e-2;
-/// Dampings of the steps that are tried on all samples, in units of the largest |λ|.
-const SHARES: [f64; 6] = [1.0, 0.1, 1e-2, 1e-3, 1e-4, 0.0];
-/// Share of the loss up to which the decrease counts as small.
+/// Dampings of the steps tried on all samples, in units of the largest |λ|.
+const DAMPINGS: [f64; 6] = [1.0, 0.1, 1e-2, 1e-3, 1e-4, 0.0];
+/// A decrease of at most this fraction of the loss is small.
 const SMALL: f64 = 0.01;
 
-/// Half the squared Newton decrement, ½ gᵀ(|H| + λI)⁻¹g: how much one Newton step lowers the loss by the quadratic model
-/// (Boyd and Vandenberghe, "Convex Optimization", 2004, ch. 9.5). |H| has the eigenvectors of H and the magnitudes of its
-/// eigenvalues, so that the step leads downhill at saddle points too (Dauphin et al., "Identifying and attacking the saddle
-/// point problem", 2014). λ is as small as rounding allows unless [`Analyzer::damping`](super::Analyzer::damping) sets it.
-/// L and g are those of all training samples.
+/// Half the squared Newton decrement, ½ gᵀ(|H| + λI)⁻¹g: the decrease of the quadratic model by one Newton step (Boyd and
+/// Vandenberghe, "Convex Optimization", 2004, ch. 9.5). |H| has the eigenvectors of H and the absolute values of its
+/// eigenvalues, so that the step is a descent step at saddle points too (Dauphin et al., "Identifying and attacking the
+/// saddle point problem", 2014). λ is as small as rounding allows unless
+/// [`Analyzer::with_damping`](super::Analyzer::with_damping) sets it. L and g are those of all training samples.
 ///
 /// It is computed in the Krylov space of H and g, as in Hessian-free optimisation (Martens, 2010). For an orthonormal basis V
 /// of that space the result is ½ gᵀV((VᵀH²V)^½ + λI)⁻¹Vᵀg, which is never above the decrement,
-/// because 1/(√x + λ) is operator convex (Hansen, "An operator inequality", 1980), and grows with each product.
+/// because 1/(√x + λ) is operator convex (Hansen, "An operator inequality", 1980), and increases with each product.
 ///
-/// On a subsample H is that of the measured samples. Its curvature is too small in some directions, so that the decrease is
-/// too large. The decrease on all samples is at least (gᵀx)²/2(‖x‖‖Hx‖ + λ‖x‖²) for any step x. This bound is computed for
-/// the steps of several λ, with an H of twice as many samples.
+/// On a subsample, H is that of the measured samples. Its curvature is too small in some directions, which overestimates the
+/// decrease. On all samples the decrease is at least (gᵀx)²/2(‖x‖‖Hx‖ + λ‖x‖²) for any step x. This bound is computed for
+/// the steps of several λ, with the Hessian of twice as many samples.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -53,28 +53,28 @@ const SMALL: f64 = 0.01;
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct NewtonDecrement {
-    /// ½ gᵀ(|H| + λI)⁻¹g, or less: see above.
+    /// ½ gᵀ(|H| + λI)⁻¹g, or a lower bound on it.
     pub decrease: f64,
-    /// Twice the change over the last ten products; 0 where the Krylov space is exhausted, and the decrease is exact.
+    /// Twice the change over the last ten products; 0 if the Krylov space is exhausted and the decrease exact.
     pub error: f64,
-    /// A lower bound of the decrease with the curvature of all training samples; the decrease itself where all were
-    /// measured.
+    /// Lower bound on the decrease with the curvature of all training samples; the decrease itself if all are measured.
     pub on_all_samples: f64,
     /// λ
     pub damping: f64,
     /// L(θ)
     pub loss: f64,
-    /// Whether ‖g‖ is no larger than what the rounding of θ makes of a gradient that is 0.
+    /// Whether g is 0 within the rounding error of θ.
     pub vanishes: bool,
-    /// Whether the change over the last ten products is at most 1 %. What directions of tiny curvature add may still be missing.
+    /// Whether the change over the last ten products is at most 1 %. Contributions of directions with tiny curvature may still
+    /// be missing.
     pub converged: bool,
-    /// Matrix-vector products that it took.
+    /// Number of matrix–vector products.
     pub products: usize,
 }
 
 impl NewtonDecrement {
-    /// Whether the point is near a stationary one: the gradient is 0 within rounding, or a Newton step lowers the loss by
-    /// at most 1 %, as far as the Krylov space shows. None where products or samples are too few to tell.
+    /// Whether the point is near a stationary point: the gradient is 0 within rounding, or a Newton step in the Krylov space
+    /// decreases the loss by at most 1 %. `None` if products or samples are too few to decide.
     pub fn is_small(&self) -> Option<bool> {
         let limit = SMALL * self.loss.abs();
         if self.vanishes {
@@ -86,9 +86,9 @@ impl NewtonDecrement {
         (self.decrease + self.error <= limit).then_some(true)
     }
 
-    /// For a Hessian whose largest |eigenvalue| is `size`, above 0, and of which an eigenvalue below `threshold` is zero
-    /// within rounding, and for a gradient of this `loss` at a point of length `theta`.
-    pub(super) fn of(
+    /// Computes the decrement. `size` > 0 is the largest |eigenvalue| of the Hessian, eigenvalues below `threshold` are zero
+    /// within rounding, and `theta` is ‖θ‖.
+    pub(super) fn compute(
         hessian: &Hessian,
         (loss, gradient): (f64, &[f64]),
         (size, threshold): (f64, f64),
@@ -118,7 +118,7 @@ impl NewtonDecrement {
             let m = basis.len();
             let mut image = checked_products(hessian, &basis[m - 1..])?.swap_remove(0);
             diagonal.push(dot(&image, &basis[m - 1]));
-            // Twice is enough (Kahan and Parlett).
+            // Two passes are enough (Kahan and Parlett).
             for q in basis.iter().chain(&basis) {
                 axpy(-dot(q, &image), q, &mut image);
             }
@@ -147,7 +147,7 @@ impl NewtonDecrement {
                                 }
                                 step
                             };
-                            let steps: Vec<Vec<f64>> = SHARES.map(step).into();
+                            let steps: Vec<Vec<f64>> = DAMPINGS.map(step).into();
                             found.products += steps.len();
                             least_decrease(
                                 gradient,
@@ -166,7 +166,7 @@ impl NewtonDecrement {
     }
 }
 
-/// The largest (gᵀx)²/2(‖x‖‖Hx‖ + λ‖x‖²) of some steps x.
+/// The largest (gᵀx)²/2(‖x‖‖Hx‖ + λ‖x‖²) over the steps x.
 fn least_decrease(gradient: &[f64], damping: f64, steps: &[Vec<f64>], images: &[Vec<f64>]) -> f64 {
     let pairs = steps.iter().zip(images);
     let bounds = pairs.map(|(x, image)| {

@@ -1,4 +1,4 @@
-//! [`Report`]: all that an analysis found, with the words for it.
+//! [`Report`]: the results of an analysis, with verdicts.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +12,7 @@ use crate::spectral::{Bracket, Estimate, Short};
 use crate::vector::norm;
 use crate::verdict::SHARPNESS;
 
-/// Which training samples curvature and sharpness are measured on.
+/// Training samples on which curvature and sharpness are measured.
 ///
 /// ```
 /// use loss_landscape::analysis::Subsample;
@@ -29,16 +29,16 @@ use crate::verdict::SHARPNESS;
 ///         seed: 7
 ///     }
 /// );
-/// assert_eq!(report.train_samples, 60); // loss and gradient are those of all
+/// assert_eq!(report.train_samples, 60); // loss and gradient use all samples
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Subsample {
-    /// All.
+    /// All training samples.
     All,
-    /// [`Dataset::random`](crate::data::Dataset::random) ones.
+    /// A random subset: [`Dataset::random`](crate::data::Dataset::random).
     Random {
         /// Number of samples.
         samples: usize,
@@ -47,47 +47,46 @@ pub enum Subsample {
     },
 }
 
-/// How much the loss rises within a ball.
+/// Increase of the loss within a ball.
 ///
 /// See [`Report`] for an example.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SharpnessMetrics {
-    /// By random search.
+    /// Largest increase found by random search.
     pub random: RandomSharpness,
-    /// The worst case: the largest rise that gradient ascent found.
+    /// Worst case: the largest increase found by gradient ascent.
     pub worst: f64,
-    /// The rise that the ascent came to from each of its starts.
+    /// Increase found from each start of the ascent.
     pub by_start: Vec<f64>,
-    /// Whether every start came to rest.
+    /// Whether the ascent converged from every start.
     pub converged: bool,
-    /// The worst case by the quadratic model, or a bound of it; see [`WorstCase`](crate::landscape::WorstCase).
+    /// The worst case of the quadratic model, or a bound on it; see [`WorstCase`](crate::landscape::WorstCase).
     pub quadratic: f64,
-    /// ρ‖Tg‖, the rise along the gradient to first order.
+    /// ρ‖Tg‖, the first-order increase along the gradient.
     pub slope: f64,
-    /// Sampling error of the random search, for the same perturbations; none where all samples were measured, or
-    /// only one.
+    /// Sampling error of the random search, for the same perturbations; `None` if all samples were measured, or only one.
     pub random_sampling: Option<SamplingError>,
     /// Sampling error of the worst case.
     pub worst_sampling: Option<SamplingError>,
 }
 
-/// The geometry of a model's loss where the model stands: the data's loss, without an L2 term of its training.
+/// The geometry of a model's loss at its current θ. The loss is that of the data, without an L2 penalty of the training.
 ///
-/// Its `Display` is a table of quantities, their values and uncertainties, and the words that are usual for them: a
-/// condition number is excellent below 100, good up to 1,000 and challenging above; the surroundings are flat where the
-/// loss rises by less than 0.1, moderate up to 1, sharp above; where the gradient is small against the curvature
-/// ([`NewtonDecrement`](super::NewtonDecrement)), up to 5 negative eigenvalues are near a minimum, more are likely a saddle
-/// point. Where the uncertainty reaches into another band, or the number has no meaning, the words say so.
+/// Its `Display` is a table of quantities with value, uncertainty and verdict: a condition number is excellent below 100,
+/// good up to 1,000 and challenging above; sharpness is flat below 0.1, moderate up to 1 and sharp above. If the gradient is
+/// small relative to the curvature ([`NewtonDecrement`](super::NewtonDecrement)), up to 5 negative eigenvalues mean near a
+/// minimum, more mean likely a saddle point. The verdict says if the uncertainty reaches another band, or if the number has
+/// no meaning.
 ///
-/// Losses, accuracies and the gradient are measured on all training samples. On a [`Subsample`] the other numbers carry a
-/// 95 % interval for their value on all training samples ([`SamplingError`]), except the number of negative eigenvalues,
-/// the ratio of eigenvalues by magnitude and the effective rank: these are known for the measured samples only.
+/// Losses, accuracies and the gradient are measured on all training samples. On a [`Subsample`] the other numbers have a
+/// 95 % confidence interval for their value on all training samples ([`SamplingError`]), except the number of negative
+/// eigenvalues, the ratio of eigenvalues by magnitude and the effective rank, which hold for the measured samples only.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
 ///
-/// // L(b, w) = b² + 4w² at its minimum: within 0.05 the loss rises by at most 0.05² · 4.
+/// // L(b, w) = b² + 4w² at its minimum: within radius 0.05 the loss increases by at most 0.05² · 4.
 /// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
 /// let data = Dataset::regression(&x, &x.zeros_like()?)?;
 /// let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
@@ -103,34 +102,34 @@ pub struct SharpnessMetrics {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Report {
-    /// Length of θ.
+    /// Number of parameters.
     pub parameters: usize,
-    /// Samples that the training loss is of.
+    /// Number of training samples.
     pub train_samples: usize,
-    /// Samples that the test loss is of.
+    /// Number of test samples.
     pub test_samples: usize,
-    /// Which of them curvature and sharpness are measured on.
+    /// Training samples on which curvature and sharpness are measured.
     pub subsample: Subsample,
     /// Seed of all random vectors.
     pub seed: u64,
-    /// Whether derivatives came by hand-derived rules rather than by candle's automatic differentiation.
+    /// Whether derivatives were computed by hand-derived rules instead of candle's automatic differentiation.
     pub hand_derived: bool,
-    /// On the training data.
+    /// Loss and accuracy on the training data.
     pub train: Score,
-    /// On the test data.
+    /// Loss and accuracy on the test data.
     pub test: Score,
     /// Test loss − training loss.
     pub generalization_gap: f64,
     /// ‖∇L(θ)‖ on all training samples.
     pub gradient_norm: f64,
-    /// Eigenvalues, trace and what follows of them; none if they were left out.
+    /// Eigenvalues, trace and derived quantities; `None` if not computed.
     pub hessian: Option<HessianMetrics>,
     /// ε-sharpness.
     pub sharpness: SharpnessMetrics,
-    /// The same in proportion to the weights, within ten times the radius as is usual (Kwon et al., "ASAM", 2021): it
-    /// does not see rescalings of the layers.
+    /// ε-sharpness with perturbations proportional to the weights, within ten times the radius, as in Kwon et al., "ASAM",
+    /// 2021. It is invariant under rescaling of layers.
     pub adaptive: SharpnessMetrics,
-    /// The mean distance in random directions at which the loss has risen by 0.1; none where it does not.
+    /// Mean distance in random directions at which the loss has increased by 0.1; `None` if it does not increase that much.
     pub flatness: Option<Estimate>,
     /// Sampling error of the flatness, for the same directions.
     pub flatness_sampling: Option<SamplingError>,
@@ -197,11 +196,11 @@ impl SharpnessMetrics {
         let flat = |x: f64| SHARPNESS.band(x) == Some(0);
         let words = |number: &Bracket| {
             if number.value <= rounding {
-                "not meaningful: no more than the loss's rounding".into()
+                "not meaningful: within the rounding error of the loss".into()
             } else if flat(number.value) && !flat(self.slope) {
                 let slope = Short(self.slope);
                 format!(
-                    "no verdict: to first order the loss rises by {slope:.2} along the gradient"
+                    "no verdict: to first order the loss increases by {slope:.2} along the gradient"
                 )
             } else {
                 SHARPNESS.word(number) + aside + &SHARPNESS.advice(number.value)
@@ -218,11 +217,11 @@ impl SharpnessMetrics {
             false => words(&wide_random),
         };
         let row = |how: &str, number: Bracket, sampling| {
-            Row::between(&format!("{name}, {how}"), Some(number)).sampled(sampling)
+            Row::from_bracket(&format!("{name}, {how}"), Some(number)).with_sampling(sampling)
         };
         [
-            row("random search", random, self.random_sampling).verdict(random_words),
-            row("worst case", worst, self.worst_sampling).verdict(words(&wide_worst)),
+            row("random search", random, self.random_sampling).with_verdict(random_words),
+            row("worst case", worst, self.worst_sampling).with_verdict(words(&wide_worst)),
         ]
     }
 }
@@ -237,17 +236,18 @@ impl Report {
         if let (Some(train), Some(test)) = (self.train.accuracy, self.test.accuracy) {
             let error = (test * (1.0 - test) / self.test_samples as f64).sqrt();
             rows.push(Row::new("training accuracy", train));
-            rows.push(Row::new("test accuracy", test).give_or_take(error));
+            rows.push(Row::new("test accuracy", test).with_uncertainty(error));
         }
         rows.push(Row::new("gradient norm", self.gradient_norm));
         rows.extend(self.hessian.iter().flat_map(HessianMetrics::rows));
-        let aside = ", but changes where layers are rescaled";
+        let aside = ", but depends on the scaling of layers";
         rows.extend(self.sharpness.rows("sharpness", aside));
         rows.extend(self.adaptive.rows("adaptive sharpness", ""));
-        let flatness = Row::estimate("flatness", self.flatness).sampled(self.flatness_sampling);
+        let flatness =
+            Row::from_estimate("flatness", self.flatness).with_sampling(self.flatness_sampling);
         rows.push(match self.flatness {
             Some(_) => flatness,
-            None => flatness.verdict("the loss does not rise by 0.1 in random directions"),
+            None => flatness.with_verdict("the loss does not increase by 0.1 in random directions"),
         });
         rows
     }
@@ -256,9 +256,12 @@ impl Report {
 impl std::fmt::Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let on = match self.subsample {
-            Subsample::All => "all of them".to_owned(),
+            Subsample::All => "all training samples".to_owned(),
             Subsample::Random { samples, seed } => {
-                format!("{samples} of {}, random, seed {seed}", self.train_samples)
+                format!(
+                    "{samples} random of {} training samples, seed {seed}",
+                    self.train_samples
+                )
             }
         };
         let how = match self.hand_derived {
@@ -268,7 +271,7 @@ impl std::fmt::Display for Report {
         writeln!(
             f,
             "{} parameters, {} training and {} test samples; curvature on {on}, by {how}\n\
-             sharpness within {}, adaptive sharpness within {}, flatness up to a rise of {}\n",
+             radius of sharpness {}, of adaptive sharpness {}; flatness for a loss increase of {}\n",
             self.parameters,
             self.train_samples,
             self.test_samples,

@@ -1,4 +1,4 @@
-//! [`Row`]: a quantity, its value, how uncertain it is, and what it means.
+//! [`Row`]: a quantity with value, uncertainty and verdict.
 
 use super::sampling::SamplingError;
 use crate::spectral::{Bracket, Estimate};
@@ -22,31 +22,31 @@ impl Row {
         }
     }
 
-    pub(super) fn give_or_take(mut self, error: f64) -> Self {
+    pub(super) fn with_uncertainty(mut self, error: f64) -> Self {
         self.uncertainty = Some(error);
         self
     }
 
-    pub(super) fn sampled(mut self, sampling: Option<SamplingError>) -> Self {
+    pub(super) fn with_sampling(mut self, sampling: Option<SamplingError>) -> Self {
         self.sampling = sampling;
         self
     }
 
-    pub(super) fn verdict(mut self, words: impl Into<String>) -> Self {
+    pub(super) fn with_verdict(mut self, words: impl Into<String>) -> Self {
         self.verdict = words.into();
         self
     }
 
-    /// As uncertain as the further of the bounds is away.
-    pub(super) fn between(quantity: &str, found: Option<Bracket>) -> Self {
+    /// A row whose uncertainty is the distance to the further bound.
+    pub(super) fn from_bracket(quantity: &str, found: Option<Bracket>) -> Self {
         Self {
             uncertainty: found.as_ref().map(Bracket::error),
             ..Self::new(quantity, found.map(|b| b.value))
         }
     }
 
-    /// With its standard error.
-    pub(super) fn estimate(quantity: &str, found: Option<Estimate>) -> Self {
+    /// A row with the standard error of an estimate.
+    pub(super) fn from_estimate(quantity: &str, found: Option<Estimate>) -> Self {
         Self {
             uncertainty: found.map(|e| e.standard_error),
             ..Self::new(quantity, found.map(|e| e.value))
@@ -54,7 +54,7 @@ impl Row {
     }
 }
 
-/// The bounds of a number on the measured samples, or those of its 95 % interval for all samples where they are further.
+/// Widens the bounds of a number on the measured samples to its 95 % interval for all samples.
 pub(super) fn widened(number: Bracket, sampling: Option<SamplingError>) -> Bracket {
     Bracket {
         low: sampling.map_or(number.low, |s| number.low.min(s.low)),

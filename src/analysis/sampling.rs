@@ -1,15 +1,15 @@
-//! [`SamplingError`]: how far a number measured on a random subsample may be from its value on all samples.
+//! [`SamplingError`]: the error of a number measured on a random subsample, relative to its value on all samples.
 //!
-//! The n measured samples fall into groups. The spread of a mean over the groups gives its standard error, which
+//! The n measured samples are split into groups. The spread of a mean over the groups gives its standard error, which
 //! the finite-population correction √(1 − n/N) takes to 0 where n is all N samples (Cochran, "Sampling Techniques",
 //! 1977, ch. 2).
 //!
-//! Many numbers are no mean but the maximum of a mean: λ₁ = max vᵀHv, or the largest rise of the loss in a ball.
+//! Many numbers are not means but maxima of a mean: λ₁ = max vᵀHv, or the largest increase of the loss in a ball.
 //! Measured on a subsample such a number is too large on average, because the maximiser was chosen on the same samples.
-//! At the same maximiser, samples that had no part in the choice give a number that is too small on average. The interval
-//! reaches from the lower end of the second to the upper end of the first (Mak, Morton and Wood, "Monte Carlo bounding
-//! techniques for determining solution quality in stochastic programs", 1999). It holds the true value in more cases
-//! than it states. The standard error of the maximum is that of the mean at its maximiser, which bounds it by the
+//! At the same maximiser, other samples give a number that is too small on average. The interval extends from the lower end
+//! of the second to the upper end of the first (Mak, Morton and Wood, "Monte Carlo bounding
+//! techniques for determining solution quality in stochastic programs", 1999). It is
+//! conservative. The standard error of the maximum is that of the mean at its maximiser, which bounds it by the
 //! inequality of Efron and Stein ("The jackknife estimate of variance", 1981).
 
 use serde::{Deserialize, Serialize};
@@ -21,10 +21,10 @@ use crate::objective::Objective;
 use crate::operator::{Hessian, LinearOperator};
 use crate::vector::{axpy, scale};
 
-/// Groups that a sample is split into, if it has as many.
+/// Number of groups, or the number of samples if smaller.
 const GROUPS: usize = 20;
 
-/// The error that comes from measuring on a random subsample.
+/// Error from measuring on a random subsample.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -43,17 +43,17 @@ const GROUPS: usize = 20;
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SamplingError {
-    /// Standard error from the choice of the samples alone.
+    /// Standard error from the choice of samples only.
     pub standard_error: f64,
-    /// Lower end of a 95 % interval for the value on all samples. It includes the estimator's own error, unless the field that
-    /// holds the interval says otherwise.
+    /// Lower end of a 95 % confidence interval for the value on all samples. It includes the error of the estimator, unless the
+    /// field that holds the interval says otherwise.
     pub low: f64,
     /// Upper end of that interval.
     pub high: f64,
 }
 
 impl SamplingError {
-    /// For a monotone function of the number, by its values at the ends.
+    /// The error of a monotone function `f` of the number.
     pub(super) fn map(self, slope: f64, f: impl Fn(f64) -> f64) -> Self {
         let [a, b] = [f(self.low), f(self.high)];
         Self {
@@ -64,18 +64,18 @@ impl SamplingError {
     }
 }
 
-/// The n measured samples in groups, and beside them as many other samples, or all there are, in groups as well.
+/// The n measured samples in groups, and up to n other samples in groups.
 #[derive(Clone, Debug)]
 pub(super) struct Groups {
     measured: Vec<Objective>,
     others: Vec<Objective>,
     /// n/N
     share: f64,
-    /// Which part of the N − n samples that are not measured is in `others`.
+    /// Fraction of the N − n unmeasured samples that is in `others`.
     seen: f64,
 }
 
-/// A mean over samples: its value on each group.
+/// A mean over samples, on each group.
 #[derive(Clone)]
 pub(super) struct ByGroup {
     measured: Vec<f64>,
@@ -83,7 +83,7 @@ pub(super) struct ByGroup {
 }
 
 impl ByGroup {
-    /// A number made of several means, group by group.
+    /// A function of several means, group by group.
     pub(super) fn combine(means: &[&Self], f: impl Fn(&[f64]) -> f64) -> Self {
         let over = |part: fn(&Self) -> &[f64]| {
             let row = |g: usize| means.iter().map(|mean| part(mean)[g]).collect::<Vec<f64>>();
@@ -102,7 +102,7 @@ impl ByGroup {
 }
 
 impl Groups {
-    /// The first `n` samples of `order`, a random order of the objective's data, and the ones after them.
+    /// The first `n` samples of `order`, a random order of the objective's data, and up to `n` samples after them.
     pub(super) fn new(objective: &Objective, order: &[usize], n: usize) -> Result<Self> {
         let (measured, rest) = order.split_at(n);
         let others = &rest[..n.min(rest.len())];
@@ -128,20 +128,18 @@ impl Groups {
         }))
     }
 
-    /// A mean over the measured samples alone.
+    /// A mean over the measured samples, on each group.
     pub(super) fn measured(&self, f: impl Fn(&Objective) -> Result<f64>) -> Result<Vec<f64>> {
         self.measured.iter().map(f).collect()
     }
 
-    /// The standard error of a mean over the measured samples, from its value on each of their groups.
-    ///
-    /// None for a single sample.
+    /// The standard error of a mean over the measured samples, from its value on each group. `None` for a single sample.
     pub(super) fn standard_error(&self, groups: &[f64]) -> Option<f64> {
         let variance = variance_of_mean(&self.measured, groups)?;
         Some((variance * (1.0 - self.share)).sqrt())
     }
 
-    /// The same from the measured and the other samples: twice as many groups for the spread.
+    /// The standard error with the spread pooled over measured and other groups.
     pub(super) fn pooled_error(&self, mean: &ByGroup) -> Option<f64> {
         let size =
             |groups: &[Objective]| groups.iter().map(|g| g.data().len()).sum::<usize>() as f64;
@@ -154,7 +152,7 @@ impl Groups {
         Some((variance * (1.0 - self.share)).sqrt())
     }
 
-    /// The interval of a number without bias that has this standard error, and half the width `error` by its estimator.
+    /// The interval of an unbiased number with this standard error and estimator error `error`.
     pub(super) fn unbiased(&self, number: f64, standard_error: f64, error: f64) -> SamplingError {
         let reach = (student(self.measured.len()) * standard_error).hypot(error);
         SamplingError {
@@ -173,7 +171,7 @@ impl Groups {
         })
     }
 
-    /// The same for a minimum.
+    /// The interval of a minimum of means.
     pub(super) fn minimum(&self, number: f64, error: f64, mean: &ByGroup) -> Option<SamplingError> {
         let opposite = ByGroup::combine(&[mean], |x| -x[0]);
         let found = self.maximum(-number, error, &opposite)?;
@@ -184,13 +182,13 @@ impl Groups {
         })
     }
 
-    /// An upper confidence bound of a maximum of means.
+    /// An upper confidence bound on a maximum of means.
     pub(super) fn most(&self, number: f64, mean: &ByGroup) -> Option<f64> {
         let error = self.standard_error(&mean.measured)?;
         Some(number + student(self.measured.len()) * error)
     }
 
-    /// A lower confidence bound of a maximum of means: the mean over all samples at the maximiser.
+    /// A lower confidence bound on a maximum of means: the mean over all samples at the maximiser.
     pub(super) fn least(&self, number: f64, mean: &ByGroup) -> Option<f64> {
         let others = self.mean_of_others(mean);
         let mut error = 0.0;
@@ -201,12 +199,12 @@ impl Groups {
         Some(self.share * number + (1.0 - self.share) * (others - error))
     }
 
-    /// The mean over all samples, as far as they have been looked at, of a mean that is `number` on the measured ones.
+    /// Estimates the mean over all samples of a mean that is `number` on the measured samples.
     pub(super) fn over_all(&self, number: f64, mean: &ByGroup) -> f64 {
         self.share * number + (1.0 - self.share) * self.mean_of_others(mean)
     }
 
-    /// Products with the Hessian of the measured and the other samples, whose expectation is that of all samples.
+    /// Products with a weighted Hessian of the measured and other samples, an unbiased estimate of that of all samples.
     pub(super) fn products(
         &self,
         measured: &Hessian,
@@ -230,7 +228,7 @@ impl Groups {
     }
 }
 
-/// The samples `chosen`, in their order, in groups whose sizes differ by one at most.
+/// Splits the samples `chosen` into groups whose sizes differ by at most one.
 fn split(objective: &Objective, chosen: &[usize]) -> Result<Vec<Objective>> {
     let data: Dataset = objective.data().select(chosen)?;
     let (n, count) = (data.len(), GROUPS.min(data.len()));
@@ -239,7 +237,7 @@ fn split(objective: &Objective, chosen: &[usize]) -> Result<Vec<Objective>> {
     (0..count).map(group).collect()
 }
 
-/// Each group's share of the samples.
+/// Fraction of the samples in each group.
 fn weights(groups: &[Objective]) -> Vec<f64> {
     let sizes: Vec<f64> = groups.iter().map(|g| g.data().len() as f64).collect();
     let all: f64 = sizes.iter().sum();
@@ -250,7 +248,7 @@ fn weighted_mean(weights: &[f64], values: &[f64]) -> f64 {
     weights.iter().zip(values).map(|(w, x)| w * x).sum()
 }
 
-/// Σ w²(x − x̄)² G/(G − 1) for G groups of weights w, which is s²/G for equal ones. None for one group.
+/// Σ w²(x − x̄)² G/(G − 1) for G groups of weights w, which is s²/G for equal weights. `None` for one group.
 fn variance_of_mean(groups: &[Objective], values: &[f64]) -> Option<f64> {
     let (weights, count) = (weights(groups), groups.len() as f64);
     let mean = weighted_mean(&weights, values);
@@ -259,7 +257,7 @@ fn variance_of_mean(groups: &[Objective], values: &[f64]) -> Option<f64> {
     (groups.len() > 1).then(|| squares * count / (count - 1.0))
 }
 
-/// Student's 97.5 % quantile for the spread of this many groups.
+/// The 97.5 % quantile of Student's t distribution for this many groups.
 fn student(groups: usize) -> f64 {
     StudentsT::new(0.0, 1.0, groups.max(2) as f64 - 1.0)
         .map_or(f64::INFINITY, |student| student.inverse_cdf(0.975))

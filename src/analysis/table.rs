@@ -102,14 +102,18 @@ impl HessianMetrics {
         };
         let row = |(rank, found): (usize, &Eigenvalue)| {
             Row::new(format!("eigenvalue {rank}"), found.value)
-                .give_or_take(found.error)
-                .sampled(sampling(rank))
+                .with_uncertainty(found.error)
+                .with_sampling(sampling(rank))
         };
         let top = self.largest.iter().enumerate().map(|(i, e)| (i + 1, e));
         let bottom = self.smallest.iter().enumerate();
         let bottom = bottom.map(|(i, e)| (self.dim.saturating_sub(i), e)).rev();
         let bottom = bottom.filter(|(rank, _)| *rank > self.largest.len());
-        let rows: Vec<Row> = top.chain(bottom).map(row).chain(self.sums()).collect();
+        let rows: Vec<Row> = top
+            .chain(bottom)
+            .map(row)
+            .chain(self.derived_rows())
+            .collect();
         table(&rows)
     }
 }

@@ -1,4 +1,4 @@
-//! Spectra in the course of a training.
+//! Animated spectra during training.
 
 use plotly::common::{Anchor, ErrorData, ErrorType, Marker, Mode, Pad};
 use plotly::layout::update_menu::{
@@ -13,29 +13,29 @@ use serde_json::{Value, json};
 use super::{BLUE, Figure, ORANGE, axis, layout, log_axis};
 use crate::spectral::Spectrum;
 
-/// Decades below the largest |λ| that have a place on the axis.
+/// Maximum number of decades on the axis.
 const DECADES: f64 = 8.0;
 
-/// Each frame lasts so many milliseconds.
-const PACE: usize = 400;
+/// Duration of a frame in milliseconds.
+const FRAME_MS: usize = 400;
 
-/// An animation: a spectrum for each of some numbers of steps, chosen by a slider or played one after the other.
-/// |λ| on a logarithmic axis over the rank, positive eigenvalues blue, negative ones orange, each with its residual as an
-/// error bar. All frames have the same axes, of at most eight decades.
+/// An animation of spectra `(step, spectrum)` during training, with a slider and a play button. Shows |λ| over the rank on a
+/// logarithmic axis: positive eigenvalues blue, negative ones orange, with residuals as error bars. All frames have the same
+/// axes, of at most eight decades.
 ///
 /// ```
 /// use loss_landscape::ndarray::{Array2, array};
 /// use loss_landscape::prelude::*;
 ///
 /// let spectrum = |scale: f64| Dense::new(Array2::from_diag(&array![3.0, -1.0]) * scale)?.eigen();
-/// let moments = [(0, spectrum(1.0)?), (100, spectrum(5.0)?)];
-/// let json = figure::animation(&moments).json();
+/// let spectra = [(0, spectrum(1.0)?), (100, spectrum(5.0)?)];
+/// let json = figure::animation(&spectra).json();
 /// assert_eq!(json["frames"].as_array().map(Vec::len), Some(2));
 /// assert_eq!(json["layout"]["sliders"][0]["steps"][1]["label"], "100");
 /// # Ok::<(), Error>(())
 /// ```
-pub fn animation(moments: &[(usize, Spectrum)]) -> Figure {
-    let (k, n) = moments
+pub fn animation(spectra: &[(usize, Spectrum)]) -> Figure {
+    let (k, n) = spectra
         .first()
         .map_or((0, 0), |(_, s)| (s.pairs.len(), s.dim));
     let title = match k == n {
@@ -43,11 +43,11 @@ pub fn animation(moments: &[(usize, Spectrum)]) -> Figure {
         false => format!("{k} of {n} eigenvalues in training"),
     };
     let mut plot = Plot::new();
-    if let Some((_, first)) = moments.first() {
+    if let Some((_, first)) = spectra.first() {
         plot.add_traces(traces(first).into());
     }
     let mut steps = Vec::new();
-    for (i, (step, spectrum)) in moments.iter().enumerate() {
+    for (i, (step, spectrum)) in spectra.iter().enumerate() {
         let mut data = Traces::new();
         traces(spectrum).into_iter().for_each(|t| data.push(t));
         plot.add_frame(Frame::new().name(i.to_string()).data(data));
@@ -55,7 +55,7 @@ pub fn animation(moments: &[(usize, Spectrum)]) -> Figure {
             SliderStep::new()
                 .label(step.to_string())
                 .method(SliderMethod::Animate)
-                .args(order(json!([i.to_string()]), 0)),
+                .args(animate_args(json!([i.to_string()]), 0)),
         );
     }
     let slider = Slider::new()
@@ -64,8 +64,8 @@ pub fn animation(moments: &[(usize, Spectrum)]) -> Figure {
         .x(0.2)
         .length(0.8)
         .pad(Pad::new(50, 10, 0));
-    let button = |label: &str, frames, pace| {
-        let args = order(frames, pace);
+    let button = |label: &str, frames, frame_ms| {
+        let args = animate_args(frames, frame_ms);
         let method = ButtonMethod::Animate;
         Button::new().label(label).method(method).args(args)
     };
@@ -74,7 +74,7 @@ pub fn animation(moments: &[(usize, Spectrum)]) -> Figure {
         .direction(UpdateMenuDirection::Right)
         .show_active(false)
         .buttons(vec![
-            button("Play", Value::Null, PACE),
+            button("Play", Value::Null, FRAME_MS),
             button("Pause", json!([null]), 0),
         ])
         .x(0.0)
@@ -83,7 +83,7 @@ pub fn animation(moments: &[(usize, Spectrum)]) -> Figure {
         .y_anchor(Anchor::Top)
         .pad(Pad::new(75, 10, 0));
 
-    let pairs = moments.iter().flat_map(|(_, spectrum)| &spectrum.pairs);
+    let pairs = spectra.iter().flat_map(|(_, spectrum)| &spectrum.pairs);
     let sizes = pairs
         .map(|pair| pair.value.abs())
         .filter(|size| *size > 0.0);
@@ -95,7 +95,7 @@ pub fn animation(moments: &[(usize, Spectrum)]) -> Figure {
         let (low, high) = (low.log10(), high.log10());
         sizes = sizes.range(AxisRange::new(low.max(high - DECADES) - 0.2, high + 0.2));
     }
-    let widest = moments.iter().map(|(_, s)| s.pairs.len()).max();
+    let widest = spectra.iter().map(|(_, s)| s.pairs.len()).max();
     let margin = (0.02 * widest.unwrap_or(0) as f64).max(0.5);
     let ranks = AxisRange::new(1.0 - margin, widest.unwrap_or(1) as f64 + margin);
     plot.set_layout(
@@ -110,7 +110,7 @@ pub fn animation(moments: &[(usize, Spectrum)]) -> Figure {
     Figure::new(&plot, &title)
 }
 
-/// Both signs, for a frame changes the traces that are there.
+/// One trace per sign, also if empty, since frames replace existing traces.
 fn traces(spectrum: &Spectrum) -> [Box<dyn Trace>; 2] {
     [("λ > 0", BLUE, 1.0), ("λ < 0", ORANGE, -1.0)].map(|(name, color, sign)| {
         let ranked = spectrum.pairs.iter().enumerate();
@@ -133,8 +133,8 @@ fn traces(spectrum: &Spectrum) -> [Box<dyn Trace>; 2] {
     })
 }
 
-/// What plotly's `animate` takes: the frames, of which null is all and [null] stops them, and how.
-fn order(frames: Value, milliseconds: usize) -> Value {
+/// Arguments of plotly's `animate`: the frames (null for all, [null] to stop) and their timing.
+fn animate_args(frames: Value, milliseconds: usize) -> Value {
     json!([frames, {
         "mode": "immediate",
         "fromcurrent": true,

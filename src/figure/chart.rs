@@ -1,4 +1,4 @@
-//! [`Chart`]: curves of your own.
+//! [`Chart`]: line charts of any data.
 
 use std::borrow::Borrow;
 
@@ -8,13 +8,13 @@ use plotly::{Plot, Scatter};
 
 use super::{BLUE, Figure, GREEN, INK, ORANGE, PURPLE, SKY, YELLOW, axis, layout, log_axis};
 
-/// Colours of the series, in turn.
+/// Colours of the series.
 const COLORS: [&str; 7] = [BLUE, ORANGE, GREEN, PURPLE, YELLOW, SKY, INK];
 
-/// Series over common axes, for results that have no figure of their own: what was measured as lines and points, each in
-/// a colour of its own, what was expected dashed and in the colour of the series before it.
+/// A chart of several series, for results without a figure of their own. Measured series are lines or points, each with its own
+/// colour. Expected series are dashed, in the colour of the series before.
 ///
-/// Numbers that are not finite are left out, and so are those that a logarithmic axis has no place for.
+/// Omits points that are not finite, and points ≤ 0 on a logarithmic axis.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -55,12 +55,12 @@ enum Kind {
     Line,
     Points,
     Expected,
-    /// One y at every x.
+    /// A constant y.
     Level,
 }
 
 impl Chart {
-    /// An empty chart with the titles of its axes.
+    /// An empty chart with a title and axis titles.
     pub fn new(title: &str, x: &str, y: &str) -> Self {
         let scale = |title: &str| Scale {
             title: title.into(),
@@ -74,19 +74,22 @@ impl Chart {
         }
     }
 
-    /// With x on a logarithmic axis.
+    /// Makes the x axis logarithmic.
+    #[must_use]
     pub fn log_x(mut self) -> Self {
         self.x.logarithmic = true;
         self
     }
 
-    /// With y on a logarithmic axis.
+    /// Makes the y axis logarithmic.
+    #[must_use]
     pub fn log_y(mut self) -> Self {
         self.y.logarithmic = true;
         self
     }
 
-    /// With a line through these points (x, y).
+    /// Adds a line through the points (x, y).
+    #[must_use]
     pub fn line<X: Borrow<f64>, Y: Borrow<f64>>(
         self,
         name: &str,
@@ -95,7 +98,8 @@ impl Chart {
         self.with(name, Kind::Line, points)
     }
 
-    /// With a dot at each of these points (x, y).
+    /// Adds the points (x, y) as dots.
+    #[must_use]
     pub fn points<X: Borrow<f64>, Y: Borrow<f64>>(
         self,
         name: &str,
@@ -104,7 +108,7 @@ impl Chart {
         self.with(name, Kind::Points, points)
     }
 
-    /// With a line through these estimates (x, y, error of y).
+    /// Adds a line through estimates (x, y, error of y).
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -114,6 +118,7 @@ impl Chart {
     /// assert_eq!(json["data"][0]["error_y"]["array"][1], 0.2);
     /// assert_eq!(json["data"][1]["y"][0], 7.0);
     /// ```
+    #[must_use]
     pub fn estimates(
         mut self,
         name: &str,
@@ -127,7 +132,8 @@ impl Chart {
         self
     }
 
-    /// With a dashed line through these points (x, y), in the colour of the series before it.
+    /// Adds a dashed line through the points (x, y), in the colour of the series before.
+    #[must_use]
     pub fn expected<X: Borrow<f64>, Y: Borrow<f64>>(
         self,
         name: &str,
@@ -136,12 +142,14 @@ impl Chart {
         self.with(name, Kind::Expected, points)
     }
 
-    /// With a dashed line at this y, in the colour of the series before it.
+    /// Adds a dashed horizontal line at y, in the colour of the series before.
+    #[must_use]
     pub fn level(self, name: &str, y: f64) -> Self {
         self.with(name, Kind::Level, [(f64::NAN, y)])
     }
 
-    /// With error bars of y, ± these numbers, at the points of the last series.
+    /// Adds error bars ± `errors` of y to the last series.
+    #[must_use]
     pub fn errors(mut self, errors: &[f64]) -> Self {
         if let Some(last) = self.series.last_mut() {
             for (point, error) in last.points.iter_mut().zip(errors) {
@@ -165,7 +173,7 @@ impl Chart {
         chart
     }
 
-    /// The figure.
+    /// Builds the figure.
     pub fn figure(&self) -> Figure {
         let mut plot = Plot::new();
         let mut measured = 0usize;

@@ -1,4 +1,4 @@
-//! Principal components over time.
+//! Principal components along a sequence of points.
 
 use plotly::common::{Line as Stroke, Mode, Orientation};
 use plotly::layout::Legend;
@@ -7,13 +7,13 @@ use plotly::{Plot, Scatter};
 use super::{BLUE, Figure, GREEN, ORANGE, PURPLE, axis, layout};
 use crate::embedding::Pca;
 
-/// The points' coordinates along the first four components in the order of the points, each with its share of the variance.
+/// Coordinates of the points along the first four principal components, with their explained variance.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
 ///
 /// let points: Vec<Vec<f64>> = (0..5).map(|i| vec![f64::from(i), 0.0, 1.0]).collect();
-/// let figure = figure::components(&Pca::fit(&points, 1)?, "A straight way");
+/// let figure = figure::components(&Pca::fit(&points, 1)?, "A straight line");
 /// assert_eq!(figure.json()["data"][0]["name"], "component 1 (100.0 %)");
 /// assert_eq!(figure.json()["data"][0]["y"][4], 2.0); // from the mean
 /// # Ok::<(), Error>(())

@@ -1,4 +1,4 @@
-//! A spectral density.
+//! Spectral density.
 
 use plotly::common::{Fill, Line as Stroke, Mode};
 use plotly::{Plot, Scatter};
@@ -6,8 +6,7 @@ use plotly::{Plot, Scatter};
 use super::{BLUE, Figure, axis, layout, log_axis};
 use crate::spectral::DensityCurve;
 
-/// The density of the eigenvalues on a logarithmic axis, for the bulk at zero outweighs all else, with a band
-/// of one standard error to each side.
+/// The spectral density on a logarithmic axis, with a band of ± one standard error.
 ///
 /// ```
 /// use loss_landscape::ndarray::array;
@@ -28,7 +27,7 @@ use crate::spectral::DensityCurve;
 /// # Ok::<(), Error>(())
 /// ```
 pub fn density(curve: &DensityCurve) -> Figure {
-    // A logarithm shows no zeros: six decades below the peak are the floor.
+    // Six decades below the peak are the floor of the logarithmic axis.
     let peak = curve.values.iter().fold(0.0, |m: f64, v| m.max(*v));
     let shown = |v: f64| v.max(1e-6 * peak);
     let edge = |sign: f64| -> Vec<f64> {

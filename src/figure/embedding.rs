@@ -1,4 +1,4 @@
-//! Points in the plane.
+//! Embeddings in the plane.
 
 use ndarray::Array2;
 use plotly::common::{
@@ -8,8 +8,8 @@ use plotly::{Plot, Scatter};
 
 use super::{Figure, GRID, INK, ORANGE, colors, square};
 
-/// The first two columns of an embedding (a missing one is 0), joined in the order of the rows and coloured by it,
-/// with a square at the first and a cross at the last.
+/// The first two columns of an embedding (a missing column is 0). Points are connected and coloured in the order of the rows, with
+/// a square at the first and a cross at the last.
 ///
 /// ```
 /// use loss_landscape::ndarray::array;

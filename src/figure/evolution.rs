@@ -1,4 +1,4 @@
-//! Loss and curvature in the course of a training.
+//! Loss and curvature during training.
 
 use plotly::common::{ErrorData, ErrorType, Line as Stroke, Mode, Orientation};
 use plotly::layout::{Axis, LayoutGrid, Legend, Margin};
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::landscape::{CurvatureSnapshot, Evolution};
 
-/// A number and how far it may be off, where both are there.
+/// A value with its error, if measured.
 type Value = fn(&CurvatureSnapshot) -> Option<(f64, f64)>;
 
 /// A line: its name, colour, panel and values.
@@ -34,9 +34,8 @@ const TRACES: [Trace; 7] = [
     }),
 ];
 
-/// Four panels over the steps of training: loss and gradient norm; the extreme eigenvalues, with their residuals; the trace
-/// of the Hessian, with its standard error; and λ_max/|λ_min|. The first and last are logarithmic: what is not positive has
-/// no place there.
+/// Four panels over the training steps: loss and gradient norm; extreme eigenvalues with their errors; trace of the Hessian with
+/// its standard error; λ_max/|λ_min|. The first and last panel are logarithmic and omit values ≤ 0.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -57,7 +56,7 @@ const TRACES: [Trace; 7] = [
 /// # Ok::<(), Error>(())
 /// ```
 pub fn evolution(evolution: &Evolution) -> Figure {
-    let title = "Loss and curvature in training";
+    let title = "Loss and curvature during training";
     let mut plot = Plot::new();
     for (name, color, panel, value) in TRACES {
         let logarithmic = panel == 0 || panel == 3;
@@ -96,8 +95,8 @@ pub fn evolution(evolution: &Evolution) -> Figure {
         .grid(LayoutGrid::new().rows(2).columns(2))
         .x_axis(place(steps("y"), 0.0, 0.44))
         .x_axis2(place(steps("y2"), 0.56, 1.0))
-        .x_axis3(place(axis("steps of training").anchor("y3"), 0.0, 0.44))
-        .x_axis4(place(axis("steps of training").anchor("y4"), 0.56, 1.0))
+        .x_axis3(place(axis("training step").anchor("y3"), 0.0, 0.44))
+        .x_axis4(place(axis("training step").anchor("y4"), 0.56, 1.0))
         .y_axis(place(log_axis(""), 0.58, 1.0))
         .y_axis2(place(axis("").anchor("x2"), 0.58, 1.0))
         .y_axis3(place(axis("").anchor("x3"), 0.0, 0.42))

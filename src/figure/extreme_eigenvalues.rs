@@ -1,4 +1,4 @@
-//! The Hessian's extreme eigenvalues over a plane.
+//! Extreme eigenvalues of the Hessian on a plane.
 
 use plotly::common::{ColorBar, Title};
 use plotly::layout::{LayoutGrid, Margin};
@@ -7,8 +7,8 @@ use plotly::{HeatMap, Plot};
 use super::{Figure, axis, colors, heading, layout, rows, signed};
 use crate::landscape::Plane;
 
-/// λ_min on the left and λ_max on the right, each on a scale of its own, in which 0 is white where some are negative; nothing where the plane has
-/// no eigenvalues.
+/// Heat maps of λ_min (left) and λ_max (right), each with its own colour scale. If some values are negative, 0 is white. Empty if
+/// the plane has no eigenvalues.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -35,7 +35,7 @@ use crate::landscape::Plane;
 /// # Ok::<(), Error>(())
 /// ```
 pub fn extreme_eigenvalues(plane: &Plane) -> Figure {
-    let title = "Curvature over a plane";
+    let title = "Extreme Hessian eigenvalues on a plane";
     let mut plot = Plot::new();
     let mut layout = layout(title)
         .margin(Margin::new().left(70).right(30).top(85).bottom(60))

@@ -1,4 +1,4 @@
-//! A training.
+//! Training history.
 
 use plotly::common::{Line as Stroke, Mode};
 use plotly::{Plot, Scatter};
@@ -6,7 +6,7 @@ use plotly::{Plot, Scatter};
 use super::{BLUE, Figure, ORANGE, axis, layout, log_axis};
 use crate::train::{Epoch, History};
 
-/// Training and test loss over the passes, on a logarithmic axis.
+/// Training and test loss over the epochs, on a logarithmic axis.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -23,7 +23,7 @@ use crate::train::{Epoch, History};
 /// # Ok::<(), Error>(())
 /// ```
 pub fn history(history: &History) -> Figure {
-    let title = "Training";
+    let title = "Training and test loss";
     let mode = match history.epochs.len() {
         0..=30 => Mode::LinesMarkers,
         _ => Mode::Lines,
@@ -40,13 +40,9 @@ pub fn history(history: &History) -> Figure {
                 .mode(mode.clone())
                 .name(name)
                 .line(Stroke::new().color(color).width(2.5))
-                .hover_template("pass %{x}<br>loss = %{y:.5g}<extra></extra>"),
+                .hover_template("epoch %{x}<br>loss = %{y:.5g}<extra></extra>"),
         );
     }
-    plot.set_layout(
-        layout(title)
-            .x_axis(axis("passes over the training data"))
-            .y_axis(log_axis("loss")),
-    );
+    plot.set_layout(layout(title).x_axis(axis("epoch")).y_axis(log_axis("loss")));
     Figure::new(&plot, title)
 }

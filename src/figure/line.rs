@@ -1,4 +1,4 @@
-//! The loss along a line.
+//! Loss along a line.
 
 use plotly::common::{DashType, Line as Stroke, Marker, Mode};
 use plotly::layout::AxisRange;
@@ -7,7 +7,7 @@ use plotly::{Plot, Scatter};
 use super::{BLUE, Figure, INK, ORANGE, axis, layout};
 use crate::landscape::Line;
 
-/// L(θ + αd) over α, with Taylor's quadratic L + αgᵀd + ½α²dᵀHd dashed beside it and a dot at θ.
+/// L(θ + αd) over α, with its quadratic model L + αgᵀd + ½α²dᵀHd (dashed) and a dot at θ.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -22,7 +22,7 @@ use crate::landscape::Line;
 /// # Ok::<(), Error>(())
 /// ```
 pub fn line(line: &Line) -> Figure {
-    let title = "Loss along a line";
+    let title = "Loss and quadratic model along a line";
     let loss = Scatter::new(line.alphas.clone(), line.losses.clone())
         .mode(Mode::Lines)
         .name("loss")
@@ -39,7 +39,7 @@ pub fn line(line: &Line) -> Figure {
         .marker(Marker::new().color(INK).size(9))
         .hover_template("θ<br>loss = %{y:.5g}<extra></extra>");
 
-    // The quadratic leaves the picture where it leaves the loss.
+    // The range of the loss; the quadratic may leave the figure.
     let low = line.losses.iter().copied().fold(line.center, f64::min);
     let high = line.losses.iter().copied().fold(line.center, f64::max);
     let margin = 0.08 * (high - low).max(f64::MIN_POSITIVE);
@@ -47,7 +47,7 @@ pub fn line(line: &Line) -> Figure {
     plot.add_traces(vec![loss, quadratic, center]);
     plot.set_layout(
         layout(title)
-            .x_axis(axis("α, steps of the direction's length"))
+            .x_axis(axis("α, in units of the direction's length"))
             .y_axis(axis("loss").range(AxisRange::new(low - margin, high + margin))),
     );
     Figure::new(&plot, title)

@@ -1,4 +1,4 @@
-//! A matrix, entry by entry.
+//! Entries of a matrix.
 
 use std::ops::Range;
 
@@ -9,8 +9,8 @@ use plotly::{HeatMap, Plot};
 use super::{Figure, INK, axis, layout, rows, signed};
 use crate::operator::Dense;
 
-/// The entries of a matrix, the first row on top: blue above zero, orange below. Lines part the `blocks`, which are named at
-/// the sides; [`Parameters::blocks`](crate::model::Parameters::blocks) for a Hessian, or none.
+/// A heat map of the entries of a matrix, first row on top: positive blue, negative orange. Lines separate the `blocks`, such as
+/// [`Parameters::blocks`](crate::model::Parameters::blocks) for a Hessian; may be empty.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -21,7 +21,7 @@ use crate::operator::Dense;
 ///     .hessian()
 ///     .dense()?;
 /// let figure = figure::matrix(&hessian, &model.parameters().blocks());
-/// assert_eq!(figure.title(), "The 13 × 13 entries of a matrix");
+/// assert_eq!(figure.title(), "Entries of a 13 × 13 matrix");
 /// assert_eq!(
 ///     figure.json()["layout"]["xaxis"]["ticktext"][0],
 ///     "layers.0.bias"
@@ -31,7 +31,7 @@ use crate::operator::Dense;
 pub fn matrix(matrix: &Dense, blocks: &[(String, Range<usize>)]) -> Figure {
     let entries = matrix.matrix();
     let n = entries.nrows();
-    let title = format!("The {n} × {n} entries of a matrix");
+    let title = format!("Entries of a {n} × {n} matrix");
     let places: Vec<usize> = (0..n).collect();
     let map = HeatMap::new(places.clone(), places, rows(entries))
         .color_bar(ColorBar::new().thickness(14).title(Title::with_text("")))

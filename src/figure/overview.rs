@@ -1,4 +1,4 @@
-//! All views of a point of the landscape in one figure.
+//! Eight views of the loss at a point in one figure.
 
 use plotly::common::{ErrorData, ErrorType, Line as Stroke, Marker, Mode};
 use plotly::layout::{Axis, AxisRange, Camera, Eye, Margin};
@@ -15,17 +15,16 @@ use crate::operator::Dense;
 use crate::spectral::{Eigenpair, Spectrum};
 use crate::train::History;
 
-/// Where the columns and, from the top, the rows of panels are, in shares of the figure.
+/// Horizontal ranges of the columns and vertical ranges of the rows, from the top, in fractions of the figure.
 const COLUMNS: [[f64; 2]; 2] = [[0.0, 0.4], [0.56, 1.0]];
 const ROWS: [[f64; 2]; 4] = [[0.785, 1.0], [0.542, 0.702], [0.243, 0.458], [0.0, 0.16]];
 
-/// Of lines, one after the other.
+/// Colours of lines.
 const COLORS: [&str; 4] = [ORANGE, BLUE, GREEN, PURPLE];
 
-/// A point of the landscape in eight panels, row by row: the loss over a plane, from above and as a surface; the Hessian's
-/// eigenvalues over their rank, and how many of them lie where; the Hessian itself, and the loss along `lines`, each named by
-/// its curvature, such as those along the sharpest, a middle and the flattest eigenvector; the sizes of the eigenvalues, the
-/// largest first, on a logarithmic axis, which has no place for 0; and the training that led here.
+/// Eight panels, row by row: loss on a plane as contours and as a surface; Hessian eigenvalues over their rank, and their
+/// histogram; entries of the Hessian, and loss along `lines`, labelled with their curvature; |λ| over its rank on a logarithmic
+/// axis; and the training history.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -42,7 +41,7 @@ const COLORS: [&str; 4] = [ORANGE, BLUE, GREEN, PURPLE];
 /// let plane = Plane::eigen(&objective, &spectrum, 1.0, 5)?;
 /// let sharpest = Line::along(&objective, &spectrum.vector(0)?, 1.0, 5)?;
 /// let figure = figure::overview(&plane, &hessian, &spectrum, &[sharpest], &history);
-/// assert_eq!(figure.title(), "A point of the landscape");
+/// assert_eq!(figure.title(), "Overview of the loss at a point");
 /// # Ok::<(), Error>(())
 /// ```
 pub fn overview(
@@ -52,7 +51,7 @@ pub fn overview(
     lines: &[Line],
     training: &History,
 ) -> Figure {
-    let title = "A point of the landscape";
+    let title = "Overview of the loss at a point";
     let mut plot = Plot::new();
     let bar = |[low, high]: [f64; 2]| {
         let (x, y, len) = (COLUMNS[0][1], (low + high) / 2.0, high - low);
@@ -114,22 +113,22 @@ pub fn overview(
         .y_axis3(place(axis("eigenvalues"), ROWS[1], "x3"))
         .x_axis4(place(side("column", -0.5, end), left, "y4"))
         .y_axis4(place(side("row", end, -0.5), ROWS[2], "x4"))
-        .x_axis5(place(axis("α, steps of length 1"), right, "y5"))
+        .x_axis5(place(axis("α"), right, "y5"))
         .y_axis5(place(axis("loss"), ROWS[2], "x5"))
         .x_axis6(place(axis("rank of |λ|"), left, "y6"))
         .y_axis6(place(log_axis(""), ROWS[3], "x6"))
-        .x_axis7(place(axis("passes over the data"), right, "y7"))
+        .x_axis7(place(axis("epoch"), right, "y7"))
         .y_axis7(place(log_axis("loss"), ROWS[3], "x7"));
     let signs = [colored("λ ≥ 0", BLUE), colored("λ &lt; 0", ORANGE)].join(", ");
     let losses = [colored("training", BLUE), colored("test", ORANGE)].join(" and ");
     for (i, name) in [
-        "loss over a plane".to_owned(),
-        "the same as a surface".to_owned(),
+        "loss on a plane".to_owned(),
+        "loss surface".to_owned(),
         format!("eigenvalues, {signs}"),
-        "how many eigenvalues where".to_owned(),
-        "the Hessian".to_owned(),
+        "histogram of eigenvalues".to_owned(),
+        "Hessian".to_owned(),
         format!("loss along lines: {}", curvatures.join(", ")),
-        format!("their sizes |λ|, {signs}"),
+        format!("|λ|, {signs}"),
         format!("{losses} loss"),
     ]
     .iter()
@@ -141,7 +140,7 @@ pub fn overview(
     Figure::new(&plot, title).with_scene_domain(right, ROWS[0])
 }
 
-/// |λ| over its rank, in traces of one sign.
+/// |λ| over its rank, one trace per sign.
 fn sizes(spectrum: &Spectrum) -> impl Iterator<Item = Box<dyn Trace>> {
     let mut pairs: Vec<_> = spectrum.pairs.iter().collect();
     pairs.sort_by(|a, b| b.value.abs().total_cmp(&a.value.abs()));
@@ -166,7 +165,7 @@ fn sizes(spectrum: &Spectrum) -> impl Iterator<Item = Box<dyn Trace>> {
         })
 }
 
-/// A trace of another figure, as plotly's JSON.
+/// A trace of another figure, as JSON.
 #[derive(Clone, Serialize)]
 struct Moved(Value);
 
@@ -176,7 +175,7 @@ impl Trace for Moved {
     }
 }
 
-/// What `figure` draws, with other axes and whatever else `change` says.
+/// The traces of `figure`, with their JSON overridden by `change`.
 fn moved(figure: &Figure, change: Value) -> Vec<Box<dyn Trace>> {
     let mut traces = figure.json()["data"].take();
     let traces = traces.as_array_mut().map(std::mem::take);

@@ -1,4 +1,4 @@
-//! The loss along paths between models.
+//! Loss along paths between models.
 
 use std::borrow::Borrow;
 
@@ -9,8 +9,8 @@ use plotly::{Plot, Scatter};
 use super::{COLORS, Figure, axis, layout};
 use crate::landscape::PathProfile;
 
-/// The loss over t, one colour for each named path; a [`Connectivity`](crate::landscape::Connectivity)'s
-/// `paths` fit. After six paths the colours come again.
+/// Loss over t for named paths, such as `paths` of a [`Connectivity`](crate::landscape::Connectivity). Colours repeat after six
+/// paths.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -40,7 +40,7 @@ pub fn paths<N: AsRef<str>, P: Borrow<PathProfile>>(paths: &[(N, P)]) -> Figure 
     plot.set_layout(
         layout(title)
             .show_legend(true)
-            // Below, for a hump can be anywhere.
+            // Below the plot, since a barrier can be anywhere.
             .legend(Legend::new().orientation(Orientation::Horizontal).y(-0.25))
             .x_axis(axis("t, from the first model to the second"))
             .y_axis(axis("loss")),

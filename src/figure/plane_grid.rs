@@ -1,4 +1,4 @@
-//! Losses over several planes.
+//! Losses on several planes.
 
 use std::borrow::Borrow;
 
@@ -10,24 +10,23 @@ use plotly::{Contour, Plot, Scatter};
 use super::{Figure, INK, ORANGE, WIDTH, axis, colors, layout, rows};
 use crate::landscape::Plane;
 
-/// Panels: as many as there are axes for below.
-const MOST: usize = 6;
-/// Panels in a row.
+/// Maximum number of panels.
+const MAX_PANELS: usize = 6;
+/// Panels per row.
 const COLUMNS: usize = 3;
-/// Lines of equal loss from the lowest to the highest.
+/// Number of contour levels.
 const LEVELS: f64 = 20.0;
 
-/// Pixels around the panels and between them.
+/// Margins and gaps in pixels.
 const LEFT: usize = 60;
 const RIGHT: usize = 90;
 const TOP: usize = 80;
 const BOTTOM: usize = 55;
 const GAP: [usize; 2] = [45, 60];
 
-/// L(θ + αd₁ + βd₂) over the first six of some named planes, side by side as lines of equal loss, with θ at the crosses.
+/// Contours of L(θ + αd₁ + βd₂) on the first six of several named planes, with crosses at θ.
 ///
-/// Lines and colours are the same in all of them and evenly spaced in log₁₀ L; a loss of less than a millionth of the
-/// largest is shown as that.
+/// All panels have the same levels and colours, evenly spaced in log₁₀ L. Losses are clipped at 10⁻⁶ times the largest.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -38,12 +37,12 @@ const GAP: [usize; 2] = [45, 60];
 /// let [near, far] = [0.1, 1.0].map(|radius| Plane::random(&objective, 0, radius, 5));
 /// let json = figure::planes(&[("near", near?), ("far", far?)]).json();
 /// assert_eq!(json["data"][2]["name"], "far");
-/// assert_eq!(json["data"][0]["contours"], json["data"][2]["contours"]); // the same lines
+/// assert_eq!(json["data"][0]["contours"], json["data"][2]["contours"]); // the same levels
 /// # Ok::<(), Error>(())
 /// ```
 pub fn planes<N: AsRef<str>, P: Borrow<Plane>>(planes: &[(N, P)]) -> Figure {
-    let title = "Losses over planes, on one scale";
-    let planes = &planes[..planes.len().min(MOST)];
+    let title = "Losses on several planes, on a common scale";
+    let planes = &planes[..planes.len().min(MAX_PANELS)];
     let all = planes
         .iter()
         .flat_map(|(_, plane)| plane.borrow().losses.iter());
@@ -78,7 +77,7 @@ pub fn planes<N: AsRef<str>, P: Borrow<Plane>>(planes: &[(N, P)]) -> Figure {
             0 => axis.to_owned(),
             _ => format!("{axis}{}", panel + 1),
         });
-        // `max` alone would fill holes.
+        // `max` would replace NaN.
         let logarithms = plane.losses.mapv(|loss| match loss.is_nan() {
             true => loss,
             false => loss.log10().max(low),
@@ -139,7 +138,7 @@ fn with_axes(layout: Layout, panel: usize, x: Axis, y: Axis) -> Layout {
     }
 }
 
-/// The scale from 10^`low` to 10^`high`, with the losses themselves at its ticks.
+/// Colour bar from 10^`low` to 10^`high`, with losses as tick labels.
 fn bar(low: f64, high: f64) -> ColorBar {
     let digits: &[f64] = match high - low > 3.0 {
         true => &[1.0],

@@ -9,9 +9,9 @@ use plotly::{Plot, Scatter};
 use super::{COLORS, Figure, axis, layout, log_axis};
 use crate::spectral::Spectrum;
 
-/// Sizes |λ| on one logarithmic axis, a colour for each named spectrum: dots for positive eigenvalues over their rank from the
-/// largest, open squares for negative ones over their rank from the smallest, each with its residual as an error bar.
-/// Eigenvalues whose sign the residual hides are left out. After six spectra the colours come again.
+/// |λ| of named spectra on one logarithmic axis. Dots are positive eigenvalues over their rank from the largest, open squares
+/// negative eigenvalues over their rank from the smallest, with residuals as error bars. Omits eigenvalues that are smaller than
+/// their residual. Colours repeat after six spectra.
 ///
 /// ```
 /// use loss_landscape::ndarray::{Array2, array};
@@ -27,7 +27,7 @@ use crate::spectral::Spectrum;
 /// # Ok::<(), Error>(())
 /// ```
 pub fn spectra<N: AsRef<str>, S: Borrow<Spectrum>>(spectra: &[(N, S)]) -> Figure {
-    let title = "Spectra";
+    let title = "Eigenvalues of several matrices";
     let mut plot = Plot::new();
     for ((name, spectrum), color) in spectra.iter().zip(COLORS.iter().cycle()) {
         let (name, pairs) = (name.as_ref(), &spectrum.borrow().pairs);
@@ -65,7 +65,7 @@ pub fn spectra<N: AsRef<str>, S: Borrow<Spectrum>>(spectra: &[(N, S)]) -> Figure
             .show_legend(true)
             .legend(Legend::new())
             .x_axis(axis("rank, from each end of the spectrum"))
-            .y_axis(log_axis("size of the eigenvalue, |λ|")),
+            .y_axis(log_axis("eigenvalue |λ|")),
     );
     Figure::new(&plot, title)
 }

@@ -1,4 +1,4 @@
-//! A spectrum.
+//! Eigenvalues over their rank.
 
 use plotly::common::{ErrorData, ErrorType, Marker, Mode};
 use plotly::{Plot, Scatter};
@@ -6,8 +6,7 @@ use plotly::{Plot, Scatter};
 use super::{BLUE, Figure, ORANGE, axis, layout};
 use crate::spectral::Spectrum;
 
-/// Eigenvalues over their rank, the largest first: positive ones blue, negative ones orange, each
-/// with its residual as an error bar.
+/// Eigenvalues over their rank, largest first: positive blue, negative orange, with residuals as error bars.
 ///
 /// ```
 /// use loss_landscape::ndarray::{Array2, array};

@@ -1,4 +1,4 @@
-//! Both ends of a spectrum.
+//! The largest and smallest eigenvalues.
 
 use plotly::common::{ErrorData, ErrorType, Marker, Mode};
 use plotly::{Plot, Scatter};
@@ -6,8 +6,7 @@ use plotly::{Plot, Scatter};
 use super::{BLUE, Figure, INK, ORANGE, axis, layout};
 use crate::analysis::HessianMetrics;
 
-/// The largest eigenvalues, blue, over their rank, and the smallest ones, orange, over theirs counted from the other end;
-/// each with its residual as an error bar.
+/// The largest eigenvalues (blue) and the smallest (orange) over their rank from each end, with residuals as error bars.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -16,7 +15,7 @@ use crate::analysis::HessianMetrics;
 /// let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 1, &Device::Cpu)?.to_dtype(DType::F64)?;
 /// let analyzer = Analyzer::new(&model, &data, &data, Loss::CrossEntropy)?;
 /// let figure = figure::spectrum_ends(&analyzer.hessian_metrics(3)?);
-/// assert_eq!(figure.title(), "The ends of the Hessian's 13 eigenvalues");
+/// assert_eq!(figure.title(), "Largest and smallest of 13 Hessian eigenvalues");
 /// assert_eq!(
 ///     figure.json()["data"][1]["y"].as_array().map(Vec::len),
 ///     Some(3)
@@ -25,8 +24,11 @@ use crate::analysis::HessianMetrics;
 /// ```
 pub fn spectrum_ends(metrics: &HessianMetrics) -> Figure {
     let title = match metrics.largest.len() == metrics.dim {
-        true => format!("All {} eigenvalues of the Hessian", metrics.dim),
-        false => format!("The ends of the Hessian's {} eigenvalues", metrics.dim),
+        true => format!("All {} Hessian eigenvalues", metrics.dim),
+        false => format!(
+            "Largest and smallest of {} Hessian eigenvalues",
+            metrics.dim
+        ),
     };
     let mut plot = Plot::new();
     for (name, color, found) in [

@@ -1,4 +1,4 @@
-//! The loss over a plane: from above, and as a surface.
+//! Loss on a plane, as contours and as a surface.
 
 use plotly::common::{ColorBar, Marker, MarkerSymbol, Mode, Title};
 use plotly::layout::Margin;
@@ -9,7 +9,7 @@ use crate::landscape::Plane;
 
 const HOVER: &str = "α = %{x:.4g}<br>β = %{y:.4g}<br>loss = %{z:.5g}<extra></extra>";
 
-/// L(θ + αd₁ + βd₂) as lines of equal loss, with θ at the cross.
+/// Contours of L(θ + αd₁ + βd₂), with a cross at θ.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -24,7 +24,7 @@ const HOVER: &str = "α = %{x:.4g}<br>β = %{y:.4g}<br>loss = %{z:.5g}<extra></e
 /// # Ok::<(), Error>(())
 /// ```
 pub fn contour(plane: &Plane) -> Figure {
-    let title = "Loss over a plane";
+    let title = "Loss on a plane";
     let levels = Contour::new(
         plane.alphas.clone(),
         plane.betas.clone(),
@@ -43,11 +43,11 @@ pub fn contour(plane: &Plane) -> Figure {
     let mut plot = Plot::new();
     plot.add_trace(levels);
     plot.add_trace(center);
-    plot.set_layout(square(title, "α, steps of d₁", "β, steps of d₂"));
+    plot.set_layout(square(title, "α, in units of d₁", "β, in units of d₂"));
     Figure::new(&plot, title)
 }
 
-/// L(θ + αd₁ + βd₂) as a surface that can be turned, with θ at the dot.
+/// L(θ + αd₁ + βd₂) as a rotatable surface, with a dot at θ.
 ///
 /// ```
 /// use loss_landscape::prelude::*;

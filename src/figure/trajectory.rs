@@ -1,4 +1,4 @@
-//! A training on a plane.
+//! Training trajectories on a plane.
 
 use plotly::common::{Line as Stroke, Marker, Mode};
 use plotly::{Scatter, Scatter3D};
@@ -6,9 +6,8 @@ use plotly::{Scatter, Scatter3D};
 use super::{Figure, INK, ORANGE, PAPER, contour, surface};
 use crate::landscape::{Plane, Projection};
 
-/// The plane from above with the training's path on it: white dots at the snapshots, the first one
-/// larger and dark. The path is seen from the plane; pointing at a dot tells the loss there and on
-/// the plane below it.
+/// Contours of the loss on a plane with the projected training trajectory: white dots at the snapshots, the first larger and dark.
+/// Hovering over a dot shows its own loss and the loss at its projection on the plane.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -19,7 +18,7 @@ use crate::landscape::{Plane, Projection};
 /// Trainer::adam(0.05)
 ///     .with_epochs(5)
 ///     .fit_recorded(&model, &data, &data, &mut snapshots)?;
-/// let pca = Pca::fit(&snapshots, 2)?; // the plane in which the training moves most
+/// let pca = Pca::fit(&snapshots, 2)?; // the plane of largest variance
 /// let (d1, d2) = (&pca.components[0], &pca.components[1]);
 /// let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
 /// let path = Projection::onto(&objective, d1, d2, &snapshots)?;
@@ -52,11 +51,11 @@ pub fn trajectory(plane: &Plane, path: &Projection) -> Figure {
         .text_array(texts(path))
         .hover_template("%{text}<extra></extra>");
     figure.add_trace(trace);
-    figure.with_title("Training over a plane")
+    figure.with_title("Training trajectory on a plane")
 }
 
-/// The plane as a surface with the training's path on it, each snapshot at the loss on the plane below it and not at its own;
-/// higher by a fiftieth of the surface's height, for the surface would hide what lies in it.
+/// The loss surface with the projected training trajectory. Snapshots are at the loss of their projection on the plane, raised by
+/// 2 % of the surface's height to be visible.
 ///
 /// See [`trajectory`] for an example.
 pub fn trajectory_surface(plane: &Plane, path: &Projection) -> Figure {
@@ -78,10 +77,10 @@ pub fn trajectory_surface(plane: &Plane, path: &Projection) -> Figure {
         .text_array(texts(path))
         .hover_template("%{text}<extra></extra>");
     figure.add_trace(trace);
-    figure.with_title("Training on a surface")
+    figure.with_title("Training trajectory on the loss surface")
 }
 
-/// What pointing at a snapshot tells.
+/// Hover texts of the snapshots.
 fn texts(path: &Projection) -> Vec<String> {
     let text = |i: usize| {
         format!(

@@ -6,10 +6,10 @@ use super::{Bundle, Show, escape};
 use crate::error::Result;
 use crate::figure::Figure;
 
-/// plotly's JSON for JupyterLab, HTML for exported pages, PNG for previews of repositories.
+/// plotly's JSON for JupyterLab, HTML for exported pages, PNG for previews in repositories.
 ///
-/// The HTML draws with the page's plotly.js, which the project's export templates put in, and
-/// shows the image on pages without it. The image is left out where kaleido is not installed.
+/// The HTML uses the page's plotly.js, which the project's export templates include; pages without plotly.js show the image.
+/// There is no image if kaleido is not installed.
 impl Show for Figure {
     fn bundle(&self) -> Result<Bundle> {
         let json = self.json();
@@ -28,9 +28,9 @@ fn html(title: &str, json: &serde_json::Value, image: Option<&str>) -> String {
     let title = escape(title);
     let fallback = match image {
         Some(image) => format!(r#"<img alt="{title}" src="data:image/png;base64,{image}">"#),
-        None => format!("{title} (a figure; this page has no plotly.js to draw it)"),
+        None => format!("{title} (figure; this page has no plotly.js)"),
     };
-    // Inside a script element a tag could end it.
+    // A tag could end the script element.
     let json = json.to_string().replace('<', r"\u003c");
     format!(
         r#"<div>{fallback}</div>

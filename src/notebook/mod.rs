@@ -1,8 +1,7 @@
-//! What a notebook's cell shows.
+//! [`Show`]: rich display of values in notebooks.
 //!
-//! The kernel calls `evcxr_display` on a cell's last value and merges what that prints between
-//! `EVCXR_BEGIN_CONTENT` and `EVCXR_END_CONTENT` into one output of several types, of which each
-//! viewer takes the one it knows best.
+//! The kernel calls `evcxr_display` on a cell's last value. It merges everything printed between `EVCXR_BEGIN_CONTENT` and
+//! `EVCXR_END_CONTENT` into one output with several MIME types, and each viewer shows the richest type it supports.
 
 #[cfg(feature = "figures")]
 mod figure;
@@ -33,8 +32,8 @@ use crate::train::Trajectory;
 /// use loss_landscape::notebook::Bundle;
 /// use loss_landscape::prelude::*;
 ///
-/// let bundle = Bundle::text("as it is");
-/// assert_eq!(bundle.get("text/plain"), Some("as it is"));
+/// let bundle = Bundle::text("hello");
+/// assert_eq!(bundle.get("text/plain"), Some("hello"));
 /// assert_eq!(bundle.get("text/html"), None);
 /// ```
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -53,7 +52,7 @@ impl Bundle {
         self
     }
 
-    /// The content of type `mime`, if there is any.
+    /// The content of type `mime`.
     pub fn get(&self, mime: &str) -> Option<&str> {
         let part = self.parts.iter().find(|(m, _)| *m == mime);
         part.map(|(_, content)| content.as_str())
@@ -71,7 +70,7 @@ impl Bundle {
     }
 }
 
-/// Values that a cell can end with.
+/// Values that a notebook cell can display.
 ///
 /// ```
 /// use loss_landscape::notebook::Bundle;
@@ -95,13 +94,13 @@ impl Bundle {
 /// # Ok::<(), Error>(())
 /// ```
 pub trait Show {
-    /// The value in every type that it can be shown in.
+    /// Renders the value in all MIME types that it supports.
     ///
     /// # Errors
-    /// What the value stands for, if it is an error; polars', for tables.
+    /// The error, if the value is an `Err`; errors in polars.
     fn bundle(&self) -> Result<Bundle>;
 
-    /// Shows the value in a cell; an error goes to standard error, as with `?`.
+    /// Displays the value in a cell. Prints an error to stderr, as `?` does.
     fn evcxr_display(&self) {
         let shown = self
             .bundle()
@@ -134,7 +133,7 @@ impl Show for Dataset {
     fn bundle(&self) -> Result<Bundle> {
         let targets = match self.targets() {
             Targets::Labels(_) => "labels".to_owned(),
-            Targets::Values(values) => format!("{} values each to fit", values.dims()[1]),
+            Targets::Values(values) => format!("{} target values each", values.dims()[1]),
         };
         Ok(Bundle::text(format!(
             "{} samples of shape {:?} ({:?}) with {targets}",
@@ -173,7 +172,7 @@ show_as_text!("{}": String, &str, bool, char, f32, f64, i32, i64, u8, u32, u64, 
 show_as_text!("{:?}": Vec<f64>, Vec<f32>, Vec<i32>, Vec<u8>, Vec<u32>, Vec<u64>, Vec<usize>,
     Vec<bool>, Vec<String>, Vec<&str>, Duration, PathBuf, Activation, Objective, Score, Trajectory);
 
-// As the kernel itself would show them, but it would compile the cell twice.
+// The kernel's own fallback, without compiling the cell a second time.
 macro_rules! show_for_debugging {
     ($([$($generics:tt)*] $type:ty),+) => {
         $(impl<$($generics)*> Show for $type {
@@ -191,7 +190,7 @@ show_for_debugging!(
     [A: Debug, B: Debug, C: Debug, D: Debug] (A, B, C, D)
 );
 
-/// A cell that ends in a loop shows nothing.
+/// A cell that ends in a statement displays nothing.
 impl Show for () {
     fn bundle(&self) -> Result<Bundle> {
         Ok(Bundle::default())

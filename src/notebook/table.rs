@@ -1,4 +1,4 @@
-//! Tables as HTML.
+//! HTML tables.
 
 use std::fmt::Write;
 
@@ -64,7 +64,7 @@ show_as_table!(
     Comparison
 );
 
-/// A table, and below it how batch normalisation was computed, if the model has any.
+/// A table, followed by how batch normalisation was computed, if any.
 macro_rules! show_as_table_with_statistics {
     ($($type:ty),+) => {
         $(impl Show for $type {
@@ -82,10 +82,10 @@ macro_rules! show_as_table_with_statistics {
 }
 show_as_table_with_statistics!(Line, Plane, Projection, PathProfile, Evolution);
 
-/// Rows shown in full; of a longer table, half as many from each end.
-const ROWS: usize = 40;
+/// Maximum number of rows; longer tables show half from each end.
+const MAX_ROWS: usize = 40;
 
-/// The table with right-aligned numbers of five significant digits.
+/// HTML table with right-aligned numbers of five significant digits.
 fn html(table: &DataFrame) -> Result<String> {
     let mut html = String::from("<table>\n<thead><tr>");
     for column in table.columns() {
@@ -94,8 +94,8 @@ fn html(table: &DataFrame) -> Result<String> {
     html.push_str("</tr></thead>\n<tbody>\n");
     let rows = table.height();
     let (head, tail) = match rows {
-        0..=ROWS => (rows, rows),
-        _ => (ROWS / 2, rows - ROWS / 2),
+        0..=MAX_ROWS => (rows, rows),
+        _ => (MAX_ROWS / 2, rows - MAX_ROWS / 2),
     };
     for row in (0..head).chain(tail..rows) {
         if row == tail && tail > head {

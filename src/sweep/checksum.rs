@@ -1,4 +1,4 @@
-//! A point's row, sealed by a SHA-256 of itself and the point's other files.
+//! Checksum of a point: a SHA-256 of its row and its other files, stored in the row.
 
 use std::fs;
 use std::io;
@@ -11,28 +11,28 @@ use crate::files::parent;
 
 const COLUMN: &str = "sha256";
 
-/// A table of one row in CSV, with the seal as its last column. The files of these names are in `dir`.
+/// Appends the checksum to a CSV table of one row. The files `names` are in `dir`.
 pub(super) fn with_checksum(row: &str, dir: &Path, names: &[String]) -> io::Result<String> {
     let row = row.trim_end();
-    let seal = seal(row, dir, names)?;
+    let sum = checksum(row, dir, names)?;
     let (header, row) = row.split_once('\n').unwrap_or_default();
-    Ok(format!("{header},{COLUMN}\n{row},{seal}\n"))
+    Ok(format!("{header},{COLUMN}\n{row},{sum}\n"))
 }
 
-/// Whether a file of [`sealed`] and those beside it are as they were written.
+/// Whether a file written by [`with_checksum`] and the files next to it are unchanged.
 pub(super) fn is_valid(path: &Path, names: &[String]) -> bool {
     let text = fs::read_to_string(path).unwrap_or_default();
-    let opened = || {
+    let verified = || {
         let (header, row) = text.strip_suffix('\n')?.split_once('\n')?;
         let header = header.strip_suffix(COLUMN)?.strip_suffix(',')?;
         let (row, found) = row.rsplit_once(',')?;
-        let seal = seal(&format!("{header}\n{row}"), parent(path), names).ok()?;
-        (seal == found).then_some(())
+        let sum = checksum(&format!("{header}\n{row}"), parent(path), names).ok()?;
+        (sum == found).then_some(())
     };
-    opened().is_some()
+    verified().is_some()
 }
 
-fn seal(row: &str, dir: &Path, names: &[String]) -> io::Result<String> {
+fn checksum(row: &str, dir: &Path, names: &[String]) -> io::Result<String> {
     let mut hash = Sha256::new_with_prefix(row);
     for name in names {
         hash.update(name);

@@ -1,8 +1,8 @@
-//! [`Directory`]: where a study lies. A point's files appear there all or none.
+//! [`Directory`]: the directory of a sweep, with atomic commits of points.
 //!
-//! They are written into `.unfinished/{ID}`, which is renamed to `.unfinished/{ID}-whole` when all are, and brought up
-//! from there one by one, `Model-{ID}.csv` last. Whatever is in a directory `-whole` when a study begins, is brought
-//! up then; what is beside it is thrown away.
+//! The files of a point are written to `.unfinished/{ID}`, which is then renamed to `.unfinished/{ID}-whole`. From there they
+//! are moved to the sweep's directory one by one, `Model-{ID}.csv` last. When a sweep starts, it finishes the moves of
+//! `-whole` directories and removes other unfinished files.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
@@ -19,16 +19,16 @@ use crate::ranks::Share;
 const UNFINISHED: &str = ".unfinished";
 const WHOLE: &str = "-whole";
 
-/// The directory of a study. While one lives, no other is at work there; but for shards, each at its own points.
+/// The locked directory of a sweep. Only shards of the same sweep can use it at the same time.
 pub(super) struct Directory {
     path: PathBuf,
-    /// The manifest and a shard's own file; the locks go with them, or with the process.
+    /// The manifest and the shard's lock file. Dropping them releases the locks.
     _locks: Vec<File>,
     shard: Option<PathBuf>,
 }
 
-/// How long a shard waits for others that begin or end.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a shard waits for others that start or end.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) fn model_file(dir: &Path, id: usize) -> PathBuf {
     dir.join(format!("Model-{id}.csv"))
@@ -39,24 +39,24 @@ pub(super) fn manifest_file(dir: &Path) -> PathBuf {
 }
 
 impl Directory {
-    /// Makes the directory, or takes up the study in it.
+    /// Creates the directory, or opens the sweep in it.
     pub(super) fn open(path: &Path, manifest: &str, sweep: &Sweep) -> Result<Self> {
         let unwritable = |e| unwritable(path, e);
         fs::create_dir_all(path).map_err(unwritable)?;
-        let mut directory = Self::beside_another(path);
-        let file = read_and_write(&manifest_file(path)).map_err(unwritable)?;
+        let mut directory = Self::unlocked(path);
+        let file = open_or_create(&manifest_file(path)).map_err(unwritable)?;
         match sweep.share.is_shard() {
-            false if is_locked(&file, true) => return Err(at_work(path)),
+            false if is_locked(&file, true) => return Err(already_running(path)),
             false => directory.begin(&file, manifest, sweep)?,
             true => directory.begin_shard(&file, manifest, sweep)?,
         }
         directory._locks.push(file);
-        directory.roll_forward(&sweep.share).map_err(unwritable)?;
+        directory.recover(&sweep.share).map_err(unwritable)?;
         Ok(directory)
     }
 
-    /// For one of the ranks, another of which has opened the directory.
-    pub(super) fn beside_another(path: &Path) -> Self {
+    /// A directory without locks, for a rank whose root has opened the directory.
+    pub(super) fn unlocked(path: &Path) -> Self {
         Self {
             path: path.to_path_buf(),
             _locks: Vec::new(),
@@ -64,12 +64,11 @@ impl Directory {
         }
     }
 
-    /// The same for one of several shards that may begin at the same time: for as long as they are at work they hold the
-    /// manifest together, and each a file of its own.
+    /// Opens the directory for a shard. Shards share a lock on the manifest, and each locks its own file.
     fn begin_shard(&mut self, manifest_file: &File, manifest: &str, sweep: &Sweep) -> Result<()> {
         let began = Instant::now();
         loop {
-            // Alone, whoever is first; then with the others.
+            // The first shard locks it exclusively to write it, then shares the lock.
             if !is_locked(manifest_file, true) {
                 self.begin(manifest_file, manifest, sweep)?;
             }
@@ -77,8 +76,8 @@ impl Directory {
                 self.begin(manifest_file, manifest, sweep)?;
                 break;
             }
-            if began.elapsed() > PATIENCE {
-                return Err(at_work(&self.path));
+            if began.elapsed() > TIMEOUT {
+                return Err(already_running(&self.path));
             }
             thread::sleep(Duration::from_millis(50));
         }
@@ -88,14 +87,14 @@ impl Directory {
         let own = unfinished.join(suffix.trim_start_matches('.'));
         let file = loop {
             fs::create_dir_all(&unfinished).map_err(unwritable)?;
-            match read_and_write(&own) {
-                // Another shard, at its end, has removed the directory.
-                Err(e) if e.kind() == io::ErrorKind::NotFound && began.elapsed() < PATIENCE => {}
+            match open_or_create(&own) {
+                // Another shard has removed the directory at its end.
+                Err(e) if e.kind() == io::ErrorKind::NotFound && began.elapsed() < TIMEOUT => {}
                 file => break file.map_err(unwritable)?,
             }
         };
         if is_locked(&file, true) {
-            return Err(at_work(&self.path));
+            return Err(already_running(&self.path));
         }
         let count = suffix.rsplit('-').next();
         for entry in fs::read_dir(&unfinished).map_err(unwritable)? {
@@ -103,7 +102,7 @@ impl Directory {
             let name = other.file_name().unwrap_or_default().to_string_lossy();
             let divides_otherwise = name.starts_with("shard-") && name.rsplit('-').next() != count;
             if divides_otherwise && File::open(&other).is_ok_and(|file| is_locked(&file, true)) {
-                let problem = format!("{name} is at work there, a shard of another number of them");
+                let problem = format!("{name} is running there with another number of shards");
                 return Err(in_use(&self.path, &problem));
             }
         }
@@ -112,17 +111,17 @@ impl Directory {
         Ok(())
     }
 
-    /// Writes the manifest, or compares the one that is there.
+    /// Writes the manifest, or compares it with the existing one.
     fn begin(&self, mut lock: &File, manifest: &str, sweep: &Sweep) -> Result<()> {
         let path = &self.path;
         let unwritable = |e| unwritable(path, e);
         let mut found = String::new();
         let read = lock.rewind().and_then(|()| lock.read_to_string(&mut found));
         read.map_err(unwritable)?;
-        // A sweep that was killed while it wrote the manifest has left nothing else.
+        // A sweep that was killed while writing the manifest left nothing else.
         if found.len() < manifest.len() && manifest.starts_with(&found) {
             if let Some(id) = (0..sweep.strengths.len()).find(|id| self.holds(*id)) {
-                let problem = format!("holds Model-{id}.csv of a sweep whose manifest is gone");
+                let problem = format!("contains Model-{id}.csv of a sweep without a manifest");
                 return Err(Error::file(path, problem, "Give another directory"));
             }
             let written = lock.rewind();
@@ -133,13 +132,13 @@ impl Directory {
             }
         } else if !sweep.resume && !sweep.share.is_shard() {
             let advice = "Resume it, or give another directory";
-            return Err(Error::file(path, "holds a sweep already", advice));
+            return Err(Error::file(path, "already contains a sweep", advice));
         } else {
             let file = manifest_file(path);
             let [there, here] = [&found, manifest].map(|text| manifest::parse(&file, text));
             if let Some(difference) = manifest::difference(&there?, &here?) {
-                let problem = format!("holds a sweep with other settings: {difference}");
-                let advice = "Resume it with its own, or give another directory";
+                let problem = format!("contains a sweep with other settings: {difference}");
+                let advice = "Resume it with the same settings, or give another directory";
                 return Err(Error::file(path, problem, advice));
             }
         }
@@ -151,22 +150,22 @@ impl Directory {
         model_file(&self.path, id).exists()
     }
 
-    /// Whether all files of a point are as they were written. Says so where some are not.
+    /// Whether all files of a point are unchanged. Warns if some are missing or damaged.
     pub(super) fn is_whole(&self, sweep: &Sweep, id: usize) -> bool {
         let there = self.holds(id);
         let names = point::files(id, sweep.strengths[id], manifest::ending(sweep));
         let whole = there && checksum::is_valid(&model_file(&self.path, id), &names);
         if there && !whole {
             warn(&format!(
-                "files of point {} are missing or damaged: it is computed again",
+                "files of point {} are missing or damaged: computing it again",
                 id + 1
             ));
         }
         whole
     }
 
-    /// Lets `write` write a point's files into the directory that it is given, and brings them up.
-    pub(super) fn put(&self, id: usize, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    /// Commits a point, whose files `write` writes to the directory it is given.
+    pub(super) fn commit(&self, id: usize, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
         let unfinished = self.path.join(UNFINISHED);
         let (part, whole) = (
             unfinished.join(id.to_string()),
@@ -176,16 +175,17 @@ impl Directory {
         fs::create_dir_all(&part).map_err(unwritable)?;
         let written = write(&part).and_then(|()| sync(&part).map_err(unwritable));
         if written.is_err() {
-            // Room for others.
+            // Frees space for other points.
             let _ = fs::remove_dir_all(&part);
         }
         written?;
         fs::rename(part, &whole).map_err(unwritable)?;
         sync_directory(&unfinished);
-        self.bring_up(&whole).map_err(unwritable)
+        self.move_files(&whole).map_err(unwritable)
     }
 
-    fn roll_forward(&self, share: &Share) -> io::Result<()> {
+    /// Finishes or removes what an interrupted sweep left.
+    fn recover(&self, share: &Share) -> io::Result<()> {
         let entries = match fs::read_dir(self.path.join(UNFINISHED)) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
             entries => entries?,
@@ -195,7 +195,7 @@ impl Directory {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             match name.trim_end_matches(WHOLE).parse() {
                 Ok(id) if !share.owns(id) => {}
-                Ok(_) if name.ends_with(WHOLE) => self.bring_up(&path)?,
+                Ok(_) if name.ends_with(WHOLE) => self.move_files(&path)?,
                 Ok(_) => fs::remove_dir_all(path)?,
                 Err(_) if share.is_shard() => {}
                 Err(_) => fs::remove_file(path)?,
@@ -204,7 +204,7 @@ impl Directory {
         Ok(())
     }
 
-    fn bring_up(&self, whole: &Path) -> io::Result<()> {
+    fn move_files(&self, whole: &Path) -> io::Result<()> {
         let entries = fs::read_dir(whole)?.map(|entry| Ok(entry?.file_name()));
         let mut names = entries.collect::<io::Result<Vec<_>>>()?;
         names.sort_by_key(|name| name.to_string_lossy().starts_with("Model-"));
@@ -217,7 +217,7 @@ impl Directory {
 }
 
 impl Drop for Directory {
-    /// Takes the place of unfinished points away, unless some could not be brought up.
+    /// Removes the directory of unfinished points if it is empty.
     fn drop(&mut self) {
         if let Some(own) = &self.shard {
             let _ = fs::remove_file(own);
@@ -226,7 +226,7 @@ impl Drop for Directory {
     }
 }
 
-/// Brings the files to the disk, so that not even a power cut leaves empty ones under their last names.
+/// Syncs the files to disk, so that a power failure leaves no empty files.
 fn sync(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         File::open(entry?.path())?.sync_all()?;
@@ -235,19 +235,23 @@ fn sync(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A file to read and write, made if need be.
-fn read_and_write(file: &Path) -> io::Result<File> {
+/// Opens a file for reading and writing; creates it if missing.
+fn open_or_create(file: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     let options = options.read(true).write(true).create(true);
     options.truncate(false).open(file)
 }
 
-fn at_work(dir: &Path) -> Error {
-    in_use(dir, "another sweep is at work there")
+fn already_running(dir: &Path) -> Error {
+    in_use(dir, "is in use by another sweep")
 }
 
 fn in_use(dir: &Path, problem: &str) -> Error {
-    Error::file(dir, problem, "Wait for its end, or give another directory")
+    Error::file(
+        dir,
+        problem,
+        "Wait until it ends, or give another directory",
+    )
 }
 
 fn unwritable(path: &Path, e: io::Error) -> Error {

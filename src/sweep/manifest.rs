@@ -1,4 +1,4 @@
-//! The manifest: everything that a study's results depend on.
+//! The manifest: all settings that determine the results of a sweep.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,10 +12,10 @@ use crate::error::{Error, Result};
 use crate::memory;
 use crate::model::{Model, Parameters};
 
-/// Samples that are hashed together.
-const TOGETHER: usize = 4096;
+/// Number of samples hashed at once.
+const BATCH: usize = 4096;
 
-/// The manifest's text. `model` is as it is before any training.
+/// The manifest as JSON. `model` is untrained.
 pub(super) fn manifest(
     sweep: &Sweep,
     model: &impl Model,
@@ -25,11 +25,11 @@ pub(super) fn manifest(
     let n = parameters.len();
     if sweep.top == 0 || sweep.top > n {
         return Err(Error::invalid(format!(
-            "{} eigenvalues of a {n} × {n} matrix cannot be computed: ask for 1 to {n}",
+            "the number of eigenpairs must be from 1 to {n}, found {}",
             sweep.top
         )));
     }
-    // The eigenvectors, and a basis that holds at least as many vectors.
+    // Eigenvectors, and a basis of at least as many vectors.
     let numbers = 2.0 * (sweep.jobs.min(sweep.strengths.len()) * sweep.top) as f64 * n as f64;
     memory::check(
         8.0 * numbers,
@@ -37,7 +37,7 @@ pub(super) fn manifest(
     )?;
     let mut trainer = json!(sweep.trainer);
     if let Some(trainer) = trainer.as_object_mut() {
-        // Those of the study take their place.
+        // The sweep replaces them.
         trainer.remove("l2");
         trainer.remove("seed");
     }
@@ -62,7 +62,7 @@ pub(super) fn manifest(
     Ok(format!("{manifest:#}\n"))
 }
 
-/// The ending of the names of tables.
+/// Extension of tables.
 pub(super) fn ending(sweep: &Sweep) -> &'static str {
     match sweep.parquet {
         true => "parquet",
@@ -77,8 +77,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Value> {
     })
 }
 
-/// A setting that is not the same in two manifests, with both values, if there is one: what was asked for rather than
-/// a hash of what follows from it.
+/// Describes a setting that differs between two manifests. Prefers settings to hashes.
 pub(super) fn difference(there: &Value, here: &Value) -> Option<String> {
     let mut all = Vec::new();
     differ("", there, here, &mut all);
@@ -96,7 +95,11 @@ fn differ(name: &str, there: &Value, here: &Value, all: &mut Vec<String>) {
             }
         }
         (Value::Array(a), Value::Array(b)) if a.len() != b.len() => {
-            all.push(format!("{name} are {} there and {} here", a.len(), b.len()));
+            all.push(format!(
+                "{name} has {} entries there and {} here",
+                a.len(),
+                b.len()
+            ));
         }
         (Value::Array(a), Value::Array(b)) => {
             for (i, (a, b)) in a.iter().zip(b).enumerate() {
@@ -107,7 +110,7 @@ fn differ(name: &str, there: &Value, here: &Value, all: &mut Vec<String>) {
     }
 }
 
-/// By name, each as text such as `[16, 784]`.
+/// Shapes by name, such as `[16, 784]`.
 fn shapes(parameters: &Parameters) -> BTreeMap<String, String> {
     let shapes = parameters.shapes().into_iter();
     shapes
@@ -129,7 +132,7 @@ fn weights_hash(parameters: &Parameters) -> Result<String> {
 
 fn data_hash(data: &Dataset) -> Result<String> {
     let mut hash = Sha256::new();
-    for batch in data.batches(TOGETHER)? {
+    for batch in data.batches(BATCH)? {
         let batch = batch?;
         let (Targets::Labels(targets) | Targets::Values(targets)) = batch.targets();
         let mut bytes = Vec::new();

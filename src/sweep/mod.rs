@@ -225,7 +225,7 @@ impl Sweep {
         let sweep = self.checked()?;
         let manifest = manifest(&sweep, &model(self.seed)?, [train, test])?;
         let count = sweep.strengths.len();
-        let (directory, todo) = sweep.take_up(dir.as_ref(), &manifest)?;
+        let (directory, todo) = sweep.open_directory(dir.as_ref(), &manifest)?;
         let queue = WorkQueue::new(&self.share, todo.len());
         let progress = Mutex::new(Progress::start("sweep"));
         let concurrent = self.jobs * self.share.as_ranks().map_or(1, |ranks| ranks.size());
@@ -254,7 +254,7 @@ impl Sweep {
                 found => found,
             }
         };
-        let computed = each(&queue, self.jobs.min(todo.len()), compute);
+        let computed = run_queue(&queue, self.jobs.min(todo.len()), compute);
         let diverged = diverged
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner);
@@ -282,7 +282,7 @@ impl Sweep {
     }
 
     /// Opens the directory. Returns it with the indices of the points to compute, here or on other ranks.
-    fn take_up(&self, dir: &Path, manifest: &str) -> Result<(Directory, Vec<usize>)> {
+    fn open_directory(&self, dir: &Path, manifest: &str) -> Result<(Directory, Vec<usize>)> {
         let count = self.strengths.len();
         let Some(ranks) = self.share.as_ranks() else {
             let directory = Directory::open(dir, manifest, self)?;
@@ -293,7 +293,7 @@ impl Sweep {
         // Only the root looks, so that all ranks see the same, and completes what an interrupted sweep left.
         let opened = match ranks.rank() {
             0 => Directory::open(dir, manifest, self),
-            _ => Ok(Directory::beside_another(dir)),
+            _ => Ok(Directory::unlocked(dir)),
         };
         let directory = agree_on_errors(Some(ranks), opened)?;
         let open = |id| ranks.rank() == 0 && !directory.is_whole(self, id);
@@ -346,7 +346,11 @@ fn decimal(strength: f64) -> f64 {
 }
 
 /// Runs `work` on the items of the queue, `jobs` at a time, until one fails.
-fn each(queue: &WorkQueue, jobs: usize, work: impl Fn(usize) -> Result<()> + Sync) -> Result<()> {
+fn run_queue(
+    queue: &WorkQueue,
+    jobs: usize,
+    work: impl Fn(usize) -> Result<()> + Sync,
+) -> Result<()> {
     let some = || -> Result<()> {
         while let Some(turn) = queue.next()? {
             work(turn).inspect_err(|_| queue.stop())?;

@@ -1,4 +1,4 @@
-//! [`Point`]: a training and its spectrum, at one strength.
+//! [`Point`]: the computation at one strength.
 
 use std::fs;
 use std::path::Path;
@@ -19,7 +19,7 @@ use crate::spectral::{Lanczos, Spectrum, Which};
 use crate::tables;
 use crate::vector::{dot, norm};
 
-/// Bytes of the forward pass that all points together keep for products with the Hessian.
+/// Memory for cached forward passes of all concurrent points, in bytes.
 const MEMORY: usize = 4 << 30;
 
 pub(super) struct Point<'a> {
@@ -28,19 +28,19 @@ pub(super) struct Point<'a> {
     pub(super) l2: f64,
 }
 
-/// Digits of a strength that is written as a decimal.
-const MOST_DIGITS: usize = 20;
+/// Maximum length of a strength written as a decimal.
+const MAX_DIGITS: usize = 20;
 
-/// A strength as the shortest decimal, in scientific notation where that is a long one.
+/// A strength as the shortest decimal, or in scientific notation if that is long.
 pub(super) fn shortest(l2: f64) -> String {
     let decimal = l2.to_string();
-    match decimal.len() <= MOST_DIGITS {
+    match decimal.len() <= MAX_DIGITS {
         true => decimal,
         false => format!("{l2:e}"),
     }
 }
 
-/// The names of a point's files but its row, for tables with this ending.
+/// Names of a point's files, except its row. `tables` is the extension of tables.
 pub(super) fn files(id: usize, l2: f64, tables: &str) -> [String; 4] {
     [
         ("model_weights", "safetensors"),
@@ -51,11 +51,11 @@ pub(super) fn files(id: usize, l2: f64, tables: &str) -> [String; 4] {
     .map(|(what, ending)| format!("{what}-{id}-{}.{ending}", shortest(l2)))
 }
 
-/// The place of the eigenvalues among these files.
+/// Index of the eigenvalues in these files.
 pub(super) const EIGENVALUES: usize = 2;
 
 impl Point<'_> {
-    /// Trains the model, decomposes the Hessian, and puts what it finds into the directory.
+    /// Trains the model, computes the eigenpairs and writes the results to the directory.
     pub(super) fn write<M>(
         &self,
         directory: &Directory,
@@ -101,7 +101,7 @@ impl Point<'_> {
             eigenvalues: spectrum.values(),
             residuals: spectrum.residuals(),
         };
-        directory.put(self.id, |dir| {
+        directory.commit(self.id, |dir| {
             let names = files(self.id, self.l2, ending(sweep));
             let [weights, gradients, values, vectors] = names.each_ref().map(|name| dir.join(name));
             parameters.save(weights)?;
@@ -126,7 +126,7 @@ impl Point<'_> {
     }
 }
 
-/// A row for each entry of θ.
+/// One row per parameter.
 fn gradient_table(parameters: &Parameters, gradient: &[f64]) -> Result<DataFrame> {
     let blocks = parameters.blocks();
     let names = blocks
@@ -140,7 +140,7 @@ fn gradient_table(parameters: &Parameters, gradient: &[f64]) -> Result<DataFrame
     )?)
 }
 
-/// A column for each eigenvector.
+/// One column per eigenvector.
 fn vector_table(spectrum: &Spectrum) -> Result<DataFrame> {
     let columns = spectrum.pairs.iter().enumerate().map(|(i, pair)| {
         let rounded: Vec<f32> = pair.vector.iter().map(|v| *v as f32).collect();

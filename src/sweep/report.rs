@@ -1,4 +1,4 @@
-//! [`SweepReport`]: what a study has found, read from its directory.
+//! [`SweepReport`]: the results of a sweep, read from its directory.
 
 use std::path::Path;
 
@@ -11,43 +11,43 @@ use super::{manifest, point, table};
 use crate::error::{Error, Result};
 use crate::files::read;
 
-/// What a study has found at one strength.
+/// Results at one strength.
 ///
 /// See [`SweepReport`] for an example.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SweepPoint {
-    /// The strength's place in the list, counted from 0.
+    /// Index of the strength, from 0.
     pub id: usize,
     /// λ
     pub l2: f64,
-    /// L(θ) on the training data, with its λ‖θ‖², where the training has ended.
+    /// L(θ) on the training data, including λ‖θ‖², at the end of the training.
     pub train_loss: f64,
     /// λ‖θ‖²
     pub penalty: f64,
     /// The loss on the test data, without λ‖θ‖².
     pub test_loss: f64,
-    /// Share of the training data that is classified right, if it has labels.
+    /// Training accuracy, if the data has labels.
     pub train_accuracy: Option<f64>,
-    /// Share of the test data that is classified right, if it has labels.
+    /// Test accuracy, if the data has labels.
     pub test_accuracy: Option<f64>,
-    /// Passes over the training data.
+    /// Number of epochs.
     pub epochs: u32,
-    /// With patience the pass whose weights these are.
+    /// With patience: the epoch whose weights these are.
     pub best_epoch: Option<u32>,
     /// ‖∇L(θ)‖
     pub gradient_norm: f64,
-    /// Whether every eigenpair's residual went below the tolerance.
+    /// Whether all residuals are below the tolerance.
     pub converged: bool,
-    /// Matrix-vector products that the eigenpairs took.
+    /// Number of matrix–vector products.
     pub products: usize,
     /// Eigenvalues of ∇²L(θ), largest magnitude first.
     pub eigenvalues: Vec<f64>,
-    /// The residual ‖Hv − λv‖ of each.
+    /// Residuals ‖Hv − λv‖.
     pub residuals: Vec<f64>,
 }
 
-/// The points of a study that are whole, in the order of their strengths' list.
+/// The complete points of a sweep, in the order of the strengths.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -69,17 +69,17 @@ pub struct SweepPoint {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SweepReport {
-    /// The points.
+    /// The complete points.
     pub points: Vec<SweepPoint>,
-    /// How many of them were computed by the call that this is of; the others had been there.
+    /// Number of points computed by this call.
     pub computed: usize,
 }
 
 impl SweepReport {
-    /// Reads the points that are whole in the directory of a study, finished or not.
+    /// Reads the complete points from the directory of a sweep, finished or not.
     ///
     /// # Errors
-    /// A directory without a study, files that are missing or damaged.
+    /// The directory does not contain a sweep; files are missing or damaged.
     pub fn read(dir: impl AsRef<Path>) -> Result<Self> {
         let dir = dir.as_ref();
         let path = manifest_file(dir);
@@ -96,10 +96,10 @@ impl SweepReport {
         })
     }
 
-    /// A row for each point, with the eigenvalue of largest magnitude and its residual.
+    /// One row per point, with the eigenvalue of largest magnitude and its residual.
     ///
     /// # Errors
-    /// polars'.
+    /// Errors in polars.
     pub fn table(&self) -> Result<DataFrame> {
         let column = |f: fn(&SweepPoint) -> f64| self.points.iter().map(f).collect::<Vec<_>>();
         let share =
@@ -143,13 +143,14 @@ impl SweepPoint {
                 .copied()
                 .ok_or_else(|| damaged("has no row".into()))
         };
-        let number =
-            |name: &str| share(name)?.ok_or_else(|| damaged(format!("has nothing under `{name}`")));
+        let number = |name: &str| {
+            share(name)?.ok_or_else(|| damaged(format!("has no value in column `{name}`")))
+        };
         let l2 = number("l2")?;
         let eigen = table::read(&dir.join(&point::files(id, l2, tables)[point::EIGENVALUES]))?;
         let column = |name: &str| -> Result<Vec<f64>> {
             let values = numbers(&eigen, name)?.into_iter().collect::<Option<_>>();
-            values.ok_or_else(|| damaged(format!("goes with a table that misses an {name}")))
+            values.ok_or_else(|| damaged(format!("belongs to a table with a missing {name}")))
         };
         Ok(Self {
             id,
@@ -170,7 +171,7 @@ impl SweepPoint {
     }
 }
 
-/// A column as numbers, a truth value as 1 or 0.
+/// A column as numbers, booleans as 1 or 0.
 fn numbers(table: &DataFrame, name: &str) -> Result<Vec<Option<f64>>> {
     let column = table.column(name)?.cast(&DataType::Float64)?;
     Ok(column.f64()?.iter().collect())

@@ -1,4 +1,4 @@
-//! Tables as files, CSV or Parquet by the name's ending.
+//! Reads tables from CSV or Parquet files, by extension.
 
 use std::fs::File;
 use std::path::Path;
@@ -12,12 +12,12 @@ pub(super) fn read(path: &Path) -> Result<DataFrame> {
     let by_path = || -> PolarsResult<DataFrame> {
         match is_parquet(path) {
             true => ParquetReader::new(File::open(path)?).finish(),
-            // A file rather than its path, which polars wants in UTF-8.
+            // Opened here, since polars requires UTF-8 paths.
             false => CsvReader::new(File::open(path)?).finish(),
         }
     };
     by_path().map_err(|e| {
-        let advice = "Give the directory of a sweep, whose files are as it wrote them";
+        let advice = "Give the directory of a sweep with unchanged files";
         Error::file(path, format!("cannot be read ({e})"), advice)
     })
 }

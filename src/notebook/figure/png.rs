@@ -1,5 +1,5 @@
-//! Images of figures, drawn by kaleido: a headless browser with plotly.js that reads a figure a
-//! line and writes an image a line. One process serves a session and ends with it.
+//! PNG images of figures by kaleido, a headless browser with plotly.js. It reads one figure per line and writes one image per
+//! line. One process serves a session.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
@@ -13,13 +13,13 @@ use serde_json::{Value, json};
 use crate::figure::{HEIGHT, WIDTH};
 use crate::progress;
 
-/// Directory of kaleido's `executable` folder; set by the project's kernel.
+/// Environment variable with kaleido's `executable` directory. Set by the project's kernel.
 const KALEIDO: &str = "LOSS_LANDSCAPE_KALEIDO";
-/// The plotly.js file to draw with; set by the project's kernel.
+/// Environment variable with the path of plotly.js. Set by the project's kernel.
 const PLOTLY_JS: &str = "LOSS_LANDSCAPE_PLOTLY_JS";
 
-/// A figure takes tenths of a second, a surface seconds; past this, the browser hangs.
-const LIMIT: Duration = Duration::from_secs(30);
+/// Figures take less than a second, surfaces a few seconds.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 enum State {
     NotStarted,
@@ -27,8 +27,7 @@ enum State {
     Absent,
 }
 
-/// The figure as base64 of a PNG, or nothing where kaleido is not there or does not answer: then
-/// the other forms of the figure still show.
+/// Renders the figure as a base64 PNG. Returns `None` if kaleido is missing or does not answer.
 pub(super) fn png(figure: &Value) -> Option<String> {
     static STATE: Mutex<State> = Mutex::new(State::NotStarted);
     let mut state = STATE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -41,7 +40,7 @@ pub(super) fn png(figure: &Value) -> Option<String> {
     let image = kaleido.draw(figure);
     if image.is_none() {
         *state = State::Absent;
-        progress::print("note: figures come without their image from here on, for kaleido failed");
+        progress::print("note: kaleido failed; figures have no PNG image from now on");
     }
     image
 }
@@ -102,9 +101,9 @@ impl Kaleido {
         self.answer()?["result"].as_str().map(str::to_owned)
     }
 
-    /// The next line, if it comes in time and says that all went well.
+    /// The next answer, unless it is late or reports an error.
     fn answer(&self) -> Option<Value> {
-        let line = self.answers.recv_timeout(LIMIT).ok()?;
+        let line = self.answers.recv_timeout(TIMEOUT).ok()?;
         let answer: Value = serde_json::from_str(&line).ok()?;
         (answer["code"] == 0).then_some(answer)
     }
