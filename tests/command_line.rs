@@ -208,7 +208,10 @@ fn refusals() {
             &["hvp", "--layers", "784,5", "--samples", "9"],
             "label 5 of sample 0 is out of range",
         ),
-        (&["hvp", "--runs", "0", "--samples", "9"], "nothing to time"),
+        (
+            &["hvp", "--runs", "0", "--samples", "9"],
+            "--block and --runs must be at least 1",
+        ),
         (
             &["trace", "--relative-error", "0", "--samples", "9"],
             "a relative error of 0 cannot be reached",
@@ -680,7 +683,7 @@ fn wrong_names_are_answered_with_the_right_ones() {
     assert!(String::from_utf8_lossy(&missing.stderr).contains("none.toml: cannot be read"));
     let net = ["analyze", "--save-dir", &out, "--dataset", "synthetic"];
     for (arguments, words) in [
-        (&["--device", "cuda"][..], "take --device cpu"),
+        (&["--device", "cuda"][..], "use --device cpu"),
         (
             &["--dataset", "cifar10"],
             "give the directory of its binary version with --data",
@@ -688,9 +691,9 @@ fn wrong_names_are_answered_with_the_right_ones() {
         (&["--model", "cnn"], "channels × height × width"),
         (
             &["--optimizer", "sgd", "--weight-decay", "0.1"],
-            "add --optimizer adamw",
+            "--weight-decay needs --optimizer adamw",
         ),
-        (&["--momentum", "0.9"], "Adam has a momentum"),
+        (&["--momentum", "0.9"], "need --optimizer sgd"),
         (&["--epochs", "0", "--radius", "0"], "above 0"),
         (&["--epochs", "0", "--samples", "0"], "subset of 0"),
         (
@@ -747,7 +750,7 @@ fn a_shard_that_fails_says_so() {
     let said = landscape(&shard);
     let error = String::from_utf8_lossy(&said.stderr);
     assert!(
-        !said.status.success() && error.contains("is something else"),
+        !said.status.success() && error.contains("is not a checkpoint of this program"),
         "{error}"
     );
 }

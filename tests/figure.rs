@@ -250,7 +250,7 @@ fn a_figure_is_one_bundle() {
     assert_eq!(plotly, figure.json());
     let html = bundle.get("text/html").unwrap();
     assert!(html.contains("Plotly.newPlot") && !html.contains("http"));
-    assert_eq!(bundle.get("text/plain"), Some("Figure: Loss over a plane"));
+    assert_eq!(bundle.get("text/plain"), Some("Figure: Loss on a plane"));
 }
 
 /// A title could otherwise end the script that holds it.
@@ -438,4 +438,27 @@ fn spectra_on_one_axis() {
     assert_eq!(traces[0]["marker"]["color"], traces[1]["marker"]["color"]);
     assert_ne!(traces[0]["marker"]["color"], traces[2]["marker"]["color"]);
     assert_eq!(json["layout"]["yaxis"]["type"], "log");
+}
+
+#[test]
+fn figures_can_be_drawn_on_other_threads() {
+    fn is_send_and_sync<T: Send + Sync + 'static>() {}
+    is_send_and_sync::<Figure>();
+    let chart = figure::Chart::new("Squares", "n", "n²").points("n²", [(1.0, 1.0), (2.0, 4.0)]);
+    let figure = std::thread::spawn(move || chart.figure()).join().unwrap();
+    assert_eq!(figure.json()["data"][0]["y"][1], 4.0);
+}
+
+#[test]
+fn a_trace_is_added_on_top() {
+    let mut figure = figure::Chart::new("Squares", "n", "n²")
+        .line("n²", [(1.0, 1.0), (2.0, 4.0)])
+        .figure();
+    figure.add_trace(loss_landscape::plotly::Scatter::new(vec![3], vec![9]).name("next"));
+    let data = figure.json()["data"].take();
+    assert_eq!(data.as_array().map(Vec::len), Some(2));
+    assert_eq!(
+        (&data[1]["name"], &data[1]["y"][0]),
+        (&"next".into(), &9.into())
+    );
 }

@@ -280,7 +280,7 @@ fn paths_need_not_be_utf_8() {
         &results,
     ];
     let (_, warned) = run(&analyze);
-    assert!(warned.contains("config.toml leaves out"), "{warned}");
+    assert!(warned.contains("config.toml does not contain"), "{warned}");
     for name in ["spectrum.json", "surface.csv", "connect.csv"] {
         assert!(Path::new(&out).join(name).exists(), "{name}");
     }
@@ -403,7 +403,7 @@ fn checkpoints_that_are_short_foreign_or_damaged_are_refused() {
     }
     refused(&whole[..whole.len() - 8], "is damaged");
     refused(&[&whole[..], &[0; 8]].concat(), "is damaged");
-    refused(b"the notes of a year", "is no checkpoint");
+    refused(b"the notes of a year", "is not a checkpoint");
     let mut newer = whole.clone();
     newer["loss-landscape checkpoint ".len()] = b'2';
     refused(&newer, "another version");

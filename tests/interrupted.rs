@@ -81,7 +81,7 @@ fn an_interrupted_training_says_how_to_go_on_and_does() {
         let error = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(code), "{error}");
         let says = format!(
-            "interrupted by SIG{signal}: whole epochs are in {}",
+            "interrupted by SIG{signal}: finished epochs are saved in {}",
             unfinished.display()
         );
         assert!(error.contains(&says), "{error}");

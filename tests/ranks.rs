@@ -256,10 +256,7 @@ fn unfinished_planes_are_taken_up_by_anyone() {
     let found = Plane::on_grid(&objective, &d1, &d2, &other)
         .unwrap_err()
         .to_string();
-    assert!(
-        found.contains("holds the beginning of other work"),
-        "{found}"
-    );
+    assert!(found.contains("is a checkpoint of other work"), "{found}");
     other.remove_checkpoint().unwrap();
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }
@@ -352,7 +349,7 @@ fn a_study_has_the_same_bytes_however_it_is_shared() {
     other.lock().unwrap();
     let error = study(dir.path(), Share::shard(1, 3).unwrap()).unwrap_err();
     assert!(
-        error.to_string().contains("a shard of another number"),
+        error.to_string().contains("another number of shards"),
         "{error}"
     );
     drop(other);
@@ -380,10 +377,7 @@ fn no_rank_waits_for_one_that_failed() {
         plane(dir.path(), Share::ranks(ranks)).map_err(|e| e.to_string())
     });
     let error = found[2].as_ref().unwrap_err();
-    assert!(
-        error.contains("another process is at the same work"),
-        "{error}"
-    );
+    assert!(error.contains("is in use by another process"), "{error}");
     let others = found[..2].iter().map(|found| found.as_ref().unwrap_err());
     others.for_each(|error| assert!(error.contains("ranks failed"), "{error}"));
 

@@ -389,3 +389,15 @@ fn a_directory_holds_one_analysis() {
         ]
     );
 }
+
+/// `Display` is complete by itself, and the cause can be inspected.
+#[test]
+fn an_error_in_candle_has_its_source() {
+    use std::error::Error as _;
+    let x = Tensor::zeros((2, 3), DType::F64, &Device::Cpu).unwrap();
+    let error = Error::from(x.matmul(&x).unwrap_err());
+    let source = error.source().unwrap();
+    assert!(source.downcast_ref::<candle::Error>().is_some());
+    assert_eq!(error.to_string(), format!("{source} (error in candle)"));
+    assert!(error.to_string().contains("matmul"), "{error}");
+}

@@ -234,11 +234,11 @@ fn settings_without_sense_are_refused_before_anything_is_written() {
         (with(&[0.0, -0.1]), "-0.1"),
         (with(&[f64::NAN]), "NaN"),
         (with(&[f64::INFINITY]), "inf"),
-        (with(&[0.3, 0.1 + 0.2]), "comes twice"),
-        (sweep.clone().with_top(0), "ask for 1 to 25"),
-        (sweep.clone().with_top(26), "ask for 1 to 25"),
+        (with(&[0.3, 0.1 + 0.2]), "given twice"),
+        (sweep.clone().with_top(0), "from 1 to 25"),
+        (sweep.clone().with_top(26), "from 1 to 25"),
         (sweep.clone().with_tolerance(f64::NAN), "tolerance"),
-        (sweep.clone().with_jobs(0), "at least 1 job"),
+        (sweep.clone().with_jobs(0), "jobs must be at least 1"),
         (
             sweep.clone().with_trainer(Trainer::adam(-1.0)),
             "learning rate",
@@ -270,7 +270,7 @@ fn settings_without_sense_are_refused_before_anything_is_written() {
 fn a_directory_belongs_to_one_study() {
     let (sweep, data, dir) = finished();
     let before = bytes(dir.path());
-    assert_refused(&sweep, dir.path(), &data, &["holds a sweep already"]);
+    assert_refused(&sweep, dir.path(), &data, &["already contains a sweep"]);
     let resumed = sweep.with_resume(true);
     let trainer = || {
         Trainer::adam(0.02)
@@ -329,7 +329,7 @@ fn a_directory_belongs_to_one_study() {
     // As does a directory while another sweep has its lock.
     let lock = File::open(dir.path().join("manifest.json")).unwrap();
     lock.try_lock().unwrap();
-    assert_refused(&resumed, dir.path(), &data, &["another sweep is at work"]);
+    assert_refused(&resumed, dir.path(), &data, &["is in use by another sweep"]);
     drop(lock);
     assert_eq!(
         resumed
@@ -346,7 +346,7 @@ fn a_directory_belongs_to_one_study() {
         &resumed,
         dir.path(),
         &data,
-        &["Model-0.csv", "manifest is gone"],
+        &["Model-0.csv", "without a manifest"],
     );
     fs::write(dir.path().join("manifest.json"), "{}x").unwrap();
     assert_refused(&resumed, dir.path(), &data, &["not the manifest"]);
@@ -487,7 +487,7 @@ fn strengths_at_the_ends_of_what_numbers_can_be() {
         let words = [
             "point 2 of 5, L2 1e308: ",
             "point 4 of 5, L2 1e300: ",
-            "The other points are written",
+            "The other points are finished",
         ];
         assert_refused(&sweep, dir.path(), &data, &words);
     }

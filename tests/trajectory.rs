@@ -167,7 +167,10 @@ fn a_path_is_seen_from_a_plane() {
     let plane = Plane::on_grid(&objective, &d1, &d2, &grid).unwrap();
     let figure = figure::trajectory(&plane, &found).json();
     assert_eq!(figure["data"][2]["x"].as_array().unwrap().len(), 3);
-    assert_eq!(figure["layout"]["title"]["text"], "Training over a plane");
+    assert_eq!(
+        figure["layout"]["title"]["text"],
+        "Training trajectory on a plane"
+    );
 
     assert!(found.grid(1).is_err());
     assert!(Projection::onto(&objective, &d1, &d1, &trajectory).is_err());

@@ -165,10 +165,10 @@ def test_errors_are_printed_once(tmp_path):
     with open(tmp_path / "unfinished.rank-1", "w") as taken:
         fcntl.flock(taken, fcntl.LOCK_EX)
         done = run(2, "surface", *AT, "--grid", 5, "--out", tmp_path)
-    assert done.returncode != 0 and "another process is at the same work" in done.stderr, done.stderr
+    assert done.returncode != 0 and "is in use by another process" in done.stderr, done.stderr
     assert "(rank 1 of 2)" in done.stderr and "of 2 ranks failed" not in done.stderr
     done = run(2, "train", *NETWORK, "--save", tmp_path / "W.safetensors")
-    assert done.returncode != 0 and "start it without mpirun" in done.stderr
+    assert done.returncode != 0 and "run it without mpirun" in done.stderr
     done = run(2, *SWEEP, tmp_path / "study", "--shard", "1/2")
-    assert done.returncode != 0 and "leave one of both" in done.stderr
-    assert "no shard" in run(0, *SWEEP, tmp_path / "study", "--shard", "3/2").stderr
+    assert done.returncode != 0 and "cannot be combined with mpirun" in done.stderr
+    assert "invalid shard" in run(0, *SWEEP, tmp_path / "study", "--shard", "3/2").stderr

@@ -139,7 +139,7 @@ impl Steps {
         let has_momentum = self.nesterov || self.momentum.is_some();
         if has_momentum && self.optimizer != OptimizerName::Sgd {
             return Err(Error::Invalid(
-                "--momentum and --nesterov are options of SGD: add --optimizer sgd, or leave them out".into(),
+                "--momentum and --nesterov need --optimizer sgd".into(),
             ));
         }
         let momentum = match self.nesterov {
