@@ -375,7 +375,7 @@ impl Analyzer {
             Err(error) => return Err(error),
         };
         let radii: Vec<f64> = crossings.iter().map(|(radius, _)| *radius).collect();
-        let found = Estimate::of(&radii);
+        let found = Estimate::from_samples(&radii);
         let Some(groups) = &self.groups else {
             return Ok((Some(found), None));
         };

@@ -13,7 +13,7 @@ use crate::landscape::{
     Connectivity, Evolution, Line, ModifiedLoss, NoiseReport, PacBayesBound, PathProfile, Plane,
     Projection, StatisticsSource,
 };
-use crate::spectral::{DensityCurve, Participation, Power, Spectrum};
+use crate::spectral::{DensityCurve, Participation, PowerResult, Spectrum};
 use crate::train::History;
 
 impl Show for DataFrame {
@@ -53,7 +53,7 @@ macro_rules! show_as_table {
 show_as_table!(
     History,
     Spectrum,
-    Power,
+    PowerResult,
     NoiseReport,
     ModifiedLoss,
     PacBayesBound,

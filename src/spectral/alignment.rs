@@ -1,11 +1,11 @@
-//! [`Alignment`]: how far two matrices point the same way, and [`Spectrum::subspace_overlap`]: how far their
-//! leading eigenvectors do.
+//! [`Alignment`]: the cosine between two matrices, and [`Spectrum::subspace_overlap`]: the overlap of their leading
+//! eigenvectors.
 
 use serde::{Deserialize, Serialize};
 
-use super::krylov::{Draws, products};
-use super::product::TOGETHER;
-use super::remainder::rounding;
+use super::deflated_trace::rounding;
+use super::orthonormal::products;
+use super::probe_loop::{BLOCK_SIZE, Estimator, Sampler, estimate};
 use super::{Bracket, Estimate, Spectrum};
 use crate::error::{Error, Result};
 use crate::operator::{LinearOperator, checked_products, epsilon};
@@ -13,9 +13,8 @@ use crate::progress::Progress;
 use crate::random::Purpose;
 use crate::vector::dot;
 
-/// The inner product of two symmetric matrices A and B, and the cosine between them, from vectors z of random
-/// signs: tr(AB), ‖A‖²_F and ‖B‖²_F are the means of (Az)ᵀBz, ‖Az‖² and ‖Bz‖² (Hutchinson, 1990), all three
-/// over the same z.
+/// The inner product of two symmetric matrices A and B and the cosine between them, from vectors z of random signs: tr(AB),
+/// ‖A‖²_F and ‖B‖²_F are the means of (Az)ᵀBz, ‖Az‖² and ‖Bz‖² over the same vectors z (Hutchinson, 1990).
 ///
 /// ```
 /// use loss_landscape::ndarray::array;
@@ -30,16 +29,17 @@ use crate::vector::dot;
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Alignment {
     /// tr(AB)
     pub product: Estimate,
-    /// tr(AB)/(‖A‖_F ‖B‖_F), between −1 and 1; 0 where a matrix is zero. Its standard error is the jackknife's,
-    /// and is rounding for matrices that are multiples of each other, whose cosine comes out exactly.
+    /// tr(AB)/(‖A‖_F ‖B‖_F), between −1 and 1; 0 if a matrix is zero. Its standard error is that of the jackknife. For
+    /// matrices that are multiples of each other the cosine is exact, and its error is only rounding.
     pub cosine: Estimate,
 }
 
 impl Alignment {
-    /// The alignment of `a` and `b` from `samples` products with each.
+    /// Estimates the alignment of `a` and `b` from `samples` products with each.
     ///
     /// # Errors
     /// Matrices of different sizes; fewer than 2 samples; products that fail or are not finite.
@@ -52,27 +52,28 @@ impl Alignment {
         let n = a.dim();
         if b.dim() != n {
             return Err(Error::invalid(format!(
-                "a matrix with {n} rows and one with {} have no alignment",
+                "an alignment needs matrices of the same size, found {n} and {} rows",
                 b.dim()
             )));
         }
         if samples < 2 {
             return Err(Error::invalid(format!(
-                "an alignment from {samples} samples has no uncertainty: take at least 2"
+                "an alignment from {samples} samples has no standard error: use at least 2"
             )));
         }
-        let mut draws = Draws::new(Purpose::Alignment, seed);
-        let mut progress = Progress::start("alignment");
-        let mut forms: Vec<[f64; 3]> = Vec::with_capacity(samples);
-        while forms.len() < samples {
-            let count = TOGETHER.min(samples - forms.len());
-            let probes: Vec<Vec<f64>> = (0..count).map(|_| draws.signs(n)).collect();
-            let pairs = checked_products(a, &probes)?
-                .into_iter()
-                .zip(checked_products(b, &probes)?);
-            forms.extend(pairs.map(|(a, b)| [dot(&a, &b), dot(&a, &a), dot(&b, &b)]));
-            progress.part(forms.len(), samples);
-        }
+        let mut sampler = Sampler::new(Purpose::Alignment, seed);
+        let integrand = |_: &Forms, probes: Vec<Vec<f64>>| {
+            let pairs = checked_products(a, &probes)?.into_iter();
+            let pairs = pairs.zip(checked_products(b, &probes)?);
+            let forms = pairs.map(|(a, b)| [dot(&a, &b), dot(&a, &a), dot(&b, &b)]);
+            Ok(forms.collect())
+        };
+        let forms = Forms {
+            forms: Vec::with_capacity(samples),
+            samples,
+            progress: Progress::start("alignment"),
+        };
+        let forms = estimate(|| sampler.signs(n), integrand, forms)?.forms;
         let inner: Vec<f64> = forms.iter().map(|f| f[0]).collect();
         let with_products = |estimate| Estimate {
             products: 2 * samples,
@@ -81,7 +82,7 @@ impl Alignment {
         let mean = |i: usize| forms.iter().map(|f| f[i]).sum::<f64>() / samples as f64;
         let size = (mean(1) * mean(2)).sqrt();
         let relative = relative_rounding(a, mean(1))? + relative_rounding(b, mean(2))?;
-        let product = Estimate::of(&inner).with_error(relative * size);
+        let product = Estimate::from_samples(&inner).with_error(relative * size);
         let cosine = match size > 0.0 {
             true => jackknife(&forms).with_error(relative.min(2.0)),
             false => jackknife(&forms),
@@ -93,33 +94,56 @@ impl Alignment {
     }
 }
 
-/// Rounding of the products of A = `operator`, relative to ‖A‖_F, whose square is given.
+/// Rounding of the products of A = `operator`, relative to ‖A‖_F; `square` is ‖A‖²_F.
 fn relative_rounding(operator: &(impl LinearOperator + ?Sized), square: f64) -> Result<f64> {
     let size = match operator.cancellation()? {
         0.0 => 1.0,
-        cancelled => 1.0 + cancelled / square.sqrt(),
+        cancellation => 1.0 + cancellation / square.sqrt(),
     };
     Ok(rounding(epsilon(operator), operator.dim(), size))
 }
 
 /// x/√(ab) of sums x, a, b.
 fn cosine([x, a, b]: [f64; 3]) -> f64 {
-    // Of sums without one sample, what is left may be rounding.
+    // Sums without one sample can be negative by rounding.
     let size = (a.max(0.0) * b.max(0.0)).sqrt();
     if size > 0.0 { x / size } else { 0.0 }
 }
 
-/// The cosine of the samples' sums, with the error that leaving each sample out in turn tells (Tukey, 1958).
+/// The cosine from the sums over all samples, with its jackknife error (Tukey, 1958).
 fn jackknife(forms: &[[f64; 3]]) -> Estimate {
     let n = forms.len() as f64;
     let sum = |i: usize| forms.iter().map(|form| form[i]).sum::<f64>();
     let sums = [sum(0), sum(1), sum(2)];
     let without = |form: &[f64; 3]| cosine([0, 1, 2].map(|i| sums[i] - form[i]));
-    let spread = Estimate::of(&forms.iter().map(without).collect::<Vec<_>>());
+    let spread = Estimate::from_samples(&forms.iter().map(without).collect::<Vec<_>>());
     Estimate {
         value: cosine(sums),
         standard_error: (n - 1.0) * spread.standard_error,
         ..spread
+    }
+}
+
+/// The products (Az)ᵀBz, ‖Az‖² and ‖Bz‖² of each z, up to a number of samples.
+struct Forms {
+    forms: Vec<[f64; 3]>,
+    samples: usize,
+    progress: Progress,
+}
+
+impl Estimator for Forms {
+    type Sample = [f64; 3];
+
+    fn next_round(&mut self) -> Result<usize> {
+        let count = self.forms.len();
+        if count > 0 {
+            self.progress.part(count, self.samples);
+        }
+        Ok(BLOCK_SIZE.min(self.samples - count))
+    }
+
+    fn add(&mut self, form: [f64; 3]) {
+        self.forms.push(form);
     }
 }
 
@@ -130,12 +154,11 @@ impl std::fmt::Display for Alignment {
 }
 
 impl Spectrum {
-    /// (1/k)‖UᵀV‖²_F for the eigenvectors U and V of the `k` largest eigenvalues of two matrices: the share of one
-    /// space that lies in the other, 1 where they are the same and about k/n where they have nothing to do with
-    /// each other.
+    /// Returns (1/k)‖UᵀV‖²_F for the eigenvectors U and V of the `k` largest eigenvalues of two matrices: the fraction of one
+    /// space that lies in the other, 1 for equal spaces and about k/n for unrelated ones.
     ///
-    /// The bounds come of the angles to the true spaces, as those of [`Spectrum::overlap`] do: both spectra need
-    /// `k` + 1 pairs, or all. Without a gap after the `k`-th eigenvalue they are 0 and 1.
+    /// The bounds come from the angles to the exact spaces, as those of [`Spectrum::overlap`]. Both spectra need `k` + 1 pairs,
+    /// or all. Without a gap after the `k`-th eigenvalue the bounds are 0 and 1.
     ///
     /// ```
     /// use loss_landscape::ndarray::array;
@@ -149,13 +172,13 @@ impl Spectrum {
     /// ```
     ///
     /// # Errors
-    /// `k` = 0, fewer than `k` pairs, matrices of different sizes.
+    /// `k` = 0; fewer than `k` pairs; matrices of different sizes.
     pub fn subspace_overlap(&self, other: &Self, k: usize) -> Result<Bracket> {
         let fewest = self.pairs.len().min(other.pairs.len());
         if self.dim != other.dim || k == 0 || k > fewest {
             return Err(Error::invalid(format!(
-                "there is no overlap of {k} eigenvectors: the matrices have {} and {} rows, and the \
-                 spectra {} and {} pairs",
+                "the overlap of {k} eigenvectors needs matrices of the same size and at least {k} pairs each; found {} and \
+                 {} rows, {} and {} pairs",
                 self.dim,
                 other.dim,
                 self.pairs.len(),
@@ -168,7 +191,7 @@ impl Spectrum {
         };
         let cosines = products(&vectors(self), &vectors(other)).concat();
         let value = dot(&cosines, &cosines) / k as f64;
-        let error = self.tilt(k) + other.tilt(k);
+        let error = self.max_sine(k) + other.max_sine(k);
         Ok(Bracket {
             value,
             low: (value - error).max(0.0),

@@ -1,12 +1,13 @@
-//! [`Density`]: the distribution of all eigenvalues, by stochastic Lanczos quadrature.
+//! [`Density`]: the spectral density, by stochastic Lanczos quadrature.
 
 use serde::{Deserialize, Serialize};
 use statrs::function::erf::erfc;
 
-use super::full::symmetric_eigen;
-use super::krylov::{Draws, extend};
-use super::remainder::rounding;
-use super::simple::Simple;
+use super::deflated_trace::rounding;
+use super::dense_eigen::symmetric_eigen;
+use super::orthonormal::extend;
+use super::probe_loop::Sampler;
+use super::simple_eigenvalues::SimpleEigenvalues;
 use super::{Bracket, Estimate};
 use crate::error::{Error, Result};
 use crate::memory;
@@ -17,14 +18,13 @@ use crate::vector::scale;
 
 /// Settings of stochastic Lanczos quadrature (Ubaru, Chen and Saad, 2017; Ghorbani, Krishnan and Xiao, 2019).
 ///
-/// For a vector v of random signs, scaled to length 1, m steps of Lanczos' iteration give the m-point
-/// Gauss quadrature of v's own spectral measure Σ (vᵀuᵢ)² δ(λ − λᵢ). Its mean over v is the spectral
-/// density (1/n) Σ δ(λ − λᵢ). Of a diagonal matrix each v's measure is the density
-/// itself, and standard errors are rounding.
+/// For a vector v of random signs, scaled to length 1, m steps of Lanczos iteration give the m-point Gauss quadrature of the
+/// spectral measure Σ (vᵀuᵢ)² δ(λ − λᵢ) of v. The mean over v of this measure is the spectral density (1/n) Σ δ(λ − λᵢ). For a
+/// diagonal matrix the measure of each v equals the density, and standard errors are only rounding.
 ///
-/// An eigenvalue that all probes find, with the same eigenvector, is simple: its weight is set to 1/n, which is exact, and
-/// the other weights are scaled so that all sum to 1. The few large eigenvalues of a network then add nothing to
-/// standard errors, and what is left is close to normally distributed.
+/// An eigenvalue that all probes find with the same eigenvector is simple: its weight is set to the exact value 1/n, and the
+/// other weights are scaled so that all sum to 1. The few large eigenvalues of a network then do not contribute to standard
+/// errors, and the other contributions are close to normally distributed.
 ///
 /// ```
 /// use loss_landscape::ndarray::Array2;
@@ -49,10 +49,10 @@ use crate::vector::scale;
 #[serde(default)]
 #[non_exhaustive]
 pub struct DensitySettings {
-    /// Random vectors, at least 2 so that there is an uncertainty. Few of them cannot tell how skewed a number is that one
-    /// eigenvalue dominates: with 4, its 95 % interval may hold the truth in no more than nine tenths of the cases.
+    /// Number of random vectors, at least 2 for a standard error. Few probes underestimate the skewness of a value that one
+    /// eigenvalue dominates: with 4, its 95 % interval may have a coverage of only 90 %.
     pub probes: usize,
-    /// Products for each, m: moments up to the (2m − 1)th are those of the vector's own measure.
+    /// Number m of Lanczos steps, and products, per probe: moments of its measure up to the (2m − 1)th are exact.
     pub steps: usize,
     /// Seed of the random vectors.
     pub seed: u64,
@@ -69,8 +69,8 @@ impl Default for DensitySettings {
     }
 }
 
-/// The quadrature of one probe's spectral measure, with the weights of simple eigenvalues corrected as
-/// [`DensitySettings`] says: weights ω > 0 with Σω = 1 at ascending nodes.
+/// The Gauss quadrature of one probe's spectral measure: ascending nodes and weights ω > 0 with Σω = 1. The weights of simple
+/// eigenvalues are corrected as described in [`DensitySettings`].
 ///
 /// ```
 /// use loss_landscape::ndarray::array;
@@ -84,13 +84,13 @@ impl Default for DensitySettings {
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Quadrature {
-    /// θ₁ < θ₂ < …
+    /// Nodes θ₁ < θ₂ < …
     pub nodes: Vec<f64>,
-    /// ω₁, ω₂, …
+    /// Weights ω₁, ω₂, …
     pub weights: Vec<f64>,
 }
 
-/// The distribution of a symmetric matrix's eigenvalues, estimated from random probes.
+/// The spectral density of a symmetric matrix, estimated from random probes.
 ///
 /// ```
 /// use loss_landscape::ndarray::Array2;
@@ -108,14 +108,14 @@ pub struct Quadrature {
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Density {
-    /// A quadrature for each probe.
+    /// Quadrature of each probe.
     pub probes: Vec<Quadrature>,
     /// n, the number of eigenvalues.
     pub dim: usize,
-    /// Matrix-vector products that it took.
+    /// Number of matrix–vector products.
     pub products: usize,
-    /// By how much the nodes are rounded, relative to the eigenvalues' root mean square: machine epsilon of the
-    /// [type](LinearOperator::dtype) in which products were computed, more where they [cancel](LinearOperator::cancellation).
+    /// Rounding error of the nodes, relative to the root mean square of the eigenvalues: machine epsilon of the
+    /// [type](LinearOperator::dtype) in which products were computed, more with [cancellation](LinearOperator::cancellation).
     #[serde(default)]
     pub epsilon: f64,
 }
@@ -136,9 +136,9 @@ pub struct Density {
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DensityCurve {
-    /// Eigenvalues.
+    /// Grid of eigenvalues.
     pub eigenvalues: Vec<f64>,
-    /// The function there.
+    /// Value of the function at each.
     pub values: Vec<f64>,
     /// Standard error of each value.
     pub standard_errors: Vec<f64>,
@@ -146,7 +146,7 @@ pub struct DensityCurve {
     pub width: f64,
 }
 
-/// How many eigenvalues lie below a number.
+/// The number of eigenvalues below a threshold.
 ///
 /// ```
 /// use loss_landscape::ndarray::{Array2, array};
@@ -164,14 +164,14 @@ pub struct DensityCurve {
 pub struct Count {
     /// The estimate, with its standard error over the probes.
     pub estimate: Estimate,
-    /// What the quadratures' resolution leaves open: the mean over the probes of the bounds between which the
-    /// measure below the number certainly lies (Chebyshev, Markov and Stieltjes), times n.
+    /// Bounds due to the finite resolution of the quadratures: the mean over the probes of the certain bounds of the measure
+    /// below the threshold (Chebyshev, Markov and Stieltjes), times n.
     pub resolution: Bracket,
 }
 
 impl Count {
-    /// An interval that holds the number with at least this probability, such as 0.95: the resolution's bounds, widened by the
-    /// reach of the estimate's own interval.
+    /// An interval with at least this coverage, such as 0.95: the bounds of the resolution, widened by half the width of the
+    /// estimate's confidence interval.
     ///
     /// # Errors
     /// A confidence that is not between 0 and 1.
@@ -193,13 +193,13 @@ impl std::fmt::Display for Count {
         } = self;
         write!(
             f,
-            "{:.0} ± {:.0}; the quadrature's resolution leaves {:.0} to {:.0}",
+            "{:.0} ± {:.0}; resolution of the quadrature: {:.0} to {:.0}",
             estimate.value, estimate.standard_error, resolution.low, resolution.high
         )
     }
 }
 
-/// Memory for the bases of the probes that go together.
+/// Largest size in bytes of the bases of the probes that run together.
 const BASES_BYTES: usize = 1 << 30;
 
 impl DensitySettings {
@@ -224,31 +224,30 @@ impl DensitySettings {
         self
     }
 
-    /// The density of `operator`'s eigenvalues. Full reorthogonalisation keeps each probe's
-    /// quadrature Gaussian to rounding; it takes m vectors of length n for each of the probes that go
-    /// together, as many as fit in 1 GiB.
+    /// Estimates the spectral density of `operator`. Full reorthogonalisation keeps the quadratures accurate to rounding. It
+    /// stores m vectors of length n for each of the probes that run together, as many as fit in 1 GiB.
     ///
     /// # Errors
-    /// Fewer than 2 probes, no steps; products that fail or are not finite.
+    /// Fewer than 2 probes; no steps; products that fail or are not finite.
     pub fn run(&self, operator: &(impl LinearOperator + ?Sized)) -> Result<Density> {
         if self.probes < 2 || self.steps == 0 {
             return Err(Error::invalid(format!(
-                "a density from {} probes of {} steps has no uncertainty: take at least 2 probes and 1 step",
+                "a density from {} probes with {} steps has no standard error: use at least 2 probes and 1 step",
                 self.probes, self.steps
             )));
         }
         let n = operator.dim();
         let steps = self.steps.min(n);
-        // One basis less: the simple eigenvalues' vectors take its place.
+        // Minus one basis, for the vectors of the simple eigenvalues.
         let together = (BASES_BYTES / (8 * n * steps)).saturating_sub(1);
         let together = together.clamp(1, self.probes);
         let mut progress = Progress::start("density");
-        let mut draws = Draws::new(Purpose::Density, self.seed);
+        let mut sampler = Sampler::new(Purpose::Density, self.seed);
         let (mut probes, mut products) = (Vec::new(), 0);
-        let mut simple: Option<Simple> = None;
+        let mut simple: Option<SimpleEigenvalues> = None;
         while probes.len() < self.probes {
             let count = together.min(self.probes - probes.len());
-            let mut chains: Vec<Chain> = (0..count).map(|_| Chain::new(draws.signs(n))).collect();
+            let mut chains: Vec<Chain> = (0..count).map(|_| Chain::new(sampler.signs(n))).collect();
             for step in 0..steps {
                 let mut open: Vec<&mut Chain> =
                     chains.iter_mut().filter(|c| c.next.is_some()).collect();
@@ -284,18 +283,20 @@ impl DensitySettings {
         };
         let cancelled = operator.cancellation()?;
         if cancelled > 0.0 {
-            density.epsilon *= 1.0 + cancelled / density.typical();
+            density.epsilon *= 1.0 + cancelled / density.root_mean_square();
         }
         Ok(density)
     }
 }
 
-/// One probe's Lanczos iteration.
+/// The Lanczos recurrence of one probe.
 struct Chain {
     basis: Vec<Vec<f64>>,
+    /// The vector to multiply next; `None` if the Krylov space is exhausted.
     next: Option<Vec<f64>>,
     alpha: Vec<f64>,
     beta: Vec<f64>,
+    /// Largest length of a product.
     size: f64,
 }
 
@@ -321,7 +322,7 @@ impl Chain {
         self.next = next;
     }
 
-    /// The quadrature, and its nodes' vectors in terms of the basis.
+    /// Returns the quadrature, and the vectors of its nodes in coordinates of the basis.
     fn quadrature(&self) -> Result<(Quadrature, Vec<Vec<f64>>)> {
         let entry = |i: usize, j: usize| match i.abs_diff(j) {
             0 => self.alpha[i],
@@ -333,11 +334,11 @@ impl Chain {
         Ok((Quadrature { nodes, weights }, vectors))
     }
 
-    fn candidates(&self, quadrature: &Quadrature, vectors: &[Vec<f64>]) -> Simple {
+    fn candidates(&self, quadrature: &Quadrature, vectors: &[Vec<f64>]) -> SimpleEigenvalues {
         let last = self.beta.last().copied().unwrap_or(0.0);
         let residuals = vectors.iter().map(|v| last * v[v.len() - 1].abs());
         let residuals: Vec<f64> = residuals.collect();
-        Simple::candidates(&quadrature.nodes, vectors, &residuals, &self.basis)
+        SimpleEigenvalues::candidates(&quadrature.nodes, vectors, &residuals, &self.basis)
     }
 }
 
@@ -351,9 +352,8 @@ impl Quadrature {
             .sum()
     }
 
-    /// The bounds between which the probe's own measure below x lies.
-    ///
-    /// With k nodes below x it is at least the first k − 1 weights and at most the first k + 1.
+    /// Certain bounds of the probe's measure below x: with k nodes below x, it is at least the sum of the first k − 1 weights
+    /// and at most that of the first k + 1.
     fn bounds_below(&self, x: f64) -> [f64; 2] {
         let k = self.nodes.partition_point(|node| *node < x);
         let sum = |count: usize| {
@@ -371,23 +371,23 @@ impl Density {
         let samples: Vec<f64> = self.probes.iter().map(f).collect();
         Estimate {
             products: self.products,
-            ..Estimate::of(&samples)
+            ..Estimate::from_samples(&samples)
         }
     }
 
-    /// The mean of f over all eigenvalues. Its error includes what rounding of the nodes does to f.
-    /// The eigenvalues' root mean square, which is the size of a probe's image.
-    fn typical(&self) -> f64 {
+    /// Root mean square of the eigenvalues.
+    fn root_mean_square(&self) -> f64 {
         let squares = self.probes.iter().map(|probe| probe.integrate(|x| x * x));
         (squares.sum::<f64>() / self.probes.len() as f64).sqrt()
     }
 
+    /// The mean of f over all eigenvalues. Its error includes the change of f by rounding of the nodes.
     fn mean_of(&self, f: impl Fn(f64) -> f64) -> Estimate {
         let mean = |f: &dyn Fn(f64) -> f64| {
             let sum: f64 = self.probes.iter().map(|probe| probe.integrate(f)).sum();
             sum / self.probes.len() as f64
         };
-        let typical = self.typical();
+        let typical = self.root_mean_square();
         let nodes = mean(&|x| {
             let error = 4.0 * self.epsilon * (x.abs() + typical);
             0.5 * (f(x + error) - f(x - error)).abs()
@@ -412,14 +412,13 @@ impl Density {
         self.moment(2).scaled(self.dim as f64)
     }
 
-    /// The effective rank (Σ|λ|)² / Σλ², from the same probes, with its standard error by leaving each probe out in turn;
-    /// none for a zero matrix.
+    /// The effective rank (Σ|λ|)² / Σλ², from the same probes, with its jackknife standard error; `None` for a zero matrix.
     ///
     /// ```
     /// use loss_landscape::ndarray::{Array1, Array2};
     /// # use loss_landscape::prelude::*;
     ///
-    /// // 5 eigenvalues 2, and zeros besides.
+    /// // 5 eigenvalues 2 and 25 zeros.
     /// let diagonal = Array1::from_shape_fn(30, |i| if i < 5 { 2.0 } else { 0.0 });
     /// let density = Dense::new(Array2::from_diag(&diagonal))?.density()?;
     /// let rank = density.effective_rank().unwrap();
@@ -436,7 +435,7 @@ impl Density {
         let rank = |size: f64, square: f64, count: f64| n * size * size / (count * square);
         let left_out = sizes.iter().zip(&squares);
         let left_out = left_out.map(|(a, b)| rank(size - a, square - b, count - 1.0));
-        let left_out = Estimate::of(&left_out.collect::<Vec<f64>>());
+        let left_out = Estimate::from_samples(&left_out.collect::<Vec<f64>>());
         let value = rank(size, square, count);
         let typical = (square / count).sqrt();
         let rounding = 8.0 * self.epsilon * value * (3.0 + count * typical / size);
@@ -459,8 +458,8 @@ impl Density {
         })
     }
 
-    /// The density, smoothed with a Gaussian of standard deviation `width`, at `points` places that reach
-    /// four widths beyond the nodes; it integrates to 1. A common width is a hundredth of the spectrum's own.
+    /// The density, smoothed with a Gaussian of standard deviation `width`, on a grid of `points` that extends four widths
+    /// beyond the nodes. It integrates to 1. A common width is 1/100 of the range of the spectrum.
     ///
     /// # Errors
     /// A width that is not above 0 and finite; fewer than 2 points.
@@ -470,7 +469,7 @@ impl Density {
         self.curve(width, points, |x, node| bell(x - node))
     }
 
-    /// The share of the eigenvalues up to x, smoothed with a Gaussian of standard deviation `width`, from 0 to 1.
+    /// The fraction of the eigenvalues up to x, smoothed with a Gaussian of standard deviation `width`, from 0 to 1.
     ///
     /// # Errors
     /// As [`Density::smoothed`].
@@ -479,7 +478,7 @@ impl Density {
         self.curve(width, points, |x, node| step(x - node))
     }
 
-    /// The mean over the nodes of a function of x and the node, at `points` x that reach four widths beyond the nodes.
+    /// The mean over the nodes of a function of x and the node, on the grid of [`smoothed`](Self::smoothed).
     fn curve(
         &self,
         width: f64,
@@ -488,12 +487,12 @@ impl Density {
     ) -> Result<DensityCurve> {
         if !(width > 0.0 && width.is_finite()) {
             return Err(Error::invalid(format!(
-                "a density cannot be smoothed over a width of {width}: give a finite number above 0"
+                "the smoothing width is {width}: give a finite number above 0"
             )));
         }
         if points < 2 {
             return Err(Error::invalid(format!(
-                "{points} points are no curve: take at least 2"
+                "a curve of {points} points: give at least 2"
             )));
         }
         memory::check(24.0 * points as f64, "the points of a curve")?;
@@ -516,7 +515,7 @@ impl Density {
         })
     }
 
-    /// How many of the n eigenvalues lie below x.
+    /// The number of eigenvalues below x.
     pub fn count_below(&self, x: f64) -> Count {
         let n = self.dim as f64;
         let bound = |i: usize| self.over_probes(|probe| probe.bounds_below(x)[i]).scaled(n);
@@ -533,7 +532,7 @@ impl Density {
         }
     }
 
-    /// How many of the n eigenvalues are negative.
+    /// The number of negative eigenvalues.
     pub fn negative(&self) -> Count {
         self.count_below(0.0)
     }

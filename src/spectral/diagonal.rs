@@ -1,19 +1,17 @@
-//! [`Diagonal`]: the diagonal of a matrix known by its products.
+//! [`Diagonal`]: the diagonal of a matrix given by its products.
 
 use serde::{Deserialize, Serialize};
 
 use super::Estimate;
-use super::krylov::Draws;
-use super::product::TOGETHER;
-use super::remainder::rounding;
+use super::deflated_trace::rounding;
+use super::probe_loop::{BLOCK_SIZE, Estimator, Sampler, estimate};
 use crate::error::{Error, Result};
 use crate::operator::{LinearOperator, checked_products, epsilon};
 use crate::progress::Progress;
 use crate::random::Purpose;
 
-/// An estimate of a matrix's diagonal: the mean of v ⊙ Av over `samples` vectors v of random signs (Bekas,
-/// Kokiopoulou and Saad, 2007). For a diagonal matrix it is exact; else entry i has the variance Σ_{j≠i} aᵢⱼ² of
-/// a sample.
+/// An estimate of a matrix's diagonal: the mean of v ⊙ Av over `samples` vectors v of random signs (Bekas, Kokiopoulou and
+/// Saad, 2007). It is exact for a diagonal matrix; otherwise a sample of entry i has the variance Σ_{j≠i} aᵢⱼ².
 ///
 /// ```
 /// use loss_landscape::ndarray::array;
@@ -27,17 +25,18 @@ use crate::random::Purpose;
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Diagonal {
-    /// The estimate of each aᵢᵢ.
+    /// Estimates of aᵢᵢ, length n.
     pub values: Vec<f64>,
-    /// Standard error of each, what the products' rounding adds to it included.
+    /// Standard error of each estimate, including the rounding of the products; length n.
     pub standard_errors: Vec<f64>,
-    /// Vectors, and products.
+    /// Number of samples, which is the number of products.
     pub samples: usize,
 }
 
 impl Diagonal {
-    /// The diagonal of `operator` from `samples` products.
+    /// Estimates the diagonal of `operator` from `samples` products.
     ///
     /// # Errors
     /// Fewer than 2 samples; products that fail or are not finite.
@@ -48,53 +47,51 @@ impl Diagonal {
     ) -> Result<Self> {
         if samples < 2 {
             return Err(Error::invalid(format!(
-                "a diagonal from {samples} samples has no uncertainty: take at least 2"
+                "a diagonal from {samples} samples has no standard error: use at least 2"
             )));
         }
         let n = operator.dim();
-        let mut draws = Draws::new(Purpose::Diagonal, seed);
-        let mut progress = Progress::start("diagonal");
-        // Running means and sums of squared deviations (Welford, 1962).
-        let (mut mean, mut squares) = (vec![0.0; n], vec![0.0; n]);
-        let mut seen = 0;
-        while seen < samples {
-            let count = TOGETHER.min(samples - seen);
-            let probes: Vec<Vec<f64>> = (0..count).map(|_| draws.signs(n)).collect();
-            for (v, image) in probes.iter().zip(checked_products(operator, &probes)?) {
-                seen += 1;
-                for (((m, s), v), a) in mean.iter_mut().zip(&mut squares).zip(v).zip(&image) {
-                    let deviation = v * a - *m;
-                    *m += deviation / seen as f64;
-                    *s += deviation * (v * a - *m);
-                }
+        let mut sampler = Sampler::new(Purpose::Diagonal, seed);
+        let integrand = |_: &RunningMoments, probes: Vec<Vec<f64>>| {
+            let mut products = checked_products(operator, &probes)?;
+            for (product, v) in products.iter_mut().zip(&probes) {
+                product.iter_mut().zip(v).for_each(|(a, v)| *a *= v);
             }
-            progress.part(seen, samples);
-        }
-        let freedom = (samples * (samples - 1)) as f64;
-        // An entry is no sum over a row: only its product is rounded.
-        let (epsilon, cancelled) = (epsilon(operator), operator.cancellation()?);
-        let rounding = |size: f64| rounding(epsilon, 0, size + cancelled);
-        let errors = squares.iter().zip(&mean).map(|(squares, mean)| {
+            Ok(products)
+        };
+        let moments = RunningMoments {
+            mean: vec![0.0; n],
+            squares: vec![0.0; n],
+            count: 0,
+            samples,
+            progress: Progress::start("diagonal"),
+        };
+        let moments = estimate(|| sampler.signs(n), integrand, moments)?;
+        let degrees_of_freedom = (samples * (samples - 1)) as f64;
+        // An entry is not a sum over a row: only its product is rounded.
+        let (epsilon, cancellation) = (epsilon(operator), operator.cancellation()?);
+        let rounding = |size: f64| rounding(epsilon, 0, size + cancellation);
+        let errors = moments.squares.iter().zip(&moments.mean);
+        let errors = errors.map(|(squares, mean)| {
             let size = (mean * mean + squares / samples as f64).sqrt();
-            (squares / freedom).sqrt().hypot(rounding(size))
+            (squares / degrees_of_freedom).sqrt().hypot(rounding(size))
         });
-        let standard_errors = errors.collect();
         Ok(Self {
-            values: mean,
-            standard_errors,
+            standard_errors: errors.collect(),
+            values: moments.mean,
             samples,
         })
     }
 
-    /// The interval that holds entry `i` with this probability, such as 0.95, by Student's distribution with N − 1 degrees
-    /// of freedom for N samples.
+    /// Confidence interval of entry `i`, for a confidence such as 0.95, by Student's distribution with N − 1 degrees of
+    /// freedom for N samples.
     ///
     /// # Errors
-    /// No such entry; a confidence that is not between 0 and 1.
+    /// An index beyond the last entry; a confidence that is not between 0 and 1.
     pub fn interval(&self, i: usize, confidence: f64) -> Result<[f64; 2]> {
         let (Some(value), Some(error)) = (self.values.get(i), self.standard_errors.get(i)) else {
             return Err(Error::invalid(format!(
-                "there is no entry {i} among {}",
+                "there is no entry {i}: the diagonal has {} entries, counted from 0",
                 self.values.len()
             )));
         };
@@ -106,5 +103,35 @@ impl Diagonal {
             converged: true,
         };
         entry.interval(confidence)
+    }
+}
+
+/// Running means and sums of squared deviations of vectors (Welford, 1962), up to a number of samples.
+struct RunningMoments {
+    mean: Vec<f64>,
+    squares: Vec<f64>,
+    count: usize,
+    samples: usize,
+    progress: Progress,
+}
+
+impl Estimator for RunningMoments {
+    type Sample = Vec<f64>;
+
+    fn next_round(&mut self) -> Result<usize> {
+        if self.count > 0 {
+            self.progress.part(self.count, self.samples);
+        }
+        Ok(BLOCK_SIZE.min(self.samples - self.count))
+    }
+
+    fn add(&mut self, sample: Vec<f64>) {
+        self.count += 1;
+        let moments = self.mean.iter_mut().zip(&mut self.squares);
+        for ((mean, squares), x) in moments.zip(sample) {
+            let deviation = x - *mean;
+            *mean += deviation / self.count as f64;
+            *squares += deviation * (x - *mean);
+        }
     }
 }

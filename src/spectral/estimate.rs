@@ -1,4 +1,4 @@
-//! [`Estimate`] and [`Bracket`]: numbers with their uncertainty.
+//! [`Estimate`] and [`Bracket`]: numbers with their errors.
 
 use serde::{Deserialize, Serialize};
 use statrs::distribution::{ContinuousCDF, StudentsT};
@@ -26,22 +26,22 @@ use crate::error::{Error, Result};
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Estimate {
-    /// The mean of the samples, plus what is known exactly.
+    /// The mean of the samples, plus an exact part if the method has one.
     pub value: f64,
-    /// Standard deviation of the value: s/√N for N samples with standard deviation s, widened where the samples are skewed,
-    /// and what rounding adds to it.
+    /// Standard deviation of the value: s/√N for N samples with standard deviation s, wider for skewed samples, including
+    /// rounding.
     pub standard_error: f64,
-    /// N; 0 where nothing had to be sampled.
+    /// Number of samples N; 0 if the value is exact.
     pub samples: usize,
-    /// Matrix-vector products that it took.
+    /// Number of matrix–vector products.
     pub products: usize,
-    /// Whether the standard error went below the one that was asked for.
+    /// Whether the standard error reached the requested accuracy.
     pub converged: bool,
 }
 
 impl Estimate {
-    /// The mean of N ≥ 2 samples, with its error [`widened`](Self::widened) by their own skewness.
-    pub(crate) fn of(samples: &[f64]) -> Self {
+    /// The mean of N ≥ 2 samples, with its error [`widened`](Self::widened) by their skewness.
+    pub(crate) fn from_samples(samples: &[f64]) -> Self {
         let n = samples.len() as f64;
         let mean = Self::mean(samples);
         let moment = |k| {
@@ -54,8 +54,8 @@ impl Estimate {
         if squares == 0.0 || n < 3.0 {
             return mean;
         }
-        // From unbiased estimates of the second and third cumulant. For normal samples its mean is `noise`. Half of that is taken
-        // off: the skewness of few samples is mostly less than that of their distribution.
+        // From unbiased estimates of the second and third cumulants. For normal samples the mean of the square is `noise`. Half
+        // of it is subtracted: the skewness of few samples is mostly smaller than that of their distribution.
         let square = cubes.powi(2) * n.powi(2) * (n - 1.0) / ((n - 2.0).powi(2) * squares.powi(3));
         let noise = 6.0 * n * (n - 1.0) / ((n - 2.0) * (n + 1.0) * (n + 3.0));
         mean.widened(((square - 0.5 * noise).max(0.0) / n).sqrt())
@@ -75,8 +75,8 @@ impl Estimate {
         }
     }
 
-    /// With the error of a mean that has this skewness γ: wider by 1 + 2 γ². Intervals of skewed means by Student's distribution
-    /// hold the truth too rarely, to the second order by 0.22 γ² at 95 %, which 1 + γ² mends (Hall, "The Bootstrap and Edgeworth
+    /// Widens the error for a mean with skewness γ, by the factor 1 + 2γ². Student's intervals of skewed means have too little
+    /// coverage: at 95 % by 0.22γ² to second order, which a factor of 1 + γ² corrects (Hall, "The Bootstrap and Edgeworth
     /// Expansion", 1992). The rest is for higher orders, which matter with few samples.
     pub(crate) fn widened(self, skewness: f64) -> Self {
         Self {
@@ -96,7 +96,7 @@ impl Estimate {
         }
     }
 
-    /// With one more, independent error, such as that of rounding.
+    /// Adds another independent error, such as rounding.
     pub(crate) fn with_error(self, error: f64) -> Self {
         Self {
             standard_error: self.standard_error.hypot(error),
@@ -104,7 +104,7 @@ impl Estimate {
         }
     }
 
-    /// The same in other units.
+    /// Multiplies value and error by `factor`.
     pub(crate) fn scaled(self, factor: f64) -> Self {
         Self {
             value: factor * self.value,
@@ -113,15 +113,15 @@ impl Estimate {
         }
     }
 
-    /// The interval that holds the true value with this probability, such as 0.95, by Student's
-    /// distribution with N − 1 degrees of freedom.
+    /// Confidence interval of the exact value, for a confidence such as 0.95, by Student's distribution with N − 1 degrees of
+    /// freedom.
     ///
     /// # Errors
     /// A confidence that is not between 0 and 1.
     pub fn interval(&self, confidence: f64) -> Result<[f64; 2]> {
         if !(confidence > 0.0 && confidence < 1.0) {
             return Err(Error::invalid(format!(
-                "a confidence of {confidence} is none: give a number between 0 and 1, such as 0.95"
+                "the confidence is {confidence}: give a number between 0 and 1, such as 0.95"
             )));
         }
         let freedom = (self.samples.max(2) - 1) as f64;
@@ -144,13 +144,13 @@ impl std::fmt::Display for Estimate {
             self.products
         )?;
         if !self.converged {
-            write!(f, ", short of the accuracy that was asked for")?;
+            write!(f, ", not converged to the requested accuracy")?;
         }
         Ok(())
     }
 }
 
-/// A number with the certain bounds between which it lies.
+/// A number with certain bounds.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -165,16 +165,16 @@ impl std::fmt::Display for Estimate {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Bracket {
-    /// The best guess.
+    /// Best estimate.
     pub value: f64,
-    /// It is not below this.
+    /// Lower bound.
     pub low: f64,
-    /// It is not above this; infinite where nothing bounds it.
+    /// Upper bound; infinite if there is none.
     pub high: f64,
 }
 
 impl Bracket {
-    /// How far the value is from the further of its bounds.
+    /// Distance of the value to the farther bound.
     pub(crate) fn error(&self) -> f64 {
         (self.high - self.value).max(self.value - self.low)
     }
@@ -187,7 +187,7 @@ impl std::fmt::Display for Bracket {
     }
 }
 
-/// Prints as many significant digits as the format's precision says.
+/// Displays a number with as many significant digits as the precision of the format.
 pub(crate) struct Short(pub(crate) f64);
 
 impl std::fmt::Display for Short {

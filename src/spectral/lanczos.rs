@@ -1,10 +1,12 @@
-//! [`Lanczos`]: some eigenvalues of a large matrix known by its products.
+//! [`Lanczos`]: some eigenpairs of a large matrix given by its products.
 
 use serde::{Deserialize, Serialize};
 
-use super::krylov::{Draws, extend};
-use super::probe::{self, Outcome, Threshold};
-use super::space::{Ritz, Space};
+use super::missed_eigenvalues::{self, Outcome, Threshold};
+use super::orthonormal::extend;
+use super::probe_loop::Sampler;
+use super::schur_complement::SchurComplement;
+use super::thick_restart::{KrylovSpace, Ritz};
 use super::{Eigenpair, Rank, Spectrum};
 use crate::error::{Error, Result, check_finite};
 use crate::memory;
@@ -13,7 +15,7 @@ use crate::progress::Progress;
 use crate::random::Purpose;
 use crate::vector::{largest, norm};
 
-/// Which eigenvalues are wanted.
+/// Which eigenvalues are computed.
 ///
 /// ```
 /// use loss_landscape::ndarray::{Array1, Array2};
@@ -43,14 +45,14 @@ use crate::vector::{largest, norm};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Which {
-    /// The largest.
+    /// The algebraically largest.
     #[default]
     Largest,
-    /// The smallest, that is the most negative.
+    /// The algebraically smallest, such as the most negative.
     Smallest,
-    /// Half of them the largest, half the smallest; of an odd number one more of the largest.
+    /// Half of them from each end of the spectrum; of an odd number one more of the largest.
     BothEnds,
-    /// Those of largest magnitude.
+    /// The largest in magnitude.
     LargestMagnitude,
 }
 
@@ -74,7 +76,7 @@ impl Which {
         indices
     }
 
-    /// Indices of the `k` wanted among ascending `values`, by the end of the spectrum that they belong to.
+    /// As [`choose`](Self::choose), grouped by the end of the spectrum.
     fn by_end(self, values: &[f64], k: usize) -> Vec<(End, Vec<usize>)> {
         let wanted = self.choose(values, k);
         let mut ends = match self {
@@ -100,7 +102,7 @@ enum End {
 }
 
 impl End {
-    /// The bounds beyond which an eigenvalue would displace one of the wanted `values` of this end by more than `slack`.
+    /// Thresholds beyond which an eigenvalue would replace one of the wanted `values` of this end, `slack` further out.
     fn thresholds(self, values: &[f64], slack: f64) -> Vec<Threshold> {
         let least = |f: fn(f64) -> f64| values.iter().map(|v| f(*v)).fold(f64::INFINITY, f64::min);
         let above = |bound: f64| Threshold::Above(bound + slack);
@@ -113,20 +115,20 @@ impl End {
     }
 }
 
-/// Thick-restart Lanczos iteration (Wu and Simon, 2000) with full reorthogonalisation, twice, so that no eigenvalue is
-/// found more often than it occurs.
+/// Settings of thick-restart block Lanczos iteration (Wu and Simon, 2000) with full reorthogonalisation, done twice, so that no
+/// eigenvalue is found more often than its multiplicity.
 ///
-/// A pair is accepted when its residual is at most `tolerance` times the largest |λ| of the matrix, and at most √`tolerance`
-/// times the largest |λ| wanted at its end of the spectrum unless that is itself below `tolerance` times the largest |λ|.
+/// A pair is accepted if its residual is at most `tolerance` times the largest |λ| of the matrix, and at most √`tolerance` times
+/// the largest wanted |λ| at its end of the spectrum, unless that is itself below `tolerance` times the largest |λ|.
 ///
-/// Small residuals do not prove that the wanted eigenvalues were found: a Krylov space holds only one vector of each
-/// eigenspace, and start vectors may be orthogonal to what is wanted. So when all pairs are accepted, a probe searches for
-/// missed eigenvalues. Let μ be the last wanted eigenvalue, moved outwards by the largest residual that is accepted. A has as
-/// many eigenvalues beyond μ as T = QᵀAQ and the Schur complement B of A − μ, plus μ, together (Haynsworth, 1968), Q
-/// being the basis of the space. A random unit vector u in the d dimensions of B starts a Lanczos recurrence with
+/// Small residuals do not prove that the wanted eigenvalues were found: a Krylov space contains only one vector of each
+/// eigenspace, and start vectors can be orthogonal to the wanted ones. When all pairs are accepted, a random probe therefore
+/// searches for missed eigenvalues. Let μ be the last wanted eigenvalue, moved outwards by the largest accepted residual, and Q
+/// the basis of the space. A has as many eigenvalues beyond μ as T = QᵀAQ and B together, where B is the Schur complement of
+/// A − μ, plus μ (Haynsworth, 1968). A random unit vector u in the d dimensions of B starts a Lanczos recurrence with
 /// orthonormal polynomials pᵢ. If B has an eigenvector x with an eigenvalue beyond μ, then |uᵀx| ≤ 1/maxᵢ |pᵢ(μ)|, which has
-/// a probability of at most √(2d/π)/maxᵢ |pᵢ(μ)|. The recurrence ends when this probability is at most 10⁻³, or when it has
-/// found such an eigenvalue, which then joins the space. Only a run whose probes found nothing has
+/// a probability of at most √(2d/π)/maxᵢ |pᵢ(μ)|. The recurrence ends when this probability is at most 10⁻³, or when it finds
+/// such an eigenvalue, whose vector is then added to the space. Only a run in which the probes find nothing has
 /// [converged](Spectrum::converged).
 ///
 /// ```
@@ -168,7 +170,7 @@ pub struct Lanczos {
 }
 
 impl Default for Lanczos {
-    /// The largest eigenvalues, tolerance 10⁻⁴, blocks of 1, at most 2,000 products, seed 0.
+    /// The largest eigenvalues, tolerance 10⁻⁴, block size 1, at most 2,000 products, seed 0.
     fn default() -> Self {
         Self {
             which: Which::Largest,
@@ -182,7 +184,7 @@ impl Default for Lanczos {
     }
 }
 
-/// Memory for a basis whose size was not set.
+/// Largest default size of a basis in bytes.
 const BASIS_BYTES: usize = 2 << 30;
 
 impl Lanczos {
@@ -235,13 +237,13 @@ impl Lanczos {
         self
     }
 
-    /// Computes `k` eigenpairs of A = `operator`, with their residuals ‖Av − λv‖. They follow from the products so far; one
-    /// more product, with a random combination of the vectors, shows how far rounding moves them, and is added.
+    /// Computes `k` eigenpairs of A = `operator`, with their residuals ‖Av − λv‖. The residuals follow from the recurrence, plus
+    /// their rounding error, which one more product with a random combination of the eigenvectors measures.
     ///
     /// # Errors
-    /// `k` = 0, `k` > n; a block of size 0; more memory than there is; start vectors of a wrong length or not finite; products that
-    /// fail or are not finite. Running out of products is no error: the result then says that
-    /// it has not [converged](Spectrum::converged).
+    /// `k` = 0 or `k` > n; a block size of 0; not enough memory; start vectors of a wrong length or not finite; products that
+    /// fail or are not finite. Reaching `max_products` is not an error: the result has then not
+    /// [converged](Spectrum::converged).
     pub fn run(&self, operator: &(impl LinearOperator + ?Sized), k: usize) -> Result<Spectrum> {
         let n = operator.dim();
         if k == 0 || k > n {
@@ -250,9 +252,9 @@ impl Lanczos {
             )));
         }
         if self.block_size == 0 {
-            return Err(Error::invalid("a block needs at least one vector"));
+            return Err(Error::invalid("the block size is 0: give at least 1"));
         }
-        // The eigenvectors, and a basis that holds at least as many vectors.
+        // The eigenvectors and a basis of at least as many vectors.
         let numbers = 2.0 * k as f64 * n as f64;
         memory::check(8.0 * numbers, &format!("{k} eigenvectors and a basis"))?;
         for v in &self.start_vectors {
@@ -267,7 +269,8 @@ impl Lanczos {
         let found = self.iterate(operator, k)?;
         let mut pairs = found.pairs;
         pairs.sort_by(|a, b| b.value.total_cmp(&a.value));
-        let converged = found.settled && pairs.iter().all(|p| found.rounding <= p.limit.residual);
+        let converged =
+            found.is_complete && pairs.iter().all(|p| found.rounding <= p.limit.residual);
         let eigenpair = |(i, pair): (usize, Pair)| Eigenpair {
             value: pair.value,
             residual: pair.residual + found.rounding,
@@ -299,69 +302,72 @@ impl Lanczos {
         let limit = limit.max(k + 2 * width).min(n);
 
         let mut progress = Progress::start("Lanczos");
-        let mut draws = Draws::new(Purpose::Lanczos, self.seed);
-        let mut space = Space::new(n);
-        let mut next = self.first_block(&space, width, &mut draws);
+        let mut sampler = Sampler::new(Purpose::Lanczos, self.seed);
+        let mut space = KrylovSpace::new(n);
+        let mut next = self.first_block(&space, width, &mut sampler);
         let mut products = 0;
-        let mut next_look = 0;
+        let mut next_check = 0;
         loop {
             products += next.len();
             space.expand(operator, next)?;
             let m = space.len();
-            let full = limit < n && m + self.block_size > limit;
-            let spent = m >= k && products >= self.max_products;
-            if m < next_look && space.pending() > 0 && !(spent || full) {
+            let is_full = limit < n && m + self.block_size > limit;
+            let is_out_of_products = m >= k && products >= self.max_products;
+            if m < next_check && !space.pending().is_empty() && !(is_out_of_products || is_full) {
                 next = space.take(self.block_size);
                 continue;
             }
-            // A look costs m³ operations.
-            next_look = m + (m / 40).max(1);
-            let mut look = self.look(&space, k)?;
+            // Ritz pairs cost m³ operations.
+            next_check = m + (m / 40).max(1);
+            let mut wanted = self.wanted_pairs(&space, k)?;
             progress.tick(|| {
-                let found = m.min(k) - look.open().len();
+                let found = m.min(k) - wanted.unconverged().len();
                 format!("{products} products, {found} of {k} eigenvalues found")
             });
 
             let mut missed = None;
-            let mut settled = m == n;
-            if !settled && m >= k && look.open().is_empty() {
+            let mut is_complete = m == n;
+            if !is_complete && m >= k && wanted.unconverged().is_empty() {
                 let budget = self.max_products.saturating_sub(products);
-                let (outcome, more) = look.search(operator, &space, budget, &mut draws)?;
+                let (outcome, more) = wanted.search(operator, &space, budget, &mut sampler)?;
                 products += more;
                 match outcome {
-                    Outcome::Nothing => settled = true,
+                    Outcome::Nothing => is_complete = true,
                     Outcome::Found(vector) => missed = Some(vector),
                     Outcome::Unknown => {}
                 }
             }
-            if settled || (m >= k && products >= self.max_products) {
-                let wanted = look.wanted();
+            if is_complete || (m >= k && products >= self.max_products) {
+                let (ritz, indices) = (&wanted.ritz, wanted.indices());
                 return Ok(Found {
-                    pairs: look.pairs(&space),
-                    rounding: space.check(operator, &look.ritz, &wanted, &mut draws)?,
+                    pairs: wanted.pairs(&space),
+                    rounding: space.product_error(operator, ritz, &indices, &mut sampler)?,
                     products: products + 1,
-                    settled,
+                    is_complete,
                 });
             }
-            if full || (missed.is_some() && m + space.pending() >= limit) {
+            if is_full || (missed.is_some() && m + space.pending().len() >= limit) {
                 let keep = k + limit.saturating_sub(k + width) / 2;
-                space.restart(&look.ritz, &self.which.choose(&look.ritz.values, keep));
-                look = self.look(&space, k)?;
+                space.restart(&wanted.ritz, &self.which.choose(&wanted.ritz.values, keep));
+                wanted = self.wanted_pairs(&space, k)?;
             }
             let room = limit - space.len();
             next = match missed {
                 Some(vector) => space.take_with(vector, room),
-                None => space.take_residuals(&look.ritz, &look.open(), self.block_size, room)?,
+                None => {
+                    let unconverged = wanted.unconverged();
+                    space.take_residuals(&wanted.ritz, &unconverged, self.block_size, room)?
+                }
             };
-            // The space is closed: it contains every eigenvector that its vectors have components along.
+            // The Krylov space is exhausted: it contains every eigenvector that its vectors have components along.
             if next.is_empty() {
-                next = space.fill(Vec::new(), self.block_size.min(room), &mut draws);
+                next = space.fill(Vec::new(), self.block_size.min(room), &mut sampler);
             }
         }
     }
 
-    /// The wanted Ritz pairs, and which of them are not accepted.
-    fn look(&self, space: &Space, k: usize) -> Result<Look> {
+    /// Computes the wanted Ritz pairs, and which of them are not accepted.
+    fn wanted_pairs(&self, space: &KrylovSpace, k: usize) -> Result<WantedPairs> {
         let ritz = space.ritz()?;
         let size = |i: &usize| ritz.values[*i].abs();
         let largest = largest(&ritz.values);
@@ -374,9 +380,9 @@ impl Lanczos {
                 limit => limit.min(self.tolerance.sqrt() * scale),
             };
             let residual = residual.max(rounding);
-            let open = wanted.iter().copied();
+            let indices = wanted.iter().copied();
             groups.push(Group {
-                open: open
+                unconverged: indices
                     .filter(|i| space.residual(&ritz, *i) > residual)
                     .collect(),
                 limit: Limit {
@@ -390,30 +396,37 @@ impl Lanczos {
                 wanted,
             });
         }
-        Ok(Look { ritz, groups })
+        Ok(WantedPairs { ritz, groups })
     }
 
-    /// Orthonormal vectors from [`Lanczos::start_vectors`], and random ones if they do not fill a block.
-    fn first_block(&self, space: &Space, width: usize, draws: &mut Draws) -> Vec<Vec<f64>> {
+    /// Orthonormal vectors from [`Lanczos::start_vectors`], extended with random vectors to a full block.
+    fn first_block(
+        &self,
+        space: &KrylovSpace,
+        width: usize,
+        sampler: &mut Sampler,
+    ) -> Vec<Vec<f64>> {
         let mut block = Vec::new();
         for v in self.start_vectors.iter().take(width) {
             if let (_, _, Some(q)) = extend(v.clone(), &block, 1e-8 * norm(v)) {
                 block.push(q);
             }
         }
-        space.fill(block, width, draws)
+        space.fill(block, width, sampler)
     }
 }
 
+/// The result of the iteration.
 struct Found {
     pairs: Vec<Pair>,
-    /// How far the products with the vectors may be from what the residuals say.
+    /// Rounding error of the residuals.
     rounding: f64,
     products: usize,
-    settled: bool,
+    /// Whether the search for missed eigenvalues found none.
+    is_complete: bool,
 }
 
-/// A Ritz pair, and what it is held to.
+/// A Ritz pair and its limits.
 struct Pair {
     value: f64,
     vector: Vec<f64>,
@@ -421,51 +434,53 @@ struct Pair {
     limit: Limit,
 }
 
-/// What the pairs at an end of the spectrum are held to.
+/// Limits for the pairs at one end of the spectrum.
 #[derive(Clone, Copy)]
 struct Limit {
     end: End,
     /// Largest residual of an accepted pair.
     residual: f64,
-    /// How far beyond the last wanted eigenvalue another one may lie unseen.
+    /// Largest distance of an undetected eigenvalue beyond the last wanted one.
     rank_error: f64,
 }
 
-/// The wanted Ritz pairs at an end of the spectrum.
+/// The wanted Ritz pairs at one end of the spectrum.
 struct Group {
     limit: Limit,
     wanted: Vec<usize>,
-    /// Those that are not accepted.
-    open: Vec<usize>,
+    /// The wanted pairs that are not accepted.
+    unconverged: Vec<usize>,
 }
 
-struct Look {
+/// The wanted Ritz pairs of a space.
+struct WantedPairs {
     ritz: Ritz,
     groups: Vec<Group>,
 }
 
-impl Look {
-    /// The wanted pairs that are not accepted.
-    fn open(&self) -> Vec<usize> {
-        let open = self.groups.iter().flat_map(|group| &group.open);
-        open.copied().collect()
+impl WantedPairs {
+    /// Indices of the wanted pairs that are not accepted.
+    fn unconverged(&self) -> Vec<usize> {
+        let indices = self.groups.iter().flat_map(|group| &group.unconverged);
+        indices.copied().collect()
     }
 
-    /// Searches for eigenvalues beyond the wanted ones, with the number of products that it took.
+    /// Searches for eigenvalues beyond the wanted ones. Also returns the number of products.
     fn search(
         &self,
         operator: &(impl LinearOperator + ?Sized),
-        space: &Space,
+        space: &KrylovSpace,
         budget: usize,
-        draws: &mut Draws,
+        sampler: &mut Sampler,
     ) -> Result<(Outcome, usize)> {
         let mut products = 0;
         for group in &self.groups {
             let values: Vec<f64> = group.wanted.iter().map(|i| self.ritz.values[*i]).collect();
             for threshold in group.limit.end.thresholds(&values, group.limit.rank_error) {
-                let complement = space.complement(&self.ritz, threshold.value());
+                let complement = SchurComplement::new(space, &self.ritz, threshold.value());
                 let left = budget.saturating_sub(products);
-                let (outcome, more) = probe::run(operator, &complement, threshold, left, draws)?;
+                let (outcome, more) =
+                    missed_eigenvalues::search(operator, &complement, threshold, left, sampler)?;
                 products += more;
                 if !matches!(outcome, Outcome::Nothing) {
                     return Ok((outcome, products));
@@ -475,13 +490,13 @@ impl Look {
         Ok((Outcome::Nothing, products))
     }
 
-    /// The wanted pairs.
-    fn wanted(&self) -> Vec<usize> {
-        let wanted = self.groups.iter().flat_map(|group| &group.wanted);
-        wanted.copied().collect()
+    /// Indices of the wanted pairs.
+    fn indices(&self) -> Vec<usize> {
+        let indices = self.groups.iter().flat_map(|group| &group.wanted);
+        indices.copied().collect()
     }
 
-    fn pairs(&self, space: &Space) -> Vec<Pair> {
+    fn pairs(&self, space: &KrylovSpace) -> Vec<Pair> {
         let pairs = self.groups.iter().flat_map(|group| {
             let vectors = space.vectors(&self.ritz, &group.wanted).into_iter();
             vectors.zip(&group.wanted).map(|(vector, i)| Pair {

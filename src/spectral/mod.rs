@@ -1,48 +1,49 @@
-//! Eigenvalues, their density and sums of them, by algorithms that see only a [`LinearOperator`].
+//! Eigenvalues, spectral densities, traces and diagonals, by algorithms that use only the products of a [`LinearOperator`].
 //!
-//! | question | answer |
+//! | quantity | algorithm |
 //! | --- | --- |
-//! | some eigenvalues with their vectors | [`Lanczos`]; [`PowerIteration`] to see how one comes about |
-//! | all eigenvalues of a small matrix | [`Dense::eigen`] |
-//! | how the eigenvalues of a large one are distributed | [`DensitySettings`] |
+//! | some eigenpairs | [`Lanczos`]; [`PowerIteration`], slower, to show each step |
+//! | all eigenpairs of a small matrix | [`Dense::eigen`] |
+//! | spectral density of a large matrix | [`DensitySettings`] |
 //! | tr(A), ‖A‖²_F | [`Trace`] |
 //! | aᵢᵢ | [`Diagonal`] |
 //! | tr(AB), the cosine between two matrices | [`Alignment`] |
-//! | how much their leading eigenvectors share | [`Spectrum::subspace_overlap`] |
+//! | overlap of the leading eigenvectors of two matrices | [`Spectrum::subspace_overlap`] |
 
 mod alignment;
+mod deflated_trace;
+mod dense_eigen;
 mod density;
 mod diagonal;
 mod estimate;
-mod full;
-mod krylov;
 mod lanczos;
-mod power;
-mod probe;
-mod product;
-mod remainder;
-mod simple;
-mod space;
+mod missed_eigenvalues;
+mod orthonormal;
+mod power_iteration;
+mod probe_loop;
+mod schur_complement;
+mod simple_eigenvalues;
 mod spectrum;
 #[cfg(feature = "tables")]
 mod table;
+mod thick_restart;
 mod trace;
 
 pub use alignment::Alignment;
+pub(crate) use dense_eigen::symmetric_eigen;
 pub use density::{Count, Density, DensityCurve, DensitySettings, Quadrature};
 pub use diagonal::Diagonal;
 pub(crate) use estimate::Short;
 pub use estimate::{Bracket, Estimate};
-pub(crate) use full::symmetric_eigen;
 pub use lanczos::{Lanczos, Which};
-pub use power::{Power, PowerIteration};
+pub use power_iteration::{PowerIteration, PowerResult};
 pub use spectrum::{Eigenpair, Inertia, Participation, Rank, Spectrum};
 pub use trace::{Trace, TraceMethod};
 
 use crate::error::Result;
 use crate::operator::{Dense, LinearOperator};
 
-/// What every operator can be asked, with the usual settings.
+/// Methods of every operator: each algorithm with its default settings.
 ///
 /// ```
 /// use loss_landscape::ndarray::{Array2, array};
@@ -60,15 +61,15 @@ pub trait Spectral: LinearOperator {
     /// The `k` largest eigenvalues with their eigenvectors and residuals, by [`Lanczos`].
     ///
     /// # Errors
-    /// `k` = 0 or more than there are; those of the products.
+    /// `k` = 0 or `k` > n; failed products.
     fn top(&self, k: usize) -> Result<Spectrum> {
         Lanczos::default().run(self, k)
     }
 
-    /// How all eigenvalues are distributed, by [`DensitySettings`].
+    /// The spectral density, by [`DensitySettings`].
     ///
     /// # Errors
-    /// Those of the products.
+    /// Failed products.
     fn density(&self) -> Result<Density> {
         DensitySettings::default().run(self)
     }
@@ -76,7 +77,7 @@ pub trait Spectral: LinearOperator {
     /// tr(A), the sum of all eigenvalues, by [`Trace`].
     ///
     /// # Errors
-    /// Those of the products.
+    /// Failed products.
     fn trace(&self) -> Result<Estimate> {
         Trace::default().trace(self)
     }
@@ -84,15 +85,15 @@ pub trait Spectral: LinearOperator {
     /// ‖A‖²_F, the sum of all squared eigenvalues, by [`Trace`].
     ///
     /// # Errors
-    /// Those of the products.
+    /// Failed products.
     fn frobenius_squared(&self) -> Result<Estimate> {
         Trace::default().frobenius_squared(self)
     }
 
-    /// The whole matrix, for small ones; see [`Dense::of`].
+    /// All entries of a small matrix; see [`Dense::from_operator`].
     ///
     /// # Errors
-    /// As [`Dense::of`].
+    /// As [`Dense::from_operator`].
     fn dense(&self) -> Result<Dense> {
         Dense::from_operator(self)
     }

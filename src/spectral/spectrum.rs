@@ -1,4 +1,4 @@
-//! [`Spectrum`]: eigenpairs, each with the error of its eigenvalue.
+//! [`Spectrum`]: eigenpairs with the errors of their eigenvalues.
 
 use serde::{Deserialize, Serialize};
 
@@ -27,22 +27,22 @@ use crate::vector::{axpy, dot, norm};
 pub struct Eigenpair {
     /// λ
     pub value: f64,
-    /// ‖Av − λv‖, and the rounding of the operator as far as its products show it: some eigenvalue of A lies within this of
-    /// λ. Which one is [`rank`](Self::rank).
+    /// ‖Av − λv‖, including the measured rounding of the products: some eigenvalue of A lies within this distance of λ. For
+    /// which one, see [`rank`](Self::rank).
     pub residual: f64,
-    /// v, of length 1.
+    /// Unit eigenvector v, length n.
     pub vector: Vec<f64>,
-    /// Which eigenvalue of A this is; none if that is not known, as in a run that has not converged.
+    /// Position among the eigenvalues of A; `None` if unknown, as in a run that has not converged.
     pub rank: Option<Rank>,
 }
 
-/// The position of an eigenvalue among all eigenvalues of its matrix, each counted as often as it occurs.
+/// The position of an eigenvalue among all eigenvalues of its matrix, counted with multiplicity.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rank {
     /// 1 for the largest eigenvalue, n for the smallest.
     pub index: usize,
-    /// The eigenvalue with this index lies within the residual plus this of λ, since eigenvalues that differ by less were not
-    /// told apart; see [`Lanczos`](super::Lanczos). 0 if all eigenvalues are known.
+    /// The eigenvalue with this index lies within the residual plus this error of λ, because eigenvalues that differ by less were
+    /// not distinguished; see [`Lanczos`](super::Lanczos). 0 if all eigenvalues are known.
     pub error: f64,
 }
 
@@ -66,18 +66,18 @@ pub struct Rank {
 pub struct Spectrum {
     /// The pairs, largest eigenvalue first.
     pub pairs: Vec<Eigenpair>,
-    /// Number of rows of the matrix, and of all its eigenvalues.
+    /// Number of rows of the matrix, n.
     pub dim: usize,
-    /// Matrix-vector products that the pairs took.
+    /// Number of matrix–vector products.
     pub products: usize,
-    /// Whether every residual, but for rounding, is below the tolerance, and no wanted eigenvalue was missed. That one was
-    /// missed has a probability of at most 10⁻³ at each end of the spectrum; see [`Lanczos`](super::Lanczos).
+    /// Whether every residual is below the tolerance, up to rounding, and no wanted eigenvalue was missed. The probability that
+    /// one was missed is at most 10⁻³ at each end of the spectrum; see [`Lanczos`](super::Lanczos).
     pub converged: bool,
 }
 
 impl Eigenpair {
-    /// Bounds of the eigenvalue with this [`rank`](Self::rank): λ, give or take the residual and the rank's error. Infinite
-    /// if the rank is not known.
+    /// Bounds of the eigenvalue with this [`rank`](Self::rank): λ ± (residual + error of the rank). Infinite if the rank is
+    /// unknown.
     pub fn bracket(&self) -> Bracket {
         let error = self.error();
         Bracket {
@@ -87,7 +87,7 @@ impl Eigenpair {
         }
     }
 
-    /// The largest distance of λ to the eigenvalue with its rank.
+    /// Largest distance of λ to the eigenvalue with its rank.
     pub(crate) fn error(&self) -> f64 {
         self.rank
             .map_or(f64::INFINITY, |rank| self.residual + rank.error)
@@ -100,66 +100,67 @@ impl Spectrum {
         self.pairs.iter().map(|pair| pair.value).collect()
     }
 
-    /// The residuals, in the same order.
+    /// The residuals, in the order of the eigenvalues.
     pub fn residuals(&self) -> Vec<f64> {
         self.pairs.iter().map(|pair| pair.residual).collect()
     }
 
-    /// The eigenvector of the largest eigenvalue but `index`.
+    /// The eigenvector of pair `index`, counted from 0.
     ///
     /// # Errors
     /// An index beyond the last pair.
     pub fn vector(&self, index: usize) -> Result<Vec<f64>> {
         let pair = self.pairs.get(index).ok_or_else(|| {
             Error::invalid(format!(
-                "there is no eigenvector {index}: this spectrum has {}, counted from 0",
+                "there is no eigenvector {index}: the spectrum has {} pairs, counted from 0",
                 self.pairs.len()
             ))
         })?;
         Ok(pair.vector.clone())
     }
 
-    /// The same pairs, largest |λ| first.
+    /// Sorts the pairs by |λ|, largest first.
+    #[must_use]
     pub fn by_magnitude(mut self) -> Self {
         let size = |pair: &Eigenpair| pair.value.abs();
         self.pairs.sort_by(|a, b| size(b).total_cmp(&size(a)));
         self
     }
 
-    /// Whether these are all eigenvalues of the matrix.
+    /// Whether the pairs are all of the matrix.
     pub fn is_complete(&self) -> bool {
         self.pairs.len() == self.dim
     }
 
-    fn need_all(&self, what: &str) -> Result<()> {
+    /// Refuses `what` if some eigenvalues are missing.
+    fn require_all(&self, what: &str) -> Result<()> {
         if self.is_complete() {
             return Ok(());
         }
         Err(Error::invalid(format!(
-            "{} of {} eigenvalues do not tell {what}: take all of them with dense()?.eigen()?",
-            self.pairs.len(),
-            self.dim
+            "{what} needs all {} eigenvalues, found {}: compute them with dense()?.eigen()?",
+            self.dim,
+            self.pairs.len()
         )))
     }
 
-    /// Refuses eigenvalues without an error, of an iteration that has not converged.
-    fn need_bounds(&self, what: &str) -> Result<()> {
+    /// Refuses `what` for eigenvalues of unknown error, from an iteration that has not converged.
+    fn require_bounds(&self, what: &str) -> Result<()> {
         match self.pairs.iter().all(|pair| pair.error().is_finite()) {
             true => Ok(()),
             false => Err(Error::invalid(format!(
-                "eigenvalues of an iteration that has not converged do not tell {what}: allow more products or a larger \
-                 tolerance"
+                "{what} needs a converged iteration: allow more products or a larger tolerance"
             ))),
         }
     }
 
-    /// κ = max |λ| / min |λ|, with the bounds that the errors of the eigenvalues leave.
+    /// κ = max |λ| / min |λ|, with bounds from the errors of the eigenvalues.
     ///
     /// # Errors
-    /// A spectrum that is not complete or has not converged; a zero matrix.
+    /// Missing eigenvalues; an iteration that has not converged; a zero matrix.
     pub fn condition_number(&self) -> Result<Bracket> {
-        self.need_all("the condition number")?;
-        self.need_bounds("the condition number")?;
+        self.require_all("the condition number")?;
+        self.require_bounds("the condition number")?;
         let sizes = || self.pairs.iter().map(|p| (p.value.abs(), p.error()));
         let largest = sizes().fold([0f64; 3], |[v, low, high], (value, residual)| {
             [
@@ -185,11 +186,11 @@ impl Spectrum {
         })
     }
 
-    /// The gap between the eigenvalue at `index` and the next smaller eigenvalue of the matrix, λᵢ − λᵢ₊₁, between the bounds
-    /// that the errors of both leave: 0 and infinity if their ranks are not known.
+    /// The gap λᵢ − λᵢ₊₁ between the eigenvalue at `index` and the next smaller eigenvalue of the matrix, with bounds from the
+    /// errors of both: 0 and infinity if their ranks are unknown.
     ///
     /// # Errors
-    /// No such two eigenvalues; eigenvalues between them that were not computed, as in the middle of
+    /// An index of the last pair or beyond; eigenvalues between the two that were not computed, as in the middle of
     /// [`Which::BothEnds`](super::Which::BothEnds).
     pub fn gap(&self, index: usize) -> Result<Bracket> {
         let [a, b] = self
@@ -198,7 +199,7 @@ impl Spectrum {
             .unwrap_or_default()
         else {
             return Err(Error::invalid(format!(
-                "there is no gap {index} between {} eigenvalues, counted from 0",
+                "there is no gap {index}: the spectrum has {} pairs, counted from 0",
                 self.pairs.len()
             )));
         };
@@ -206,8 +207,8 @@ impl Spectrum {
             && a.index + 1 != b.index
         {
             return Err(Error::invalid(format!(
-                "there is no gap {index}: the eigenvalues here are number {} and {} of the matrix, and those between them \
-                 were not computed",
+                "gap {index} is unknown: the pairs are eigenvalues {} and {} of the matrix, and those between were not \
+                 computed",
                 a.index, b.index
             )));
         }
@@ -219,13 +220,13 @@ impl Spectrum {
         })
     }
 
-    /// The effective rank (Σ|λ|)² / Σλ²: m for m equal eigenvalues and zeros besides.
+    /// The effective rank (Σ|λ|)² / Σλ²: m for m equal eigenvalues if all others are zero.
     ///
     /// # Errors
-    /// A spectrum that is not complete; a zero matrix.
+    /// Missing eigenvalues; an iteration that has not converged; a zero matrix.
     pub fn effective_rank(&self) -> Result<Bracket> {
-        self.need_all("the effective rank")?;
-        self.need_bounds("the effective rank")?;
+        self.require_all("the effective rank")?;
+        self.require_bounds("the effective rank")?;
         let ratio = |shift: f64| {
             let sizes = self
                 .pairs
@@ -250,19 +251,19 @@ impl Spectrum {
         })
     }
 
-    /// Where the eigenvectors live: for each pair and each block of θ, such as
-    /// [`Parameters::blocks`](crate::model::Parameters::blocks), its share of the vector's squared length and how many
-    /// of its entries take part in it.
+    /// How the eigenvectors are distributed over blocks of θ, such as
+    /// [`Parameters::blocks`](crate::model::Parameters::blocks): for each pair and each block, its fraction of the vector's
+    /// squared length and its participation ratio.
     ///
     /// # Errors
-    /// A block that is not within the vectors.
+    /// A block beyond the length of the vectors.
     pub fn participation(&self, blocks: &[(String, Range<usize>)]) -> Result<Vec<Participation>> {
         let mut found = Vec::new();
         for (rank, pair) in self.pairs.iter().enumerate() {
             for (block, range) in blocks {
                 let part = pair.vector.get(range.clone()).ok_or_else(|| {
                     Error::invalid(format!(
-                        "block `{block}` reaches from {} to {}, but the vectors have {} entries",
+                        "block `{block}` is the range {}..{}, but the vectors have {} entries",
                         range.start, range.end, self.dim
                     ))
                 })?;
@@ -283,20 +284,20 @@ impl Spectrum {
         Ok(found)
     }
 
-    /// The share of a vector's squared length that lies in the space of the first `count` eigenvectors, 0 to 1: of
-    /// the gradient, how much of it points along the sharpest directions (Gur-Ari, Roberts and Dyer, 2018).
+    /// The fraction of a vector's squared length in the span of the first `count` eigenvectors, 0 to 1. For the gradient it is
+    /// the fraction along the sharpest directions (Gur-Ari, Roberts and Dyer, 2018).
     ///
     /// The eigenvectors must belong to the `count` largest eigenvalues of the matrix. The bounds follow from the angle between
-    /// their space and the true one, whose sine is at most ‖R‖_F over the gap to the next eigenvalue (Davis and Kahan,
-    /// 1970): ask for one pair fewer than there are. Without a gap that the errors leave above 0, or if the ranks are not
-    /// known, the bounds are 0 and 1.
+    /// their span and the exact one, whose sine is at most ‖R‖_F over the gap to the next eigenvalue (Davis and Kahan, 1970):
+    /// `count` must be smaller than the number of pairs. If the gap is 0 within its error, or the ranks are unknown, the bounds
+    /// are 0 and 1.
     ///
     /// # Errors
-    /// More vectors than there are or none; a vector of another length, not finite or zero.
+    /// A `count` of 0 or above the number of pairs; a vector of another length, not finite or zero.
     pub fn overlap(&self, vector: &[f64], count: usize) -> Result<Bracket> {
         if count == 0 || count > self.pairs.len() {
             return Err(Error::invalid(format!(
-                "the space of {count} eigenvectors is not here: this spectrum has {}",
+                "the span of {count} eigenvectors is unknown: the spectrum has {} pairs; give 1 to that many",
                 self.pairs.len()
             )));
         }
@@ -310,14 +311,16 @@ impl Spectrum {
         check_finite(vector, "the vector")?;
         let length = norm(vector);
         if length == 0.0 {
-            return Err(Error::invalid("a zero vector lies in no direction"));
+            return Err(Error::invalid(
+                "the vector is zero: its overlap is undefined",
+            ));
         }
         let mut inside = vec![0.0; self.dim];
         for pair in &self.pairs[..count] {
             axpy(dot(&pair.vector, vector), &pair.vector, &mut inside);
         }
         let value = (norm(&inside) / length).powi(2).min(1.0);
-        let sine = self.tilt(count);
+        let sine = self.max_sine(count);
         // |‖Pg‖² − ‖P′g‖²| ≤ ‖P − P′‖ ‖g‖² = sin Θ ‖g‖².
         Ok(Bracket {
             value,
@@ -326,9 +329,9 @@ impl Spectrum {
         })
     }
 
-    /// Largest sine of the angle between the space of the first `count` eigenvectors and that of the `count` largest
-    /// eigenvalues.
-    pub(super) fn tilt(&self, count: usize) -> f64 {
+    /// Largest sine of the angle between the span of the first `count` eigenvectors and that of the exact eigenvectors of the
+    /// `count` largest eigenvalues.
+    pub(super) fn max_sine(&self, count: usize) -> f64 {
         let residuals: f64 = self.pairs[..count].iter().map(|p| p.residual.powi(2)).sum();
         let is_top = |(i, pair): (usize, &Eigenpair)| pair.rank.is_some_and(|r| r.index == i + 1);
         match self.gap(count - 1) {
@@ -340,13 +343,13 @@ impl Spectrum {
         }
     }
 
-    /// How many eigenvalues are negative, zero within their error, and positive.
+    /// The numbers of eigenvalues that are negative, zero within their error, and positive.
     ///
     /// # Errors
-    /// A spectrum that is not complete or has not converged.
+    /// Missing eigenvalues; an iteration that has not converged.
     pub fn inertia(&self) -> Result<Inertia> {
-        self.need_all("how many are negative")?;
-        self.need_bounds("how many are negative")?;
+        self.require_all("the inertia")?;
+        self.require_bounds("the inertia")?;
         let count = |test: fn(&Eigenpair) -> bool| self.pairs.iter().filter(|p| test(p)).count();
         Ok(Inertia {
             negative: count(|p| p.value < -p.error()),
@@ -356,7 +359,7 @@ impl Spectrum {
     }
 }
 
-/// How much of an eigenvector lies in a block of θ.
+/// The part of an eigenvector in a block of θ.
 ///
 /// ```
 /// use loss_landscape::ndarray::{Array2, array};
@@ -365,21 +368,21 @@ impl Spectrum {
 /// let spectrum =
 ///     Dense::new(array![[2.0, 1.0, 0.0], [1.0, 2.0, 0.0], [0.0, 0.0, 9.0]])?.eigen()?;
 /// let blocks = [("pair".to_owned(), 0..2), ("single".to_owned(), 2..3)];
-/// let found = spectrum.participation(&blocks)?; // two rows for each eigenvector
-/// assert!((found[1].share - 1.0).abs() < 1e-12); // 9: the single entry alone
-/// assert!((found[2].share - 1.0).abs() < 1e-12); // 3: both of the pair, alike
+/// let found = spectrum.participation(&blocks)?; // two entries per eigenvector
+/// assert!((found[1].share - 1.0).abs() < 1e-12); // 9: only the single entry
+/// assert!((found[2].share - 1.0).abs() < 1e-12); // 3: both entries of the pair, equally
 /// assert!((found[2].entries - 2.0).abs() < 1e-12);
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Participation {
-    /// 1 for the largest eigenvalue.
+    /// Rank of the eigenvalue, 1 for the largest.
     pub rank: usize,
-    /// The block's name.
+    /// Name of the block.
     pub block: String,
-    /// Σ v² over the block's entries; all blocks' shares of a vector add up to 1.
+    /// Σ v² over the entries of the block; the shares of all blocks of a vector add up to 1.
     pub share: f64,
-    /// The participation ratio (Σv²)²/Σv⁴ over the block: 1 for a single entry, all for equal ones.
+    /// Participation ratio (Σv²)²/Σv⁴ over the block: 1 for a single nonzero entry, m for m equal entries.
     pub entries: f64,
 }
 
@@ -405,15 +408,15 @@ pub struct Participation {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inertia {
-    /// Eigenvalues below zero by more than their error.
+    /// Number of eigenvalues below zero by more than their error.
     pub negative: usize,
-    /// Eigenvalues whose sign their error hides.
+    /// Number of eigenvalues that are zero within their error.
     pub zero: usize,
-    /// Eigenvalues above zero by more than their error.
+    /// Number of eigenvalues above zero by more than their error.
     pub positive: usize,
 }
 
-/// The verdict on a point where the gradient vanishes.
+/// The type of a stationary point with this inertia.
 impl std::fmt::Display for Inertia {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let verdict = match (self.negative, self.zero, self.positive) {

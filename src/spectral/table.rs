@@ -3,10 +3,10 @@
 use polars::df;
 use polars::prelude::DataFrame;
 
-use super::{DensityCurve, Power, Spectrum};
+use super::{DensityCurve, PowerResult, Spectrum};
 use crate::error::Result;
 
-impl Power {
+impl PowerResult {
     /// One row per product: its number, the eigenvalue and the residual.
     ///
     /// # Errors

@@ -131,7 +131,7 @@ impl ImplicitBias {
             let covariance = objective.gradient_covariance()?.at(theta.clone())?;
             self.trace.trace(&covariance)?
         } else {
-            Estimate::of(&[0.0; 2])
+            Estimate::from_samples(&[0.0; 2])
         };
         let (_, gradient) = objective.gradient_at(&theta)?;
         let mut drift = objective.hessian().at(theta.clone())?.apply(&gradient)?;

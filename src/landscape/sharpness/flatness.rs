@@ -119,7 +119,7 @@ impl Flatness {
             spread = (2.0 * excess / (n + 2.0)).sqrt();
         }
         Ok(FlatnessReport {
-            radius: Estimate::of(&radii),
+            radius: Estimate::from_samples(&radii),
             quadratic,
             spread,
             unbounded: self.directions - radii.len(),

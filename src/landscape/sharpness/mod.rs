@@ -204,7 +204,7 @@ impl Ball {
     /// Returns the mean over pairs of rises, with the rounding of both losses included in its error.
     fn mean(&self, rises: &[[f64; 2]]) -> Estimate {
         let means: Vec<f64> = rises.iter().map(|[a, b]| 0.5 * (a + b)).collect();
-        let mean = Estimate::of(&means);
+        let mean = Estimate::from_samples(&means);
         let rise = 8.0 * self.epsilon * mean.value.abs();
         mean.with_error(self.rounding + rise)
     }

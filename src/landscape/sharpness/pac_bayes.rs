@@ -235,7 +235,7 @@ impl PacBayes {
 
     fn row(&self, sigma: f64, kl: f64, n: usize, errors: &[f64], losses: &[f64]) -> PacBayesRow {
         let share = self.delta / (2.0 * self.sigmas.len() as f64);
-        let empirical_error = Estimate::of(errors);
+        let empirical_error = Estimate::from_samples(errors);
         let error_bound = kl_inverse(empirical_error.value, -share.ln() / self.draws as f64);
         let n = n as f64;
         let complexity = (kl + (2.0 * n.sqrt() / share).ln()) / n;
@@ -243,7 +243,7 @@ impl PacBayes {
             sigma,
             kl,
             empirical_error,
-            loss: Estimate::of(losses),
+            loss: Estimate::from_samples(losses),
             bound: kl_inverse(error_bound, complexity),
             mcallester: error_bound + (complexity / 2.0).sqrt(),
         }

@@ -1,32 +1,30 @@
-//! Orthonormal bases: what all methods that build one share.
+//! Operations on orthonormal bases.
 //!
-//! Work goes in chunks of rows that stay in a core's cache, so that a basis is read from memory as
-//! seldom as can be. The chunks' sums are added up in their order: the same bits on any number of
-//! threads.
+//! They work on chunks of rows that fit in a core's cache, so that a basis is read from memory as rarely as possible. The
+//! sums of the chunks are added in order: the bits do not depend on the number of threads.
 
 use rayon::prelude::*;
 
 use crate::kernels::simd::vectorised;
-use crate::random::{Purpose, normal};
 use crate::vector::{axpy, norm, scale};
 
-/// Rows of a chunk.
+/// Rows per chunk.
 const CHUNK: usize = 1024;
 
-/// Takes the components along the orthonormal `basis` out of `w`, twice (Kahan and Parlett: "twice is
-/// enough"), and returns them.
+/// Removes the components along the orthonormal `basis` from `w`, twice (Kahan and Parlett: "twice is enough"), and returns
+/// them.
 pub(super) fn orthogonalize(w: &mut [f64], basis: &[Vec<f64>]) -> Vec<f64> {
     if basis.is_empty() {
         return Vec::new();
     }
     let first = components(w, basis, |_, _| ());
-    // The second pass's components are summed while the first's are taken out.
+    // One pass over w removes the first components and computes the second.
     let second = components(w, basis, |start, w| subtract(w, &first, basis, start));
     subtract_all(w, &second, basis);
     first.iter().zip(&second).map(|(a, b)| a + b).collect()
 }
 
-/// Takes the components along the orthonormal `basis` out of `w`, once: some rounding of ‖w‖ is left of them.
+/// Removes the components along the orthonormal `basis` from `w`, once. Rounding leaves components of about ε‖w‖.
 pub(super) fn project(w: &mut [f64], basis: &[Vec<f64>]) {
     if basis.is_empty() {
         return;
@@ -35,7 +33,7 @@ pub(super) fn project(w: &mut [f64], basis: &[Vec<f64>]) {
     subtract_all(w, &components, basis);
 }
 
-/// Qᵀw, after `change` of each chunk of w.
+/// Returns Qᵀw after applying `change` to each chunk of w.
 fn components(
     w: &mut [f64],
     basis: &[Vec<f64>],
@@ -51,11 +49,11 @@ fn components(
             part
         })
         .collect();
-    in_order(&parts, basis.len())
+    sum_in_order(&parts, basis.len())
 }
 
-/// The sum of the chunks' parts.
-fn in_order(parts: &[Vec<f64>], len: usize) -> Vec<f64> {
+/// Adds the parts of the chunks, in order.
+fn sum_in_order(parts: &[Vec<f64>], len: usize) -> Vec<f64> {
     let mut sum = vec![0.0; len];
     for part in parts {
         axpy(1.0, part, &mut sum);
@@ -74,7 +72,7 @@ fn subtract(w: &mut [f64], components: &[f64], basis: &[Vec<f64>], start: usize)
 }
 
 vectorised! {
-    /// The products of w with each basis vector's rows from `start`, over 32 partial sums.
+    /// Dot products of w with the rows of each basis vector from `start`, over 32 partial sums.
     fn dots(w: &[f64], basis: &[Vec<f64>], start: usize, products: &mut [f64]) {
         for (product, q) in products.iter_mut().zip(basis) {
             let q = &q[start..start + w.len()];
@@ -110,7 +108,7 @@ vectorised! {
     }
 }
 
-/// The sums Σᵢ cᵢ qᵢ for each list of coefficients c.
+/// Returns Σᵢ cᵢ qᵢ for each list of coefficients c.
 pub(super) fn combine(basis: &[Vec<f64>], coefficients: &[Vec<f64>]) -> Vec<Vec<f64>> {
     let n = basis.first().map_or(0, Vec::len);
     let chunks: Vec<Vec<Vec<f64>>> = (0..n.div_ceil(CHUNK))
@@ -132,7 +130,7 @@ pub(super) fn combine(basis: &[Vec<f64>], coefficients: &[Vec<f64>]) -> Vec<Vec<
     sums.collect()
 }
 
-/// The products aᵢᵀbⱼ, row by row.
+/// Returns the dot products aᵢᵀbⱼ, a row for each i.
 pub(super) fn products(a: &[Vec<f64>], b: &[Vec<f64>]) -> Vec<Vec<f64>> {
     let n = a.first().map_or(0, Vec::len);
     let parts: Vec<Vec<f64>> = (0..n.div_ceil(CHUNK))
@@ -146,14 +144,14 @@ pub(super) fn products(a: &[Vec<f64>], b: &[Vec<f64>]) -> Vec<Vec<f64>> {
             part
         })
         .collect();
-    let sum = in_order(&parts, a.len() * b.len());
+    let sum = sum_in_order(&parts, a.len() * b.len());
     (0..a.len())
         .map(|i| sum[i * b.len()..][..b.len()].to_vec())
         .collect()
 }
 
-/// Makes `w` a unit vector that is orthogonal to `basis`; `None` if less than `smallest` is left of it.
-/// Also its components along the basis, and what was left.
+/// Orthogonalises `w` against `basis` and scales it to unit length. Returns its components along the basis, the length of the
+/// rest, and the unit vector; `None` if the rest is no longer than `smallest`.
 pub(super) fn extend(
     mut w: Vec<f64>,
     basis: &[Vec<f64>],
@@ -166,35 +164,4 @@ pub(super) fn extend(
     }
     scale(&mut w, 1.0 / length);
     (components, length, Some(w))
-}
-
-/// A sequence of independent random vectors for one purpose and seed.
-pub(super) struct Draws {
-    purpose: Purpose,
-    seed: u64,
-    drawn: u64,
-}
-
-impl Draws {
-    pub(super) fn new(purpose: Purpose, seed: u64) -> Self {
-        Self {
-            purpose,
-            seed,
-            drawn: 0,
-        }
-    }
-
-    pub(super) fn gaussian(&mut self, n: usize) -> Vec<f64> {
-        let index = self.drawn;
-        self.drawn += 1;
-        normal(n, self.purpose, self.seed, index)
-    }
-
-    /// Signs ±1 (Rademacher).
-    pub(super) fn signs(&mut self, n: usize) -> Vec<f64> {
-        self.gaussian(n)
-            .into_iter()
-            .map(|x| 1f64.copysign(x))
-            .collect()
-    }
 }

@@ -1,4 +1,4 @@
-//! All eigenvalues of a matrix in memory.
+//! [`Dense::eigen`]: all eigenpairs of a matrix in memory.
 
 use faer::diag::Diag;
 use faer::dyn_stack::{MemBuffer, MemStack};
@@ -11,8 +11,8 @@ use crate::operator::{Dense, LinearOperator, epsilon};
 use crate::vector::{axpy, largest, norm};
 
 impl Dense {
-    /// All eigenpairs. Each residual is ‖Av − λv‖ plus what rounding can move an eigenvalue: the matrix's
-    /// [`asymmetry`](Self::asymmetry), n ε ‖A‖ for the sums, and, where the entries were computed in `f32`, 4 ε ‖A‖_F for these.
+    /// Computes all eigenpairs. Each residual is ‖Av − λv‖ plus a bound on the change of an eigenvalue by rounding: the matrix's
+    /// [`asymmetry`](Self::asymmetry), nε‖A‖ for the sums, and 4ε‖A‖_F if the entries were computed in `f32`.
     ///
     /// ```
     /// use loss_landscape::ndarray::array;
@@ -31,7 +31,7 @@ impl Dense {
         let n = self.dim();
         let (values, vectors) = symmetric_eigen(n, |i, j| self.matrix()[[i, j]])?;
         let epsilon = epsilon(self);
-        // The sums' rounding is larger than that of entries in `f64`.
+        // The rounding of the sums is larger than that of entries in `f64`.
         let entries = match epsilon > f64::EPSILON {
             true => norm(&values),
             false => 0.0,
@@ -66,14 +66,14 @@ impl Dense {
     }
 }
 
-/// Eigenvalues, smallest first, and eigenvectors of the symmetric n × n matrix with these entries.
+/// Computes the eigenvalues, ascending, and eigenvectors of the symmetric n × n matrix with these entries.
 pub(crate) fn symmetric_eigen(
     n: usize,
     entry: impl Fn(usize, usize) -> f64,
 ) -> Result<(Vec<f64>, Vec<Vec<f64>>)> {
     let (matrix, mut values) = (Mat::from_fn(n, n, entry), Diag::zeros(n));
     let mut vectors = Mat::zeros(n, n);
-    // On one thread: on several, the last bits depend on what else these have to do.
+    // With a single thread, because with several the last bits depend on their load.
     let (par, settings) = (Par::Seq, Spec::default());
     let scratch = self_adjoint_evd_scratch::<f64>(n, ComputeEigenvectors::Yes, par, settings);
     self_adjoint_evd(
@@ -84,7 +84,7 @@ pub(crate) fn symmetric_eigen(
         MemStack::new(&mut MemBuffer::new(scratch)),
         settings,
     )
-    .map_err(|e| Error::NotFinite(format!("the eigenvalues were not found: {e:?}")))?;
+    .map_err(|e| Error::NotFinite(format!("the eigenvalue iteration did not converge: {e:?}")))?;
     let values = values.column_vector().iter().copied().collect();
     let vectors = (0..n).map(|j| vectors.col(j).iter().copied().collect());
     Ok((values, vectors.collect()))

@@ -1,37 +1,38 @@
-//! [`Space`]: the vectors that a Lanczos iteration has multiplied, and those that it could multiply next.
+//! [`KrylovSpace`]: the basis of a block Lanczos iteration, its Ritz pairs, and the thick restart.
 
-use super::full::symmetric_eigen;
-use super::krylov::{Draws, combine, extend, orthogonalize, project};
+use super::dense_eigen::symmetric_eigen;
+use super::orthonormal::{combine, extend, orthogonalize};
+use super::probe_loop::Sampler;
 use crate::error::Result;
 use crate::operator::{LinearOperator, checked_products};
 use crate::vector::{axpy, dot, norm, scale};
 
-/// A component of a product below this share of the largest product is rounding.
+/// Components of a product below this fraction of the largest product are rounding.
 pub(super) const ROUNDING: f64 = 1e-12;
 
-/// Orthonormal vectors Q and P with AQ = QT + PC: a basis whose products are known, and the pending vectors that the
-/// products lead to.
-pub(super) struct Space {
+/// Orthonormal vectors Q and P with AQ = QT + PC: the basis Q, whose products are known, and the pending vectors P, which span
+/// the rest of the products and are multiplied next.
+pub(super) struct KrylovSpace {
     n: usize,
     /// Q
     basis: Vec<Vec<f64>>,
-    /// The rows of T up to the diagonal.
+    /// The lower triangle of T, by rows.
     projected: Vec<Vec<f64>>,
     /// P
     pending: Vec<Vec<f64>>,
-    /// The columns of C. Entries missing at the end of a column are zero.
+    /// The columns of C. Missing entries at the end of a column are zero.
     coupling: Vec<Vec<f64>>,
     /// Largest ‖Aq‖ so far.
     size: f64,
 }
 
-/// Eigenvalues of T, ascending, and its eigenvectors.
+/// Eigenvalues of T, ascending, and eigenvectors.
 pub(super) struct Ritz {
     pub(super) values: Vec<f64>,
     vectors: Vec<Vec<f64>>,
 }
 
-impl Space {
+impl KrylovSpace {
     pub(super) fn new(n: usize) -> Self {
         Self {
             n,
@@ -53,25 +54,16 @@ impl Space {
         self.n
     }
 
-    /// Number of pending vectors.
-    pub(super) fn pending(&self) -> usize {
-        self.pending.len()
+    pub(super) fn basis(&self) -> &[Vec<f64>] {
+        &self.basis
     }
 
-    /// The Schur complement of A − μ with respect to the basis, plus μ. `ritz` are the Ritz pairs of this space.
-    pub(super) fn complement(&self, ritz: &Ritz, mu: f64) -> Complement<'_> {
-        let p = self.pending.len();
-        let mut core = vec![vec![0.0; p]; p];
-        for (i, value) in ritz.values.iter().enumerate() {
-            let residual = self.residual_vector(ritz, i);
-            for (row, r) in core.iter_mut().zip(&residual) {
-                axpy(r / (mu - value), &residual, row);
-            }
-        }
-        Complement { space: self, core }
+    /// The pending vectors.
+    pub(super) fn pending(&self) -> &[Vec<f64>] {
+        &self.pending
     }
 
-    /// Multiplies the orthonormal `block`, which is orthogonal to basis and pending vectors, and adds it to the basis.
+    /// Multiplies the orthonormal `block`, which is orthogonal to the basis and the pending vectors, and adds it to the basis.
     pub(super) fn expand(
         &mut self,
         operator: &(impl LinearOperator + ?Sized),
@@ -96,7 +88,7 @@ impl Space {
         Ok(())
     }
 
-    /// Takes the components along the basis and the pending vectors out of `w`, and returns them.
+    /// Removes the components along the basis and the pending vectors from `w`, and returns them.
     fn remove_from(&self, w: &mut [f64]) -> (Vec<f64>, Vec<f64>) {
         let mut along_basis = orthogonalize(w, &self.basis);
         if self.pending.is_empty() {
@@ -104,7 +96,7 @@ impl Space {
         }
         let before = norm(w);
         let mut along_pending = orthogonalize(w, &self.pending);
-        // The less is left, the larger are in it the components along the basis that rounding had hidden.
+        // If little is left, rounding errors along the basis are a large part of it.
         if norm(w) < 0.1 * before {
             axpy(1.0, &orthogonalize(w, &self.basis), &mut along_basis);
             axpy(1.0, &orthogonalize(w, &self.pending), &mut along_pending);
@@ -112,7 +104,7 @@ impl Space {
         (along_basis, along_pending)
     }
 
-    /// The `count` newest pending vectors, which are pending no more.
+    /// Removes and returns the `count` newest pending vectors.
     pub(super) fn take(&mut self, count: usize) -> Vec<Vec<f64>> {
         let left = self.pending.len().saturating_sub(count);
         for column in &mut self.coupling {
@@ -121,20 +113,20 @@ impl Space {
         self.pending.split_off(left)
     }
 
-    /// The pending vectors along which the residuals of the `open` pairs mostly lie: at least `block` of them if there
-    /// are so many, and at most `most`.
+    /// Removes and returns the directions among the pending vectors along which the residuals of the `unconverged` pairs are
+    /// largest: at least `min` if there are as many, and at most `max`.
     pub(super) fn take_residuals(
         &mut self,
         ritz: &Ritz,
-        open: &[usize],
-        block: usize,
-        most: usize,
+        unconverged: &[usize],
+        min: usize,
+        max: usize,
     ) -> Result<Vec<Vec<f64>>> {
         let p = self.pending.len();
-        if p <= block || open.is_empty() {
-            return Ok(self.take(block.min(most)));
+        if p <= min || unconverged.is_empty() {
+            return Ok(self.take(min.min(max)));
         }
-        let residuals: Vec<Vec<f64>> = open
+        let residuals: Vec<Vec<f64>> = unconverged
             .iter()
             .map(|i| self.residual_vector(ritz, *i))
             .collect();
@@ -149,31 +141,33 @@ impl Space {
             column.resize(p, 0.0);
             *column = directions.iter().map(|d| dot(d, column)).collect();
         }
-        Ok(self.take(large.max(block).min(most)))
+        Ok(self.take(large.max(min).min(max)))
     }
 
-    /// All pending vectors, and the direction of `vector` that is orthogonal to them and to the basis, at most `most`.
-    pub(super) fn take_with(&mut self, mut vector: Vec<f64>, most: usize) -> Vec<Vec<f64>> {
+    /// Removes and returns all pending vectors, together with the component of `vector` orthogonal to them and to the basis; at
+    /// most `max` vectors.
+    pub(super) fn take_with(&mut self, mut vector: Vec<f64>, max: usize) -> Vec<Vec<f64>> {
         self.remove_from(&mut vector);
-        let mut taken = self.take(most.min(self.pending.len()));
+        let mut taken = self.take(max.min(self.pending.len()));
         let length = norm(&vector);
-        if length > 1e-8 && taken.len() < most {
+        if length > 1e-8 && taken.len() < max {
             scale(&mut vector, 1.0 / length);
             taken.push(vector);
         }
         taken
     }
 
-    /// Adds random vectors to an orthonormal `block` until it has `count`, orthogonal to all else; fewer if no more fit.
+    /// Extends an orthonormal `block` with random vectors to `count` vectors, all orthogonal to the space; fewer if the whole
+    /// space has no room for more.
     pub(super) fn fill(
         &self,
         mut block: Vec<Vec<f64>>,
         count: usize,
-        draws: &mut Draws,
+        sampler: &mut Sampler,
     ) -> Vec<Vec<f64>> {
         let count = count.min(self.n - self.basis.len() - self.pending.len());
         while block.len() < count {
-            let mut w = draws.gaussian(self.n);
+            let mut w = sampler.gaussian(self.n);
             let before = norm(&w);
             self.remove_from(&mut w);
             // A vector that is lost to rounding is drawn again.
@@ -182,6 +176,7 @@ impl Space {
         block
     }
 
+    /// Computes the Ritz pairs.
     pub(super) fn ritz(&self) -> Result<Ritz> {
         let entry = |i: usize, j: usize| self.projected[i.max(j)][i.min(j)];
         let (values, vectors) = symmetric_eigen(self.len(), entry)?;
@@ -193,8 +188,8 @@ impl Space {
         norm(&self.residual_vector(ritz, i))
     }
 
-    /// Av − θv of the `i`-th Ritz pair, in the coordinates of the pending vectors.
-    fn residual_vector(&self, ritz: &Ritz, i: usize) -> Vec<f64> {
+    /// Av − θv of the `i`-th Ritz pair, in coordinates of the pending vectors.
+    pub(super) fn residual_vector(&self, ritz: &Ritz, i: usize) -> Vec<f64> {
         let mut sum = vec![0.0; self.pending.len()];
         for (column, s) in self.coupling.iter().zip(&ritz.vectors[i]) {
             axpy(*s, column, &mut sum);
@@ -202,7 +197,7 @@ impl Space {
         sum
     }
 
-    /// The Ritz vectors with these indices, of length 1.
+    /// Returns the Ritz vectors with these indices, of length 1.
     pub(super) fn vectors(&self, ritz: &Ritz, indices: &[usize]) -> Vec<Vec<f64>> {
         let coordinates: Vec<Vec<f64>> = indices.iter().map(|i| ritz.vectors[*i].clone()).collect();
         let mut vectors = combine(&self.basis, &coordinates);
@@ -213,17 +208,18 @@ impl Space {
         vectors
     }
 
-    /// How far AV is from what this space says it is, for the matrix V of the Ritz vectors with these indices: the length of
-    /// the difference for a random combination Vg with signs g, which estimates its Frobenius norm. It shows the rounding of
-    /// the operator. It is no less than the rounding of sums over the basis, which a single combination may miss.
-    pub(super) fn check(
+    /// Measures the rounding of the operator, with one product: for the matrix V of the Ritz vectors with these indices, the
+    /// difference between AV and its value according to this space. The length of the difference for a random combination Vg
+    /// with signs g estimates its Frobenius norm. The result is at least the rounding of sums over the basis, which a single
+    /// combination can miss.
+    pub(super) fn product_error(
         &self,
         operator: &(impl LinearOperator + ?Sized),
         ritz: &Ritz,
         indices: &[usize],
-        draws: &mut Draws,
+        sampler: &mut Sampler,
     ) -> Result<f64> {
-        let signs = draws.signs(indices.len());
+        let signs = sampler.signs(indices.len());
         let (mut v, mut image) = (vec![0.0; self.len()], vec![0.0; self.len()]);
         let mut residual = vec![0.0; self.pending.len()];
         for (sign, i) in signs.iter().zip(indices) {
@@ -237,23 +233,20 @@ impl Space {
         for (r, p) in residual.iter().zip(&self.pending) {
             axpy(-r, p, &mut difference);
         }
-        let least = 4.0 * (self.len() as f64).sqrt() * f64::EPSILON * self.size;
-        Ok(norm(&difference).max(least))
+        let sum_rounding = 4.0 * (self.len() as f64).sqrt() * f64::EPSILON * self.size;
+        Ok(norm(&difference).max(sum_rounding))
     }
 
-    /// Keeps only the Ritz vectors with these indices as the basis.
+    /// The thick restart (Wu and Simon, 2000): the Ritz vectors with these indices become the basis, with their Ritz values as
+    /// a diagonal T. The pending vectors remain.
     pub(super) fn restart(&mut self, ritz: &Ritz, indices: &[usize]) {
         let coupling = indices.iter().map(|i| self.residual_vector(ritz, *i));
         let coupling: Vec<Vec<f64>> = coupling.collect();
         self.basis = self.vectors(ritz, indices);
         let row = |(i, index): (usize, &usize)| [vec![0.0; i], vec![ritz.values[*index]]].concat();
         self.projected = indices.iter().enumerate().map(row).collect();
-        // Pending vectors that the kept products do not lead to are dropped.
-        let largest = |i: usize| {
-            coupling
-                .iter()
-                .fold(0.0, |most: f64, c| most.max(c[i].abs()))
-        };
+        // Pending vectors that no remaining product has a component along are dropped.
+        let largest = |i: usize| coupling.iter().fold(0.0, |max: f64, c| max.max(c[i].abs()));
         let used = (0..self.pending.len()).map(|i| largest(i) > ROUNDING * self.size);
         let used: Vec<bool> = used.collect();
         let keep = |column: &Vec<f64>| -> Vec<f64> {
@@ -263,50 +256,5 @@ impl Space {
         self.coupling = coupling.iter().map(keep).collect();
         let mut used = used.iter();
         self.pending.retain(|_| *used.next().unwrap_or(&true));
-    }
-}
-
-/// The operator B = (I − QQᵀ)A(I − QQᵀ) + P C(μ − T)⁻¹Cᵀ Pᵀ on the orthogonal complement of a space's basis Q.
-///
-/// By the additivity of inertia (Haynsworth, 1968), A has as many eigenvalues above μ as T and B together, and as many below.
-/// So A has an eigenvalue beyond μ that T does not show exactly if B has one.
-pub(super) struct Complement<'a> {
-    space: &'a Space,
-    /// C(μ − T)⁻¹Cᵀ
-    core: Vec<Vec<f64>>,
-}
-
-impl Complement<'_> {
-    /// Dimension of the orthogonal complement.
-    pub(super) fn dim(&self) -> usize {
-        self.space.n - self.space.basis.len()
-    }
-
-    /// Bv for a v in the complement, and the length of Av.
-    pub(super) fn apply(
-        &self,
-        operator: &(impl LinearOperator + ?Sized),
-        v: &[f64],
-    ) -> Result<(Vec<f64>, f64)> {
-        let mut image = checked_products(operator, &[v.to_vec()])?.swap_remove(0);
-        let size = norm(&image);
-        project(&mut image, &self.space.basis);
-        let components: Vec<f64> = self.space.pending.iter().map(|p| dot(p, v)).collect();
-        for (row, p) in self.core.iter().zip(&self.space.pending) {
-            axpy(dot(row, &components), p, &mut image);
-        }
-        Ok((image, size))
-    }
-
-    /// A random unit vector in the complement.
-    pub(super) fn random(&self, draws: &mut Draws) -> Vec<f64> {
-        loop {
-            let w = draws.gaussian(self.space.n);
-            let before = norm(&w);
-            // A vector that is lost to rounding is drawn again.
-            if let (_, _, Some(q)) = extend(w, &self.space.basis, 1e-8 * before) {
-                return q;
-            }
-        }
     }
 }

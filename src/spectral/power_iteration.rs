@@ -1,4 +1,4 @@
-//! [`PowerIteration`]: the eigenvalue of largest magnitude, step by step.
+//! [`PowerIteration`]: the eigenvalue of largest magnitude.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,13 +9,12 @@ use crate::progress::Progress;
 use crate::random::{Purpose, normal};
 use crate::vector::{axpy, dot, norm, scale};
 
-/// v ← Av/‖Av‖ until ‖Av − λv‖ is small, λ = vᵀAv (von Mises and Pollaczek-Geiringer, 1929): the
-/// plainest way to an eigenvalue.
+/// Settings of power iteration: v ← Av/‖Av‖ until ‖Av − λv‖ is small, with λ = vᵀAv (von Mises and Pollaczek-Geiringer, 1929).
 ///
-/// It converges by |λ₂/λ₁| a step and finds one pair; [`Lanczos`](super::Lanczos) needs far fewer
-/// products for the same. If λ and −λ are both largest it does not converge. A small residual shows that λ is near an
-/// eigenvalue, not that this is the largest one: while the start vector's component along the largest is small, the
-/// iteration can rest at another.
+/// The error decreases by |λ₂/λ₁| per step, and a single pair is found. [`Lanczos`](super::Lanczos) needs far fewer products for
+/// the same accuracy. If λ and −λ are both largest in magnitude, the iteration does not converge. A small residual shows that λ
+/// is near an eigenvalue, not that this is the largest: if the start vector has a small component along the largest one, the
+/// iteration can stop at another.
 ///
 /// ```
 /// use loss_landscape::ndarray::array;
@@ -36,7 +35,7 @@ use crate::vector::{axpy, dot, norm, scale};
 #[serde(default)]
 #[non_exhaustive]
 pub struct PowerIteration {
-    /// Largest residual, in units of |λ|, at which to stop.
+    /// Largest residual, relative to |λ|, at which the iteration stops.
     pub tolerance: f64,
     /// Seed of the random start vector.
     pub seed: u64,
@@ -55,7 +54,7 @@ impl Default for PowerIteration {
     }
 }
 
-/// What [`PowerIteration`] found, and how it came there.
+/// Result of [`PowerIteration`], with the values of each step.
 ///
 /// ```
 /// use loss_landscape::ndarray::array;
@@ -63,18 +62,19 @@ impl Default for PowerIteration {
 ///
 /// let a = Dense::new(array![[2.0, 0.0], [0.0, -5.0]])?;
 /// let found = PowerIteration::default().run(&a)?;
-/// assert!((found.pair.value + 5.0).abs() < 1e-3); // of largest magnitude, whatever its sign
+/// assert!((found.pair.value + 5.0).abs() < 1e-3); // largest in magnitude, of either sign
 /// assert_eq!(found.values.last(), Some(&found.pair.value));
 /// assert_eq!(found.table()?.height(), found.residuals.len());
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Power {
-    /// The last λ, its residual and v.
+#[non_exhaustive]
+pub struct PowerResult {
+    /// The final λ, its residual and v.
     pub pair: Eigenpair,
     /// λ after each product.
     pub values: Vec<f64>,
-    /// ‖Av − λv‖ after each product: λ is that close to an eigenvalue.
+    /// ‖Av − λv‖ after each product: the distance of λ to an eigenvalue is at most this.
     pub residuals: Vec<f64>,
     /// Whether the last residual is below the tolerance.
     pub converged: bool,
@@ -102,13 +102,15 @@ impl PowerIteration {
         self
     }
 
-    /// The eigenvalue of `operator` with the largest |λ|.
+    /// Computes the eigenvalue of `operator` with the largest |λ|.
     ///
     /// # Errors
-    /// No products at all; products that fail or are not finite. Not to converge is no error.
-    pub fn run(&self, operator: &(impl LinearOperator + ?Sized)) -> Result<Power> {
+    /// `max_products` = 0; products that fail or are not finite. An iteration that does not converge is not an error.
+    pub fn run(&self, operator: &(impl LinearOperator + ?Sized)) -> Result<PowerResult> {
         if self.max_products == 0 {
-            return Err(Error::invalid("power iteration needs at least one product"));
+            return Err(Error::invalid(
+                "max_products is 0: allow at least one product",
+            ));
         }
         let mut progress = Progress::start("power iteration");
         let mut v = normal(operator.dim(), Purpose::PowerIteration, self.seed, 0);
@@ -127,7 +129,7 @@ impl PowerIteration {
 
             let converged = residual <= self.tolerance * value.abs();
             if converged || values.len() >= self.max_products {
-                return Ok(Power {
+                return Ok(PowerResult {
                     pair: Eigenpair {
                         value,
                         residual,

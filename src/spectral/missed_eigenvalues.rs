@@ -1,23 +1,25 @@
-//! A random search for eigenvalues that a space misses, with the probability of overlooking one.
+//! A random search for eigenvalues that a Krylov space misses, with a bound on the probability of missing one.
 
 use std::f64::consts::PI;
 
-use super::full::symmetric_eigen;
-use super::krylov::{Draws, orthogonalize};
-use super::space::{Complement, ROUNDING};
+use super::dense_eigen::symmetric_eigen;
+use super::orthonormal::orthogonalize;
+use super::probe_loop::Sampler;
+use super::schur_complement::SchurComplement;
+use super::thick_restart::ROUNDING;
 use crate::error::Result;
 use crate::operator::LinearOperator;
 use crate::vector::{axpy, norm, scale};
 
-/// Largest probability with which an eigenvalue beyond a threshold is missed.
+/// Largest probability of missing an eigenvalue beyond a threshold.
 pub(super) const MISS_PROBABILITY: f64 = 1e-3;
 
-/// A bound beyond which no eigenvalue should have been missed.
+/// A number beyond which missed eigenvalues are searched for.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Threshold {
-    /// Eigenvalues above this number are searched for.
+    /// Searches for eigenvalues above this number.
     Above(f64),
-    /// Eigenvalues below this number are searched for.
+    /// Searches for eigenvalues below this number.
     Below(f64),
 }
 
@@ -28,7 +30,7 @@ impl Threshold {
         }
     }
 
-    /// How far `x` stays on the side where eigenvalues are allowed.
+    /// Distance of `x` from the threshold, positive if x is not beyond it.
     fn distance(self, x: f64) -> f64 {
         match self {
             Self::Above(mu) => mu - x,
@@ -39,25 +41,25 @@ impl Threshold {
 
 /// The result of a search.
 pub(super) enum Outcome {
-    /// A unit vector, orthogonal to the basis, that shows an eigenvalue beyond the threshold.
+    /// A unit vector, orthogonal to the basis, whose Rayleigh quotient is beyond the threshold.
     Found(Vec<f64>),
-    /// No eigenvalue beyond the threshold was missed, but for a probability of [`MISS_PROBABILITY`].
+    /// No eigenvalue beyond the threshold was missed, up to a probability of [`MISS_PROBABILITY`].
     Nothing,
-    /// The budget of products was too small to tell.
+    /// The budget of products was too small.
     Unknown,
 }
 
 /// Searches for eigenvalues beyond `threshold` that the space misses: those of its Schur complement `b`. The search is a
-/// Lanczos recurrence that starts from one random vector and takes at most `budget` products; a vector that is found takes
-/// as many again. Also returns the number of products.
-pub(super) fn run(
+/// Lanczos recurrence from one random vector with at most `budget` products; if it finds an eigenvalue, the recurrence is
+/// repeated to compute its vector. Also returns the number of products.
+pub(super) fn search(
     operator: &(impl LinearOperator + ?Sized),
-    b: &Complement,
+    b: &SchurComplement,
     threshold: Threshold,
     budget: usize,
-    draws: &mut Draws,
+    sampler: &mut Sampler,
 ) -> Result<(Outcome, usize)> {
-    let start = b.random(draws);
+    let start = b.random(sampler);
     let mut chain = Chain::new(start.clone());
     let mut bound = Bound::new(b.dim(), threshold);
     while chain.len() < budget {
@@ -74,14 +76,14 @@ pub(super) fn run(
     Ok((Outcome::Unknown, chain.len()))
 }
 
-/// A Lanczos recurrence that keeps only its last two vectors, so that it takes no memory. Their components along an
-/// eigenvector follow the recurrence even when the vectors lose their orthogonality.
+/// A Lanczos recurrence that stores only its last two vectors. Their components along an eigenvector follow the recurrence even
+/// if the vectors lose orthogonality.
 struct Chain {
-    /// The last two vectors; none if the recurrence is closed.
+    /// The last two vectors; empty if the Krylov space is exhausted.
     recent: Vec<Vec<f64>>,
     alpha: Vec<f64>,
     beta: Vec<f64>,
-    /// The largest length of a product.
+    /// Largest length of a product.
     size: f64,
 }
 
@@ -100,7 +102,11 @@ impl Chain {
     }
 
     /// Multiplies the last vector.
-    fn extend(&mut self, operator: &(impl LinearOperator + ?Sized), b: &Complement) -> Result<()> {
+    fn extend(
+        &mut self,
+        operator: &(impl LinearOperator + ?Sized),
+        b: &SchurComplement,
+    ) -> Result<()> {
         let last = self.recent.len() - 1;
         let (mut image, size) = b.apply(operator, &self.recent[last])?;
         self.size = self.size.max(size);
@@ -121,12 +127,12 @@ impl Chain {
         Ok(())
     }
 
-    /// The Ritz vector furthest beyond the threshold, by the same recurrence once more.
+    /// Computes the Ritz vector furthest beyond the threshold, by repeating the recurrence.
     fn ritz_vector(
         &self,
         threshold: Threshold,
         operator: &(impl LinearOperator + ?Sized),
-        b: &Complement,
+        b: &SchurComplement,
         start: Vec<f64>,
     ) -> Result<Vec<f64>> {
         let entry = |i: usize, j: usize| match i.abs_diff(j) {
@@ -153,7 +159,7 @@ impl Chain {
     }
 }
 
-/// What the Lanczos recurrence of a random unit vector u proves about eigenvalues beyond a threshold μ.
+/// A bound on the probability that the Lanczos recurrence of a random unit vector u misses an eigenvalue beyond a threshold μ.
 ///
 /// An eigenvector x with eigenvalue μ has the component uᵀx·pᵢ(μ) along the i-th vector of the recurrence, with its
 /// orthonormal polynomials pᵢ. No component exceeds 1, so |uᵀx| ≤ 1/maxᵢ |pᵢ(μ)|; beyond μ the polynomials are larger still.
@@ -165,9 +171,9 @@ struct Bound {
     previous: f64,
     /// |pᵢ(μ)|, negative if a Ritz value lies beyond μ.
     current: f64,
-    /// The largest |pᵢ(μ)|.
+    /// Largest |pᵢ(μ)| so far.
     largest: f64,
-    /// The last off-diagonal entry of the recurrence.
+    /// Last off-diagonal entry of the recurrence.
     beta: f64,
 }
 
@@ -183,13 +189,14 @@ impl Bound {
         }
     }
 
-    /// Adds a row of the recurrence: the diagonal entry `alpha` and the off-diagonal entry `beta`, 0 if it is closed.
+    /// Adds a row of the recurrence: the diagonal entry `alpha` and the off-diagonal entry `beta`, 0 if the Krylov space is
+    /// exhausted.
     fn extend(&mut self, alpha: f64, beta: f64) {
         let rest = self.threshold.distance(alpha) * self.current - self.beta * self.previous;
         self.previous = self.current;
         self.current = match (beta == 0.0, rest < 0.0) {
             (false, _) => rest / beta,
-            // A closed recurrence contains every eigenvector that u has a component along.
+            // An exhausted Krylov space contains every eigenvector that u has a component along.
             (true, false) => f64::INFINITY,
             (true, true) => f64::NEG_INFINITY,
         };
@@ -202,7 +209,7 @@ impl Bound {
         self.current < 0.0
     }
 
-    /// An upper bound of the probability that an eigenvalue lies beyond the threshold, as long as no Ritz value does.
+    /// Upper bound on the probability that an eigenvalue lies beyond the threshold, if no Ritz value does.
     fn miss_probability(&self) -> f64 {
         ((2.0 * self.dim as f64 / PI).sqrt() / self.largest).min(1.0)
     }
@@ -223,7 +230,7 @@ mod tests {
         u
     }
 
-    /// The bound after each step of the recurrence of `start` on a diagonal matrix.
+    /// Returns the bound after each step of the recurrence of `start` on a diagonal matrix.
     fn bounds(diagonal: &[f64], start: &[f64], threshold: Threshold, steps: usize) -> Vec<f64> {
         let mut bound = Bound::new(N, threshold);
         let mut basis: Vec<Vec<f64>> = vec![start.to_vec()];
@@ -242,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bound_holds_for_an_eigenvector_that_is_there() {
+    fn the_bound_holds_for_an_existing_eigenvector() {
         for sign in [1.0, -1.0] {
             let mut diagonal: Vec<f64> = (0..N).map(|i| 0.2 * (i as f64).sin()).collect();
             diagonal[7] = sign;
@@ -252,16 +259,16 @@ mod tests {
             };
             for seed in 0..20 {
                 let u = unit(seed);
-                let chance = u[7].abs() * (2.0 * N as f64 / PI).sqrt();
+                let exact = u[7].abs() * (2.0 * N as f64 / PI).sqrt();
                 for bound in bounds(&diagonal, &u, threshold, 6) {
-                    assert!(bound >= chance.min(1.0) * (1.0 - 1e-9), "{bound} {chance}");
+                    assert!(bound >= exact.min(1.0) * (1.0 - 1e-9), "{bound} {exact}");
                 }
             }
         }
     }
 
     #[test]
-    fn the_bound_falls_where_no_eigenvalue_is() {
+    fn the_bound_decreases_without_an_eigenvalue() {
         let diagonal: Vec<f64> = (0..N).map(|i| 0.2 * (i as f64).sin()).collect();
         for threshold in [Threshold::Above(1.0), Threshold::Below(-1.0)] {
             let found = bounds(&diagonal, &unit(0), threshold, 8);

@@ -1,74 +1,73 @@
-//! [`Remainder`]: a trace that is exact on a subspace and sampled on the rest of the space.
+//! [`DeflatedTrace`]: a trace that is exact on a subspace and sampled on its orthogonal complement.
 
 use std::cell::OnceCell;
 
-use super::krylov::{orthogonalize, products};
-use super::product::in_turn;
+use super::orthonormal::{orthogonalize, products};
 use super::{Estimate, TraceMethod};
 use crate::error::Result;
 use crate::operator::{LinearOperator, checked_products, epsilon};
 use crate::vector::{axpy, dot, norm, scale};
 
-/// Number of probes whose pairs are looked at: more would cost time and memory, and tell little.
-const PAIRED: usize = 32;
+/// Largest number of probes whose pairs are used: more cost time and memory, and add little information.
+const MAX_PAIRED: usize = 32;
 
-/// Skewness of a mean up to which Student's interval, widened, holds the truth as often as it says.
-const MOST_SKEWED: f64 = 0.5;
+/// Largest skewness of a mean for which Student's interval, widened, has its nominal coverage.
+const MAX_SKEWNESS: f64 = 0.5;
 
-/// The matrix B whose trace is wanted.
+/// The matrix B whose trace is estimated.
 #[derive(Clone, Copy)]
-pub(super) enum Power {
+pub(super) enum TraceOf {
     /// B = A
-    One,
+    Matrix,
     /// B = A²
-    Two,
+    Square,
 }
 
 /// tr(B) = (part on an orthonormal basis Q, exact) + (part of R = PAP with P = I − QQᵀ, sampled).
 ///
-/// For B = A² the exact part is ‖A‖²_F − ‖R‖²_F, so that it holds what couples Q to the rest as well.
+/// For B = A² the exact part is ‖A‖²_F − ‖R‖²_F, which includes the coupling between Q and the rest.
 ///
-/// The basis is not made from the probes, so the samples are independent and their scatter is the estimate's error
+/// The basis does not depend on the probes. The samples are therefore independent, and their scatter gives the standard error
 /// (Hutch++: Meyer, Musco, Musco and Woodruff, 2021).
-pub(super) struct Remainder {
-    power: Power,
+pub(super) struct DeflatedTrace {
+    trace_of: TraceOf,
     method: TraceMethod,
     dim: usize,
-    /// Of the operator.
+    /// Machine epsilon of the operator's type.
     epsilon: f64,
-    cancelled: f64,
+    cancellation: f64,
     basis: Vec<Vec<f64>>,
-    /// The exact part, and the sum of the sizes of the numbers that it is computed from.
-    known: f64,
-    known_size: f64,
+    exact: f64,
+    /// Sum of the magnitudes of the numbers from which the exact part is computed.
+    exact_magnitude: f64,
     /// Vectors u = Pv, each of length √(n − k) for a basis of k vectors.
     probes: Vec<Vec<f64>>,
     /// Ru for each.
     images: Vec<Vec<f64>>,
-    /// uᵀBu of all samples.
+    /// uᵀBu of each sample.
     forms: Vec<f64>,
-    /// ‖Ru‖² of all samples.
+    /// ‖Ru‖² of each sample.
     squares: Vec<f64>,
-    /// What pairs of these probes tell; empty until it is asked for.
-    pairs: OnceCell<Option<Pairs>>,
+    /// Statistics of pairs of these probes, computed on demand.
+    pairs: OnceCell<Option<PairStatistics>>,
     products: usize,
 }
 
-impl Remainder {
+impl DeflatedTrace {
     pub(super) fn new(
-        power: Power,
+        trace_of: TraceOf,
         method: TraceMethod,
         operator: &(impl LinearOperator + ?Sized),
     ) -> Result<Self> {
         Ok(Self {
-            power,
+            trace_of,
             method,
             dim: operator.dim(),
             epsilon: epsilon(operator),
-            cancelled: operator.cancellation()?,
+            cancellation: operator.cancellation()?,
             basis: Vec::new(),
-            known: 0.0,
-            known_size: 0.0,
+            exact: 0.0,
+            exact_magnitude: 0.0,
             probes: Vec::new(),
             images: Vec::new(),
             forms: Vec::new(),
@@ -86,22 +85,22 @@ impl Remainder {
         &self.basis
     }
 
-    pub(super) fn samples(&self) -> usize {
+    pub(super) fn num_samples(&self) -> usize {
         self.forms.len()
     }
 
-    /// Dimension of the space that is sampled.
-    pub(super) fn rest(&self) -> usize {
+    /// Dimension n − k of the space that is sampled.
+    pub(super) fn undeflated_dim(&self) -> usize {
         self.dim - self.basis.len()
     }
 
-    /// Number of products, those that a method made to find the basis included.
-    pub(super) fn products(&self) -> usize {
+    /// Number of products, including those for the basis.
+    pub(super) fn num_products(&self) -> usize {
         self.products
     }
 
-    /// The products of a method's own with `vectors`.
-    pub(super) fn images_of(
+    /// Computes and counts products for the basis.
+    pub(super) fn counted_products(
         &mut self,
         operator: &(impl LinearOperator + ?Sized),
         vectors: &[Vec<f64>],
@@ -110,47 +109,49 @@ impl Remainder {
         checked_products(operator, vectors)
     }
 
-    /// Adds a sample for each of these random vectors, whose directions are distributed evenly or whose entries are random
-    /// signs.
-    pub(super) fn sample(
-        &mut self,
+    /// The integrand: projects random vectors v to u = Pv, scaled to length √(n − k), and returns the pairs (u, Ru). The
+    /// directions of the vectors are uniformly distributed, or their entries are random signs.
+    pub(super) fn projected_products(
+        &self,
         operator: &(impl LinearOperator + ?Sized),
         mut vectors: Vec<Vec<f64>>,
-    ) -> Result<()> {
-        let length = (self.rest() as f64).sqrt();
+    ) -> Result<Vec<(Vec<f64>, Vec<f64>)>> {
+        let length = (self.undeflated_dim() as f64).sqrt();
         for v in &mut vectors {
             orthogonalize(v, &self.basis);
             let factor = length / norm(v);
             scale(v, factor);
         }
-        let mut images = in_turn(operator, &vectors)?;
+        let mut images = checked_products(operator, &vectors)?;
         for image in &mut images {
             orthogonalize(image, &self.basis);
         }
-        self.products += vectors.len();
-        for (u, w) in vectors.into_iter().zip(images) {
-            self.record(&u, &w);
-            // A basis that grows is taken out of all of them later.
-            if self.method == TraceMethod::Krylov || self.probes.len() < PAIRED {
-                self.probes.push(u);
-                self.images.push(w);
-                self.pairs.take();
-            }
+        Ok(vectors.into_iter().zip(images).collect())
+    }
+
+    /// Adds the sample of a pair (u, Ru).
+    pub(super) fn add(&mut self, u: Vec<f64>, w: Vec<f64>) {
+        self.products += 1;
+        self.record(&u, &w);
+        // With a growing basis, the new basis vectors are later removed from all probes.
+        if self.method == TraceMethod::Krylov || self.probes.len() < MAX_PAIRED {
+            self.probes.push(u);
+            self.images.push(w);
+            self.pairs.take();
         }
-        Ok(())
     }
 
     fn record(&mut self, u: &[f64], w: &[f64]) {
         let square = dot(w, w);
         self.squares.push(square);
-        self.forms.push(match self.power {
-            Power::One => dot(u, w),
-            Power::Two => square,
+        self.forms.push(match self.trace_of {
+            TraceOf::Matrix => dot(u, w),
+            TraceOf::Square => square,
         });
     }
 
-    /// Adds an orthonormal `block`, orthogonal to the basis, to the basis. Returns the part of its image outside the basis:
-    /// C = PAQ for the new P.
+    /// Adds an orthonormal `block`, orthogonal to the basis, to the basis. Returns the components of its products orthogonal to
+    /// the new basis: C = PAQ for the new P.
     pub(super) fn deflate(
         &mut self,
         operator: &(impl LinearOperator + ?Sized),
@@ -159,31 +160,31 @@ impl Remainder {
         if block.is_empty() {
             return Ok(Vec::new());
         }
-        let mut images = self.images_of(operator, &block)?;
+        let mut images = self.counted_products(operator, &block)?;
         let inner = products(&block, &images);
         let sizes: Vec<f64> = images.iter().map(|image| norm(image)).collect();
         self.basis.extend(block);
         for image in &mut images {
             orthogonalize(image, &self.basis);
         }
-        match self.power {
-            Power::One => {
-                self.known += (0..inner.len()).map(|i| inner[i][i]).sum::<f64>();
-                self.known_size += sizes.iter().sum::<f64>();
+        match self.trace_of {
+            TraceOf::Matrix => {
+                self.exact += (0..inner.len()).map(|i| inner[i][i]).sum::<f64>();
+                self.exact_magnitude += sizes.iter().sum::<f64>();
             }
-            Power::Two => {
+            TraceOf::Square => {
                 // ‖A‖² = ‖QᵀAQ‖² + 2‖PAQ‖² + ‖PAP‖²
                 let inside: f64 = inner.iter().map(|row| dot(row, row)).sum();
                 let across: f64 = images.iter().map(|c| dot(c, c)).sum();
-                self.known += inside + 2.0 * across;
-                self.known_size += 2.0 * dot(&sizes, &sizes);
+                self.exact += inside + 2.0 * across;
+                self.exact_magnitude += 2.0 * dot(&sizes, &sizes);
             }
         }
         self.project(&images, inner.len());
         Ok(images)
     }
 
-    /// Takes the last `count` vectors of the basis out of probes and images, where C = PAQ for these.
+    /// Removes the last `count` basis vectors from the probes and their products. C = PAQ for these basis vectors.
     fn project(&mut self, c: &[Vec<f64>], count: usize) {
         self.forms.clear();
         self.squares.clear();
@@ -192,10 +193,10 @@ impl Remainder {
             std::mem::take(&mut self.probes),
             std::mem::take(&mut self.images),
         );
-        if self.rest() == 0 {
+        if self.undeflated_dim() == 0 {
             return;
         }
-        let length = (self.rest() as f64).sqrt();
+        let length = (self.undeflated_dim() as f64).sqrt();
         let block = &self.basis[self.basis.len() - count..];
         for (u, w) in probes.iter_mut().zip(&mut images) {
             let components = orthogonalize(u, block);
@@ -213,38 +214,41 @@ impl Remainder {
         (self.probes, self.images) = (probes, images);
     }
 
-    /// ‖R‖²_F, estimated.
-    pub(super) fn size(&self) -> f64 {
+    /// Estimate of ‖R‖²_F.
+    pub(super) fn squared_norm(&self) -> f64 {
         self.squares.iter().sum::<f64>() / self.squares.len().max(1) as f64
     }
 
-    /// The estimate, from at least 2 samples or a basis of the whole space.
+    /// Returns the estimate. Needs at least 2 samples or a basis of the whole space.
     pub(super) fn estimate(&self) -> Estimate {
         let mut estimate = match self.forms.len() {
             0 => Estimate::exact(0.0),
             _ => self.sampled(),
         };
-        estimate.value += self.known;
+        estimate.value += self.exact;
         estimate.products = self.products;
         estimate.with_error(self.rounding())
     }
 
-    /// What rounding leaves uncertain of the estimate.
+    /// Rounding error of the estimate.
     fn rounding(&self) -> f64 {
         let mean = self.forms.iter().sum::<f64>() / self.forms.len().max(1) as f64;
         let rounding = |size: f64| rounding(self.epsilon, self.dim, size);
-        match self.power {
-            Power::One => {
-                rounding(self.known_size + mean.abs() + self.size().sqrt() + self.cancelled)
-            }
-            Power::Two => {
-                let (square, lost) = (self.known_size + 2.0 * mean, rounding(self.cancelled));
+        match self.trace_of {
+            TraceOf::Matrix => rounding(
+                self.exact_magnitude + mean.abs() + self.squared_norm().sqrt() + self.cancellation,
+            ),
+            TraceOf::Square => {
+                let (square, lost) = (
+                    self.exact_magnitude + 2.0 * mean,
+                    rounding(self.cancellation),
+                );
                 rounding(square) + lost * (2.0 * square.sqrt() + lost)
             }
         }
     }
 
-    /// The mean of the samples, whose skewness pairs of probes tell far better than the samples do.
+    /// The mean of the samples. Its skewness is estimated from pairs of probes, much more precisely than from the samples.
     fn sampled(&self) -> Estimate {
         let mean = Estimate::mean(&self.forms);
         match self.pairs() {
@@ -255,19 +259,19 @@ impl Remainder {
         }
     }
 
-    /// The standard error that decides whether there are enough samples: the larger of that by the samples and of that by the
-    /// pairs, as both are small by chance more rarely than one. Infinite where the mean is still so skewed that no interval about
-    /// it is right: samples that miss a large eigenvalue by chance scatter too little.
-    pub(super) fn cautious_error(&self) -> f64 {
+    /// The standard error that decides when to stop: the larger of two estimates, from the samples and from pairs of probes,
+    /// because both are too small by chance less often than one. Infinite if the mean is so skewed that no interval has its
+    /// nominal coverage: samples that miss a large eigenvalue by chance scatter too little.
+    pub(super) fn stopping_error(&self) -> f64 {
         let (n, mean) = (self.forms.len() as f64, Estimate::mean(&self.forms));
         let rounding = self.rounding();
         let pairs = self.pairs().filter(|_| mean.standard_error > rounding);
         let Some(pairs) = pairs else {
-            // Without scatter the samples are exact.
+            // Samples without scatter are exact.
             return rounding + mean.standard_error;
         };
         let skewness = pairs.skewness / n.sqrt();
-        if skewness.abs() > MOST_SKEWED {
+        if skewness.abs() > MAX_SKEWNESS {
             return f64::INFINITY;
         }
         let by_pairs = (pairs.variance / n).sqrt();
@@ -278,26 +282,26 @@ impl Remainder {
         rounding + wider.widened(skewness).standard_error
     }
 
-    /// Variance and skewness of a sample by the forms cᵢⱼ = uᵢᵀCuⱼ of pairs of probes, for C = B less its mean eigenvalue: the
-    /// means of cᵢⱼ² and cᵢⱼcⱼₖcₖᵢ over different i, j and k are tr(C²) and tr(C³), and a sample has the variance 2 tr(C²) and
-    /// the third cumulant 8 tr(C³). None for fewer than 3 probes.
-    fn pairs(&self) -> Option<Pairs> {
+    /// Variance and skewness of a sample from the forms cᵢⱼ = uᵢᵀCuⱼ of pairs of probes, where C is B minus its mean eigenvalue:
+    /// the means of cᵢⱼ² and cᵢⱼcⱼₖcₖᵢ over different i, j and k are tr(C²) and tr(C³), and a sample has the variance 2 tr(C²)
+    /// and the third cumulant 8 tr(C³). `None` for fewer than 3 probes.
+    fn pairs(&self) -> Option<PairStatistics> {
         *self.pairs.get_or_init(|| self.compute_pairs())
     }
 
-    fn compute_pairs(&self) -> Option<Pairs> {
-        let m = self.probes.len().min(PAIRED);
+    fn compute_pairs(&self) -> Option<PairStatistics> {
+        let m = self.probes.len().min(MAX_PAIRED);
         if m < 3 {
             return None;
         }
         let (probes, images) = (&self.probes[..m], &self.images[..m]);
-        let mut forms = match self.power {
-            Power::One => products(probes, images),
-            Power::Two => products(images, images),
+        let mut forms = match self.trace_of {
+            TraceOf::Matrix => products(probes, images),
+            TraceOf::Square => products(images, images),
         };
         let inner = products(probes, probes);
         let trace: f64 = (0..m).map(|i| forms[i][i]).sum();
-        let mean = trace / (m * self.rest()) as f64;
+        let mean = trace / (m * self.undeflated_dim()) as f64;
         for (i, (row, inner)) in forms.iter_mut().zip(&inner).enumerate() {
             axpy(-mean, inner, row);
             row[i] = 0.0;
@@ -310,7 +314,7 @@ impl Remainder {
         let m = m as f64;
         let variance = 2.0 * squares / (m * (m - 1.0));
         let cumulant = 8.0 * cubes / (m * (m - 1.0) * (m - 2.0));
-        Some(Pairs {
+        Some(PairStatistics {
             variance,
             skewness: match variance > 0.0 {
                 true => cumulant / variance.powf(1.5),
@@ -320,15 +324,15 @@ impl Remainder {
     }
 }
 
-/// What pairs of probes tell of a sample's distribution.
+/// The distribution of a sample, estimated from pairs of probes.
 #[derive(Clone, Copy)]
-struct Pairs {
+struct PairStatistics {
     variance: f64,
     skewness: f64,
 }
 
-/// Rounding of a number that is computed from products with an n × n operator of this ε, where `size` is the size of what is
-/// added up. In trained and untrained networks of a few layers in `f32` it is below 3 ε.
+/// Rounding error of a number computed from products with an n × n operator of machine epsilon `epsilon`, where `size` is the
+/// magnitude of the terms that are added. For networks of a few layers in `f32` the measured error is below 3ε, trained or not.
 pub(super) fn rounding(epsilon: f64, n: usize, size: f64) -> f64 {
     (4.0 * epsilon + 8.0 * (n as f64).sqrt() * f64::EPSILON) * size
 }

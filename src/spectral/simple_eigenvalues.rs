@@ -1,32 +1,32 @@
-//! [`Simple`]: eigenvalues that occur once, recognised from what several probes find.
+//! [`SimpleEigenvalues`]: eigenvalues of multiplicity 1, recognised by comparing several probes.
 
 use super::Quadrature;
-use super::krylov::{combine, products};
+use super::orthonormal::{combine, products};
 use crate::vector::largest;
 
-/// A pair counts as found once its residual is below this share of the largest |node|.
-const FOUND: f64 = 1e-3;
+/// Largest residual of a converged pair, relative to the largest |node|.
+const MAX_RESIDUAL: f64 = 1e-3;
 
-/// Two probes that found the same eigenvector u agree on vᵀu, for v of length √n, to this.
-const AGREED: f64 = 1e-3;
+/// Largest difference of vᵀu, for v of length √n, between two probes that found the same eigenvector u.
+const MAX_DIFFERENCE: f64 = 1e-3;
 
-/// Below this many rows two probes are equal up to their sign too often to tell anything.
-const FEWEST_ROWS: usize = 16;
+/// Smallest number of rows. With fewer, two probes are too often equal up to their sign.
+const MIN_ROWS: usize = 16;
 
 /// Eigenvalues of multiplicity 1 with their eigenvectors.
 ///
-/// A probe v finds of an eigenvalue's eigenspace only v's projection. Of a simple eigenvalue's this is the one eigenvector u
-/// for every probe, and the quadrature's weight is (vᵀu)²; where several eigenvectors belong to the eigenvalue, or to a
-/// cluster that is not resolved, another probe's weight is larger than that.
+/// The Krylov space of a probe v contains only the projection of v onto an eigenspace. For a simple eigenvalue this is the
+/// eigenvector u for every probe, and the weight in the quadrature is (vᵀu)². If the eigenvalue has several eigenvectors, or is
+/// an unresolved cluster, the weight of another probe is larger.
 ///
-/// A simple eigenvalue's share of the spectrum is 1/n, without any error.
-pub(super) struct Simple {
+/// The exact weight of a simple eigenvalue in the spectral density is 1/n.
+pub(super) struct SimpleEigenvalues {
     values: Vec<f64>,
     vectors: Vec<Vec<f64>>,
 }
 
-impl Simple {
-    /// What a first probe finds: its nodes with their vectors in terms of `basis`, and their residuals.
+impl SimpleEigenvalues {
+    /// The converged nodes of a first probe, with their vectors in coordinates of `basis` and their residuals.
     pub(super) fn candidates(
         nodes: &[f64],
         vectors: &[Vec<f64>],
@@ -34,9 +34,9 @@ impl Simple {
         basis: &[Vec<f64>],
     ) -> Self {
         let size = largest(nodes);
-        let enough = basis[0].len() >= FEWEST_ROWS;
+        let enough = basis[0].len() >= MIN_ROWS;
         let found: Vec<usize> = (0..nodes.len())
-            .filter(|i| enough && residuals[*i] <= FOUND * size)
+            .filter(|i| enough && residuals[*i] <= MAX_RESIDUAL * size)
             .collect();
         let coefficients: Vec<Vec<f64>> = found.iter().map(|i| vectors[*i].clone()).collect();
         Self {
@@ -45,7 +45,7 @@ impl Simple {
         }
     }
 
-    /// Keeps those that a further probe, with this unit start vector, agrees on.
+    /// Keeps the eigenvalues that another probe, with this unit start vector, confirms.
     pub(super) fn confirm(&mut self, start: &[f64], quadrature: &Quadrature) {
         if self.values.is_empty() {
             return;
@@ -58,7 +58,7 @@ impl Simple {
                 let i = nearest(&quadrature.nodes, *value);
                 let found = quadrature.weights[i].sqrt();
                 let new = !std::mem::replace(&mut taken[i], true);
-                new && length * (found - expected.abs()).abs() <= AGREED
+                new && length * (found - expected.abs()).abs() <= MAX_DIFFERENCE
             })
             .collect();
         let (mut values, mut vectors) = (agrees.iter(), agrees.iter());
@@ -66,7 +66,7 @@ impl Simple {
         self.vectors.retain(|_| *vectors.next().unwrap_or(&false));
     }
 
-    /// Gives these eigenvalues of an n × n matrix their weight 1/n, and the other nodes what is left.
+    /// Sets the weight of these eigenvalues of an n × n matrix to 1/n, and scales the other weights so that all sum to 1.
     pub(super) fn apply(&self, quadrature: &mut Quadrature, n: usize) {
         let mut simple = vec![false; quadrature.nodes.len()];
         for value in &self.values {
@@ -86,7 +86,7 @@ impl Simple {
     }
 }
 
-/// Index of the node next to x.
+/// Index of the node nearest to x.
 fn nearest(nodes: &[f64], x: f64) -> usize {
     let above = nodes.partition_point(|node| *node < x);
     let below = above.saturating_sub(1);
