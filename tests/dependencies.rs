@@ -6,11 +6,10 @@ use std::process::Command;
 
 use loss_landscape::serde_json::{self, Value};
 
-/// Output of a cargo command in the project's directory.
-fn cargo(arguments: &[&str]) -> String {
-    let output = Command::new(env!("CARGO"))
+/// Output of a command in the project's directory.
+fn output(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program)
         .args(arguments)
-        .args(["--locked", "--offline"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .unwrap();
@@ -22,11 +21,12 @@ fn cargo(arguments: &[&str]) -> String {
 fn packages(features: &[&str]) -> BTreeSet<String> {
     let tree = [
         "tree",
+        "--locked",
         "--prefix=none",
         "--format={p}",
         "--edges=normal,build",
     ];
-    let tree = cargo(&[&tree, features].concat());
+    let tree = output(env!("CARGO"), &[&tree, features].concat());
     let name_and_version = |line: &str| line.splitn(3, ' ').take(2).collect::<Vec<_>>().join(" ");
     tree.lines().map(name_and_version).collect()
 }
@@ -40,8 +40,10 @@ fn names(packages: &BTreeSet<String>) -> BTreeSet<&str> {
 
 /// The newest Rust version that a manifest of these packages asks for, as (major, minor).
 fn newest_rust_version(packages: &BTreeSet<String>) -> (u32, u32) {
-    let metadata: Value =
-        serde_json::from_str(&cargo(&["metadata", "--format-version=1"])).unwrap();
+    let host = output("rustc", &["--print", "host-tuple"]);
+    let platform = format!("--filter-platform={}", host.trim());
+    let metadata = ["metadata", "--locked", "--format-version=1", &platform];
+    let metadata: Value = serde_json::from_str(&output(env!("CARGO"), &metadata)).unwrap();
     let text = |package: &Value, key: &str| package[key].as_str().unwrap_or_default().to_owned();
     let parse = |version: &str| {
         let mut parts = version.split('.').map(|part| part.parse().unwrap());
