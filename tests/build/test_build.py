@@ -19,8 +19,8 @@ def cargo(*arguments, cwd=PROJECT):
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
-def answer(program):
-    """The output of a program in an empty environment, in the root directory."""
+def version(program):
+    """Runs a program in an empty environment and in the root directory, and returns its version."""
     done = subprocess.run([program, "--version"], cwd="/", env={}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -34,7 +34,7 @@ def installed(tmp_path_factory):
 
 
 def test_an_installed_program_runs_from_anywhere(installed):
-    assert answer(installed).startswith("landscape ")
+    assert "landscape" in version(installed)
 
 
 def test_an_installed_program_needs_no_library_of_rust(installed):
@@ -48,7 +48,7 @@ def test_building_something_else_leaves_the_program_working(installed):
     built = cargo("build", "--locked", "--offline", "--bin", "landscape", "--message-format", "json")
     [program] = [message["executable"] for message in built if message.get("executable")]
     cargo("build", "--locked", "--offline", "--bench", "own")
-    assert answer(program).startswith("landscape ")
+    assert "landscape" in version(program)
 
 
 def test_a_downstream_crate_compiles_the_numerical_code_alone(tmp_path):
