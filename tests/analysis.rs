@@ -77,6 +77,12 @@ fn linear_regression_is_known_in_full() {
 
     assert_eq!((report.parameters, report.train_samples), (4, 8));
     assert!(report.hand_derived && report.subsample == Subsample::All);
+    assert_eq!(report.engine, "by hand-derived rules");
+    assert!(
+        report
+            .to_string()
+            .contains("derivatives: by hand-derived rules\n")
+    );
     assert!(report.train.loss < 1e-30 && report.gradient_norm < 1e-14);
     let known = [report.test.loss, report.generalization_gap];
     assert_close(&known, &[0.25, 0.25], 1e-14);
@@ -120,7 +126,7 @@ fn linear_regression_is_known_in_full() {
     );
     assert_eq!(
         verdict(&table, "sharpness, worst case"),
-        "flat, but changes where layers are rescaled. \
+        "flat, but depends on the scaling of layers. \
          This often goes with good generalisation."
     );
     assert!(verdict(&table, "adaptive sharpness, worst case").starts_with("moderate. "));
@@ -198,7 +204,7 @@ fn a_saddle_is_counted_and_called_so() {
     assert!((found - 1.0).abs() < 1e-12, "{found}");
     assert_eq!(
         verdict(&table, "|λ|_max/|λ|_min"),
-        "not computed: it needs all eigenvalues"
+        "not computed: needs all eigenvalues"
     );
     let all = all.table().unwrap();
     assert_eq!(
@@ -280,7 +286,7 @@ fn ratios_stand_beside_a_condition_number_that_has_no_meaning() {
     let some = analyzer.hessian_metrics(2).unwrap();
     assert_eq!(some.magnitude_ratio, None);
     let words = verdict(&some.table().unwrap(), "|λ|_max/|λ|_min");
-    assert_eq!(words, "not computed: it needs all eigenvalues");
+    assert_eq!(words, "not computed: needs all eigenvalues");
 }
 
 /// One eigenvalue from each end has the others between them.
@@ -293,7 +299,7 @@ fn one_eigenvalue_from_each_end_is_no_gap() {
     let words = verdict(&metrics.table().unwrap(), "spectral gap");
     assert_eq!(
         words,
-        "not computed: it needs two eigenvalues from each end"
+        "not computed: needs two eigenvalues from each end"
     );
     let gap = analyzer.hessian_metrics(2).unwrap().spectral_gap.unwrap();
     let exact = values[0] - values[1];
@@ -327,7 +333,7 @@ fn damping_shifts_the_condition_number() {
     let words = verdict(&little.table().unwrap(), "condition number of H + 1 I");
     assert_eq!(
         words,
-        "not meaningful: H + λI is not positive definite, which needs λ above 5.0"
+        "not meaningful: H + λI is not positive definite; needs λ above 5.0"
     );
 }
 
@@ -390,7 +396,7 @@ fn a_plateau_is_not_near_a_minimum() {
     let table = report.table().unwrap();
     assert_eq!(
         verdict(&table, "negative eigenvalues"),
-        "not near a minimum: the gradient is large against the curvature"
+        "not near a minimum: the gradient is large relative to the curvature"
     );
     assert_eq!(
         verdict(&table, "decrease by a Newton step"),
@@ -411,7 +417,7 @@ fn a_slope_is_neither_a_minimum_nor_a_saddle_point() {
     let table = analyzer.hessian_metrics(2).unwrap().table().unwrap();
     assert_eq!(
         verdict(&table, "negative eigenvalues"),
-        "not near a minimum: the gradient is large against the curvature"
+        "not near a minimum: the gradient is large relative to the curvature"
     );
     let (model, data) = saddle();
     let mut theta = [0.0; 22];
@@ -421,7 +427,7 @@ fn a_slope_is_neither_a_minimum_nor_a_saddle_point() {
     let table = analyzer.hessian_metrics(8).unwrap().table().unwrap();
     assert_eq!(
         verdict(&table, "negative eigenvalues"),
-        "on a slope that curves down in many directions, not near a saddle point"
+        "on a slope with many directions of negative curvature, not near a saddle point"
     );
 }
 
@@ -446,7 +452,7 @@ fn a_random_search_is_not_flat_where_the_worst_case_is_not() {
     assert!(further.sharpness.random.maximum < 0.1);
     assert_eq!(
         verdict(&further.table().unwrap(), "sharpness, random search"),
-        "no verdict: to first order the loss rises by 0.36 along the gradient"
+        "no verdict: to first order the loss increases by 0.36 along the gradient"
     );
 
     // At the minimum there is no slope, and the curvature of the same direction says it.
@@ -487,7 +493,7 @@ fn a_degenerate_model_has_no_condition_number() {
         let words = verdict(&found.table().unwrap(), "negative eigenvalues");
         assert_eq!(
             words,
-            "not near a minimum: the gradient is large against the curvature"
+            "not near a minimum: the gradient is large relative to the curvature"
         );
     }
 }
@@ -552,7 +558,7 @@ fn senseless_settings_are_refused() {
     assert!(new().mode_connectivity(&model, 1).is_err());
     let other = new().mode_connectivity(&perceptron(&[2, 6, 2], 7), 5);
     let error = other.unwrap_err().to_string();
-    assert!(error.contains("one architecture"), "{error}");
+    assert!(error.contains("same architecture"), "{error}");
     assert!(Report::compare::<&str>(&[]).is_err());
     model.parameters().set_flat(&[1e300; 27]).unwrap();
     assert!(new_error(&model, &train, &test));

@@ -206,6 +206,7 @@ impl Analyzer {
             subsample: self.subsample,
             seed: self.seed,
             hand_derived: self.curvature.is_hand_derived(),
+            engine: self.curvature.engine().to_string(),
             train,
             test,
             generalization_gap: test.loss - train.loss,

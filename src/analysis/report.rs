@@ -114,6 +114,10 @@ pub struct Report {
     pub seed: u64,
     /// Whether derivatives were computed by hand-derived rules instead of candle's automatic differentiation.
     pub hand_derived: bool,
+    /// How derivatives were computed, and why not by hand-derived rules if they were not: the text of an
+    /// [`Engine`](crate::objective::Engine).
+    #[serde(default)]
+    pub engine: String,
     /// Loss and accuracy on the training data.
     pub train: Score,
     /// Loss and accuracy on the test data.
@@ -264,17 +268,15 @@ impl std::fmt::Display for Report {
                 )
             }
         };
-        let how = match self.hand_derived {
-            true => "hand-derived rules",
-            false => "candle's automatic differentiation",
-        };
         writeln!(
             f,
-            "{} parameters, {} training and {} test samples; curvature on {on}, by {how}\n\
+            "{} parameters, {} training and {} test samples; curvature on {on}\n\
+             derivatives: {}\n\
              radius of sharpness {}, of adaptive sharpness {}; flatness for a loss increase of {}\n",
             self.parameters,
             self.train_samples,
             self.test_samples,
+            self.engine,
             self.sharpness.random.radius,
             self.adaptive.random.radius,
             super::RISE

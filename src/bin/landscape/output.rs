@@ -35,11 +35,17 @@ impl Report {
                 ),
             };
         }
-        json["hand_derived"] = objective.is_hand_derived().into();
-        if !objective.is_hand_derived() {
-            text += "by candle's automatic differentiation\n";
-        }
-        Self { text, json }
+        let mut report = Self { text, json };
+        report.add_engine(objective);
+        report
+    }
+
+    /// Adds how derivatives are computed, and why not by the fast rules if they are not.
+    pub fn add_engine(&mut self, objective: &Objective) {
+        let engine = objective.engine();
+        self.text += &format!("derivatives: {engine}\n");
+        self.json["hand_derived"] = objective.is_hand_derived().into();
+        self.json["engine"] = engine.to_string().into();
     }
 
     pub fn print(&self, json: bool) -> Result<(), Error> {

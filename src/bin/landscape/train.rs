@@ -75,7 +75,7 @@ impl Train {
         if let Some(path) = &self.save {
             text += &format!("weights: {}\n", path.display());
         }
-        Ok(Report {
+        let mut report = Report {
             text,
             json: json!({
                 "epochs": history.epochs,
@@ -83,7 +83,10 @@ impl Train {
                 "seconds": history.epochs.last().map_or(0.0, |epoch| epoch.seconds),
                 "weights": self.save.as_deref().map(path_text),
             }),
-        })
+        };
+        let first = data.train.first(1)?;
+        report.add_engine(&Objective::of(&model, &first, Loss::CrossEntropy)?);
+        Ok(report)
     }
 }
 
