@@ -297,10 +297,7 @@ fn one_eigenvalue_from_each_end_is_no_gap() {
     let metrics = analyzer.hessian_metrics(1).unwrap();
     assert_eq!(metrics.spectral_gap, None);
     let words = verdict(&metrics.table().unwrap(), "spectral gap");
-    assert_eq!(
-        words,
-        "not computed: needs two eigenvalues from each end"
-    );
+    assert_eq!(words, "not computed: needs two eigenvalues from each end");
     let gap = analyzer.hessian_metrics(2).unwrap().spectral_gap.unwrap();
     let exact = values[0] - values[1];
     assert!(gap.low <= exact && exact <= gap.high, "{gap}");

@@ -25,13 +25,13 @@ pub struct Analyze {
     #[serde(flatten)]
     network: Network,
     /// Compute eigenvalues, trace and quantities derived from them
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t, action = ArgAction::Set, help_heading = "Analysis")]
+    #[arg(long, num_args = 0..=1, value_name = "BOOL", require_equals = true, default_missing_value = "true", default_value_t, action = ArgAction::Set, help_heading = "Analysis")]
     compute_hessian: bool,
     /// Write the loss on a plane to surface.html and .csv, and the extreme eigenvalues to spectrum.html
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t, action = ArgAction::Set, help_heading = "Analysis")]
+    #[arg(long, num_args = 0..=1, value_name = "BOOL", require_equals = true, default_missing_value = "true", default_value_t, action = ArgAction::Set, help_heading = "Analysis")]
     visualize: bool,
     /// Measure loss, gradient, extreme eigenvalues and sharpness during training; writes evolution.html and .csv
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t, action = ArgAction::Set, help_heading = "Analysis", conflicts_with = "weights")]
+    #[arg(long, num_args = 0..=1, value_name = "BOOL", require_equals = true, default_missing_value = "true", default_value_t, action = ArgAction::Set, help_heading = "Analysis", conflicts_with = "weights")]
     track_trajectory: bool,
     /// Number of random training samples for curvature and sharpness; all samples if fewer
     #[arg(

@@ -33,7 +33,7 @@ pub struct Network {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub norm: Option<NormName>,
     /// Remove the shortcuts of residual blocks and the concatenations of dense blocks
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t, action = ArgAction::Set)]
+    #[arg(long, num_args = 0..=1, value_name = "BOOL", require_equals = true, default_missing_value = "true", default_value_t, action = ArgAction::Set)]
     pub no_shortcuts: bool,
     /// Dataset
     #[arg(long, value_enum, default_value = "mnist")]

@@ -68,7 +68,7 @@ pub struct Steps {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub momentum: Option<f64>,
     /// Use Nesterov momentum
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t, action = ArgAction::Set)]
+    #[arg(long, num_args = 0..=1, value_name = "BOOL", require_equals = true, default_missing_value = "true", default_value_t, action = ArgAction::Set)]
     pub nesterov: bool,
     /// Decoupled weight decay of AdamW [default: 0.01]
     #[arg(long, value_name = "DECAY", allow_negative_numbers = true)]
