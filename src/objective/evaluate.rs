@@ -312,44 +312,12 @@ impl Objective {
         vectors: &[Vec<f64>],
         curvature: Curvature,
     ) -> Result<Vec<Vec<f64>>> {
-        self.products_of_block(theta, vectors, curvature, None)
+        self.block_products(theta, vectors, curvature, None)
     }
 
-    /// The same with only the rows and columns of the matrix that `ranges` of θ hold, which must not overlap: vectors and products
-    /// have the entries of the ranges, one range after another. By hand-derived rules it costs what the block costs.
-    pub(crate) fn products_restricted(
-        &self,
-        theta: Option<&[f64]>,
-        ranges: &[Range<usize>],
-        vectors: &[Vec<f64>],
-        curvature: Curvature,
-    ) -> Result<Vec<Vec<f64>>> {
-        let size: usize = ranges.iter().map(Range::len).sum();
-        let embed = |v: &Vec<f64>| {
-            if v.len() != size {
-                return Err(Error::invalid(format!(
-                    "a vector of {} entries for a block of {size} parameters",
-                    v.len()
-                )));
-            }
-            let (mut whole, mut rest) = (vec![0.0; self.dim()], &v[..]);
-            for range in ranges {
-                let (part, others) = rest.split_at(range.len());
-                whole[range.clone()].copy_from_slice(part);
-                rest = others;
-            }
-            Ok(whole)
-        };
-        let vectors = vectors.iter().map(embed).collect::<Result<Vec<_>>>()?;
-        let products = self.products_of_block(theta, &vectors, curvature, Some(ranges))?;
-        let restrict = |product: &Vec<f64>| {
-            let parts = ranges.iter().map(|range| &product[range.clone()]);
-            parts.flatten().copied().collect()
-        };
-        Ok(products.iter().map(restrict).collect())
-    }
-
-    fn products_of_block(
+    /// The same products, or with `block` only their entries in these ranges of θ; the others are 0. Vectors that are 0 outside
+    /// the ranges then cost what the block costs, where derivatives are computed by hand-derived rules.
+    pub(crate) fn block_products(
         &self,
         theta: Option<&[f64]>,
         vectors: &[Vec<f64>],

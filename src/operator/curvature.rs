@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use candle_core::DType;
 
-use super::{Block, LinearOperator};
+use super::{Block, LinearOperator, check_ranges, embed, restrict};
 use crate::checkpoint::fingerprint;
 use crate::error::{Error, Result};
 use crate::losses::Curvature;
@@ -63,6 +63,21 @@ macro_rules! curvature_operator {
 
             fn apply_block(&self, vectors: &[Vec<f64>]) -> Result<Vec<Vec<f64>>> {
                 self.objective.products(self.theta.as_deref(), vectors, $curvature)
+            }
+
+            fn apply_restricted(
+                &self,
+                ranges: &[Range<usize>],
+                vectors: &[Vec<f64>],
+            ) -> Result<Vec<Vec<f64>>> {
+                check_ranges(ranges, self.dim())?;
+                let embedded = vectors.iter().map(|v| embed(v, ranges, self.dim()));
+                let embedded = embedded.collect::<Result<Vec<_>>>()?;
+                let theta = self.theta.as_deref();
+                let products =
+                    self.objective
+                        .block_products(theta, &embedded, $curvature, Some(ranges))?;
+                Ok(products.iter().map(|product| restrict(product, ranges)).collect())
             }
 
             fn state(&self) -> Result<u64> {
