@@ -134,6 +134,7 @@ layers! {
     dropout: Dropout;
     embedding: Embedding;
     group_norm: GroupNorm;
+    layer_norm: LayerNorm;
     linear: Linear;
     pool: AveragePool, GlobalAveragePool, MaxPool;
     reshape: Flatten, Unflatten;
