@@ -6,7 +6,7 @@ use candle_core::WithDType;
 use rayon::prelude::*;
 
 use super::batch_pass::Part;
-use super::{HandDerived, Typed, with_samples};
+use super::{HandDerived, Typed};
 use crate::data::Dataset;
 use crate::error::{Result, check_finite};
 use crate::kernels::Scalar;
@@ -70,7 +70,7 @@ impl<'a, T: Scalar + WithDType> GradientSteps<'a, T> {
         point: &mut [T],
         rows: &[usize],
     ) -> Result<(BatchScore, &[T])> {
-        let running = with_samples(self.data, |samples| {
+        let running = self.engine.with_samples(self.data, |samples| {
             let network = &self.engine.network;
             network.training(point, samples, rows, &mut self.parts)
         })??;

@@ -154,6 +154,7 @@ impl<T: Scalar + WithDType> Typed<T> {
                 nodes: graph.nodes,
                 loss,
                 num_params: parameters.len(),
+                num_tokens: graph.num_tokens,
                 params: parameters.blocks(),
             },
             point_len: parameters.len_with_statistics(),
@@ -194,22 +195,43 @@ impl<T: Scalar + WithDType> Typed<T> {
     }
 }
 
+impl<T: Scalar + WithDType> Typed<T> {
+    /// `f` of a dataset's numbers.
+    fn with_samples<R>(&self, data: &Dataset, f: impl FnOnce(Samples<T>) -> R) -> Result<R> {
+        let inputs = data.inputs();
+        let (DType::U32, Some(count)) = (inputs.dtype(), self.network.num_tokens) else {
+            return with_samples(inputs, data, f);
+        };
+        let unknown = on_host(inputs, |tokens: &[u32]| {
+            let unknown = tokens.iter().position(|token| *token as usize >= count);
+            unknown.map(|i| (tokens[i], i / self.network.inputs))
+        })?;
+        if let Some((token, sample)) = unknown {
+            return Err(Error::invalid(format!(
+                "token {token} of sample {sample} is not in the embedding table, which has {count} rows"
+            )));
+        }
+        with_samples(&inputs.to_dtype(T::DTYPE)?, data, f)
+    }
+}
+
 impl<T: Scalar + WithDType> HandDerived for Typed<T> {
     fn outputs(&self, point: &[f64], data: &Dataset) -> Result<Vec<f64>> {
         let point = self.vector(point);
-        let outputs = with_samples(data, |samples| self.network.outputs(&point, samples))?;
+        let outputs = self.with_samples(data, |samples| self.network.outputs(&point, samples))?;
         Ok(outputs.into_iter().map(T::f64).collect())
     }
 
     fn loss(&self, point: &[f64], data: &Dataset) -> Result<(f64, usize)> {
         let point = self.vector(point);
-        let (total, correct) = with_samples(data, |samples| self.network.loss(&point, samples))?;
+        let (total, correct) =
+            self.with_samples(data, |samples| self.network.loss(&point, samples))?;
         Ok((total / data.len() as f64, correct))
     }
 
     fn gradient(&self, point: &[f64], data: &Dataset) -> Result<(f64, Vec<f64>)> {
         let point = self.vector(point);
-        with_samples(data, |samples| {
+        self.with_samples(data, |samples| {
             let (total, gradient) = self.network.gradient(&point, samples);
             (total / data.len() as f64, gradient)
         })
@@ -227,7 +249,7 @@ impl<T: Scalar + WithDType> HandDerived for Typed<T> {
         }
         let vectors = [point, directions[0], directions[1]].map(|v| self.vector(v));
         let points: Vec<[T; 2]> = points.iter().map(|point| point.map(T::of)).collect();
-        with_samples(data, |samples| {
+        self.with_samples(data, |samples| {
             let vectors = [&vectors[0][..], &vectors[1], &vectors[2]];
             let totals = self.network.on_plane(vectors, samples, &points);
             let means = totals.into_iter();
@@ -247,7 +269,7 @@ impl<T: Scalar + WithDType> HandDerived for Typed<T> {
     ) -> Result<Vec<Vec<f64>>> {
         let directions: Vec<Vec<T>> = directions.iter().map(|v| self.vector(v)).collect();
         let directions: Vec<&[T]> = directions.iter().map(Vec::as_slice).collect();
-        with_samples(data, |samples| {
+        self.with_samples(data, |samples| {
             let point = self.cached_point(self.vector(point), (id_of(data), samples), budget);
             self.network
                 .products(&point, samples, &directions, curvature, block)
@@ -261,24 +283,16 @@ impl<T: Scalar + WithDType> HandDerived for Typed<T> {
         visitor: &mut (dyn FnMut(LayerTile) + Send),
     ) -> Result<()> {
         let point = self.vector(point);
-        with_samples(data, |samples| self.network.visit(&point, samples, visitor))
+        self.with_samples(data, |samples| self.network.visit(&point, samples, visitor))
     }
 }
 
-/// `f` of a dataset's numbers. Tokens become floating-point numbers, which are exact up to 2²⁴ in `f32`.
-fn with_samples<T: Scalar + WithDType, R>(
+/// `f` of a dataset's numbers, with tokens as floating-point numbers, which are exact up to 2²⁴ in `f32`.
+fn with_samples<T: WithDType, R>(
+    inputs: &Tensor,
     data: &Dataset,
     f: impl FnOnce(Samples<T>) -> R,
 ) -> Result<R> {
-    let inputs = data.inputs();
-    let tokens;
-    let inputs = match inputs.dtype() {
-        DType::U32 => {
-            tokens = inputs.to_dtype(T::DTYPE)?;
-            &tokens
-        }
-        _ => inputs,
-    };
     on_host(inputs, |inputs: &[T]| match data.targets() {
         Targets::Labels(labels) => on_host(labels, |labels: &[u32]| {
             f(Samples {

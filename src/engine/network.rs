@@ -21,6 +21,8 @@ pub(super) struct Network<T> {
     pub(super) inputs: usize,
     /// Length of θ.
     pub(super) num_params: usize,
+    /// Number of tokens that the inputs may hold, if they are tokens.
+    pub(super) num_tokens: Option<usize>,
     /// Names and ranges of the parameters.
     pub(super) params: Vec<(String, Range<usize>)>,
 }

@@ -61,11 +61,12 @@ impl Layer for Embedding {
     }
 
     fn add_rules<T: Scalar>(&self, network: &mut GraphBuilder<T>) -> Result<(), Misfit> {
-        let (input, parameters) = (network.shape(), network.parameters());
-        let output = self.output_shape(input, parameters)?;
-        if !network.is_at_input() {
+        let (input, parameters) = (network.shape().clone(), network.parameters());
+        let output = self.output_shape(&input, parameters)?;
+        let table = param(self, &input, parameters, &self.weight)?;
+        if !network.take_tokens(table.dims()[0]) {
             let wanted = "tokens: it must be the first layer".into();
-            return Err(Misfit::new(self, input, wanted));
+            return Err(Misfit::new(self, &input, wanted));
         }
         let rules = EmbeddingRules {
             positions: input.len(),

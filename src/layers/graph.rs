@@ -115,6 +115,8 @@ pub(crate) struct Graph<T> {
     pub(crate) output: Shape,
     /// Whether training steps set values to zero at random.
     pub(crate) has_dropout: bool,
+    /// Number of tokens that the inputs may hold, if they are tokens.
+    pub(crate) num_tokens: Option<usize>,
 }
 
 /// Where the next layer is added: the boundary that it reads, and the shape of a sample there.
@@ -130,6 +132,7 @@ pub(crate) struct GraphBuilder<'a, T> {
     nodes: Vec<Node<T>>,
     position: Position,
     has_dropout: bool,
+    num_tokens: Option<usize>,
 }
 
 impl<'a, T: Scalar> GraphBuilder<'a, T> {
@@ -150,6 +153,7 @@ impl<'a, T: Scalar> GraphBuilder<'a, T> {
                 shape: input.clone(),
             },
             has_dropout: false,
+            num_tokens: None,
         };
         builder.add(layers)?;
         Ok(Graph {
@@ -157,6 +161,7 @@ impl<'a, T: Scalar> GraphBuilder<'a, T> {
             input,
             output: builder.position.shape,
             has_dropout: builder.has_dropout,
+            num_tokens: builder.num_tokens,
         })
     }
 
@@ -174,8 +179,10 @@ impl<'a, T: Scalar> GraphBuilder<'a, T> {
         &self.position.shape
     }
 
-    /// Whether no layer has been added here yet.
-    pub(crate) fn is_at_input(&self) -> bool {
+    /// Says that the inputs are tokens below `count`. False where this is not the input.
+    pub(crate) fn take_tokens(&mut self, count: usize) -> bool {
+        let fewest = self.num_tokens.map_or(count, |other| other.min(count));
+        self.num_tokens = Some(fewest);
         self.position.boundary == 0
     }
 

@@ -30,7 +30,7 @@ use self::batch_size::BatchSize;
 use self::criterion::Criterion;
 use std::sync::Arc;
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use crate::data::{Dataset, Targets, even_parts};
 use crate::engine::{HandDerived, hand_derived};
@@ -494,7 +494,7 @@ impl Objective {
             return error;
         };
         let (inputs, model) = (self.data.inputs(), self.parameters.dtype());
-        Error::invalid(if inputs.dtype() == model {
+        Error::invalid(if inputs.dtype() == model || inputs.dtype() == DType::U32 {
             format!(
                 "the model cannot take a sample, inputs of shape (1, {}): {error}. Give it a first \
                  layer for that shape, or data of the shape that its first layer takes",
