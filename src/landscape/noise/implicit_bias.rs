@@ -175,7 +175,7 @@ pub(super) fn batch_variance(samples: usize, batch_size: usize) -> f64 {
 pub(super) fn check_step(learning_rate: f64, batch_size: usize, samples: usize) -> Result<()> {
     if !(learning_rate > 0.0 && learning_rate.is_finite()) {
         return Err(Error::invalid(format!(
-            "the learning rate is {learning_rate}: use a finite number above 0"
+            "the learning rate is {learning_rate}: give a finite number above 0"
         )));
     }
     if batch_size == 0 || batch_size > samples {

@@ -206,7 +206,7 @@ impl PathTrainer {
         }
         if !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {
             return Err(Error::invalid(format!(
-                "the learning rate is {}: use a finite number above 0",
+                "the learning rate is {}: give a finite number above 0",
                 self.learning_rate
             )));
         }

@@ -135,7 +135,7 @@ impl Flatness {
     fn crossings_at(&self, objective: &Objective, theta: &[f64]) -> Result<Vec<(f64, Vec<f64>)>> {
         if !(self.tolerance > 0.0 && self.tolerance.is_finite()) {
             return Err(Error::invalid(format!(
-                "the tolerance is {}: use a finite number above 0",
+                "the tolerance is {}: give a finite number above 0",
                 self.tolerance
             )));
         }

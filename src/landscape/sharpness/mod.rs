@@ -6,12 +6,14 @@
 //! | `average` | mean increase over a sphere and over a Gaussian |
 //! | `worst_case` | largest increase in a ball, by gradient ascent |
 //! | `keskar` | largest increase in the box of Keskar et al. |
+//! | `directional` | curvature along one direction |
 //! | `sam` | ascent step of sharpness-aware minimisation |
 //! | `flatness` | distance at which the loss has increased by a tolerance |
 //! | `pac_bayes` | PAC-Bayes bound on the error on unseen data |
 //! | `evolution` | curvature and sharpness during training |
 
 mod average;
+mod directional;
 mod evolution;
 mod flatness;
 mod keskar;
@@ -21,6 +23,7 @@ mod sam;
 mod worst_case;
 
 pub use average::AverageSharpness;
+pub use directional::directional_sharpness;
 pub use evolution::{CurvatureSnapshot, Evolution, EvolutionSettings};
 pub use flatness::{Flatness, FlatnessReport};
 pub use keskar::KeskarSharpness;
@@ -38,7 +41,7 @@ use crate::operator::{Hessian, LinearOperator, Scaled};
 use crate::progress::Progress;
 use crate::random::{Purpose, normal};
 use crate::spectral::{Estimate, Trace};
-use crate::vector::{dot, norm, scale};
+use crate::vector::scale;
 
 /// Settings of the sharpness measures: how much the loss increases within a given radius.
 ///
@@ -129,7 +132,7 @@ impl Sharpness {
     fn ball(&self, objective: &Objective) -> Result<Ball> {
         if !(self.radius > 0.0 && self.radius.is_finite()) {
             return Err(Error::invalid(format!(
-                "the radius is {}: use a finite number above 0",
+                "the radius is {}: give a finite number above 0",
                 self.radius
             )));
         }
@@ -240,29 +243,4 @@ fn write_rounding(f: &mut Formatter<'_>, rounding: f64, error: f64) -> std::fmt:
         true => write!(f, "; rounding of the loss: {rounding:.1e}"),
         false => Ok(()),
     }
-}
-
-/// Returns vᵀHv / ‖v‖², the curvature of the loss along `v`.
-///
-/// ```
-/// use loss_landscape::prelude::*;
-///
-/// // L(b, w) = b² + 4w².
-/// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
-/// let data = Dataset::regression(&x, &x.zeros_like()?)?;
-/// let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
-/// let objective = Objective::of(&model, &data, Loss::Mse)?;
-/// let mean = directional_sharpness(&objective, &[3.0, 3.0])?;
-/// assert!((mean - (2.0 + 8.0) / 2.0).abs() < 1e-12);
-/// # Ok::<(), Error>(())
-/// ```
-///
-/// # Errors
-/// `v` is zero, has the wrong length or entries that are not finite; the Hessian–vector product fails.
-pub fn directional_sharpness(objective: &Objective, v: &[f64]) -> Result<f64> {
-    let square = norm(v).powi(2);
-    if square == 0.0 {
-        return Err(Error::invalid("the vector is zero: it has no direction"));
-    }
-    Ok(dot(&objective.hvp(v)?, v) / square)
 }

@@ -3,6 +3,8 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use ndarray::Array2;
+
 use crate::checkpoint::key;
 use crate::error::{Error, Result};
 use crate::files::with_ending;
@@ -180,6 +182,12 @@ impl Grid {
         Ok(Some(PartialResults::new(&with_ending(path, ending), key)))
     }
 
+    /// Returns the values of the points, in the order of [`points`](Self::points), with one row per β and one column per α.
+    pub(super) fn to_array(&self, value: impl Fn(usize) -> f64) -> Array2<f64> {
+        let columns = self.alphas.len();
+        Array2::from_shape_fn((self.betas.len(), columns), |(i, j)| value(i * columns + j))
+    }
+
     /// Returns all points (α, β), row by row in β.
     pub(super) fn points(&self) -> Vec<[f64; 2]> {
         let rows = self.betas.iter();
@@ -195,7 +203,7 @@ pub(super) const EIGENVALUES: &str = ".eigenvalues";
 pub(super) fn symmetric(radius: f64, points: usize) -> Result<Vec<f64>> {
     if !(radius > 0.0 && radius.is_finite()) {
         return Err(Error::invalid(format!(
-            "the radius is {radius}: use a finite number above 0"
+            "the radius is {radius}: give a finite number above 0"
         )));
     }
     check_count(points)?;

@@ -9,13 +9,15 @@ mod line;
 mod loss_at_points;
 mod nan_as_null;
 mod plane;
+mod plane_eigenvalues;
 mod statistics_source;
 mod step_change;
 mod trajectory_projection;
 
 pub use grid::Grid;
 pub use line::Line;
-pub use plane::{ExtremeEigenvalues, Plane};
+pub use plane::Plane;
+pub use plane_eigenvalues::ExtremeEigenvalues;
 pub use statistics_source::StatisticsSource;
 pub use step_change::StepChange;
 pub use trajectory_projection::Projection;

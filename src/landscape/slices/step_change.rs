@@ -45,7 +45,7 @@ impl StepChange {
     pub fn measure(objective: &Objective, direction: &[f64], learning_rate: f64) -> Result<Self> {
         if !learning_rate.is_finite() {
             return Err(Error::invalid(format!(
-                "the learning rate is {learning_rate}: use a finite number"
+                "the learning rate is {learning_rate}: give a finite number"
             )));
         }
         let theta = objective.parameters().to_flat()?;
