@@ -1,5 +1,7 @@
 //! Atomic writing of files.
 
+mod tensors;
+
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -9,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
 
 use crate::error::{Error, Result};
-pub use crate::tensors::write_tensors;
+pub use tensors::write_tensors;
+pub(crate) use tensors::{header, read_tensors};
 
 /// Calls `write` with a temporary path in the same directory, then renames that file to `path`. Readers never see a partial
 /// file, and on an error `path` is unchanged.

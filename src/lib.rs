@@ -1,6 +1,6 @@
 //! The geometry of a neural network's loss, for [candle](candle_core) models: Hessian spectra,
 //! sharpness, planes and paths, alignment, trajectories, each number with its error, in Rust
-//! notebooks where gradients are right.
+//! notebooks and on the command line.
 //!
 //! ```
 //! use loss_landscape::prelude::*;
@@ -20,34 +20,35 @@
 //! # }
 //! ```
 //!
-//! # Words
+//! # Notation
 //!
-//! θ is the vector of all parameters, in the order of [`model::Parameters`]. Vectors that leave an
-//! [`objective::Objective`] live on the host in `f64`; the model's type and device stay inside. A
-//! *direction* is a vector in θ-space, a *plane* is a point and two directions. Every estimate
-//! carries its uncertainty: an eigenpair its residual ‖Hv − λv‖, a trace its standard error, a
+//! θ is the vector of all parameters, in the order of [`model::Parameters`]. Vectors that an
+//! [`objective::Objective`] returns are `f64` on the host, whatever the model's dtype and device. A
+//! *direction* is a vector in θ-space; a *plane* is a point and two directions. Every estimate
+//! has its uncertainty: an eigenpair its residual ‖Hv − λv‖, a trace its standard error, a
 //! density its standard error over the probes.
 //!
-//! # Rooms, in the order in which data flows through them
+//! # Modules, from the bottom up
 //!
-//! | room | what is in it |
+//! | module | contents |
 //! | --- | --- |
+//! | [`progress`], [`files`], [`ranks`] | progress of long work, files that are never half-written, cooperating processes |
 //! | [`data`] | datasets, seeded subsets and batches; MNIST, CIFAR-10, synthetic sets |
-//! | [`nn`] | for candle models of your own: convolutions and pools that differentiate twice, and fast |
-//! | [`model`] | models, activations, parameters as one vector |
+//! | [`nn`] | layers for candle models of your own: convolutions and pools that differentiate twice, and fast |
+//! | [`layers`] | the kinds of layers whose derivatives are hand-derived, one file each |
+//! | [`model`] | models, the zoo, parameters as one vector |
 //! | [`objective`] | loss, gradient and Hessian-vector product at a point |
-//! | [`train`] | training, its history, and θ on the way |
-//! | [`operator`] | matrices known by their products: Hessian, Gauss–Newton, Fisher, blocks, dense |
-//! | [`spectral`] | algorithms that see only an operator: eigenvalues, their density, traces |
+//! | [`train`] | training, its history, and the trajectory of θ |
+//! | [`operator`] | matrices given by their products: Hessian, Gauss–Newton, Fisher, blocks, dense |
+//! | [`spectral`] | algorithms that see only an operator: eigenvalues, spectral density, traces |
 //! | [`landscape`] | algorithms that see only an objective: directions, lines, planes, sharpness, paths, noise |
-//! | [`embedding`] | algorithms that see only points: pictures in few dimensions, and how faithful they are |
-//! | [`analysis`] | all of that about a model in one call, and a report in words |
-//! | [`sweep`] | the L2 study: training and spectrum at each strength, in a directory of files |
-//! | [`figure`] | from a result to a figure; nothing is computed here |
-//! | [`notebook`] | what a cell shows |
-//! | [`progress`], [`files`], [`ranks`] | used by all: news of long work, files that are whole, processes that work together |
+//! | [`embedding`] | algorithms that see only points: projections to few dimensions, and their quality |
+//! | [`analysis`] | a full analysis of a model in one call, with a report |
+//! | [`sweep`] | the L2 study: a training and a spectrum at each strength, in a directory of files |
+//! | [`figure`] | figures of results; computes nothing |
+//! | [`notebook`] | output of notebook cells |
 //!
-//! A room knows only the rooms above it, but for the kernels that [`nn`] has in common with [`objective`].
+//! A module imports only modules above it in this table. `docs/architecture.md` says how to add to each.
 //!
 //! # Features
 //!
@@ -66,7 +67,7 @@
 //! Cells must reach candle, plotly, polars, ndarray and serde through this crate, which re-exports
 //! them: a cell that links candle by itself gets a second copy whose tensors share numbers with
 //! the first's, and gradients come out wrong without an error. `use loss_landscape::prelude::*`
-//! brings what cells usually name; the rest is in the rooms.
+//! brings what cells usually name; the rest is in the modules.
 
 mod checkpoint;
 mod engine;
@@ -77,7 +78,6 @@ mod parameters;
 mod partial_results;
 mod random;
 mod tensor_functions;
-mod tensors;
 mod vector;
 mod verdict;
 

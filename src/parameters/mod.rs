@@ -12,8 +12,8 @@ use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarMap;
 
 use crate::error::{Error, Result, check_finite};
+use crate::files::read_tensors;
 use crate::files::write_tensors;
-use crate::tensors::read_tensors;
 
 /// A model's parameters, sorted by name. θ is their concatenation in that order, each in row-major
 /// order. The variables are shared with the model: setting θ changes the model.

@@ -9,8 +9,8 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
+use crate::files::{header, read_tensors};
 use crate::model::Parameters;
-use crate::tensors::{header, read_tensors};
 
 /// Bytes that snapshots take in memory before the next ones go to disk.
 const MEMORY: usize = 1 << 30;
