@@ -68,22 +68,20 @@ impl Activation {
 }
 
 impl Layer for Activation {
-    fn output_shape(
-        &self,
-        input: &Shape,
-        _parameters: &Parameters,
-    ) -> Result<Shape, Misfit> {
+    fn output_shape(&self, input: &Shape, _parameters: &Parameters) -> Result<Shape, Misfit> {
         Ok(input.clone())
     }
 
-    fn forward(&self, x: &Tensor, _parameters: &Parameters, _pass: &mut Pass) -> candle_core::Result<Tensor> {
+    fn forward(
+        &self,
+        x: &Tensor,
+        _parameters: &Parameters,
+        _pass: &mut Pass,
+    ) -> candle_core::Result<Tensor> {
         self.apply(x)
     }
 
-    fn add_rules<T: Scalar>(
-        &self,
-        network: &mut GraphBuilder<T>,
-    ) -> Result<(), Misfit> {
+    fn add_rules<T: Scalar>(&self, network: &mut GraphBuilder<T>) -> Result<(), Misfit> {
         let shape = network.shape().clone();
         let rules = ActivationRules {
             activation: *self,
