@@ -1,4 +1,4 @@
-//! Whole reports against models of which every number is known.
+//! Reports on models whose quantities are known exactly.
 
 mod common;
 
@@ -21,10 +21,10 @@ fn perceptron(widths: &[usize], seed: u64) -> Mlp {
 
 /// Bias and weights at the minimum.
 const MINIMUM: [f64; 4] = [0.3, -0.9, 2.0, 0.7];
-/// 2/n XᵀX with a column of ones is diagonal, for the features are orthogonal.
+/// 2/n XᵀX with a column of ones is diagonal, since the features are orthogonal.
 const EIGENVALUES: [f64; 4] = [2.0, 8.0, 1.0, 0.1];
 
-/// Linear regression on eight samples of three features, and the same with targets that are off by ½.
+/// Linear regression on eight samples of three features, and a test set whose targets are shifted by ½.
 fn regression() -> (Mlp, Dataset, Dataset) {
     let sizes = [1, 2, 3].map(|i| (EIGENVALUES[i] / 2.0).sqrt());
     let (mut x, mut y) = (Vec::new(), Vec::new());
@@ -137,9 +137,9 @@ fn linear_regression_is_known_in_full() {
     );
 }
 
-/// The same eigenvalues by only two from each end.
+/// The same quantities from only two eigenvalues at each end.
 #[test]
-fn fewer_eigenvalues_tell_the_same_where_they_suffice() {
+fn two_eigenvalues_from_each_end_suffice() {
     let (model, train, test) = regression();
     let analyzer = Analyzer::new(&model, &train, &test, Loss::Mse).unwrap();
     let one = analyzer.hessian_metrics(1).unwrap();
@@ -157,7 +157,7 @@ fn fewer_eigenvalues_tell_the_same_where_they_suffice() {
 }
 
 #[test]
-fn a_saddle_is_counted_and_called_so() {
+fn a_saddle_point_is_recognised() {
     let (model, data) = saddle();
     let analyzer = Analyzer::new(&model, &data, &data, Loss::Mse).unwrap();
     model.parameters().set_flat(&[0.0; 22]).unwrap();
@@ -216,7 +216,7 @@ fn a_saddle_is_counted_and_called_so() {
     assert!(words.contains("at least 3, by the density"), "{words}");
 }
 
-/// The same with 69 more features that are 0: 505 parameters, of which seven eigenvalues are −5, seven 5, one 2, and the others 0.
+/// The saddle with 69 more features that are 0: 505 eigenvalues, of which seven are −5, seven 5, one 2, and the others 0.
 #[test]
 fn seven_negative_eigenvalues_among_500_are_seven() {
     let mut x = vec![0.0; 4 * 70];
@@ -255,7 +255,7 @@ fn number(table: &DataFrame, quantity: &str) -> f64 {
     }
 }
 
-/// A perceptron of 13 parameters at a random point, where all eigenvalues are known from the dense Hessian.
+/// A perceptron with 13 parameters at a random point, with all eigenvalues of the dense Hessian.
 fn thirteen() -> (Analyzer, Spectrum, Objective) {
     let data = two_moons(60, 0.1, 0, &Device::Cpu).unwrap();
     let model = perceptron(&[2, 3, 1], 1);
@@ -266,7 +266,7 @@ fn thirteen() -> (Analyzer, Spectrum, Objective) {
 }
 
 #[test]
-fn ratios_stand_beside_a_condition_number_that_has_no_meaning() {
+fn ratios_complement_an_undefined_condition_number() {
     let (analyzer, exact, _) = thirteen();
     let values = exact.values();
     assert!(values[12] < -1e-3);
@@ -289,7 +289,7 @@ fn ratios_stand_beside_a_condition_number_that_has_no_meaning() {
     assert_eq!(words, "not computed: needs all eigenvalues");
 }
 
-/// One eigenvalue from each end has the others between them.
+/// With one eigenvalue from each end, the second largest is unknown.
 #[test]
 fn one_eigenvalue_from_each_end_is_no_gap() {
     let (analyzer, exact, _) = thirteen();
@@ -334,7 +334,7 @@ fn damping_shifts_the_condition_number() {
     );
 }
 
-/// ½ gᵀ(|H| + λI)⁻¹g by all eigenvectors.
+/// ½ gᵀ(|H| + λI)⁻¹g from all eigenvectors.
 fn decrease(exact: &Spectrum, gradient: &[f64], damping: f64) -> f64 {
     let terms = exact.pairs.iter().map(|pair| {
         let along = dot(&pair.vector, gradient);
@@ -344,7 +344,7 @@ fn decrease(exact: &Spectrum, gradient: &[f64], damping: f64) -> f64 {
 }
 
 #[test]
-fn a_newton_step_lowers_the_loss_by_what_all_eigenvectors_say() {
+fn the_newton_decrement_agrees_with_all_eigenvectors() {
     let (analyzer, exact, objective) = thirteen();
     let gradient = objective.gradient().unwrap();
     for damping in [0.0, 1e-3, 1.0] {
@@ -356,7 +356,7 @@ fn a_newton_step_lowers_the_loss_by_what_all_eigenvectors_say() {
     }
 }
 
-/// A larger Hessian than the iteration exhausts: what it finds is never too large, and nearly all of it where λ bounds the
+/// A Hessian too large for the iteration to exhaust: the result is never too large, and nearly exact if λ bounds the
 /// curvature from below.
 #[test]
 fn a_newton_step_in_a_krylov_space_is_a_lower_bound() {
@@ -376,7 +376,7 @@ fn a_newton_step_in_a_krylov_space_is_a_lower_bound() {
     }
 }
 
-/// The loss (x w − x)² at w = 0 for tiny x: gradient and curvature are both tiny, and all of the loss is still to be gained.
+/// The loss (x w − x)² at w = 0 for tiny x: gradient and curvature are tiny, but a step removes all of the loss.
 #[test]
 fn a_plateau_is_not_near_a_minimum() {
     let tiny = 1e-4;
@@ -405,7 +405,7 @@ fn a_plateau_is_not_near_a_minimum() {
     assert!(verdict(&table, "negative eigenvalues").starts_with("near a minimum. "));
 }
 
-/// A convex loss away from its minimum has no negative eigenvalue, and no saddle point's verdict at seven of them on a slope.
+/// A convex loss away from its minimum has no negative eigenvalue. Seven negative eigenvalues on a slope are not a saddle point.
 #[test]
 fn a_slope_is_neither_a_minimum_nor_a_saddle_point() {
     let (model, train, test) = regression();
@@ -430,7 +430,7 @@ fn a_slope_is_neither_a_minimum_nor_a_saddle_point() {
 
 /// A steep linear slope: random directions are nearly orthogonal to it.
 #[test]
-fn a_random_search_is_not_flat_where_the_worst_case_is_not() {
+fn a_random_search_is_not_called_flat_if_the_worst_case_is_sharp() {
     let width = 400;
     let x: Vec<f64> = [vec![3.0; width], vec![-3.0; width]].concat();
     let data = values(x, vec![3.0, -3.0]);
@@ -472,7 +472,7 @@ fn analyzer_table(k: usize) -> DataFrame {
     analyzer.hessian_metrics(k).unwrap().table().unwrap()
 }
 
-/// More parameters than samples: the least eigenvalue is 0, and κ no number. At a random point the gradient is large.
+/// More parameters than samples: the smallest eigenvalue is 0 and κ is undefined. At a random point the gradient is large.
 #[test]
 fn a_degenerate_model_has_no_condition_number() {
     let data = values(numbers(18, 5), numbers(3, 6));
@@ -495,7 +495,7 @@ fn a_degenerate_model_has_no_condition_number() {
     }
 }
 
-/// In f32 a rise of 10⁻¹² is lost in the loss.
+/// In f32 an increase of 10⁻¹² is below the rounding error of the loss.
 #[test]
 fn numbers_below_rounding_are_not_called_flat() {
     let data = two_moons(60, 0.1, 3, &Device::Cpu).unwrap();
@@ -518,7 +518,7 @@ fn moons() -> (Mlp, Dataset, Dataset) {
 }
 
 #[test]
-fn a_subsample_is_what_the_report_says() {
+fn a_report_states_its_subsample() {
     let (model, train, test) = moons();
     let analyzer = Analyzer::new(&model, &train, &test, Loss::CrossEntropy).unwrap();
     let analyzer = analyzer.with_samples(40, 5).unwrap().with_eigenvalues(3);
@@ -543,7 +543,7 @@ fn a_subsample_is_what_the_report_says() {
 }
 
 #[test]
-fn senseless_settings_are_refused() {
+fn invalid_settings_are_rejected() {
     let (model, train, test) = moons();
     let new = || Analyzer::new(&model, &train, &test, Loss::CrossEntropy).unwrap();
     assert!(new().with_eigenvalues(0).full_analysis().is_err());
@@ -567,7 +567,7 @@ fn new_error(model: &Mlp, train: &Dataset, test: &Dataset) -> bool {
 }
 
 #[test]
-fn reports_outlive_their_files() {
+fn reports_are_serialised_and_read_back() {
     let (model, train, test) = moons();
     let analyzer = Analyzer::new(&model, &train, &test, Loss::CrossEntropy).unwrap();
     let report = analyzer.with_eigenvalues(2).full_analysis().unwrap();
@@ -645,7 +645,7 @@ fn a_training_is_tracked() {
 }
 
 #[test]
-fn whatever_joins_two_models_is_found() {
+fn paths_between_two_models_are_measured() {
     let (train, test) = (moons().1, moons().2);
     let paths = |design: Design| {
         let models = [1, 2].map(|seed| {

@@ -1,4 +1,4 @@
-//! The command line: what it prints, what it writes, what it refuses.
+//! The command line: output, files and errors.
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
@@ -10,7 +10,7 @@ fn landscape(arguments: &[&str]) -> Output {
     command.args(arguments).output().unwrap()
 }
 
-/// Standard output as the one JSON object that it must be.
+/// Parses stdout, which must be one JSON object.
 fn json(arguments: &[&str]) -> Value {
     let output = landscape(&[arguments, &["--json"]].concat());
     let error = String::from_utf8_lossy(&output.stderr);
@@ -167,7 +167,7 @@ fn from_training_to_curvature() {
 }
 
 #[test]
-fn refusals() {
+fn invalid_arguments_are_rejected() {
     let folder = Folder::new("refusals");
     let broken = folder.path("broken.safetensors");
     std::fs::write(&broken, b"not a tensor").unwrap();
@@ -187,7 +187,7 @@ fn refusals() {
         (&["spectrum", "--tolerance", "nan"], "tolerance"),
         (
             &["spectrum", "--block", "0", "--samples", "9"],
-            "at least one vector",
+            "the block size is 0",
         ),
         (&["spectrum", "--samples", "0"], "sample"),
         (&["spectrum", "--samples", "60001"], "60000"),
@@ -235,7 +235,7 @@ fn refusals() {
         ),
         (
             &["surface", "--out", "/dev/null/x", "--samples", "9"],
-            "cannot be made",
+            "cannot create directory",
         ),
         (&["sharpness", "--radius", "0", "--samples", "9"], "above 0"),
         (
@@ -271,7 +271,7 @@ fn refusals() {
         let error = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {error}");
         assert!(output.stdout.is_empty());
-        // On a busy machine news of the work may stand before it.
+        // On a busy machine progress may be printed before it.
         let mut lines = error
             .lines()
             .skip_while(|line| !line.starts_with("error: "));
@@ -365,7 +365,7 @@ fn surfaces_and_sharpness() {
     assert_ne!(adaptive["worst"]["rise"], found["worst"]["rise"]);
 }
 
-/// A run that is killed goes on where it was, to the same numbers.
+/// A killed run resumes and gives the same numbers.
 #[test]
 fn a_killed_surface_resumes() {
     let folder = Folder::new("killed");
@@ -470,7 +470,7 @@ fn two_networks_are_connected() {
     );
 }
 
-/// The most memory that a command held, in MiB, as far as looking at it every few milliseconds tells.
+/// Peak memory of a command in MiB, polled every few milliseconds.
 #[cfg(target_os = "linux")]
 fn peak(arguments: &[&str]) -> f64 {
     let mut child = Command::new(env!("CARGO_BIN_EXE_landscape"))
@@ -490,7 +490,7 @@ fn peak(arguments: &[&str]) -> f64 {
     most
 }
 
-/// 1,200 images in the convolutional network keep some 800 MiB; within a budget they keep that.
+/// 1,200 images in the convolutional network cache about 800 MiB without a budget.
 #[cfg(target_os = "linux")]
 #[test]
 fn memory_stays_within_its_budget() {
@@ -549,7 +549,7 @@ fn convolutional_networks() {
 }
 
 #[test]
-fn an_analysis_can_be_done_again() {
+fn an_analysis_can_be_reproduced() {
     let folder = Folder::new("analyze");
     let (first, again) = (folder.path("first"), folder.path("again"));
     let net = ["analyze", "--model", "shallow", "--dataset", "synthetic"];
@@ -644,7 +644,7 @@ fn an_analysis_can_be_done_again() {
 }
 
 #[test]
-fn wrong_names_are_answered_with_the_right_ones() {
+fn errors_of_wrong_names_list_valid_names() {
     let folder = Folder::new("names");
     let (config, out) = (folder.path("config.toml"), folder.path("out"));
     let run = |text: &str| {
@@ -654,9 +654,9 @@ fn wrong_names_are_answered_with_the_right_ones() {
     for (text, words) in [
         (
             "modle = 'cnn'",
-            "there is no key `modle`: there are model, layers",
+            "unknown key `modle`: expected one of model, layers",
         ),
-        ("config = 'x'", "there is no key `config`"),
+        ("config = 'x'", "unknown key `config`"),
         ("model = 'resnet19'", "resnet20, resnet18"),
         ("dataset = 'svhn'", "mnist, cifar10, synthetic"),
         ("device = 'tpu'", "cpu, cuda"),
@@ -666,8 +666,8 @@ fn wrong_names_are_answered_with_the_right_ones() {
             "invalid value '1.5' for '--epochs <EPOCHS>'",
         ),
         ("lr = true", "invalid value 'true' for '--lr <LR>'"),
-        ("[training]\nlr = 1", "there is no key `training`"),
-        ("layers = [[1]]", "`layers` cannot be array"),
+        ("[training]\nlr = 1", "unknown key `training`"),
+        ("layers = [[1]]", "`layers` cannot be of type array"),
         ("model", "TOML parse error"),
         ("sam = 0.1\nasam = 0.1", "cannot be used with"),
     ] {
@@ -700,7 +700,7 @@ fn wrong_names_are_answered_with_the_right_ones() {
             &["--epochs", "0", "--top", "0", "--compute-hessian"],
             "at least 1",
         ),
-        (&["--save-dir", "/dev/null/x"], "cannot be made"),
+        (&["--save-dir", "/dev/null/x"], "cannot create directory"),
     ] {
         let output = landscape(&[&net[..], arguments].concat());
         let error = String::from_utf8_lossy(&output.stderr);
@@ -723,9 +723,9 @@ fn wrong_names_are_answered_with_the_right_ones() {
     assert_eq!(found["samples"], 800);
 }
 
-/// A shard whose losses are done says so, but not where its eigenvalues have failed.
+/// A shard reports that it is done, but not if its eigenvalues failed.
 #[test]
-fn a_shard_that_fails_says_so() {
+fn a_failing_shard_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().to_str().unwrap();
     let shard = [
@@ -755,7 +755,7 @@ fn a_shard_that_fails_says_so() {
     );
 }
 
-/// A spectrum that has been computed is read from its products, and those of another network are refused.
+/// A computed spectrum is read from its saved products. Products of another network are rejected.
 #[test]
 fn a_spectrum_resumes() {
     let dir = tempfile::tempdir().unwrap();
@@ -787,7 +787,7 @@ fn a_spectrum_resumes() {
     );
 }
 
-/// What the README says to type does what it says, one line after another; the study of hours is understood at least.
+/// The commands in the README run, one after another. The long sweep is only parsed.
 #[test]
 fn the_readmes_commands_run() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! What figures hold and what a cell shows of them.
+//! Content of figures, and their display in cells.
 
 use loss_landscape::ndarray::Array2;
 use loss_landscape::prelude::*;
@@ -44,7 +44,7 @@ fn planes_keep_their_axes() {
 }
 
 #[test]
-fn spectra_carry_their_errors() {
+fn spectra_have_error_bars() {
     let json = figure::spectrum(&spectrum()).json();
     assert_eq!(json["data"][0]["y"], json!([2.0]));
     assert_eq!(json["data"][0]["error_y"]["array"], json!([0.25]));
@@ -52,9 +52,9 @@ fn spectra_carry_their_errors() {
     assert_eq!(json["data"][1]["y"], json!([-1.0]));
 }
 
-/// Every frame has both signs' traces and the axes do not move; the slider asks for the frames by name.
+/// Every frame has traces of both signs and the same axes. The slider selects frames by name.
 #[test]
-fn spectra_in_training_are_frames_with_a_slider() {
+fn an_animation_has_frames_and_a_slider() {
     let mut later = spectrum();
     later.pairs[1].value = 1e-12;
     let json = figure::animation(&[(0, spectrum()), (30, later)]).json();
@@ -125,7 +125,7 @@ fn a_line_shows_loss_model_and_center() {
     assert_eq!(json["data"][2]["y"], json!([1.0]));
 }
 
-/// A training of two snapshots that ends at the centre of the plane.
+/// A trajectory of two snapshots that ends at the centre of the plane.
 fn path() -> Projection {
     Projection {
         steps: vec![0, 5],
@@ -253,7 +253,7 @@ fn a_figure_is_one_bundle() {
     assert_eq!(bundle.get("text/plain"), Some("Figure: Loss on a plane"));
 }
 
-/// A title could otherwise end the script that holds it.
+/// A title must not end its script element.
 #[test]
 fn text_in_a_figure_stays_text() {
     let mut plot = loss_landscape::plotly::Plot::new();
@@ -285,7 +285,7 @@ fn an_error_is_not_shown_as_a_value() {
 }
 
 #[test]
-fn a_density_has_a_band_and_says_its_width() {
+fn a_density_has_an_error_band_and_states_its_width() {
     let curve = loss_landscape::spectral::DensityCurve {
         eigenvalues: vec![0.0, 1.0, 2.0],
         values: vec![10.0, 0.0, 0.1],
@@ -340,7 +340,7 @@ fn curvature_over_a_plane_has_two_sides() {
 }
 
 #[test]
-fn a_chart_has_what_was_measured_and_what_was_expected() {
+fn a_chart_has_measured_and_expected_series() {
     let chart = figure::Chart::new("title", "k", "error")
         .line("a", [(1.0, 10.0), (2.0, 0.0), (4.0, 0.1)])
         .expected("a by theory", [(1.0, 11.0), (4.0, 0.2)])

@@ -1,4 +1,4 @@
-//! Files that are written: whole, with the right mode, where links lead, beside each other, into devices and pipes.
+//! Writing of files: atomicity, modes, links, concurrent writes, devices and pipes.
 #![cfg(unix)]
 
 mod common;
@@ -30,8 +30,7 @@ fn names(dir: &Path) -> Vec<String> {
     names
 }
 
-/// A copy of the device of that name and minor number where one can be made, which is as root: then a fault would replace
-/// the device of all.
+/// A copy of a device if it can be created, which needs root: as root, a bug would replace the system's device.
 fn device(dir: &Path, name: &str, minor: &str) -> PathBuf {
     let copy = dir.join(name);
     let mut make = Command::new("mknod");
@@ -42,7 +41,7 @@ fn device(dir: &Path, name: &str, minor: &str) -> PathBuf {
     }
 }
 
-/// A training of a moment.
+/// A short training.
 const TRAIN: [&str; 7] = [
     "train",
     "--dataset",
@@ -157,7 +156,7 @@ fn files_of_one_stem_are_written_side_by_side() {
 }
 
 #[test]
-fn parts_that_dead_processes_have_left_are_removed() {
+fn temporary_files_of_dead_processes_are_removed() {
     let dir = tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     let dead = at("w.part-0123456789abcdef");
@@ -181,7 +180,7 @@ fn parts_that_dead_processes_have_left_are_removed() {
 }
 
 #[test]
-fn a_training_is_not_lost_where_its_weights_cannot_be_saved() {
+fn weights_that_cannot_be_saved_are_saved_elsewhere() {
     let (dir, devices) = (tempdir().unwrap(), tempdir().unwrap());
     let full = device(devices.path(), "full", "7");
     let mut command = Command::new(env!("CARGO_BIN_EXE_landscape"));
@@ -290,7 +289,7 @@ fn paths_need_not_be_utf_8() {
 }
 
 #[test]
-fn a_tilde_that_no_shell_has_expanded_is_the_home_directory() {
+fn a_tilde_not_expanded_by_the_shell_is_the_home_directory() {
     let dir = tempdir().unwrap();
     let run = |arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_landscape"));
@@ -323,9 +322,9 @@ fn a_tilde_that_no_shell_has_expanded_is_the_home_directory() {
     assert_eq!(names(dir.path()), ["config.toml", "home"]);
 }
 
-/// A directory in a file's place stands for whatever cannot be written; root writes into every directory.
+/// A directory at the path of the file simulates an unwritable file, since root can write to every directory.
 #[test]
-fn what_cannot_be_written_is_found_before_the_work() {
+fn unwritable_files_are_rejected_before_the_work() {
     let dir = tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     let net = ["--dataset", "synthetic", "--layers", "20,4,2"];
@@ -370,9 +369,9 @@ fn weights_from_a_device_without_end_are_refused() {
     );
 }
 
-/// A checkpoint is whole, or it is refused and stays as it is.
+/// Invalid checkpoints are rejected and not changed.
 #[test]
-fn checkpoints_that_are_short_foreign_or_damaged_are_refused() {
+fn truncated_foreign_or_damaged_checkpoints_are_rejected() {
     let dir = tempdir().unwrap();
     let file = dir.path().join("training");
     let data = two_moons(40, 0.1, 0, &Device::Cpu).unwrap();

@@ -1,4 +1,4 @@
-//! Commands that are interrupted or whose output nobody reads.
+//! Interrupted commands, and commands with closed output.
 #![cfg(unix)]
 
 mod common;
@@ -35,7 +35,7 @@ fn send(signal: &str, child: &Child) {
     );
 }
 
-/// Whether a signal is switched off for this process and all that it starts, as it is in the background of a script.
+/// Whether this process and its children ignore a signal, as background jobs of scripts do.
 fn is_ignored(signal: i32) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -43,7 +43,7 @@ fn is_ignored(signal: i32) -> bool {
     mask >> (signal - 1) & 1 == 1
 }
 
-/// Until a file's content is another one.
+/// Waits until a file's content changes.
 fn wait_for_change(path: &Path, before: Option<&[u8]>, child: &mut Child) {
     let started = Instant::now();
     while fs::read(path).ok().as_deref() == before {
@@ -53,7 +53,7 @@ fn wait_for_change(path: &Path, before: Option<&[u8]>, child: &mut Child) {
 }
 
 #[test]
-fn an_interrupted_training_says_how_to_go_on_and_does() {
+fn an_interrupted_training_resumes() {
     let dir = tempdir().unwrap();
     let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     let train = |save: &str| {
@@ -87,7 +87,7 @@ fn an_interrupted_training_says_how_to_go_on_and_does() {
         assert!(error.contains(&says), "{error}");
         assert!(!Path::new(&at("cut")).exists());
     }
-    // Another training does not go on from there, nor does it write over it.
+    // Another training neither resumes from the file nor overwrites it.
     let other = command(&["train", "--epochs", "2001", "--save", &at("cut")])
         .output()
         .unwrap();
@@ -107,9 +107,9 @@ fn an_interrupted_training_says_how_to_go_on_and_does() {
     assert_eq!(names, ["cut", "whole"]);
 }
 
-/// The same training would diverge again, and others may take the place.
+/// The same training would diverge again, and another training may use the path.
 #[test]
-fn a_training_that_diverges_leaves_nothing_to_go_on_with() {
+fn a_diverging_training_leaves_no_checkpoint() {
     let dir = tempdir().unwrap();
     let path = dir.path().join("w");
     let train = |more: &[&str]| {
@@ -132,7 +132,7 @@ fn a_training_that_diverges_leaves_nothing_to_go_on_with() {
 }
 
 #[test]
-fn a_signal_that_is_switched_off_stays_so() {
+fn ignored_signals_stay_ignored() {
     let mut shell = Command::new("sh");
     shell.args([
         "-c",
@@ -150,9 +150,9 @@ fn a_signal_that_is_switched_off_stays_so() {
     assert!(child.wait().unwrap().success());
 }
 
-/// Progress and warnings go to standard error, here a pipe that nobody reads.
+/// Progress and warnings go to stderr, here a closed pipe.
 #[test]
-fn a_closed_standard_error_or_output_ends_no_run() {
+fn closed_stderr_or_stdout_does_not_end_a_run() {
     let dir = tempdir().unwrap();
     let shell = |redirected: &str, arguments: &[&str]| {
         let mut shell = Command::new("bash");
@@ -165,7 +165,7 @@ fn a_closed_standard_error_or_output_ends_no_run() {
             .output()
             .unwrap()
     };
-    // Standard error into a pipe whose reader is gone; the warning is of the grid's holes.
+    // The run warns of points without a finite loss.
     let surface = [
         "surface",
         "--grid",
@@ -185,7 +185,7 @@ fn a_closed_standard_error_or_output_ends_no_run() {
             "{closed}"
         );
     }
-    // An error is an error, said or not.
+    // An error that cannot be printed is still an error.
     let missing = ["spectrum", "--weights", "none"];
     assert_eq!(shell("2>/dev/full", &missing).status.code(), Some(1));
     let report = ["spectrum", "--top", "3"];
@@ -196,9 +196,9 @@ fn a_closed_standard_error_or_output_ends_no_run() {
     }
 }
 
-/// Within one long product nothing is said by itself.
+/// Timing runs send no progress of their own.
 #[test]
-fn silence_is_broken() {
+fn a_long_silence_is_interrupted_by_a_line() {
     let mut child = command(&["hvp", "--runs", "1000000", "--samples", "100"])
         .spawn()
         .unwrap();
@@ -216,7 +216,7 @@ fn silence_is_broken() {
     child.wait().unwrap();
 }
 
-/// `script` gives its command a terminal.
+/// `script` runs its command in a terminal.
 #[test]
 fn a_dumb_terminal_gets_lines() {
     if Command::new("script").arg("--version").output().is_err() {

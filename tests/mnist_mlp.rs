@@ -1,8 +1,8 @@
-//! The 784-128-128-10 sigmoid net on MNIST: its top of the spectrum.
+//! The largest eigenvalues of the 784-128-128-10 sigmoid network on MNIST.
 
 use loss_landscape::prelude::*;
 
-/// Ten classes make nine outliers: classes − 1, as each logit shifts freely with the others.
+/// Ten classes give nine outliers: a common shift of all logits does not change the loss.
 #[test]
 fn nine_eigenvalues_stand_out() {
     let device = Device::Cpu;

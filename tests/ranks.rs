@@ -1,4 +1,4 @@
-//! Work that several ranks share, here as threads of one process, and shards.
+//! Work split across ranks, here threads of one process, and across shards.
 
 mod common;
 
@@ -13,7 +13,7 @@ use loss_landscape::operator::Distributed;
 use loss_landscape::prelude::*;
 use loss_landscape::ranks::{Ranks, Share};
 
-/// What the ranks of a group have in common.
+/// State shared by the ranks.
 struct Group {
     barrier: Barrier,
     sums: Mutex<Vec<Vec<f64>>>,
@@ -66,7 +66,7 @@ impl Ranks for Thread {
     }
 }
 
-/// `work` on each of `size` ranks, and what they found.
+/// Runs `work` on each of `size` ranks. Returns their results.
 fn on_ranks<T: Send>(size: usize, work: impl Fn(Arc<dyn Ranks>) -> T + Sync) -> Vec<T> {
     let group = Arc::new(Group {
         barrier: Barrier::new(size),
@@ -109,7 +109,7 @@ fn close(a: &[f64], b: &[f64]) {
     common::assert_close(a, b, 1e-12);
 }
 
-/// What is asked of an objective, one after another.
+/// Results of all calls of an objective.
 fn all_of(objective: &Objective, theta: &[f64], test: &Dataset) -> Vec<f64> {
     let score = objective.score_at(theta).unwrap();
     let (loss, gradient) = objective.gradient_at(theta).unwrap();
@@ -209,7 +209,7 @@ fn plane(dir: &Path, share: Share) -> Result<Plane, Error> {
 }
 
 #[test]
-fn a_plane_is_the_same_however_it_is_shared() {
+fn a_plane_is_the_same_on_ranks_and_shards() {
     let dir = || tempfile::tempdir().unwrap();
     let alone = plane(dir().path(), Share::default()).unwrap();
     for size in 1..=4 {
@@ -234,9 +234,9 @@ fn a_plane_is_the_same_however_it_is_shared() {
     }
 }
 
-/// What some left is taken up by others, of another number; and torn files cost time alone.
+/// Other numbers of ranks or shards resume unfinished work. Truncated files only cost time.
 #[test]
-fn unfinished_planes_are_taken_up_by_anyone() {
+fn unfinished_planes_resume_on_any_number_of_processes() {
     let dir = tempfile::tempdir().unwrap();
     let alone = plane(dir.path(), Share::default()).unwrap();
     let whole = std::fs::read(dir.path().join("unfinished")).unwrap();
@@ -261,9 +261,9 @@ fn unfinished_planes_are_taken_up_by_anyone() {
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
-/// What the files hold is not computed again, by one process, by ranks or by shards.
+/// Saved points are not computed again by a process, by ranks or by shards.
 #[test]
-fn what_is_in_files_is_not_computed_again() {
+fn saved_points_are_not_computed_again() {
     let dir = tempfile::tempdir().unwrap();
     let data = two_moons(40, 0.1, 0, &Device::Cpu).unwrap();
     // How often the model was asked while the plane was made.
@@ -313,27 +313,29 @@ fn sweep(share: Share) -> Sweep {
         .with_share(share)
 }
 
-fn study(dir: &Path, share: Share) -> Result<loss_landscape::sweep::SweepReport, Error> {
+fn run_sweep(dir: &Path, share: Share) -> Result<loss_landscape::sweep::SweepReport, Error> {
     let data = two_moons(60, 0.1, 0, &Device::Cpu)?.to_dtype(DType::F32)?;
     let model = |seed| Mlp::new(&[2, 6, 1], Activation::Tanh, seed, &Device::Cpu);
     sweep(share).run(dir, model, &data, &data)
 }
 
 #[test]
-fn a_study_has_the_same_bytes_however_it_is_shared() {
+fn a_sweep_has_the_same_bytes_on_ranks_and_shards() {
     let alone = tempfile::tempdir().unwrap();
     let alone = alone.path().join("study");
-    let report = study(&alone, Share::default()).unwrap();
+    let report = run_sweep(&alone, Share::default()).unwrap();
     for size in 1..=3 {
         let dir = tempfile::tempdir().unwrap();
         let together = dir.path().join("together");
-        let found = on_ranks(size, |ranks| study(&together, Share::ranks(ranks)).unwrap());
+        let found = on_ranks(size, |ranks| {
+            run_sweep(&together, Share::ranks(ranks)).unwrap()
+        });
         assert!(found.iter().all(|found| *found == report));
         assert_eq!(bytes(&together), bytes(&alone));
 
         let apart = dir.path().join("apart");
         for i in 1..=size {
-            match study(&apart, Share::shard(i, size).unwrap()) {
+            match run_sweep(&apart, Share::shard(i, size).unwrap()) {
                 Ok(found) => assert_eq!((i, found.points), (size, report.points.clone())),
                 Err(Error::Unfinished { count: 7, .. }) => assert!(i < size),
                 Err(other) => panic!("{other}"),
@@ -347,7 +349,7 @@ fn a_study_has_the_same_bytes_however_it_is_shared() {
     std::fs::create_dir_all(other.parent().unwrap()).unwrap();
     let other = std::fs::File::create(other).unwrap();
     other.lock().unwrap();
-    let error = study(dir.path(), Share::shard(1, 3).unwrap()).unwrap_err();
+    let error = run_sweep(dir.path(), Share::shard(1, 3).unwrap()).unwrap_err();
     assert!(
         error.to_string().contains("another number of shards"),
         "{error}"
@@ -358,7 +360,7 @@ fn a_study_has_the_same_bytes_however_it_is_shared() {
     thread::scope(|scope| {
         for i in 1..=3 {
             let dir = dir.path();
-            scope.spawn(move || match study(dir, Share::shard(i, 3).unwrap()) {
+            scope.spawn(move || match run_sweep(dir, Share::shard(i, 3).unwrap()) {
                 Ok(_) | Err(Error::Unfinished { .. }) => {}
                 Err(other) => panic!("{other}"),
             });
@@ -367,7 +369,7 @@ fn a_study_has_the_same_bytes_however_it_is_shared() {
     assert_eq!(bytes(dir.path()), bytes(&alone));
 }
 
-/// An error on one rank is one on all: none waits.
+/// An error on one rank is an error on all ranks.
 #[test]
 fn no_rank_waits_for_one_that_failed() {
     let dir = tempfile::tempdir().unwrap();
@@ -413,9 +415,9 @@ fn no_rank_waits_for_one_that_failed() {
     );
 }
 
-/// The first rank keeps the products of all, and a decomposition goes on on any number of ranks.
+/// The root rank saves the products, and a decomposition resumes on any number of ranks.
 #[test]
-fn products_are_kept_by_the_first_rank() {
+fn the_root_rank_saves_products() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("products");
     let lanczos = Lanczos::default().with_max_products(15);

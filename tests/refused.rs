@@ -1,4 +1,4 @@
-//! Settings that make no sense, would change nothing, or ask for more than there is.
+//! Rejected settings: invalid, without effect, or larger than the available memory.
 
 mod common;
 
@@ -20,7 +20,7 @@ fn json(arguments: &[&str]) -> Value {
 }
 
 #[test]
-fn absurd_sizes_are_refused_before_they_are_allocated() {
+fn absurd_sizes_are_rejected_before_allocation() {
     let dir = tempdir().unwrap();
     let (a, out) = (dir.path().join("a"), dir.path().join("out"));
     let [a, out] = [&a, &out].map(|path| path.to_str().unwrap());
@@ -78,7 +78,7 @@ fn absurd_sizes_are_refused_before_they_are_allocated() {
 /// 19 million parameters: thirty eigenvectors and a basis take 9 GB.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_limit_of_memory_is_an_error_and_not_an_abort() {
+fn a_memory_limit_is_an_error_and_not_an_abort() {
     let mut shell = std::process::Command::new("sh");
     let script = "ulimit -v 6000000; exec \"$@\"";
     shell.args([
@@ -106,7 +106,7 @@ fn a_limit_of_memory_is_an_error_and_not_an_abort() {
 }
 
 #[test]
-fn of_few_parameters_all_eigenvalues_are_the_default() {
+fn small_models_default_to_all_eigenvalues() {
     let net = ["--dataset", "synthetic", "--layers", "20,1"];
     let found = json(&[&["spectrum"], &net[..]].concat());
     assert_eq!(found["eigenvalues"].as_array().unwrap().len(), 21);
@@ -131,7 +131,7 @@ fn of_few_parameters_all_eigenvalues_are_the_default() {
 }
 
 #[test]
-fn flags_that_would_change_nothing_are_refused() {
+fn flags_without_effect_are_rejected() {
     let dir = tempdir().unwrap();
     let out = dir.path().join("out");
     let out = out.to_str().unwrap();
@@ -147,11 +147,11 @@ fn flags_that_would_change_nothing_are_refused() {
                 "--layers",
                 "20,2",
             ][..],
-            "--layers would change nothing",
+            "--layers has no effect",
         ),
         (
             &["train", "--dataset", "synthetic", "--data", "."],
-            "--data would change nothing",
+            "--data has no effect",
         ),
         (
             &[
@@ -162,15 +162,15 @@ fn flags_that_would_change_nothing_are_refused() {
                 "--memory",
                 "10",
             ],
-            "--memory would change nothing",
+            "--memory has no effect",
         ),
         (
             &["connect", "a", "b", "--epochs", "0", "--bends", "3"],
-            "--bends would change nothing",
+            "--bends has no effect",
         ),
         (
             &["connect", "a", "b", "--epochs", "0", "--lr", "0.1"],
-            "--lr would change nothing",
+            "--lr has no effect",
         ),
         (
             &[
@@ -182,23 +182,23 @@ fn flags_that_would_change_nothing_are_refused() {
                 "--save-dir",
                 out,
             ],
-            "--epochs would change nothing",
+            "--epochs has no effect",
         ),
         (
             &["analyze", "--weights", "w", "--l2", "5", "--save-dir", out],
-            "--l2 would change nothing",
+            "--l2 has no effect",
         ),
         (
             &["analyze", "--grid", "5", "--save-dir", out],
-            "--grid would change nothing",
+            "--grid has no effect",
         ),
         (
             &["analyze", "--damping", "0.1", "--save-dir", out],
-            "--damping would change nothing",
+            "--damping has no effect",
         ),
         (
             &["analyze", "--top", "5", "--save-dir", out],
-            "--top would change nothing",
+            "--top has no effect",
         ),
         (
             &["train", "--dataset", "synthetic", "--layers", "20,2,5"],
@@ -213,7 +213,7 @@ fn flags_that_would_change_nothing_are_refused() {
         assert!(error.contains(words), "{command:?}: {error}");
     }
     assert!(!dir.path().join("out").exists());
-    // The defaults of the same flags are no offence, and binary labels fit one output.
+    // Defaults of the same flags are accepted, and so is one output for binary labels.
     json(&[&["spectrum", "--top", "1"], &zoo[..]].concat());
     json(&[
         "spectrum",
@@ -227,7 +227,7 @@ fn flags_that_would_change_nothing_are_refused() {
 }
 
 #[test]
-fn a_last_batch_of_one_sample_is_found_before_the_training() {
+fn a_last_batch_of_one_sample_is_rejected_before_the_training() {
     let dir = tempdir().unwrap();
     let save = dir.path().join("w");
     let error = error_of(&[

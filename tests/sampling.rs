@@ -1,4 +1,4 @@
-//! Numbers measured on random subsamples, and the intervals that they state for all samples.
+//! Sampling errors: numbers measured on random subsamples and their intervals for all samples.
 
 mod common;
 
@@ -6,7 +6,7 @@ use common::{assert_close, numbers};
 use loss_landscape::analysis::{HessianSampling, SamplingError, Subsample};
 use loss_landscape::prelude::*;
 
-/// Normal numbers that never change: sums of twelve uniform ones.
+/// Deterministic, approximately normal numbers: sums of twelve uniform ones.
 fn normals(n: usize, seed: u64) -> Vec<f64> {
     let uniform = numbers(12 * n, seed);
     let sums = uniform
@@ -48,7 +48,7 @@ fn logistic() -> (Mlp, Dataset) {
     (model, data)
 }
 
-/// A network on 800 samples of two classes, of which one has a tenth.
+/// A network on 800 samples of two classes, one of which has a tenth of the samples.
 fn network() -> (Mlp, Dataset) {
     let labels: Vec<u32> = (0..800).map(|i| u32::from(i % 10 == 0)).collect();
     let noise = normals(2 * labels.len(), 9);
@@ -63,7 +63,7 @@ fn network() -> (Mlp, Dataset) {
     (model, data)
 }
 
-/// Name, value and sampling error of each number of a report that may have one.
+/// Name, value and sampling error of each number of a report that can have one.
 fn sampled(report: &Report) -> Vec<(&'static str, f64, Option<SamplingError>)> {
     let hessian = report.hessian.as_ref().unwrap();
     let of =
@@ -100,7 +100,7 @@ fn sampled(report: &Report) -> Vec<(&'static str, f64, Option<SamplingError>)> {
     ]
 }
 
-/// What the intervals of many subsamples did.
+/// Coverage of the intervals of many subsamples.
 struct Coverage {
     name: &'static str,
     /// Intervals that miss the value of all samples.
@@ -163,9 +163,9 @@ fn of<'a>(found: &'a [Coverage], name: &str) -> &'a Coverage {
     found.iter().find(|c| c.name == name).unwrap()
 }
 
-/// With as many samples as parameters λ₁ is too large by a fifth.
+/// With as many samples as parameters, λ₁ is 20 % too large.
 #[test]
-fn intervals_of_a_convex_model_hold_the_values_of_all_samples() {
+fn intervals_of_a_convex_model_cover_the_values_of_all_samples() {
     let (model, data) = logistic();
     let found = coverage(&model, &data, 50, 200);
     assert_covers(&found, 200);
@@ -211,14 +211,14 @@ fn a_subsample_does_not_contradict_all_samples_about_the_gradient() {
 }
 
 #[test]
-fn intervals_of_a_network_hold_the_values_of_all_samples() {
+fn intervals_of_a_network_cover_the_values_of_all_samples() {
     let (model, data) = network();
     let found = coverage(&model, &data, 100, 200);
     assert_covers(&found, 200);
     assert!(of(&found, "λ_max").width < 1.0 && of(&found, "trace").width < 1.2);
 }
 
-/// Most samples are measured, and all the others looked at: intervals are narrow, and still hold.
+/// If most samples are measured, intervals are narrow and still cover.
 #[test]
 fn intervals_shrink_towards_all_samples() {
     let (model, data) = logistic();
@@ -232,7 +232,7 @@ fn intervals_shrink_towards_all_samples() {
 
 /// 90 samples of one class and 10 of the other, without features: at the best intercept the gradient is 0.
 #[test]
-fn imbalanced_labels_keep_their_shares() {
+fn imbalanced_labels_are_handled() {
     let labels: Vec<u32> = (0..100).map(|i| u32::from(i % 10 == 0)).collect();
     let data = classes(vec![0.0; 100], labels);
     let model = perceptron(&[1, 1], 0);
@@ -316,7 +316,7 @@ fn subsamples_are_stated_with_their_intervals() {
     assert_eq!(found.get(0), Some(low));
 }
 
-/// One sample has no spread.
+/// A single sample has no spread.
 #[test]
 fn one_sample_states_no_interval() {
     let (model, data) = network();

@@ -1,4 +1,4 @@
-//! Objectives by candle's graph on several threads, and within each other's forward passes.
+//! Objectives with candle's graph on several threads, and inside forward passes of other objectives.
 
 mod common;
 
@@ -34,7 +34,7 @@ fn objective(
     Objective::from_fn(parameters, &data(), Loss::CrossEntropy, forward).unwrap()
 }
 
-/// `f` on a thread of its own, which must end before the patience does.
+/// Runs `f` on a thread, which must end before the timeout.
 #[track_caller]
 fn must_end<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
     let (done, ended) = channel();
@@ -53,7 +53,7 @@ fn must_end<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
     thread.join().unwrap()
 }
 
-/// Where two forward passes meet: neither goes on before both are there.
+/// A barrier for two forward passes.
 #[derive(Default)]
 struct Meeting {
     open: AtomicBool,
@@ -110,7 +110,7 @@ fn two_models_run_at_the_same_time() {
     assert_eq!(alone, after);
 }
 
-/// Batches of one objective and calls of several threads, all at once: every result is that of a single call.
+/// Batches of one objective and calls from several threads run at once. Every result equals that of a single call.
 #[test]
 fn many_threads_get_the_results_of_one() {
     let objective = objective(&weight(1), Ok).with_batch_size(7).unwrap();
@@ -136,7 +136,7 @@ fn many_threads_get_the_results_of_one() {
     });
 }
 
-/// A model whose outputs are scaled by what another objective says.
+/// A model whose outputs are scaled by the loss of another objective.
 #[test]
 fn a_forward_pass_may_use_an_objective() {
     let inner = objective(&weight(2), Ok).with_batch_size(9).unwrap();
@@ -177,7 +177,7 @@ fn a_forward_pass_may_use_an_objective() {
     });
 }
 
-/// It would move the parameters under the pass that is using them.
+/// It would change the parameters during the forward pass that uses them.
 #[test]
 fn a_forward_pass_that_moves_its_own_parameters_is_an_error() {
     let w = weight(1);
@@ -195,7 +195,7 @@ fn a_forward_pass_that_moves_its_own_parameters_is_an_error() {
     assert!(said.contains("give the inner objective a copy"), "{said}");
 }
 
-/// News may be answered with work that has news itself, while others change who listens.
+/// A listener may do work that sends events, while other threads change the listener.
 #[test]
 fn a_listener_may_use_an_objective() {
     static INNER: OnceLock<Objective> = OnceLock::new();

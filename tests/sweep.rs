@@ -1,4 +1,4 @@
-//! The L2 study: what its files hold, and that they are whole however it goes.
+//! Sweeps over L2 strengths: contents of the files, and recovery after errors and kills.
 
 mod common;
 
@@ -77,7 +77,7 @@ fn assert_refused(sweep: &Sweep, dir: &Path, data: &Dataset, words: &[&str]) {
 }
 
 #[test]
-fn the_files_hold_what_their_weights_give() {
+fn files_agree_with_their_weights() {
     let mnist = Mnist::load(&Device::Cpu).unwrap();
     let (train, test) = (
         mnist.train.first(2_000).unwrap(),
@@ -225,7 +225,7 @@ fn strengths_are_decimals() {
 }
 
 #[test]
-fn settings_without_sense_are_refused_before_anything_is_written() {
+fn invalid_settings_are_rejected_before_anything_is_written() {
     let ((sweep, data), dir) = (moons(), tempdir().unwrap());
     let out = dir.path().join("out");
     let with = |strengths: &[f64]| sweep.clone().with_strengths(strengths.to_vec());
@@ -267,7 +267,7 @@ fn settings_without_sense_are_refused_before_anything_is_written() {
 }
 
 #[test]
-fn a_directory_belongs_to_one_study() {
+fn a_directory_belongs_to_one_sweep() {
     let (sweep, data, dir) = finished();
     let before = bytes(dir.path());
     assert_refused(&sweep, dir.path(), &data, &["already contains a sweep"]);
@@ -358,7 +358,7 @@ fn a_directory_belongs_to_one_study() {
     );
 }
 
-/// Every moment at which a sweep can be killed leaves one of these behind.
+/// A sweep killed at any time leaves one of these states.
 #[test]
 fn an_interrupted_move_is_rolled_forward() {
     let (sweep, data, whole) = finished();
@@ -409,7 +409,7 @@ fn an_interrupted_move_is_rolled_forward() {
     }
 }
 
-/// Deleted, emptied, cut or with another bit: a resumed sweep computes the point again, to the same bytes.
+/// Files are deleted, emptied, truncated or changed in one bit. A resumed sweep computes the point again, with the same bytes.
 #[test]
 fn files_that_are_lost_or_damaged_are_computed_again() {
     let (sweep, data, dir) = finished();
@@ -456,7 +456,7 @@ fn files_that_are_lost_or_damaged_are_computed_again() {
 }
 
 #[test]
-fn a_training_that_diverges_names_its_strength_and_leaves_the_others() {
+fn a_diverging_training_names_its_strength_and_keeps_other_points() {
     let ((sweep, data), dir) = (moons(), tempdir().unwrap());
     let sweep = sweep
         .with_strengths(vec![0.0, 0.01, 200.0, 0.02])
@@ -477,9 +477,9 @@ fn a_training_that_diverges_names_its_strength_and_leaves_the_others() {
     );
 }
 
-/// A strength that overflows is named, one that almost vanishes gets a name that fits, and the rest is computed.
+/// A strength that overflows is named in the error; a tiny one gets a short file name; other points are computed.
 #[test]
-fn strengths_at_the_ends_of_what_numbers_can_be() {
+fn extreme_strengths() {
     let ((sweep, data), dir) = (moons(), tempdir().unwrap());
     let sweep = sweep.with_strengths(vec![0.0, 1e308, 1e-320, 1e300, 1.0]);
     for resume in [false, true] {
@@ -500,7 +500,7 @@ fn strengths_at_the_ends_of_what_numbers_can_be() {
 }
 
 #[test]
-fn strong_penalties_make_one_eigenvalue_many_times() {
+fn strong_penalties_give_a_multiple_eigenvalue() {
     let ((sweep, data), dir) = (moons(), tempdir().unwrap());
     // The weights vanish, and with them all of the Hessian but 2λ and the bias of the output.
     let sweep = sweep
@@ -519,7 +519,7 @@ fn strong_penalties_make_one_eigenvalue_many_times() {
 }
 
 #[test]
-fn parquet_holds_the_same_tables() {
+fn parquet_files_have_the_same_tables() {
     let (sweep, data, text) = finished();
     let dir = tempdir().unwrap();
     let sweep = sweep.with_parquet(true);
@@ -555,7 +555,7 @@ fn parquet_holds_the_same_tables() {
 }
 
 #[test]
-fn models_of_ones_own_and_values_to_fit() {
+fn custom_models_and_regression() {
     let (sweep, data) = moons();
     let values = data.one_hot(2).unwrap();
     let network = |seed| {
@@ -617,10 +617,10 @@ fn strengths_on_the_command_line() {
     }
 }
 
-/// A limit on the size of files stands for a full disk.
+/// A limit on file sizes simulates a full disk.
 #[cfg(unix)]
 #[test]
-fn a_file_that_cannot_be_written_loses_nothing_that_is_finished() {
+fn a_failed_write_keeps_finished_points() {
     let dir = tempdir().unwrap();
     let run = |out: &str, limit: &str, more: &[&str]| {
         let out = dir.path().join(out);

@@ -1,4 +1,4 @@
-//! A sweep that is killed, again and again, ends with the bytes of one that was not.
+//! A sweep that is killed repeatedly gives the same bytes as an uninterrupted one.
 
 mod common;
 
@@ -27,7 +27,7 @@ fn sweep(out: &Path, more: &[&str]) -> Command {
     command
 }
 
-/// The number of whole points.
+/// Number of complete points.
 fn points(dir: &Path) -> usize {
     let names = fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name());
     names
