@@ -13,7 +13,7 @@ use candle_core as candle;
 /// assert!(matches!(error, Error::Invalid(_)));
 /// assert_eq!(
 ///     error.to_string(),
-///     "two moons of 1 samples cannot be drawn: ask for at least 2"
+///     "two moons need at least 2 samples, found 1"
 /// );
 /// # Ok::<(), Error>(())
 /// ```
@@ -37,7 +37,7 @@ pub enum Error {
 
     /// This shard is finished, but other shards are not.
     #[error(
-        "{task}: {done} of {count} items are done; run the other shards, or run without a shard to compute the rest"
+        "{task}: {done} of {count} items done; run the other shards, or run without a shard to compute the rest"
     )]
     Unfinished {
         /// Name of the task.

@@ -36,7 +36,7 @@ use hessian::Setting;
 use sampling::Groups;
 
 /// Increase of the loss that defines flatness.
-const RISE: f64 = 0.1;
+const FLATNESS_INCREASE: f64 = 0.1;
 /// Relative step of the difference quotient for the slope at the distance of that increase.
 const STEP: f64 = 0.01;
 
@@ -368,7 +368,9 @@ impl Analyzer {
 
     /// The mean distance and its sampling error for the same directions.
     fn flatness(&self) -> Result<(Option<Estimate>, Option<SamplingError>)> {
-        let flatness = Flatness::new(RISE).with_directions(5).with_seed(self.seed);
+        let flatness = Flatness::new(FLATNESS_INCREASE)
+            .with_directions(5)
+            .with_seed(self.seed);
         let crossings = match flatness.crossings(&self.curvature) {
             Ok(crossings) => crossings,
             // The loss does not increase that much, or becomes infinite first.
@@ -384,7 +386,7 @@ impl Analyzer {
         Ok((Some(found), sampling))
     }
 
-    /// Distances r along the directions d solve L(θ + rd) = L(θ) + `RISE`. To first order, an increase that is larger by x
+    /// Distances r along the directions d solve L(θ + rd) = L(θ) + `FLATNESS_INCREASE`. To first order, an increase that is larger by x
     /// shortens the distance by x over the slope at r.
     fn flatness_sampling(
         &self,

@@ -279,7 +279,7 @@ impl std::fmt::Display for Report {
             self.engine,
             self.sharpness.random.radius,
             self.adaptive.random.radius,
-            super::RISE
+            super::FLATNESS_INCREASE
         )?;
         let sampled = self.subsample != Subsample::All;
         let wide = |interval: String| match sampled {

@@ -272,6 +272,15 @@ fn colors() -> ColorScale {
     ColorScale::Palette(ColorScalePalette::Viridis)
 }
 
+/// Residuals for hover texts.
+fn residual_texts(residuals: &[f64]) -> Vec<String> {
+    let text = |r: &f64| match *r {
+        0.0 => "0".to_owned(),
+        r => format!("{r:.1e}"),
+    };
+    residuals.iter().map(text).collect()
+}
+
 /// The rows as vectors, as plotly takes them.
 fn rows(values: &Array2<f64>) -> Vec<Vec<f64>> {
     let rows = values.rows().into_iter();

@@ -3,7 +3,7 @@
 use plotly::common::{ErrorData, ErrorType, Marker, Mode};
 use plotly::{Plot, Scatter};
 
-use super::{BLUE, Figure, ORANGE, axis, layout};
+use super::{BLUE, Figure, ORANGE, axis, layout, residual_texts};
 use crate::spectral::Spectrum;
 
 /// Eigenvalues over their rank, largest first: positive blue, negative orange, with residuals as error bars.
@@ -37,7 +37,7 @@ pub fn spectrum(spectrum: &Spectrum) -> Figure {
         }
         let residuals: Vec<f64> = pairs.iter().map(|pair| pair.residual).collect();
         let values = pairs.iter().map(|pair| pair.value).collect();
-        let errors = residuals.iter().map(|r| format!("{r:.1e}")).collect();
+        let errors = residual_texts(&residuals);
         plot.add_trace(
             Scatter::new(ranks, values)
                 .mode(Mode::Markers)

@@ -3,7 +3,7 @@
 use plotly::common::{ErrorData, ErrorType, Marker, Mode};
 use plotly::{Plot, Scatter};
 
-use super::{BLUE, Figure, INK, ORANGE, axis, layout};
+use super::{BLUE, Figure, INK, ORANGE, axis, layout, residual_texts};
 use crate::analysis::HessianMetrics;
 
 /// The largest eigenvalues (blue) and the smallest (orange) over their rank from each end, with residuals as error bars.
@@ -39,7 +39,7 @@ pub fn spectrum_ends(metrics: &HessianMetrics) -> Figure {
             continue;
         }
         let residuals: Vec<f64> = found.iter().map(|e| e.residual).collect();
-        let errors = residuals.iter().map(|r| format!("{r:.1e}")).collect();
+        let errors = residual_texts(&residuals);
         let values = found.iter().map(|e| e.value).collect();
         plot.add_trace(
             Scatter::new((1..=found.len()).collect(), values)

@@ -9,10 +9,10 @@ use loss_landscape::prelude::*;
 use loss_landscape::serde::Serialize;
 use loss_landscape::serde_json;
 
-use crate::network_args::Network;
+use crate::network_args::NetworkArgs;
 use crate::output::{Report, prepare_dir, print_error, save_weights, write_table, write_text};
 use crate::path_args::path;
-use crate::training_args::{TRAINING, Training};
+use crate::training_args::{TRAINING, TrainingArgs};
 use crate::{Ignored, config_file, mpi_context, signals};
 
 /// Number of snapshots with --track-trajectory.
@@ -23,7 +23,7 @@ const SNAPSHOTS: usize = 20;
 pub struct Analyze {
     #[command(flatten)]
     #[serde(flatten)]
-    network: Network,
+    network: NetworkArgs,
     /// Compute eigenvalues, trace and quantities derived from them
     #[arg(long, num_args = 0..=1, value_name = "BOOL", require_equals = true, default_missing_value = "true", default_value_t, action = ArgAction::Set, help_heading = "Analysis")]
     compute_hessian: bool,
@@ -95,7 +95,7 @@ pub struct Analyze {
     pub config: Option<PathBuf>,
     #[command(flatten)]
     #[serde(flatten)]
-    training: Training,
+    training: TrainingArgs,
 }
 
 /// File for the trained weights until the analysis is finished.

@@ -8,7 +8,7 @@ use loss_landscape::Error;
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json::json;
 
-use crate::network_args::Setting;
+use crate::network_args::SettingArgs;
 use crate::output::{Report, number, prepare_dir, write_table, write_text};
 use crate::path_args::path;
 use crate::{Ignored, mpi_context};
@@ -22,7 +22,7 @@ pub struct Connect {
     #[arg(value_parser = path())]
     b: PathBuf,
     #[command(flatten)]
-    setting: Setting,
+    setting: SettingArgs,
     /// Number of points per path; the barrier is then refined around the highest point
     #[arg(long, default_value_t = 51)]
     points: usize,

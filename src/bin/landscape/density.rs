@@ -7,15 +7,15 @@ use loss_landscape::Error;
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json::json;
 
-use crate::network_args::{Matrix, Point};
+use crate::network_args::{MatrixArgs, PointArgs};
 use crate::output::{Report, number};
 
 #[derive(Args)]
 pub struct Density {
     #[command(flatten)]
-    pub point: Point,
+    pub point: PointArgs,
     #[command(flatten)]
-    matrix: Matrix,
+    matrix: MatrixArgs,
     /// Number of random vectors
     #[arg(long, default_value_t = 10)]
     probes: usize,

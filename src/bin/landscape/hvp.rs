@@ -9,13 +9,13 @@ use loss_landscape::prelude::*;
 use loss_landscape::serde_json::json;
 
 use crate::mpi_context;
-use crate::network_args::Point;
+use crate::network_args::PointArgs;
 use crate::output::Report;
 
 #[derive(Args)]
 pub struct Hvp {
     #[command(flatten)]
-    pub point: Point,
+    pub point: PointArgs,
     /// Number of vectors per block
     #[arg(long, default_value_t = 8)]
     block: usize,

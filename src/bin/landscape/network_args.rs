@@ -16,7 +16,7 @@ use crate::{Ignored, config_file, mpi_context, signals};
 /// The network and its data.
 #[derive(Args, Clone, Debug, Serialize)]
 #[serde(crate = "loss_landscape::serde", rename_all = "kebab-case")]
-pub struct Network {
+pub struct NetworkArgs {
     /// Model architecture
     #[arg(long, value_enum, default_value = "mlp")]
     pub model: ModelName,
@@ -61,20 +61,20 @@ pub static TRAINING_SAMPLES: OnceLock<usize> = OnceLock::new();
 
 /// A network with given weights, and its objective.
 #[derive(Args)]
-pub struct Point {
+pub struct PointArgs {
     /// Weights in safetensors format, with keys such as layers.0.weight (outputs × inputs) and layers.0.bias
     /// [default: random weights with seed 0]
     #[arg(long, value_name = "FILE", value_parser = path())]
     pub weights: Option<PathBuf>,
     #[command(flatten)]
-    pub setting: Setting,
+    pub setting: SettingArgs,
 }
 
 /// A network, its samples and numerical settings.
 #[derive(Args)]
-pub struct Setting {
+pub struct SettingArgs {
     #[command(flatten)]
-    pub network: Network,
+    pub network: NetworkArgs,
     /// Use the first N training samples [default: 10000, or all samples if fewer]
     #[arg(long, value_name = "N")]
     pub samples: Option<usize>,
@@ -168,7 +168,7 @@ pub enum TypeName {
 
 /// The curvature matrix.
 #[derive(Args)]
-pub struct Matrix {
+pub struct MatrixArgs {
     /// Curvature matrix to analyse
     #[arg(long, value_enum, default_value = "hessian")]
     operator: OperatorName,
@@ -200,7 +200,7 @@ enum OperatorName {
     Fisher,
 }
 
-impl Network {
+impl NetworkArgs {
     pub fn ignored(&self) -> Ignored {
         let mut ignored: Ignored = Vec::new();
         if let ModelName::Zoo(_) = self.model {
@@ -331,7 +331,7 @@ impl ModelName {
     }
 }
 
-impl Point {
+impl PointArgs {
     pub fn objective(&self) -> Result<Objective, Error> {
         let model = self.setting.model(self.weights.as_deref())?;
         self.setting.objective(&model)
@@ -347,7 +347,7 @@ impl Point {
     }
 }
 
-impl Setting {
+impl SettingArgs {
     pub fn ignored(&self) -> Ignored {
         let mut ignored = self.network.ignored();
         if self.autograd {
@@ -389,9 +389,9 @@ impl Setting {
     }
 }
 
-impl Matrix {
+impl MatrixArgs {
     /// The objective and its curvature matrix.
-    pub fn at(&self, point: &Point) -> Result<(Objective, Box<dyn LinearOperator>), Error> {
+    pub fn at(&self, point: &PointArgs) -> Result<(Objective, Box<dyn LinearOperator>), Error> {
         let objective = match self.divide {
             DivideName::Samples => point.distributed()?,
             DivideName::Vectors => point.objective()?,

@@ -90,6 +90,14 @@ pub fn number(x: f64, decimals: usize) -> String {
     }
 }
 
+/// Formats `x` in scientific notation, and zero as 0.
+pub fn scientific(x: f64, decimals: usize) -> String {
+    match x {
+        0.0 => "0".into(),
+        _ => format!("{x:.decimals$e}"),
+    }
+}
+
 /// A path for JSON, lossy if it is not UTF-8.
 pub fn path_text(path: &Path) -> String {
     path.display().to_string()
@@ -166,7 +174,14 @@ pub fn write_table(dir: &Path, name: &str, table: &mut DataFrame) -> Result<(), 
 
 #[cfg(test)]
 mod tests {
-    use super::number;
+    use super::{number, scientific};
+
+    #[test]
+    fn zero_has_no_exponent() {
+        assert_eq!(scientific(0.0, 1), "0");
+        assert_eq!(scientific(-0.0, 1), "0");
+        assert_eq!(scientific(1.25e-7, 1), "1.2e-7");
+    }
 
     #[test]
     fn small_and_large_numbers_keep_their_digits() {

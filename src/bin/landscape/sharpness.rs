@@ -7,13 +7,13 @@ use loss_landscape::Error;
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json::json;
 
-use crate::network_args::Point;
+use crate::network_args::PointArgs;
 use crate::output::{Report, number};
 
 #[derive(Args)]
 pub struct Sharpness {
     #[command(flatten)]
-    pub point: Point,
+    pub point: PointArgs,
     /// Radius ρ of the ball around θ
     #[arg(
         long,

@@ -8,14 +8,14 @@ use loss_landscape::Error;
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json::json;
 
-use crate::network_args::{Matrix, Point};
-use crate::output::{Report, number, prepare_dir, write_text, write_vectors};
+use crate::network_args::{MatrixArgs, PointArgs};
+use crate::output::{Report, number, prepare_dir, scientific, write_text, write_vectors};
 use crate::path_args::path;
 
 #[derive(Args)]
 pub struct Spectrum {
     #[command(flatten)]
-    pub point: Point,
+    pub point: PointArgs,
     /// Number of eigenvalues [default: 30, or all if fewer]
     #[arg(long, value_name = "K")]
     top: Option<usize>,
@@ -23,7 +23,7 @@ pub struct Spectrum {
     #[arg(long, value_enum, default_value = "lm")]
     which: WhichName,
     #[command(flatten)]
-    matrix: Matrix,
+    matrix: MatrixArgs,
     /// Largest residual, relative to the largest |λ|
     #[arg(long, default_value_t = 1e-4, allow_negative_numbers = true)]
     tolerance: f64,
@@ -91,7 +91,11 @@ impl Spectrum {
         });
         let mut text = String::from("   eigenvalue    ± residual\n");
         for pair in &spectrum.pairs {
-            text += &format!("{:>13} {:>13.1e}\n", number(pair.value, 6), pair.residual);
+            text += &format!(
+                "{:>13} {:>13}\n",
+                number(pair.value, 6),
+                scientific(pair.residual, 1)
+            );
         }
         text += &format!("{} products, {seconds:.2} s\n", spectrum.products);
         if !spectrum.converged {

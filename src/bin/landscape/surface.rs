@@ -10,7 +10,7 @@ use loss_landscape::prelude::*;
 use loss_landscape::ranks::Share;
 use loss_landscape::serde_json::json;
 
-use crate::network_args::Point;
+use crate::network_args::PointArgs;
 use crate::output::{Report, number, prepare_dir, write_table, write_text, write_vectors};
 use crate::path_args::path;
 use crate::{mpi_context, signals};
@@ -18,7 +18,7 @@ use crate::{mpi_context, signals};
 #[derive(Args)]
 pub struct Surface {
     #[command(flatten)]
-    pub point: Point,
+    pub point: PointArgs,
     /// Directions of the plane
     #[arg(long, value_enum, default_value = "filter")]
     plane: PlaneName,

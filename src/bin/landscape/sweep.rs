@@ -9,21 +9,21 @@ use loss_landscape::prelude::*;
 use loss_landscape::ranks::Share;
 use loss_landscape::serde_json::json;
 
-use crate::network_args::Network;
-use crate::output::{Report, number, path_text};
+use crate::network_args::NetworkArgs;
+use crate::output::{Report, number, path_text, scientific};
 use crate::path_args::path;
-use crate::training_args::Steps;
+use crate::training_args::OptimizerArgs;
 use crate::{mpi_context, signals};
 
 #[derive(Args)]
 pub struct SweepCommand {
     #[command(flatten)]
-    pub network: Network,
+    pub network: NetworkArgs,
     /// Strengths λ of the penalty λ‖θ‖²: start:end:count for evenly spaced values, such as 0:0.09:451, or a comma-separated list
     #[arg(long, value_name = "λ", allow_hyphen_values = true)]
     l2: Strengths,
     #[command(flatten)]
-    steps: Steps,
+    steps: OptimizerArgs,
     /// Maximum number of epochs
     #[arg(long, default_value_t = 100)]
     epochs: u32,
@@ -124,14 +124,14 @@ impl SweepCommand {
         );
         for point in &report.points {
             text += &format!(
-                "{:>10}  {:>13}  {:>9}  {:>11.2} %  {:>6}  {:>10} ± {:.0e}{}\n",
+                "{:>10}  {:>13}  {:>9}  {:>11.2} %  {:>6}  {:>10} ± {}{}\n",
                 strength(point.l2),
                 number(point.train_loss, 5),
                 number(point.test_loss, 5),
                 100.0 * point.test_accuracy.unwrap_or(f64::NAN),
                 point.epochs,
                 number(*point.eigenvalues.first().unwrap_or(&f64::NAN), 5),
-                point.residuals.first().unwrap_or(&f64::NAN),
+                scientific(*point.residuals.first().unwrap_or(&f64::NAN), 0),
                 if point.converged {
                     ""
                 } else {
@@ -139,9 +139,13 @@ impl SweepCommand {
                 }
             );
         }
+        let points = match report.points.len() {
+            1 => "1 point".to_owned(),
+            count => format!("{count} points"),
+        };
         text += &match report.computed {
-            0 => format!("all {} points were already computed\n", report.points.len()),
-            new => format!("{} points, {new} of them new\n", report.points.len()),
+            0 => format!("{points}, all computed before\n"),
+            new => format!("{points}, {new} of them new\n"),
         };
         Ok(Report {
             text,

@@ -7,15 +7,15 @@ use loss_landscape::Error;
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json::json;
 
-use crate::network_args::{Matrix, Point};
+use crate::network_args::{MatrixArgs, PointArgs};
 use crate::output::Report;
 
 #[derive(Args)]
 pub struct Trace {
     #[command(flatten)]
-    pub point: Point,
+    pub point: PointArgs,
     #[command(flatten)]
-    matrix: Matrix,
+    matrix: MatrixArgs,
     /// Estimator
     #[arg(long, value_enum, default_value = "krylov")]
     method: MethodName,

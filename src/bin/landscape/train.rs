@@ -8,21 +8,21 @@ use loss_landscape::files::check_writable;
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json::json;
 
-use crate::network_args::Network;
+use crate::network_args::NetworkArgs;
 use crate::output::{Report, number, path_text, save_weights};
 use crate::path_args::path;
-use crate::training_args::Training;
+use crate::training_args::TrainingArgs;
 use crate::{mpi_context, signals};
 
 #[derive(Args)]
 pub struct Train {
     #[command(flatten)]
-    pub network: Network,
+    pub network: NetworkArgs,
     /// File for the weights (safetensors)
     #[arg(long, value_name = "FILE", value_parser = path())]
     save: Option<PathBuf>,
     #[command(flatten)]
-    training: Training,
+    training: TrainingArgs,
 }
 
 impl Train {

@@ -11,10 +11,10 @@ use crate::config_file;
 #[derive(Args, Clone, Debug, Serialize)]
 #[serde(crate = "loss_landscape::serde", rename_all = "kebab-case")]
 #[command(next_help_heading = "Training")]
-pub struct Training {
+pub struct TrainingArgs {
     #[command(flatten)]
     #[serde(flatten)]
-    pub steps: Steps,
+    pub steps: OptimizerArgs,
     /// Strength λ of the penalty λ‖θ‖² added to the loss
     #[arg(
         long,
@@ -56,7 +56,7 @@ pub const TRAINING: [&str; 13] = [
 /// Optimizer flags.
 #[derive(Args, Clone, Debug, Serialize)]
 #[serde(crate = "loss_landscape::serde", rename_all = "kebab-case")]
-pub struct Steps {
+pub struct OptimizerArgs {
     /// Optimizer
     #[arg(long, value_enum, default_value = "adam")]
     pub optimizer: OptimizerName,
@@ -119,7 +119,7 @@ pub enum ScheduleName {
     Cosine,
 }
 
-impl Training {
+impl TrainingArgs {
     pub fn trainer(&self) -> Result<Trainer, Error> {
         let mut trainer = self.steps.trainer()?.with_l2(self.l2);
         if let Some(patience) = self.patience {
@@ -129,7 +129,7 @@ impl Training {
     }
 }
 
-impl Steps {
+impl OptimizerArgs {
     pub fn trainer(&self) -> Result<Trainer, Error> {
         if self.weight_decay.is_some() && self.optimizer != OptimizerName::AdamW {
             return Err(Error::Invalid(
