@@ -456,7 +456,7 @@ fn a_file_restores_parameters_and_statistics() {
     );
     let more = [("more".to_owned(), Var::zeros(1, DType::F64, &CPU).unwrap())];
     let more = plain().with_statistics(ours().chain(more)).unwrap();
-    refused(&more, "`more`, which the model has not");
+    refused(&more, "`more`, which the model does not have");
     let (_, first) = ours().next().unwrap();
     first
         .set(&Tensor::full(f64::NAN, 4, &CPU).unwrap())

@@ -199,7 +199,7 @@ fn invalid_arguments_are_rejected() {
             &["spectrum", "--weights", &broken],
             "broken.safetensors: cannot be read",
         ),
-        (&["spectrum", "--layers", "784"], "make no network"),
+        (&["spectrum", "--layers", "784"], "do not define a network"),
         (
             &["spectrum", "--layers", "5,10", "--samples", "9"],
             "lhs: [1, 784], rhs: [5, 10]",
@@ -543,7 +543,7 @@ fn convolutional_networks() {
         &saved,
     ]);
     assert!(
-        String::from_utf8_lossy(&other.stderr).contains("which the model has not"),
+        String::from_utf8_lossy(&other.stderr).contains("which the model does not have"),
         "{other:?}"
     );
 }

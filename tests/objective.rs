@@ -603,7 +603,7 @@ fn bad_models_and_data_are_told_apart() {
         x.matmul(w)? * (1.0 + f64::from(calls.fetch_add(1, Ordering::Relaxed)))
     }));
     assert!(
-        random.contains("other outputs for the same inputs: switch dropout"),
+        random.contains("different outputs for the same inputs: switch dropout"),
         "{random}"
     );
 

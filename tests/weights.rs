@@ -104,7 +104,7 @@ fn what_does_not_fit_is_named() {
     refused(
         &many,
         &[
-            "tensors `more.0`, `more.1`, `more.2`, `more.3`, `more.4` and 3 more, which the model has not",
+            "tensors `more.0`, `more.1`, `more.2`, `more.3`, `more.4` and 3 more, which the model does not have",
         ],
     );
     let mut half = tensors();
@@ -113,7 +113,7 @@ fn what_does_not_fit_is_named() {
     refused(
         &half,
         &[
-            "no tensor `layers.1.bias`, and a tensor `module.layers.1.bias`, which the model has not",
+            "no tensor `layers.1.bias`, and a tensor `module.layers.1.bias`, which the model does not have",
         ],
     );
 }

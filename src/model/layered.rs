@@ -8,13 +8,13 @@ use super::Model;
 use crate::layers::{LayerKind, Pass, forward};
 use crate::parameters::Parameters;
 
-/// A model that is a list of layers over named parameters, and nothing else. Cloning shares the parameters.
+/// A model that is a sequence of layers over named parameters. Cloning shares the parameters.
 ///
 /// ```
 /// use loss_landscape::layers::{Linear, Residual};
 /// use loss_landscape::prelude::*;
 ///
-/// // A residual block h ← h + (hWᵀ + b) on two numbers, with W = −I and b = (1, 2).
+/// // A residual block h ← h + (hWᵀ + b) of two features, with W = −I and b = (1, 2).
 /// let weight = Var::new(&[[-1.0, 0.0], [0.0, -1.0]], &Device::Cpu)?;
 /// let bias = Var::new(&[1.0, 2.0], &Device::Cpu)?;
 /// let parameters = Parameters::new([("w".to_owned(), weight), ("b".to_owned(), bias)])?;
@@ -31,16 +31,16 @@ pub struct Layered {
 }
 
 impl Layered {
-    /// A model of these layers; each names those of the `parameters` that it uses. A name that is not
-    /// among them is an error of the forward pass.
+    /// A model of these layers, each of which names the `parameters` that it uses. An unknown name is an error in the
+    /// forward pass.
     pub fn new(layers: Vec<LayerKind>, parameters: Parameters) -> Self {
         Self { layers, parameters }
     }
 
-    /// A copy in another floating-point type, with parameters and running statistics of its own.
+    /// A copy in another floating-point dtype, with its own parameters and running statistics.
     ///
     /// # Errors
-    /// A type other than `f32` and `f64`.
+    /// A dtype other than `f32` and `f64`.
     pub fn to_dtype(&self, dtype: DType) -> crate::Result<Self> {
         let parameters = self.parameters.to_dtype(dtype)?;
         Ok(Self::new(self.layers.clone(), parameters))

@@ -20,7 +20,7 @@ use crate::memory;
 /// let y = model.forward(&Tensor::zeros((5, 2), DType::F32, &Device::Cpu)?)?;
 /// assert_eq!(y.dims(), [5, 1]);
 ///
-/// let exact = model.to_dtype(DType::F64)?; // the same numbers, no longer shared
+/// let exact = model.to_dtype(DType::F64)?; // the same values, no longer shared
 /// assert_eq!(exact.parameters().to_flat()?, model.parameters().to_flat()?);
 /// exact.parameters().set_flat(&[0.0; 13])?;
 /// assert_ne!(exact.parameters().to_flat()?, model.parameters().to_flat()?);
@@ -34,9 +34,8 @@ pub struct Mlp {
 }
 
 impl Mlp {
-    /// A network with the given layer `widths`, input first, in `f32`. Weights and biases of a
-    /// layer with `n` inputs are uniform in ±1/√n, drawn from `seed`: the same seed gives the
-    /// same bits.
+    /// A network with the given layer `widths`, input first, in `f32`. Weights and biases of a layer with `n` inputs
+    /// are uniform in ±1/√n, drawn from `seed`: the same seed gives the same bits.
     ///
     /// # Errors
     /// Fewer than two widths, a width of 0.
@@ -48,7 +47,7 @@ impl Mlp {
     ) -> Result<Self> {
         if widths.len() < 2 || widths.contains(&0) {
             return Err(Error::invalid(format!(
-                "widths {widths:?} make no network: give at least an input and an output width, \
+                "widths {widths:?} do not define a network: give at least an input and an output width, \
                  none of them 0, for example [784, 128, 10]"
             )));
         }
@@ -72,10 +71,10 @@ impl Mlp {
         })
     }
 
-    /// A copy in another floating-point type, with parameters of its own.
+    /// A copy in another floating-point dtype, with its own parameters.
     ///
     /// # Errors
-    /// A type other than `f32` and `f64`.
+    /// A dtype other than `f32` and `f64`.
     pub fn to_dtype(&self, dtype: DType) -> Result<Self> {
         Ok(Self {
             layered: self.layered.to_dtype(dtype)?,

@@ -17,12 +17,12 @@ use candle_core::{Device, Module, Tensor};
 
 use crate::error::{Error, Result};
 
-/// A candle module that knows its parameters.
+/// A candle module with named parameters.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
 ///
-/// // x ↦ xWᵀ, with a layer of candle's.
+/// // x ↦ xWᵀ, with a candle layer.
 /// #[derive(Clone)]
 /// struct Plain {
 ///     layer: candle_nn::Linear,
@@ -60,25 +60,25 @@ pub trait Model: Module {
     /// The parameters, shared with the model: setting them changes the model.
     fn parameters(&self) -> &Parameters;
 
-    /// What the model is made of, if it is nothing but these layers in a row: its derivatives are then
-    /// computed by hand-derived rules on the CPU, much faster than by automatic differentiation.
+    /// The model's layers, if it is exactly a sequence of them: its derivatives are then computed by hand-derived
+    /// rules on the CPU, much faster than by automatic differentiation.
     fn layers(&self) -> Option<Vec<LayerKind>> {
         None
     }
 
-    /// The forward pass in a step of training, where it is another than [`Module::forward`]: batch normalisation by
-    /// the batch's own mean and variance, which move the running [statistics](Parameters::statistics), and dropout,
-    /// drawn from `seed`.
+    /// The forward pass of a training step, if it differs from [`Module::forward`]: batch normalisation with the
+    /// batch's mean and variance, which update the running [statistics](Parameters::statistics), and dropout, drawn
+    /// from `seed`.
     ///
     /// # Errors
-    /// candle's.
+    /// Errors of candle.
     fn forward_training(&self, x: &Tensor, seed: u64) -> candle_core::Result<Tensor> {
         let _ = seed;
         self.forward(x)
     }
 }
 
-/// The first CUDA device where this build and machine have one, else the CPU.
+/// The first CUDA device, if this build and machine have one, otherwise the CPU.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -89,7 +89,7 @@ pub trait Model: Module {
 /// ```
 ///
 /// # Errors
-/// None: where a build with the feature `cuda` finds no device that can be used, it warns.
+/// None: if a build with the feature `cuda` finds no usable device, it prints a warning.
 pub fn best_device() -> Result<Device> {
     Ok(cuda_device().unwrap_or_else(|problem| {
         if cfg!(feature = "cuda") {
@@ -99,7 +99,7 @@ pub fn best_device() -> Result<Device> {
     }))
 }
 
-/// The first CUDA device. It is the same each time, so that models and data on it go together.
+/// The first CUDA device. Every call returns the same one, so that models and data on it can be combined.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -122,10 +122,11 @@ pub fn cuda_device() -> Result<Device> {
                     .into(),
             );
         }
-        // With a stream of its own: candle's `new_cuda` takes one for each thread, and they do not wait for one another.
+        // candle's `new_cuda` uses one stream per thread, without synchronisation between them, so this device has
+        // its own.
         Device::new_cuda_with_stream(0).map_err(|error| {
             let problem = Error::from(error);
-            format!("no CUDA device can be used, for want of a GPU or of its driver ({problem})")
+            format!("no CUDA device can be used: no GPU or no driver found ({problem})")
         })
     });
     device.clone().map_err(Error::Invalid)

@@ -1,4 +1,4 @@
-//! [`BatchedConvolution`]: a convolution of a whole batch, on all threads, and its transposes.
+//! [`BatchedConvolution`]: convolution of a whole batch, on all threads, and its transposes.
 
 use rayon::prelude::*;
 
@@ -7,10 +7,10 @@ use crate::kernels::convolution::{Convolution, ConvolutionShape};
 use crate::kernels::image_grid::Side;
 use crate::kernels::tiles::{Split, over_groups};
 
-/// y = x ∗ W + b for images of shape (channels, height, width), and its transposes in x and in θ. θ is W followed by b, if there
-/// is a bias.
+/// y = x ∗ W + b for images of shape (channels, height, width), and its transposes in x and in θ. θ is W, followed by
+/// b if there is a bias.
 ///
-/// Sums over the batch are computed in a fixed order, whatever the number of threads.
+/// Sums over the batch are computed in a fixed order, independent of the number of threads.
 pub(super) struct BatchedConvolution {
     convolution: Convolution,
     biases: usize,
@@ -67,7 +67,7 @@ impl BatchedConvolution {
         })
     }
 
-    /// dθ; zeros in the place of db without `with_bias`.
+    /// dθ; the entries of db are zero without `with_bias`.
     pub(super) fn gradient<T: Scalar>(&self, x: &[T], dy: &[T], with_bias: bool) -> Vec<T> {
         let [inputs, outputs] =
             [Side::Input, Side::Output].map(|side| self.convolution.width(side));

@@ -1,11 +1,11 @@
-//! Parts for candle models of your own that differentiate twice, and fast: [`conv2d`] in the place of
-//! [`candle_nn::conv2d`], and the functions in [`ops`] in the place of a tensor's own.
+//! Building blocks for custom candle models that are fast and twice differentiable: [`conv2d`] replaces
+//! [`candle_nn::conv2d`], and the functions in [`ops`] replace a tensor's own.
 //!
-//! candle's own convolution is slow on the CPU, and has no gradient where its stride leaves another number of
-//! rows over than of columns; its average pooling differentiates only squares that do not overlap, and the
-//! gradient of its maximum pooling is too small by the square's area (0.11.1). A model on these parts goes
-//! into [`Objective::from_fn`](crate::objective::Objective::from_fn) like any other; the convolution's kernels
-//! are those of the hand-derived rules for [`Layered`](crate::model::Layered) models.
+//! candle's convolution is slow on the CPU, and has no gradient where its stride leaves a different number of rows
+//! than columns; its average pooling is differentiable only for squares that do not overlap, and the gradient of its
+//! maximum pooling is too small by the square's area (0.11.1). A model built from these parts works with
+//! [`Objective::from_fn`](crate::objective::Objective::from_fn) like any other; the convolution uses the same kernels
+//! as the hand-derived rules for [`Layered`](crate::model::Layered) models.
 //!
 //! ```
 //! use loss_landscape::candle_nn::{Conv2dConfig, linear};
@@ -40,12 +40,12 @@ mod trilinear;
 use candle_core::{Module, Result, Tensor};
 use candle_nn::{Conv2dConfig, VarBuilder};
 
-/// A two-dimensional convolution, [`candle_nn::Conv2d`] with [`ops::conv2d`] inside.
+/// Two-dimensional convolution: [`candle_nn::Conv2d`] computed by [`ops::conv2d`].
 ///
 /// ```
 /// use loss_landscape::prelude::*;
 ///
-/// // The mean of a channel's square and its neighbour on the right.
+/// // The mean of each pixel and its right neighbour.
 /// let weight = Tensor::new(&[0.5, 0.5], &Device::Cpu)?.reshape((1, 1, 1, 2))?;
 /// let layer = nn::Conv2d::new(weight, None, Default::default());
 /// let image = Tensor::new(&[1.0, 3.0, 7.0], &Device::Cpu)?.reshape((1, 1, 1, 3))?;
@@ -57,8 +57,8 @@ use candle_nn::{Conv2dConfig, VarBuilder};
 pub struct Conv2d(candle_nn::Conv2d);
 
 impl Conv2d {
-    /// With this weight, channels out × channels in / groups × height × width, and a bias for each channel
-    /// out, if there is one.
+    /// A convolution with this weight, shape (channels out, channels in / groups, height, width), and an optional
+    /// bias of shape (channels out,).
     pub fn new(weight: Tensor, bias: Option<Tensor>, config: Conv2dConfig) -> Self {
         candle_nn::Conv2d::new(weight, bias, config).into()
     }
@@ -101,8 +101,8 @@ impl Module for Conv2d {
     }
 }
 
-/// [`candle_nn::conv2d`]: a convolution with square kernels and a bias. Its `weight` and `bias` come of `vb`, by
-/// the same names and from the same distributions.
+/// Counterpart of [`candle_nn::conv2d`]: a convolution with square kernels and a bias. Reads `weight` and `bias` from
+/// `vb` under the same names, initialised from the same distributions.
 ///
 /// ```
 /// use loss_landscape::candle_nn::Conv2dConfig;
@@ -127,7 +127,7 @@ impl Module for Conv2d {
 /// ```
 ///
 /// # Errors
-/// Tensors in `vb` of other shapes; no groups.
+/// Tensors in `vb` of other shapes; zero groups.
 pub fn conv2d(
     in_channels: usize,
     out_channels: usize,
@@ -166,7 +166,7 @@ pub fn conv2d_no_bias(
     Ok(candle_nn::conv2d_no_bias(in_channels, out_channels, kernel_size, config, vb)?.into())
 }
 
-/// candle divides by them.
+/// candle divides by the number of groups.
 fn check_groups(config: &Conv2dConfig) -> Result<()> {
     if config.groups == 0 {
         candle_core::bail!("a convolution of 0 groups: give 1, or a divisor of both channels");

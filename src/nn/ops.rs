@@ -1,4 +1,4 @@
-//! Functions of images, tensors of n × channels × height × width, that differentiate as often as one likes.
+//! Functions of images, tensors of shape (n, channels, height, width), that are differentiable any number of times.
 
 use candle_core::{DType, Result, Tensor, bail};
 
@@ -6,19 +6,19 @@ use super::batched_convolution::BatchedConvolution;
 use super::trilinear::convolve;
 use crate::kernels::convolution::ConvolutionShape;
 
-/// The convolution (cross-correlation, as everywhere in the field) of images with kernels, [`Tensor::conv2d`]
-/// with the arguments in the same order.
+/// Convolution (cross-correlation, as usual in the field) of images with kernels: [`Tensor::conv2d`] with the same
+/// order of arguments.
 ///
-/// `weight` is channels out × channels / `groups` × height × width; `padding` rows and columns of zeros lie on
-/// each side; `dilation` is the step within a kernel. In `f32` and `f64` on the CPU it has kernels and
-/// derivatives of its own; elsewhere it is candle's. The same bits come for any number of threads.
+/// `weight` has shape (channels out, channels / `groups`, height, width); `padding` rows and columns of zeros are
+/// added on each side; `dilation` is the step within a kernel. For `f32` and `f64` on the CPU it uses its own kernels
+/// and derivatives; otherwise candle's. Results are bit-identical for any number of threads.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
 ///
 /// let image = Tensor::arange(0.0, 16.0, &Device::Cpu)?.reshape((1, 1, 4, 4))?;
 /// let ones = Tensor::ones((1, 1, 3, 3), DType::F64, &Device::Cpu)?;
-/// let sums = nn::ops::conv2d(&image, &ones, 0, 1, 1, 1)?; // of 3 × 3 places
+/// let sums = nn::ops::conv2d(&image, &ones, 0, 1, 1, 1)?; // 3 × 3 outputs
 /// assert_eq!(
 ///     sums.flatten_all()?.to_vec1::<f64>()?,
 ///     [45.0, 54.0, 81.0, 90.0]
@@ -27,7 +27,7 @@ use crate::kernels::convolution::ConvolutionShape;
 /// ```
 ///
 /// # Errors
-/// Channels and groups that do not fit; a kernel larger than the padded image; zeros; two types.
+/// Channels and groups that do not fit; a kernel larger than the padded image; zero sizes; different dtypes.
 pub fn conv2d(
     x: &Tensor,
     weight: &Tensor,
@@ -42,12 +42,12 @@ pub fn conv2d(
     }
 }
 
-/// Whether the convolution's own kernels are for such a tensor.
+/// Whether this module's convolution kernels support the tensor.
 pub(super) fn has_kernels(x: &Tensor) -> bool {
     x.device().is_cpu() && matches!(x.dtype(), DType::F32 | DType::F64)
 }
 
-/// [`conv2d`] by kernels of its own, plus a number for each channel.
+/// [`conv2d`] by this module's kernels, with an optional bias per channel.
 pub(super) fn convolution(
     x: &Tensor,
     weight: &Tensor,
@@ -104,8 +104,8 @@ pub(super) fn convolution(
     }
 }
 
-/// The mean of each square of `kernel` × `kernel` places, `stride` apart, as [`Tensor::avg_pool2d_with_stride`].
-/// Rows and columns that are left over count for nothing.
+/// Average of each square of `kernel` × `kernel` pixels with the given `stride`, as
+/// [`Tensor::avg_pool2d_with_stride`]. Remaining rows and columns are ignored.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -120,7 +120,7 @@ pub(super) fn convolution(
 /// ```
 ///
 /// # Errors
-/// A square larger than the image; zeros.
+/// A square larger than the image; zero sizes.
 pub fn avg_pool2d(x: &Tensor, kernel: usize, stride: usize) -> Result<Tensor> {
     let (n, channels, height, width) = x.dims4()?;
     check_squares(kernel, stride, [height, width])?;
@@ -132,8 +132,8 @@ pub fn avg_pool2d(x: &Tensor, kernel: usize, stride: usize) -> Result<Tensor> {
     y.reshape((n, channels, height, width))
 }
 
-/// The largest of each square of `kernel` × `kernel` places, `stride` apart, as [`Tensor::max_pool2d_with_stride`].
-/// Rows and columns that are left over count for nothing; places that are equally large share the derivative.
+/// Maximum of each square of `kernel` × `kernel` pixels with the given `stride`, as
+/// [`Tensor::max_pool2d_with_stride`]. Remaining rows and columns are ignored; equal maxima share the derivative.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -148,7 +148,7 @@ pub fn avg_pool2d(x: &Tensor, kernel: usize, stride: usize) -> Result<Tensor> {
 /// ```
 ///
 /// # Errors
-/// A square larger than the image; zeros.
+/// A square larger than the image; zero sizes.
 pub fn max_pool2d(x: &Tensor, kernel: usize, stride: usize) -> Result<Tensor> {
     let (_, _, height, width) = x.dims4()?;
     check_squares(kernel, stride, [height, width])?;
@@ -156,7 +156,7 @@ pub fn max_pool2d(x: &Tensor, kernel: usize, stride: usize) -> Result<Tensor> {
         let places = (0..=(size - kernel) / stride).map(|i| (from + i * stride) as u32);
         Tensor::from_iter(places, x.device())
     };
-    // The places of all squares, one after another.
+    // One candidate per offset within the squares, compared one after another.
     let x = x.contiguous()?;
     let mut largest: Option<Tensor> = None;
     for i in 0..kernel {
@@ -169,12 +169,12 @@ pub fn max_pool2d(x: &Tensor, kernel: usize, stride: usize) -> Result<Tensor> {
             });
         }
     }
-    largest.ok_or_else(|| candle_core::Error::Msg("a square of no places".into()))
+    largest.ok_or_else(|| candle_core::Error::Msg("the pooling square is empty".into()))
 }
 
 fn check_squares(kernel: usize, stride: usize, [height, width]: [usize; 2]) -> Result<()> {
     if kernel == 0 || stride == 0 || kernel > height.min(width) {
-        bail!("no squares of {kernel}, {stride} apart, in {height} × {width} places");
+        bail!("squares of {kernel}, {stride} apart, do not fit images of {height} × {width}");
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! [`convolve`]: convolution as an operation of candle's, with derivatives of its own kind.
+//! [`convolve`]: convolution as a candle operation with custom derivatives.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, WithDTyp
 use super::batched_convolution::BatchedConvolution;
 use crate::kernels::Scalar;
 
-/// x ∗ W + b, for tensors on the CPU that are both `f32` or both `f64`; `theta` is W and then b, if there is one.
+/// x ∗ W + b, for CPU tensors that are both `f32` or both `f64`; `theta` is W, followed by b if there is a bias.
 pub(super) fn convolve(
     convolution: BatchedConvolution,
     x: &Tensor,
@@ -23,11 +23,11 @@ enum Slot {
     Output,
 }
 
-/// The derivative of t(x, θ, y) = ⟨x ∗ W + s b, y⟩ by one of the three: a function of the other two, in their order.
+/// The derivative of t(x, θ, y) = ⟨x ∗ W + s b, y⟩ in one argument: a function of the other two, in their order.
 ///
-/// By y it is the convolution; by x and by θ it is what backpropagation through that needs. t is linear in θ, in y,
-/// and in x with s, which goes with it: 1 for images and 0 for what stands in their place when a derivative
-/// by x is differentiated. So backpropagation through any of these functions needs the other two, and no more.
+/// In y it is the convolution; in x and θ it is what backpropagation needs. t is linear in θ, in y, and in (x, s),
+/// where s is 1 for images and 0 for the tangents that replace them when a derivative in x is differentiated. So
+/// backpropagation through any of these functions needs only the other two.
 struct Derivative {
     by: Slot,
     with_bias: bool,
@@ -108,7 +108,7 @@ impl CustomOp2 for Derivative {
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let by =
             |slot, with_bias, a, b| derivative(slot, with_bias, &self.convolution, a, b).map(Some);
-        // Data and constants need none.
+        // Data and constants need no derivative.
         let wanted =
             |tensor: &Tensor, of: &dyn Fn() -> Result<Option<Tensor>>| match tensor.track_op() {
                 true => of(),

@@ -1,15 +1,14 @@
 //! Gradients and Hessian-vector products of any candle model, by double backward.
 //!
-//! candle cuts the graph of a gradient unless `CANDLE_GRAD_DO_NOT_DETACH` is in the environment
-//! when a thread first calls `backward`, and remembers that for the thread's life. Here only
-//! threads of our own call it, and each makes its first call with the variable set; so products
-//! are right on any thread of the caller's, whatever ran there before.
+//! candle cuts the graph of a gradient unless `CANDLE_GRAD_DO_NOT_DETACH` is set when a thread first calls
+//! `backward`, and caches that for the thread's lifetime. Only worker threads of this module call it, and each sets
+//! the variable for its first call; so products are correct on any thread of the caller's, whatever it ran before.
 //!
-//! Batches run side by side, each on a worker of its own, and so do those of several callers. A forward pass that itself
-//! uses an objective works on its own thread. candle spreads its element-wise operations over threads of
-//! its own, one operation at a time, and batches would wait for one another: products take twice as long.
+//! Batches run in parallel, each on its own worker, and so do those of several callers. A forward pass that itself
+//! uses an objective works on its own thread. candle spreads its element-wise operations over its own threads, one
+//! operation at a time, so parallel batches would wait for one another: products take twice as long.
 //! `CANDLE_NUM_THREADS=1` prevents that, if it is set before the process's first large operation. The notebooks'
-//! kernel and the command line set it, and the first objective of a process does where nothing came before it.
+//! kernel and the command line set it, and so does the first objective of a process.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -24,13 +23,13 @@ use super::in_use::{innermost, within};
 use crate::error::{Error, Result};
 use crate::model::Parameters;
 
-/// candle walks a graph recursively, and a deep model makes a deep graph.
+/// candle walks a graph recursively, and a deep model has a deep graph.
 const STACK_BYTES: usize = 256 << 20;
 
 const KEEP_GRAPH: &str = "CANDLE_GRAD_DO_NOT_DETACH";
 const OPERATION_THREADS: &str = "CANDLE_NUM_THREADS";
 
-/// How many batches run at once: a GPU is busy with one, and so is a worker.
+/// Number of batches that run at once: 1 on a GPU or on a worker thread.
 pub(super) fn at_once(device: &Device) -> usize {
     match device.is_cpu() && !IS_WORKER.get() {
         true => processors(),
@@ -38,7 +37,7 @@ pub(super) fn at_once(device: &Device) -> usize {
     }
 }
 
-/// `f` of each item, at once, in the items' order. A panic in `f` is an error.
+/// Calls `f` on all items in parallel and returns the results in order. A panic in `f` is an error.
 pub(super) fn on_workers<I: Sync, T: Send>(
     items: &[I],
     f: impl Fn(&I) -> Result<T> + Sync,
@@ -84,7 +83,7 @@ pub(super) fn gradient(parameters: &Parameters, loss: &Tensor) -> Result<Vec<f64
     parameters.flatten(gradient.iter())
 }
 
-/// ∂⟨∂loss/∂θ, v⟩/∂θ for each v, which is one tensor for each parameter. They share the gradient's graph.
+/// ∂⟨∂loss/∂θ, v⟩/∂θ for each v, given as one tensor per parameter. They share the gradient's graph.
 pub(super) fn hvps(
     parameters: &Parameters,
     loss: &Tensor,
@@ -107,10 +106,10 @@ pub(super) fn hvps(
     vectors.iter().map(product).collect()
 }
 
-/// Jᵀ C J v for each v, for outputs z with the Jacobian J by θ, where `bend` maps z and Jv to CJv.
+/// Jᵀ C J v for each v, where J is the Jacobian of the outputs z in θ and `bend` maps z and Jv to CJv.
 ///
-/// Jv comes of two backward passes: Jᵀu is linear in u, and the derivative of ⟨Jᵀu, v⟩ by u is Jv. The first is one
-/// for all v.
+/// Jv takes two backward passes: Jᵀu is linear in u, and the derivative of ⟨Jᵀu, v⟩ in u is Jv. All v share the
+/// first.
 pub(super) fn jacobian_sandwiches(
     parameters: &Parameters,
     z: &Tensor,
@@ -130,7 +129,7 @@ pub(super) fn jacobian_sandwiches(
     vectors.iter().map(product).collect()
 }
 
-/// The gradient of a loss by the outputs z.
+/// Gradient of a loss in the outputs z.
 pub(super) fn output_gradient(
     loss: impl Fn(&Tensor) -> Result<Tensor>,
     z: &Tensor,
@@ -141,7 +140,7 @@ pub(super) fn output_gradient(
     gradient.ok_or_else(|| Error::invalid("the loss does not depend on the model's outputs"))
 }
 
-/// The Hessian of a loss by the outputs z, times rz.
+/// Hessian of a loss in the outputs z, times rz.
 pub(super) fn output_hvp(
     loss: impl Fn(&Tensor) -> Result<Tensor>,
     z: &Tensor,
@@ -159,9 +158,9 @@ pub(super) fn output_hvp(
     })
 }
 
-/// A gradient as candle's optimizers take it.
+/// A gradient in the form that candle's optimizers take.
 pub(crate) fn store(parameters: &Parameters, gradient: &[f64]) -> Result<GradStore> {
-    // An empty store cannot be made otherwise.
+    // This is the only way to create an empty store.
     let mut store = Tensor::zeros((), DType::F32, &Device::Cpu)?.backward()?;
     for ((_, var), part) in parameters.iter().zip(parameters.unflatten(gradient)?) {
         store.insert(var, part);
@@ -169,7 +168,7 @@ pub(crate) fn store(parameters: &Parameters, gradient: &[f64]) -> Result<GradSto
     Ok(store)
 }
 
-/// ∂loss/∂θ, one tensor for each parameter.
+/// ∂loss/∂θ, one tensor per parameter.
 fn first_order(parameters: &Parameters, loss: &Tensor) -> Result<Vec<Tensor>> {
     let mut gradients = loss.backward().map_err(|e| backward_error(e, 1))?;
     let found = parameters.iter().map(|(name, var)| {
@@ -204,11 +203,11 @@ fn backward_error(error: candle_core::Error, order: u8) -> Error {
     }
 }
 
-/// While one of these lives, a matrix product runs on the thread that asks for it. Batches side by
-/// side, each on one thread, take less than half the time of products that each spread over all.
+/// While one exists, each matrix product runs on a single thread. Parallel batches, each on one thread, take less
+/// than half the time of products that each use all threads.
 struct SingleThreadedProducts;
 
-/// How many live, and the threshold from before the first.
+/// The number of instances, and the threshold before the first.
 static SINGLE_THREADED: Mutex<(usize, usize)> = Mutex::new((0, 0));
 
 impl SingleThreadedProducts {
@@ -237,7 +236,7 @@ impl Drop for SingleThreadedProducts {
     }
 }
 
-/// The number of batches that keep all processors busy.
+/// Number of batches that keep all processors busy.
 fn processors() -> usize {
     static PROCESSORS: OnceLock<usize> = OnceLock::new();
     *PROCESSORS.get_or_init(rayon::current_num_threads)
@@ -247,15 +246,15 @@ thread_local! {
     static IS_WORKER: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Workers without work.
+/// Idle workers.
 static IDLE: Mutex<Vec<ThreadPool>> = Mutex::new(Vec::new());
 
 fn idle() -> MutexGuard<'static, Vec<ThreadPool>> {
     IDLE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// An idle worker, or a new one: a pool of one thread that differentiates twice. Parallel loops in a forward pass stay on
-/// that thread.
+/// An idle worker, or a new one: a single-threaded pool that can differentiate twice. Parallel loops in a forward
+/// pass stay on that thread.
 fn take_worker() -> Result<ThreadPool> {
     match idle().pop() {
         Some(worker) => Ok(worker),
@@ -263,7 +262,7 @@ fn take_worker() -> Result<ThreadPool> {
     }
 }
 
-/// Keeps as many idle workers as there are processors. The threads of the others end.
+/// Keeps at most one idle worker per processor; the other threads end.
 fn give_back(workers: Vec<ThreadPool>) {
     let mut idle = idle();
     let room = processors().saturating_sub(idle.len());
@@ -291,14 +290,14 @@ fn start_worker() -> std::result::Result<ThreadPool, String> {
     }
 }
 
-/// The first `backward` of this thread, with the graph kept.
+/// Calls `backward` for the first time on this thread, with the graph kept.
 fn first_backward() -> candle_core::Result<()> {
     with_variable(KEEP_GRAPH, || {
         Var::new(1f64, &Device::Cpu)?.sqr()?.backward().map(drop)
     })
 }
 
-/// Makes candle start its pool for element-wise operations without threads, if the pool is not there yet.
+/// Initialises candle's pool for element-wise operations without extra threads, if it does not exist yet.
 fn one_thread_an_operation() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -310,7 +309,7 @@ fn one_thread_an_operation() {
     });
 }
 
-/// `f` with a variable of the environment at 1.
+/// Calls `f` with an environment variable set to 1.
 #[allow(unsafe_code)]
 fn with_variable<T>(name: &str, f: impl FnOnce() -> T) -> T {
     static ENVIRONMENT: Mutex<()> = Mutex::new(());

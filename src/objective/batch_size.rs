@@ -1,4 +1,4 @@
-//! [`BatchSize`]: how many samples go through a model together, and fewer where the device's memory is too small.
+//! [`BatchSize`]: the number of samples in a forward pass, reduced when the device's memory is too small.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::data::Dataset;
 use crate::error::Error;
 
-/// Samples that are usual on a CPU.
+/// Default on a CPU.
 const ON_CPU: usize = 512;
 
-/// Numbers in the inputs of a batch that is usual on a GPU. candle's kernels count the numbers of a tensor in 32 bits,
-/// and a convolution of the zoo makes up to 600 of each.
+/// Number of input values in a default batch on a GPU. candle's kernels index a tensor with 32 bits, and a
+/// convolution of the zoo produces up to 600 values per input value.
 const ON_GPU: usize = 1 << 22;
 
-/// Copies share it: what did not fit for one of them, none tries again.
+/// Shared by copies, so that none retries a size that did not fit.
 #[derive(Clone)]
 pub(super) struct BatchSize(Arc<AtomicUsize>);
 
@@ -22,7 +22,7 @@ impl BatchSize {
         Self(Arc::new(AtomicUsize::new(samples)))
     }
 
-    /// What is usual for such samples on the device where they are.
+    /// The default for such samples on their device.
     pub(super) fn usual(data: &Dataset) -> Self {
         let numbers: usize = data.inputs().dims()[1..].iter().product();
         Self::new(match data.device().is_cpu() {
@@ -35,8 +35,8 @@ impl BatchSize {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Whether a batch of `samples` that failed with this error is worth trying in halves: it did not fit the
-    /// device's memory. Batches are at most half as large from now on.
+    /// Whether to retry a batch of `samples` that failed with this error in halves, because it did not fit the
+    /// device's memory. Later batches are at most half as large.
     pub(super) fn halve_after(&self, error: &Error, samples: usize) -> bool {
         let too_large = samples > 1 && out_of_memory(error);
         if too_large {
@@ -46,7 +46,7 @@ impl BatchSize {
     }
 }
 
-/// candle has no error of its own for this: the driver's says so, or cuBLAS's.
+/// candle has no error variant for this, so the driver's or cuBLAS's message is searched.
 fn out_of_memory(error: &Error) -> bool {
     let Error::Candle(error) = error else {
         return false;
@@ -65,7 +65,7 @@ mod tests {
 
     use candle_core::{DType, Device, Module, Tensor};
 
-    /// A device with memory for so many samples, of each of which `over_batches` is to give the inputs back.
+    /// A fake device with memory for `limit` samples; `over_batches` should return the inputs of each.
     fn on_small_device(objective: &Objective, limit: usize) -> Result<(Vec<usize>, Vec<f64>)> {
         let part = |batch: &Dataset| match batch.len() <= limit {
             true => Ok(batch.inputs().flatten_all()?.to_vec1::<f64>()?),

@@ -1,4 +1,4 @@
-//! Objectives in training mode: batch normalisation by the mean and variance of fixed batches.
+//! Objectives in training mode: batch normalisation with the mean and variance of fixed batches.
 
 use std::sync::Arc;
 
@@ -12,13 +12,14 @@ use crate::kernels::Scalar;
 use crate::parameters::Restore;
 use crate::vector::axpy;
 
-/// Running statistics are set to this to see whether a forward pass moves them.
+/// Probe value for the running statistics, to detect whether a forward pass changes them.
 const MARK: f64 = 1e3;
 
 impl Objective {
-    /// With the forward pass in training mode of a model that [`from_fn`](Self::from_fn) or [`from_loss`](Self::from_loss) was
-    /// given in evaluation mode. Batch statistics, paths and [`RunningStatistics`](crate::landscape::RunningStatistics) need
-    /// it; an objective of a [`Model`](crate::model::Model) has it.
+    /// Sets the forward pass in training mode of a model that was given to [`from_fn`](Self::from_fn) or
+    /// [`from_loss`](Self::from_loss) in evaluation mode. Batch statistics, paths and
+    /// [`RunningStatistics`](crate::landscape::RunningStatistics) need it; an objective of a
+    /// [`Model`](crate::model::Model) already has it.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -54,16 +55,17 @@ impl Objective {
     ///
     /// L(θ) = (1/n) Σ_B Σ_{i ∈ B} ℓ(f(xᵢ; θ, B), yᵢ) + λ‖θ‖²
     ///
-    /// The samples, in their order, make the fewest batches of at most `batch_size` samples, whose sizes differ by at most
-    /// one; with `usize::MAX` all samples are one batch. Shuffle samples that are sorted by class. The running statistics
-    /// take no part and stay as they are, so that the loss is a function of θ alone: lines, planes, paths and trajectories
-    /// far from the model are right with it.
+    /// The samples, in their order, are split into the fewest batches of at most `batch_size` samples, whose sizes
+    /// differ by at most one; with `usize::MAX` all samples are one batch. Shuffle samples that are sorted by class.
+    /// The running statistics are neither used nor changed, so the loss is a function of θ alone and is valid on
+    /// lines, planes, paths and trajectories far from the model.
     ///
-    /// The derivatives go through mean and variance, so this Hessian holds what batch normalisation does to curvature.
-    /// Products are made by candle's graph, a batch on each core; losses and gradients by hand-derived rules where the model
-    /// has them. The samples of a batch depend on each other, so there are no gradients of single samples:
-    /// [`EmpiricalFisher`](crate::operator::EmpiricalFisher), [`GradientCovariance`](crate::operator::GradientCovariance)
-    /// and [`jacobian`](Objective::jacobian) are refused.
+    /// The derivatives go through mean and variance, so this Hessian includes the effect of batch normalisation on
+    /// curvature. Products are computed by candle's graph, one batch per core; losses and gradients by hand-derived
+    /// rules where the model has them. The samples of a batch depend on each other, so there are no per-sample
+    /// gradients: [`EmpiricalFisher`](crate::operator::EmpiricalFisher),
+    /// [`GradientCovariance`](crate::operator::GradientCovariance) and [`jacobian`](Objective::jacobian) return an
+    /// error.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -75,7 +77,7 @@ impl Objective {
     /// let running = Objective::of(&model, &data, Loss::CrossEntropy)?;
     /// let batch = running.clone().with_batch_statistics(usize::MAX)?;
     ///
-    /// // A normalised layer does not see the scale of its weights W, so the gradient along W is 0.
+    /// // A normalised layer is invariant to the scale of its weights W, so the gradient along W is 0.
     /// let theta = model.parameters().to_flat()?;
     /// let weights = model.parameters().range("hidden0.weight")?;
     /// let along = |objective: &Objective| -> Result<f64, Error> {
@@ -87,9 +89,10 @@ impl Objective {
     /// ```
     ///
     /// # Errors
-    /// A model without running statistics; a forward pass that does not move them, as that of [`from_fn`](Self::from_fn)
-    /// without [`with_training_pass`](Self::with_training_pass); one that draws random numbers, as dropout does; fewer than
-    /// 2 samples a batch; samples that are divided among ranks; derivatives that central differences contradict.
+    /// A model without running statistics; a forward pass that does not change them, such as that of
+    /// [`from_fn`](Self::from_fn) without [`with_training_pass`](Self::with_training_pass); one that draws random
+    /// numbers, as dropout does; fewer than 2 samples per batch; samples that are divided among ranks; derivatives
+    /// that central differences contradict.
     pub fn with_batch_statistics(mut self, batch_size: usize) -> Result<Self> {
         self.needs_all_samples("normalising by batches")?;
         let n = self.data.len();
@@ -107,7 +110,7 @@ impl Objective {
         self.check_training_pass(batch_size)?;
         self.batches = Some(batch_size);
         let statistics = self.parameters.statistics().map(|(_, var)| var);
-        let _kept = Restore::of(statistics)?;
+        let _restore = Restore::of(statistics)?;
         self.check = check::check(&self, None)?;
         Ok(self)
     }
@@ -120,17 +123,17 @@ impl Objective {
         move |x| training(x, 0)
     }
 
-    /// The largest number of samples in a batch, where batches normalise.
+    /// The largest number of samples in a batch, if batch statistics are used.
     pub(crate) fn batch_statistics(&self) -> Option<usize> {
         self.batches
     }
 
-    /// Whether the loss depends on running statistics, which belong to the point where the model stands.
+    /// Whether the loss depends on running statistics, which are part of the model's current point.
     pub(crate) fn uses_running_statistics(&self) -> bool {
         self.batches.is_none() && self.parameters.statistics().len() > 0
     }
 
-    /// Refuses `what` where the samples of a batch depend on each other.
+    /// Returns an error that names `what` if the samples of a batch depend on each other.
     pub(crate) fn needs_independent_samples(&self, what: &str) -> Result<()> {
         match self.batches {
             None => Ok(()),
@@ -141,13 +144,13 @@ impl Objective {
         }
     }
 
-    /// Refuses a training pass that leaves the running statistics alone, or that gives other outputs with another seed.
+    /// Returns an error if a training pass does not change the running statistics or depends on its seed.
     fn check_training_pass(&self, batch_size: usize) -> Result<()> {
         let first = even_parts(self.data.len(), batch_size).swap_remove(0);
         let batch = [self.data.narrow(first.start, first.len())?];
         let (outputs, moved) = self.exclusively(|objective| {
             let statistics = || objective.parameters.statistics();
-            let _kept = Restore::of(statistics().map(|(_, var)| var))?;
+            let _restore = Restore::of(statistics().map(|(_, var)| var))?;
             for (_, var) in statistics() {
                 let mark = Tensor::full(MARK, var.shape(), var.device())?;
                 var.set(&mark.to_dtype(var.dtype())?)?;
@@ -177,8 +180,8 @@ impl Objective {
         Ok(())
     }
 
-    /// The mean loss at θ, or where the model stands, without its L2 term, the number of samples classified right, and the
-    /// gradient, by hand-derived rules; none without such rules or where running statistics normalise.
+    /// The mean loss without its L2 term, the number of correct predictions and the gradient, at θ or at the current
+    /// point, by hand-derived rules; `None` without such rules or without batch statistics.
     pub(super) fn in_batches(
         &self,
         theta: Option<&[f64]>,

@@ -1,12 +1,12 @@
-//! [`DerivativeCheck`]: gradient and Hessian-vector product against central differences.
+//! [`DerivativeCheck`]: compares the gradient and Hessian-vector product with central differences.
 //!
-//! candle differentiates some operations wrongly without an error: fused operations cut the graph,
-//! `upsample_nearest` overwrites a sum. A model built on one of them is found here, before it gives any number.
+//! candle differentiates some operations wrongly without an error: fused operations cut the graph, `upsample_nearest`
+//! overwrites a sum. This check rejects a model built on one of them before it returns any number.
 //!
-//! The differences are taken where they are well conditioned. Hand-derived rules are the same for both floating-point
-//! types, so they are checked in `f64`, on a copy of the model. The points are a little away from the model's own: no unit
-//! is exactly at a kink there, and neither the gradient nor the Hessian is zero. Kinks within a step and rounding make
-//! differences wrong at some points, and a wrong rule at all of them.
+//! Differences are taken where they are well conditioned. Hand-derived rules are the same for both floating-point
+//! types, so they are checked in `f64`, on a copy of the model. The points are a small distance from the model's own,
+//! so that no unit is exactly at a kink and neither the gradient nor the Hessian is zero. Kinks within a step and
+//! rounding make differences wrong at some points, a wrong rule at all of them.
 
 use std::slice::from_ref;
 
@@ -21,24 +21,24 @@ use crate::layers::LayerKind;
 use crate::model::{Layered, Model};
 use crate::vector::{largest, minus};
 
-/// Samples that the check uses.
+/// Number of samples in the check.
 const SAMPLES: usize = 8;
 
-/// Points at which a derivative is compared before it counts as wrong.
+/// Number of points at which a derivative must disagree before it counts as wrong.
 const POINTS: u64 = 6;
 
-/// Differences of the loss that are certain enough, without which no gradient counts as wrong.
+/// A gradient counts as wrong only if at least this many differences of the loss are certain.
 const FEWEST: usize = 3;
 
-/// Relative error of a gradient that neither kinks nor rounding cause at every point.
+/// Relative error of a gradient that kinks or rounding do not cause at every point.
 const LARGE: f64 = 0.02;
 
-/// Outputs are rounded by at most this many times the change that they show when each parameter changes by its rounding.
+/// Tolerance for the outputs, in units of the change they show when each parameter changes by its rounding.
 const OUTPUT_ROUNDING: f64 = 100.0;
 
 /// Relative errors of the derivatives along one direction, on the first 8 samples, at a point near the model's own.
 ///
-/// Hand-derived rules are checked in `f64`, whatever the model's type.
+/// Hand-derived rules are checked in `f64`, whatever the model's dtype.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -52,8 +52,8 @@ const OUTPUT_ROUNDING: f64 = 100.0;
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct DerivativeCheck {
-    /// |gᵀu − D| over the larger of the two, with the extrapolated central differences D of the loss. In u each
-    /// parameter moves along its own gradient, and all have a part in the change of the loss.
+    /// |gᵀu − D| over the larger of the two, with the extrapolated central differences D of the loss. Along u each
+    /// parameter moves along its own gradient, and all contribute to the change of the loss.
     pub gradient: f64,
     /// ‖Hu − D‖ over the larger of the two norms, with the central differences D of the gradient.
     pub hvp: f64,
@@ -79,7 +79,7 @@ pub(super) fn check(
     let outputs = outputs(&by_graph)?;
     if self::outputs(&by_graph)? != outputs {
         return Err(Error::invalid(
-            "the model gives other outputs for the same inputs: switch dropout and other \
+            "the model returns different outputs for the same inputs: switch dropout and other \
              randomness off (forward_t with train = false)",
         ));
     }
@@ -117,7 +117,8 @@ fn in_f64(probe: &Objective, layers: &[LayerKind]) -> Result<Objective> {
     Ok(copy)
 }
 
-/// Refuses layers that do not give the `outputs` of the model's forward pass, which were rounded by ε.
+/// Returns an error if the layers do not reproduce the `outputs` of the model's forward pass, which were rounded by
+/// ε.
 fn check_layers(copy: &Objective, outputs: &[f64], epsilon: f64) -> Result<()> {
     let Ok(engine) = &copy.engine else {
         return Ok(());
@@ -137,36 +138,39 @@ fn check_layers(copy: &Objective, outputs: &[f64], epsilon: f64) -> Result<()> {
     )))
 }
 
-/// Compares the derivatives at one point after the other, until they are right.
+/// Compares the derivatives at one point after another, until they agree.
 fn differences(objective: &Objective) -> Result<DerivativeCheck> {
-    let [of_gradient, of_product] = tolerances(objective);
+    let [gradient_tolerance, product_tolerance] = tolerances(objective);
     let mut gradients: Vec<GradientError> = Vec::new();
     let mut products: Vec<ProductError> = Vec::new();
     for number in 0..POINTS {
         let gradient = gradients.last();
-        let gradient = gradient.is_some_and(|error| error.is_within(of_gradient));
-        // In `f32` there are kinks within the steps at every point: another point does not help.
+        let gradient = gradient.is_some_and(|error| error.is_within(gradient_tolerance));
+        // In `f32` every point has kinks within the steps, so another point does not help.
         let single = objective.parameters.dtype() != DType::F64;
         let product = products.last();
-        let product = product.is_some_and(|error| single || error.is_within(of_product));
+        let product = product.is_some_and(|error| single || error.is_within(product_tolerance));
         if gradient && product {
             break;
         }
         let place = Place::new(objective, number)?;
         if !gradient {
-            gradients.push(place.gradient_error(of_gradient)?);
+            gradients.push(place.gradient_error(gradient_tolerance)?);
         }
         if !product {
-            products.push(place.product_error(of_product)?);
+            products.push(place.product_error(product_tolerance)?);
         }
     }
-    if !gradients.iter().any(|error| error.is_within(of_gradient)) {
+    if !gradients
+        .iter()
+        .any(|error| error.is_within(gradient_tolerance))
+    {
         judge_gradients(&gradients)?;
     }
     let least = products
         .into_iter()
         .min_by(|a, b| a.judged.total_cmp(&b.judged));
-    if let Some(error) = least.filter(|error| !error.is_within(of_product)) {
+    if let Some(error) = least.filter(|error| !error.is_within(product_tolerance)) {
         judge_product(objective, error)?;
     }
     let gradient = gradients.iter().map(|error| error.value.abs());
@@ -176,17 +180,17 @@ fn differences(objective: &Objective) -> Result<DerivativeCheck> {
     })
 }
 
-/// Largest relative errors that pass: of the gradient, and of the Hessian-vector product.
+/// Largest accepted relative errors: of the gradient, and of the Hessian-vector product.
 fn tolerances(objective: &Objective) -> [f64; 2] {
     match (objective.parameters.dtype(), objective.is_hand_derived()) {
         (DType::F64, true) => [1e-7, 1e-4],
-        // candle's own derivatives have constants of six digits.
+        // candle's own derivatives use constants of six digits.
         (DType::F64, false) => [1e-5, 1e-4],
         _ => [2e-4, 0.1],
     }
 }
 
-/// Refuses errors that are large at all points, or so alike that they come from a rule and not from kinks or rounding.
+/// Returns an error if the errors are large at all points, or too similar to come from kinks or rounding.
 fn judge_gradients(errors: &[GradientError]) -> Result<()> {
     let errors: Vec<_> = errors.iter().filter(|error| error.is_certain()).collect();
     if errors.len() < FEWEST {
@@ -208,20 +212,21 @@ fn judge_gradients(errors: &[GradientError]) -> Result<()> {
     )))
 }
 
-/// Refuses a product that is wrong at all points. In `f32` no step is small enough to avoid the kinks of many ReLUs.
+/// Returns an error if a product is wrong at all points. In `f32` it only warns: no step avoids the kinks of many
+/// ReLUs.
 fn judge_product(objective: &Objective, error: ProductError) -> Result<()> {
     let (name, _) = &objective.parameters.blocks()[error.parameter];
-    let said = format!(
+    let message = format!(
         "Hessian-vector products differ by {:.2} % from central differences of the gradient, most for parameter `{name}`",
         100.0 * error.judged
     );
     if objective.parameters.dtype() == DType::F64 {
         return Err(Error::invalid(format!(
-            "the Hessian is wrong: {said}. An operation of the model has a wrong second derivative: write it out"
+            "the Hessian is wrong: {message}. An operation of the model has a wrong second derivative: write it out"
         )));
     }
     crate::progress::warn(&format!(
-        "{said}: kinks (ReLU, max), or an operation with a wrong second derivative"
+        "{message}: kinks (ReLU, max), or an operation with a wrong second derivative"
     ));
     Ok(())
 }
@@ -244,7 +249,7 @@ mod tests {
 
     /// An engine with one wrong rule: parts of its gradients and products are too large by a factor.
     struct Wrong {
-        right: Arc<dyn HandDerived>,
+        correct: Arc<dyn HandDerived>,
         range: Range<usize>,
         gradient: f64,
         product: f64,
@@ -261,15 +266,15 @@ mod tests {
 
     impl HandDerived for Wrong {
         fn outputs(&self, point: &[f64], data: &Dataset) -> Result<Vec<f64>> {
-            self.right.outputs(point, data)
+            self.correct.outputs(point, data)
         }
 
         fn loss(&self, point: &[f64], data: &Dataset) -> Result<(f64, usize)> {
-            self.right.loss(point, data)
+            self.correct.loss(point, data)
         }
 
         fn gradient(&self, point: &[f64], data: &Dataset) -> Result<(f64, Vec<f64>)> {
-            let (loss, gradient) = self.right.gradient(point, data)?;
+            let (loss, gradient) = self.correct.gradient(point, data)?;
             Ok((loss, self.scaled(gradient, self.gradient)))
         }
 
@@ -293,7 +298,7 @@ mod tests {
             budget: usize,
         ) -> Result<Vec<Vec<f64>>> {
             let products = self
-                .right
+                .correct
                 .products(point, data, directions, curvature, block, budget)?;
             let products = products.into_iter();
             Ok(products
@@ -307,7 +312,7 @@ mod tests {
             data: &Dataset,
             visitor: &mut (dyn FnMut(LayerTile) + Send),
         ) -> Result<()> {
-            self.right.visit(point, data, visitor)
+            self.correct.visit(point, data, visitor)
         }
     }
 
@@ -364,31 +369,31 @@ mod tests {
     #[test]
     fn a_rule_that_is_wrong_by_a_thousandth_is_found() {
         for (margin, losses) in [(None, 0.1..2.0), (Some(20.0), 0.0..1e-8)] {
-            for right in networks(margin) {
-                let loss = right.loss().unwrap();
+            for correct in networks(margin) {
+                let loss = correct.loss().unwrap();
                 assert!(losses.contains(&loss), "{loss:e}");
-                let engine = right.engine.clone().unwrap();
-                let found = differences(&right).unwrap();
+                let engine = correct.engine.clone().unwrap();
+                let found = differences(&correct).unwrap();
                 assert!(found.gradient < 1e-6 && found.hvp < 1e-5, "{found:?}");
-                let whole = 0..right.dim();
-                let ranges = [vec![whole], right.parameters.ranges()].concat();
+                let whole = 0..correct.dim();
+                let ranges = [vec![whole], correct.parameters.ranges()].concat();
                 for range in ranges {
                     for (gradient, product) in [(1.001, 1.0), (1.0, 1.001), (1.001, 1.001)] {
                         let wrong = Wrong {
-                            right: engine.clone(),
+                            correct: engine.clone(),
                             range: range.clone(),
                             gradient,
                             product,
                         };
                         let wrong = Objective {
                             engine: Ok(Arc::new(wrong)),
-                            ..right.clone()
+                            ..correct.clone()
                         };
-                        let said = differences(&wrong).err().map(|e| e.to_string());
+                        let message = differences(&wrong).err().map(|e| e.to_string());
                         assert!(
-                            said.is_some_and(|said| said.contains("is wrong")),
+                            message.is_some_and(|message| message.contains("is wrong")),
                             "{range:?} of {}: {gradient}, {product}",
-                            right.dim()
+                            correct.dim()
                         );
                     }
                 }

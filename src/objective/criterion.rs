@@ -1,4 +1,4 @@
-//! [`Criterion`]: a loss of the crate, or one of the user's own.
+//! [`Criterion`]: a loss of the crate, or a custom one.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::losses::Loss;
 
 type OwnLoss = dyn Fn(&Tensor, &Targets) -> candle_core::Result<Tensor> + Send + Sync;
 
-/// How an objective compares outputs with targets.
+/// The loss function of an objective.
 #[derive(Clone)]
 pub(super) enum Criterion {
     Known(Loss),
@@ -26,7 +26,7 @@ impl Criterion {
         }
     }
 
-    /// The loss of each sample, shape `(n,)`.
+    /// Loss of each sample, shape `(n,)`.
     pub(super) fn per_sample(&self, outputs: &Tensor, targets: &Targets) -> Result<Tensor> {
         let own = match self {
             Self::Known(loss) => return loss.per_sample(outputs, targets),
@@ -44,7 +44,7 @@ impl Criterion {
         Ok(losses)
     }
 
-    /// Rejects outputs of one sample that cannot be compared with the data's targets.
+    /// Returns an error if the outputs of one sample do not fit the data's targets.
     pub(super) fn check(&self, outputs: &Tensor, data: &Dataset) -> Result<()> {
         let [1, dims @ ..] = outputs.dims() else {
             return Err(Error::invalid(format!(

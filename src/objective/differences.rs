@@ -1,4 +1,4 @@
-//! [`Place`]: a point near a model's own, and its derivatives beside central differences.
+//! [`Place`]: a point near a model's own, where derivatives are compared with central differences.
 
 use std::ops::Range;
 
@@ -10,45 +10,47 @@ use crate::losses::Curvature;
 use crate::random::{Purpose, normal};
 use crate::vector::{axpy, dot, minus, norm, scale};
 
-/// Distance of the point from the model's own, relative to each parameter.
+/// Distance from the model's own point, relative to each parameter.
 const SHIFT: f64 = 0.05;
 
-/// Steps of the differences of the loss.
+/// Number of steps for differences of the loss.
 const LOSS_STEPS: i32 = 5;
 
-/// Steps where the loss is not yet close to linear within the first.
+/// Number of steps if the loss is far from linear within the first ones.
 const MOST_STEPS: i32 = 10;
 
-/// Differences of the loss whose relative error may be larger than this are not judged by.
+/// Differences of the loss with a larger relative error are not used as evidence.
 const UNCERTAIN: f64 = 0.02;
 
-/// Rounding of a loss, in units of ε times the loss.
+/// Rounding error of a loss, in units of ε times the loss.
 const ROUNDING: f64 = 1e3;
 
-/// Steps for a floating-point type, relative to the distance in which the loss changes by itself.
+/// Steps for a floating-point type, relative to the distance over which the loss changes by its own size.
 struct Steps {
-    /// The first of the loss. Each further one is a quarter of it.
-    of_loss: f64,
-    /// Kinks within a step change differences of the gradient much more than those of the loss.
-    of_gradient: f64,
-    /// How many times longer a second step of the gradient is, where the first may be too short.
+    /// First step for the loss. Each further one is a quarter of the previous.
+    loss: f64,
+    /// Step for the gradient. Kinks within a step change differences of the gradient much more than those of the
+    /// loss.
+    gradient: f64,
+    /// Factor of the gradient's second step, where the first may be too short.
     longer: Option<f64>,
-    /// The shortest of these steps relative to the parameters: a shorter one is lost to their rounding.
+    /// Shortest of these steps relative to the parameters: a shorter one is lost to their rounding.
     shortest: f64,
-    /// A parameter's part of a product that is below this share of its gradient is not judged.
+    /// A parameter's part of a product is not judged below this share of its gradient.
     negligible: f64,
-    /// Nor is one below this share of the whole gradient: its difference is rounding.
+    /// Nor below this share of the whole gradient: its difference is rounding error.
     rounding: f64,
-    /// How many times its norm a parameter moves at most where others move by theirs, in differences of the loss.
+    /// In differences of the loss, a parameter moves at most this many times its norm where others move by their
+    /// norm.
     reach: f64,
 }
 
 impl Steps {
-    fn of(dtype: DType) -> Self {
+    fn for_dtype(dtype: DType) -> Self {
         match dtype {
             DType::F64 => Self {
-                of_loss: 1.6e-5,
-                of_gradient: 1e-8,
+                loss: 1.6e-5,
+                gradient: 1e-8,
                 longer: None,
                 shortest: 1e-13,
                 negligible: 0.01,
@@ -56,8 +58,8 @@ impl Steps {
                 reach: 1e3,
             },
             _ => Self {
-                of_loss: 0.16,
-                of_gradient: 1e-4,
+                loss: 0.16,
+                gradient: 1e-4,
                 longer: Some(30.0),
                 shortest: 3e-6,
                 negligible: 0.1,
@@ -79,19 +81,19 @@ pub(super) struct Place<'a> {
     gradient: Vec<f64>,
 }
 
-/// A direction from there.
+/// A direction from that point.
 struct Direction {
     vector: Vec<f64>,
-    /// The distance along it in which the loss changes by itself, at most 1.
+    /// Distance along it over which the loss changes by its own size, at most 1.
     reach: f64,
 }
 
 /// Relative error of a gradient.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct GradientError {
-    /// With its sign.
+    /// Signed relative error.
     pub(super) value: f64,
-    /// How far the differences may be off.
+    /// Uncertainty of the differences.
     uncertainty: f64,
 }
 
@@ -100,7 +102,7 @@ impl GradientError {
         self.value.abs() <= tolerance + self.uncertainty
     }
 
-    /// Whether the differences are good enough to judge by.
+    /// Whether the differences are precise enough to judge by.
     pub(super) fn is_certain(&self) -> bool {
         self.uncertainty <= UNCERTAIN
     }
@@ -110,11 +112,12 @@ impl GradientError {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ProductError {
     pub(super) whole: f64,
-    /// In `f64` the largest of the parameters' parts, and in `f32` that of the whole: there kinks change parts a lot.
+    /// In `f64` the largest over the parameters' parts; in `f32` that of the whole vector, because kinks change parts
+    /// a lot.
     pub(super) judged: f64,
-    /// How far the differences may be off.
+    /// Uncertainty of the differences.
     uncertainty: f64,
-    /// The number of the parameter with the largest error.
+    /// Index of the parameter with the largest error.
     pub(super) parameter: usize,
 }
 
@@ -124,17 +127,17 @@ impl ProductError {
     }
 }
 
-/// A central difference of the loss beside the gradient, each over the step.
+/// A central difference of the loss and the gradient's prediction, each divided by the step.
 struct LossDifference {
     error: f64,
-    /// Of the larger of the two.
+    /// Relative to the larger of the two.
     size: f64,
 }
 
 impl<'a> Place<'a> {
-    /// The point with this number.
+    /// The point with index `number`.
     pub(super) fn new(objective: &'a Objective, number: u64) -> Result<Self> {
-        let steps = Steps::of(objective.parameters.dtype());
+        let steps = Steps::for_dtype(objective.parameters.dtype());
         let ranges = objective.parameters.ranges();
         let (theta, loss, gradient) = generic_point(objective, &ranges, number)?;
         Ok(Self {
@@ -148,8 +151,8 @@ impl<'a> Place<'a> {
         })
     }
 
-    /// For each parameter the direction of its gradient, or a random one if that is zero, with a length that changes the
-    /// loss as much as the other parameters do: of the parameter's norm at least, and at most `reach` times that.
+    /// For each parameter, the direction of its gradient, or a random one if that is zero, with a length that changes
+    /// the loss as much as the other parameters do: at least the parameter's norm, and at most `reach` times that.
     fn direction(&self, reach: f64) -> Direction {
         let mut random = None;
         let effect = |range: &Range<usize>| {
@@ -179,7 +182,7 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// θ + hu and θ − hu, rounded to the model's type, so that their difference is known exactly.
+    /// θ + hu and θ − hu, rounded to the model's dtype, so that their difference is known exactly.
     fn ends(&self, direction: &Direction, step: f64) -> [Vec<f64>; 2] {
         [1.0, -1.0].map(|sign| {
             let mut moved = self.theta.clone();
@@ -191,20 +194,21 @@ impl<'a> Place<'a> {
         })
     }
 
-    /// The relative error of the gradient against extrapolated differences of the loss, certain to `enough` if possible.
+    /// The relative error of the gradient against extrapolated differences of the loss, certain to `enough` if
+    /// possible.
     ///
-    /// The error of central differences is a + bh² for a smooth loss. With many kinks it is a − ch: units that the gradient
-    /// goes through stay on with it and go off against it. Three steps give a. Steps become smaller as long as that makes a
-    /// more certain than rounding does.
+    /// The error of central differences is a + bh² for a smooth loss. With many kinks it is a − ch: units that the
+    /// gradient passes through stay on along it and turn off against it. Three steps determine a. Steps shrink as
+    /// long as that makes a more certain despite rounding.
     pub(super) fn gradient_error(&self, enough: f64) -> Result<GradientError> {
         let direction = self.direction(self.steps.reach);
         let mut best: Option<GradientError> = None;
         let mut found: Vec<LossDifference> = Vec::new();
         let mut last = None;
         for i in 0..MOST_STEPS {
-            match self.loss_difference(&direction, self.steps.of_loss / 4f64.powi(i)) {
+            match self.loss_difference(&direction, self.steps.loss / 4f64.powi(i)) {
                 Ok(difference) => found.push(difference),
-                // A step can leave the model's domain. A smaller one is then tried.
+                // A step can leave the model's domain; then try a smaller one.
                 Err(error) => {
                     found.clear();
                     last = Some(error);
@@ -213,7 +217,7 @@ impl<'a> Place<'a> {
             let [.., first, second, third] = &found[..] else {
                 continue;
             };
-            // Where the loss is far from linear within the steps, they tell nothing yet.
+            // Where the loss is far from linear within the steps, they are no evidence yet.
             if first.size > 2.0 * third.size {
                 continue;
             }
@@ -227,17 +231,19 @@ impl<'a> Place<'a> {
                 break;
             }
         }
-        // Without a linear part no gradient can be told right or wrong.
+        // Without a linear part there is nothing to compare the gradient with.
         if best.is_none() && last.is_none() {
             return Ok(GradientError {
                 value: 0.0,
                 uncertainty: f64::INFINITY,
             });
         }
-        best.ok_or_else(|| last.unwrap_or_else(|| Error::invalid("the loss has no values nearby")))
+        best.ok_or_else(|| {
+            last.unwrap_or_else(|| Error::invalid("the loss is not finite near the model's point"))
+        })
     }
 
-    /// The gradient beside a central difference of the loss.
+    /// Compares the gradient with a central difference of the loss.
     fn loss_difference(&self, direction: &Direction, step: f64) -> Result<LossDifference> {
         let [ahead, behind] = self.ends(direction, step);
         let expected = dot(&self.gradient, &minus(&ahead, &behind));
@@ -249,12 +255,13 @@ impl<'a> Place<'a> {
         })
     }
 
-    /// The relative errors of the Hessian-vector product against a difference of the gradient. Where they are more than
-    /// `enough`, a second step tells how certain that is: differences that kinks or rounding make wrong are then others.
+    /// The relative errors of the Hessian-vector product against a difference of the gradient. Where they exceed
+    /// `enough`, a second step shows how certain that is: wrong differences from kinks or rounding vary with the
+    /// step.
     pub(super) fn product_error(&self, enough: f64) -> Result<ProductError> {
         let direction = self.direction(1.0);
         let shortest = self.steps.shortest / direction.reach;
-        let step = self.steps.of_gradient.max(shortest);
+        let step = self.steps.gradient.max(shortest);
         let (error, difference) = self.product_difference(&direction, step)?;
         if error.judged <= enough {
             return Ok(error);
@@ -309,12 +316,12 @@ impl<'a> Place<'a> {
         let parts = self.ranges.iter().map(|range| compared(range.clone())[1]);
         let worst = parts.enumerate().max_by(|a, b| a.1.total_cmp(&b.1));
         let (parameter, worst) = worst.unwrap_or_default();
-        let [whole, of_all] = compared(0..product.len());
+        let [whole, overall] = compared(0..product.len());
         let error = ProductError {
             whole,
             judged: match self.objective.parameters.dtype() {
                 DType::F64 => worst,
-                _ => of_all,
+                _ => overall,
             },
             uncertainty: 0.0,
             parameter,
@@ -329,7 +336,7 @@ fn relative(error: f64, size: f64) -> f64 {
     if error == 0.0 { 0.0 } else { error / size }
 }
 
-/// θ, the loss and its gradient a little away from the model's own point, or there if the loss has no value nearby.
+/// θ, the loss and its gradient near the model's own point, or at it if the loss is not finite nearby.
 fn generic_point(
     objective: &Objective,
     ranges: &[Range<usize>],
@@ -339,9 +346,9 @@ fn generic_point(
     let mut moved = theta.clone();
     let shifts = normal(theta.len(), Purpose::DerivativeCheck, 0, point);
     let usual = |v: &[f64]| norm(v) / (v.len() as f64).sqrt();
-    let of_all = usual(&theta);
+    let overall = usual(&theta);
     for range in ranges {
-        let sizes = [usual(&theta[range.clone()]), of_all, 1.0];
+        let sizes = [usual(&theta[range.clone()]), overall, 1.0];
         let size = sizes.into_iter().find(|size| *size > 0.0).unwrap_or(1.0);
         for (t, shift) in moved[range.clone()].iter_mut().zip(&shifts[range.clone()]) {
             let size = if *t == 0.0 { size } else { t.abs() };

@@ -1,5 +1,5 @@
-//! What an [`Objective`] knows of a point: loss, accuracy, gradient, products with curvature matrices; where its model
-//! stands, or at another θ.
+//! Evaluates an [`Objective`]: loss, accuracy, gradient and products with curvature matrices, at the model's current
+//! point or at another θ.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -17,7 +17,7 @@ use crate::losses::{Curvature, finite_loss, predict};
 use crate::parameters::Restore;
 use crate::vector::{axpy, dot, norm};
 
-/// How well a model does on a dataset.
+/// Loss and accuracy of a model on a dataset.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -25,7 +25,7 @@ use crate::vector::{axpy, dot, norm};
 /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
 /// let model = Mlp::new(&[2, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
 /// let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
-/// // A classifier that answers 0 to everything.
+/// // A classifier whose output is always 0.
 /// let score = objective.score_at(&[0.0; 3])?;
 /// assert!((score.loss - 2f64.ln()).abs() < 1e-12);
 /// assert_eq!(score.accuracy, Some(0.5));
@@ -35,25 +35,24 @@ use crate::vector::{axpy, dot, norm};
 pub struct Score {
     /// L(θ)
     pub loss: f64,
-    /// Share of the samples whose largest output is at their label (for one output: whose sign is
-    /// right); none for data without labels.
+    /// Share of the samples whose largest output is at their label (for one output: whose sign is right); `None` for
+    /// data without labels.
     pub accuracy: Option<f64>,
 }
 
 impl Objective {
-    /// L(θ) where the model stands.
+    /// L(θ) at the model's current point.
     ///
     /// # Errors
-    /// A loss that is not finite; candle's.
+    /// A loss that is not finite; errors of candle.
     pub fn loss(&self) -> Result<f64> {
         Ok(self.score()?.loss)
     }
 
-    /// L at another θ. The model is there only during the call: afterwards, error or not, its
-    /// parameters have the bits they had before.
+    /// L at another θ. Afterwards, even after an error, the model's parameters have their previous bits.
     ///
     /// # Errors
-    /// A θ of the wrong length or not finite; as [`Objective::loss`].
+    /// A θ of the wrong length or not finite; the errors of [`Objective::loss`].
     pub fn loss_at(&self, theta: &[f64]) -> Result<f64> {
         Ok(self.score_at(theta)?.loss)
     }
@@ -62,14 +61,14 @@ impl Objective {
     /// is right).
     ///
     /// # Errors
-    /// A dataset without labels; candle's.
+    /// A dataset without labels; errors of candle.
     pub fn accuracy(&self) -> Result<f64> {
         self.score()?.accuracy.ok_or_else(|| {
             Error::invalid("accuracy needs labels, and this dataset has values to fit")
         })
     }
 
-    /// Loss and accuracy where the model stands.
+    /// Loss and accuracy at the model's current point.
     ///
     /// # Errors
     /// As [`Objective::loss`].
@@ -77,7 +76,7 @@ impl Objective {
         self.score_of(None)
     }
 
-    /// Loss and accuracy at another θ; the model is the same afterwards.
+    /// Loss and accuracy at another θ; the model is unchanged afterwards.
     ///
     /// # Errors
     /// As [`Objective::loss_at`].
@@ -86,8 +85,8 @@ impl Objective {
     }
 
     fn score_of(&self, theta: Option<&[f64]>) -> Result<Score> {
-        let (mean, right) = match self.in_batches(theta)? {
-            Some((mean, right, _)) => (mean, right),
+        let (mean, correct) = match self.in_batches(theta)? {
+            Some((mean, correct, _)) => (mean, correct),
             None => self.by(
                 theta,
                 |engine, point| engine.loss(point, &self.data),
@@ -99,11 +98,11 @@ impl Objective {
             let theta = self.theta(theta)?;
             square = dot(&theta, &theta);
         }
-        self.scored(mean, right, square)
+        self.scored(mean, correct, square)
     }
 
-    /// Loss and accuracy at another θ of a model whose forward pass depends on more than θ: `prepare` brings
-    /// that to θ while the model is there, and what it returns lives until the score is known.
+    /// Loss and accuracy at another θ of a model whose forward pass depends on more than θ: `prepare` is called while
+    /// the model is at θ, and its result is dropped after the evaluation.
     pub(crate) fn score_prepared<G>(
         &self,
         theta: &[f64],
@@ -115,7 +114,7 @@ impl Objective {
                  objective before with_batch_statistics",
             ));
         }
-        let (mean, right) = self.moved(theta, |objective| {
+        let (mean, correct) = self.moved(theta, |objective| {
             let _prepared = prepare()?;
             match &objective.engine {
                 Ok(engine) => {
@@ -125,19 +124,19 @@ impl Objective {
                 Err(_) => objective.score_by_autograd(),
             }
         })?;
-        self.scored(mean, right, dot(theta, theta))
+        self.scored(mean, correct, dot(theta, theta))
     }
 
-    /// From the mean loss, the number of samples classified right and ‖θ‖², of this rank's samples.
-    fn scored(&self, mean: f64, right: usize, square: f64) -> Result<Score> {
+    /// Combines the mean loss, the number of correct predictions and ‖θ‖² of this rank's samples into a score.
+    fn scored(&self, mean: f64, correct: usize, square: f64) -> Result<Score> {
         let score = self
-            .all_scored(&[(mean, right)], |_| square)?
+            .all_scored(&[(mean, correct)], |_| square)?
             .swap_remove(0);
         finite_loss(score.loss)?;
         Ok(score)
     }
 
-    /// The same of several points, with ‖θ‖² of each. Losses may be not finite.
+    /// The same for several points, with ‖θ‖² of each. Losses may be not finite.
     fn all_scored(
         &self,
         found: &[(f64, usize)],
@@ -146,12 +145,12 @@ impl Objective {
         let labels = self.data.num_labels() as f64;
         let means = found
             .iter()
-            .map(|(mean, right)| [*mean, *right as f64 / labels]);
+            .map(|(mean, correct)| [*mean, *correct as f64 / labels]);
         let mut means: Vec<[f64; 2]> = means.collect();
         self.over_ranks(means.as_flattened_mut())?;
-        let score = |(i, [mean, right]): (usize, [f64; 2])| {
+        let score = |(i, [mean, correct]): (usize, [f64; 2])| {
             let accuracy = match self.data.targets() {
-                Targets::Labels(_) => Some(right),
+                Targets::Labels(_) => Some(correct),
                 Targets::Values(_) => None,
             };
             Score {
@@ -162,8 +161,8 @@ impl Objective {
         Ok(means.into_iter().enumerate().map(score).collect())
     }
 
-    /// Loss and accuracy at θ + αd₁ + βd₂ for each of some points α, β, with `vectors` θ, d₁ and d₂ in θ-space. The
-    /// model does not move where hand-derived rules give the losses, and is back afterwards where not.
+    /// Loss and accuracy at θ + αd₁ + βd₂ for each point (α, β), where `vectors` is θ, d₁ and d₂. With hand-derived
+    /// rules the model does not move; otherwise it is restored afterwards.
     ///
     /// # Errors
     /// A loss that is not finite.
@@ -179,7 +178,7 @@ impl Objective {
         Ok(scores)
     }
 
-    /// The same, with NaN as loss and accuracy where the loss is not finite.
+    /// The same, but loss and accuracy are NaN where the loss is not finite.
     pub(crate) fn scores_with_holes(
         &self,
         vectors: [&[f64]; 3],
@@ -224,15 +223,15 @@ impl Objective {
         self.all_scored(&found, |i| square(points[i]))
     }
 
-    /// ∇L(θ) where the model stands.
+    /// ∇L(θ) at the model's current point.
     ///
     /// # Errors
-    /// A gradient that is not finite; a parameter without one; candle's.
+    /// A gradient that is not finite; a parameter without a gradient; errors of candle.
     pub fn gradient(&self) -> Result<Vec<f64>> {
         Ok(self.gradient_of(None)?.1)
     }
 
-    /// L and ∇L at another θ; the model is the same afterwards.
+    /// L and ∇L at another θ; the model is unchanged afterwards.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -281,8 +280,8 @@ impl Objective {
         Ok((loss, gradient))
     }
 
-    /// The exact Hessian-vector product Hv, H = ∇²L(θ), where the model stands: the gradient of
-    /// ⟨∇L, v⟩ by a second backward pass (Pearlmutter, 1994).
+    /// The exact Hessian-vector product Hv, H = ∇²L(θ), at the model's current point: the gradient of ⟨∇L, v⟩ by a
+    /// second backward pass (Pearlmutter, 1994).
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -298,14 +297,15 @@ impl Objective {
     /// ```
     ///
     /// # Errors
-    /// A `v` of the wrong length or not finite; a product that is not finite; candle's.
+    /// A `v` of the wrong length or not finite; a product that is not finite; errors of candle.
     pub fn hvp(&self, v: &[f64]) -> Result<Vec<f64>> {
         let mut products = self.products(None, &[v.to_vec()], Curvature::Hessian)?;
         Ok(products.swap_remove(0))
     }
 
-    /// Products of several vectors with a curvature matrix of the mean loss at θ, or where the model stands.
-    /// λ‖θ‖² adds its 2λ where the matrix is one of the loss, and not of the predictions or the samples' gradients.
+    /// Products of several vectors with a curvature matrix of the mean loss, at θ or at the model's current point.
+    /// λ‖θ‖² adds 2λ to the Hessian and the Gauss-Newton matrix, but not to the Fisher matrix or the samples'
+    /// gradients.
     pub(crate) fn products(
         &self,
         theta: Option<&[f64]>,
@@ -315,8 +315,8 @@ impl Objective {
         self.block_products(theta, vectors, curvature, None)
     }
 
-    /// The same products, or with `block` only their entries in these ranges of θ; the others are 0. Vectors that are 0 outside
-    /// the ranges then cost what the block costs, where derivatives are computed by hand-derived rules.
+    /// The same products, or with `block` only their entries in these ranges of θ; the others are 0. With
+    /// hand-derived rules, products of vectors that are 0 outside the ranges cost only as much as the block.
     pub(crate) fn block_products(
         &self,
         theta: Option<&[f64]>,
@@ -342,8 +342,8 @@ impl Objective {
         )?;
         for (product, v) in products.iter_mut().zip(vectors) {
             self.over_ranks(product)?;
-            let of_the_loss = matches!(curvature, Curvature::Hessian | Curvature::GaussNewton);
-            if of_the_loss && self.l2 > 0.0 {
+            let adds_l2 = matches!(curvature, Curvature::Hessian | Curvature::GaussNewton);
+            if adds_l2 && self.l2 > 0.0 {
                 axpy(2.0 * self.l2, v, product);
             }
             self.check_finite(product, curvature.name())?;
@@ -351,7 +351,7 @@ impl Objective {
         Ok(products)
     }
 
-    /// An answer of the hand-derived rules, or else of the model in its place, at θ or where it stands.
+    /// Evaluates `by_hand` if there are hand-derived rules and `by_autograd` otherwise, at θ or at the current point.
     fn by<T>(
         &self,
         theta: Option<&[f64]>,
@@ -367,13 +367,13 @@ impl Objective {
         }
     }
 
-    /// `f` of the model where it stands. Its running statistics are the same afterwards.
+    /// Calls `f` with the model at its current point. Its running statistics are unchanged afterwards.
     pub(super) fn in_place<T>(&self, f: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
         if self.batch_statistics().is_none() {
             let _in_use = InUse::read(&self.parameters)?;
             return f(self);
         }
-        // A pass in training mode moves the running statistics.
+        // A pass in training mode changes the running statistics.
         self.exclusively(|objective| {
             let statistics = objective.parameters.statistics();
             let _restore = Restore::of(statistics.map(|(_, var)| var))?;
@@ -381,7 +381,7 @@ impl Objective {
         })
     }
 
-    /// `f` of the model while it is at θ. `f` may not move it further.
+    /// Calls `f` with the model at θ. `f` must not move it.
     fn moved<T>(&self, theta: &[f64], f: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
         let moved = self.parameters.unflatten(theta)?;
         self.exclusively(|objective| {
@@ -393,13 +393,13 @@ impl Objective {
         })
     }
 
-    /// `f` of the model while nothing else uses it.
+    /// Calls `f` while nothing else uses the model.
     pub(super) fn exclusively<T>(&self, f: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
         let _moved = InUse::moved(&self.parameters)?;
         f(self)
     }
 
-    /// The θ that was given, looked at, or that of the model.
+    /// The given θ, checked, or the model's.
     fn theta<'a>(&self, given: Option<&'a [f64]>) -> Result<Cow<'a, [f64]>> {
         match given {
             Some(theta) => {
@@ -413,7 +413,7 @@ impl Objective {
         }
     }
 
-    /// θ as above, and after it the running statistics as they stand.
+    /// θ as above, followed by the current running statistics.
     pub(crate) fn point<'a>(&self, theta: Option<&'a [f64]>) -> Result<Cow<'a, [f64]>> {
         let mut point = self.theta(theta)?;
         if self.parameters.statistics().len() > 0 {
@@ -429,9 +429,9 @@ impl Objective {
             |batch| {
                 let outputs = self.outputs(batch)?;
                 let losses = self.loss.per_sample(&outputs, batch.targets())?;
-                Ok((sum(&losses)?, right(&outputs, batch)?))
+                Ok((sum(&losses)?, count_correct(&outputs, batch)?))
             },
-            |(sum, right)| total = (total.0 + sum, total.1 + right),
+            |(sum, correct)| total = (total.0 + sum, total.1 + correct),
         )?;
         Ok((total.0 / self.data.len() as f64, total.1))
     }
@@ -505,8 +505,8 @@ impl Objective {
     }
 }
 
-/// How many samples are classified right.
-pub(super) fn right(outputs: &Tensor, data: &Dataset) -> Result<usize> {
+/// Number of correctly classified samples.
+pub(super) fn count_correct(outputs: &Tensor, data: &Dataset) -> Result<usize> {
     match data.targets() {
         Targets::Labels(_) => {
             let predicted = predict(outputs)?.flatten_all()?.to_vec1::<u32>()?;
@@ -518,7 +518,7 @@ pub(super) fn right(outputs: &Tensor, data: &Dataset) -> Result<usize> {
     }
 }
 
-/// The sum in `f64`, whatever the tensor's type.
+/// The sum in `f64`, whatever the tensor's dtype.
 pub(super) fn sum(losses: &Tensor) -> Result<f64> {
     let losses = losses.to_dtype(DType::F64)?.to_vec1::<f64>()?;
     Ok(losses.iter().sum())

@@ -1,9 +1,9 @@
-//! [`InUse`]: the variables that a call reads where they stand, or moves to another θ and back.
+//! [`InUse`]: locks the variables that a call reads, or moves to another θ and back.
 //!
-//! candle's variables are shared, so an objective that evaluates a candle model at another θ moves the model there for a
-//! while. Calls that read the same variables wait; calls on other variables do not. A forward pass may itself use
-//! objectives: a call knows the call that it is part of and does not wait for it. A call that would wait for itself,
-//! directly or through others, is an error.
+//! candle's variables are shared, so an objective that evaluates a candle model at another θ moves the model there
+//! temporarily. Calls that read the same variables wait; calls on other variables do not. A forward pass may itself
+//! use objectives: a nested call knows its parent and does not wait for it. A call that would deadlock, directly or
+//! through others, is an error.
 
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -24,15 +24,15 @@ enum Access {
 #[derive(Debug)]
 struct Use {
     id: u64,
-    /// The use that this one is part of.
+    /// The use that this one is nested in.
     parent: Option<u64>,
     vars: HashSet<TensorId>,
     access: Access,
-    /// Whether it has begun. If not, it waits.
+    /// Whether it has begun; otherwise it is waiting.
     granted: bool,
 }
 
-/// All uses, in the order in which they were asked for.
+/// All uses, in the order of their requests.
 struct Uses {
     list: Vec<Use>,
     next_id: u64,
@@ -45,24 +45,24 @@ static USES: Mutex<Uses> = Mutex::new(Uses {
 static CHANGED: Condvar = Condvar::new();
 
 thread_local! {
-    /// The innermost use that this thread works for.
+    /// The innermost use on this thread.
     static INNERMOST: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
-/// A use of a model's variables, which ends when this is dropped.
+/// A use of a model's variables; it ends on drop.
 pub(super) struct InUse {
     id: u64,
-    /// A use ends on the thread where it began.
+    /// `!Send`: a use ends on the thread where it began.
     _not_send: PhantomData<*const ()>,
 }
 
 impl InUse {
-    /// Waits until nothing moves these variables, and keeps them in place.
+    /// Waits until nothing moves these variables, and prevents moves until dropped.
     pub(super) fn read(parameters: &Parameters) -> Result<Self> {
         Self::begin(parameters, Access::Read)
     }
 
-    /// Waits until nothing uses these variables, and keeps them for this call alone.
+    /// Waits until nothing uses these variables, and reserves them for this call.
     pub(super) fn moved(parameters: &Parameters) -> Result<Self> {
         Self::begin(parameters, Access::Move)
     }
@@ -113,7 +113,7 @@ pub(super) fn innermost() -> Option<u64> {
     INNERMOST.get()
 }
 
-/// `f` on another thread, as part of a use of this one.
+/// Calls `f` on another thread, as part of a use of this one.
 pub(super) fn within<T>(innermost: Option<u64>, f: impl FnOnce() -> T) -> T {
     struct Restore(Option<u64>);
     impl Drop for Restore {
@@ -139,12 +139,12 @@ impl Uses {
         &mut self.list[position]
     }
 
-    /// Uses are in the list until they end, and ids ascend.
+    /// Returns the position of a use in the list, which is sorted by id and holds every use until it ends.
     fn position(&self, id: u64) -> usize {
         self.list.partition_point(|other| other.id < id)
     }
 
-    /// Ends a use and wakes those that wait. Returns its parent.
+    /// Ends a use and wakes waiting calls. Returns its parent.
     fn remove(&mut self, id: u64) -> Option<u64> {
         let position = self.position(id);
         let ended = self.list.remove(position);
@@ -163,8 +163,8 @@ impl Uses {
         false
     }
 
-    /// The uses that must end before this one can begin. Uses of the same variables take turns in the order in which they
-    /// were asked for, but a part of a use on the same variables goes before those that wait for the whole.
+    /// The uses that must end before this one can begin. Uses of the same variables run in the order of their
+    /// requests, but a nested use goes before those that wait for its parent.
     fn blockers<'a>(&'a self, me: &'a Use) -> impl Iterator<Item = &'a Use> {
         let nested = self
             .list
@@ -180,7 +180,7 @@ impl Uses {
         })
     }
 
-    /// Whether a use that waits for others is itself what one of them waits for.
+    /// Whether a waiting use is, directly or indirectly, waited for by a use that blocks it.
     fn waits_for_itself(&self, me: &Use) -> bool {
         let mut seen = HashSet::new();
         let mut waiting = vec![me];
@@ -218,7 +218,7 @@ mod tests {
         Parameters::new([(name.to_owned(), var)]).unwrap()
     }
 
-    /// Runs `f` on another thread. The receiver tells when it is done.
+    /// Runs `f` on another thread. The receiver gets its result.
     fn elsewhere<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> Receiver<T> {
         let (sender, receiver) = channel();
         std::thread::spawn(move || {
@@ -230,10 +230,10 @@ mod tests {
     fn within_ten_seconds<T>(receiver: &Receiver<T>) -> T {
         receiver
             .recv_timeout(Duration::from_secs(10))
-            .expect("it waits for ever")
+            .expect("it deadlocks")
     }
 
-    /// Waits until another use of these variables waits.
+    /// Blocks until another use of these variables is waiting.
     fn until_one_waits(parameters: &Parameters) {
         let id = parameters.vars()[0].id();
         while !lock()
@@ -254,7 +254,7 @@ mod tests {
         let moved = elsewhere(move || drop(InUse::moved(&moving).unwrap()));
         until_one_waits(&ours);
         assert!(moved.try_recv().is_err());
-        // Other variables are free, and a part of the first use does not wait for the move.
+        // Other variables are free, and a nested use does not wait for the move.
         drop(InUse::moved(&parameters("b")).unwrap());
         drop(InUse::read(&ours).unwrap());
         drop(first);
@@ -277,8 +277,8 @@ mod tests {
         let ours = parameters("a");
         for outer in [InUse::read, InUse::moved] {
             let _outer = outer(&ours).unwrap();
-            let said = InUse::moved(&ours).err().unwrap().to_string();
-            assert!(said.contains("forward pass"), "{said}");
+            let message = InUse::moved(&ours).err().unwrap().to_string();
+            assert!(message.contains("forward pass"), "{message}");
         }
         drop(InUse::moved(&ours).unwrap());
     }

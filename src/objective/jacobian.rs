@@ -6,12 +6,12 @@ use super::in_use::InUse;
 use super::{Objective, autograd};
 use crate::error::{Error, Result, check_finite};
 
-/// Numbers that are too many: 2 GiB of them.
+/// Largest number of entries: 2 GiB of them.
 const MOST: usize = 1 << 28;
 
 impl Objective {
-    /// J = ∂f(x; θ)/∂θ where the model stands: a row for each output of each sample, sample by sample, and a column for
-    /// each parameter. It takes a backward pass for each row: for small models and few samples.
+    /// J = ∂f(x; θ)/∂θ at the model's current point. Shape (samples × outputs, parameters), sample by sample. Each
+    /// row takes a backward pass, so use it for small models and few samples.
     ///
     /// ```
     /// use loss_landscape::ndarray::array;
@@ -21,13 +21,13 @@ impl Objective {
     /// let data = Dataset::regression(&x, &x.zeros_like()?)?;
     /// let line = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
     /// let objective = Objective::of(&line, &data, Loss::Mse)?;
-    /// // wx + b by b and by w.
+    /// // Derivatives of wx + b in b and in w.
     /// assert_eq!(objective.jacobian()?, array![[1.0, -2.0], [1.0, 2.0]]);
     /// # Ok::<(), Error>(())
     /// ```
     ///
     /// # Errors
-    /// More than 2²⁸ entries; entries that are not finite; a parameter without a gradient; candle's.
+    /// More than 2²⁸ entries; entries that are not finite; a parameter without a gradient; errors of candle.
     pub fn jacobian(&self) -> Result<Array2<f64>> {
         self.needs_all_samples("a Jacobian")?;
         self.needs_independent_samples("a Jacobian")?;
@@ -41,7 +41,7 @@ impl Objective {
             )));
         }
         let mut entries = Vec::with_capacity(rows * columns);
-        // Of one sample at a time, for each backward pass goes through the whole batch.
+        // One sample at a time, because each backward pass goes through the whole batch.
         self.clone().with_batch_size(1)?.over_batches(
             |sample| {
                 let outputs = self.outputs(sample)?.get(0)?;

@@ -1,9 +1,9 @@
-//! [`Objective`]: a loss as a function of θ, with its gradient and Hessian-vector products at the
-//! point where the model stands.
+//! [`Objective`]: a loss as a function of θ, with its gradient and Hessian-vector products at the model's current
+//! point.
 //!
-//! There are two ways to a derivative, and they agree. Any candle model goes through candle's graph: double backward over the
-//! dataset in batches. Models that list their [layers](crate::layers), on the CPU, go through hand-derived rules, several times
-//! faster. [`Objective::engine`] says which way it is, and why.
+//! Derivatives are computed in one of two ways, and the two agree. Any candle model goes through candle's graph:
+//! double backward over the dataset in batches. Models that list their [layers](crate::layers) use hand-derived rules
+//! on the CPU, several times faster. [`Objective::engine`] returns which way is used, and why.
 
 mod autograd;
 mod batch_size;
@@ -42,23 +42,21 @@ use crate::ranks::Ranks;
 
 type Forward = dyn Fn(&Tensor) -> candle_core::Result<Tensor> + Send + Sync;
 
-/// The forward pass of a step of training, which may draw from a seed.
+/// The forward pass of a training step, which may draw random numbers from a seed.
 type Training = dyn Fn(&Tensor, u64) -> candle_core::Result<Tensor> + Send + Sync;
 
-/// Bytes of the primal pass that hand-derived rules keep for products at a point, unless
-/// [`Objective::with_memory`] says otherwise.
+/// Default limit of [`Objective::with_memory`], in bytes.
 const MEMORY: usize = 4 << 30;
 
-/// The loss L(θ) of a model on a dataset, a mean over its samples plus, if asked for,
-/// λ‖θ‖²:
+/// The loss L(θ) of a model on a dataset: the mean over its samples plus an optional penalty λ‖θ‖²:
 ///
 /// L(θ) = (1/n) Σᵢ ℓ(f(xᵢ; θ), yᵢ) + λ‖θ‖²
 ///
-/// It is evaluated where the model stands: after more training, the same objective speaks of the
-/// new θ, and of the new running statistics of batch normalisation, which stand still here. All
-/// vectors are `f64`, on the host, in the order of [`Parameters`].
+/// It is evaluated at the model's current parameters: after more training, the same objective returns values for the
+/// new θ and the new running statistics of batch normalisation, which are constants here. All vectors are `f64`, on
+/// the host, in the order of [`Parameters`].
 ///
-/// Sums over batches are made in a fixed order, so the same point gives the same bits on a CPU.
+/// Sums over batches are computed in a fixed order, so the same point gives the same bits on a CPU.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -73,7 +71,7 @@ const MEMORY: usize = 4 << 30;
 /// assert_eq!(objective.loss()?, 2.0);
 /// assert_eq!(objective.gradient()?, [2.0, 4.0]);
 /// assert_eq!(objective.hvp(&[1.0, 1.0])?, [2.0, 8.0]);
-/// assert_eq!(objective.loss_at(&[0.0, 0.0])?, 0.0); // the line itself has not moved
+/// assert_eq!(objective.loss_at(&[0.0, 0.0])?, 0.0); // the model itself is unchanged
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone)]
@@ -88,7 +86,7 @@ pub struct Objective {
     memory: usize,
     check: DerivativeCheck,
     engine: std::result::Result<Arc<dyn HandDerived>, GraphReason>,
-    /// Of the mean, over all ranks.
+    /// Number of samples in the mean, over all ranks.
     samples: usize,
     ranks: Option<Arc<dyn Ranks>>,
     /// Largest number of samples in a batch where batch normalisation uses the batch's statistics.
@@ -117,8 +115,7 @@ impl Objective {
     /// The loss of your own candle model: `forward` maps inputs of shape `(n, …)` to outputs of
     /// shape `(n, outputs)` with the variables of `parameters`, a `&VarMap` or [`Parameters`].
     ///
-    /// The derivatives are checked on a few samples before any is handed out; see
-    /// [`Objective::derivative_check`].
+    /// The derivatives are checked on a few samples when the objective is built; see [`Objective::derivative_check`].
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -133,7 +130,7 @@ impl Objective {
     /// let objective = Objective::from_fn(&vars, &data, Loss::CrossEntropy, forward)?;
     /// assert_eq!(objective.dim(), (2 * 4 + 4) + (4 + 1));
     ///
-    /// // A graph that is cut is found out at once.
+    /// // A cut graph is detected at once.
     /// let theta = Var::new(&[[1.0], [1.0]], &Device::Cpu)?;
     /// let parameters = Parameters::new([("theta".to_owned(), theta.clone())])?;
     /// let cut = Objective::from_fn(parameters, &data, Loss::CrossEntropy, move |x| {
@@ -158,13 +155,13 @@ impl Objective {
         Self::new(parameters.try_into()?, data, loss, passes(forward), None)
     }
 
-    /// The same with a loss of your own: `loss` maps outputs `(n, outputs)` and the targets of these n samples to
-    /// the loss of each, shape `(n,)`. The objective is their mean. It must be differentiable twice by the outputs.
+    /// The same with a custom loss: `loss` maps outputs `(n, outputs)` and the targets of these n samples to one loss
+    /// per sample, shape `(n,)`. The objective is their mean. It must be twice differentiable in the outputs.
     ///
     /// # Errors
-    /// As [`Objective::from_fn`]; losses of another shape. A Fisher matrix has no meaning without the distribution
-    /// that the loss stands for: its products are an error. [`GaussNewton`](crate::operator::GaussNewton) has one, but no
-    /// negative eigenvalues only if your loss is convex in the outputs.
+    /// As [`Objective::from_fn`]; losses of another shape. A Fisher matrix is undefined without the loss's
+    /// distribution, so its products are an error. [`GaussNewton`](crate::operator::GaussNewton) is defined, but is
+    /// positive semidefinite only if the loss is convex in the outputs.
     ///
     /// ```
     /// use loss_landscape::prelude::*;
@@ -234,7 +231,7 @@ impl Objective {
         Ok(objective)
     }
 
-    /// Hand-derived rules for these layers on this data, or why there are none.
+    /// Hand-derived rules for these layers on this data, or the reason why there are none.
     fn engine_for(
         &self,
         layers: Option<&[LayerKind]>,
@@ -245,7 +242,7 @@ impl Objective {
         hand_derived(layers, &self.parameters, data, loss)
     }
 
-    /// The same objective by automatic differentiation alone, to compare the two ways.
+    /// The same objective with automatic differentiation only, to compare the two ways.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -265,8 +262,8 @@ impl Objective {
         self
     }
 
-    /// Whether derivatives come by hand-derived rules rather than by automatic differentiation. With batch statistics they do
-    /// not.
+    /// Whether derivatives are computed by hand-derived rules rather than automatic differentiation. With batch
+    /// statistics they are not.
     pub fn is_hand_derived(&self) -> bool {
         self.engine() == Engine::ByHand
     }
@@ -285,21 +282,21 @@ impl Objective {
     /// ```
     ///
     /// # Errors
-    /// A strength that is negative or not finite.
+    /// `strength` is negative or not finite.
     pub fn with_l2(mut self, strength: f64) -> Result<Self> {
         check_l2(strength)?;
         self.l2 = strength;
         Ok(self)
     }
 
-    /// λ of the penalty λ‖θ‖².
+    /// Strength λ of the penalty λ‖θ‖².
     pub(crate) fn l2(&self) -> f64 {
         self.l2
     }
 
-    /// Sends `size` samples through the model together: more is faster, less takes less memory.
-    /// The result is the same but for rounding. 512 if not said; on a GPU some thousands of images, and
-    /// half as many again and again where they do not fit its memory.
+    /// Sets the number of samples in a forward pass: more is faster, fewer needs less memory. Results are equal up to
+    /// rounding. [default: 512 on a CPU, some thousands of images on a GPU, halved whenever a batch does not fit its
+    /// memory]
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -322,7 +319,7 @@ impl Objective {
         Ok(self)
     }
 
-    /// The loss of the same model on other data, say the test set.
+    /// The loss of the same model on other data, for example the test set.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -339,7 +336,7 @@ impl Objective {
     /// ```
     ///
     /// # Errors
-    /// Data of another type or device than this objective's; targets that do not fit the loss.
+    /// Data whose dtype or device differs from this objective's; targets that do not fit the loss.
     pub fn on(&self, data: &Dataset) -> Result<Self> {
         let ours = self.data.inputs();
         if data.inputs().dtype() != ours.dtype() || !data.device().same_device(ours.device()) {
@@ -367,7 +364,7 @@ impl Objective {
         }
     }
 
-    /// The same for data of which it is known that it fits, such as a batch.
+    /// The same for data that is known to fit, such as a batch.
     pub(crate) fn with_batch(&self, data: Dataset) -> Self {
         Self {
             samples: data.len(),
@@ -376,9 +373,9 @@ impl Objective {
         }
     }
 
-    /// Keeps at most `bytes` of the primal pass for products at a point, where they come by hand-derived
-    /// rules; 2³² if not said. What is beyond is computed again for each product, which then takes about
-    /// half as long again; the result is the same, to the bit.
+    /// Caches at most `bytes` of the primal pass for products at a point, with hand-derived rules.
+    /// [default: 2³²] The rest is recomputed for each product, which then takes about half as long again. Results are
+    /// bit-identical.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -408,13 +405,13 @@ impl Objective {
         &self.parameters
     }
 
-    /// The data: of an objective [among ranks](Self::among) this rank's share.
+    /// The data. With [`among`](Self::among), this rank's share.
     pub fn data(&self) -> &Dataset {
         &self.data
     }
 
-    /// How well gradient and Hessian-vector product agreed with central differences when this
-    /// objective was made.
+    /// How well the gradient and the Hessian-vector product agreed with central differences when this objective was
+    /// built.
     pub fn derivative_check(&self) -> &DerivativeCheck {
         &self.check
     }
@@ -426,14 +423,14 @@ impl Objective {
         })
     }
 
-    /// The batch's share of the mean, so that the parts of all batches, ragged or not, add up.
+    /// The batch's contribution to the mean; the contributions of all batches, ragged or not, add up to it.
     fn partial_loss(&self, outputs: &Tensor, batch: &Dataset) -> Result<Tensor> {
         let losses = self.loss.per_sample(outputs, batch.targets())?;
         Ok((losses.sum_all()? / self.data.len() as f64)?)
     }
 
-    /// `part` of every batch, on the worker threads, and `fold` of the results, in order. A batch that does not fit
-    /// the device's memory goes in halves.
+    /// Runs `part` on every batch, on the worker threads, and `fold` on the results, in order. A batch that does not
+    /// fit the device's memory is halved.
     fn over_batches<T: Send>(
         &self,
         part: impl Fn(&Dataset) -> Result<T> + Sync,
@@ -473,7 +470,7 @@ impl Objective {
         batches: &[Dataset],
         f: impl Fn(&Dataset) -> Result<T> + Sync,
     ) -> Result<Vec<Result<T>>> {
-        // On a GPU each thread may have a queue of its own: what this one has asked for comes first.
+        // On a GPU each thread may have its own stream: wait for the work this thread has queued.
         self.data.device().synchronize()?;
         autograd::on_workers(batches, f)
     }
@@ -488,7 +485,7 @@ impl Objective {
         Ok(())
     }
 
-    /// candle's error of the first forward pass, with what it says nothing about: the data.
+    /// Adds the data's shape and dtype to candle's error in the first forward pass.
     fn explain(&self, error: Error) -> Error {
         let Error::Candle(error) = error else {
             return error;
@@ -543,12 +540,12 @@ where
     (forward, Arc::new(move |x, _| training(x)))
 }
 
-/// Refuses a λ that no loss can have.
+/// Returns an error if λ is negative or not finite.
 pub(crate) fn check_l2(strength: f64) -> Result<()> {
     if strength >= 0.0 && strength.is_finite() {
         return Ok(());
     }
     Err(Error::invalid(format!(
-        "an L2 strength of {strength} makes no sense: give a finite number ≥ 0"
+        "an L2 strength of {strength} is invalid: give a finite number ≥ 0"
     )))
 }

@@ -1,4 +1,4 @@
-//! Objectives whose samples lie with several processes.
+//! Objectives whose samples are divided among several processes.
 
 use std::sync::Arc;
 
@@ -7,11 +7,11 @@ use crate::error::{Error, Result};
 use crate::ranks::{Ranks, partition};
 
 impl Objective {
-    /// The same loss with the samples divided among `ranks`: each keeps a share of them and computes with it, and losses,
-    /// gradients and products are sums over all. Every rank has all of the data, or at least its length, when it makes
-    /// this call, and makes all later calls together with the others.
+    /// The same loss with the samples divided among `ranks`: each rank stores and evaluates a share of them, and
+    /// losses, gradients and products are sums over all ranks. Every rank must hold all of the data, or at least its
+    /// length, when it makes this call, and must make all later calls together with the others.
     ///
-    /// A call that fails on one rank leaves the others waiting: end them, as `landscape` does.
+    /// If a call fails on one rank, the others wait for it: terminate them, as `landscape` does.
     ///
     /// # Errors
     /// Fewer samples than ranks.
@@ -34,12 +34,12 @@ impl Objective {
         Ok(self)
     }
 
-    /// The number of samples that L is a mean over; of an objective [among ranks](Self::among) all of them.
+    /// Number of samples in the mean L; with [`among`](Self::among), over all ranks.
     pub fn samples(&self) -> usize {
         self.samples
     }
 
-    /// Refuses `what` where the samples lie with several ranks.
+    /// Returns an error that names `what` if the samples are divided among ranks.
     pub(crate) fn needs_all_samples(&self, what: &str) -> Result<()> {
         match self.ranks {
             None => Ok(()),
@@ -49,7 +49,7 @@ impl Objective {
         }
     }
 
-    /// From means over the samples here those over all samples, on every rank.
+    /// Turns means over this rank's samples into means over all samples, on every rank.
     pub(super) fn over_ranks(&self, means: &mut [f64]) -> Result<()> {
         let Some(ranks) = &self.ranks else {
             return Ok(());

@@ -1,11 +1,11 @@
-//! What the rounding of a model's numbers does to its loss.
+//! Effect of floating-point rounding on a model's loss.
 
 use super::Objective;
 use crate::error::Result;
 use crate::random::{Purpose, normal};
 use crate::vector::minus;
 
-/// Each number changed by ε of itself, up or down. Each `index` gives other signs.
+/// Changes each number by a factor 1 ± ε. Each `index` gives different signs.
 pub(super) fn rounded(numbers: &[f64], epsilon: f64, index: u64) -> Vec<f64> {
     let signs = normal(numbers.len(), Purpose::Rounding, 0, index);
     let pairs = numbers.iter().zip(signs);
@@ -15,8 +15,8 @@ pub(super) fn rounded(numbers: &[f64], epsilon: f64, index: u64) -> Vec<f64> {
 }
 
 impl Objective {
-    /// How far L(θ) = `loss` is uncertain in the model's type: the largest of ε L and four changes of the loss, each when
-    /// every parameter changes by ε of itself.
+    /// Uncertainty of L(θ) = `loss` in the model's dtype: the largest of ε L and four changes of the loss, each when
+    /// every parameter changes by a factor 1 ± ε.
     ///
     /// This is much more than ε L where large numbers cancel: a residual is rounded by ε of the output, and the loss of a
     /// well-classified sample by the rounding of its logits.

@@ -1,11 +1,11 @@
-//! What a step of training needs to know of its batch.
+//! Losses and gradients of a batch, for training steps.
 
 use candle_core::DType;
 use candle_core::WithDType;
 use candle_core::backprop::GradStore;
 
 use super::Objective;
-use super::evaluate::{right, sum};
+use super::evaluate::{count_correct, sum};
 use super::in_use::InUse;
 use crate::data::Dataset;
 use crate::engine::{BatchScore, GradientSteps};
@@ -15,13 +15,13 @@ use crate::losses::finite_loss;
 
 /// Training steps, in which the forward pass may depend on the whole batch.
 impl Objective {
-    /// Steps by hand-derived rules, where they know all of the model and its numbers are of this type.
+    /// Steps by hand-derived rules, if they cover the whole model and `T` is its dtype.
     pub(crate) fn steps<T: Scalar + WithDType>(&self) -> Option<GradientSteps<'_, T>> {
         GradientSteps::new(self.engine.as_deref().ok()?, &self.data, self.l2)
     }
 
-    /// The gradient for some samples where the model stands, by candle's graph. What is random in the forward pass is
-    /// drawn from `seed`, and running statistics move, unless something is not finite.
+    /// The gradient for some samples at the model's current point, by candle's graph. Randomness in the forward pass
+    /// is drawn from `seed`, and running statistics change unless a value is not finite.
     pub(crate) fn step_by_graph(
         &self,
         rows: &[usize],
@@ -58,7 +58,7 @@ impl Objective {
             }
         }
         Ok((
-            BatchScore::new(value, right(&outputs, batch)?, square)?,
+            BatchScore::new(value, count_correct(&outputs, batch)?, square)?,
             gradient,
         ))
     }

@@ -18,8 +18,8 @@ use crate::files::write_tensors;
 /// A model's parameters, sorted by name. θ is their concatenation in that order, each in row-major
 /// order. The variables are shared with the model: setting θ changes the model.
 ///
-/// Beside θ stand the running statistics of batch normalisation: variables that steps of training move and no
-/// derivative is taken by. Files hold both.
+/// The running statistics of batch normalisation are kept beside θ: training steps change these variables, but
+/// derivatives are not taken in them. Files hold both.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -42,7 +42,7 @@ use crate::files::write_tensors;
 /// let theta: Vec<f64> = (0..13).map(f64::from).collect();
 /// parameters.set_flat(&theta)?;
 /// assert_eq!(parameters.to_flat()?, theta);
-/// assert!(parameters.set_flat(&[0.0]).is_err()); // a wrong length
+/// assert!(parameters.set_flat(&[0.0]).is_err()); // wrong length
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -58,8 +58,7 @@ impl Parameters {
     /// Parameters from names and variables, in any order.
     ///
     /// # Errors
-    /// No variables, a name or a variable that comes twice, types or devices that differ, a type
-    /// that is not `f32` or `f64`.
+    /// No variables; a duplicate name or variable; mixed dtypes or devices; a dtype other than `f32` and `f64`.
     pub fn new(named: impl IntoIterator<Item = (String, Var)>) -> Result<Self> {
         let named = sorted(named);
         let Some((first_name, first)) = named.first() else {
@@ -83,7 +82,7 @@ impl Parameters {
         Ok(parameters)
     }
 
-    /// The same with running statistics of batch normalisation, in any order.
+    /// Adds running statistics of batch normalisation, in any order.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -97,7 +96,7 @@ impl Parameters {
     /// ```
     ///
     /// # Errors
-    /// A name or a variable that comes twice, be it as a parameter; another type or device than the parameters'.
+    /// A duplicate name or variable, also among the parameters; a different dtype or device than the parameters'.
     pub fn with_statistics(
         self,
         statistics: impl IntoIterator<Item = (String, Var)>,
@@ -143,12 +142,12 @@ impl Parameters {
         self.len
     }
 
-    /// The model's floating-point type.
+    /// The model's floating-point dtype.
     pub fn dtype(&self) -> DType {
         self.dtype
     }
 
-    /// Where the model lives.
+    /// The model's device.
     pub fn device(&self) -> &Device {
         &self.device
     }
@@ -163,7 +162,7 @@ impl Parameters {
         self.statistics.iter()
     }
 
-    /// Parameters, then statistics.
+    /// Parameters, followed by statistics.
     fn all(&self) -> impl Iterator<Item = &(String, Var)> {
         self.named.iter().chain(&self.statistics)
     }
@@ -176,7 +175,7 @@ impl Parameters {
     /// The variable called `name`.
     ///
     /// # Errors
-    /// A name that is not there; the message lists those that are.
+    /// An unknown name; the message lists the known ones.
     pub fn get(&self, name: &str) -> Result<&Var> {
         find(&self.named, name, "parameter")
     }
@@ -186,7 +185,7 @@ impl Parameters {
         find(&self.statistics, name, "running statistic")
     }
 
-    /// Where the variable called `name` stands in θ.
+    /// Range in θ of the variable called `name`.
     ///
     /// # Errors
     /// As [`Parameters::get`].
@@ -196,20 +195,20 @@ impl Parameters {
         Ok(start..start + len)
     }
 
-    /// Where the running statistic called `name` stands in the vector of θ and, after it, all statistics.
+    /// Range of the running statistic called `name` in the vector of θ followed by all statistics.
     pub(crate) fn statistic_range(&self, name: &str) -> Result<Range<usize>> {
         let len = self.statistic(name)?.elem_count();
         let start = self.len + count(self.statistics.iter().take_while(|(n, _)| n != name));
         Ok(start..start + len)
     }
 
-    /// Each variable's name and place in θ, in order.
+    /// Name and range in θ of each variable, in order.
     pub fn blocks(&self) -> Vec<(String, Range<usize>)> {
         let names = self.named.iter().map(|(name, _)| name.clone());
         names.zip(self.ranges()).collect()
     }
 
-    /// Each variable's name and shape, in order: the same for models of one architecture.
+    /// Name and shape of each variable, in order: the same for models of one architecture.
     pub(crate) fn shapes(&self) -> Vec<(String, Vec<usize>)> {
         let named = self.named.iter();
         named
@@ -217,7 +216,7 @@ impl Parameters {
             .collect()
     }
 
-    /// Where each variable stands in θ, in order.
+    /// Range in θ of each variable, in order.
     pub(crate) fn ranges(&self) -> Vec<Range<usize>> {
         let mut start = 0;
         let ends = self.named.iter().map(|(_, var)| {
@@ -230,12 +229,12 @@ impl Parameters {
     /// θ, on the host.
     ///
     /// # Errors
-    /// candle's, when a device cannot be read.
+    /// Errors of candle, when a device cannot be read.
     pub fn to_flat(&self) -> Result<Vec<f64>> {
         self.flatten(self.named.iter().map(|(_, var)| var.as_tensor()))
     }
 
-    /// Length of the vector of θ and, after it, all statistics.
+    /// Length of the vector of θ followed by all statistics.
     pub(crate) fn len_with_statistics(&self) -> usize {
         count(self.all())
     }
@@ -245,7 +244,7 @@ impl Parameters {
         self.flatten(self.statistics.iter().map(|(_, var)| var.as_tensor()))
     }
 
-    /// Sets all of them.
+    /// Sets all running statistics.
     pub(crate) fn set_flat_statistics(&self, mut flat: &[f64]) -> Result<()> {
         for (_, var) in &self.statistics {
             let (values, rest) = flat.split_at(var.elem_count());
@@ -256,7 +255,7 @@ impl Parameters {
         Ok(())
     }
 
-    /// A copy in another floating-point type, with variables of its own.
+    /// A copy in another floating-point dtype, with its own variables.
     pub(crate) fn to_dtype(&self, dtype: DType) -> Result<Self> {
         let copy = |(name, var): &(String, Var)| -> Result<_> {
             let copy = var.to_dtype(dtype)?.copy()?.detach();
@@ -266,7 +265,7 @@ impl Parameters {
         Self::new(copies(&self.named)?)?.with_statistics(copies(&self.statistics)?)
     }
 
-    /// Some tensors as one vector.
+    /// Concatenates tensors into one vector.
     pub(crate) fn flatten<'a>(
         &self,
         tensors: impl Iterator<Item = &'a Tensor>,
@@ -279,7 +278,7 @@ impl Parameters {
         Ok(flat)
     }
 
-    /// A vector in θ-space as one tensor for each variable, in the model's type and device.
+    /// Splits a vector in θ-space into one tensor per variable, with the model's dtype and device.
     pub(crate) fn unflatten(&self, flat: &[f64]) -> Result<Vec<Tensor>> {
         self.check_vector(flat, "vector")?;
         let tensors = self.ranges().into_iter().zip(&self.named);
@@ -298,17 +297,17 @@ impl Parameters {
             .collect()
     }
 
-    /// Sets θ, rounded to the model's type.
+    /// Sets θ, rounded to the model's dtype.
     ///
     /// # Errors
-    /// A wrong length, entries that are not finite; the model is then unchanged.
+    /// A wrong length or entries that are not finite; the model is then unchanged.
     pub fn set_flat(&self, theta: &[f64]) -> Result<()> {
         let tensors = self.unflatten(theta)?;
         self.set_tensors(&tensors)
     }
 
-    /// Writes parameters and running statistics to a safetensors file, under their names, as
-    /// [`write_atomically`](crate::files::write_atomically) does.
+    /// Writes parameters and running statistics to a safetensors file, under their names. The write is atomic, as by
+    /// [`write_atomically`](crate::files::write_atomically).
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -332,24 +331,24 @@ impl Parameters {
     }
 
     /// Sets parameters and running statistics to those of a safetensors file with the same names and shapes, in any
-    /// floating-point type.
+    /// floating-point dtype.
     ///
-    /// All names in the file may have one prefix, such as the `module.` and `_orig_mod.` of PyTorch's wrappers. Batch
-    /// normalisation's `num_batches_tracked` is left out.
+    /// All names in the file may share a prefix, such as the `module.` and `_orig_mod.` of PyTorch's wrappers. Batch
+    /// normalisation's `num_batches_tracked` is ignored.
     ///
     /// # Errors
-    /// A file that is missing, damaged or of another model, or numbers that are not finite; the model is then
+    /// A file that is missing, damaged or from another model, or numbers that are not finite; the model is then
     /// unchanged.
     pub fn load(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let wrong = |problem: String| {
-            let advice = "Give a safetensors file that was saved from this model";
+            let advice = "Give a safetensors file saved from this model";
             Error::file(path, problem, advice)
         };
         let mut found = read_tensors(path, &self.device)
             .map_err(|problem| wrong(format!("cannot be read: {problem}")))?;
         found.retain(|name, _| name.rsplit('.').next() != Some("num_batches_tracked"));
-        let prefix = self.prefix_of(&found);
+        let prefix = self.name_prefix(&found);
         let (mut ours, mut missing) = (Vec::new(), None);
         for (name, var) in self.all() {
             match found.remove(&format!("{prefix}{name}")) {
@@ -358,7 +357,8 @@ impl Parameters {
             }
         }
         let missing = missing.map(|name| format!("no tensor `{name}`"));
-        let more = list(found.into_keys()).map(|names| format!("{names}, which the model has not"));
+        let more =
+            list(found.into_keys()).map(|names| format!("{names}, which the model does not have"));
         if missing.is_some() || more.is_some() {
             let problems: Vec<_> = missing.into_iter().chain(more).collect();
             return Err(wrong(format!("has {}", problems.join(", and "))));
@@ -375,16 +375,16 @@ impl Parameters {
         Ok(())
     }
 
-    /// What stands before each of the model's names in the file, if it is the same before all.
-    fn prefix_of(&self, found: &HashMap<String, Tensor>) -> String {
+    /// The common prefix of the model's names in the file, if there is one.
+    fn name_prefix(&self, found: &HashMap<String, Tensor>) -> String {
         let first = &self.named[0].0;
         let prefixes = found.keys().filter_map(|name| name.strip_suffix(first));
-        let leads = |prefix: &&str| {
+        let is_common = |prefix: &&str| {
             let mut names = self.all().map(|(name, _)| format!("{prefix}{name}"));
             names.all(|name| found.contains_key(&name))
         };
-        // The shortest, so that it does not depend on the order of the names.
-        let prefix = prefixes.filter(leads).min_by_key(|prefix| prefix.len());
+        // The shortest prefix, so that it does not depend on the order of the names.
+        let prefix = prefixes.filter(is_common).min_by_key(|prefix| prefix.len());
         prefix.unwrap_or_default().to_owned()
     }
 
@@ -395,12 +395,12 @@ impl Parameters {
         Ok(())
     }
 
-    /// Machine epsilon of the parameters' type.
+    /// Machine epsilon of the parameters' dtype.
     pub(crate) fn epsilon(&self) -> f64 {
         epsilon_of(self.dtype())
     }
 
-    /// Refuses a vector that is not in θ-space.
+    /// Returns an error if a vector is not in θ-space.
     pub(crate) fn check_vector(&self, vector: &[f64], what: &str) -> Result<()> {
         if vector.len() != self.len {
             return Err(Error::invalid(format!(
@@ -413,11 +413,11 @@ impl Parameters {
     }
 }
 
-/// A file's tensor in the type of the variable that it is for, or what is the matter with it.
+/// A file's tensor in the dtype of its variable, or the reason why it does not fit.
 fn fitting(name: &str, tensor: &Tensor, var: &Var) -> std::result::Result<Tensor, String> {
     if !tensor.dtype().is_float() {
         return Err(format!(
-            "has a tensor `{name}` of {:?}, which are no weights: convert them to a floating-point type",
+            "has a tensor `{name}` of {:?}, which cannot hold weights: convert it to a floating-point type",
             tensor.dtype()
         ));
     }
@@ -448,7 +448,7 @@ fn fitting(name: &str, tensor: &Tensor, var: &Var) -> std::result::Result<Tensor
     }
 }
 
-/// The first of some tensors' names, for a message; nothing if there are none.
+/// Lists up to 5 tensor names for a message; `None` if there are none.
 fn list(names: impl Iterator<Item = String>) -> Option<String> {
     const MOST: usize = 5;
     let mut names: Vec<_> = names.map(|name| format!("`{name}`")).collect();
@@ -473,7 +473,7 @@ fn sorted(named: impl IntoIterator<Item = (String, Var)>) -> Vec<(String, Var)> 
     named
 }
 
-/// How many numbers they hold.
+/// Total number of entries.
 fn count<'a>(named: impl Iterator<Item = &'a (String, Var)>) -> usize {
     named.map(|(_, var)| var.elem_count()).sum()
 }
@@ -490,7 +490,7 @@ fn find<'a>(named: &'a [(String, Var)], name: &str, what: &str) -> Result<&'a Va
     })
 }
 
-/// Machine epsilon of a floating-point type.
+/// Machine epsilon of a floating-point dtype.
 pub(crate) fn epsilon_of(dtype: DType) -> f64 {
     match dtype {
         DType::F64 => f64::EPSILON,
@@ -498,7 +498,7 @@ pub(crate) fn epsilon_of(dtype: DType) -> f64 {
     }
 }
 
-/// The variables of a `VarMap`; `running_mean` and `running_var` of batch normalisation are its statistics.
+/// The variables of a `VarMap`; `running_mean` and `running_var` of batch normalisation become the statistics.
 impl TryFrom<&VarMap> for Parameters {
     type Error = Error;
 

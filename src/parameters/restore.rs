@@ -1,10 +1,10 @@
-//! [`Restore`]: variables back where they were.
+//! [`Restore`]: restores variables to their previous values.
 
 use candle_core::{Tensor, Var};
 
 use crate::error::Result;
 
-/// Puts variables back when it goes, whatever happened meanwhile.
+/// Restores the variables on drop, also after an error or a panic.
 pub(crate) struct Restore(Vec<(Var, Tensor)>);
 
 impl Restore {

@@ -7,7 +7,7 @@ use crate::layers::{
     Unflatten,
 };
 
-/// Seven convolutions with a bias; parameters are `layers.0.weight` to `layers.7.bias`.
+/// Seven convolutions with a bias; the parameters are `layers.0.weight` to `layers.7.bias`.
 pub(super) fn cnn(
     design: &Design,
     init: &mut LayerInit,
@@ -27,14 +27,14 @@ pub(super) fn cnn(
             stride,
             Bias::Uniform,
         )?);
-        layers.extend(design.after(init, &format!("norms.{i}"), pair[1])?);
+        layers.extend(design.norm_and_activation(init, &format!("norms.{i}"), pair[1])?);
     }
     layers.extend([GlobalAveragePool.into(), Flatten.into()]);
     layers.push(Linear::init_readout(init, "layers.7", 64, outputs)?);
     Ok(layers)
 }
 
-/// A stage of residual blocks for each width; each but the first halves the image.
+/// One stage of residual blocks per width; each but the first halves the image.
 pub(super) fn resnet(
     design: &Design,
     init: &mut LayerInit,
@@ -53,7 +53,7 @@ pub(super) fn resnet(
         1,
         Bias::None,
     )?);
-    layers.extend(design.after(init, "stem.norm", channels)?);
+    layers.extend(design.norm_and_activation(init, "stem.norm", channels)?);
     for (stage, width) in widths.iter().copied().enumerate() {
         for block in 0..blocks {
             let name = |part: &str| format!("stage{stage}.block{block}.{part}");
@@ -66,7 +66,7 @@ pub(super) fn resnet(
                 stride,
                 Bias::None,
             )?];
-            body.extend(design.after(init, &name("norm1"), width)?);
+            body.extend(design.norm_and_activation(init, &name("norm1"), width)?);
             body.push(Conv2d::init(
                 init,
                 &name("conv2"),
@@ -102,7 +102,7 @@ pub(super) fn resnet(
     Ok(layers)
 }
 
-/// Three dense blocks; between them a 1 × 1 convolution halves the channels, and average pooling the image.
+/// Three dense blocks; between them, a 1 × 1 convolution halves the channels and average pooling the image.
 pub(super) fn densenet(
     design: &Design,
     init: &mut LayerInit,
@@ -123,8 +123,8 @@ pub(super) fn densenet(
     for block in 0..3 {
         for layer in 0..4 {
             let name = |part: &str| format!("block{block}.layer{layer}.{part}");
-            let mut body = design.after(init, &name("norm"), channels)?;
-            let given = design.grown(channels, GROWTH);
+            let mut body = design.norm_and_activation(init, &name("norm"), channels)?;
+            let given = design.growth_channels(channels, GROWTH);
             body.push(Conv2d::init(
                 init,
                 &name("conv"),
@@ -133,12 +133,12 @@ pub(super) fn densenet(
                 1,
                 Bias::None,
             )?);
-            layers.extend(design.beside(body));
+            layers.extend(design.dense_block_layer(body));
             channels += GROWTH;
         }
         if block < 2 {
             let name = |part: &str| format!("transition{block}.{part}");
-            layers.extend(design.after(init, &name("norm"), channels)?);
+            layers.extend(design.norm_and_activation(init, &name("norm"), channels)?);
             layers.push(Conv2d::init(
                 init,
                 &name("conv"),
@@ -151,7 +151,7 @@ pub(super) fn densenet(
             channels /= 2;
         }
     }
-    layers.extend(design.after(init, "norm", channels)?);
+    layers.extend(design.norm_and_activation(init, "norm", channels)?);
     layers.extend([GlobalAveragePool.into(), Flatten.into()]);
     layers.push(Linear::init_readout(init, "out", channels, outputs)?);
     Ok(layers)

@@ -1,4 +1,4 @@
-//! [`Architecture`]: the zoo, networks by their names.
+//! [`Architecture`]: the zoo's networks, by name.
 
 mod convolutional;
 mod perceptrons;
@@ -10,7 +10,7 @@ use super::{Activation, LayerKind, Layered};
 use crate::error::{Error, Result};
 use crate::layers::{BatchNorm, Concat, GroupNorm, LayerInit, Residual};
 
-/// Networks to compare, each with its usual settings:
+/// Networks to compare, with their default settings:
 ///
 /// | name | layers | widths | activation | normalisation |
 /// | --- | --- | --- | --- | --- |
@@ -18,17 +18,17 @@ use crate::layers::{BatchNorm, Concat, GroupNorm, LayerInit, Residual};
 /// | `shallow` | one hidden layer | 64 | ReLU | |
 /// | `deep` | six hidden layers | 64 | ReLU | |
 /// | `residual` | a dense layer, four residual blocks of two | 64 | ReLU | |
-/// | `dense` | four layers, each of which is given what all before it give | 32 | ReLU | |
+/// | `dense` | four layers, each reading the outputs of all before it | 32 | ReLU | |
 /// | `cnn` | seven 3 × 3 convolutions, the fourth and sixth of stride 2 | 16, 16, 16, 32, 32, 64, 64 | tanh | |
 /// | `resnet20` | a convolution, three stages of three residual blocks of two | 16, 32, 64 | ReLU | groups of channels, 8 |
 /// | `resnet18` | the same, four stages of two blocks | 64, 128, 256, 512 | ReLU | groups, 8 |
 /// | `densenet` | a convolution, three dense blocks of four, halved between | 16, then 12 more each | ReLU | groups, 4 |
 ///
-/// The first five take a sample as a vector, the others as an image of channels × height × width, and end in global
-/// average pooling and a dense layer. ResNets are those of He et al. ("Deep Residual Learning for Image
-/// Recognition", 2016) for small images: the first convolution is 3 × 3 of stride 1, without pooling after it; where a
-/// stage halves the image, the shortcut is a 1 × 1 convolution. `densenet` is a small one of Huang et al.'s ("Densely
-/// Connected Convolutional Networks", 2017).
+/// The first five take a sample as a vector, the others as an image of shape (channels, height, width), and end in
+/// global average pooling and a dense layer. The ResNets follow He et al. ("Deep Residual Learning for Image
+/// Recognition", 2016) for small images: the first convolution is 3 × 3 with stride 1, without pooling after it;
+/// where a stage halves the image, the shortcut is a 1 × 1 convolution. `densenet` is a small variant of Huang et al.
+/// ("Densely Connected Convolutional Networks", 2017).
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -57,7 +57,7 @@ pub enum Architecture {
     DenseNet,
 }
 
-/// What layers of an [`Architecture`] are followed by.
+/// Normalisation after each hidden layer of an [`Architecture`].
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -75,15 +75,15 @@ pub enum Architecture {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Norm {
-    /// Nothing.
+    /// No normalisation.
     None,
-    /// Group normalisation in so many groups of channels.
+    /// Group normalisation with the given number of groups.
     Group(usize),
-    /// Batch normalisation: by the batch in training, by running statistics, which stay as they are, in analysis.
+    /// Batch normalisation: with batch statistics in training, with constant running statistics in analysis.
     Batch,
 }
 
-/// An [`Architecture`] and what can be changed about it.
+/// An [`Architecture`] and its settings.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -98,19 +98,19 @@ pub enum Norm {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Design {
-    /// Which network.
+    /// Network architecture.
     pub architecture: Architecture,
-    /// The non-linearity.
+    /// Non-linearity.
     pub activation: Activation,
-    /// What every hidden layer's outputs go through before the non-linearity.
+    /// Normalisation between every hidden layer and its non-linearity.
     pub normalization: Norm,
-    /// Whether residual blocks add their inputs, and dense blocks append to them. Without, a residual block is its body
-    /// alone, and a layer of a dense block gives as many channels as it would have together with its inputs.
+    /// Whether residual blocks add their inputs, and dense blocks concatenate them. Otherwise, a residual block is
+    /// its body alone, and a layer of a dense block outputs as many channels as it would together with its inputs.
     pub shortcuts: bool,
 }
 
 impl Architecture {
-    /// All of them.
+    /// All architectures.
     pub const ALL: [Self; 9] = [
         Self::Toy,
         Self::Shallow,
@@ -128,7 +128,7 @@ impl Architecture {
         self.entry().0
     }
 
-    /// What it is, in a few words.
+    /// A short description.
     pub fn summary(self) -> &'static str {
         self.entry().1
     }
@@ -139,7 +139,7 @@ impl Architecture {
             Self::Shallow => ("shallow", "One hidden layer of 64 units"),
             Self::Deep => ("deep", "Six hidden layers of 64 units"),
             Self::Residual => ("residual", "Four residual blocks of dense layers"),
-            Self::Dense => ("dense", "Four dense layers, each on all before it"),
+            Self::Dense => ("dense", "Four dense layers, each reading all before it"),
             Self::Cnn => (
                 "cnn",
                 "Seven 3 × 3 convolutions, global pooling, a dense layer",
@@ -150,7 +150,7 @@ impl Architecture {
         }
     }
 
-    /// The architecture of that name.
+    /// The architecture with the given name.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -162,7 +162,7 @@ impl Architecture {
     /// ```
     ///
     /// # Errors
-    /// A name that is none of them; the message lists them.
+    /// An unknown name; the message lists the known ones.
     pub fn named(name: &str) -> Result<Self> {
         let found = Self::ALL.into_iter().find(|a| a.name() == name);
         found.ok_or_else(|| {
@@ -173,7 +173,7 @@ impl Architecture {
         })
     }
 
-    /// With its usual settings.
+    /// The design with default settings.
     pub fn design(self) -> Design {
         Design {
             architecture: self,
@@ -190,7 +190,7 @@ impl Architecture {
         }
     }
 
-    /// The network with its usual settings; see [`Design::build`].
+    /// The network with default settings; see [`Design::build`].
     ///
     /// # Errors
     /// As [`Design::build`].
@@ -206,31 +206,31 @@ impl Architecture {
 }
 
 impl Design {
-    /// With another non-linearity.
+    /// Sets the non-linearity.
     pub fn activation(mut self, activation: Activation) -> Self {
         self.activation = activation;
         self
     }
 
-    /// With another normalisation.
+    /// Sets the normalisation.
     pub fn normalization(mut self, normalization: Norm) -> Self {
         self.normalization = normalization;
         self
     }
 
-    /// Without residual shortcuts and dense concatenation.
+    /// Removes residual shortcuts and dense concatenation.
     pub fn without_shortcuts(mut self) -> Self {
         self.shortcuts = false;
         self
     }
 
-    /// The network for samples of shape `inputs`, in `f32`, with parameters drawn from `seed`: the same seed gives the same
-    /// bits. Weights and biases of a layer with n inputs to a unit are uniform in ±1/√n; with ReLUs, the hidden layers' weights
-    /// are in ±√(6/n) (He et al., "Delving Deep into Rectifiers", 2015).
+    /// The network for samples of shape `inputs`, in `f32`, with parameters drawn from `seed`: the same seed gives
+    /// the same bits. Weights and biases of a unit with n inputs are uniform in ±1/√n; with ReLUs, the hidden layers'
+    /// weights are uniform in ±√(6/n) (He et al., "Delving Deep into Rectifiers", 2015).
     ///
     /// # Errors
-    /// A shape or a number of outputs of 0; images that are not channels × height × width; groups that do not divide the
-    /// channels; candle's.
+    /// A shape with a 0, or 0 outputs; images not of shape (channels, height, width); groups that do not divide the
+    /// channels; errors of candle.
     pub fn build(
         &self,
         inputs: &[usize],
@@ -275,8 +275,13 @@ impl Design {
         Ok(Layered::new(layers?, init.finish()?))
     }
 
-    /// Normalisation, where there is one, and the non-linearity.
-    fn after(&self, init: &mut LayerInit, name: &str, channels: usize) -> Result<Vec<LayerKind>> {
+    /// The optional normalisation and the non-linearity.
+    fn norm_and_activation(
+        &self,
+        init: &mut LayerInit,
+        name: &str,
+        channels: usize,
+    ) -> Result<Vec<LayerKind>> {
         let mut layers = self.norm(init, name, channels)?;
         layers.push(self.activation.into());
         Ok(layers)
@@ -297,7 +302,7 @@ impl Design {
     }
 
     /// A residual block without a projection.
-    fn around(&self, body: Vec<LayerKind>) -> Vec<LayerKind> {
+    fn residual_block(&self, body: Vec<LayerKind>) -> Vec<LayerKind> {
         match self.shortcuts {
             true => vec![Residual::new(body).into()],
             false => body,
@@ -305,15 +310,15 @@ impl Design {
     }
 
     /// A layer of a dense block.
-    fn beside(&self, body: Vec<LayerKind>) -> Vec<LayerKind> {
+    fn dense_block_layer(&self, body: Vec<LayerKind>) -> Vec<LayerKind> {
         match self.shortcuts {
             true => vec![Concat::dense(body).into()],
             false => body,
         }
     }
 
-    /// What a layer of a dense block gives by itself.
-    fn grown(&self, channels: usize, growth: usize) -> usize {
+    /// Number of channels that a layer of a dense block outputs.
+    fn growth_channels(&self, channels: usize, growth: usize) -> usize {
         match self.shortcuts {
             true => growth,
             false => channels + growth,

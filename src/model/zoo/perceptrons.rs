@@ -4,7 +4,7 @@ use super::Design;
 use crate::error::Result;
 use crate::layers::{Flatten, LayerInit, LayerKind, Linear};
 
-/// Hidden layers of these widths, one after another.
+/// Hidden layers of the given widths, one after another.
 pub(super) fn plain(
     design: &Design,
     init: &mut LayerInit,
@@ -15,7 +15,7 @@ pub(super) fn plain(
     let mut width = inputs;
     for (i, next) in widths.iter().enumerate() {
         layers.push(Linear::init(init, &format!("hidden{i}"), width, *next)?);
-        layers.extend(design.after(init, &format!("hidden{i}.norm"), *next)?);
+        layers.extend(design.norm_and_activation(init, &format!("hidden{i}.norm"), *next)?);
         width = *next;
     }
     layers.push(Linear::init_readout(init, "out", width, outputs)?);
@@ -32,13 +32,13 @@ pub(super) fn residual(
     let mut layers = vec![Flatten.into(), Linear::init(init, "stem", inputs, WIDTH)?];
     for block in 0..4 {
         let name = |part: &str| format!("block{block}.{part}");
-        let mut body = design.after(init, &name("norm1"), WIDTH)?;
+        let mut body = design.norm_and_activation(init, &name("norm1"), WIDTH)?;
         body.push(Linear::init(init, &name("linear1"), WIDTH, WIDTH)?);
-        body.extend(design.after(init, &name("norm2"), WIDTH)?);
+        body.extend(design.norm_and_activation(init, &name("norm2"), WIDTH)?);
         body.push(Linear::init(init, &name("linear2"), WIDTH, WIDTH)?);
-        layers.extend(design.around(body));
+        layers.extend(design.residual_block(body));
     }
-    layers.extend(design.after(init, "norm", WIDTH)?);
+    layers.extend(design.norm_and_activation(init, "norm", WIDTH)?);
     layers.push(Linear::init_readout(init, "out", WIDTH, outputs)?);
     Ok(layers)
 }
@@ -53,10 +53,10 @@ pub(super) fn dense(
     let mut layers = vec![Flatten.into()];
     let mut width = inputs;
     for i in 0..4 {
-        let given = design.grown(width, GROWTH);
+        let given = design.growth_channels(width, GROWTH);
         let mut body = vec![Linear::init(init, &format!("dense{i}"), width, given)?];
-        body.extend(design.after(init, &format!("dense{i}.norm"), given)?);
-        layers.extend(design.beside(body));
+        body.extend(design.norm_and_activation(init, &format!("dense{i}.norm"), given)?);
+        layers.extend(design.dense_block_layer(body));
         width += GROWTH;
     }
     layers.push(Linear::init_readout(init, "out", width, outputs)?);
