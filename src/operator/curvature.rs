@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use candle_core::DType;
 
-use super::{Block, LinearOperator, check_ranges, embed, restrict};
+use super::{Block, LinearOperator, check_restricted, embed, restrict};
 use crate::checkpoint::fingerprint;
 use crate::error::{Error, Result};
 use crate::losses::Curvature;
@@ -70,9 +70,9 @@ macro_rules! curvature_operator {
                 ranges: &[Range<usize>],
                 vectors: &[Vec<f64>],
             ) -> Result<Vec<Vec<f64>>> {
-                check_ranges(ranges, self.dim())?;
+                check_restricted(ranges, vectors, self.dim())?;
                 let embedded = vectors.iter().map(|v| embed(v, ranges, self.dim()));
-                let embedded = embedded.collect::<Result<Vec<_>>>()?;
+                let embedded: Vec<_> = embedded.collect();
                 let theta = self.theta.as_deref();
                 let products =
                     self.objective

@@ -1,8 +1,9 @@
 //! [`GradientCovariance`]: the covariance of the per-sample gradients.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{EmpiricalFisher, LinearOperator};
+use super::{EmpiricalFisher, LinearOperator, check_restricted, restrict};
 use crate::error::Result;
 use crate::losses::Curvature;
 use crate::objective::Objective;
@@ -89,6 +90,17 @@ impl GradientCovariance {
         });
         Ok((theta, gradient))
     }
+
+    /// Subtracts ggᵀv from each product.
+    fn subtract_mean(&self, gradient: &[f64], vectors: &[Vec<f64>], products: &mut [Vec<f64>]) {
+        for (product, v) in products.iter_mut().zip(vectors) {
+            axpy(-dot(gradient, v), gradient, product);
+            // The covariance of a single gradient is 0; the difference is only rounding.
+            if self.second_moment.objective.samples() == 1 {
+                product.fill(0.0);
+            }
+        }
+    }
 }
 
 impl LinearOperator for GradientCovariance {
@@ -104,13 +116,19 @@ impl LinearOperator for GradientCovariance {
         let (theta, gradient) = self.mean_gradient()?;
         let objective = &self.second_moment.objective;
         let mut products = objective.products(Some(&theta), vectors, Curvature::Gradients)?;
-        for (product, v) in products.iter_mut().zip(vectors) {
-            axpy(-dot(&gradient, v), &gradient, product);
-            // The covariance of a single gradient is 0; the difference is only rounding.
-            if objective.samples() == 1 {
-                product.fill(0.0);
-            }
-        }
+        self.subtract_mean(&gradient, vectors, &mut products);
+        Ok(products)
+    }
+
+    fn apply_restricted(
+        &self,
+        ranges: &[Range<usize>],
+        vectors: &[Vec<f64>],
+    ) -> Result<Vec<Vec<f64>>> {
+        check_restricted(ranges, vectors, self.dim())?;
+        let (_, gradient) = self.mean_gradient()?;
+        let mut products = self.second_moment.apply_restricted(ranges, vectors)?;
+        self.subtract_mean(&restrict(&gradient, ranges), vectors, &mut products);
         Ok(products)
     }
 

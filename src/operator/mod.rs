@@ -138,9 +138,9 @@ pub trait LinearOperator {
         vectors: &[Vec<f64>],
     ) -> Result<Vec<Vec<f64>>> {
         let n = self.dim();
-        check_ranges(ranges, n)?;
-        let embedded: Result<Vec<_>> = vectors.iter().map(|v| embed(v, ranges, n)).collect();
-        let products = self.apply_block(&embedded?)?;
+        check_restricted(ranges, vectors, n)?;
+        let embedded: Vec<_> = vectors.iter().map(|v| embed(v, ranges, n)).collect();
+        let products = self.apply_block(&embedded)?;
         check_products(&products, vectors.len(), n)?;
         Ok(products
             .iter()
@@ -297,16 +297,22 @@ fn check_ranges(ranges: &[Range<usize>], n: usize) -> Result<()> {
     }
 }
 
+/// Refuses arguments of [`LinearOperator::apply_restricted`] that are not vectors on a block of an n × n matrix.
+fn check_restricted(ranges: &[Range<usize>], vectors: &[Vec<f64>], n: usize) -> Result<()> {
+    check_ranges(ranges, n)?;
+    let size = ranges.iter().map(ExactSizeIterator::len).sum();
+    vectors.iter().try_for_each(|v| check_length(v, size))
+}
+
 /// The vector of length n with the entries of `v` in these ranges and zeros elsewhere.
-fn embed(mut v: &[f64], ranges: &[Range<usize>], n: usize) -> Result<Vec<f64>> {
-    check_length(v, ranges.iter().map(ExactSizeIterator::len).sum())?;
+fn embed(mut v: &[f64], ranges: &[Range<usize>], n: usize) -> Vec<f64> {
     let mut embedded = vec![0.0; n];
     for range in ranges {
         let (part, rest) = v.split_at(range.len());
         embedded[range.clone()].copy_from_slice(part);
         v = rest;
     }
-    Ok(embedded)
+    embedded
 }
 
 /// The entries of `v` in these ranges.

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{LinearOperator, check_length};
+use super::{LinearOperator, check_length, check_restricted, restrict};
 use crate::error::{Result, check_finite};
 use crate::vector::largest;
 
@@ -64,11 +64,8 @@ impl<A: LinearOperator> LinearOperator for Scaled<A> {
         ranges: &[Range<usize>],
         vectors: &[Vec<f64>],
     ) -> Result<Vec<Vec<f64>>> {
-        super::check_ranges(ranges, self.dim())?;
-        let diagonal = super::restrict(&self.diagonal, ranges);
-        for v in vectors {
-            check_length(v, diagonal.len())?;
-        }
+        check_restricted(ranges, vectors, self.dim())?;
+        let diagonal = restrict(&self.diagonal, ranges);
         let products = self
             .operator
             .apply_restricted(ranges, &all_times(vectors, &diagonal))?;
