@@ -97,7 +97,7 @@ def test_a_sweep_has_the_same_bytes(tmp_path):
     for ranks in 1, 2, 3:
         done = run(ranks, *SWEEP, tmp_path / f"{ranks}")
         assert done.returncode == 0, done.stderr
-        assert "10 points, 10 of them computed now" in done.stdout
+        assert "10 points, 10 of them new" in done.stdout
         assert files(tmp_path / f"{ranks}") == files(tmp_path / "alone")
     shards = [subprocess.Popen(command(0, *SWEEP, tmp_path / "shards", "--shard", f"{i}/3"), env=ENVIRONMENT)
               for i in (1, 2, 3)]
