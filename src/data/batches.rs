@@ -70,8 +70,8 @@ impl Iterator for Batches {
 
 impl ExactSizeIterator for Batches {}
 
-/// The fewest parts of `0 .. n` of at most `size` ≥ 2 numbers each, whose sizes differ by at most one. A part holds at least
-/// two numbers if n ≥ 2, so parts of an odd n may hold three where `size` is 2.
+/// Splits `0 .. n` into the fewest parts of at most `size` ≥ 2 numbers each, whose sizes differ by at most one. A
+/// part has at least two numbers if n ≥ 2, so parts of an odd n may have three if `size` is 2.
 pub(crate) fn even_parts(n: usize, size: usize) -> Vec<Range<usize>> {
     let count = n.div_ceil(size).min(n / 2).max(1);
     (0..count)

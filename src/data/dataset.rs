@@ -74,7 +74,7 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Samples with their classes.
+    /// A dataset with classes as targets.
     ///
     /// # Shapes
     /// `inputs` `(n, …)`, floating point or `u32` tokens; `labels` `(n,)`, or `(n, …)` with a label per token, of any integer
@@ -91,7 +91,7 @@ impl Dataset {
     /// ```
     ///
     /// # Errors
-    /// No samples, numbers of samples that differ, inputs that are not finite, labels of another type.
+    /// No samples; inputs and labels that differ in number; inputs that are not finite; labels that are not integers.
     pub fn classification(inputs: &Tensor, labels: &Tensor) -> Result<Self> {
         if !labels.dtype().is_int() {
             return Err(Error::invalid(format!(
@@ -110,14 +110,14 @@ impl Dataset {
         Self::new(inputs, labels.dim(0)?, targets)
     }
 
-    /// Samples with the values to fit.
+    /// A dataset with values as targets.
     ///
     /// # Shapes
     /// `inputs` `(n, …)`, floating point or `u32` tokens; `values` `(n, outputs)`, `(n,)` for one output, or the shape of the
     /// outputs `(n, …)`, floating point.
     ///
     /// # Errors
-    /// No samples, numbers of samples that differ, inputs or values that are not finite.
+    /// No samples; inputs and values that differ in number; inputs or values that are not finite.
     pub fn regression(inputs: &Tensor, values: &Tensor) -> Result<Self> {
         let values = match values.rank() {
             0 => {
@@ -171,7 +171,7 @@ impl Dataset {
         self.inputs.dims()[0]
     }
 
-    /// Number of labels: of samples, or of their tokens.
+    /// Number of labels: one per sample, or one per token.
     pub(crate) fn num_labels(&self) -> usize {
         self.len() * self.targets.dims().iter().product::<usize>()
     }
@@ -186,16 +186,16 @@ impl Dataset {
         &self.targets
     }
 
-    /// Where the tensors live.
+    /// The device of the tensors.
     pub fn device(&self) -> &Device {
         self.inputs.device()
     }
 
-    /// The same data in another floating-point type. Tokens stay `u32`.
+    /// The same data in another floating-point dtype. Tokens stay `u32`.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
-    /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?; // `f64`, where a model is made in `f32`
+    /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?; // `f64`; models are created in `f32`
     /// let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu)?;
     /// assert!(Objective::of(&model, &data, Loss::CrossEntropy).is_err());
     /// assert!(Objective::of(&model, &data.to_dtype(DType::F32)?, Loss::CrossEntropy).is_ok());
@@ -203,7 +203,7 @@ impl Dataset {
     /// ```
     ///
     /// # Errors
-    /// A type that is not floating point.
+    /// A dtype that is not floating point.
     pub fn to_dtype(&self, dtype: DType) -> Result<Self> {
         if !dtype.is_float() {
             return Err(Error::invalid(format!(
@@ -222,8 +222,8 @@ impl Dataset {
         })
     }
 
-    /// The same data with labels turned into values to fit: row `i` is 1 at the sample's class
-    /// and 0 elsewhere, shape `(n, classes)`.
+    /// The same data with labels turned into values: row `i` is 1 at the sample's class and 0 elsewhere, shape `(n,
+    /// classes)`.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -310,14 +310,14 @@ impl Dataset {
     /// The first `n` samples.
     ///
     /// # Errors
-    /// `n` is 0 or more than there are.
+    /// `n` is 0 or larger than the dataset.
     pub fn first(&self, n: usize) -> Result<Self> {
         self.check_size(n)?;
         self.narrow(0, n)
     }
 
-    /// `n` samples drawn at random without replacement, the same ones for the same `seed`. A mean over them is an
-    /// unbiased estimate of the mean over all.
+    /// `n` random samples, drawn without replacement; `seed` determines them. Their mean is an unbiased estimate of
+    /// the mean over all samples.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -330,25 +330,24 @@ impl Dataset {
     /// ```
     ///
     /// # Errors
-    /// `n` is 0 or more than there are.
+    /// `n` is 0 or larger than the dataset.
     pub fn random(&self, n: usize, seed: u64) -> Result<Self> {
         self.check_size(n)?;
         self.select(&self.random_order(seed)[..n])
     }
 
-    /// All samples' indices in the random order from which [`Dataset::random`] takes the first.
+    /// Indices of all samples in the random order from which [`Dataset::random`] takes the first.
     pub(crate) fn random_order(&self, seed: u64) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.len()).collect();
         order.shuffle(&mut generator(Purpose::Subsample, seed, 0));
         order
     }
 
-    /// `n` samples drawn without replacement with equally many of each class (the first classes
-    /// get one more where `n` is not a multiple of their number), in shuffled order; the same
-    /// ones for the same `seed`.
+    /// `n` random samples, drawn without replacement, with equally many of each class (the first classes get one more
+    /// if `n` is not a multiple of their number), in shuffled order; `seed` determines them.
     ///
-    /// This is a dataset of its own. Where the classes differ in size, its mean loss is not an estimate of the mean loss
-    /// over all samples: use [`Dataset::random`] for that.
+    /// This is a different dataset: if the classes differ in size, its mean loss is not an estimate of the mean loss
+    /// over all samples. Use [`Dataset::random`] for that.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -385,7 +384,7 @@ impl Dataset {
         self.select(&chosen)
     }
 
-    /// All samples once, `size` at a time, in order; the last batch holds what is left.
+    /// All samples once, `size` at a time, in order; the last batch may be smaller.
     ///
     /// # Errors
     /// `size` is 0.
@@ -393,7 +392,7 @@ impl Dataset {
         Batches::in_order(self, size)
     }
 
-    /// All samples once, `size` at a time, in an order that `seed` decides.
+    /// All samples once, `size` at a time, shuffled with `seed`.
     ///
     /// # Errors
     /// `size` is 0.
@@ -401,7 +400,7 @@ impl Dataset {
         Batches::shuffled(self, size, seed)
     }
 
-    /// All samples' indices in an order that `seed` decides.
+    /// Indices of all samples, shuffled with `seed`.
     pub(crate) fn order(&self, seed: u64) -> Vec<usize> {
         permutation(self.len(), seed)
     }
@@ -417,7 +416,7 @@ impl Dataset {
     }
 }
 
-/// The numbers `0 .. n` in an order that `seed` decides.
+/// The numbers `0 .. n`, shuffled with `seed`.
 pub(super) fn permutation(n: usize, seed: u64) -> Vec<usize> {
     let mut order: Vec<usize> = (0..n).collect();
     order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
@@ -431,7 +430,7 @@ fn check_tensor(tensor: &Tensor, what: &str) -> Result<()> {
             tensor.dtype()
         )));
     }
-    // A NaN or an infinity survives the sum; only then look for the sample that holds it.
+    // A NaN or an infinity survives the sum; only then search for its sample.
     if tensor
         .sum_all()?
         .to_dtype(DType::F64)?

@@ -1,4 +1,4 @@
-//! Labels that lie.
+//! Label noise.
 
 use candle_core::Tensor;
 use rand::Rng;
@@ -9,10 +9,9 @@ use crate::error::{Error, Result};
 use crate::random::{Purpose, generator};
 
 impl Dataset {
-    /// The same samples with wrong labels for a `share` of them: ⌊`share` · n⌉ samples, drawn from
-    /// `seed`, get another of the classes that occur, each as likely. Comparing the labels with
-    /// this dataset's tells which. With the same seed a larger `share` spoils the same samples in the
-    /// same way, and more.
+    /// The same samples with wrong labels for a `share` of them: ⌊`share` · n⌉ samples, drawn from `seed`, get
+    /// another of the occurring classes, each with equal probability. Compare the labels with this dataset's to find
+    /// them. With the same seed, a larger `share` corrupts a superset of the samples, with the same wrong labels.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -29,7 +28,7 @@ impl Dataset {
     /// ```
     ///
     /// # Errors
-    /// A `share` outside [0, 1], a dataset without labels or with one class.
+    /// A `share` outside [0, 1]; a dataset without labels or with only one class.
     pub fn with_label_noise(&self, share: f64, seed: u64) -> Result<Self> {
         if !(0.0..=1.0).contains(&share) {
             return Err(Error::invalid(format!(
@@ -47,12 +46,12 @@ impl Dataset {
             )));
         }
         let wrong = (share * self.len() as f64).round() as usize;
-        // Not the order of a training with the same seed, which would show the wrong labels first.
+        // Different from the order of training with the same seed, which would show the wrong labels first.
         let mut order: Vec<usize> = (0..self.len()).collect();
         order.shuffle(&mut generator(Purpose::LabelNoise, seed, 0));
         let mut rng = generator(Purpose::LabelNoise, seed, 1);
         for i in order.into_iter().take(wrong) {
-            // One of the others: the last stands in for the sample's own.
+            // One of the other classes: the last one replaces the sample's own.
             let drawn = classes[rng.random_range(0..classes.len() - 1)];
             let last = classes[classes.len() - 1];
             labels[i] = if drawn == labels[i] { last } else { drawn };

@@ -1,9 +1,10 @@
-//! A batch of training, through the network, where batch normalisation has the mean and the variance of the whole batch.
+//! The pass of a training batch through the network, where batch normalisation uses the mean and variance of the
+//! whole batch.
 //!
-//! The nodes are cut before each batch normalisation. Between two cuts every tile goes through by itself; at a cut
-//! sums are made over all tiles, in their order: forwards for the batch's mean and variance, backwards for what
-//! the derivative gains by them. Layers find both where analysis has the running statistics, so that all else
-//! is as there. Everything is cached from one pass to the next, and the buffers from one step to the next.
+//! The nodes are cut before each batch normalisation. Between two cuts, each tile is processed by itself; at a cut,
+//! sums are computed over all tiles, in order: in the forward pass for the batch's mean and variance, in the backward
+//! pass for their contribution to the derivative. Layers read both in place of the running statistics, so the rest is
+//! as in analysis. Values are cached between passes, and buffers between steps.
 
 use rayon::prelude::*;
 
@@ -15,24 +16,24 @@ use crate::layers::no_variance;
 use crate::layers::rules::{BatchStatistics, ChannelMoments, Packed, Write};
 use crate::losses::TargetSlice;
 
-/// Parts of a batch at most, and bytes of their gradients: each has one of its own.
+/// Maximum number of parts of a batch, and bytes of their gradients: each part has its own.
 const PARTS: usize = 16;
 const GRADIENTS: usize = 256 << 20;
 
-/// Tiles that go one after another.
+/// Tiles that are processed one after another.
 pub(crate) struct Part<T> {
     tiles: Vec<Gathered<T>>,
-    /// The sum over the part's samples.
+    /// Sum over the part's samples.
     pub(crate) gradients: Vec<Vec<T>>,
-    /// Of each tile, at the batch normalisation that comes next.
+    /// Moments of each tile at the next batch normalisation.
     moments: Vec<Vec<ChannelMoments>>,
-    /// The sum of the losses, and how many samples were classified right.
+    /// Sum of the losses, and number of correct predictions.
     pub(crate) score: (f64, usize),
     spare: Vec<Vec<T>>,
     more: Vec<T>,
 }
 
-/// A tile of samples that lie anywhere in the data: either `labels` or `targets` are theirs.
+/// A tile of samples from anywhere in the data, with either `labels` or `targets`.
 #[derive(Default)]
 struct Gathered<T> {
     place: Tile,
@@ -47,8 +48,7 @@ impl<T: Scalar> Network<T> {
         self.nodes.get(l)?.rules()?.batch_statistics()
     }
 
-    /// Leaves the losses of some samples and their gradients in the parts. Answers with the running statistics that the
-    /// batch moves those of the point to.
+    /// Stores the losses and gradients of some samples in the parts. Returns the updated running statistics.
     pub(crate) fn training(
         &self,
         point: &[T],
@@ -102,7 +102,7 @@ impl<T: Scalar> Network<T> {
         Ok(running)
     }
 
-    /// The batch in tiles, and those in parts.
+    /// Splits the batch into tiles, and those into parts.
     fn lay_out(&self, samples: usize, parts: &mut Vec<Part<T>>) {
         let size = self.split(samples).tile;
         let most = GRADIENTS / (self.num_params * size_of::<T>()).max(1);
@@ -127,7 +127,7 @@ impl<T: Scalar> Network<T> {
         }
     }
 
-    /// Forwards from one cut to the next, and the moments there.
+    /// Forward pass from one cut to the next, with the moments there.
     fn forward_between(&self, cut: &[usize], packed: &[Packed<T>], part: &mut Part<T>) {
         part.moments.clear();
         for Gathered { inputs, cached, .. } in &mut part.tiles {
@@ -147,8 +147,8 @@ impl<T: Scalar> Network<T> {
         }
     }
 
-    /// Backwards from one cut to the one before, with the gradients of the layers between and of the batch
-    /// normalisation that the way ends at.
+    /// Backward pass from one cut to the previous one, with the gradients of the layers between and of the batch
+    /// normalisation at its end.
     fn backward_between(&self, cut: &[usize], packed: &[Packed<T>], part: &mut Part<T>) {
         let depth = self.nodes.len();
         let Part {
@@ -189,7 +189,7 @@ impl<T: Scalar> Network<T> {
         }
     }
 
-    /// The backward pass of one node, in buffers that are taken where they are free and given back.
+    /// The backward pass of one node; buffers are taken from the free ones and returned.
     fn backward_from(
         &self,
         l: usize,
@@ -212,7 +212,7 @@ impl<T: Scalar> Network<T> {
 }
 
 impl<T: Scalar> Gathered<T> {
-    /// Brings the tile's samples together, which are at some of `rows`.
+    /// Gathers the tile's samples, given by indices `rows`.
     fn gather(&mut self, samples: Samples<T>, rows: &[usize], network: &Network<T>) {
         let inputs = network.inputs;
         self.inputs.clear();
@@ -228,7 +228,7 @@ impl<T: Scalar> Gathered<T> {
         }
     }
 
-    /// Its inputs, its targets, and what is cached of it.
+    /// Inputs, targets and cached values.
     fn parts(&mut self) -> (&[T], TargetSlice<'_, T>, &mut CachedTile<T>) {
         let targets = match self.labels.is_empty() {
             true => TargetSlice::Values(&self.targets),

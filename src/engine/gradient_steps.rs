@@ -1,4 +1,4 @@
-//! [`GradientSteps`]: gradients of mini-batches for training, in the model's own type.
+//! [`GradientSteps`]: gradients of mini-batches for training, in the model's own dtype.
 
 use std::any::Any;
 
@@ -27,7 +27,7 @@ pub(crate) struct BatchScore {
 
 impl BatchScore {
     /// # Errors
-    /// Numbers that are not finite.
+    /// Values that are not finite.
     pub(crate) fn new(loss: f64, correct: usize, squared_norm: f64) -> Result<Self> {
         Ok(Self {
             loss: finite_loss(loss)?,
@@ -37,7 +37,7 @@ impl BatchScore {
     }
 }
 
-/// Gradients of one batch after another, with the buffers that they share.
+/// Gradients of successive batches, with shared buffers.
 pub(crate) struct GradientSteps<'a, T> {
     engine: &'a Typed<T>,
     data: &'a Dataset,
@@ -46,11 +46,11 @@ pub(crate) struct GradientSteps<'a, T> {
     gradient: Vec<T>,
 }
 
-/// Numbers that a thread adds up at a time.
+/// Number of values that a thread adds up at a time.
 const CHUNK: usize = 1 << 14;
 
 impl<'a, T: Scalar + WithDType> GradientSteps<'a, T> {
-    /// None for a model of another type, or where numbers would have to be dropped at random.
+    /// `None` for a model of another dtype or with dropout.
     pub(crate) fn new(engine: &'a dyn HandDerived, data: &'a Dataset, l2: f64) -> Option<Self> {
         let engine: &dyn Any = engine;
         let engine: &Typed<T> = engine.downcast_ref()?;
@@ -63,8 +63,8 @@ impl<'a, T: Scalar + WithDType> GradientSteps<'a, T> {
         })
     }
 
-    /// The loss of some samples at a point and its gradient, with batch normalisation by the batch's own statistics. The
-    /// running ones, which lie behind θ in the point, move, unless something is not finite.
+    /// The loss of some samples at a point and its gradient, with batch normalisation by the batch's statistics. The
+    /// running statistics, which follow θ in the point, are updated unless a value is not finite.
     pub(crate) fn gradient(
         &mut self,
         point: &mut [T],
@@ -121,7 +121,7 @@ impl<'a, T: Scalar + WithDType> GradientSteps<'a, T> {
 }
 
 vectorised! {
-    /// g ← a g + b θ, and ‖g‖² of it.
+    /// g ← a g + b θ; returns ‖g‖².
     fn finish<T: Scalar>(g: &mut [T], theta: &[T], factors: [T; 2], square: &mut f64) {
         const LANES: usize = 16;
         let [a, b] = factors;

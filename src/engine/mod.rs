@@ -7,7 +7,8 @@
 //! | file | contents |
 //! | --- | --- |
 //! | `network` | passes over the whole dataset |
-//! | `plan` | the order in which derivatives by the boundaries are added up |
+//! | `plan`
+//! the order in which derivatives in the boundaries are added up |
 //! | `products` | products of directions with curvature matrices |
 //! | `visit` | each layer's inputs and output gradients, tile by tile |
 //! | `surface` | losses on a plane in θ-space |
@@ -42,9 +43,9 @@ use crate::layers::{LayerKind, Shape};
 use crate::losses::{Curvature, Loss, TargetSlice};
 use crate::parameters::Parameters;
 
-/// A network whose derivatives are computed by hand-derived rules, whatever its type.
+/// A network whose derivatives are computed by hand-derived rules, whatever its dtype.
 ///
-/// A point is θ followed by the model's running statistics, by which no derivative is taken.
+/// A point is θ followed by the model's running statistics, which are constants in derivatives.
 pub(crate) trait HandDerived: Any + Send + Sync {
     /// The network's outputs at a point, sample by sample.
     fn outputs(&self, point: &[f64], data: &Dataset) -> Result<Vec<f64>>;
@@ -55,8 +56,8 @@ pub(crate) trait HandDerived: Any + Send + Sync {
     /// The mean loss at a point and its gradient.
     fn gradient(&self, point: &[f64], data: &Dataset) -> Result<(f64, Vec<f64>)>;
 
-    /// The mean losses at a point + αd₁ + βd₂ for two directions in θ-space and several points (α, β), and the numbers of correct
-    /// labels; None where that is not faster than one by one.
+    /// The mean losses at a point + αd₁ + βd₂ for two directions in θ-space and several points (α, β), and the
+    /// numbers of correct labels; `None` if that is not faster than evaluating each point.
     fn on_plane(
         &self,
         point: &[f64],
@@ -65,8 +66,8 @@ pub(crate) trait HandDerived: Any + Send + Sync {
         points: &[[f64; 2]],
     ) -> Result<Option<Vec<(f64, usize)>>>;
 
-    /// Products with a curvature matrix at a point. The first caches what the next ones need, up to `budget` bytes; the rest is
-    /// computed again for each product.
+    /// Products with a curvature matrix at a point. The first call caches what later ones need, up to `budget` bytes;
+    /// the rest is recomputed for each product.
     ///
     /// With `block`, only the entries of the products in these ranges of θ are computed; the others are 0.
     fn products(
@@ -91,7 +92,7 @@ pub(crate) trait HandDerived: Any + Send + Sync {
 /// Hand-derived rules for these layers.
 ///
 /// # Errors
-/// Why there are none.
+/// The reason why there are none.
 pub(crate) fn hand_derived(
     layers: &[LayerKind],
     parameters: &Parameters,
@@ -121,11 +122,11 @@ struct Typed<T> {
     /// Length of a point.
     point_len: usize,
     has_dropout: bool,
-    /// The last point at which products were asked for, and the data: objectives on other data share the engine.
+    /// The point and data of the last products: objectives on other data share the engine.
     cached: Mutex<Option<(DataId, Arc<CachedPoint<T>>)>>,
 }
 
-/// A dataset's tensors, which never change.
+/// Identifies a dataset by its tensors, which never change.
 type DataId = [TensorId; 2];
 
 fn id_of(data: &Dataset) -> DataId {
@@ -163,7 +164,7 @@ impl<T: Scalar + WithDType> Typed<T> {
         })
     }
 
-    /// A point, or a direction, along which the statistics do not change.
+    /// Converts a point, or a direction, along which the statistics do not change.
     fn vector(&self, vector: &[f64]) -> Vec<T> {
         let mut vector: Vec<T> = vector.iter().map(|v| T::of(*v)).collect();
         vector.resize(self.point_len, T::ZERO);
@@ -185,7 +186,7 @@ impl<T: Scalar + WithDType> Typed<T> {
         {
             return point.clone();
         }
-        // The old point goes first: two would need twice the memory.
+        // Drops the old point first: two would need twice the memory.
         *cached = None;
         // The lock is free during the pass: rayon may run another call to this engine on this thread meanwhile.
         drop(cached);
@@ -196,7 +197,7 @@ impl<T: Scalar + WithDType> Typed<T> {
 }
 
 impl<T: Scalar + WithDType> Typed<T> {
-    /// `f` of a dataset's numbers.
+    /// Calls `f` with a dataset's values.
     fn with_samples<R>(&self, data: &Dataset, f: impl FnOnce(Samples<T>) -> R) -> Result<R> {
         let inputs = data.inputs();
         let (DType::U32, Some(count)) = (inputs.dtype(), self.network.num_tokens) else {
@@ -287,7 +288,7 @@ impl<T: Scalar + WithDType> HandDerived for Typed<T> {
     }
 }
 
-/// `f` of a dataset's numbers, with tokens as floating-point numbers, which are exact up to 2²⁴ in `f32`.
+/// Calls `f` with a dataset's values, with tokens as floating-point numbers, which are exact up to 2²⁴ in `f32`.
 fn with_samples<T: WithDType, R>(
     inputs: &Tensor,
     data: &Dataset,
@@ -311,7 +312,7 @@ fn with_samples<T: WithDType, R>(
     })?
 }
 
-/// `f` of a CPU tensor's numbers, in row-major order, without a copy where they are contiguous.
+/// Calls `f` with a CPU tensor's values, in row-major order, without a copy if they are contiguous.
 fn on_host<T: WithDType, R>(tensor: &Tensor, f: impl FnOnce(&[T]) -> R) -> Result<R> {
     let tensor = tensor.contiguous()?;
     let (storage, layout) = tensor.storage_and_layout();

@@ -35,18 +35,19 @@ pub(super) struct Samples<'a, T> {
     pub(super) count: usize,
 }
 
-/// What derivatives at a point need of every sample: the forward pass and the first backward pass, cached up to a budget.
+/// The forward pass and the first backward pass of every sample, which derivatives at a point need, cached up to a
+/// budget.
 pub(super) struct CachedPoint<T> {
     pub(super) theta: Vec<T>,
     /// In bytes.
     pub(super) budget: usize,
     pub(super) packed: Vec<Packed<T>>,
-    /// The tiles of each group; None where the budget was used up.
+    /// The tiles of each group; `None` once the budget is used up.
     pub(super) groups: Vec<Vec<Option<CachedTile<T>>>>,
 }
 
-/// The passes of a tile: at each boundary the values and the loss's derivatives by them (none at the inputs), and the values that
-/// each layer caches besides.
+/// The passes of a tile: at each boundary the values and the loss's derivatives in them (none at the inputs), and the
+/// extra values that each layer caches.
 #[derive(Default)]
 pub(super) struct CachedTile<T> {
     pub(super) values: Vec<Vec<T>>,
@@ -79,7 +80,7 @@ impl<T: Scalar> Network<T> {
         Split::of(samples, self.widest() * size_of::<T>())
     }
 
-    /// Buffers for the layers' own gradients along `k` directions; empty where `is_wanted` says no.
+    /// Buffers for the layers' gradients along `k` directions; empty for layers that `is_wanted` excludes.
     pub(super) fn gradient_buffers(
         &self,
         k: usize,
@@ -104,12 +105,12 @@ impl<T: Scalar> Network<T> {
         }
     }
 
-    /// The parts of some θ-space vectors that belong to each node, from one node on.
+    /// The parts of several θ-space vectors that belong to each node, starting at node `from`.
     pub(super) fn pack(&self, from: usize, vectors: &[&[T]]) -> Vec<Packed<T>> {
         let nodes = self.nodes[from..].iter();
         nodes
             .map(|node| match node.rules() {
-                // Derivatives by the inputs are never needed.
+                // Derivatives in the inputs are never needed.
                 Some(rules) if node.from() == [0] => Packed::new(rules, vectors, Layouts::Forward),
                 Some(rules) => Packed::new(rules, vectors, Layouts::Both),
                 None => Packed::empty(vectors.len()),
@@ -184,9 +185,9 @@ impl<T: Scalar> Network<T> {
         (total, gradient)
     }
 
-    /// The forward and backward pass of every tile, on all threads. `work` is called for each layer of a tile, with a state of the
-    /// thread's own, and [`Write::Replace`] for the first tile of a group; `finish` for each group in order, with the sum of its
-    /// samples' losses.
+    /// The forward and backward pass of every tile, on all threads. `work` is called for each layer of a tile, with a
+    /// per-thread state, and [`Write::Replace`] for the first tile of a group; `finish` for each group in order, with
+    /// the sum of its samples' losses.
     pub(super) fn over_layers<S: Send>(
         &self,
         theta: &[T],
@@ -280,7 +281,7 @@ impl<T: Scalar> Network<T> {
         self.forward_from(0, packed, x, purpose, cached);
     }
 
-    /// The forward pass from one node on, given the values below.
+    /// The forward pass starting at a node, given the values below it.
     pub(super) fn forward_from(
         &self,
         from: usize,
@@ -359,7 +360,7 @@ impl<T: Scalar> Network<T> {
         }
     }
 
-    /// What node `l` reads of a tile.
+    /// The values of a tile that node `l` reads.
     pub(super) fn primal<'a>(
         &self,
         l: usize,
@@ -404,7 +405,7 @@ impl<T: Scalar> CachedTile<T> {
         self.values[l + 1].resize(samples * node.output_len(), T::ZERO);
     }
 
-    /// Drops what no layer's derivatives read.
+    /// Drops values that no layer's derivatives read.
     fn thin(mut self, network: &Network<T>) -> Self {
         let depth = network.nodes.len();
         let mut needed = vec![false; depth + 1];

@@ -1,15 +1,15 @@
-//! [`Plan`]: the order in which derivatives by the boundaries are added up.
+//! [`Plan`]: the order in which derivatives in the boundaries are added up.
 
 use crate::kernels::Scalar;
 use crate::layers::graph::Node;
 
-/// Who writes and who holds the derivatives by the boundaries when the nodes are gone through backwards.
+/// Which nodes write the derivatives in the boundaries, and which buffers hold them, in the backward pass.
 pub(super) struct Plan {
-    /// For each node and side, whether it is the first to write the derivative by the boundary that it reads.
+    /// For each node and side, whether it is the first to write the derivative in the boundary that it reads.
     pub(super) first: Vec<Vec<bool>>,
     /// For each boundary, the buffer that holds the derivative from its first write until it is read.
     pub(super) slot: Vec<usize>,
-    /// Number of buffers: two for layers one after another.
+    /// Number of buffers: two for a sequence of layers.
     pub(super) slots: usize,
 }
 

@@ -1,7 +1,7 @@
 //! Products of directions with curvature matrices, by forward-over-reverse differentiation.
 //!
-//! A direction that leaves the parameters of the first layers alone has no tangents there, and gradients that are not wanted are
-//! not computed: a product with a diagonal block begins at the block's first layer and ends there.
+//! A direction that does not change the parameters of the first layers has no tangents there, and gradients that are
+//! not wanted are not computed: a product with a diagonal block begins and ends at the block's first layer.
 
 use std::ops::Range;
 
@@ -14,7 +14,7 @@ use crate::layers::rules::{Mode, Packed, Tangent, Write};
 use crate::losses::Curvature;
 use crate::vector::scale;
 
-/// Tangents of one boundary that a core's cache holds beside everything else, in bytes.
+/// Bytes of one boundary's tangents that fit into a core's cache beside everything else.
 const CACHE_BYTES: usize = 256 << 10;
 
 /// Directions that go through the network together, and which parts of the passes they need.
@@ -26,13 +26,13 @@ struct Pass<T> {
     moves: Vec<bool>,
     /// For each node, whether its gradient is wanted.
     is_wanted: Vec<bool>,
-    /// For each boundary, whether a wanted gradient needs the derivative by it.
+    /// For each boundary, whether a wanted gradient needs the derivative in it.
     leads_to_wanted: Vec<bool>,
 }
 
 /// A thread's buffers.
 struct Scratch<T> {
-    /// For each boundary.
+    /// One buffer per boundary.
     tangents: Vec<Vec<T>>,
     slots: Vec<Vec<T>>,
     more: Vec<T>,
@@ -42,9 +42,10 @@ struct Scratch<T> {
 }
 
 impl<T: Scalar> Network<T> {
-    /// The products of `directions` with a curvature matrix at the point, or only their entries in the ranges of `block`.
+    /// The products of `directions` with a curvature matrix at the point, or only their entries in the ranges of
+    /// `block`.
     ///
-    /// As many directions go together as a core's cache holds tangents of, but two at least.
+    /// As many directions are processed together as tangents fit into a core's cache, but at least two.
     pub(super) fn products(
         &self,
         point: &CachedPoint<T>,

@@ -1,4 +1,4 @@
-//! [`GraphReason`]: why derivatives come from candle's graph and not from hand-derived rules.
+//! [`GraphReason`]: why derivatives are computed through candle's graph instead of hand-derived rules.
 
 use crate::layers::Misfit;
 
@@ -18,10 +18,10 @@ pub enum GraphReason {
     /// The outputs of the layers do not fit the loss and the targets.
     #[error("{0}")]
     Outputs(String),
-    /// A loss of the user's own.
+    /// The loss is a custom function.
     #[error("the loss is a function of your own")]
     OwnLoss,
-    /// The model or the data is on another device than the CPU.
+    /// The model or the data is not on the CPU.
     #[error("the model and its data are not both on the CPU")]
     Device,
     /// The inputs and the parameters have different types.
@@ -38,6 +38,6 @@ pub enum GraphReason {
     #[error("each batch is normalised by its own statistics")]
     BatchStatistics,
     /// [`Objective::by_autograd`](crate::objective::Objective::by_autograd) was called.
-    #[error("automatic differentiation was asked for")]
+    #[error("automatic differentiation was requested")]
     Requested,
 }

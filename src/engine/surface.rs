@@ -14,11 +14,11 @@ impl<T: Scalar> Network<T> {
         self.nodes[0].rules().is_some_and(|rules| rules.is_affine())
     }
 
-    /// The sum of all samples' losses at θ + αd₁ + βd₂ for `vectors` θ, d₁, d₂ and each of some points α, β, and how
-    /// many samples are classified right.
+    /// The sum of all samples' losses and the number of correct predictions at θ + αd₁ + βd₂ for `vectors` θ, d₁, d₂
+    /// and several points (α, β).
     ///
-    /// The first layer's output is affine in its parameters, so it is y(θ) + αy(d₁) + βy(d₂): three products
-    /// for all points. They are made one by one, as that of a forward pass is: at θ both give the same bits.
+    /// The first layer's output is affine in its parameters, so it is y(θ) + αy(d₁) + βy(d₂): three products for all
+    /// points. They are computed one by one, as in a forward pass, so the results at θ are bit-identical to it.
     pub(crate) fn on_plane(
         &self,
         vectors: [&[T]; 3],

@@ -3,7 +3,7 @@
 use super::network::{Network, Samples};
 use crate::kernels::Scalar;
 
-/// What one layer reads and what derivatives reach it, for a tile of samples at a point.
+/// A layer's inputs, outputs and output gradients, for a tile of samples at a point.
 ///
 /// Rows are samples. Tiles come in the order of the samples, and in a tile layers come in the order of the network.
 #[derive(Clone, Copy, Debug)]
@@ -21,7 +21,7 @@ pub struct LayerTile<'a> {
     pub inputs: &'a [f64],
     /// y, shape (samples, outputs).
     pub outputs: &'a [f64],
-    /// The derivative of each sample's loss by y, shape (samples, outputs).
+    /// The derivative of each sample's loss in y, shape (samples, outputs).
     pub output_gradients: &'a [f64],
 }
 

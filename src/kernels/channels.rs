@@ -3,14 +3,14 @@
 use super::Scalar;
 use super::simd::vectorised;
 
-/// Partial sums side by side, so that they are vector code.
+/// Number of parallel partial sums, so that loops vectorise.
 const LANES: usize = 16;
 
-/// Numbers that are summed in their own precision; these sums are then summed in `f64`.
+/// Block length: sums within a block use the type's own precision, sums of blocks `f64`.
 const BLOCK: usize = 1024;
 
 vectorised! {
-    /// Writes for each channel the sum over its pixels of f(a, b).
+    /// Writes the sum of f(a, b) over each channel's pixels.
     pub(crate) fn sums<T: Scalar, F: Fn(T, T) -> T>(rows: [&[T]; 2], sums: &mut [f64], f: F) {
         let [a, b] = rows;
         let pixels = a.len() / sums.len();
@@ -45,7 +45,7 @@ vectorised! {
         }
     }
 
-    /// The sum of the channels' sums, weighted.
+    /// Writes the weighted sum of the channels' sums.
     pub(crate) fn weigh<T: Scalar>(weights: &[T], sums: &[f64], weighted: &mut f64) {
         let mut lanes = [0.0; LANES];
         let (w, s) = (weights.chunks_exact(LANES), sums.chunks_exact(LANES));
@@ -83,7 +83,7 @@ vectorised! {
     }
 }
 
-/// The sum of f(a, b) over a block. Lanes added up by halves would not become registers.
+/// The sum of f(a, b) over a block. Pairwise reduction of the lanes would not stay in registers.
 #[inline(always)]
 fn total<T: Scalar>(a: &[T], b: &[T], f: impl Fn(T, T) -> T) -> T {
     let (a, b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));

@@ -22,24 +22,24 @@ pub(crate) struct ConvolutionShape {
     pub(crate) groups: usize,
 }
 
-/// y = x ∗ W + b: the cross-correlation of images of shape (channels, height, width) with weights W of shape (output channels,
-/// input channels / groups, height, width).
+/// y = x ∗ W + b: cross-correlation of images of shape (channels, height, width) with weights W of shape (output
+/// channels, input channels / groups, height, width).
 ///
-/// In the layout of [`Grid`] y is a sum of planes of x, each shifted by a tap's offset and multiplied with its
-/// weight; dx is a sum of planes of dy, shifted back; and dW holds products of planes of dy with shifted planes of x.
-/// All three are bilinear, so each tangent is two such sums.
+/// In the layout of [`Grid`], y is a sum of planes of x, each shifted by a tap's offset and multiplied by its weight;
+/// dx is a sum of planes of dy, shifted back; and dW holds products of planes of dy with shifted planes of x. All
+/// three are bilinear, so each tangent is the sum of two such terms.
 #[derive(Debug)]
 pub(crate) struct Convolution {
     pub(crate) shape: ConvolutionShape,
     grid: Grid,
 }
 
-/// Packed weights, and the rows of x or dy to multiply with them.
+/// Packed weights, and the rows of x or dy to multiply by them.
 type Factor<'a, T> = (&'a [T], &'a [T]);
 
 impl Convolution {
     /// # Errors
-    /// What is wrong with the shape: zeros, groups that do not divide the channels, a kernel larger than the padded image.
+    /// An invalid shape: zeros, groups that do not divide the channels, a kernel larger than the padded image.
     pub(crate) fn new(shape: ConvolutionShape) -> Result<Self, String> {
         let ConvolutionShape {
             input: [inputs, height, width],
@@ -88,7 +88,7 @@ impl Convolution {
         }
     }
 
-    /// Numbers of a sample on a side.
+    /// Number of values of a sample on a side.
     pub(crate) fn width(&self, side: Side) -> usize {
         self.channels(side) * self.grid.pixels(side)
     }
@@ -97,20 +97,20 @@ impl Convolution {
         Planes::new(&self.grid, side, self.channels(side), samples)
     }
 
-    /// How many samples are laid out together.
+    /// Number of samples that are laid out together.
     fn together<T>(&self, samples: usize) -> usize {
         let planes = |side| self.channels(side) * self.grid.planes(side);
         let planes = planes(Side::Input) + planes(Side::Output);
         self.grid.together::<T>(samples, planes)
     }
 
-    /// Channels that belong to a group.
+    /// Number of channels in a group.
     fn in_group(&self, side: Side) -> usize {
         self.channels(side) / self.shape.groups
     }
 
-    /// What sums that make planes of a side go over, for each plane of a channel: channels of the other side,
-    /// counted from the group's first, and taps.
+    /// Terms of the sums that give planes of a side, for each plane of a channel: (channel of the other side, counted
+    /// from the group's first, tap).
     fn columns(&self, to: Side) -> Vec<Vec<(usize, usize)>> {
         let mut columns = vec![Vec::new(); self.grid.planes(to)];
         for channel in 0..self.in_group(to.other()) {
@@ -125,8 +125,8 @@ impl Convolution {
         columns
     }
 
-    /// Where each of these lies at position 0, from the planes of the group's first channel on, where so many images
-    /// go together.
+    /// Offset of each of these terms at position 0, from the planes of the group's first channel, for `images` images
+    /// laid out together.
     fn offsets<T>(&self, to: Side, planes: &Planes<T>, images: usize) -> Vec<Vec<usize>> {
         let offset = |(channel, tap): &(usize, usize)| {
             let offset = self.grid.offset(*tap, images);
@@ -163,8 +163,8 @@ impl Convolution {
         }
     }
 
-    /// Writes rows of a side for each of `k` directions: sums over rows of the other side, which each direction
-    /// may have of its own, with one W, and which all may share, with a W for each.
+    /// Writes rows of a side for each of `k` directions: sums over rows of the other side. Either the rows differ per
+    /// direction and W is shared, or the rows are shared and each direction has its own W.
     pub(crate) fn sums<T: Scalar>(
         &self,
         to: Side,
@@ -204,7 +204,7 @@ impl Convolution {
         }
     }
 
-    /// Writes planes of a side: the sum of one or two factors.
+    /// Writes planes of a side: the sum over one or two factors.
     fn add_up<T: Scalar>(
         &self,
         to: Side,
@@ -252,9 +252,9 @@ impl Convolution {
         }
     }
 
-    /// Adds the gradient by the weights, and by the biases where `gradient` has room for them, for each of `k` directions:
-    /// sums over the samples of products of `rdy`, which has `k` rows a sample, with `x`. `second` adds products of
-    /// `dy` with `rx`, which has `k` rows a sample.
+    /// Adds the gradient in the weights, and in the biases if `gradient` has room for them, for each of `k`
+    /// directions: sums over the samples of products of `rdy`, with `k` rows per sample, and `x`. `second` adds
+    /// products of `dy` and `rx`, with `k` rows per sample.
     pub(crate) fn add_gradient<T: Scalar>(
         &self,
         (x, rdy): (&[T], &[T]),

@@ -6,30 +6,30 @@ use super::Scalar;
 use super::registers::{Array, Register};
 use crate::kernels::simd::{has_avx2, has_avx512, vectorised};
 
-/// Rows of weights, or planes, that go together: their sums fill the registers.
+/// Number of rows of weights, or planes, processed together: their sums fill the registers.
 pub(crate) const ROWS: usize = 8;
-/// Positions are computed in blocks of at most so many.
+/// Maximum number of positions in a block.
 pub(crate) const BLOCK: usize = 32;
-/// Offsets that go together in [`add_products`].
+/// Number of offsets processed together in [`add_products`].
 const TAPS: usize = 3;
-/// Positions that products go over at a time, few enough that [`ROWS`] planes of them stay in the cache.
+/// Number of positions per run of products, so that [`ROWS`] planes of them stay in the cache.
 const RUN: usize = 2048;
 
-/// For each row r and position p the sum over i of weights(r, i) · source(offsetᵢ + p).
+/// The sum over i of weights(r, i) · source(offsetᵢ + p), for each row r and position p.
 #[derive(Clone, Copy)]
 pub(crate) struct Term<'a, T> {
-    /// By [`pack`].
+    /// Packed by [`pack`].
     pub(crate) weights: &'a [T],
     pub(crate) source: &'a [T],
     pub(crate) offsets: &'a [usize],
 }
 
-/// Numbers that [`pack`] makes of `rows` × `columns` weights.
+/// Length of [`pack`]'s output for `rows` × `columns` weights.
 pub(crate) fn packed(rows: usize, columns: usize) -> usize {
     rows.next_multiple_of(ROWS) * columns
 }
 
-/// Appends weights(row, column) with [`ROWS`] rows side by side, zeros where there are no more.
+/// Appends weights(row, column) with [`ROWS`] rows interleaved, padded with zeros.
 pub(crate) fn pack<T: Scalar>(
     target: &mut Vec<T>,
     rows: usize,
@@ -46,12 +46,12 @@ pub(crate) fn pack<T: Scalar>(
     }
 }
 
-/// What a processor has of vector registers and instructions.
+/// Vector registers and instructions of the processor.
 #[derive(Clone, Copy)]
 enum Registers {
-    /// 32 of 64 bytes, and fused multiplication and addition.
+    /// 32 registers of 64 bytes, and fused multiply-add.
     Wide,
-    /// 16 of 32 bytes or 32 of 16, and fused multiplication and addition.
+    /// 16 registers of 32 bytes or 32 of 16, and fused multiply-add.
     Fused,
     Plain,
 }
@@ -67,8 +67,7 @@ fn registers() -> Registers {
 }
 
 vectorised! {
-    /// Writes the sum of the terms for `rows` rows, which are `pitch` apart, and `len` positions, rounded up
-    /// to a [`BLOCK`].
+    /// Writes the sum of the terms for `rows` rows, `pitch` apart, and `len` positions, rounded up to a [`BLOCK`].
     pub(crate) fn sum_terms<T: Scalar>(
         terms: &[Option<Term<T>>],
         rows: usize,
@@ -85,8 +84,8 @@ vectorised! {
         }
     }
 
-    /// Adds to sums(r, i) for `rows` planes, which are `pitch` apart, the sum over the first `len` positions of
-    /// plane(r, p) · source(offsetᵢ + p), and what lies there up to the end of a vector.
+    /// Adds the sum of plane(r, p) · source(offsetᵢ + p) over the first `len` positions, rounded up to a whole
+    /// vector, to sums(r, i), for `rows` planes, `pitch` apart.
     pub(crate) fn add_products<T: Scalar>(
         planes: (&[T], usize, usize),
         source: &[T],
@@ -103,7 +102,7 @@ vectorised! {
         }
     }
 
-    /// Adds to each of the sums that over the first `len` positions of its plane; the planes are `pitch` apart.
+    /// Adds the sum over the first `len` positions of each plane to the sums; the planes are `pitch` apart.
     pub(crate) fn add_sums<T: Scalar>(planes: &[T], pitch: usize, len: usize, sums: &mut [T]) {
         for (plane, sum) in planes.chunks(pitch).zip(sums) {
             let mut lanes = [T::ZERO; 16];
@@ -175,7 +174,7 @@ fn products<T: Scalar, V: Register<T>, const R: usize>(
             .min(RUN)
             .div_ceil(size_of::<V>() / size_of::<T>());
         for start in (0..rows).step_by(R) {
-            // The last again where there are no more.
+            // Repeats the last row where fewer than R remain.
             let mut left = [&[][..]; R];
             for r in 0..R {
                 let row = (start + r).min(rows - 1);
@@ -200,7 +199,7 @@ fn products<T: Scalar, V: Register<T>, const R: usize>(
                         }
                     }
                 }
-                // In memory from here on, lest they be there above.
+                // Forces the lanes into memory here, so that they stay in registers above.
                 let lanes = black_box(lanes);
                 for r in 0..R.min(rows - start) {
                     for t in 0..TAPS.min(offsets.len() - first) {
@@ -218,7 +217,7 @@ fn chunk<T, const N: usize>(source: &[T], at: usize) -> &[T; N] {
     source[at..].first_chunk().expect("a margin")
 }
 
-/// The sum, by fours.
+/// The sum, in four parallel partial sums.
 #[inline(always)]
 fn total<T: Scalar>(lanes: &[T]) -> T {
     let mut sums = [T::ZERO; 4];
@@ -243,7 +242,7 @@ mod tests {
         (0..count).map(|i| T::of((i as f64 * seed).sin())).collect()
     }
 
-    /// Each kind of register that this processor has, against sums one by one.
+    /// Compares each kind of register that this processor has with sums computed one by one.
     fn check<T: Scalar, V: Register<T>, const R: usize>(epsilon: f64) {
         let source = numbers::<T>(PITCH + 64, 0.7);
         let weight = |row: usize, column: usize| T::of((row as f64 * 0.3 + column as f64).cos());

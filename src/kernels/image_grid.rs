@@ -1,25 +1,25 @@
-//! [`Grid`]: a layout of images in which whatever a tap of a convolution's kernel meets is a slice.
+//! [`Grid`]: a layout of images in which the inputs of each kernel tap form a contiguous slice.
 //!
-//! Images that go together lie side by side, and positions of the output are numbered along the first row of
-//! each, then along their second rows. After each image's row there are as many positions more as there is
-//! padding on one side: zeros, which the end of one row shares with the start of the next. Then the number of the
-//! input that a tap meets at position p lies at offset + p, with an offset that depends on the tap alone. For a
-//! stride of s the input is split into s² *phases*, planes of rows and columns that are s apart. So each image is
-//! copied once, and not once for every tap as im2col does, and no sums are made for rows of padding.
+//! Images that are laid out together are placed side by side; output positions are numbered along the first row of
+//! every image, then along their second rows, and so on. Each row of an image is followed by as many zeros as there
+//! is padding on one side, shared by the end of one row and the start of the next. Then the input of a tap at
+//! position p is at offset + p, where the offset depends only on the tap. For a stride of s the input is split into
+//! s² *phases*, planes of rows and columns that are s apart. So each image is copied once, instead of once per tap as
+//! in im2col, and no sums are computed for rows of padding.
 
 use std::ops::Range;
 
-/// Positions that are laid out together, or a few more, where there are as many.
+/// Approximate number of positions that are laid out together, if there are as many.
 const POSITIONS: usize = 2048;
-/// Bytes of the planes that are laid out together at most, for a core's cache.
+/// Maximum bytes of the planes that are laid out together, for a core's cache.
 const CACHE_BYTES: usize = 512 << 10;
 
-/// One direction of an image.
+/// One axis of an image.
 #[derive(Clone, Debug)]
 struct Axis {
     size: usize,
     outputs: usize,
-    /// Rows that the image and the padding before it take, or numbers from one image's row to the next's.
+    /// Number of rows of the image with its leading padding, or distance from one image's row to the next's.
     pitch: usize,
     stride: usize,
     padding: usize,
@@ -34,14 +34,14 @@ impl Axis {
         }
         let reach = (kernel - 1).checked_mul(dilation)?;
         let padded = padding.checked_mul(2)?.checked_add(size)?;
-        // Beyond the image there is nothing to step over.
+        // A stride beyond the padded image is equivalent to its size.
         let stride = stride.min(padded);
         let outputs = padded.checked_sub(reach)?.checked_sub(1)? / stride + 1;
         let taps = (0..kernel).map(|tap| (tap * dilation % stride, tap * dilation / stride));
         Some(Self {
             size,
             outputs,
-            // Of all phases, the first reaches furthest; what taps meet beyond is zeros, and the next row's.
+            // The first phase is the longest; taps beyond it read zeros or the next row's.
             pitch: outputs.max((padding + size).div_ceil(stride)),
             stride,
             padding,
@@ -49,21 +49,21 @@ impl Axis {
         })
     }
 
-    /// Where a phase's numbers lie, between zeros.
+    /// Range of a phase's values, between zeros.
     fn span(&self, phase: usize) -> Range<usize> {
         let until = |end: usize| end.saturating_sub(phase).div_ceil(self.stride);
         until(self.padding)..until(self.padding + self.size)
     }
 }
 
-/// How the images of a convolution are laid out.
+/// Layout of a convolution's images.
 #[derive(Clone, Debug)]
 pub(crate) struct Grid {
     vertical: Axis,
     horizontal: Axis,
-    /// Row and column that each phase starts at, of the phases that some tap meets.
+    /// First row and column of each phase that some tap reads.
     phases: Vec<[usize; 2]>,
-    /// Each tap's phase, and how many rows and columns it lies from the first.
+    /// Each tap's phase, and its row and column offset.
     taps: Vec<(usize, [usize; 2])>,
 }
 
@@ -84,7 +84,7 @@ impl Side {
 }
 
 impl Grid {
-    /// None where the kernel does not fit into the padded image or something is zero.
+    /// `None` if the kernel does not fit into the padded image or a size is zero.
     pub(crate) fn new(
         image: [usize; 2],
         kernel: [usize; 2],
@@ -119,20 +119,20 @@ impl Grid {
         [self.vertical.outputs, self.horizontal.outputs]
     }
 
-    /// Positions of an image, with those of padding: rows for all that taps meet, lest they meet another plane.
+    /// Number of positions of an image, including padding: enough rows for all taps, so that none reads another
+    /// plane.
     pub(crate) fn area(&self) -> usize {
         let down = self.taps.iter().map(|(_, [down, _])| down).max();
         let met = self.vertical.outputs + down.unwrap_or(&0);
         self.vertical.pitch.max(met) * self.horizontal.pitch
     }
 
-    /// Positions between planes at least: taps may meet the padding of an image after the last.
+    /// Minimum number of positions between planes: taps may read the padding of an image after the last.
     pub(crate) fn margin(&self) -> usize {
         self.horizontal.pitch
     }
 
-    /// The positions of so many images on a side, in the plane of a phase, from the first to the last that is not
-    /// in a row of padding.
+    /// Range of positions of `images` images in the plane of a phase, without rows of padding at either end.
     pub(crate) fn positions(&self, side: Side, phase: usize, images: usize) -> Range<usize> {
         let rows = match side {
             Side::Input => self.vertical.span(self.phases[phase][0]),
@@ -142,23 +142,23 @@ impl Grid {
         rows.start * line..rows.end * line
     }
 
-    /// How many taps the kernel has.
+    /// Number of taps of the kernel.
     pub(crate) fn taps(&self) -> usize {
         self.taps.len()
     }
 
-    /// The phase that a tap meets.
+    /// The phase that a tap reads.
     pub(crate) fn phase(&self, tap: usize) -> usize {
         self.taps[tap].0
     }
 
-    /// A tap's offset where so many images go together.
+    /// A tap's offset when `images` images are laid out together.
     pub(crate) fn offset(&self, tap: usize, images: usize) -> usize {
         let [down, right] = self.taps[tap].1;
         down * images * self.horizontal.pitch + right
     }
 
-    /// How many of some images go together when there are so many planes of each.
+    /// Number of samples to lay out together when each has this many planes.
     pub(crate) fn together<T>(&self, samples: usize, planes: usize) -> usize {
         let fit = CACHE_BYTES / (planes * self.area() * size_of::<T>());
         POSITIONS
@@ -173,7 +173,7 @@ impl Grid {
         offsets.max().unwrap_or(0)
     }
 
-    /// How many planes hold a channel's image.
+    /// Number of planes of a channel's image.
     pub(crate) fn planes(&self, side: Side) -> usize {
         match side {
             Side::Input => self.phases.len(),
@@ -181,12 +181,12 @@ impl Grid {
         }
     }
 
-    /// Whether every number of the input belongs to a phase that some tap meets.
+    /// Whether taps read every phase, and so every value of the input.
     pub(crate) fn meets_all(&self) -> bool {
         self.phases.len() == self.vertical.stride * self.horizontal.stride
     }
 
-    /// Where a channel's image, the first of so many, lies in the plane of each phase.
+    /// Location of a channel's image, the first of `images`, in the plane of each phase.
     pub(crate) fn places(&self, side: Side, images: usize) -> Vec<Place> {
         let (down, right) = (&self.vertical, &self.horizontal);
         let line = images * right.pitch;
@@ -220,7 +220,7 @@ impl Grid {
         phases.collect()
     }
 
-    /// Numbers of a channel's image.
+    /// Number of pixels of a channel's image.
     pub(crate) fn pixels(&self, side: Side) -> usize {
         match side {
             Side::Input => self.vertical.size * self.horizontal.size,
@@ -229,9 +229,9 @@ impl Grid {
     }
 }
 
-/// A channel's image, or a phase of it: its lines in a plane, `pitch` apart from number `at`, the next image's
-/// `next` after them; and in a row of the tile, `width` apart from number `pixel`, with the numbers of a line
-/// `step` apart.
+/// Location of a channel's image, or of a phase of it. In a plane, its lines start at index `at` and are `pitch`
+/// apart, and the next image is `next` further; in a row of the tile, its lines start at index `pixel` and are
+/// `width` apart, with values `step` apart.
 #[derive(Clone, Copy)]
 pub(crate) struct Place {
     pub(crate) rows: usize,

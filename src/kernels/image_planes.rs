@@ -5,29 +5,29 @@ use super::correlation::{BLOCK, add_sums};
 use super::image_grid::{Grid, Place, Side};
 use crate::kernels::simd::vectorised;
 
-/// Planes of some images: one for each phase and channel of the input, or each channel of the output.
+/// Planes of several images: one per phase and channel of the input, or per channel of the output.
 pub(crate) struct Planes<'a, T> {
     grid: &'a Grid,
     side: Side,
     channels: usize,
-    /// Images that lie there.
+    /// Number of images currently laid out.
     samples: usize,
     data: Vec<T>,
-    /// Where a cache line starts.
+    /// Index of the first cache line boundary.
     start: usize,
-    /// Zeros from there to the first plane.
+    /// Number of zeros from `start` to the first plane.
     pub(crate) lead: usize,
-    /// From one plane to the next.
+    /// Distance from one plane to the next.
     pub(crate) pitch: usize,
 }
 
 impl<'a, T: Scalar> Planes<'a, T> {
-    /// Room for so many channels of so many images, at most.
+    /// Allocates planes for at most this many channels and images.
     pub(crate) fn new(grid: &'a Grid, side: Side, channels: usize, samples: usize) -> Self {
         const LINE: usize = 16;
         let (reach, len) = (grid.reach(samples), samples * grid.area());
         let lead = reach.next_multiple_of(LINE);
-        // An odd number of cache lines, so that planes do not compete for places in the cache.
+        // An odd number of cache lines, so that planes do not map to the same cache sets.
         let lines = (len + BLOCK + grid.margin()).div_ceil(LINE) | 1;
         let (pitch, planes) = (lines * LINE, grid.planes(side) * channels);
         let data = vec![T::ZERO; LINE + lead + planes * pitch + reach + BLOCK];
@@ -43,12 +43,12 @@ impl<'a, T: Scalar> Planes<'a, T> {
         }
     }
 
-    /// The planes from one on, with the `lead` before it.
+    /// The planes starting at `plane`, with the `lead` before it.
     pub(crate) fn planes(&self, plane: usize) -> &[T] {
         &self.data[self.start + plane * self.pitch..]
     }
 
-    /// The planes from one on.
+    /// The planes starting at `plane`.
     pub(crate) fn planes_mut(&mut self, plane: usize) -> &mut [T] {
         &mut self.data[self.start + self.lead + plane * self.pitch..]
     }
@@ -60,10 +60,10 @@ impl<'a, T: Scalar> Planes<'a, T> {
         add_sums(planes, self.pitch, positions.end, totals);
     }
 
-    /// Lays out images that are `step` apart.
+    /// Lays out images, `step` apart.
     pub(crate) fn load(&mut self, images: &[T], step: usize, samples: usize) {
         if samples != self.samples {
-            // What other images left lies elsewhere.
+            // The previous images occupied different positions.
             self.data.fill(T::ZERO);
             self.samples = samples;
         }
@@ -71,7 +71,7 @@ impl<'a, T: Scalar> Planes<'a, T> {
         load_places(&mut self.data, images, &places);
     }
 
-    /// Writes images that are `step` apart, with a channel's number of `bias` added.
+    /// Writes images, `step` apart, with `bias` added per channel.
     pub(crate) fn store(&self, images: &mut [T], step: usize, samples: usize, bias: Option<&[T]>) {
         let zeros = vec![T::ZERO; self.channels];
         let bias = bias.unwrap_or(&zeros);
@@ -84,7 +84,7 @@ impl<'a, T: Scalar> Planes<'a, T> {
         store_places(images, &self.data, &self.places(step, samples), bias);
     }
 
-    /// Every channel of every image.
+    /// Locations of every channel of every image.
     fn places(&self, step: usize, samples: usize) -> Vec<(usize, Place)> {
         let (grid, mut places) = (self.grid, Vec::new());
         for channel in 0..self.channels {
@@ -138,8 +138,8 @@ vectorised! {
     }
 }
 
-/// Lines with a number added to each of theirs. Both slices are with the distance from one line to the next, and
-/// from one number to the next: as constants where they are, for compilers to know.
+/// Copies lines and adds `plus` to each value. Both slices come with the distance between lines and between values;
+/// callers pass constants where possible, so that the compiler can specialise.
 #[inline(always)]
 fn copy_lines<T: Scalar>(
     target: (&mut [T], usize, usize),
@@ -155,7 +155,7 @@ fn copy_lines<T: Scalar>(
     }
 }
 
-/// N numbers at a time, the last of them with some once more.
+/// Copies N values at a time; the last N overlap the previous ones.
 #[inline(always)]
 fn copy_by<T: Scalar, const N: usize>(
     (target, target_pitch, target_step): (&mut [T], usize, usize),

@@ -4,7 +4,7 @@ use gemm::Parallelism;
 
 use super::Scalar;
 
-/// A row-major matrix inside a slice: `rows` rows of `columns` numbers, `stride` apart.
+/// A row-major matrix inside a slice: `rows` rows of `columns` values, `stride` apart.
 #[derive(Clone, Copy)]
 pub(crate) struct Matrix<'a, T> {
     data: &'a [T],
@@ -19,7 +19,7 @@ impl<'a, T: Scalar> Matrix<'a, T> {
         Self::strided(data, rows, columns, columns)
     }
 
-    /// Rows that are `stride` apart.
+    /// A matrix whose rows are `stride` apart.
     pub(crate) fn strided(data: &'a [T], rows: usize, columns: usize, stride: usize) -> Self {
         assert!(rows == 0 || data.len() >= (rows - 1) * stride + columns);
         Self {

@@ -1,4 +1,5 @@
-//! Arithmetic on slices: what layers, losses and candle operations compute with. Nothing here knows a layer or a model.
+//! Arithmetic on slices, the basis of layers, losses and candle operations. Nothing here depends on a layer or a
+//! model.
 //!
 //! | file | contents |
 //! | --- | --- |

@@ -1,15 +1,15 @@
-//! [`Register`]: numbers that fit into one register of the processor.
+//! [`Register`]: values that fit into one vector register of the processor.
 //!
-//! Loops over arrays become such code too, but only where the compiler optimises twice; with `codegen-units = 1`, which
-//! many set for their releases, it does so once, and a convolution's weights took 26 times as long.
+//! The compiler also vectorises loops over arrays, but only if it optimises twice; with `codegen-units = 1`, common
+//! in release profiles, it optimises once, and a convolution's weight gradient took 26 times as long.
 
 use super::Scalar;
 
 pub(crate) trait Register<T>: Copy {
-    /// Its numbers in memory.
+    /// The register's values in memory.
     type Lanes: AsRef<[T]> + Copy;
 
-    /// The numbers as registers hold them, but for a rest.
+    /// The values in register-sized chunks, without the remainder.
     fn lanes(numbers: &[T]) -> &[Self::Lanes];
     fn lanes_mut(numbers: &mut [T]) -> &mut [Self::Lanes];
     fn load(lanes: &Self::Lanes) -> Self;
@@ -20,7 +20,7 @@ pub(crate) trait Register<T>: Copy {
     fn mul_add(self, factor: Self, term: Self) -> Self;
 }
 
-/// What a processor without vector instructions works on, or one whose instructions are not named below.
+/// Fallback for processors without vector instructions, or with ones not named below.
 #[derive(Clone, Copy)]
 pub(crate) struct Array<T, const FUSED: bool>([T; 4]);
 
@@ -57,7 +57,7 @@ impl<T: Scalar, const FUSED: bool> Register<T> for Array<T, FUSED> {
     fn mul_add(self, factor: Self, term: Self) -> Self {
         let mut sums = term.0;
         for i in 0..4 {
-            // Without the instruction, `mul_add` is a slow function.
+            // Without the instruction, `mul_add` is a slow function call.
             sums[i] = match FUSED {
                 true => self.0[i].mul_add(factor.0[i], sums[i]),
                 false => self.0[i] * factor.0[i] + sums[i],
@@ -78,7 +78,7 @@ pub(crate) mod x86 {
 
     macro_rules! register {
         ($name:ident, $float:ident, $lanes:literal, $register:ident, $splat:ident, $mul_add:ident) => {
-            /// Only for functions that are compiled, and called, for processors with these registers.
+            /// Only for functions that are compiled for, and called on, processors with these registers.
             #[derive(Clone, Copy)]
             pub(crate) struct $name($register);
 
@@ -98,7 +98,7 @@ pub(crate) mod x86 {
 
                 #[inline(always)]
                 fn load(lanes: &Self::Lanes) -> Self {
-                    // SAFETY: the same bytes, and any are numbers.
+                    // SAFETY: both types have the same size, and every bit pattern is valid.
                     Self(unsafe { std::mem::transmute_copy(lanes) })
                 }
 
@@ -110,7 +110,7 @@ pub(crate) mod x86 {
 
                 #[inline(always)]
                 fn splat(x: $float) -> Self {
-                    // SAFETY: the processor has the instruction, see above.
+                    // SAFETY: the processor has the instruction; see above.
                     Self(unsafe { $splat(x) })
                 }
 

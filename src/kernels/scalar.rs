@@ -1,7 +1,7 @@
 //! [`Scalar`]: `f32` and `f64`, with elementary functions that compilers vectorise.
 //!
-//! They have no branches and no calls, so that a loop over them becomes vector code; a few units
-//! in the last place off at most.
+//! They have no branches and no calls, so that loops over them vectorise. The error is at most a few units in the
+//! last place.
 
 use std::fmt::Debug;
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
@@ -12,7 +12,7 @@ use super::registers::Register;
 #[cfg(target_arch = "x86_64")]
 use super::registers::x86;
 
-/// A floating-point type that the engine computes in.
+/// A floating-point type of the hand-derived engine.
 pub(crate) trait Scalar:
     Copy
     + Debug
@@ -32,9 +32,9 @@ pub(crate) trait Scalar:
     const ONE: Self;
     const TWO: Self;
 
-    /// Registers of processors that have AVX-512.
+    /// Vector register on processors with AVX-512.
     type Wide: Register<Self>;
-    /// Of those with AVX2 and fused multiplication and addition.
+    /// Vector register on processors with AVX2 and fused multiply-add.
     type Fused: Register<Self>;
 
     fn of(x: f64) -> Self;
@@ -62,7 +62,7 @@ pub(crate) trait Scalar:
         scale + scale * rest
     }
 
-    /// eˣ − 1, without cancellation where x is small.
+    /// eˣ − 1, without cancellation for small x.
     #[inline(always)]
     fn exp_m1(self) -> Self {
         let (scale, rest) = self.split_exp();
@@ -159,8 +159,8 @@ macro_rules! scalar {
                 const COEFFICIENTS: [f64; $exp_terms] = inverse_factorials();
                 let x = if self > $clamp { $clamp } else { self };
                 let x = if x < -$clamp { -$clamp } else { x };
-                // x = n ln 2 + r with |r| ≤ ln 2 / 2. Adding the number `round`, which is too large
-                // for a fraction, rounds to an integer; its last bits then hold n.
+                // x = n ln 2 + r with |r| ≤ ln 2 / 2. Adding `round`, which is too large to have a fractional part,
+                // rounds to an integer; its last bits then hold n.
                 let shifted = x * std::$float::consts::LOG2_E + $round;
                 let n = shifted - $round;
                 let r = x - n * $high - n * $low;
@@ -174,7 +174,7 @@ macro_rules! scalar {
 
             #[inline(always)]
             fn ln_1p(self) -> Self {
-                // 2 artanh(s) by its series, with s ≤ 1/3.
+                // The series of 2 artanh(s), with s ≤ 1/3.
                 let s = self / (2.0 + self);
                 let square = s * s;
                 let mut sum = 0.0;

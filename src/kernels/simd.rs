@@ -26,7 +26,7 @@ macro_rules! vectorised {
                 }
 
                 if $crate::kernels::simd::has_avx512() {
-                    // SAFETY: the processor has the features that the function was compiled for.
+                    // SAFETY: the processor has the features for which the function was compiled.
                     #[allow(unsafe_code)]
                     return unsafe { avx512($($argument),*) };
                 }

@@ -1,26 +1,26 @@
-//! [`over_groups`]: the samples in tiles, on all threads, with sums in a fixed order.
+//! [`over_groups`]: processes samples in tiles, on all threads, with sums in a fixed order.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 
-/// How the samples are split: into groups that a thread takes one at a time, and those into tiles
-/// whose buffers stay in its core's cache.
+/// How samples are split: into groups, which threads take one at a time, and groups into tiles, whose buffers stay in
+/// a core's cache.
 ///
-/// Sums are made group by group in their order, and nothing of this depends on the number of threads, so
-/// that results do not either. Groups of one size keep threads busy to the end; fewer would not do for
-/// many threads, and more would take longer to add up.
+/// Sums are computed group by group in order, independent of the number of threads, so results are too. Groups of one
+/// size keep threads busy to the end; fewer groups would not occupy many threads, and more would take longer to add
+/// up.
 #[derive(Clone, Copy)]
 pub(crate) struct Split {
     pub(crate) group: usize,
     pub(crate) tile: usize,
 }
 
-/// Samples of a tile, at most, and bytes of its widest boundary.
+/// Maximum number of samples of a tile, and bytes of its widest boundary.
 const TILE: usize = 320;
 const ROWS: usize = 512 << 10;
 
 impl Split {
-    /// Where the widest row of a sample takes `row` bytes.
+    /// Splits samples whose widest row takes `row` bytes.
     pub(crate) fn of(samples: usize, row: usize) -> Self {
         let groups = match samples {
             0..512 => samples.div_ceil(32),
@@ -36,8 +36,8 @@ impl Split {
     }
 }
 
-/// Runs `work` on the tiles of every group, on all threads, each with a state of its own, and
-/// `finish` on the states, in the order of the groups.
+/// Runs `work` on the tiles of every group, on all threads, each with its own state, and `finish` on the states, in
+/// the order of the groups.
 pub(crate) fn over_groups<S: Send>(
     samples: usize,
     split: Split,
@@ -81,9 +81,9 @@ pub(crate) fn over_groups<S: Send>(
     });
 }
 
-/// Lets threads through one after another, in the order of their numbers.
+/// Runs threads' critical sections in the order of their numbers.
 struct Turns<F> {
-    /// Whose turn it is, or none after a panic.
+    /// The number whose turn it is, or `None` after a panic.
     now: Mutex<(Option<usize>, F)>,
     changed: Condvar,
 }
@@ -104,7 +104,7 @@ impl<F> Turns<F> {
         self.changed.notify_all();
     }
 
-    /// Lets everybody go when the current thread panics, so that none waits for it.
+    /// Releases all waiting threads if the current thread panics.
     fn abort_on_panic(&self) -> impl Drop + '_ {
         struct Abort<'a, F>(&'a Turns<F>);
         impl<F> Drop for Abort<'_, F> {

@@ -1,7 +1,7 @@
 //! Softmax cross-entropy and, for one output, the logistic loss: value, gradient and curvature.
 //!
-//! Everything is computed in `f64` and without differences of nearly equal numbers: 1 − p of a class is the sum of the other
-//! classes' probabilities. Samples that are classified with large margins have tiny losses and derivatives, which are accurate to
+//! Everything is computed in `f64` and without differences of nearly equal numbers: 1 − p of a class is the sum of
+//! the other classes' probabilities. So the tiny losses and derivatives of samples with large margins are accurate to
 //! the rounding of z.
 
 use candle_core::Tensor;
@@ -25,7 +25,7 @@ pub(super) fn per_row(outputs: &Tensor, labels: &Tensor) -> Result<Tensor> {
     softmax_per_row(outputs, labels)
 }
 
-/// (z_a − z_y) + ln(1 + Σ_{j ≠ a} exp(z_j − z_a)) with the largest output z_a: a sum of numbers that are not negative.
+/// (z_a − z_y) + ln(1 + Σ_{j ≠ a} exp(z_j − z_a)) with the largest output z_a: a sum of nonnegative numbers.
 ///
 /// The masks are constants, so a derivative of z_a − z_y is exactly 0 where y = a. 1 − p_y is then −Σ_{j ≠ a} p_j.
 fn softmax_per_row(outputs: &Tensor, labels: &Tensor) -> Result<Tensor> {
@@ -68,7 +68,7 @@ pub(super) fn correct<T: Scalar>(z: &[T], labels: &[u32], width: usize) -> usize
         .count()
 }
 
-/// Writes `share` times the gradient of each row's loss by z.
+/// Writes `share` times the gradient of each row's loss in z.
 pub(super) fn gradient<T: Scalar>(z: &[T], labels: &[u32], width: usize, share: f64, dz: &mut [T]) {
     if width == 1 {
         for ((dz, z), label) in dz.iter_mut().zip(z).zip(labels) {
@@ -124,7 +124,8 @@ pub(super) fn curvature_product<T: Scalar>(
         for (rz, rdz) in rz.chunks_exact(size).zip(rdz.chunks_exact_mut(size)) {
             let tangents = rz.chunks_exact(width).zip(rdz.chunks_exact_mut(width));
             for (row, (rz, rdz)) in rows.iter().zip(tangents) {
-                // (diag p − ppᵀ) rz does not see a shift of rz: the largest class, whose p may round to 1, is at 0.
+                // (diag p − ppᵀ) rz is invariant to a shift of rz: the largest class, whose p may round to 1, is
+                // shifted to 0.
                 let (total, origin) = (1.0 + row.rest, rz[row.largest].f64());
                 let pairs = row.others.iter().zip(rz);
                 let sum: f64 = pairs.map(|(e, z)| e * (z.f64() - origin)).sum();
@@ -138,12 +139,12 @@ pub(super) fn curvature_product<T: Scalar>(
     }
 }
 
-/// The output of a binary classifier, with the sign that is positive on the label's side.
+/// The output of a binary classifier, with positive sign if it is on the label's side.
 fn margin<T: Scalar>(z: T, label: u32) -> f64 {
     if label == 1 { z.f64() } else { -z.f64() }
 }
 
-/// Index of the largest number, the first of them.
+/// Index of the first largest number.
 fn largest<T: Scalar>(row: &[T]) -> usize {
     let mut best = 0;
     for i in 1..row.len() {
@@ -154,7 +155,7 @@ fn largest<T: Scalar>(row: &[T]) -> usize {
     best
 }
 
-/// eˣ for x ≤ 0. Where that is no normal number, 0.
+/// eˣ for x ≤ 0; 0 if the result is not a normal number.
 #[inline(always)]
 fn exp(x: f64) -> f64 {
     if x < -708.0 { 0.0 } else { Scalar::exp(x) }
@@ -168,7 +169,7 @@ struct Exponentials {
     largest: Vec<usize>,
 }
 
-/// One row. With the sum S of `others`, the largest output has the probability 1/(1 + S), and the others e/(1 + S).
+/// One row. With S the sum of `others`, the largest output has probability 1/(1 + S), and each other e/(1 + S).
 struct Row<'a> {
     largest: usize,
     /// exp(z − max z), and 0 for the largest output itself.

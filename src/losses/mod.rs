@@ -1,4 +1,4 @@
-//! [`Loss`]: how a model's outputs are compared with the targets, sample by sample.
+//! [`Loss`]: per-sample loss of a model's outputs and the targets.
 //!
 //! Each loss has a file, with its pass through candle's graph and its hand-derived rules.
 
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::{Dataset, Targets};
 use crate::error::{Error, Result};
 
-/// A loss function of outputs z and targets y, a mean over samples.
+/// A loss function of outputs z and targets y; the mean over samples.
 ///
 /// # Shapes
 /// Cross-entropy compares outputs (n, …, classes) with labels (n, …): a label per sample, or a label per token. The loss of a
@@ -48,7 +48,7 @@ pub enum Loss {
 }
 
 impl Loss {
-    /// The loss that fits the targets: cross-entropy for labels, mean squared error for values.
+    /// The default loss for the targets: cross-entropy for labels, mean squared error for values.
     pub(crate) fn of(targets: &Targets) -> Self {
         match targets {
             Targets::Labels(_) => Self::CrossEntropy,
@@ -82,7 +82,7 @@ impl Loss {
         }
     }
 
-    /// Rejects values for cross-entropy and labels for mean squared error.
+    /// Returns an error for values with cross-entropy and labels with mean squared error.
     pub(crate) fn check_kind(self, targets: &Targets) -> Result<()> {
         match (self, targets) {
             (Self::CrossEntropy, Targets::Labels(_)) | (Self::Mse, Targets::Values(_)) => Ok(()),
@@ -152,7 +152,7 @@ fn check_labels(labels: &[u32], width: usize, positions: usize) -> Result<()> {
     match labels.iter().position(|label| *label >= classes) {
         None => Ok(()),
         Some(i) => Err(Error::invalid(format!(
-            "label {} of sample {} is out of range: a model with {width} output{} knows classes 0 to {}",
+            "label {} of sample {} is out of range: a model with {width} output{} has classes 0 to {}",
             labels[i],
             i / positions.max(1),
             if width == 1 { "" } else { "s" },
@@ -161,7 +161,7 @@ fn check_labels(labels: &[u32], width: usize, positions: usize) -> Result<()> {
     }
 }
 
-/// The shape of a batch of samples of shape `dims`.
+/// Formats the shape of a batch of samples of shape `dims`.
 fn batch_shape(dims: &[usize]) -> String {
     let dims: String = dims.iter().map(|d| format!(", {d}")).collect();
     match dims.is_empty() {
@@ -170,7 +170,7 @@ fn batch_shape(dims: &[usize]) -> String {
     }
 }
 
-/// The class that the outputs predict, `u32`: of outputs (n, …, k) shape (n, …).
+/// Predicted class, `u32`: shape (n, …) for outputs of shape (n, …, k).
 pub(crate) fn predict(outputs: &Tensor) -> Result<Tensor> {
     Ok(match outputs.dim(D::Minus1)? {
         1 => outputs.squeeze(D::Minus1)?.gt(0.0)?.to_dtype(DType::U32)?,
@@ -178,7 +178,7 @@ pub(crate) fn predict(outputs: &Tensor) -> Result<Tensor> {
     })
 }
 
-/// Rejects a loss that is not finite.
+/// Returns an error if a loss is not finite.
 pub(crate) fn finite_loss(loss: f64) -> Result<f64> {
     if !loss.is_finite() {
         return Err(Error::NotFinite(format!(

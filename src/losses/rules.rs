@@ -3,7 +3,7 @@
 use super::{Loss, cross_entropy, squared_error};
 use crate::kernels::Scalar;
 
-/// The targets of some samples, as slices.
+/// The targets of several samples, as slices.
 #[derive(Clone, Copy)]
 pub(crate) enum TargetSlice<'a, T> {
     Labels(&'a [u32]),
@@ -13,18 +13,18 @@ pub(crate) enum TargetSlice<'a, T> {
 /// The matrix C between Jᵀ and J in a product JᵀCJv, for each sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Curvature {
-    /// ∇²ℓ by z, together with the network's own second derivatives: the Hessian.
+    /// ∇²ℓ in z, together with the network's own second derivatives: the Hessian.
     Hessian,
-    /// ∇²ℓ by z: the Gauss–Newton matrix.
+    /// ∇²ℓ in z: the Gauss–Newton matrix.
     GaussNewton,
-    /// ∇²ℓ by z, without the L2 term of the objective.
+    /// ∇²ℓ in z, without the L2 term of the objective.
     Fisher,
-    /// (∇ℓ)(∇ℓ)ᵀ by z: the second moment of the samples' gradients, without the L2 term.
+    /// (∇ℓ)(∇ℓ)ᵀ in z: the second moment of the samples' gradients, without the L2 term.
     Gradients,
 }
 
 impl Curvature {
-    /// What a product with it is called.
+    /// Name of a product with the matrix.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Hessian => "Hessian-vector product",
@@ -35,7 +35,7 @@ impl Curvature {
     }
 }
 
-/// The last step of a network: the samples' losses as a function of the outputs z.
+/// The last step of a network: the samples' losses as functions of the outputs z.
 ///
 /// A sample has `positions` rows of `width` outputs, and for cross-entropy a label per row; its loss is the mean over the rows.
 #[derive(Clone, Copy, Debug)]
@@ -51,12 +51,12 @@ impl LossRules {
         self.width * self.positions
     }
 
-    /// Share of a row in its sample's loss.
+    /// Weight of a row in its sample's loss.
     fn share(&self) -> f64 {
         1.0 / self.positions as f64
     }
 
-    /// The targets of `len` samples from `start` on.
+    /// The targets of `len` samples, starting at `start`.
     pub(crate) fn targets_of<'a, T>(
         &self,
         targets: TargetSlice<'a, T>,

@@ -23,7 +23,7 @@ pub(super) fn sum<T: Scalar>(z: &[T], values: &[T], size: usize) -> f64 {
     residuals.map(|r| r * r).sum::<f64>() / size as f64
 }
 
-/// Writes the gradient of each sample's loss by z.
+/// Writes the gradient of each sample's loss in z.
 pub(super) fn gradient<T: Scalar>(z: &[T], values: &[T], size: usize, dz: &mut [T]) {
     let factor = T::of(2.0 / size as f64);
     for ((d, z), v) in dz.iter_mut().zip(z).zip(values) {

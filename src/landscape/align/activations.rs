@@ -1,4 +1,4 @@
-//! Activation matching: units that answer the same data alike.
+//! Activation matching: pairs units that respond similarly to the same data.
 
 use candle_core::{DType, Tensor};
 use ndarray::Array2;
@@ -11,13 +11,13 @@ use crate::layers::{Layer, Pass, Units};
 use crate::model::Model;
 use crate::progress::Progress;
 
-/// Samples that go through the models together.
+/// Number of samples in a forward pass.
 const BATCH_SIZE: usize = 512;
 
-/// For each hidden layer the permutation that maximises the sum of Pearson's correlations between units of `a`
-/// and units of `b` over `data`, a convolution's also over the places in the image (Li et al., "Convergent learning: do different neural networks learn the same
-/// representations?", 2016), each layer by itself. A unit that gives the same to all samples correlates with
-/// none.
+/// For each hidden layer, computes the permutation that maximises the sum of Pearson's correlations between units of
+/// `a` and units of `b` over `data`, for a convolution also over the pixels (Li et al., "Convergent learning: do
+/// different neural networks learn the same representations?", 2016). Layers are matched independently. A unit with
+/// constant output has correlation 0 with every unit.
 ///
 /// Without hidden layers the alignment is the identity.
 ///
@@ -36,8 +36,8 @@ const BATCH_SIZE: usize = 512;
 /// ```
 ///
 /// # Errors
-/// Models that do not say what [layers](Model::layers) they are made of, or whose layers differ; data that
-/// does not fit them; activations that are not finite.
+/// Models that do not list their [layers](Model::layers), or whose layers differ; data that does not fit them;
+/// activations that are not finite.
 pub fn match_activations<M: Model>(a: &M, b: &M, data: &Dataset) -> Result<Matching> {
     let both = [a, b];
     let [ours, theirs] = both.map(|model| model.parameters().shapes());
@@ -83,7 +83,7 @@ pub fn match_activations<M: Model>(a: &M, b: &M, data: &Dataset) -> Result<Match
     })
 }
 
-/// The input of each layer that ends hidden units, `f64`: a row per sample and position, a column per unit.
+/// The input of each layer that ends hidden units, `f64`: one row per sample and position, one column per unit.
 fn hidden(model: &impl Model, inputs: &Tensor) -> Result<Vec<Tensor>> {
     let parameters = model.parameters();
     let mut h = inputs.clone();
@@ -95,7 +95,7 @@ fn hidden(model: &impl Model, inputs: &Tensor) -> Result<Vec<Tensor>> {
                 let by_unit = if h.rank() != 4 && h.dims().last() == Some(&units) {
                     h.clone()
                 } else {
-                    // Channels come before positions.
+                    // Channels precede positions.
                     h.reshape((h.dim(0)?, units, ()))?.transpose(1, 2)?
                 };
                 entered.push(by_unit.to_dtype(DType::F64)?.reshape(((), units))?);
@@ -109,7 +109,7 @@ fn hidden(model: &impl Model, inputs: &Tensor) -> Result<Vec<Tensor>> {
     Ok(entered)
 }
 
-/// Sums over samples of two layers' units, less a constant near their means, so that little cancels.
+/// Sums over samples of two layers' units, relative to a constant near their means, to limit cancellation.
 struct Moments {
     centers: [Tensor; 2],
     sums: [Tensor; 2],
@@ -154,7 +154,7 @@ impl Moments {
             let (squares, centers) = (host(&self.squares[i])?, host(&self.centers[i])?);
             let deviation = |u: usize| {
                 let found = (squares[u] / n - sums[u] * sums[u]).max(0.0).sqrt();
-                // Less is the rounding of a constant.
+                // A smaller variance is rounding of a constant.
                 if found > 1e-10 * centers[u].abs() {
                     found
                 } else {

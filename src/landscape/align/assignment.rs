@@ -1,15 +1,15 @@
-//! Linear assignment: each row gets a column of its own.
+//! Linear assignment: pairs each row with a different column.
 
 use ndarray::Array2;
 use pathfinding::kuhn_munkres::kuhn_munkres;
 use pathfinding::matrix::Matrix;
 
-/// The largest entry becomes 2⁴⁸: sums over a million rows fit into 64 bits.
+/// The largest entry is scaled to 2⁴⁸, so sums over a million rows fit into 64 bits.
 const LEVELS: f64 = (1u64 << 48) as f64;
 
-/// The permutation p that maximises Σᵢ gains\[i, p\[i\]\] for a square matrix of n rows, by Kuhn and Munkres'
-/// algorithm on integers: short of the maximum by at most 2⁻⁴⁸ n max|gains|. The identity where no other
-/// permutation gains more than rounding.
+/// The permutation p that maximises Σᵢ gains\[i, p\[i\]\] for a square matrix of n rows, by the Kuhn–Munkres
+/// algorithm on integers: at most 2⁻⁴⁸ n max|gains| below the maximum. Returns the identity if no other permutation
+/// gains more than rounding.
 pub(super) fn assign(gains: &Array2<f64>) -> Vec<usize> {
     let n = gains.nrows();
     let size = gains.iter().fold(0.0, |m: f64, g| m.max(g.abs()));

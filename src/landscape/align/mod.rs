@@ -1,10 +1,10 @@
-//! Permutations of hidden units that bring one model nearer to another.
+//! Permutations of hidden units that bring one model closer to another.
 //!
-//! Units of a layer can change places without a change of the function, if all that runs along them moves with
-//! them. Two trainings find two of many such arrangements. The barrier on the straight line between them is often lower
-//! after alignment, and for some wide networks there is none left (Ainsworth, Hayase and Srinivasa, "Git Re-Basin: merging
-//! models modulo permutation symmetries", 2023). [`match_weights`] looks at parameters alone, [`match_activations`] at what
-//! the units answer to data (Li et al., "Convergent learning", 2016).
+//! Permuting the units of a layer, together with all parameters along them, does not change the function, so two
+//! trainings find two of many equivalent arrangements. The barrier on the straight line between them is often lower
+//! after alignment, and for some wide networks it vanishes (Ainsworth, Hayase and Srinivasa, "Git Re-Basin: merging
+//! models modulo permutation symmetries", 2023). [`match_weights`] compares parameters, [`match_activations`] the
+//! units' responses to data (Li et al., "Convergent learning", 2016).
 
 mod activations;
 mod assignment;
@@ -20,7 +20,7 @@ use crate::layers::{Layer, Units};
 use crate::model::Model;
 use crate::parameters::Parameters;
 
-/// Hidden units that can change places with each other, such as a layer's: all that runs along them.
+/// Hidden units that can be permuted among themselves, such as a layer's, and the axes along them.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -42,12 +42,12 @@ pub struct HiddenUnits {
     pub axes: Vec<UnitAxis>,
 }
 
-/// An axis of a parameter that has a place for each of some units.
+/// An axis of a parameter that runs along hidden units.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
 ///
-/// // Channels of 4 × 4 places that are flattened into a dense layer.
+/// // Channels of 4 × 4 pixels that are flattened into a dense layer.
 /// let axis = UnitAxis::new("head.weight", 1).block(4 * 4);
 /// assert_eq!((axis.axis, axis.block), (1, 16));
 /// # Ok::<(), Error>(())
@@ -58,13 +58,13 @@ pub struct UnitAxis {
     pub parameter: String,
     /// The axis, counted from 0.
     pub axis: usize,
-    /// Neighbouring entries that belong to one unit: 1, or height × width where a convolution's channels are
-    /// flattened into a dense layer's inputs.
+    /// Number of neighbouring entries per unit: 1, or height × width where a convolution's channels are flattened
+    /// into a dense layer's inputs.
     pub block: usize,
 }
 
 impl UnitAxis {
-    /// One entry of the axis for each unit.
+    /// An axis with one entry per unit.
     pub fn new(parameter: impl Into<String>, axis: usize) -> Self {
         Self {
             parameter: parameter.into(),
@@ -73,14 +73,14 @@ impl UnitAxis {
         }
     }
 
-    /// The same with `block` neighbouring entries for each unit.
+    /// Sets the number of neighbouring entries per unit.
     pub fn block(self, block: usize) -> Self {
         Self { block, ..self }
     }
 }
 
-/// The hidden layers of a model that says what [layers](Model::layers) it is made of, a group each: units of dense
-/// layers, channels of convolutions.
+/// One group per hidden layer of a model that lists its [layers](Model::layers): units of dense layers, channels of
+/// convolutions.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -93,8 +93,8 @@ impl UnitAxis {
 /// ```
 ///
 /// # Errors
-/// A model that does not say it, or that is more than dense layers, convolutions, activations and pooling in a
-/// row.
+/// A model that does not list its layers, or that has others than dense layers, convolutions, activations and pooling
+/// in a sequence.
 pub fn hidden_units(model: &impl Model) -> Result<Vec<HiddenUnits>> {
     let layers = model
         .layers()
@@ -113,7 +113,7 @@ pub fn hidden_units(model: &impl Model) -> Result<Vec<HiddenUnits>> {
             Units::New { weight, bias } => {
                 let shape = model.parameters().get(&weight)?.dims().to_vec();
                 if let Some(mut units) = open.take() {
-                    // A channel of an image that was flattened has several entries.
+                    // A channel of a flattened image has several entries.
                     let count = model.parameters().get(&units.axes[0].parameter)?.dims()[0];
                     let block = (shape[1] / count).max(1);
                     units.axes.push(UnitAxis::new(&weight, 1).block(block));
@@ -139,7 +139,7 @@ fn undescribed(problem: &str) -> Error {
     ))
 }
 
-/// Which hidden unit of a second model takes whose place in a first.
+/// A permutation of the second model's hidden units that matches them with the first model's.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -156,26 +156,26 @@ fn undescribed(problem: &str) -> Error {
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Matching {
-    /// For each group of units a permutation p: in place i comes the second model's unit p\[i\].
+    /// For each group of units a permutation p: the second model's unit p\[i\] moves to position i.
     pub permutations: Vec<Vec<usize>>,
-    /// How alike the models are as they stand, at most 1: the cosine of the angle between θ₁ and θ₂ for
-    /// [`match_weights`], the mean correlation of hidden units in the same place for [`match_activations`].
+    /// Similarity of the models before alignment, at most 1: the cosine of the angle between θ₁ and θ₂ for
+    /// [`match_weights`], the mean correlation of hidden units at the same position for [`match_activations`].
     pub similarity_before: f64,
-    /// How alike they are after it.
+    /// Similarity after alignment.
     pub similarity_after: f64,
-    /// Where each entry of the permuted θ comes from.
+    /// Source index of each entry of the permuted θ.
     order: Vec<usize>,
 }
 
 impl Matching {
-    /// θ of the second model with its units in their new places, the same function.
+    /// θ of the second model with its units permuted; the function is unchanged.
     ///
     /// # Errors
     /// A vector that is not in θ-space.
     pub fn apply(&self, theta: &[f64]) -> Result<Vec<f64>> {
         if theta.len() != self.order.len() {
             return Err(Error::invalid(format!(
-                "the point has {} entries, but the matching is one of models with {} parameters",
+                "the point has {} entries, but the matched models have {} parameters",
                 theta.len(),
                 self.order.len()
             )));
@@ -199,7 +199,7 @@ impl Strip {
         self.len / self.block
     }
 
-    /// Where in θ the entries of a unit stand, in a fixed order.
+    /// Indices in θ of a unit's entries, in a fixed order.
     fn entries(&self, unit: usize) -> impl Iterator<Item = usize> {
         let (length, stride) = (self.block * self.inner, self.len * self.inner);
         let first = self.start + unit * length;
@@ -208,7 +208,7 @@ impl Strip {
     }
 }
 
-/// Looks at the description of each group and finds its axes in θ.
+/// Validates the description of each group and finds its axes in θ.
 fn strips(parameters: &Parameters, groups: &[HiddenUnits]) -> Result<Vec<Vec<Strip>>> {
     let mut taken = Vec::new();
     let mut found = Vec::with_capacity(groups.len());
@@ -229,7 +229,7 @@ fn strips(parameters: &Parameters, groups: &[HiddenUnits]) -> Result<Vec<Vec<Str
             };
             if *block == 0 || len == 0 || len % block != 0 {
                 return Err(wrong(format!(
-                    "its {len} entries are no whole number of blocks of {block}"
+                    "its {len} entries are not a whole number of blocks of {block}"
                 )));
             }
             if taken.contains(&(parameter, *axis)) {
@@ -273,7 +273,7 @@ fn strips(parameters: &Parameters, groups: &[HiddenUnits]) -> Result<Vec<Vec<Str
     Ok(found)
 }
 
-/// Moves unit p\[i\] to place i along these axes.
+/// Moves unit p\[i\] to position i along these axes.
 fn permute<T: Copy>(values: &mut [T], strips: &[Strip], permutation: &[usize]) {
     for strip in strips {
         let moved = permutation.iter().flat_map(|unit| strip.entries(*unit));
@@ -283,7 +283,7 @@ fn permute<T: Copy>(values: &mut [T], strips: &[Strip], permutation: &[usize]) {
     }
 }
 
-/// The order of θ's entries under one permutation for each group.
+/// The order of θ's entries under one permutation per group.
 fn order(dim: usize, groups: &[Vec<Strip>], permutations: &[Vec<usize>]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..dim).collect();
     for (strips, permutation) in groups.iter().zip(permutations) {

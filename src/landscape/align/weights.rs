@@ -11,10 +11,9 @@ use crate::progress::Progress;
 use crate::random::{Purpose, generator};
 use crate::vector::{dot, norm};
 
-/// The permutations P that make ⟨θ₁, Pθ₂⟩ large, so that ‖θ₁ − Pθ₂‖ is small: one group of units at a time, in
-/// an order that `seed` draws anew for each round, the best permutation given those of the others, until none
-/// changes. That is a local optimum (Ainsworth, Hayase and Srinivasa, 2023, algorithm 1); for one group it is
-/// the best there is.
+/// Computes permutations P that maximise ⟨θ₁, Pθ₂⟩ and so minimise ‖θ₁ − Pθ₂‖: one group of units at a time, in a
+/// random order per round drawn from `seed`, the best permutation given those of the others, until none changes. This
+/// is a local optimum (Ainsworth, Hayase and Srinivasa, 2023, algorithm 1); for one group it is the global one.
 ///
 /// Without groups the alignment is the identity.
 ///
@@ -33,8 +32,8 @@ use crate::vector::{dot, norm};
 /// ```
 ///
 /// # Errors
-/// Points that are not in θ-space; a name that no parameter has; axes that a parameter does not have, that have
-/// another number of units than the group's first, or that are named twice.
+/// Points that are not in θ-space; an unknown parameter name; axes that a parameter does not have, that have another
+/// number of units than the group's first, or that are named twice.
 pub fn match_weights(
     parameters: &Parameters,
     groups: &[HiddenUnits],
@@ -52,7 +51,7 @@ pub fn match_weights(
     let mut progress = Progress::start("weight matching");
     let mut turn: Vec<usize> = (0..groups.len()).collect();
     let mut changed = true;
-    // Each change raises the inner product by more than rounding, so this ends.
+    // Each change increases the inner product by more than rounding, so this terminates.
     while changed {
         changed = false;
         turn.shuffle(&mut rng);
@@ -76,7 +75,7 @@ pub fn match_weights(
     })
 }
 
-/// ⟨unit i of a, unit j of b⟩ over all that runs along the units.
+/// ⟨unit i of a, unit j of b⟩ over all entries of the units.
 fn inner_products(strips: &[Strip], a: &[f64], b: &[f64]) -> Array2<f64> {
     let rows = |theta: &[f64], strip: &Strip| {
         let units = (0..strip.units()).flat_map(|unit| strip.entries(unit));
@@ -90,7 +89,7 @@ fn inner_products(strips: &[Strip], a: &[f64], b: &[f64]) -> Array2<f64> {
     })
 }
 
-/// ⟨a, b⟩/(‖a‖‖b‖), and 0 where one of them is zero.
+/// ⟨a, b⟩/(‖a‖‖b‖), or 0 if one of them is zero.
 fn cosine(a: &[f64], b: &[f64]) -> f64 {
     let lengths = norm(a) * norm(b);
     if lengths > 0.0 {
