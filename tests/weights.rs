@@ -84,7 +84,7 @@ fn what_does_not_fit_is_named() {
     let integers = Tensor::zeros((4, 3), DType::U8, &CPU).unwrap();
     refused(
         &with("layers.0.weight", integers),
-        &["`layers.0.weight` of U8", "no weights"],
+        &["`layers.0.weight` of U8", "cannot hold weights"],
     );
     let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &CPU).unwrap();
     refused(

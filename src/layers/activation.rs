@@ -32,17 +32,17 @@ pub enum Activation {
     Sigmoid,
     /// tanh x
     Tanh,
-    /// max(x, 0); its derivative at 0 is taken to be 1, as in candle
+    /// max(x, 0); its derivative at 0 is 1, as in candle
     Relu,
-    /// x Φ(x) with the Gaussian distribution function Φ, by erf and not its tanh approximation
-    /// (Hendrycks and Gimpel, 2016)
+    /// x Φ(x) with the Gaussian distribution function Φ, by erf rather than the tanh approximation (Hendrycks and
+    /// Gimpel, 2016)
     Gelu,
     /// ln(1 + eˣ)
     Softplus,
 }
 
 impl Activation {
-    /// Every activation.
+    /// All activations.
     pub const ALL: [Self; 5] = [
         Self::Sigmoid,
         Self::Tanh,
@@ -54,7 +54,7 @@ impl Activation {
     /// The activation of each element of `x`.
     ///
     /// # Errors
-    /// candle's, for a tensor that is not floating point.
+    /// Errors of candle, for a tensor that is not floating point.
     pub fn apply(self, x: &Tensor) -> candle_core::Result<Tensor> {
         match self {
             Self::Sigmoid => candle_nn::ops::sigmoid(x),
@@ -98,8 +98,8 @@ impl Layer for Activation {
 
 /// An activation of `width` elements.
 ///
-/// Where φ′ and φ″ follow from y they are computed when they are needed. Elsewhere the forward pass caches both: φ′ of a whole tile,
-/// then φ″ of it.
+/// If φ′ and φ″ are functions of y, they are computed when needed. Otherwise the forward pass caches both: φ′ of a
+/// whole tile, then φ″.
 struct ActivationRules {
     activation: Activation,
     width: usize,
@@ -151,13 +151,13 @@ impl<T: Scalar> Rules<T> for ActivationRules {
             Activation::Tanh => map(x, y, |x| x.tanh()),
             Activation::Relu => {
                 map(x, y, |x| x.max(T::ZERO));
-                note(x, first, second, |x| {
+                write_derivatives(x, first, second, |x| {
                     (if x >= T::ZERO { T::ONE } else { T::ZERO }, T::ZERO)
                 });
             }
             Activation::Softplus => {
                 map(x, y, |x| x.softplus());
-                note(x, first, second, |x| {
+                write_derivatives(x, first, second, |x| {
                     let e = (-x.abs()).exp();
                     let r = T::ONE / (T::ONE + e);
                     (if x >= T::ZERO { r } else { e * r }, e * r * r)
@@ -167,9 +167,9 @@ impl<T: Scalar> Rules<T> for ActivationRules {
                 let root = T::of(std::f64::consts::FRAC_1_SQRT_2);
                 let half = T::of(0.5);
                 map(x, y, |x| half * x * (T::ONE + (x * root).erf()));
-                // y = xΦ, y′ = Φ + xφ, y″ = φ(2 − x²) with Gauss' φ and Φ.
+                // y = xΦ, y′ = Φ + xφ, y″ = φ(2 − x²) with the Gaussian φ and Φ.
                 let height = T::of(0.5 * std::f64::consts::FRAC_2_SQRT_PI) * root;
-                note(x, first, second, |x| {
+                write_derivatives(x, first, second, |x| {
                     let density = height * (-half * x * x).exp();
                     let below = half * (T::ONE + (x * root).erf());
                     (below + x * density, density * (T::TWO - x * x))
@@ -211,7 +211,7 @@ impl<T: Scalar> Rules<T> for ActivationRules {
         let rx = tangents.rx.filter(|_| mode == Mode::Hessian);
         match (self.activation, rx) {
             (Activation::Sigmoid, Some(rx)) => {
-                bent(
+                curved_tangent(
                     shape,
                     (primal.y, primal.y, primal.dy),
                     rx,
@@ -221,7 +221,7 @@ impl<T: Scalar> Rules<T> for ActivationRules {
                 );
             }
             (Activation::Tanh, Some(rx)) => {
-                bent(
+                curved_tangent(
                     shape,
                     (primal.y, primal.y, primal.dy),
                     rx,
@@ -241,7 +241,7 @@ impl<T: Scalar> Rules<T> for ActivationRules {
                 });
             }
             (Activation::Softplus | Activation::Gelu, Some(rx)) => {
-                bent(shape, (first, second, primal.dy), rx, rdy, rdx, |d, dd| {
+                curved_tangent(shape, (first, second, primal.dy), rx, rdy, rdx, |d, dd| {
                     (d, dd)
                 });
             }
@@ -257,14 +257,14 @@ vectorised! {
         }
     }
 
-    /// Both derivatives of every element, where they are wanted.
-    fn note<T: Scalar, F: Fn(T) -> (T, T)>(x: &[T], first: &mut [T], second: &mut [T], f: F) {
+    /// Writes both derivatives of every element, unless `first` and `second` are empty.
+    fn write_derivatives<T: Scalar, F: Fn(T) -> (T, T)>(x: &[T], first: &mut [T], second: &mut [T], f: F) {
         for ((x, d), dd) in x.iter().zip(first).zip(second) {
             (*d, *dd) = f(*x);
         }
     }
 
-    /// `f` of each sample's element and each of its `k` tangents.
+    /// Applies `f` to each sample's elements and each of their `k` tangents.
     fn tangent<T: Scalar, F: Fn(T, T) -> T>(
         shape: (usize, usize),
         a: &[T],
@@ -286,8 +286,8 @@ vectorised! {
         }
     }
 
-    /// rdx = φ′ rdy + φ″ dy rx, with φ′ and φ″ from `f` of two of the sample's rows.
-    fn bent<T: Scalar, F: Fn(T, T) -> (T, T)>(
+    /// rdx = φ′ rdy + φ″ dy rx, where `f` computes φ′ and φ″ from two rows of the sample.
+    fn curved_tangent<T: Scalar, F: Fn(T, T) -> (T, T)>(
         shape: (usize, usize),
         at: (&[T], &[T], &[T]),
         rx: &[T],

@@ -16,9 +16,9 @@ use crate::parameters::Parameters;
 
 /// Batch normalisation (Ioffe and Szegedy, "Batch normalization", 2015): y = γ (x − m)/√(v + ε) + β, channel by channel.
 ///
-/// In a training step m and v are the mean and the biased variance of the batch, and move the running statistics:
-/// r ← (1 − momentum) r + momentum s with the batch's mean or unbiased variance s. Everywhere else they are the running
-/// statistics, and samples stay independent.
+/// In a training step m and v are the batch's mean and biased variance, and update the running statistics: r ← (1 −
+/// momentum) r + momentum s with the batch's mean or unbiased variance s. Otherwise m and v are the running
+/// statistics, and samples are independent.
 ///
 /// # Shapes
 /// Samples of shape (channels, …); the output has the shape of the input.
@@ -34,7 +34,7 @@ pub struct BatchNorm {
     pub variance: String,
     /// ε, at least 0.
     pub epsilon: f64,
-    /// Weight of the batch's statistics in the running ones, from 0 to 1; 0.1 is usual.
+    /// Weight of the batch's statistics in the running ones, from 0 to 1. [default: 0.1]
     pub momentum: f64,
 }
 
@@ -52,21 +52,21 @@ impl BatchNorm {
         }
     }
 
-    /// With another ε.
+    /// Sets ε.
     #[must_use]
     pub fn with_epsilon(mut self, epsilon: f64) -> Self {
         self.epsilon = epsilon;
         self
     }
 
-    /// With another momentum.
+    /// Sets the momentum.
     #[must_use]
     pub fn with_momentum(mut self, momentum: f64) -> Self {
         self.momentum = momentum;
         self
     }
 
-    /// γ = 1, β = 0 and running statistics 0 and 1.
+    /// Initialises γ = 1, β = 0 and running statistics 0 and 1.
     pub(crate) fn init(init: &mut LayerInit, name: &str, channels: usize) -> Result<LayerKind> {
         let layer = Self::new(name);
         ScaleShift::init(init, name, channels)?;
@@ -75,7 +75,7 @@ impl BatchNorm {
         Ok(layer.into())
     }
 
-    /// What is wrong with the settings, if anything.
+    /// Returns what is wrong with the settings, if anything.
     fn problem(&self) -> Option<String> {
         let fits = self.epsilon >= 0.0 && (0.0..=1.0).contains(&self.momentum);
         (!fits).then(|| {
@@ -159,13 +159,13 @@ impl Layer for BatchNorm {
     }
 
     fn units(&self) -> Units {
-        // Permuting units would have to permute the running statistics, which are no part of θ.
+        // Permuting units would require permuting the running statistics, which are not part of θ.
         Units::Fixed
     }
 }
 
 impl BatchNorm {
-    /// Normalises by the batch's own mean and variance, and moves the running ones.
+    /// Normalises by the batch's mean and variance, and updates the running ones.
     fn normal_in_batch(&self, x: &Tensor, running: [&Var; 2]) -> candle_core::Result<Tensor> {
         let channels = x.transpose(0, 1)?;
         let rows = channels.flatten_from(1)?.contiguous()?;
@@ -179,8 +179,8 @@ impl BatchNorm {
         let unbiased = (&variance * (n as f64 / (n as f64 - 1.0)))?;
         for (var, batch) in running.into_iter().zip([&mean, &unbiased]) {
             let batch = batch.flatten_all()?.detach();
-            let kept = (var.as_detached_tensor() * (1.0 - self.momentum))?;
-            var.set(&(kept + (batch * self.momentum)?)?)?;
+            let previous = (var.as_detached_tensor() * (1.0 - self.momentum))?;
+            var.set(&(previous + (batch * self.momentum)?)?)?;
         }
         let normal = centered.broadcast_div(&(variance + self.epsilon)?.sqrt()?)?;
         normal.reshape(channels.shape())?.transpose(0, 1)
@@ -191,20 +191,20 @@ impl BatchNorm {
 pub(crate) fn no_variance() -> Error {
     Error::invalid(
         "batch normalisation of one value per channel has no variance to divide by: a training step needs a batch of \
-         at least two samples, also for the samples that are left at the end of an epoch",
+         at least two samples, including the last batch of an epoch",
     )
 }
 
-/// The rules, with γ and β of each channel at their ranges in θ.
+/// The rules; γ and β of each channel are at their ranges in θ.
 ///
-/// m and v of each channel lie behind θ in a point, as running statistics; directions do not change them. A training step puts
-/// those of its batch in their place ([`BatchStatistics::set_forward`]), and what the derivative of the batch's statistics
-/// adds beside it ([`BatchStatistics::set_backward`]): with r = 1/√(v + ε), x̂ = r(x − m) and n values of a channel in the
-/// batch,
+/// In a point, m and v of each channel follow θ as running statistics; directions do not change them. A training step
+/// replaces them by those of its batch ([`BatchStatistics::set_forward`]), and adds the derivative of the batch's
+/// statistics ([`BatchStatistics::set_backward`]): with r = 1/√(v + ε), x̂ = r(x − m) and n values of a channel in
+/// the batch,
 ///
 /// dx = γ r (dy − Σ dy/n − x̂ Σ dy x̂/n)
 ///
-/// Layout per vector: γ, β, m, v; backwards, in training alone, slope and shift of dx by x.
+/// Layout per vector: γ, β, m, v; backward, in training only, slope and shift of dx in x.
 struct BatchNormRules {
     pixels: usize,
     epsilon: f64,
@@ -219,13 +219,13 @@ impl BatchNormRules {
         self.scales.channels * self.pixels
     }
 
-    /// Number of values of a channel in so many samples.
+    /// Number of values of a channel in `samples` samples.
     fn values(&self, samples: usize) -> usize {
         samples * self.pixels
     }
 
     /// γ, β, m and v of vector `j`.
-    fn of<'a, T: Scalar>(&self, packed: &'a Packed<T>, j: usize) -> [&'a [T]; 4] {
+    fn rows<'a, T: Scalar>(&self, packed: &'a Packed<T>, j: usize) -> [&'a [T]; 4] {
         let n = self.scales.channels;
         [0, 1, 2, 3].map(|i| &packed.forward[(4 * j + i) * n..][..n])
     }
@@ -235,7 +235,7 @@ impl BatchNormRules {
         &'a self,
         theta: &'a Packed<T>,
     ) -> impl Iterator<Item = [f64; 2]> + 'a {
-        let [.., means, variances] = self.of(theta, 0);
+        let [.., means, variances] = self.rows(theta, 0);
         let pairs = means.iter().zip(variances);
         pairs.map(|(m, v)| [m.f64(), 1.0 / (v.f64() + self.epsilon).sqrt()])
     }
@@ -247,7 +247,7 @@ impl BatchNormRules {
         vectors: &'a Packed<T>,
         j: usize,
     ) -> impl Iterator<Item = [f64; 2]> + 'a {
-        let [weights, biases, ..] = self.of(vectors, j);
+        let [weights, biases, ..] = self.rows(vectors, j);
         let scales = weights.iter().zip(biases);
         scales
             .zip(self.statistics_of(theta))
@@ -257,19 +257,19 @@ impl BatchNormRules {
             })
     }
 
-    /// For each direction and channel the scale, its change and the shift's change.
+    /// For each direction and channel: the scale, its derivative and the shift's derivative.
     fn coefficients<T: Scalar>(
         &self,
         theta: &Packed<T>,
         directions: &Packed<T>,
     ) -> Vec<Vec<[T; 3]>> {
-        let of = |j: usize| {
+        let along = |j: usize| {
             let both = self
                 .affine(theta, theta, 0)
                 .zip(self.affine(theta, directions, j));
             both.map(|(a, v)| [a[0], v[0], v[1]].map(T::of)).collect()
         };
-        (0..directions.count).map(of).collect()
+        (0..directions.count).map(along).collect()
     }
 }
 
@@ -424,7 +424,7 @@ impl<T: Scalar> BatchStatistics<T> for BatchNormRules {
                 *mean += sum / n;
             }
         }
-        // Rounding has left the means a little off.
+        // Corrects the rounding error of the means.
         let near: Vec<T> = means.into_iter().map(T::of).collect();
         let mut totals = vec![[0.0; 2]; channels];
         for x in x.chunks_exact(row) {
@@ -484,7 +484,7 @@ impl<T: Scalar> BatchStatistics<T> for BatchNormRules {
 
     fn set_backward(&self, gradient: &[f64], samples: usize, theta: &mut Packed<T>) {
         let (channels, n) = (self.scales.channels, self.values(samples) as f64);
-        let [weights, ..] = self.of(theta, 0);
+        let [weights, ..] = self.rows(theta, 0);
         let (along, plain) = gradient.split_at(channels);
         let sums = along.iter().zip(plain).zip(weights);
         let both = sums.zip(self.statistics_of(theta));
@@ -510,7 +510,7 @@ mod tests {
     fn with_running_statistics_it_computes_its_formula_and_derivatives_match_differences() {
         for (image, samples, k) in [([3, 4, 5], 3, 2), ([1, 1, 1], 1, 1), ([5, 1, 1], 2, 3)] {
             let [c, h, w] = image;
-            // γ at 1.. of θ and β after it, and the statistics after numbers of other layers.
+            // γ starts at index 1 of θ, followed by β; the statistics follow other layers' values.
             let start = 2 * c + 2;
             let rules = BatchNormRules {
                 pixels: h * w,

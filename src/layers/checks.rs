@@ -1,5 +1,5 @@
-//! Checks that hold for every kind of layer: its derivatives against differences of what they are
-//! derivatives of.
+//! Checks for every kind of layer: compares its derivatives with differences of the function or derivative one order
+//! below.
 
 use super::rules::{Layouts, Mode, Packed, Primal, Rules, Tangent, Write};
 use crate::kernels::Scalar;
@@ -17,20 +17,20 @@ pub(crate) struct Tile {
     pub(crate) rdy: Vec<f64>,
 }
 
-/// What a layer makes of a tile; the gradients are θ-space vectors.
+/// Results of a layer for a tile; the gradients are θ-space vectors.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Derivatives {
     pub(crate) y: Vec<f64>,
     pub(crate) dx: Vec<f64>,
     pub(crate) gradient: Vec<f64>,
     pub(crate) ry: Vec<f64>,
-    /// Of the Hessian and of Gauss–Newton products.
+    /// For the Hessian and for Gauss–Newton products.
     pub(crate) rdx: [Vec<f64>; 2],
     pub(crate) rgradient: [Vec<Vec<f64>>; 2],
 }
 
 impl Tile {
-    /// Normal numbers for rows of `inputs` and `outputs` and `parameters` of θ.
+    /// Normal random values, with `inputs` and `outputs` per row and `parameters` in θ.
     pub(crate) fn random(
         [inputs, outputs, parameters]: [usize; 3],
         samples: usize,
@@ -71,18 +71,18 @@ impl Tile {
     }
 }
 
-/// Everything that a layer computes, from the values alone that it keeps.
+/// Everything that a layer computes, from only the values that it caches.
 pub(crate) fn evaluate<T: Scalar>(rules: &dyn Rules<T>, tile: &Tile) -> Derivatives {
-    let of = |v: &[f64]| -> Vec<T> { v.iter().map(|v| T::of(*v)).collect() };
+    let cast = |v: &[f64]| -> Vec<T> { v.iter().map(|v| T::of(*v)).collect() };
     let back = |v: &[T]| -> Vec<f64> { v.iter().map(|v| v.f64()).collect() };
     let k = tile.directions.len();
     let nan = T::of(f64::NAN);
-    let (x, dy, rdy) = (of(&tile.x), of(&tile.dy), of(&tile.rdy));
-    let rx = tile.rx.as_deref().map(of);
+    let (x, dy, rdy) = (cast(&tile.x), cast(&tile.dy), cast(&tile.rdy));
+    let rx = tile.rx.as_deref().map(cast);
     let rx = rx.as_deref();
-    let directions: Vec<Vec<T>> = tile.directions.iter().map(|v| of(v)).collect();
+    let directions: Vec<Vec<T>> = tile.directions.iter().map(|v| cast(v)).collect();
     let directions: Vec<&[T]> = directions.iter().map(Vec::as_slice).collect();
-    let theta = Packed::new(rules, &[&of(&tile.theta)], Layouts::Both);
+    let theta = Packed::new(rules, &[&cast(&tile.theta)], Layouts::Both);
     let directions = Packed::new(rules, &directions, Layouts::Both);
 
     let mut y = vec![nan; tile.samples * rules.output_len()];
@@ -111,7 +111,7 @@ pub(crate) fn evaluate<T: Scalar>(rules: &dyn Rules<T>, tile: &Tile) -> Derivati
     rules.forward_tangent(&primal, &tangent, &mut ry);
     tangent.rdy = &rdy;
     let gradients = |k: usize, compute: &dyn Fn(&mut [T], Write)| {
-        // Written over what was there, and then added to it.
+        // Overwrites the previous values, then adds to them.
         let mut gradient = vec![nan; k * rules.num_params()];
         compute(&mut gradient, Write::Replace);
         compute(&mut gradient, Write::Add);
@@ -139,18 +139,18 @@ pub(crate) fn evaluate<T: Scalar>(rules: &dyn Rules<T>, tile: &Tile) -> Derivati
     }
 }
 
-/// Panics unless every derivative at the tile is what it is the derivative of, to `tolerance`, and
-/// no further than 10⁻⁵ off in `f32`.
+/// Panics unless every derivative at the tile matches differences to `tolerance`, and the results in `f32` are within
+/// 10⁻⁵.
 pub(crate) fn check<R: Rules<f64> + Rules<f32>>(rules: &R, tile: &Tile, tolerance: f64) {
     let found = evaluate::<f64>(rules, tile);
     let k = tile.directions.len();
 
     for j in 0..k {
-        // Richardson's extrapolation of central differences.
-        let difference = |of: &dyn Fn(Derivatives) -> Vec<f64>| -> Vec<f64> {
+        // Richardson extrapolation of central differences.
+        let difference = |select: &dyn Fn(Derivatives) -> Vec<f64>| -> Vec<f64> {
             let central = |h: f64| {
                 let [ahead, behind] =
-                    [h, -h].map(|h| of(evaluate::<f64>(rules, &tile.moved(j, h))));
+                    [h, -h].map(|h| select(evaluate::<f64>(rules, &tile.moved(j, h))));
                 let pairs = ahead.into_iter().zip(behind);
                 pairs.map(move |(a, b)| (a - b) / (2.0 * h))
             };
@@ -214,7 +214,7 @@ pub(crate) fn check<R: Rules<f64> + Rules<f32>>(rules: &R, tile: &Tile, toleranc
         close("rdθ in f32", &single, &double, 1e-5);
     }
 
-    // A direction that leaves the layer's parameters alone.
+    // A direction that does not change the layer's parameters.
     let zeros = vec![vec![0.0; tile.theta.len()]; k];
     let still = evaluate::<f64>(
         rules,
@@ -248,7 +248,7 @@ pub(crate) fn check<R: Rules<f64> + Rules<f32>>(rules: &R, tile: &Tile, toleranc
     }
 }
 
-/// Panics unless both are the same to `tolerance` of the largest number, or of 1 if that is less.
+/// Panics unless both agree to `tolerance` times the largest number, or times 1 if that is less.
 pub(crate) fn close(name: &str, found: &[f64], expected: &[f64], tolerance: f64) {
     assert_eq!(found.len(), expected.len(), "{name}");
     let scale = expected.iter().fold(1.0, |max: f64, e| max.max(e.abs()));

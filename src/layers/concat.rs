@@ -11,7 +11,7 @@ use crate::parameters::Parameters;
 /// The outputs of several branches, concatenated along an axis of the sample.
 ///
 /// # Shapes
-/// Branches may differ in the size of that axis alone.
+/// Branches may differ only in the size of that axis.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Concat {
     /// The layers of each branch. An empty branch is the identity.
@@ -22,7 +22,7 @@ pub struct Concat {
 }
 
 impl Concat {
-    /// The branches' outputs along the first axis of a sample.
+    /// Concatenates the branches' outputs along the first axis of a sample.
     pub fn new(branches: Vec<Vec<LayerKind>>) -> Self {
         Self { branches, axis: 0 }
     }
@@ -32,7 +32,7 @@ impl Concat {
         Self::new(vec![Vec::new(), body])
     }
 
-    /// The same along another axis of a sample.
+    /// Sets the axis of a sample.
     #[must_use]
     pub fn with_axis(mut self, axis: usize) -> Self {
         self.axis = axis;
@@ -59,7 +59,7 @@ impl Concat {
             }
             if expected != other.dims() {
                 return Err(misfit(format!(
-                    "branches that differ along axis {} alone, not {first} and {other}",
+                    "branches that differ only along axis {}, not {first} and {other}",
                     self.axis
                 )));
             }

@@ -22,7 +22,7 @@ use crate::parameters::Parameters;
 pub struct Conv2d {
     /// Name of the weight, shape (output channels, input channels / groups, height, width).
     pub weight: String,
-    /// Name of the bias, shape (output channels,), if there is one.
+    /// Name of the bias, shape (output channels,); optional.
     pub bias: Option<String>,
     /// Step between output pixels.
     pub stride: usize,
@@ -35,7 +35,7 @@ pub struct Conv2d {
 }
 
 impl Conv2d {
-    /// A convolution without bias and padding, of stride, dilation and groups 1.
+    /// A convolution without bias and padding, with stride, dilation and groups 1.
     pub fn new(weight: impl Into<String>) -> Self {
         Self {
             weight: weight.into(),
@@ -47,43 +47,43 @@ impl Conv2d {
         }
     }
 
-    /// With a bias.
+    /// Adds a bias.
     #[must_use]
     pub fn with_bias(mut self, bias: impl Into<String>) -> Self {
         self.bias = Some(bias.into());
         self
     }
 
-    /// With another stride.
+    /// Sets the stride.
     #[must_use]
     pub fn with_stride(mut self, stride: usize) -> Self {
         self.stride = stride;
         self
     }
 
-    /// With zeros around the image.
+    /// Sets the zero padding.
     #[must_use]
     pub fn with_padding(mut self, padding: usize) -> Self {
         self.padding = padding;
         self
     }
 
-    /// With another dilation.
+    /// Sets the dilation.
     #[must_use]
     pub fn with_dilation(mut self, dilation: usize) -> Self {
         self.dilation = dilation;
         self
     }
 
-    /// With several groups.
+    /// Sets the number of groups.
     #[must_use]
     pub fn with_groups(mut self, groups: usize) -> Self {
         self.groups = groups;
         self
     }
 
-    /// Draws weight and bias uniformly from ±1/√n for n inputs of an output, the weight times the gain of hidden layers. The kernel
-    /// is square, and padded so that an image keeps its size at stride 1.
+    /// Draws weight and bias uniformly from ±1/√n for n inputs per output; the weight is scaled by the gain of hidden
+    /// layers. The kernel is square, with padding that keeps an image's size at stride 1.
     pub(crate) fn init(
         init: &mut LayerInit,
         name: &str,
@@ -133,7 +133,7 @@ impl Conv2d {
         })?;
         if inputs.checked_mul(self.groups) != Some(image[0]) {
             return Err(misfit(format!(
-                "{inputs} input channels in each of its groups, of which there are {}",
+                "{inputs} input channels in each of its {} groups",
                 self.groups
             )));
         }
@@ -206,7 +206,7 @@ impl Layer for Conv2d {
     }
 }
 
-/// Its gradient holds W and then b, for each direction.
+/// The gradient holds W and then b, for each direction.
 struct Conv2dRules {
     convolution: Convolution,
     weight: Range<usize>,
@@ -250,7 +250,7 @@ impl<T: Scalar> Rules<T> for Conv2dRules {
             .collect()
     }
 
-    /// W of each vector, then b of each.
+    /// W of every vector, then b of every vector.
     fn pack_forward(&self, vectors: &[&[T]]) -> Vec<T> {
         let mut packed = self.pack(Side::Output, vectors);
         for vector in vectors {

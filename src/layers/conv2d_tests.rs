@@ -1,4 +1,4 @@
-//! Convolutions against their definition.
+//! Compares convolutions with their definition.
 
 use super::*;
 use crate::layers::rules::Layouts;
@@ -8,7 +8,7 @@ fn numbers<T: Scalar>(count: usize, seed: usize) -> Vec<T> {
     (0..count).map(|i| T::of(number(i + 1))).collect()
 }
 
-/// y, dx and dW by the definition, for one sample; calls `f` with the places in y, x and W of each product.
+/// y, dx and dW by the definition, for one sample; calls `f` with the indices in y, x and W of each product.
 fn each_product(conv: &Conv2dRules, mut f: impl FnMut(usize, usize, usize)) {
     let ConvolutionShape {
         input: [inputs, height, width],
@@ -54,7 +54,7 @@ fn input_product(conv: &Conv2dRules, dy: &[f64], w: &[f64]) -> Vec<f64> {
     dx
 }
 
-/// dW, then db.
+/// dW, followed by db.
 fn weight_product(conv: &Conv2dRules, dy: &[f64], x: &[f64]) -> Vec<f64> {
     let mut dw = vec![0.0; conv.weight.len()];
     each_product(conv, |i, j, k| dw[k] += dy[i] * x[j]);
@@ -80,8 +80,8 @@ fn assert_close<T: Scalar>(found: &[T], expected: &[f64], tolerance: f64, what: 
     }
 }
 
-/// Every operation on so many samples and directions, against sums by the definition; the tangents follow
-/// from y being bilinear in x and W.
+/// Compares every operation for these numbers of samples and directions with sums by the definition; the tangents
+/// follow from the bilinearity of y in x and W.
 fn check<T: Scalar>(conv: &Conv2dRules, samples: usize, k: usize, tolerance: f64) {
     let layer: &dyn Rules<T> = conv;
     let what = format!(
@@ -90,7 +90,7 @@ fn check<T: Scalar>(conv: &Conv2dRules, samples: usize, k: usize, tolerance: f64
     );
     let [inputs, outputs] = [Side::Input, Side::Output].map(|side| conv.convolution.width(side));
     assert_eq!(layer.output_len(), outputs);
-    // Something lies before the layer's part of θ.
+    // Other values precede the layer's part of θ.
     let length = conv.weight.start + layer.num_params();
     let theta: Vec<T> = numbers(length, 1);
     let directions: Vec<Vec<T>> = (0..k).map(|j| numbers(length, 2 + j)).collect();
@@ -120,7 +120,7 @@ fn check<T: Scalar>(conv: &Conv2dRules, samples: usize, k: usize, tolerance: f64
         cached: &[],
         dy: &dy,
     };
-    // What is written has nothing to do with what was there.
+    // Results do not depend on the previous values of the buffers.
     let some = |n: usize| vec![T::of(7.0); n];
 
     let (mut y, mut dx) = (some(samples * outputs), some(samples * inputs));

@@ -10,8 +10,8 @@ use super::{Layer, Misfit, Pass, Shape, Units};
 use crate::kernels::Scalar;
 use crate::parameters::Parameters;
 
-/// Dropout (Srivastava et al., 2014): in a training step each value is 0 with probability `rate`, else divided by 1 − `rate`. In
-/// analysis it is the identity.
+/// Dropout (Srivastava et al., 2014): in a training step each value is set to 0 with probability `rate`, and divided
+/// by 1 − `rate` otherwise. In analysis it is the identity.
 ///
 /// Models with dropout are trained through candle's graph and analysed by hand-derived rules.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

@@ -14,7 +14,8 @@ use crate::parameters::Parameters;
 
 /// An embedding table: token t becomes row t of the weight.
 ///
-/// It is the first layer, on `u32` tokens: they have no derivative. A token that is not in the table is an error of the forward pass.
+/// It must be the first layer, on `u32` tokens, which have no derivative. A token that is not in the table is an
+/// error in the forward pass.
 ///
 /// # Shapes
 /// Samples of tokens of shape (…) to (…, features).
@@ -25,7 +26,7 @@ pub struct Embedding {
 }
 
 impl Embedding {
-    /// A table of this name.
+    /// An embedding whose table has this name.
     pub fn new(weight: impl Into<String>) -> Self {
         Self {
             weight: weight.into(),
@@ -82,7 +83,7 @@ impl Layer for Embedding {
     }
 }
 
-/// Rows of x hold tokens, as floating-point numbers.
+/// Rows of x hold tokens as floating-point numbers.
 struct EmbeddingRules {
     positions: usize,
     features: usize,

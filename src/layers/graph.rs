@@ -1,4 +1,4 @@
-//! [`GraphBuilder`]: from a model's list of layers to a graph of [`Rules`].
+//! [`GraphBuilder`]: turns a model's list of layers into a graph of [`Rules`].
 
 use std::ops::Range;
 
@@ -19,12 +19,12 @@ pub(crate) enum Node<T> {
     Join { join: Join, from: Vec<usize> },
 }
 
-/// How a node combines the rows of its sides.
+/// How a node combines the rows of its inputs.
 #[derive(Clone)]
 pub(crate) enum Join {
     /// The sum of rows of `len` numbers.
     Sum { len: usize },
-    /// Concatenation along an axis: of each side `outer` blocks, of `blocks` numbers.
+    /// Concatenation along an axis: `outer` times, a block of `blocks` values from each side.
     Concat { outer: usize, blocks: Vec<usize> },
 }
 
@@ -61,7 +61,7 @@ impl Join {
         }
     }
 
-    /// Writes the combined rows; a side that is missing is 0.
+    /// Writes the combined rows; a missing side counts as 0.
     pub(crate) fn forward<T: Scalar>(&self, sides: &[Option<&[T]>], y: &mut [T]) {
         match self {
             Self::Sum { .. } => {
@@ -89,7 +89,7 @@ impl Join {
         }
     }
 
-    /// The part of dy that belongs to one side, written to dx if it is the `first` part, else added.
+    /// The part of dy that belongs to one side: written to dx if it is the `first` part, otherwise added.
     pub(crate) fn backward<T: Scalar>(&self, side: usize, dy: &[T], dx: &mut [T], first: bool) {
         let put = |dy: &[T], dx: &mut [T]| match first {
             true => dx.copy_from_slice(dy),
@@ -136,7 +136,7 @@ pub(crate) struct GraphBuilder<'a, T> {
 }
 
 impl<'a, T: Scalar> GraphBuilder<'a, T> {
-    /// The graph of these layers for samples of a shape.
+    /// Builds the graph of these layers for samples of a shape.
     ///
     /// # Errors
     /// The first layer that does not fit.
@@ -174,19 +174,19 @@ impl<'a, T: Scalar> GraphBuilder<'a, T> {
         self.parameters
     }
 
-    /// The shape of a sample here.
+    /// The shape of a sample at the current position.
     pub(crate) fn shape(&self) -> &Shape {
         &self.position.shape
     }
 
-    /// Says that the inputs are tokens below `count`. False where this is not the input.
+    /// Declares that the inputs are tokens below `count`. Returns `false` if this is not the input.
     pub(crate) fn take_tokens(&mut self, count: usize) -> bool {
         let fewest = self.num_tokens.map_or(count, |other| other.min(count));
         self.num_tokens = Some(fewest);
         self.position.boundary == 0
     }
 
-    /// The same numbers in another shape.
+    /// Changes the shape of a sample without changing its values.
     pub(crate) fn reshape(&mut self, shape: Shape) {
         self.position.shape = shape;
     }
@@ -197,7 +197,7 @@ impl<'a, T: Scalar> GraphBuilder<'a, T> {
         range.map_err(|e| Misfit::new(layer, self.shape(), format!("its parameters: {e}")))
     }
 
-    /// Adds a layer that gives samples of a shape.
+    /// Adds a layer that outputs samples of a shape.
     pub(crate) fn push(&mut self, rules: impl Rules<T> + 'static, shape: Shape) {
         self.nodes.push(Node::Layer {
             rules: Box::new(rules),
@@ -214,7 +214,7 @@ impl<'a, T: Scalar> GraphBuilder<'a, T> {
         self.has_dropout = true;
     }
 
-    /// Adds each branch from here, and returns where they end. [`GraphBuilder::join`] goes on from there.
+    /// Adds each branch at the current position, and returns where they end. [`GraphBuilder::join`] combines them.
     pub(crate) fn branch(&mut self, branches: &[&[LayerKind]]) -> Result<Vec<Position>, Misfit> {
         let start = self.position.clone();
         let mut ends = Vec::with_capacity(branches.len());

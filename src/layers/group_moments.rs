@@ -1,18 +1,18 @@
-//! [`Group`]: a group of values that are normalised together, and the means over it that derivatives consist of.
+//! [`Group`]: a group of values that are normalised together, with the means that occur in derivatives.
 
 use std::ops::Range;
 
 use crate::kernels::Scalar;
 use crate::kernels::channels::{combine, sums, weigh};
 
-/// A group's place in a tile, and its cached statistics.
+/// A group's position in a tile, and its cached statistics.
 pub(crate) struct Group<T> {
     pub(crate) sample: usize,
-    /// Its index among the sample's groups.
+    /// Index of the group in its sample.
     pub(crate) index: usize,
-    /// Number of groups in a sample.
+    /// Number of groups per sample.
     pub(crate) groups: usize,
-    /// Number of values in it.
+    /// Number of values in the group.
     pub(crate) size: usize,
     pub(crate) mean: T,
     /// r = 1/√(σ² + ε)
@@ -42,7 +42,7 @@ pub(crate) fn statistics<T: Scalar>(x: &[T], epsilon: f64) -> [T; 2] {
         sum[0] / x.len() as f64
     };
     let near = T::of(mean(&|sum| sums([x, x], sum, |x, _| x)));
-    // How far off rounding has left the mean.
+    // Corrects the rounding error of the mean.
     let rest = mean(&|sum| sums([x, x], sum, |x, _| x - near));
     let square = |x: T| (x - near) * (x - near);
     let variance = mean(&|sum| sums([x, x], sum, |x, _| square(x))) - rest * rest;
@@ -51,12 +51,12 @@ pub(crate) fn statistics<T: Scalar>(x: &[T], epsilon: f64) -> [T; 2] {
 }
 
 impl<T: Scalar> Group<T> {
-    /// Where it is in a tile.
+    /// Range of the group in a tile.
     pub(crate) fn row(&self) -> Range<usize> {
         self.tangent(0, 1)
     }
 
-    /// Where it is in row `j` of a tile with `k` rows a sample.
+    /// Range of the group in row `j` of a tile with `k` rows per sample.
     pub(crate) fn tangent(&self, j: usize, k: usize) -> Range<usize> {
         let start = ((self.sample * k + j) * self.groups + self.index) * self.size;
         start..start + self.size
@@ -81,7 +81,7 @@ impl<T: Scalar> Group<T> {
         along.iter_mut().for_each(|sum| *sum *= self.r);
     }
 
-    /// M(w a), with weights w of the channels, from sums of a over each.
+    /// M(w a), for weights w of the channels, from the sums of a over each channel.
     pub(crate) fn mean(&self, weights: &[T], sums: &[f64]) -> f64 {
         let mut sum = 0.0;
         weigh(weights, sums, &mut sum);

@@ -39,14 +39,14 @@ impl GroupNorm {
         }
     }
 
-    /// With another ε.
+    /// Sets ε.
     #[must_use]
     pub fn with_epsilon(mut self, epsilon: f64) -> Self {
         self.epsilon = epsilon;
         self
     }
 
-    /// γ = 1 and β = 0.
+    /// Initialises γ = 1 and β = 0.
     pub(crate) fn init(
         init: &mut LayerInit,
         name: &str,
@@ -120,7 +120,7 @@ mod tests {
     use super::*;
     use crate::layers::checks::{Tile, check, close, evaluate};
 
-    /// γ at 1.. of θ and β after it, with numbers of other layers around.
+    /// γ starts at index 1 of θ, followed by β, with other layers' values around them.
     fn rules(image: [usize; 3], groups: usize, epsilon: f64) -> GroupedNorm {
         let c = image[0];
         GroupedNorm {
@@ -137,8 +137,8 @@ mod tests {
         Tile::random([c * h * w, c * h * w, 2 * c + 2], samples, k, 5)
     }
 
-    /// Each value less the mean of its group, over the deviation of its group, then with the scale and shift
-    /// of its channel.
+    /// Each value minus the mean of its group, divided by the group's standard deviation, then scaled and shifted per
+    /// channel.
     fn by_definition(tile: &Tile, [c, h, w]: [usize; 3], groups: usize, epsilon: f64) -> Vec<f64> {
         let size = c / groups * h * w;
         let normal = tile.x.chunks(size).flat_map(|x| {
@@ -195,7 +195,7 @@ mod tests {
         let found = evaluate::<f64>(&rules(image, 2, 1e-5), &tile);
         close("y", &found.y, &by_definition(&tile, image, 2, 1e-5), 1e-10);
         assert!(found.rdx.iter().flatten().all(|v| v.is_finite()));
-        // A single value is its own mean.
+        // A group of one value has that value as its mean.
         let (one, image) = (rules([3, 1, 1], 3, 1e-5), [3, 1, 1]);
         let tile = self::tile(image, 2, 2);
         let found = evaluate::<f64>(&one, &tile);

@@ -8,7 +8,7 @@ use super::scale_shift::ScaleShift;
 use crate::kernels::Scalar;
 use crate::kernels::channels::combine;
 
-/// The rules of layers that normalise groups of neighbouring values of a sample; σ² is the biased variance of a group.
+/// Rules of layers that normalise groups of neighbouring values of a sample; σ² is the biased variance of a group.
 ///
 /// With r = 1/√(σ² + ε), x̂ = r(x − μ), M the mean over a group and P(a) = a − M(a) − x̂ M(x̂ a),
 ///
@@ -18,21 +18,21 @@ use crate::kernels::channels::combine;
 pub(crate) struct GroupedNorm {
     /// Number of groups in a sample.
     pub(crate) groups: usize,
-    /// Channels of a group, each with its own γ and β.
+    /// Number of channels per group, each with its own γ and β.
     pub(crate) channels: usize,
-    /// Values of a channel.
+    /// Number of values per channel.
     pub(crate) pixels: usize,
     pub(crate) epsilon: f64,
     pub(crate) scales: ScaleShift,
     pub(crate) sharing: Sharing,
 }
 
-/// Which γ and β the channels of a group have.
+/// Which γ and β the channels of a group use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sharing {
     /// Each group has its own.
     ByGroup,
-    /// All groups have the same.
+    /// All groups share them.
     Shared,
 }
 
@@ -69,7 +69,7 @@ impl GroupedNorm {
         cached.map(|(i, cached)| self.group(i, [cached[0], cached[1]]))
     }
 
-    /// Room for the coefficients of a group's channels.
+    /// A buffer for the coefficients of a group's channels.
     fn coefficients<T: Scalar>(&self) -> Vec<[T; 3]> {
         vec![[T::ZERO; 3]; self.channels]
     }
@@ -196,14 +196,14 @@ impl<T: Scalar> Rules<T> for GroupedNorm {
                     [plain, along] = group.means(rx, x);
                     group.turned([plain, along], [dy, rx], &of_dy, &mut turned);
                     across = group.mean(weight, &turned);
-                    // The part of −r rx̂ M(x̂ g) that is not along 1 or x̂.
+                    // The rx term of −r rx̂ M(x̂ g); its other terms are along 1 and x̂.
                     let back = T::of(-r * r * along_g);
                     combine(&coefficients, [rx, rx], rdx, |_, rx, _, rdx| {
                         rdx + back * rx
                     });
                 }
-                // With g = γ dy and q = r M(x̂ rx), there are r P(Vγ dy) − r q P(g) and, of what P itself
-                // turns by, −r rx̂ M(x̂ g) − r x̂ M(rx̂ g).
+                // With g = γ dy and q = r M(x̂ rx), this is r P(Vγ dy) − r q P(g), plus −r rx̂ M(x̂ g) − r x̂ M(rx̂
+                // g) from the derivative of P itself.
                 let q = r * along;
                 for ((c, weight), v) in coefficients.iter_mut().zip(weight).zip(v) {
                     c[0] = T::of(r * (v.f64() - q * weight.f64()));

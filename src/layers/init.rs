@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::error::Result;
 use crate::parameters::Parameters;
 
-/// The parameters of a network so far, and the generator that they are drawn from.
+/// The parameters drawn so far, and the random generator.
 pub(crate) struct LayerInit<'a> {
     rng: ChaCha8Rng,
     device: &'a Device,
@@ -27,13 +27,13 @@ impl<'a> LayerInit<'a> {
         }
     }
 
-    /// For hidden layers followed by ReLU, which halves the mean square (He et al., 2015).
+    /// Uses the gain of hidden layers followed by ReLU, which halves the mean square (He et al., 2015).
     pub(crate) fn with_relu_gain(self) -> Self {
         let gain = 6f64.sqrt();
         Self { gain, ..self }
     }
 
-    /// Factor of the weights of hidden layers.
+    /// Scale factor of hidden layers' weights.
     pub(crate) fn gain(&self) -> f64 {
         self.gain
     }
@@ -48,14 +48,14 @@ impl<'a> LayerInit<'a> {
         Ok(name)
     }
 
-    /// Adds a parameter of equal entries, and returns its name.
+    /// Adds a parameter with equal entries, and returns its name.
     pub(crate) fn constant(&mut self, name: String, value: f32, len: usize) -> Result<String> {
         let var = Var::from_vec(vec![value; len], len, self.device)?;
         self.vars.push((name.clone(), var));
         Ok(name)
     }
 
-    /// Adds a running statistic of equal entries, and returns its name.
+    /// Adds a running statistic with equal entries, and returns its name.
     pub(crate) fn statistic(&mut self, name: String, value: f32, len: usize) -> Result<String> {
         let var = Var::from_vec(vec![value; len], len, self.device)?;
         self.statistics.push((name.clone(), var));

@@ -35,7 +35,7 @@ impl LayerNorm {
         }
     }
 
-    /// With another ε.
+    /// Sets ε.
     #[must_use]
     pub fn with_epsilon(mut self, epsilon: f64) -> Self {
         self.epsilon = epsilon;
@@ -125,7 +125,7 @@ mod tests {
                 });
                 let rows: Vec<f64> = rows.collect();
                 close("y", &evaluate::<f64>(&rules, &tile).y, &rows, 1e-12);
-                // A single feature is its own mean: only ε keeps its derivatives finite.
+                // A single feature equals its mean: only ε keeps its derivatives finite.
                 if features > 1 || epsilon > 0.1 {
                     check(&rules, &tile, 1e-9);
                     check(&rules, &Tile { rx: None, ..tile }, 1e-9);

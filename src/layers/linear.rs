@@ -17,7 +17,8 @@ use crate::parameters::Parameters;
 /// A fully connected layer: y = x Wᵀ + b, over the last axis.
 ///
 /// # Shapes
-/// Samples of shape (…, inputs) to (…, outputs). Put a [`Flatten`](super::Flatten) before it to take a sample as one vector.
+/// Samples of shape (…, inputs) to (…, outputs). Put a [`Flatten`](super::Flatten) before it to take a sample as one
+/// vector.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Linear {
     /// Name of W, shape (outputs, inputs).
@@ -27,7 +28,7 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// A layer with the parameters of these names.
+    /// A layer whose parameters have these names.
     pub fn new(weight: impl Into<String>, bias: impl Into<String>) -> Self {
         Self {
             weight: weight.into(),
@@ -35,7 +36,7 @@ impl Linear {
         }
     }
 
-    /// Draws W and b uniformly from ±1/√inputs, W times the gain of hidden layers.
+    /// Draws W and b uniformly from ±1/√inputs; W is scaled by the gain of hidden layers.
     pub(crate) fn init(
         init: &mut LayerInit,
         name: &str,
@@ -46,7 +47,7 @@ impl Linear {
         Self::init_with(init, name, [inputs, outputs], gain)
     }
 
-    /// The last layer of a network: no gain.
+    /// Initialises the last layer of a network: no gain.
     pub(crate) fn init_readout(
         init: &mut LayerInit,
         name: &str,
@@ -139,9 +140,9 @@ impl Layer for Linear {
     }
 }
 
-/// Its gradient holds W for each direction, then b for each direction.
+/// The gradient holds W for every direction, then b for every direction.
 struct LinearRules {
-    /// Rows of `inputs` numbers in a sample.
+    /// Number of rows of `inputs` values in a sample.
     positions: usize,
     inputs: usize,
     outputs: usize,
@@ -150,8 +151,8 @@ struct LinearRules {
 }
 
 impl LinearRules {
-    /// Rows and directions of a tangent tile. With one direction, or one position a sample, the rows of all positions lie in
-    /// order, and one product serves all.
+    /// How to multiply a tangent tile. With one direction, or one position per sample, the rows of all positions are
+    /// contiguous, and a single product suffices.
     fn rows(&self, samples: usize, k: usize) -> Rows {
         match self.positions == 1 || k == 1 {
             true => Rows::Together(samples * self.positions),
@@ -159,17 +160,17 @@ impl LinearRules {
         }
     }
 
-    /// Ranges of sample `s` in x, or of direction `j` of it in a tangent with `k` rows a sample; each row has `width` numbers a
-    /// position.
+    /// Range of sample `s` in x, or of its direction `j` in a tangent with `k` rows per sample; each row has `width`
+    /// values per position.
     fn range(&self, s: usize, j: usize, k: usize, width: usize) -> Range<usize> {
         let size = self.positions * width;
         (s * k + j) * size..(s * k + j + 1) * size
     }
 }
 
-/// How the products of a tangent tile are taken.
+/// How the products of a tangent tile are computed.
 enum Rows {
-    /// All rows at once, so many.
+    /// All rows at once; holds their number.
     Together(usize),
     /// Sample by sample and direction by direction.
     BySample,

@@ -1,9 +1,9 @@
 //! Layers: one file per kind.
 //!
-//! Each file holds all of a kind: its settings, the initialisation of its parameters, its shape rule, its pass through candle's
-//! graph, its hand-derived [rules](rules::Rules), the axes of its hidden units, and its tests.
+//! Each file holds everything about one kind: its settings, the initialisation of its parameters, its shape rule, its
+//! pass through candle's graph, its hand-derived [rules](rules::Rules), the axes of its hidden units, and its tests.
 //!
-//! To add a kind, write its file and name it in the list below.
+//! To add a kind, write its file and add it to the list below.
 
 #[cfg(test)]
 mod checks;
@@ -63,8 +63,8 @@ pub(crate) enum Units {
     Kept,
     /// Axis 0 of these parameters runs along the units.
     Along(Vec<String>),
-    /// The layer ends the units that it reads, which axis 1 of the weight runs along, and begins new ones, which axis 0 of
-    /// weight and bias run along.
+    /// The layer ends the units that it reads, along axis 1 of the weight, and begins new ones, along axis 0 of
+    /// weight and bias.
     New {
         weight: String,
         bias: Option<String>,
@@ -78,7 +78,7 @@ macro_rules! layers {
     ($($module:ident: $($Kind:ident),+;)+) => {
         $(mod $module; pub use $module::{$($Kind),+};)+
 
-        /// A layer, or layers in a block. Layers refer to their parameters by name.
+        /// A layer, or a block of layers. Layers refer to their parameters by name.
         ///
         /// See [`Layered`](crate::model::Layered) for an example.
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -159,7 +159,7 @@ layers! {
 /// ```
 ///
 /// # Errors
-/// The first layer that does not fit: which it is, the shape that reaches it, and what it needs.
+/// The first layer that does not fit: its settings, the shape that reaches it, and what it needs.
 pub fn output_shape(
     layers: &[LayerKind],
     input: &Shape,
@@ -172,7 +172,7 @@ pub fn output_shape(
     Ok(shape)
 }
 
-/// The pass through candle's graph of layers, one after another.
+/// The pass through candle's graph for a sequence of layers.
 pub(crate) fn forward(
     layers: &[LayerKind],
     x: &Tensor,
@@ -192,7 +192,7 @@ fn var(parameters: &Parameters, name: &str) -> candle_core::Result<Tensor> {
     Ok(var.as_tensor().clone())
 }
 
-/// A parameter's tensor, for its shape.
+/// A parameter's tensor, to read its shape.
 fn param<'a>(
     layer: &impl Layer,
     input: &Shape,

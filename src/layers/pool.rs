@@ -1,4 +1,4 @@
-//! [`AveragePool`], [`MaxPool`] and [`GlobalAveragePool`]: the mean or the largest value of each window of a channel.
+//! [`AveragePool`], [`MaxPool`] and [`GlobalAveragePool`]: the mean or the maximum of each window of a channel.
 
 use candle_core::{D, Tensor};
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,7 @@ use crate::kernels::simd::vectorised;
 use crate::nn;
 use crate::parameters::Parameters;
 
-/// The mean of each square of `kernel` × `kernel` pixels. Rows and columns that no square covers are left out.
+/// The mean of each square of `kernel` × `kernel` pixels. Rows and columns that no square covers are ignored.
 ///
 /// # Shapes
 /// Samples of shape (channels, height, width) to (channels, (height − kernel)/stride + 1, (width − kernel)/stride + 1).
@@ -23,7 +23,7 @@ pub struct AveragePool {
     pub stride: usize,
 }
 
-/// The largest of each square of `kernel` × `kernel` pixels, the first of them if several are equal.
+/// The maximum of each square of `kernel` × `kernel` pixels, the first if several are equal.
 ///
 /// # Shapes
 /// As [`AveragePool`].
@@ -144,14 +144,14 @@ pooling_layer!(
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Pooling {
     Average,
-    /// The first of the largest, or a NaN.
+    /// The first maximum, or a NaN.
     Max,
 }
 
-/// Windows of height × width `kernel`, `stride` apart, over a sample of channels × height × width.
+/// Windows of size `kernel`, height × width, with the given stride, over a sample of channels × height × width.
 ///
-/// At a point it is a linear map of x that does not depend on θ, so every tangent is the map or its
-/// transpose. The maximum caches where in its window each y comes from.
+/// At a point it is a linear map of x that does not depend on θ, so every tangent is the map or its transpose. Max
+/// pooling caches each maximum's offset in its window.
 struct PoolRules {
     pooling: Pooling,
     image: [usize; 3],
@@ -160,7 +160,7 @@ struct PoolRules {
 }
 
 impl PoolRules {
-    /// None where no window fits, nor where places in a window are not exact numbers.
+    /// `None` if no window fits, or if offsets in a window are too large to be exact.
     fn new(
         pooling: Pooling,
         image: [usize; 3],
@@ -185,42 +185,42 @@ impl PoolRules {
         [channels, windows(height, 0), windows(width, 1)]
     }
 
-    /// Pixels of a channel of x, and of y.
+    /// Number of pixels per channel of x, and of y.
     fn planes(&self) -> [usize; 2] {
         let [_, rows, columns] = self.output();
         [self.image[1] * self.image[2], rows * columns]
     }
 
-    /// The map at the point, for tiles with `k` rows a sample.
-    fn apply<T: Scalar>(&self, places: &[T], k: usize, x: &[T], y: &mut [T]) {
+    /// Applies the map at the point, for tiles with `k` rows per sample.
+    fn apply<T: Scalar>(&self, offsets: &[T], k: usize, x: &[T], y: &mut [T]) {
         if self.pooling == Pooling::Average {
             return average(self, x, y);
         }
         let ([whole, plane], corners) = (self.planes(), self.corners());
         let (x, y) = (x.chunks_exact(whole), y.chunks_exact_mut(plane));
-        for ((x, y), places) in x.zip(y).zip(self.places_of(places, k)) {
-            for ((y, place), corner) in y.iter_mut().zip(places).zip(&corners) {
-                *y = x[corner + place.f64() as usize];
+        for ((x, y), offsets) in x.zip(y).zip(self.offsets_by_channel(offsets, k)) {
+            for ((y, offset), corner) in y.iter_mut().zip(offsets).zip(&corners) {
+                *y = x[corner + offset.f64() as usize];
             }
         }
     }
 
-    /// Its transpose.
-    fn transpose<T: Scalar>(&self, places: &[T], k: usize, dy: &[T], dx: &mut [T]) {
+    /// Applies its transpose.
+    fn transpose<T: Scalar>(&self, offsets: &[T], k: usize, dy: &[T], dx: &mut [T]) {
         dx.fill(T::ZERO);
         if self.pooling == Pooling::Average {
             return spread(self, dy, dx);
         }
         let ([whole, plane], corners) = (self.planes(), self.corners());
         let (dx, dy) = (dx.chunks_exact_mut(whole), dy.chunks_exact(plane));
-        for ((dx, dy), places) in dx.zip(dy).zip(self.places_of(places, k)) {
-            for ((dy, place), corner) in dy.iter().zip(places).zip(&corners) {
-                dx[corner + place.f64() as usize] += *dy;
+        for ((dx, dy), offsets) in dx.zip(dy).zip(self.offsets_by_channel(offsets, k)) {
+            for ((dy, offset), corner) in dy.iter().zip(offsets).zip(&corners) {
+                dx[corner + offset.f64() as usize] += *dy;
             }
         }
     }
 
-    /// Where in a channel of x each window begins.
+    /// Index of each window's first pixel in a channel of x.
     fn corners(&self) -> Vec<usize> {
         let [_, rows, columns] = self.output();
         let row = |row: usize| {
@@ -230,10 +230,14 @@ impl PoolRules {
         (0..rows).flat_map(row).collect()
     }
 
-    /// For each channel of a tile with `k` rows a sample, the cached places of it.
-    fn places_of<'a, T>(&self, places: &'a [T], k: usize) -> impl Iterator<Item = &'a [T]> {
+    /// The cached offsets of each channel of a tile with `k` rows per sample.
+    fn offsets_by_channel<'a, T>(
+        &self,
+        offsets: &'a [T],
+        k: usize,
+    ) -> impl Iterator<Item = &'a [T]> {
         let (outputs, plane) = (self.image[0] * self.planes()[1], self.planes()[1]);
-        let rows = places.chunks_exact(outputs);
+        let rows = offsets.chunks_exact(outputs);
         rows.flat_map(move |row| std::iter::repeat_n(row, k))
             .flat_map(move |row| row.chunks_exact(plane))
     }
@@ -282,7 +286,7 @@ impl<T: Scalar> Rules<T> for PoolRules {
 }
 
 vectorised! {
-    /// Adds the rows of each window up, and then each window's numbers of their sum.
+    /// Adds the rows of each window, then the values of their sum.
     fn average<T: Scalar>(pool: &PoolRules, x: &[T], y: &mut [T]) {
         let ([_, _, width], [down, right]) = (pool.image, pool.stride);
         let ([whole, plane], [.., columns]) = (pool.planes(), pool.output());
@@ -332,27 +336,27 @@ vectorised! {
         }
     }
 
-    /// The largest of each window, and how far it is from the window's first pixel.
-    fn largest<T: Scalar>(pool: &PoolRules, x: &[T], y: &mut [T], notes: &mut [T]) {
+    /// The maximum of each window, and its offset from the window's first pixel.
+    fn largest<T: Scalar>(pool: &PoolRules, x: &[T], y: &mut [T], best_offsets: &mut [T]) {
         let ([channels, _, width], [whole, plane]) = (pool.image, pool.planes());
         let corners = pool.corners();
         let mut candidates = vec![T::ZERO; channels * plane];
         let outputs = y
             .chunks_exact_mut(channels * plane)
-            .zip(notes.chunks_exact_mut(channels * plane));
-        for (x, (y, notes)) in x.chunks_exact(channels * whole).zip(outputs) {
-            for place in (0..pool.kernel[0]).flat_map(|i| (0..pool.kernel[1]).map(move |j| i * width + j)) {
+            .zip(best_offsets.chunks_exact_mut(channels * plane));
+        for (x, (y, best_offsets)) in x.chunks_exact(channels * whole).zip(outputs) {
+            for offset in (0..pool.kernel[0]).flat_map(|i| (0..pool.kernel[1]).map(move |j| i * width + j)) {
                 for (candidates, x) in candidates.chunks_exact_mut(plane).zip(x.chunks_exact(whole)) {
-                    let x = &x[place..];
+                    let x = &x[offset..];
                     for (candidate, corner) in candidates.iter_mut().zip(&corners) {
                         *candidate = x[*corner];
                     }
                 }
-                let (first, place) = (place == 0, T::of(place as f64));
-                for ((y, note), x) in y.iter_mut().zip(notes.iter_mut()).zip(&candidates) {
+                let (first, offset) = (offset == 0, T::of(offset as f64));
+                for ((y, best_offset), x) in y.iter_mut().zip(best_offsets.iter_mut()).zip(&candidates) {
                     let better = first | (*x > *y) | is_nan(*x);
                     *y = if better { *x } else { *y };
-                    *note = if better { place } else { *note };
+                    *best_offset = if better { offset } else { *best_offset };
                 }
             }
         }
@@ -381,8 +385,8 @@ mod tests {
         tile
     }
 
-    /// The number that `of` makes of each window.
-    fn by_definition(pool: &PoolRules, x: &[f64], of: fn(&[f64]) -> f64) -> Vec<f64> {
+    /// The values of each window, reduced by `reduce`.
+    fn by_definition(pool: &PoolRules, x: &[f64], reduce: fn(&[f64]) -> f64) -> Vec<f64> {
         let [channels, rows, columns] = pool.output();
         let [_, height, width] = pool.image;
         let mut y = Vec::new();
@@ -396,7 +400,7 @@ mod tests {
                         window.push(plane[r * width + c]);
                     }
                 }
-                y.push(of(&window));
+                y.push(reduce(&window));
             }
         }
         assert_eq!(y.len() % (channels * rows * columns), 0);
@@ -407,7 +411,7 @@ mod tests {
     fn pooling_is_its_formula_and_derivatives_are_its_own() {
         let shapes = [
             ([3, 6, 8], [2, 2], [2, 2], [3, 3, 4]),
-            // A row and a column are left over.
+            // A row and a column remain uncovered.
             ([2, 7, 5], [2, 2], [2, 2], [2, 3, 2]),
             ([2, 7, 6], [3, 3], [2, 2], [2, 3, 2]),
             ([1, 5, 9], [3, 2], [1, 3], [1, 3, 3]),
@@ -457,12 +461,12 @@ mod tests {
         let found = evaluate::<f64>(&pool, &tile);
         assert_eq!(found.y, [5.0, -2.0]);
         assert_eq!(found.dx, [0.0, 3.0, 4.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
-        for place in [0, 1, 4, 5] {
+        for offset in [0, 1, 4, 5] {
             let mut x = tile.x.clone();
-            x[place] = f64::NAN;
+            x[offset] = f64::NAN;
             let mut y = [0.0; 2];
             super::largest(&pool, &x, &mut y, &mut [0.0; 2]);
-            assert!(y[0].is_nan() && y[1] == -2.0, "NaN at {place}");
+            assert!(y[0].is_nan() && y[1] == -2.0, "NaN at {offset}");
         }
         let below = [f64::NEG_INFINITY; 8];
         let mut y = [0.0; 2];

@@ -1,4 +1,4 @@
-//! [`Flatten`] and [`Unflatten`]: the same numbers in another shape.
+//! [`Flatten`] and [`Unflatten`]: the same values in another shape.
 
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
@@ -8,14 +8,14 @@ use super::{Layer, Misfit, Pass, Shape, Units};
 use crate::kernels::Scalar;
 use crate::parameters::Parameters;
 
-/// Takes each sample as one vector.
+/// Flattens each sample into a vector.
 ///
 /// # Shapes
-/// Samples of any shape to (numbers,).
+/// Samples of any shape to (values,).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flatten;
 
-/// Takes each sample as an array of another shape, such as (channels, height, width).
+/// Reshapes each sample, for example to (channels, height, width).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Unflatten(pub Vec<usize>);

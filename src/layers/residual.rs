@@ -11,12 +11,12 @@ use crate::parameters::Parameters;
 /// A residual block: y = body(x) + shortcut(x) (He et al., "Deep Residual Learning for Image Recognition", 2016).
 ///
 /// # Shapes
-/// Both branches must give the same shape.
+/// Both branches must have the same output shape.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Residual {
-    /// The layers that learn a difference.
+    /// Layers of the residual branch.
     pub body: Vec<LayerKind>,
-    /// The layers beside them, such as a projection where shapes change. Empty: the identity.
+    /// Layers of the shortcut, such as a projection where shapes change. Empty: the identity.
     pub shortcut: Vec<LayerKind>,
 }
 
@@ -29,7 +29,7 @@ impl Residual {
         }
     }
 
-    /// The same block with other layers as its shortcut.
+    /// Sets the layers of the shortcut.
     #[must_use]
     pub fn with_shortcut(mut self, shortcut: Vec<LayerKind>) -> Self {
         self.shortcut = shortcut;

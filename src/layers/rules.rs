@@ -6,8 +6,8 @@ use crate::kernels::Scalar;
 
 /// The hand-derived rules of a layer.
 ///
-/// A tile has one row per sample: all numbers of its input x or output y. A *tangent* tile has k rows per sample, one for each of
-/// k directions in θ-space: the derivatives of the sample's row along them. In
+/// A tile has one row per sample: all values of its input x or output y. A *tangent* tile has k rows per sample, one
+/// for each of k directions in θ-space: the derivatives of the sample's row along them. In
 ///
 /// y = f(x, θ), dx = (∂y/∂x)ᵀ dy, dθ = (∂y/∂θ)ᵀ dy,
 ///
@@ -51,7 +51,7 @@ pub(crate) trait Rules<T: Scalar>: Send + Sync {
         None
     }
 
-    /// The layer's part of each vector of θ-space, in the layout that the forward rules read.
+    /// The layer's part of each θ-space vector, in the layout that the forward rules read.
     fn pack_forward(&self, _vectors: &[&[T]]) -> Vec<T> {
         Vec::new()
     }
@@ -81,7 +81,7 @@ pub(crate) trait Rules<T: Scalar>: Send + Sync {
     /// Writes rdx.
     fn backward_tangent(&self, primal: &Primal<T>, tangent: &Tangent<T>, rdx: &mut [T], mode: Mode);
 
-    /// Writes rdθ or adds to it. For one direction its numbers are those of [`Rules::param_ranges`], in their order.
+    /// Writes rdθ or adds to it. For one direction its layout is that of [`Rules::param_ranges`].
     fn gradient_tangent(
         &self,
         _primal: &Primal<T>,
@@ -92,8 +92,8 @@ pub(crate) trait Rules<T: Scalar>: Send + Sync {
     ) {
     }
 
-    /// Adds a gradient along each of `vectors.len()` directions to the vectors of θ-space. By default the directions
-    /// follow one another in `gradient`.
+    /// Adds a gradient along each of `vectors.len()` directions to the θ-space vectors. By default the directions are
+    /// contiguous in `gradient`.
     fn add_gradient(&self, gradient: &[T], vectors: &mut [Vec<f64>]) {
         let each = gradient.len() / vectors.len();
         for (j, vector) in vectors.iter_mut().enumerate() {
@@ -113,11 +113,11 @@ pub(crate) trait Rules<T: Scalar>: Send + Sync {
 pub(crate) enum Mode {
     /// All of them.
     Hessian,
-    /// None of the network's own: the network counts as linear in θ.
+    /// None of the network's own: the network is treated as linear in θ.
     GaussNewton,
 }
 
-/// What happens to the numbers that a rule's result goes to.
+/// Whether a rule's result replaces the target or is added to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Write {
     Replace,
@@ -125,7 +125,7 @@ pub(crate) enum Write {
 }
 
 impl Write {
-    /// Zeros the target of a result that is then added.
+    /// Zeros the target before a result is added to it.
     pub(crate) fn prepare<T: Scalar>(self, target: &mut [T]) {
         if self == Self::Replace {
             target.fill(T::ZERO);
@@ -133,7 +133,7 @@ impl Write {
     }
 }
 
-/// A layer's part of one or several vectors of θ-space, in the layouts of its rules.
+/// A layer's part of one or several θ-space vectors, in the layouts of its rules.
 pub(crate) struct Packed<T> {
     pub(crate) forward: Vec<T>,
     pub(crate) backward: Vec<T>,
@@ -167,7 +167,7 @@ impl<T: Scalar> Packed<T> {
         }
     }
 
-    /// The part of a node without parameters.
+    /// For a node without parameters.
     pub(crate) fn empty(count: usize) -> Self {
         Self {
             forward: Vec::new(),
@@ -178,7 +178,7 @@ impl<T: Scalar> Packed<T> {
     }
 }
 
-/// A tile at the point of differentiation, with the values that the layer asks for.
+/// A tile at the point of differentiation, with the values that the layer requests.
 #[derive(Clone, Copy)]
 pub(crate) struct Primal<'a, T> {
     pub(crate) theta: &'a Packed<T>,
@@ -186,7 +186,7 @@ pub(crate) struct Primal<'a, T> {
     pub(crate) x: &'a [T],
     pub(crate) y: &'a [T],
     pub(crate) cached: &'a [T],
-    /// The loss's derivative by y.
+    /// The loss's derivative in y.
     pub(crate) dy: &'a [T],
 }
 
@@ -195,14 +195,14 @@ pub(crate) struct Primal<'a, T> {
 pub(crate) struct Tangent<'a, T> {
     /// The layer's part of the directions.
     pub(crate) directions: &'a Packed<T>,
-    /// None where x does not change along the directions.
+    /// `None` if x does not change along the directions.
     pub(crate) rx: Option<&'a [T]>,
     /// Empty in the forward pass.
     pub(crate) rdy: &'a [T],
 }
 
 impl<'a, T> Tangent<'a, T> {
-    /// dy in the place of one rdy: what the backward rules then write are first derivatives.
+    /// Uses dy in place of one rdy: the backward rules then write first derivatives.
     pub(crate) fn of_gradient(primal: &Primal<'a, T>) -> Self {
         Self {
             directions: primal.theta,
@@ -219,10 +219,10 @@ impl<'a, T> Tangent<'a, T> {
 
 /// Statistics over a whole batch, which couple its samples in a training step.
 ///
-/// In analysis the rules read running statistics behind θ. A training step puts the batch's in their place, and the derivative
-/// of the batch's statistics beside them.
+/// In analysis the rules read running statistics, which follow θ. A training step replaces them by the batch's, and
+/// adds the derivative of the batch's statistics.
 pub(crate) trait BatchStatistics<T: Scalar>: Sync {
-    /// Number of values per channel in so many samples.
+    /// Number of values per channel in `samples` samples.
     fn count(&self, samples: usize) -> usize;
 
     /// Moments of each channel in a tile.
@@ -237,8 +237,8 @@ pub(crate) trait BatchStatistics<T: Scalar>: Sync {
     /// Sets what the batch's statistics add to dx, from dγ and dβ summed over the batch.
     fn set_backward(&self, gradient: &[f64], samples: usize, theta: &mut Packed<T>);
 
-    /// Moves the running mean and variance towards the batch's mean and unbiased variance; `running` are a point's numbers
-    /// from index `start` on.
+    /// Moves the running mean and variance towards the batch's mean and unbiased variance; `running` is the part of a
+    /// point from index `start` on.
     fn update_running(
         &self,
         batch: &[ChannelMoments],

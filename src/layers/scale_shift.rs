@@ -1,4 +1,4 @@
-//! [`ScaleShift`]: a scale γ and a shift β per channel, parameters of normalisation layers.
+//! [`ScaleShift`]: a scale γ and a shift β per channel, the parameters of normalisation layers.
 
 use std::ops::Range;
 
@@ -18,7 +18,7 @@ pub(crate) struct ScaleShift {
 }
 
 impl ScaleShift {
-    /// γ and β of the same length.
+    /// γ and β of equal length.
     pub(crate) fn new(weight: Range<usize>, bias: Range<usize>) -> Self {
         debug_assert_eq!(weight.len(), bias.len());
         Self {
@@ -37,7 +37,7 @@ impl ScaleShift {
         packed
     }
 
-    /// γ and β of some channels in vector `j`.
+    /// γ and β of several channels in vector `j`.
     pub(crate) fn of<'a, T: Scalar>(
         &self,
         packed: &'a Packed<T>,
@@ -75,7 +75,7 @@ impl ScaleShift {
     }
 }
 
-/// Checks that a parameter has one number per channel.
+/// Returns an error unless a parameter has one value per channel.
 pub(crate) fn check_len(
     layer: &impl Layer,
     input: &Shape,
@@ -94,7 +94,7 @@ pub(crate) fn check_len(
     }
 }
 
-/// One number per channel, in a shape that broadcasts with x of shape (n, channels, …).
+/// Reshapes one value per channel to broadcast with x of shape (n, channels, …).
 pub(crate) fn per_channel(x: &Tensor, numbers: &Tensor) -> candle_core::Result<Tensor> {
     let mut shape = vec![1; x.rank()];
     shape[1] = numbers.elem_count();

@@ -1,10 +1,10 @@
-//! [`Shape`] of a sample, and [`Misfit`] of a layer with one.
+//! [`Shape`] of a sample, and [`Misfit`] of a layer and a shape.
 
 use std::fmt;
 
 use super::Layer;
 
-/// The shape of one sample, without the axis of samples: (784,), (3, 32, 32) or (64, 128).
+/// The shape of one sample, without the batch axis: (784,), (3, 32, 32) or (64, 128).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shape(Vec<usize>);
 
@@ -35,7 +35,7 @@ impl Shape {
         self.0.as_slice().try_into().ok()
     }
 
-    /// Number of channels, the first axis, and of values in each.
+    /// Number of channels, the first axis, and of values per channel.
     pub(crate) fn channels(&self) -> [usize; 2] {
         match self.0.split_first() {
             Some((channels, rest)) => [*channels, rest.iter().product()],

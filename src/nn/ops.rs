@@ -56,7 +56,7 @@ pub(super) fn convolution(
 ) -> Result<Tensor> {
     if x.dtype() != weight.dtype() {
         bail!(
-            "images of {:?} and kernels of {:?}: bring one to the other's type with to_dtype",
+            "images of {:?} and kernels of {:?}: convert one with to_dtype",
             x.dtype(),
             weight.dtype()
         );

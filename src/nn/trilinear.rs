@@ -109,11 +109,12 @@ impl CustomOp2 for Derivative {
         let by =
             |slot, with_bias, a, b| derivative(slot, with_bias, &self.convolution, a, b).map(Some);
         // Data and constants need no derivative.
-        let wanted =
-            |tensor: &Tensor, of: &dyn Fn() -> Result<Option<Tensor>>| match tensor.track_op() {
-                true => of(),
-                false => Ok(None),
-            };
+        let wanted = |tensor: &Tensor, compute: &dyn Fn() -> Result<Option<Tensor>>| match tensor
+            .track_op()
+        {
+            true => compute(),
+            false => Ok(None),
+        };
         let (g, s) = (gradient, self.with_bias);
         Ok(match self.by {
             // (x, θ) ↦ y

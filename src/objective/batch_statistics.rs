@@ -103,8 +103,8 @@ impl Objective {
         }
         if self.parameters.statistics().len() == 0 {
             return Err(Error::invalid(
-                "the model has no running statistics, so it normalises by no batch: leave \
-                 with_batch_statistics out",
+                "the model has no running statistics, so it has no batch normalisation: omit \
+                 with_batch_statistics",
             ));
         }
         self.check_training_pass(batch_size)?;
@@ -166,15 +166,15 @@ impl Objective {
         })?;
         if !moved {
             return Err(Error::invalid(
-                "the forward pass moves no running statistics, so it is not in training mode: give the one that does to \
+                "the forward pass updates no running statistics, so it is not in training mode: pass one that does to \
                  Objective::with_training_pass, such as move |x| net.forward_t(x, true)",
             ));
         }
         let [first, second] = [0, 1].map(|i| self.parameters.flatten([&outputs[i]].into_iter()));
         if first? != second? {
             return Err(Error::invalid(
-                "the forward pass draws random numbers in training mode, as dropout does, so its loss is another at \
-                 each call: build the model without dropout to measure it with batch statistics",
+                "the forward pass draws random numbers in training mode, as dropout does, so its loss differs between \
+                 calls: build the model without dropout to measure it with batch statistics",
             ));
         }
         Ok(())

@@ -205,7 +205,7 @@ fn judge_gradients(errors: &[GradientError]) -> Result<()> {
         return Ok(());
     }
     Err(Error::invalid(format!(
-        "the gradient is wrong: the loss changes at another rate than it says (relative error {:.0e}). An \
+        "the gradient is wrong: it does not match differences of the loss (relative error {:.0e}). An \
          operation of the model cuts part of candle's graph (fused LayerNorm, RmsNorm, softmax_last_dim, rotary \
          embeddings, detach) or has a wrong derivative (upsample_nearest): write it out",
         mean.abs()

@@ -110,8 +110,8 @@ impl Objective {
     ) -> Result<Score> {
         if self.batch_statistics().is_some() {
             return Err(Error::invalid(
-                "with batch statistics there are no running statistics to estimate: leave them out, or take the \
-                 objective before with_batch_statistics",
+                "an objective with batch statistics uses no running statistics to estimate: omit them, or use the \
+                 objective from before with_batch_statistics",
             ));
         }
         let (mean, correct) = self.moved(theta, |objective| {
@@ -462,8 +462,8 @@ impl Objective {
     ) -> Result<Vec<Vec<f64>>> {
         if curvature == Curvature::Fisher && self.loss.known().is_none() {
             return Err(Error::invalid(
-                "the Fisher matrix needs the distribution that a loss stands for, and does not know your \
-                 own: take GaussNewton, or GradientCovariance, or one of Loss's",
+                "the Fisher matrix needs the loss's distribution, which is unknown for a custom loss: use \
+                 GaussNewton, GradientCovariance, or a built-in Loss",
             ));
         }
         let directions = vectors.iter().map(|v| self.parameters.unflatten(v));

@@ -341,8 +341,8 @@ impl Objective {
         let ours = self.data.inputs();
         if data.inputs().dtype() != ours.dtype() || !data.device().same_device(ours.device()) {
             return Err(Error::invalid(format!(
-                "the data is {:?} on {:?} where the objective's is {:?} on {:?}: bring it there \
-                 with to_dtype, or load it there",
+                "the data is {:?} on {:?} but the objective's is {:?} on {:?}: convert it with to_dtype, \
+                 or load it on that device",
                 data.inputs().dtype(),
                 data.device().location(),
                 ours.dtype(),
@@ -503,8 +503,8 @@ impl Objective {
             )
         } else {
             format!(
-                "the model's parameters are {model:?} and the data is {:?}: bring one to the type \
-                 of the other with to_dtype ({error})",
+                "the model's parameters are {model:?} and the data is {:?}: convert one with \
+                 to_dtype ({error})",
                 inputs.dtype()
             )
         })
