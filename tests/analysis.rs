@@ -132,7 +132,7 @@ fn linear_regression_is_known_in_full() {
     assert!(verdict(&table, "adaptive sharpness, worst case").starts_with("moderate. "));
     let text = report.to_string();
     assert!(
-        text.contains("all of them") && text.contains("80.000"),
+        text.contains("on all training samples") && text.contains("80.000"),
         "{text}"
     );
 }
