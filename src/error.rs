@@ -98,11 +98,11 @@ pub enum Error {
 
     /// An error in candle: a `candle_core::Error`. It is boxed as a trait object so that a notebook cell with a `?` does
     /// not compile the code that drops candle's error type.
-    #[error("{0} (error in candle)")]
+    #[error("{0}")]
     Candle(#[source] Box<dyn std::error::Error + Send + Sync>),
 
     /// An error in polars: a `PolarsError`.
-    #[error("{0} (error in polars)")]
+    #[error("{0}")]
     Polars(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 

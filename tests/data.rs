@@ -266,7 +266,7 @@ fn cifar10_files_that_are_missing_or_damaged_are_named() {
     fs::write(&path, mislabelled).unwrap();
     let found = message();
     assert!(found.contains("data_batch_3.bin: is damaged"), "{found}");
-    assert!(found.contains("image 1 has the label 10"), "{found}");
+    assert!(found.contains("image 1 has label 10"), "{found}");
     fs::remove_file(&path).unwrap();
     assert!(message().contains("data_batch_3.bin: is missing"));
     fs::create_dir(&path).unwrap();
@@ -703,8 +703,9 @@ fn sets_that_cannot_be_drawn_are_refused() {
             "noise must be finite and at least 0, found {noise}"
         )));
         assert!(
-            message(linearly_separable(9, 2, noise, 0, &CPU))
-                .contains(&format!("margin {noise} must be finite"))
+            message(linearly_separable(9, 2, noise, 0, &CPU)).contains(&format!(
+                "margin must be finite and at least 0, found {noise}"
+            ))
         );
         assert!(message(counting(9, 3).with_label_noise(noise, 0)).contains("from 0 to 1"));
     }

@@ -364,7 +364,7 @@ fn weights_from_a_device_without_end_are_refused() {
         "/dev/zero",
     ]);
     assert!(
-        error.contains("/dev/zero: cannot be read: it is no file"),
+        error.contains("/dev/zero: cannot be read: not a regular file"),
         "{error}"
     );
 }

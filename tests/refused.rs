@@ -45,7 +45,7 @@ fn absurd_sizes_are_rejected_before_allocation() {
             &["sweep", "--l2", "0", "--top", count, "--out", out],
         ] {
             let error = error_of(&[command, &NET[..]].concat());
-            let says = ["of memory", "too many", "ask for 1 to"];
+            let says = ["of memory", "too many", "ask for 1 to", "must be from 1 to"];
             assert!(
                 says.iter().any(|words| error.contains(words)),
                 "{command:?}: {error}"
@@ -246,7 +246,7 @@ fn a_last_batch_of_one_sample_is_rejected_before_the_training() {
         save.to_str().unwrap(),
     ]);
     assert!(
-        error.contains("batches of 17 of 800 samples end with one of a single sample"),
+        error.contains("the last batch has a single sample, with 800 samples in batches of 17"),
         "{error}"
     );
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
@@ -398,6 +398,6 @@ fn an_error_in_candle_has_its_source() {
     let error = Error::from(x.matmul(&x).unwrap_err());
     let source = error.source().unwrap();
     assert!(source.downcast_ref::<candle::Error>().is_some());
-    assert_eq!(error.to_string(), format!("{source} (error in candle)"));
+    assert_eq!(error.to_string(), source.to_string());
     assert!(error.to_string().contains("matmul"), "{error}");
 }
