@@ -712,15 +712,17 @@ fn sets_that_cannot_be_drawn_are_refused() {
     assert!(message(two_moons(1, 0.1, 0, &CPU)).contains("at least 2"));
     assert!(message(spirals(2, 3, 1.0, 0.0, 0, &CPU)).contains("a sample of each"));
     assert!(message(spirals(9, 1, 1.0, 0.0, 0, &CPU)).contains("at least 2 classes"));
-    assert!(message(spirals(9, 3, f64::NAN, 0.0, 0, &CPU)).contains("NaN turns must be finite"));
+    assert!(
+        message(spirals(9, 3, f64::NAN, 0.0, 0, &CPU)).contains("turns must be finite, found NaN")
+    );
     assert!(message(linearly_separable(1, 2, 0.1, 0, &CPU)).contains("at least 2 samples"));
     assert!(message(linearly_separable(9, 0, 0.1, 0, &CPU)).contains("1 dimension"));
     let teacher = |n: usize, widths: &[usize]| {
         message(teacher_student(n, widths, 0.0, 0, &CPU).map(|set| set.data))
     };
-    assert!(teacher(0, &[2, 1]).contains("at least one sample"));
+    assert!(teacher(0, &[2, 1]).contains("n must be at least 1"));
     for widths in [&[][..], &[3], &[3, 0, 1], &[0, 1], &[3, 0]] {
-        assert!(teacher(9, widths).contains(&format!("widths {widths:?}")));
+        assert!(teacher(9, widths).contains(&format!("found {widths:?}")));
     }
     assert!(message(counting(9, 3).with_label_noise(1.1, 0)).contains("share of 1.1"));
     assert!(message(counting(9, 1).with_label_noise(0.1, 0)).contains("at least two classes"));

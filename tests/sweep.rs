@@ -288,7 +288,7 @@ fn a_directory_belongs_to_one_sweep() {
         ),
         (
             resumed.clone().with_strengths(vec![0.0, 0.01]),
-            "strengths are 6 there and 2 here",
+            "strengths has 6 entries there and 2 here",
         ),
         (
             trained(trainer().with_epochs(11)),
