@@ -489,7 +489,7 @@ fn wrong_layers_are_detected() {
     layers[activation] = LayerKind::Activation(Activation::Relu);
     let message = made(layers.clone()).unwrap_err().to_string();
     assert!(
-        message.contains("the model's layers() describe another network than its forward()"),
+        message.contains("the model's layers() describe a different network from its forward()"),
         "{message}"
     );
     // Layers that fit no network fall back to autograd.

@@ -163,7 +163,7 @@ fn shapes_that_do_not_fit_are_refused() {
     let resnet = Architecture::ResNet20.design();
     assert!(refused(resnet, &[784], 10).contains("channels × height × width"));
     assert!(refused(resnet, &[1, 0, 28], 10).contains("[1, 0, 28]"));
-    assert!(refused(resnet, &[1, 28, 28], 0).contains("to 0 outputs: none can be 0"));
+    assert!(refused(resnet, &[1, 28, 28], 0).contains("to 0 outputs: no size can be 0"));
     for groups in [0, 7] {
         let odd = resnet.normalization(Norm::Group(groups));
         assert!(

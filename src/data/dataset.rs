@@ -222,8 +222,8 @@ impl Dataset {
         })
     }
 
-    /// The same data with labels turned into values: row `i` is 1 at the sample's class and 0 elsewhere, shape `(n,
-    /// classes)`.
+    /// The same data with labels turned into values: row `i` is 1 at the sample's class and 0 elsewhere.
+    /// Shape `(n, classes)`.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;

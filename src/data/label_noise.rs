@@ -32,7 +32,7 @@ impl Dataset {
     pub fn with_label_noise(&self, share: f64, seed: u64) -> Result<Self> {
         if !(0.0..=1.0).contains(&share) {
             return Err(Error::invalid(format!(
-                "a share of {share} of the labels cannot be wrong: give a number from 0 to 1"
+                "a share of {share} wrong labels is out of range: give a number from 0 to 1"
             )));
         }
         let mut labels = self.labels()?;

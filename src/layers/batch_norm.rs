@@ -34,7 +34,7 @@ pub struct BatchNorm {
     pub variance: String,
     /// ε, at least 0.
     pub epsilon: f64,
-    /// Weight of the batch's statistics in the running ones, from 0 to 1. [default: 0.1]
+    /// Weight of the batch's statistics in the running ones, from 0 to 1; 0.1 by default.
     pub momentum: f64,
 }
 

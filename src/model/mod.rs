@@ -117,7 +117,7 @@ pub fn cuda_device() -> Result<Device> {
     let device = DEVICE.get_or_init(|| {
         if !cfg!(feature = "cuda") {
             return Err(
-                "no CUDA device is known to a build without the feature `cuda`: build with \
+                "this build lacks the feature `cuda` and cannot use CUDA devices: build with \
                  `--features cuda`, or by environment/cuda.sh"
                     .into(),
             );

@@ -121,7 +121,9 @@ pub(super) fn jacobian_sandwiches(
     let product = |v: &Vec<Tensor>| {
         let along = second_order(&pulled, v)?;
         let rz = along.get(&u).ok_or_else(|| {
-            Error::invalid("the outputs' derivative along a direction is cut off by an operation")
+            Error::invalid(
+                "an operation cuts the graph of the outputs' derivative along a direction",
+            )
         })?;
         let weights = bend(&z.detach(), &rz.detach())?.detach();
         gradient(parameters, &(z * weights)?.sum_all()?)
@@ -284,7 +286,7 @@ fn start_worker() -> std::result::Result<ThreadPool, String> {
     match second {
         Ok(Some(6.0)) => Ok(worker),
         wrong => Err(format!(
-            "candle does not differentiate twice here: d²(x³)/dx² at 1 came out as {wrong:?} \
+            "candle does not differentiate twice here: d²(x³)/dx² at 1 is {wrong:?} \
              instead of 6"
         )),
     }

@@ -96,7 +96,7 @@ mod tests {
         let (sizes, inputs) = on_small_device(&objective, 7)?; // 60, 30, 15, 7
         assert_eq!(sizes, [7, 7, 7, 7, 7, 7, 7, 7, 4]);
         assert_eq!(inputs, expected);
-        assert_eq!(copy.batch_size.get(), 7); // and need not find it out again
+        assert_eq!(copy.batch_size.get(), 7); // shared with the copy
         assert_eq!(on_small_device(&copy, 100)?.0.len(), 9);
 
         // What no batch is small enough for is an error, and so is what has nothing to do with memory.

@@ -139,7 +139,7 @@ impl Objective {
             None => Ok(()),
             Some(_) => Err(Error::invalid(format!(
                 "{what} needs the gradient of each sample, and with batch statistics the samples of a batch \
-                 depend on each other: take the objective before with_batch_statistics"
+                 depend on each other: use the objective from before with_batch_statistics"
             ))),
         }
     }

@@ -133,7 +133,7 @@ fn check_layers(copy: &Objective, outputs: &[f64], epsilon: f64) -> Result<()> {
         return Ok(());
     }
     Err(Error::invalid(format!(
-        "the model's layers() describe another network than its forward(): on the first samples the outputs differ by \
+        "the model's layers() describe a different network from its forward(): on the first samples the outputs differ by \
          {difference:.1e}. Rounding explains {rounding:.1e}, and the largest output is {size:.1e}"
     )))
 }

@@ -87,7 +87,7 @@ impl Objective {
                 engine.visit(&self.point(None)?, &self.data, &mut visitor)
             }
             (_, engine) => Err(Error::invalid(format!(
-                "layers can be visited where derivatives are computed by hand-derived rules, and here they are computed {engine}"
+                "visiting layers needs hand-derived rules, but derivatives are computed {engine}"
             ))),
         }
     }

@@ -295,8 +295,8 @@ impl Objective {
     }
 
     /// Sets the number of samples in a forward pass: more is faster, fewer needs less memory. Results are equal up to
-    /// rounding. [default: 512 on a CPU, some thousands of images on a GPU, halved whenever a batch does not fit its
-    /// memory]
+    /// rounding. The default is 512 on a CPU, and on a GPU some thousands of images, halved whenever a batch does not
+    /// fit its memory.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -373,8 +373,8 @@ impl Objective {
         }
     }
 
-    /// Caches at most `bytes` of the primal pass for products at a point, with hand-derived rules.
-    /// [default: 2³²] The rest is recomputed for each product, which then takes about half as long again. Results are
+    /// Caches at most `bytes` of the primal pass for products at a point, with hand-derived rules; 2³² by
+    /// default. The rest is recomputed for each product, which then takes about half as long again. Results are
     /// bit-identical.
     ///
     /// ```

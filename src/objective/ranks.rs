@@ -44,7 +44,7 @@ impl Objective {
         match self.ranks {
             None => Ok(()),
             Some(_) => Err(Error::invalid(format!(
-                "{what} needs all samples in one place: take the objective before among(ranks)"
+                "{what} needs all samples on one rank: use the objective from before among(ranks)"
             ))),
         }
     }

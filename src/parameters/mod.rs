@@ -120,7 +120,7 @@ impl Parameters {
             }
             if !var.device().same_device(&self.device) {
                 return Err(Error::invalid(format!(
-                    "parameters `{name}` and `{first_name}` live on different devices"
+                    "parameters `{name}` and `{first_name}` are on different devices"
                 )));
             }
             if let Some((other, _)) = all[..i]
@@ -326,7 +326,7 @@ impl Parameters {
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let tensors = self.all();
         let tensors = tensors.map(|(name, var)| (name.clone(), var.as_detached_tensor()));
-        let advice = "Give a path in a directory that is there, is writable and has room";
+        let advice = "Give a path in an existing, writable directory with free space";
         write_tensors(path.as_ref(), advice, tensors)
     }
 

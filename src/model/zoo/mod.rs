@@ -167,7 +167,7 @@ impl Architecture {
         let found = Self::ALL.into_iter().find(|a| a.name() == name);
         found.ok_or_else(|| {
             Error::invalid(format!(
-                "no network is called `{name}`: there are {}",
+                "unknown network `{name}`: use one of {}",
                 Self::ALL.map(Self::name).join(", ")
             ))
         })
@@ -241,7 +241,7 @@ impl Design {
         let name = self.architecture.name();
         if inputs.is_empty() || inputs.contains(&0) || outputs == 0 {
             return Err(Error::invalid(format!(
-                "no `{name}` takes samples of shape {inputs:?} to {outputs} outputs: none can be 0"
+                "`{name}` cannot map samples of shape {inputs:?} to {outputs} outputs: no size can be 0"
             )));
         }
         let image = || -> Result<[usize; 3]> {
