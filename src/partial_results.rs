@@ -96,11 +96,11 @@ fn compute_missing<const N: usize>(
     while let Some(turn) = queue.next()? {
         let items = todo[turn].clone();
         let found = work(items.clone()).and_then(|found| {
-            let kept = match &mut file {
+            let saved = match &mut file {
                 Some((parts, file)) => parts.append(file, items.start, &found),
                 None => Ok(()),
             };
-            kept.map(|()| found)
+            saved.map(|()| found)
         });
         let found = found.inspect_err(|_| queue.stop())?;
         for (done, found) in done[items].iter_mut().zip(found) {
@@ -307,7 +307,7 @@ const VERSION: &[u8] = b"1\n";
 /// Size of a checksum in bytes.
 const CHECKSUM: usize = 8;
 
-/// Size in bytes of a record with so many numbers.
+/// Size in bytes of a record with this many numbers.
 fn record_size(numbers: usize) -> usize {
     8 + 8 * numbers + CHECKSUM
 }

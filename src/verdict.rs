@@ -51,7 +51,7 @@ pub(crate) const NEGATIVE: Bands = Bands {
     words: &["near a minimum", "likely a saddle point"],
     advice: &[
         "Up to five negative eigenvalues are usual during training.",
-        "Training can go on along the directions that curve down.",
+        "Training can continue along directions of negative curvature.",
     ],
 };
 

@@ -194,7 +194,7 @@ fn a_saddle_point_is_recognised() {
     let table = report.table().unwrap();
     assert_eq!(
         verdict(&table, "negative eigenvalues"),
-        "likely a saddle point. Training can go on along the directions that curve down."
+        "likely a saddle point. Training can continue along directions of negative curvature."
     );
     assert_eq!(
         verdict(&table, "condition number"),

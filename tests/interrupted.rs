@@ -120,7 +120,7 @@ fn a_diverging_training_leaves_no_checkpoint() {
         ];
         command(&arguments.concat()).output().unwrap()
     };
-    // λ‖θ‖² makes each step a growing one: it takes some epochs to overflow.
+    // λ‖θ‖² makes each step larger than the last; it overflows after some epochs.
     let failed = train(&["--lr", "1.05", "--l2", "1", "--activation", "relu"]);
     let error = String::from_utf8_lossy(&failed.stderr);
     assert!(

@@ -369,7 +369,7 @@ fn a_directory_holds_one_analysis() {
         assert_eq!(output.status.code(), Some(1), "{refused:?}");
         assert!(common::bytes(&out) == before, "{refused:?}");
     }
-    // What fails after the training leaves the new weights beside the results of the run before.
+    // A failure after the training leaves the new weights next to the results of the previous run.
     let failed = analyze(&["--epochs", "2", "--radius", "0"]);
     assert_eq!(failed.status.code(), Some(1));
     let said = String::from_utf8_lossy(&failed.stderr).into_owned();

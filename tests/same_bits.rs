@@ -1,15 +1,15 @@
 //! Losses, derivatives, trainings and estimates have the bits recorded in `tests/recorded/bits.json`.
 //!
-//! Bits depend on the processor and on the C library: on the width of its vectors, on the caches that set the blocks of
-//! matrix products, on `exp` and `tanh`. The record therefore has a hash of such arithmetic, the probe. Where the
-//! probe's hash is the recorded one, every hash must be; elsewhere the norm of each vector and its component along a
-//! fixed direction are compared instead.
+//! Bits depend on the processor and the C library: on the width of vector registers, on the cache sizes that set the
+//! blocks of matrix products, on `exp` and `tanh`. The record contains a hash of such arithmetic, the probe. If the
+//! probe's hash equals the recorded one, all hashes must be equal. Otherwise the test compares the norm of each vector and
+//! its component along a fixed direction.
 //!
-//! After a change that must change bits, write the record again, and say in the changelog which results changed and why:
+//! After a change that must change bits, write the record again and state in the changelog which results changed and why:
 //!
 //!     cargo test --test same_bits -- --ignored
 //!
-//! The record comes from a processor with AVX-512.
+//! The record was written on a processor with AVX-512.
 
 mod common;
 
@@ -487,7 +487,7 @@ fn estimates(results: &mut Results) -> Result<(), Error> {
     Ok(())
 }
 
-/// The points of an L2 study.
+/// The points of a sweep.
 fn sweep(results: &mut Results) -> Result<(), Error> {
     let dir = tempfile::tempdir().unwrap();
     let data = samples(40, &[4], DType::F64)?;

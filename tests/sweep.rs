@@ -305,7 +305,7 @@ fn a_directory_belongs_to_one_sweep() {
     ] {
         assert_refused(&other, dir.path(), &data, &["other settings", words]);
     }
-    // λ and the seed are the study's.
+    // The sweep sets λ and the seed.
     assert!(
         trained(trainer().with_l2(3.0).with_seed(9))
             .run(dir.path(), network, &data, &data)
@@ -340,7 +340,7 @@ fn a_directory_belongs_to_one_sweep() {
     );
     assert!(bytes(dir.path()) == before);
 
-    // Results without their manifest are of nobody knows what.
+    // Results without a manifest have unknown settings.
     fs::remove_file(dir.path().join("manifest.json")).unwrap();
     assert_refused(
         &resumed,

@@ -79,7 +79,7 @@ pub fn print_error(line: impl Display) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// Formats `x` with so many decimals, or in scientific notation if it is too small or too large for that.
+/// Formats `x` with `decimals` decimals, or in scientific notation if it is too small or too large for that.
 pub fn number(x: f64, decimals: usize) -> String {
     let digits = decimals as i32;
     match x.abs() {
