@@ -147,10 +147,14 @@ impl SweepCommand {
             0 => format!("{points}, all computed before\n"),
             new => format!("{points}, {new} of them new\n"),
         };
-        Ok(Report {
+        let mut report = Report {
             text,
             json: json!({ "points": report.points, "computed": report.computed, "out": path_text(&self.out) }),
-        })
+        };
+        let model = self.network.model(self.seed)?;
+        let first = train.first(1)?;
+        report.add_engine(&Objective::of(&model, &first, Loss::CrossEntropy)?);
+        Ok(report)
     }
 }
 
