@@ -1,4 +1,4 @@
-//! Lanczos at default settings on spectra that are meant to mislead it: no wrong eigenvalue is called converged.
+//! Lanczos with default settings on adversarial spectra: no wrong eigenvalue is reported as converged.
 
 mod common;
 
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use common::numbers;
 use loss_landscape::prelude::*;
 
-/// A diagonal matrix whose products are exact, or rounded as those of an `f32` model are.
+/// A diagonal matrix whose products are exact, or rounded like those of an `f32` model.
 struct Diag {
     values: Vec<f64>,
     /// Norm of the error of a product with a unit vector.
@@ -37,7 +37,7 @@ impl LinearOperator for Diag {
     }
 }
 
-/// `n` numbers of a normal distribution with this standard deviation.
+/// `n` normally distributed numbers with this standard deviation.
 fn normal(n: usize, deviation: f64, seed: u64) -> Vec<f64> {
     let uniform = numbers(12 * n, seed);
     let sums = uniform
@@ -54,7 +54,7 @@ fn decaying(first: f64, count: i32) -> Vec<f64> {
     (0..count).map(|i| first * 0.7f64.powi(i)).collect()
 }
 
-/// The name of a kind, and its eigenvalues in no particular order.
+/// Names and eigenvalues, in any order, of the kinds of spectra.
 fn kinds(seed: u64) -> Vec<(&'static str, Vec<f64>)> {
     let bulk = |n, deviation| normal(n, deviation, 31 * seed + 7);
     let repeated = |groups: &[(f64, usize)]| -> Vec<f64> {
@@ -122,7 +122,7 @@ fn wanted(values: &[f64], which: Which, k: usize) -> Vec<f64> {
     found
 }
 
-/// Start vectors that mislead: eigenvectors of what is not wanted, most of what is wanted, or noise.
+/// Misleading start vectors: unwanted eigenvectors, most of the wanted ones, or noise.
 fn misleading(values: &[f64], which: Which, k: usize, seed: u64) -> Vec<Vec<f64>> {
     let n = values.len();
     let unit = |i: usize| -> Vec<f64> { (0..n).map(|j| f64::from(u8::from(i == j))).collect() };
@@ -158,12 +158,12 @@ struct Tally {
     products: usize,
 }
 
-/// The largest difference that the result allows between an eigenvalue and the one with its rank.
+/// Largest stated difference between an eigenvalue and the one with its rank.
 fn error(pair: &Eigenpair) -> f64 {
     pair.residual + pair.rank.unwrap().error
 }
 
-/// Whether a value of a converged run is further from the eigenvalue with its rank than its error says.
+/// Whether a value of a converged run differs from the eigenvalue with its rank by more than its stated error.
 fn is_wrong(found: &Spectrum, values: &[f64], which: Which, noise: f64) -> bool {
     let size = values.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
     let k = found.pairs.len();
@@ -183,7 +183,7 @@ fn is_wrong(found: &Spectrum, values: &[f64], which: Which, noise: f64) -> bool 
         .any(|((value, error), exact)| (value - exact).abs() > error + tolerance)
 }
 
-/// Runs of one kind of spectrum: sizes, blocks, starts and rounding, and how many of them are wrong.
+/// Runs one kind of spectrum with several block sizes, start vectors and roundings, and counts wrong results.
 fn runs(kind: usize, which: Which) -> (&'static str, Tally) {
     let mut tally = Tally::default();
     let mut name = "";
@@ -214,7 +214,7 @@ fn runs(kind: usize, which: Which) -> (&'static str, Tally) {
                     continue;
                 }
                 tally.converged += 1;
-                // Errors that are large would never be wrong.
+                // Very large errors would never be wrong.
                 let largest = found.pairs.iter().map(error).fold(0.0, f64::max);
                 assert!(
                     largest <= (2e-4 + 1e-4) * size,
@@ -234,7 +234,7 @@ fn runs(kind: usize, which: Which) -> (&'static str, Tally) {
 }
 
 #[test]
-fn no_wrong_eigenvalue_is_called_converged() {
+fn no_wrong_eigenvalue_is_reported_as_converged() {
     let all = [
         Which::Largest,
         Which::Smallest,

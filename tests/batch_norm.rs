@@ -1074,7 +1074,10 @@ fn snapshots_are_kept_with_their_statistics() {
     assert!(settings.run(&batch, &without).is_ok());
     let mut mixed = without.clone();
     let message = mixed.push(1, model.parameters()).unwrap_err().to_string();
-    assert!(message.contains("does not follow"), "{message}");
+    assert!(
+        message.contains("as in the previous snapshots"),
+        "{message}"
+    );
 }
 
 /// A path is profiled with statistics of its own, without being asked; lines and planes that lead away are refused or say what

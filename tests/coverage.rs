@@ -1,9 +1,9 @@
-//! The table of coverages: how often stated 95 % intervals hold the truth, for each estimator at its default settings and at
-//! the analyzer's, on five spectra that are meant to mislead.
+//! The coverage of stated 95 % intervals: how often they contain the exact value, for each estimator with its default settings
+//! and with those of the analyzer, on five adversarial spectra.
 //!
-//! Each entry must be between 93 and 97 %. An interval that is exact but for rounding must hold the truth always, so an entry
-//! may be higher by the exact ones among its runs. Only exact intervals make "exact" in the table: those of the identity, on which
-//! each sample is the same, and of subspaces that hold all of the matrix. Run with `--nocapture` to see the table.
+//! Each entry must be between 93 and 97 %. An interval that is exact up to rounding must always contain the exact value, so an
+//! entry may be higher by the exact intervals among its runs. The table shows "exact" if all intervals are: for the identity, on
+//! which all samples are equal, and for subspaces that contain the range of the matrix. Run with `--nocapture` to see the table.
 
 mod common;
 
@@ -15,18 +15,18 @@ use common::numbers;
 use loss_landscape::prelude::*;
 use statrs::function::erf::erfc;
 
-/// Number of seeded runs for each entry. The share of 1,000 runs has a standard deviation of 0.7 %, so that an estimator whose
-/// intervals hold in 95 % is off by 2 % in one of 300 entries only.
+/// Number of seeded runs per entry. The coverage in 1,000 runs has a standard deviation of 0.7 %: for an estimator with a
+/// coverage of 95 % only one entry in 300 is off by 2 %.
 const RUNS: u64 = 1000;
 
-/// Between which shares of the runs a 95 % interval has to hold the truth.
+/// Allowed range of the coverage of a 95 % interval.
 const BAND: [f64; 2] = [0.93, 0.97];
 
 /// Ten outliers 0.7ⁱ and a bulk of N(0, 0.01²); nine times 1 and a bulk of 10⁻³ ± 10⁻⁴; a power law; a third of the eigenvalues
 /// negative; the identity.
 const SPECTRA: [&str; 5] = ["outliers", "rank 9", "1/i", "indefinite", "identity"];
 
-/// Standard normal numbers, as sums of twelve uniform ones.
+/// Approximately standard normal numbers, as sums of twelve uniform ones.
 fn normal(n: usize, seed: u64) -> Vec<f64> {
     let uniform = numbers(12 * n, seed);
     let sums = uniform.chunks(12).map(|u| u.iter().sum::<f64>() / 2.0);
@@ -118,24 +118,24 @@ impl LinearOperator for Rotated {
     }
 }
 
-/// The n × n matrices of all spectra.
+/// n × n matrices with all spectra.
 fn matrices(n: usize, seed: u64) -> Vec<Rotated> {
     let matrix = |spectrum| Rotated::new(eigenvalues(spectrum, n), seed);
     (0..SPECTRA.len()).map(matrix).collect()
 }
 
-/// An interval and the number that it should hold.
+/// An interval and the exact value.
 struct Claim {
     row: String,
     interval: [f64; 2],
     truth: f64,
-    /// Width up to which an interval is exact but for rounding.
+    /// Largest width of an interval that is exact up to rounding.
     exact: f64,
-    /// Between which shares of the runs the interval has to hold the truth.
+    /// Allowed range of the coverage.
     band: [f64; 2],
 }
 
-/// A claim about a number that is added up from numbers of this size.
+/// A claim about a sum of numbers of magnitude `size`.
 fn claim(row: impl Into<String>, estimate: Estimate, truth: f64, size: f64) -> Claim {
     Claim {
         row: row.into(),
@@ -169,7 +169,7 @@ impl Entry {
         }
     }
 
-    /// Share of the runs whose interval holds the truth.
+    /// Fraction of the runs whose interval contains the exact value.
     fn share(&self) -> f64 {
         (self.held + self.exact) as f64 / (self.runs + self.exact) as f64
     }
@@ -185,7 +185,7 @@ impl Entry {
 struct Table(BTreeMap<String, [Entry; SPECTRA.len()]>);
 
 impl Table {
-    /// Adds what is claimed in each run on each spectrum. Each thread makes its own function for it.
+    /// Adds the claims of each run on each spectrum. Each thread creates its own function.
     fn measure<Run: Fn(usize, u64) -> Vec<Claim>>(&mut self, make: impl Fn() -> Run + Sync) {
         let threads = thread::available_parallelism().map_or(2, usize::from);
         let work = |first: usize| {
@@ -202,7 +202,7 @@ impl Table {
         };
         let tables: Vec<Self> = thread::scope(|scope| {
             let spawn = |first| {
-                // A run is too short to be divided further.
+                // A run is too short to be parallelised.
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
                 scope.spawn(move || pool.unwrap().install(|| work(first)))
             };
@@ -243,7 +243,7 @@ impl Table {
 }
 
 #[test]
-fn stated_intervals_hold_the_truth() {
+fn stated_intervals_have_their_coverage() {
     let mut table = Table::default();
     table.measure(traces);
     table.measure(densities);
@@ -296,7 +296,7 @@ fn densities() -> impl Fn(usize, u64) -> Vec<Claim> {
         let squares = a.sum(|x| x * x);
         let rank = size * size / squares;
         let below = |x| a.sum(|value| f64::from(u8::from(value < x)));
-        // In a gap that the quadrature resolves, and anywhere.
+        // In a gap that the quadrature resolves, and elsewhere.
         let gap = [0.2, 0.5, 0.75, 0.0, 0.5][spectrum];
         let x = [0.0, 1e-3, 0.01, 0.3, 0.9][spectrum];
         let default = DensitySettings::default().with_seed(seed);
@@ -314,7 +314,7 @@ fn densities() -> impl Fn(usize, u64) -> Vec<Claim> {
             let found = density.effective_rank().unwrap();
             claims.push(claim(row("effective rank"), found, rank, rank));
             claims.push(Claim {
-                // Within a tenth there is one whole number.
+                // An interval of width 0.1 contains at most one integer.
                 exact: 0.1,
                 ..claim(
                     row("count in a gap"),
@@ -342,7 +342,7 @@ fn densities() -> impl Fn(usize, u64) -> Vec<Claim> {
             let step = |value: f64| 0.5 * erfc((value - curve.eigenvalues[1]) / (0.1 * SQRT_2));
             let truth = a.sum(step) / a.dim() as f64;
             claims.push(Claim {
-                // Four probes cannot tell how skewed a share is that one eigenvector makes, as it does here on 1/i.
+                // Four probes cannot estimate the skewness of a value that one eigenvector dominates, as here on 1/i.
                 band: if settings.probes < 10 {
                     [0.89, 0.97]
                 } else {
@@ -425,7 +425,7 @@ fn alignments() -> impl Fn(usize, u64) -> Vec<Claim> {
     }
 }
 
-/// A linear model whose Hessian and gradient covariance have such a spectrum, or a network where it is indefinite.
+/// A linear model whose Hessian and gradient covariance have this spectrum, or a network if it is indefinite.
 fn noisy(spectrum: usize) -> Objective {
     const CPU: Device = Device::Cpu;
     if spectrum == 3 {
@@ -490,7 +490,7 @@ fn noise_scales() -> impl Fn(usize, u64) -> Vec<Claim> {
     }
 }
 
-/// A loss whose Hessian at the model's θ = 0 has such eigenvalues and, for the bias, 2 beside them; or the saddle of a network.
+/// A loss whose Hessian at θ = 0 has these eigenvalues, and 2 for the bias; or a saddle point of a network.
 fn bowl(spectrum: usize) -> Objective {
     let tensor = |v: Vec<f64>, m: usize| Tensor::from_vec(v, ((), m), &Device::Cpu).unwrap();
     if spectrum == 3 {

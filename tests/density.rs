@@ -1,4 +1,4 @@
-//! Stochastic Lanczos quadrature: moments, known laws, and what its uncertainty says.
+//! Stochastic Lanczos quadrature: moments, known densities, and the coverage of its errors.
 
 mod common;
 
@@ -12,7 +12,7 @@ fn settings(probes: usize, steps: usize) -> DensitySettings {
         .with_seed(0)
 }
 
-/// The measure of a sign vector on a diagonal matrix is the spectrum's own, so all is known exactly.
+/// On a diagonal matrix the measure of a sign vector is the spectral density itself.
 #[test]
 fn gauss_quadrature_is_exact_up_to_its_degree() {
     let entries: Vec<f64> = (0..40).map(|i| (0.37 * i as f64).sin()).collect();
@@ -59,7 +59,7 @@ fn a_density_integrates_to_one() {
     );
 }
 
-/// The one-dimensional Laplacian's eigenvalues are distributed by the arcsine law.
+/// The eigenvalues of the one-dimensional Laplacian follow the arcsine law.
 #[test]
 fn arcsine_law() {
     let density = settings(10, 80).run(&Laplacian(2_000)).unwrap();
@@ -85,7 +85,7 @@ fn arcsine_law() {
     }
 }
 
-/// Wigner's semicircle: the entries of a symmetric matrix of independent Gaussians.
+/// Wigner's semicircle law, for a symmetric matrix with independent Gaussian entries.
 #[test]
 fn semicircle() {
     let n = 400;
@@ -114,7 +114,7 @@ fn semicircle() {
     }
 }
 
-/// Marchenko and Pastur: XXᵀ/p for n × p independent entries of variance 1, here with n/p = ¼.
+/// The Marchenko–Pastur law: XXᵀ/p for n × p independent entries of variance 1, here with n/p = ¼.
 #[test]
 fn marchenko_pastur() {
     let (n, p) = (300, 1_200);
@@ -160,7 +160,7 @@ fn counts_are_bracketed() {
         "{negative}"
     );
     assert!((negative.estimate.value - 30.0).abs() < 6.0, "{negative}");
-    // Elsewhere up to the probes' own error.
+    // On other matrices up to the standard error.
     let density = settings(10, 60)
         .run(&with_eigenvalues(&eigenvalues, 7))
         .unwrap();
@@ -170,9 +170,8 @@ fn counts_are_bracketed() {
     assert!(negative.estimate.standard_error > 0.0 && negative.estimate.standard_error < 10.0);
 }
 
-/// Over seeded runs the intervals hold the truth about as often as they say.
 #[test]
-fn stated_errors_cover() {
+fn stated_errors_have_their_coverage() {
     let eigenvalues: Vec<f64> = (0..50).map(|i| (-(i as f64) / 10.0).exp() - 0.1).collect();
     let matrix = with_eigenvalues(&eigenvalues, 8);
     let sum: f64 = eigenvalues.iter().sum();
@@ -221,7 +220,7 @@ fn degenerate_matrices() {
     assert!(nan.to_string().contains("not finite"), "{nan}");
 }
 
-/// Eigenvalues that occur once count once, whatever the probes; those that occur several times do not.
+/// The weights of simple eigenvalues are exact for any probes; those of multiple eigenvalues are not.
 #[test]
 fn simple_eigenvalues_are_exact() {
     let n = 200;

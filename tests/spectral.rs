@@ -1,4 +1,4 @@
-//! Lanczos and the dense eigenvalues against matrices whose spectrum is known.
+//! Lanczos and dense eigenvalues on matrices with known spectra.
 
 mod common;
 
@@ -28,7 +28,7 @@ fn check_vectors(spectrum: &Spectrum, operator: &impl LinearOperator) {
 }
 
 #[test]
-fn laplacian() {
+fn the_laplacian_has_its_known_eigenvalues() {
     let n = 200;
     let lanczos = Lanczos::default().with_tolerance(1e-10);
     let spectrum = lanczos.run(&Laplacian(n), 6).unwrap();
@@ -42,7 +42,7 @@ fn laplacian() {
 }
 
 #[test]
-fn a_gap_is_found_in_few_products() {
+fn separated_eigenvalues_take_few_products() {
     let mut diagonal: Vec<f64> = (0..5_000).map(|i| 0.05 * (i as f64 * 0.7).sin()).collect();
     let outliers = [0.9, 0.8, 0.7, -0.6, 0.5];
     diagonal[100..105].copy_from_slice(&outliers);
@@ -52,7 +52,7 @@ fn a_gap_is_found_in_few_products() {
 }
 
 #[test]
-fn no_ghosts_and_none_missed() {
+fn no_spurious_and_no_missed_eigenvalues() {
     let mut diagonal = vec![3.0, 3.0, 3.0, 2.0, 2.0, 1.0];
     diagonal.extend((0..20).map(|i| -(i as f64) / 10.0));
     let spectrum = OnDiagonal(diagonal).top(7).unwrap();
@@ -111,7 +111,7 @@ fn each_end_of_the_spectrum() {
 }
 
 #[test]
-fn restarts_lose_nothing() {
+fn restarts_lose_no_eigenvalues() {
     let lanczos = |max_basis: Option<usize>, block: usize| {
         Lanczos::default()
             .with_tolerance(1e-9)
@@ -119,7 +119,7 @@ fn restarts_lose_nothing() {
             .with_block_size(block)
             .with_max_products(20_000)
     };
-    // Some(1) is raised to the fewest that work.
+    // Some(1) is raised to the smallest basis that works.
     for (n, max_basis, block) in [
         (400, Some(20), 1),
         (60, Some(1), 1),
@@ -152,7 +152,7 @@ fn a_block_finds_planted_multiplicities() {
 }
 
 #[test]
-fn earlier_vectors_are_a_good_start() {
+fn eigenvectors_of_a_similar_matrix_save_products() {
     let eigenvalues: Vec<f64> = (0..300).map(|i| 0.97f64.powi(i)).collect();
     let matrix = with_eigenvalues(&eigenvalues, 13);
     let cold = matrix.top(3).unwrap();
@@ -187,7 +187,7 @@ fn outliers_and_bulk(outliers: &[f64], n: usize, seed: u64) -> Vec<f64> {
 }
 
 #[test]
-fn a_start_does_not_hide_what_is_orthogonal_to_it() {
+fn start_vectors_do_not_hide_orthogonal_eigenvectors() {
     let n = 2_000;
     let mut diagonal = outliers_and_bulk(&[10.0, 8.0, 6.0], n, 0);
     let cold = OnDiagonal(diagonal.clone()).top(3).unwrap();
@@ -212,9 +212,9 @@ fn a_start_does_not_hide_what_is_orthogonal_to_it() {
     }
 }
 
-/// Products in `f32` of the bias of a softmax at equal probabilities: 0.1 nine times and zeros.
+/// Products in `f32` with the Hessian of a softmax's bias at equal probabilities: eigenvalue 0.1 nine times, and zeros.
 #[test]
-fn a_multiple_eigenvalue_is_found_as_often_as_it_occurs_in_f32() {
+fn a_multiple_eigenvalue_is_found_with_its_multiplicity_in_f32() {
     let data = Dataset::classification(
         &Tensor::zeros((20, 50), DType::F32, &Device::Cpu).unwrap(),
         &Tensor::zeros(20, DType::U32, &Device::Cpu).unwrap(),
@@ -294,7 +294,7 @@ fn equal_hidden_units_repeat_an_eigenvalue() {
 }
 
 #[test]
-fn each_end_has_a_scale_of_its_own() {
+fn each_end_of_the_spectrum_has_its_own_scale() {
     let outliers: Vec<f64> = (0..10).map(|i| 300.0 * 0.7f64.powi(i)).collect();
     let outliers = [outliers, vec![-0.6]].concat();
     for which in [Which::BothEnds, Which::Smallest] {
@@ -314,7 +314,7 @@ fn each_end_has_a_scale_of_its_own() {
 }
 
 #[test]
-fn seven_equal_negative_eigenvalues_are_seven() {
+fn seven_equal_negative_eigenvalues_are_counted_as_seven() {
     let diagonal: Vec<f64> = (0..500)
         .map(|i| {
             if i % 70 == 0 && i < 490 {
@@ -342,7 +342,7 @@ fn the_gap_of_a_double_eigenvalue_is_zero() {
         gap.low == 0.0 && gap.value < 1e-3 && gap.high < 2e-3,
         "{gap}"
     );
-    // Either vector of a double eigenvalue is as good as another.
+    // Any vector of a double eigenspace is an eigenvector.
     let overlap = found.overlap(&vec![1.0; matrix.dim()], 1).unwrap();
     assert_eq!((overlap.low, overlap.high), (0.0, 1.0));
     let whole = matrix.top(3).unwrap();
@@ -375,7 +375,7 @@ fn a_gap_needs_neighbours() {
     };
     assert_eq!(ranks(&ends), [1, 2, 299, 300]);
     assert_eq!(ranks(&run(Which::Smallest)), [297, 298, 299, 300]);
-    // The space of the first of the four smallest is not that of the largest.
+    // The span of the largest of the four smallest is not that of the largest of all.
     let overlap = run(Which::Smallest).overlap(&vec![1.0; 300], 1).unwrap();
     assert_eq!((overlap.low, overlap.high), (0.0, 1.0));
 
@@ -387,12 +387,12 @@ fn a_gap_needs_neighbours() {
 }
 
 #[test]
-fn power_iteration_shows_its_way() {
+fn power_iteration_converges_at_its_rate() {
     let matrix = OnDiagonal(vec![-2.0, 1.0, 0.5, 0.1]);
     let power = PowerIteration::default().run(&matrix).unwrap();
     assert!(power.converged && (power.pair.value + 2.0).abs() <= power.pair.residual);
     assert_eq!(power.values.len(), power.table().unwrap().height());
-    // The residual falls by |λ₂/λ₁| = ½ a step.
+    // The residual decreases by |λ₂/λ₁| = ½ per step.
     let [.., before, last] = power.residuals[..] else {
         panic!()
     };
@@ -422,7 +422,7 @@ fn power_iteration_shows_its_way() {
 }
 
 #[test]
-fn what_a_spectrum_says() {
+fn quantities_derived_from_a_spectrum() {
     let all = OnDiagonal(vec![4.0, -2.0, 1.0, 0.5])
         .dense()
         .unwrap()
@@ -470,7 +470,7 @@ fn what_a_spectrum_says() {
 }
 
 #[test]
-fn eigenvectors_take_part_in_blocks() {
+fn participation_of_eigenvectors_in_blocks() {
     // Two eigenvectors: (1, 1, 1, 1)/2 with eigenvalue 4, and e₅.
     let mut matrix = Array2::zeros((5, 5));
     matrix
@@ -493,7 +493,7 @@ fn eigenvectors_take_part_in_blocks() {
 }
 
 #[test]
-fn questions_without_an_answer() {
+fn invalid_requests_are_refused() {
     let message = |k: usize| Laplacian(3).top(k).unwrap_err().to_string();
     assert!(message(0).contains("ask for 1 to 3"));
     assert!(message(4).contains("ask for 1 to 3"));
@@ -506,7 +506,7 @@ fn questions_without_an_answer() {
     let scarce = Lanczos::default().with_max_products(12);
     let unfinished = scarce.run(&Laplacian(500), 3).unwrap();
     assert!(!unfinished.converged);
-    // The residual says how far off the value can be.
+    // The residual bounds the error of the value.
     let top = 2.0 + 2.0 * (std::f64::consts::PI / 501.0).cos();
     let pair = &unfinished.pairs[0];
     assert!((pair.value - top).abs() > 1e-6 && pair.residual > 1e-3);
@@ -519,14 +519,13 @@ fn questions_without_an_answer() {
 }
 
 #[test]
-fn an_error_of_the_operator_arrives() {
+fn errors_of_the_operator_are_returned() {
     assert_eq!(Broken.top(1).unwrap_err().to_string(), "no more today");
     assert_eq!(Broken.dense().unwrap_err().to_string(), "no more today");
 }
 
-/// A user's own operator may be wrong in ways that the compiler does not see.
 #[test]
-fn answers_of_the_wrong_size_are_refused() {
+fn products_of_a_wrong_size_are_refused() {
     struct Short;
     impl LinearOperator for Short {
         fn dim(&self) -> usize {
@@ -567,7 +566,7 @@ fn dense_matrices_are_checked() {
     assert!(Dense::new(Array2::zeros((0, 0))).is_err());
     let dense = Dense::new(matrix([1.0, 1e-4, 0.0, 2.0])).unwrap();
     let spectrum = dense.eigen().unwrap();
-    // Rounding in the symmetry widens every eigenvalue's error.
+    // Asymmetry by rounding increases the error of every eigenvalue.
     assert!(spectrum.residuals().iter().all(|r| *r >= dense.asymmetry()));
 }
 
@@ -585,10 +584,10 @@ fn inertia_counts_signs_beyond_their_error() {
     assert!(Laplacian(20).top(3).unwrap().inertia().is_err());
 }
 
-/// A linear classifier's Hessian has no negative eigenvalue; in `f32` its entries are rounded alike on both sides of the
-/// diagonal.
+/// The Hessian of a linear classifier has no negative eigenvalues. In `f32` both entries of a symmetric pair are rounded alike,
+/// so that the asymmetry does not show the rounding.
 #[test]
-fn a_matrix_in_memory_knows_how_its_entries_were_rounded() {
+fn dense_matrices_include_the_rounding_of_their_entries() {
     for seed in 0..8 {
         let data = two_moons(40, 0.3, seed, &Device::Cpu).unwrap();
         let single = data.to_dtype(DType::F32).unwrap();
@@ -621,7 +620,7 @@ fn a_matrix_in_memory_knows_how_its_entries_were_rounded() {
     }
 }
 
-/// One product that happens to be exact says nothing of the rounding of all the others.
+/// A single exact product must not hide the rounding of the others.
 #[test]
 fn zero_eigenvalues_of_small_matrices_are_zero_within_error() {
     for n in [2, 3, 5, 10, 30] {
@@ -640,7 +639,7 @@ fn zero_eigenvalues_of_small_matrices_are_zero_within_error() {
     }
 }
 
-/// Not symmetric: the products do not fit together, and nothing is determined.
+/// A matrix that is not symmetric: the iteration cannot converge.
 struct Skew(Vec<f64>);
 
 impl LinearOperator for Skew {
@@ -657,7 +656,7 @@ impl LinearOperator for Skew {
 }
 
 #[test]
-fn what_has_not_converged_has_no_signs_and_no_rank() {
+fn an_unconverged_spectrum_has_no_inertia_rank_or_condition_number() {
     let found = Lanczos::default().run(&Skew(numbers(120, 5)), 120).unwrap();
     assert!(!found.converged);
     let answers = [
@@ -666,12 +665,12 @@ fn what_has_not_converged_has_no_signs_and_no_rank() {
         found.condition_number().map(|_| ()),
     ];
     for answer in answers {
-        let said = answer.unwrap_err().to_string();
-        assert!(said.contains("needs a converged iteration"), "{said}");
+        let message = answer.unwrap_err().to_string();
+        assert!(message.contains("needs a converged iteration"), "{message}");
     }
 }
 
-/// Squares of these entries are no numbers of an `f64` any more.
+/// The squares of these entries overflow or underflow in `f64`.
 #[test]
 fn the_scale_of_a_matrix_does_not_matter() {
     for scale in [1e-250, 1e-165, 1e-100, 1e100, 1e150] {
@@ -688,9 +687,9 @@ fn the_scale_of_a_matrix_does_not_matter() {
     }
 }
 
-/// Wanted vectors and a block that do not fit the space together.
+/// Wanted vectors and a block that together exceed the dimension.
 #[test]
-fn a_block_may_be_larger_than_what_is_left_of_the_space() {
+fn a_block_may_exceed_the_rest_of_the_space() {
     let values = vec![
         0.1323679369490176,
         0.9771782516366045,

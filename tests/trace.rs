@@ -1,4 +1,4 @@
-//! Traces, norms and diagonals: exact where they must be, and stated errors that cover.
+//! Traces, norms and diagonals: exact cases, and the coverage of stated errors.
 
 mod common;
 
@@ -11,7 +11,7 @@ const METHODS: [TraceMethod; 3] = [
     TraceMethod::Krylov,
 ];
 
-/// Runs until the products are spent.
+/// Settings that use all products.
 fn spending(method: TraceMethod, max_products: usize, seed: u64) -> Trace {
     Trace::default()
         .with_method(method)
@@ -27,7 +27,7 @@ fn eigenvalues(n: usize) -> Vec<f64> {
 }
 
 #[test]
-fn stated_errors_cover() {
+fn stated_errors_have_their_coverage() {
     let eigenvalues = eigenvalues(60);
     let matrix = with_eigenvalues(&eigenvalues, 1);
     let trace: f64 = eigenvalues.iter().sum();
@@ -51,7 +51,7 @@ fn stated_errors_cover() {
 }
 
 #[test]
-fn hutchinsons_variance_is_the_known_one() {
+fn hutchinsons_variance_matches_the_formula() {
     let matrix = with_eigenvalues(&eigenvalues(40), 2);
     let diagonal: f64 = matrix.matrix().diag().iter().map(|a| a * a).sum();
     let all: f64 = matrix.matrix().iter().map(|a| a * a).sum();
@@ -105,7 +105,7 @@ fn low_ranks_are_exact() {
 }
 
 #[test]
-fn all_products_of_a_small_matrix_are_exact() {
+fn small_matrices_are_exact() {
     let eigenvalues = eigenvalues(20);
     let matrix = with_eigenvalues(&eigenvalues, 4);
     let sum: f64 = eigenvalues.iter().sum();
@@ -119,7 +119,7 @@ fn all_products_of_a_small_matrix_are_exact() {
 }
 
 #[test]
-fn it_stops_at_the_accuracy_that_is_asked_for() {
+fn sampling_stops_at_the_requested_accuracy() {
     let eigenvalues: Vec<f64> = (0..300).map(|i| 1.0 / (1.0 + i as f64)).collect();
     let matrix = with_eigenvalues(&eigenvalues, 5);
     let sum: f64 = eigenvalues.iter().sum();
@@ -190,7 +190,7 @@ fn degenerate_matrices() {
 }
 
 #[test]
-fn diagonals_with_errors_that_cover() {
+fn diagonals_have_their_coverage() {
     let matrix = with_eigenvalues(&eigenvalues(100), 6);
     let truth = matrix.matrix().diag().to_vec();
     let found = Diagonal::estimate(&matrix, 100, 1).unwrap();
@@ -213,9 +213,9 @@ fn diagonals_with_errors_that_cover() {
     }
 }
 
-/// Products in f32 are rounded: where the samples leave no error, the stated one holds what rounding does.
+/// Products in `f32` are rounded: if sampling has no error, the stated error is that of rounding.
 #[test]
-fn rounding_is_in_the_error() {
+fn errors_include_rounding() {
     let cpu = Device::Cpu;
     for (widths, samples, activation) in [
         (&[2, 6, 2][..], 300, Activation::Tanh),
@@ -258,9 +258,9 @@ fn rounding_is_in_the_error() {
     }
 }
 
-/// A few eigenvalues that make nearly all of ‖A‖²_F are found first, so that it is known to far better than it was asked for.
+/// If a few eigenvalues make up nearly all of ‖A‖²_F, they are deflated first, and the accuracy exceeds the requested one.
 #[test]
-fn few_large_eigenvalues_are_found_first() {
+fn few_large_eigenvalues_are_deflated_first() {
     let mut eigenvalues: Vec<f64> = (0..300).map(|i| 0.01 * (i as f64).sin()).collect();
     for (i, value) in eigenvalues.iter_mut().enumerate().take(10) {
         *value = 0.7f64.powi(i as i32);
@@ -282,9 +282,9 @@ fn few_large_eigenvalues_are_found_first() {
     }
 }
 
-/// An eigenvalue that occurs more often than a block has vectors is found by random vectors beside the block's image.
+/// An eigenvalue whose multiplicity exceeds the block size is found by additional random vectors.
 #[test]
-fn an_eigenvalue_may_occur_more_often_than_a_block_has_vectors() {
+fn a_multiplicity_may_exceed_the_block_size() {
     let mut eigenvalues = vec![1e-3; 200];
     eigenvalues[..20].fill(1.0);
     let matrix = with_eigenvalues(&eigenvalues, 6);

@@ -1,4 +1,4 @@
-//! Models and training: seeds, and what goes wrong.
+//! Training: seeds, optimizers, objectives, histories and errors.
 
 mod common;
 
@@ -52,7 +52,7 @@ fn training_learns() {
 
 /// Gradient descent on a quadratic converges below η = 2/λ₁ and diverges above.
 #[test]
-fn the_step_size_that_diverges() {
+fn gradient_descent_diverges_above_two_over_the_sharpness() {
     let inputs = Tensor::new(&[[2f64, 0.0], [0.0, 1.0]], &CPU).unwrap();
     let data = Dataset::regression(&inputs, &Tensor::new(&[1f64, -1.0], &CPU).unwrap()).unwrap();
     let model = Mlp::new(&[2, 1], Activation::Tanh, 0, &CPU).unwrap();
@@ -79,7 +79,7 @@ fn the_step_size_that_diverges() {
 }
 
 #[test]
-fn senseless_settings_are_refused() {
+fn invalid_settings_are_refused() {
     let data = two_moons(10, 0.1, 0, &CPU).unwrap();
     let model = Mlp::new(&[2, 2], Activation::Tanh, 0, &CPU).unwrap();
     let model = model.to_dtype(DType::F64).unwrap();
@@ -116,7 +116,7 @@ fn senseless_settings_are_refused() {
     assert!(error.contains("layers.0.bias, layers.0.weight"), "{error}");
 }
 
-/// θ, full batches of a small network, and the gradient at any θ.
+/// A small network, its data and its initial θ.
 struct Descent {
     model: Mlp,
     data: Dataset,
@@ -139,7 +139,7 @@ impl Descent {
         }
     }
 
-    /// θ after some steps with the whole batch, which candle's graph and tensors lead to as well.
+    /// θ after some full-batch steps, by the engine. Checks that candle's graph gives the same.
     fn after(&self, trainer: Trainer, steps: u32) -> Vec<f64> {
         let trainer = trainer.with_batch_size(40).with_epochs(steps);
         let parameters = self.model.parameters();
@@ -170,7 +170,7 @@ fn plus(a: &[f64], factor: f64, b: &[f64]) -> Vec<f64> {
 }
 
 #[test]
-fn momentum_is_as_by_hand() {
+fn momentum_matches_the_formula() {
     let descent = Descent::new();
     for nesterov in [false, true] {
         let (rate, momentum) = (0.3, 0.8);
@@ -193,7 +193,7 @@ fn momentum_is_as_by_hand() {
 }
 
 #[test]
-fn sharpness_aware_steps_are_as_by_hand() {
+fn sharpness_aware_steps_match_the_formula() {
     let descent = Descent::new();
     for adaptive in [false, true] {
         let (rate, radius) = (0.3, 0.2);
@@ -221,7 +221,7 @@ fn sharpness_aware_steps_are_as_by_hand() {
 }
 
 #[test]
-fn l2_and_schedules_are_as_by_hand() {
+fn l2_and_schedules_match_the_formula() {
     let descent = Descent::new();
     let (rate, strength) = (0.3, 0.05);
     let mut theta = descent.start.clone();
@@ -252,7 +252,7 @@ fn l2_and_schedules_are_as_by_hand() {
     );
 }
 
-/// Decoupled decay of weights is a shrinking before Adam's own step.
+/// Decoupled weight decay shrinks the weights before Adam's step.
 #[test]
 fn weight_decay_is_decoupled() {
     let descent = Descent::new();
@@ -270,15 +270,15 @@ fn weight_decay_is_decoupled() {
     );
 }
 
-/// The model ends with the weights of the best pass, and no later than patience allows.
+/// The training ends when patience is exhausted, with the weights of the best epoch.
 #[test]
-fn patience_brings_back_the_best_weights() {
+fn patience_restores_the_best_weights() {
     let descent = Descent::new();
     let limit = StableRate::estimate(&descent.objective)
         .unwrap()
         .limit
         .value;
-    // Descent that does not settle: the loss goes up and down.
+    // The learning rate is too large to converge: the loss oscillates.
     let trainer = Trainer::sgd(8.0 * limit)
         .with_batch_size(8)
         .with_seed(1)
@@ -305,9 +305,9 @@ fn patience_brings_back_the_best_weights() {
     assert_eq!(theta, trajectory.snapshot(best).unwrap());
 }
 
-/// The history's numbers are those of the batches, by hand for one batch.
+/// With one batch per epoch, the history holds its loss, gradient norm and accuracy.
 #[test]
-fn the_history_of_whole_batches() {
+fn the_history_of_full_batches() {
     let descent = Descent::new();
     let trainer = Trainer::sgd(0.1)
         .with_l2(0.01)
@@ -326,7 +326,7 @@ fn the_history_of_whole_batches() {
     assert_eq!(history.best, None);
 }
 
-/// The optimizer of [`an_optimizer_of_ones_own`]: momentum, in tensors alone.
+/// Momentum, implemented on tensors only.
 #[derive(Debug)]
 struct Heavy(f64);
 
@@ -352,7 +352,7 @@ impl Optimizer for Heavy {
 }
 
 #[test]
-fn an_optimizer_of_ones_own() {
+fn a_custom_optimizer_trains_and_resumes() {
     let descent = Descent::new();
     let own = descent.after(Trainer::new(Heavy(0.8), 0.3), 5);
     let sgd = Trainer::new(Sgd::default().with_momentum(0.8), 0.3);
@@ -380,7 +380,7 @@ fn an_optimizer_of_ones_own() {
 
 /// Training an objective gives the same bits as training its model, by the engine and by the graph.
 #[test]
-fn an_objective_trains_as_its_model_does() {
+fn training_an_objective_equals_training_its_model() {
     let descent = Descent::new();
     let trainer = Trainer::adam(0.02)
         .with_l2(0.01)
@@ -492,9 +492,9 @@ fn settings_survive_serialisation() {
     check(DensitySettings::default().with_probes(4));
 }
 
-/// Curvature along a recorded training is that of the matrices at its snapshots; the model stays.
+/// The curvature along a recorded training is that of the Hessians at its snapshots. The model does not change.
 #[test]
-fn evolution_is_of_the_snapshots() {
+fn evolution_matches_the_hessians_at_the_snapshots() {
     let descent = Descent::new();
     let mut trajectory = Trajectory::every(4).unwrap();
     let trainer = Trainer::sgd(0.5).with_batch_size(40).with_epochs(8);

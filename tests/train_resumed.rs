@@ -1,5 +1,5 @@
-//! A training that was broken off goes on from its file, to the bits of one that was not. In a file of its own: news of
-//! progress, by which it is broken off, has one listener.
+//! An interrupted training resumes from its checkpoint with the bits of an uninterrupted one. In a test binary of its own,
+//! because the progress listener that interrupts it is global.
 
 mod common;
 
@@ -18,7 +18,7 @@ fn mlp() -> Mlp {
     model.to_dtype(DType::F64).unwrap()
 }
 
-/// All but the seconds.
+/// The history without seconds.
 fn numbers(history: &History) -> (Option<u32>, Vec<Epoch>) {
     let epochs = history.epochs.iter();
     let epochs = epochs.map(|epoch| Epoch {
@@ -28,7 +28,7 @@ fn numbers(history: &History) -> (Option<u32>, Vec<Epoch>) {
     (history.best, epochs.collect())
 }
 
-fn goes_on<M: Model + Clone + Send + Sync + 'static>(
+fn resumes<M: Model + Clone + Send + Sync + 'static>(
     trainer: &Trainer,
     new: fn() -> M,
     file: &Path,
@@ -45,13 +45,13 @@ fn goes_on<M: Model + Clone + Send + Sync + 'static>(
         } = event
             && fraction > 0.05
         {
-            panic!("broken off");
+            panic!("interrupted");
         }
     });
     let broken = AssertUnwindSafe(|| resuming.fit(&new(), &data, &data));
     assert!(
         catch_unwind(broken).is_err(),
-        "the training was over too soon"
+        "the training ended before the interruption"
     );
     listen(|_| ());
     assert!(file.exists(), "{trainer:?}");
@@ -70,7 +70,7 @@ fn goes_on<M: Model + Clone + Send + Sync + 'static>(
 }
 
 #[test]
-fn a_broken_training_goes_on() {
+fn an_interrupted_training_resumes() {
     let dir = tempfile::tempdir().unwrap();
     let trainers = [
         Trainer::adam(1e-3),
@@ -80,12 +80,12 @@ fn a_broken_training_goes_on() {
     ];
     for (i, trainer) in trainers.into_iter().enumerate() {
         let trainer = trainer.with_batch_size(20);
-        goes_on(
+        resumes(
             &trainer.clone().with_epochs(400),
             mlp,
             &dir.path().join(format!("by hand {i}")),
         );
-        goes_on(
+        resumes(
             &trainer.with_epochs(60),
             || Opaque(mlp()),
             &dir.path().join(format!("by graph {i}")),

@@ -1,4 +1,4 @@
-//! Snapshots of a training, and the training seen from a plane.
+//! Snapshots of a training, and their projection on a plane.
 
 mod common;
 
@@ -26,7 +26,7 @@ fn recorded(mut trajectory: Trajectory, dtype: DType) -> (Trajectory, Vec<f64>) 
 }
 
 #[test]
-fn snapshots_come_when_asked_for() {
+fn snapshots_are_taken_at_the_chosen_steps() {
     let start = network(DType::F32).0.parameters().to_flat().unwrap();
     let (every, end) = recorded(Trajectory::every(5).unwrap(), DType::F32);
     assert_eq!(every.steps(), [0, 5, 10, 15, 18]);
@@ -40,7 +40,7 @@ fn snapshots_come_when_asked_for() {
 }
 
 #[test]
-fn recording_changes_nothing() {
+fn recording_does_not_change_the_training() {
     let (model, data) = network(DType::F64);
     let trainer = Trainer::adam(0.01).with_epochs(3).with_batch_size(10);
     trainer.fit(&model, &data, &data).unwrap();
@@ -49,7 +49,7 @@ fn recording_changes_nothing() {
 }
 
 #[test]
-fn a_second_training_goes_on() {
+fn a_second_training_continues_the_trajectory() {
     let (model, data) = network(DType::F64);
     let mut trajectory = Trajectory::every(4).unwrap();
     for _ in 0..2 {
@@ -61,9 +61,8 @@ fn a_second_training_goes_on() {
     assert_eq!(trajectory.steps(), [0, 4, 6, 10, 12]);
 }
 
-/// Beyond the limit snapshots go to disk, and are the same.
 #[test]
-fn snapshots_on_disk_are_those_in_memory() {
+fn snapshots_on_disk_equal_those_in_memory() {
     for dtype in [DType::F32, DType::F64] {
         let (memory, _) = recorded(Trajectory::every(2).unwrap(), dtype);
         let row = 22 * dtype.size_in_bytes();
@@ -80,7 +79,7 @@ fn snapshots_on_disk_are_those_in_memory() {
     }
 }
 
-/// Two copies that go on in their own ways do not write over each other.
+/// Two clones with different later snapshots do not overwrite each other.
 #[test]
 fn copies_are_independent() {
     let (model, _) = network(DType::F64);
@@ -125,16 +124,16 @@ fn trajectories_are_saved_and_loaded() {
 }
 
 #[test]
-fn a_model_of_another_size_does_not_follow() {
+fn a_model_of_another_size_is_refused() {
     let (mut trajectory, _) = recorded(Trajectory::every(5).unwrap(), DType::F32);
     let other = Mlp::new(&[2, 3, 2], Activation::Tanh, 0, &CPU).unwrap();
     assert!(trajectory.push(99, other.parameters()).is_err());
     assert_eq!(trajectory.len(), 5);
 }
 
-/// A path that leaves the plane: its place on the plane, its distance and both losses in closed form.
+/// A path outside the plane: its coordinates, its distance and both losses, in closed form.
 #[test]
-fn a_path_is_seen_from_a_plane() {
+fn a_path_is_projected_on_a_plane() {
     let values = [2.0, 1.0, 0.5];
     let objective = quadratic(&values, &[0.0; 3], &[0.0; 3]);
     let parameters = objective.parameters();
@@ -146,7 +145,7 @@ fn a_path_is_seen_from_a_plane() {
         trajectory.push(step, parameters).unwrap();
     }
     let before = bits(parameters);
-    // Neither orthogonal nor of length 1.
+    // Directions that are neither orthogonal nor of length 1.
     let (d1, d2) = ([2.0, 0.0, 0.0], [1.0, 1.0, 0.0]);
     let found = Projection::onto(&objective, &d1, &d2, &trajectory).unwrap();
     for (i, [x, y, z]) in places.into_iter().enumerate() {
@@ -178,7 +177,7 @@ fn a_path_is_seen_from_a_plane() {
     assert!(error.to_string().contains("no snapshots"), "{error}");
 }
 
-/// Gradient descent that diverges leaves the snapshots that were taken.
+/// Snapshots that were taken before gradient descent diverges remain.
 #[test]
 fn a_failed_training_keeps_its_snapshots() {
     let inputs = Tensor::new(&[[2f64, 0.0], [0.0, 1.0]], &CPU).unwrap();
@@ -195,9 +194,9 @@ fn a_failed_training_keeps_its_snapshots() {
     assert!(trajectory.len() > 1);
 }
 
-/// The plane of the two main components of the path, with the path on it.
+/// The plane of the two leading principal components of the path.
 #[test]
-fn the_main_components_of_a_training_span_a_plane() {
+fn principal_components_of_a_training_span_a_plane() {
     let (model, data) = network(DType::F64);
     let mut trajectory = Trajectory::every(2).unwrap().with_memory_limit(500);
     let trainer = Trainer::adam(0.02).with_epochs(10).with_batch_size(10);
@@ -216,7 +215,7 @@ fn the_main_components_of_a_training_span_a_plane() {
         "{:?}",
         pca.explained_ratio
     );
-    // The plane goes through the last snapshot, and coordinates differ from PCA's by a shift.
+    // The plane contains the last snapshot; its coordinates differ from those of the PCA by a shift.
     let last = trajectory.len() - 1;
     assert!(path.distances[last] == 0.0 && path.losses[last] == plane.center);
     assert!((path.plane_losses[last] - plane.center).abs() < 1e-14);

@@ -126,8 +126,9 @@ impl LinearOperator for GradientCovariance {
         vectors: &[Vec<f64>],
     ) -> Result<Vec<Vec<f64>>> {
         check_restricted(ranges, vectors, self.dim())?;
-        let (_, gradient) = self.mean_gradient()?;
-        let mut products = self.second_moment.apply_restricted(ranges, vectors)?;
+        let (theta, gradient) = self.mean_gradient()?;
+        let second_moment = self.second_moment.clone().at(theta)?;
+        let mut products = second_moment.apply_restricted(ranges, vectors)?;
         self.subtract_mean(&restrict(&gradient, ranges), vectors, &mut products);
         Ok(products)
     }

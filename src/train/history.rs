@@ -1,31 +1,31 @@
-//! [`History`]: how a training went.
+//! [`History`]: losses and accuracies of a training, per epoch.
 
 use serde::{Deserialize, Serialize};
 
-/// What is known after a pass over the training data.
+/// Statistics of one epoch.
 ///
 /// See [`History`] for an example.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Epoch {
-    /// Passes made, counted from 1.
+    /// Number of the epoch, counted from 1.
     pub epoch: u32,
-    /// Mean loss of the pass's batches, each measured just before its step, with the L2 term.
+    /// Mean loss of the batches, each measured just before its step, with the L2 term.
     pub train_loss: f64,
-    /// Share of the training data that was classified right just before its step, if it has labels.
+    /// Accuracy on the training batches, each measured just before its step, 0 to 1; `None` without labels.
     pub train_accuracy: Option<f64>,
-    /// Root of the mean ‖g‖² of the batches' gradients g.
+    /// Root mean square of ‖g‖ over the gradients g of the batches.
     pub gradient_norm: f64,
-    /// Loss on the test data after the pass.
+    /// Loss on the test data after the epoch.
     pub test_loss: f64,
-    /// Share of the test data that is classified right, if it has labels.
+    /// Accuracy on the test data after the epoch, 0 to 1; `None` without labels.
     pub test_accuracy: Option<f64>,
-    /// Of the last step.
+    /// Learning rate of the last step.
     pub learning_rate: f64,
-    /// Seconds since the start.
+    /// Seconds since the start of the training.
     pub seconds: f64,
 }
 
-/// One line for each pass over the training data.
+/// Statistics of each epoch of a training.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -44,8 +44,8 @@ pub struct Epoch {
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct History {
-    /// The passes, in order.
+    /// The epochs, in order.
     pub epochs: Vec<Epoch>,
-    /// With patience the pass after which the model had the weights that it has now.
+    /// With [patience](super::Trainer::with_patience), the epoch whose weights were restored.
     pub best: Option<u32>,
 }

@@ -1,10 +1,10 @@
-//! [`Schedule`]: how the learning rate changes in the course of a training.
+//! [`Schedule`]: how the learning rate changes during training.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// What the learning rate is multiplied with.
+/// A factor of the learning rate that changes during training.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -43,22 +43,22 @@ use crate::error::{Error, Result};
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Schedule {
-    /// 1 throughout.
+    /// Constant learning rate.
     #[default]
     Constant,
-    /// ½(1 + cos πt), from 1 at the start, t = 0, to 0 at the end, t = 1 (Loshchilov and Hutter, "SGDR", 2017).
+    /// ½(1 + cos πt), from 1 at the start (t = 0) to 0 at the end (t = 1) (Loshchilov and Hutter, "SGDR", 2017).
     Cosine,
-    /// `factor`ⁱ after i times `every` epochs.
+    /// `factor`ⁱ after i · `every` epochs.
     Decay {
-        /// Epochs between two changes.
+        /// Number of epochs between two decays.
         every: u32,
-        /// What the rate is multiplied with each time.
+        /// Factor of each decay, in (0, 1].
         factor: f64,
     },
 }
 
 impl Schedule {
-    /// For step number `step`, counted from 0, of `total`, of which `per_epoch` make an epoch.
+    /// The factor of step `step`, counted from 0, of `total` steps with `per_epoch` per epoch.
     pub(super) fn factor(self, step: usize, total: usize, per_epoch: usize) -> f64 {
         match self {
             Self::Constant => 1.0,
@@ -73,12 +73,13 @@ impl Schedule {
         }
     }
 
+    /// Checks that the settings are in their ranges.
     pub(super) fn check(self) -> Result<()> {
         match self {
             Self::Decay { every, factor } if every == 0 || !(factor > 0.0 && factor <= 1.0) => {
                 Err(Error::invalid(format!(
-                    "a learning rate times {factor} every {every} epochs makes no sense: give a factor in \
-                     (0, 1] and at least 1 epoch"
+                    "the learning rate decays by {factor} every {every} epochs: give a factor in (0, 1] and at \
+                     least 1 epoch"
                 )))
             }
             _ => Ok(()),

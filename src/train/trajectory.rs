@@ -1,4 +1,4 @@
-//! [`Trajectory`]: θ at chosen steps of a training.
+//! [`Trajectory`]: snapshots of θ during training.
 
 use std::fs::File;
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
@@ -12,14 +12,14 @@ use crate::files::write_atomically;
 use crate::files::{header, read_tensors};
 use crate::model::Parameters;
 
-/// Bytes that snapshots take in memory before the next ones go to disk.
+/// Default limit of the bytes of snapshots in memory.
 const MEMORY: usize = 1 << 30;
 
 /// Snapshots of θ and of the running statistics of batch normalisation, in the order in which they were taken and in the
-/// model's own type: 4 bytes a number for `f32`.
+/// model's type: 4 bytes per number for `f32`.
 ///
-/// Up to a limit they stay in memory; beyond it they are appended to a temporary file, which goes
-/// with the last copy of the trajectory. [`Trajectory::save`] keeps them.
+/// Snapshots beyond a memory limit are written to a temporary file, which is deleted with the last copy of the trajectory.
+/// [`Trajectory::save`] writes all of them to a permanent file.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -38,29 +38,30 @@ const MEMORY: usize = 1 << 30;
 #[derive(Clone)]
 pub struct Trajectory {
     when: When,
-    limit: usize,
+    memory_limit: usize,
     steps: Vec<usize>,
-    /// Steps before this training, and its own.
-    before: usize,
-    last: usize,
-    /// Of the model; none before the first snapshot.
+    /// Number of steps before this training.
+    previous_steps: usize,
+    /// Number of steps of this training.
+    last_step: usize,
+    /// `None` before the first snapshot.
     shape: Option<Shape>,
     memory: Vec<u8>,
     disk: Option<Arc<Mutex<File>>>,
 }
 
-/// What a snapshot holds.
+/// Size and type of a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Shape {
     /// Length of θ.
     parameters: usize,
-    /// Number of running statistics, which follow θ.
+    /// Number of running statistics, which are stored after θ.
     statistics: usize,
     dtype: DType,
 }
 
 impl Shape {
-    fn of(parameters: &Parameters) -> Self {
+    fn of_model(parameters: &Parameters) -> Self {
         Self {
             parameters: parameters.len(),
             statistics: parameters.len_with_statistics() - parameters.len(),
@@ -79,27 +80,30 @@ impl std::fmt::Display for Shape {
     }
 }
 
+/// The steps after which snapshots are taken.
 #[derive(Clone, Debug, PartialEq)]
 enum When {
+    /// After every so many steps.
     Every(usize),
+    /// After these steps.
     At(Vec<usize>),
 }
 
 impl Trajectory {
-    /// For a snapshot before training, after every `steps` steps, and at the end.
+    /// Records a snapshot before the training, after every `steps` steps, and at the end.
     ///
     /// # Errors
     /// `steps` is 0.
     pub fn every(steps: usize) -> Result<Self> {
         if steps == 0 {
             return Err(Error::invalid(
-                "a snapshot every 0 steps cannot be taken: give at least 1",
+                "the interval between snapshots is 0 steps: give at least 1",
             ));
         }
         Ok(Self::new(When::Every(steps)))
     }
 
-    /// For a snapshot after each of these numbers of steps (0 is before training), and at its end.
+    /// Records a snapshot after each of these numbers of steps (0 is before the training), and at the end.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -119,17 +123,17 @@ impl Trajectory {
     fn new(when: When) -> Self {
         Self {
             when,
-            limit: MEMORY,
+            memory_limit: MEMORY,
             steps: Vec::new(),
-            before: 0,
-            last: 0,
+            previous_steps: 0,
+            last_step: 0,
             shape: None,
             memory: Vec::new(),
             disk: None,
         }
     }
 
-    /// Holds at most `bytes` in memory; 2³⁰ if not said.
+    /// Sets the largest number of bytes of snapshots in memory [default: 2³⁰]; later snapshots go to a temporary file.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -143,7 +147,7 @@ impl Trajectory {
     /// ```
     #[must_use]
     pub fn with_memory_limit(mut self, bytes: usize) -> Self {
-        self.limit = bytes;
+        self.memory_limit = bytes;
         self
     }
 
@@ -152,7 +156,7 @@ impl Trajectory {
         self.steps.len()
     }
 
-    /// Whether there are no snapshots yet.
+    /// Whether there are no snapshots.
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
     }
@@ -162,23 +166,23 @@ impl Trajectory {
         self.shape.map_or(0, |shape| shape.parameters)
     }
 
-    /// Steps of training made at each snapshot.
+    /// Number of training steps before each snapshot.
     pub fn steps(&self) -> &[usize] {
         &self.steps
     }
 
-    /// θ at the snapshot `i`.
+    /// Returns θ of snapshot `i`.
     ///
     /// # Errors
-    /// `i` out of range; a file that cannot be read.
+    /// An index out of range; a temporary file that cannot be read.
     pub fn snapshot(&self, i: usize) -> Result<Vec<f64>> {
         let mut numbers = self.numbers(i)?;
         numbers.truncate(self.dim());
         Ok(numbers)
     }
 
-    /// The running statistics of batch normalisation at the snapshot `i`, in the order of [`Parameters::statistics`]; none
-    /// for a model without.
+    /// Returns the running statistics of batch normalisation of snapshot `i`, in the order of [`Parameters::statistics`]; empty
+    /// for a model without batch normalisation.
     ///
     /// # Errors
     /// As [`Trajectory::snapshot`].
@@ -186,7 +190,7 @@ impl Trajectory {
         Ok(self.numbers(i)?.split_off(self.dim()))
     }
 
-    /// Sets `parameters` and their running statistics to the snapshot `i`.
+    /// Sets `parameters` and their running statistics to snapshot `i`.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -206,8 +210,8 @@ impl Trajectory {
     /// ```
     ///
     /// # Errors
-    /// As [`Trajectory::snapshot`]; a model of another size or type, or with running statistics that the snapshots do not
-    /// have. The model is then as it was.
+    /// As [`Trajectory::snapshot`]; a model of another size or type, or with running statistics that the snapshots lack. The
+    /// model then stays unchanged.
     pub fn restore(&self, i: usize, parameters: &Parameters) -> Result<()> {
         let numbers = self.numbers(i)?;
         self.check_model(parameters)?;
@@ -216,9 +220,9 @@ impl Trajectory {
         parameters.set_flat_statistics(statistics)
     }
 
-    /// Refuses a model that the snapshots are not of.
+    /// Refuses a model that does not fit the snapshots.
     pub(crate) fn check_model(&self, parameters: &Parameters) -> Result<()> {
-        let (model, Some(shape)) = (Shape::of(parameters), self.shape) else {
+        let (model, Some(shape)) = (Shape::of_model(parameters), self.shape) else {
             return Ok(());
         };
         if model == shape {
@@ -230,20 +234,20 @@ impl Trajectory {
         };
         Err(Error::invalid(if shape == without_statistics {
             format!(
-                "the model has {} running statistics of batch normalisation and the snapshots have none, so they cannot \
-                 be evaluated: record the training again, or give an objective with_batch_statistics",
+                "the model has {} running statistics of batch normalisation and the snapshots have none: record the \
+                 training again, or use an objective with_batch_statistics",
                 model.statistics
             )
         } else {
-            format!("snapshots of {shape} are none of a model of {model}")
+            format!("expected a model of {shape}, as the snapshots, found {model}")
         }))
     }
 
-    /// θ and the running statistics at the snapshot `i`.
+    /// θ and the running statistics of snapshot `i`.
     fn numbers(&self, i: usize) -> Result<Vec<f64>> {
         if i >= self.len() {
             return Err(Error::invalid(format!(
-                "there is no snapshot {i}: the trajectory has {}, counted from 0",
+                "there is no snapshot {i}: the trajectory has {} snapshots, counted from 0",
                 self.len()
             )));
         }
@@ -254,43 +258,43 @@ impl Trajectory {
         })
     }
 
-    /// Before a training of so many steps.
+    /// Called before a training of `steps` steps.
     pub(super) fn start(&mut self, steps: usize, parameters: &Parameters) -> Result<()> {
-        self.before = self.steps.last().copied().unwrap_or(0);
-        self.last = steps;
+        self.previous_steps = self.steps.last().copied().unwrap_or(0);
+        self.last_step = steps;
         match self.is_empty() {
             true => self.offer(0, parameters),
             false => Ok(()),
         }
     }
 
-    /// Whether a snapshot is taken after `step` steps of the training.
+    /// Whether a snapshot is due after `step` steps of this training.
     pub(super) fn is_due(&self, step: usize) -> bool {
         let due = match &self.when {
             When::Every(n) => step.is_multiple_of(*n),
-            When::At(steps) => steps.contains(&(self.before + step)),
+            When::At(steps) => steps.contains(&(self.previous_steps + step)),
         };
-        due || step == self.last
+        due || step == self.last_step
     }
 
-    /// After `step` steps of the training.
+    /// Called after `step` steps of this training: takes a snapshot if one is due.
     pub(super) fn offer(&mut self, step: usize, parameters: &Parameters) -> Result<()> {
         if self.is_due(step) {
-            self.push(self.before + step, parameters)?;
+            self.push(self.previous_steps + step, parameters)?;
         }
         Ok(())
     }
 
-    /// Takes a snapshot, made after `step` steps.
+    /// Adds a snapshot of the model after `step` steps.
     ///
     /// # Errors
-    /// A model of another size or type than that of the snapshots before; a disk that is full.
+    /// A model of another size or type than the previous snapshots; a full disk.
     pub fn push(&mut self, step: usize, parameters: &Parameters) -> Result<()> {
-        let new = Shape::of(parameters);
+        let new = Shape::of_model(parameters);
         let shape = *self.shape.get_or_insert(new);
         if shape != new {
             return Err(Error::invalid(format!(
-                "a snapshot of {new} does not follow snapshots of {shape}: start another trajectory"
+                "expected a model of {shape}, as in the previous snapshots, found {new}: start another trajectory"
             )));
         }
         let point = [parameters.to_flat()?, parameters.flat_statistics()?].concat();
@@ -304,7 +308,7 @@ impl Trajectory {
     }
 
     fn append(&mut self, step: usize, bytes: &[u8]) -> Result<()> {
-        if self.disk.is_none() && self.memory.len() + bytes.len() <= self.limit {
+        if self.disk.is_none() && self.memory.len() + bytes.len() <= self.memory_limit {
             self.memory.extend(bytes);
         } else {
             self.append_to_disk(bytes)?;
@@ -315,7 +319,7 @@ impl Trajectory {
 
     fn append_to_disk(&mut self, bytes: &[u8]) -> Result<()> {
         let at = (self.len() * bytes.len() - self.memory.len()) as u64;
-        // Another copy of the trajectory may have gone on in its own way.
+        // A clone of the trajectory may have different later snapshots in the same file.
         let shared = self
             .disk
             .as_mut()
@@ -338,14 +342,14 @@ impl Trajectory {
         write(&mut self.disk).map_err(|e| {
             Error::file(
                 &std::env::temp_dir(),
-                format!("a snapshot cannot be written there ({e})"),
-                "Make room, set TMPDIR to another directory, or take fewer snapshots",
+                format!("a snapshot cannot be written to this directory ({e})"),
+                "Free some space, set TMPDIR to another directory, or record fewer snapshots",
             )
         })
     }
 
     fn bytes(&self, i: usize) -> Result<Vec<u8>> {
-        let size = self.row();
+        let size = self.snapshot_bytes();
         if let Some(row) = self.memory.get(i * size..(i + 1) * size) {
             return Ok(row.to_vec());
         }
@@ -357,22 +361,22 @@ impl Trajectory {
         };
         if let Some(disk) = &self.disk {
             read(disk, &mut row).map_err(|e| {
-                let problem = format!("a snapshot kept there cannot be read ({e})");
+                let problem = format!("a snapshot in this directory cannot be read ({e})");
                 Error::file(&std::env::temp_dir(), problem, "Record the training again")
             })?;
         }
         Ok(row)
     }
 
-    /// Bytes of a snapshot.
-    fn row(&self) -> usize {
+    /// Bytes per snapshot.
+    fn snapshot_bytes(&self) -> usize {
         self.shape.map_or(0, |shape| {
             (shape.parameters + shape.statistics) * shape.dtype.size_in_bytes()
         })
     }
 
-    /// Writes the snapshots to a safetensors file: `snapshots`, a row for each, their `steps` and, for a model with batch
-    /// normalisation, their running `statistics`.
+    /// Writes the snapshots to a safetensors file with the tensors `steps`, shape `(k,)`, `snapshots`, shape `(k, n)`, and, for a
+    /// model with batch normalisation, `statistics`, shape `(k, s)`.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -391,7 +395,7 @@ impl Trajectory {
     /// ```
     ///
     /// # Errors
-    /// A trajectory without snapshots; a path that cannot be written to.
+    /// A trajectory without snapshots; a path that cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let Some(shape) = self.shape else {
             return Err(Error::invalid("there are no snapshots to save"));
@@ -410,7 +414,7 @@ impl Trajectory {
             tensors.push(("statistics", name, vec![k, shape.statistics]));
         }
         let header = header(&tensors);
-        let advice = "Give a path in a directory that is there and has room";
+        let advice = "Give a path in an existing directory with free space";
         write_atomically(path.as_ref(), advice, |part| -> Result<()> {
             let io = |e: std::io::Error| Error::invalid(e.to_string());
             let mut file = BufWriter::new(File::create(part).map_err(io)?);
@@ -429,20 +433,20 @@ impl Trajectory {
         })
     }
 
-    /// The snapshots of a file that [`Trajectory::save`] wrote.
+    /// Reads a file that [`Trajectory::save`] wrote.
     ///
     /// # Errors
-    /// A file that is missing, damaged or something else.
+    /// A file that is missing, damaged or of another format.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let wrong = |problem: String| {
-            let advice = "Give a file that Trajectory::save wrote";
+            let advice = "Give a file written by Trajectory::save";
             Error::file(path, format!("cannot be read ({problem})"), advice)
         };
         let tensors = read_tensors(path, &Device::Cpu).map_err(wrong)?;
         let (Some(steps), Some(snapshots)) = (tensors.get("steps"), tensors.get("snapshots"))
         else {
-            return Err(wrong("it holds no `steps` and `snapshots`".into()));
+            return Err(wrong("it lacks the tensor `steps` or `snapshots`".into()));
         };
         let statistics = tensors.get("statistics");
         let read = || -> candle_core::Result<(Vec<i64>, Shape)> {
