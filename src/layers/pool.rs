@@ -56,89 +56,91 @@ impl MaxPool {
     }
 }
 
-fn windows(
-    layer: &impl Layer,
-    pooling: Pooling,
-    input: &Shape,
-    kernel: [usize; 2],
-    stride: usize,
-) -> Result<PoolRules, Misfit> {
+/// What the pooling layers differ in.
+trait PoolingLayer: std::fmt::Debug {
+    const POOLING: Pooling;
+
+    /// The size of a window in an image of height × width, and the stride.
+    fn window(&self, image: [usize; 2]) -> ([usize; 2], usize);
+
+    /// The pass through candle's graph.
+    fn pool(&self, x: &Tensor) -> candle_core::Result<Tensor>;
+}
+
+impl PoolingLayer for AveragePool {
+    const POOLING: Pooling = Pooling::Average;
+
+    fn window(&self, _image: [usize; 2]) -> ([usize; 2], usize) {
+        ([self.kernel; 2], self.stride)
+    }
+
+    fn pool(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        nn::ops::avg_pool2d(x, self.kernel, self.stride)
+    }
+}
+
+impl PoolingLayer for MaxPool {
+    const POOLING: Pooling = Pooling::Max;
+
+    fn window(&self, _image: [usize; 2]) -> ([usize; 2], usize) {
+        ([self.kernel; 2], self.stride)
+    }
+
+    fn pool(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        nn::ops::max_pool2d(x, self.kernel, self.stride)
+    }
+}
+
+impl PoolingLayer for GlobalAveragePool {
+    const POOLING: Pooling = Pooling::Average;
+
+    fn window(&self, image: [usize; 2]) -> ([usize; 2], usize) {
+        (image, 1)
+    }
+
+    fn pool(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        x.mean_keepdim((D::Minus1, D::Minus2))
+    }
+}
+
+impl<P: PoolingLayer> Layer for P {
+    fn output_shape(&self, input: &Shape, _parameters: &Parameters) -> Result<Shape, Misfit> {
+        Ok(Shape::new(rules(self, input)?.output()))
+    }
+
+    fn forward(
+        &self,
+        x: &Tensor,
+        _parameters: &Parameters,
+        _pass: &mut Pass,
+    ) -> candle_core::Result<Tensor> {
+        self.pool(x)
+    }
+
+    fn add_rules<T: Scalar>(&self, network: &mut GraphBuilder<T>) -> Result<(), Misfit> {
+        let rules = rules(self, network.shape())?;
+        let output = Shape::new(rules.output());
+        network.push(rules, output);
+        Ok(())
+    }
+
+    fn units(&self) -> Units {
+        Units::Kept
+    }
+}
+
+fn rules<P: PoolingLayer>(layer: &P, input: &Shape) -> Result<PoolRules, Misfit> {
+    let misfit = |wanted: String| Misfit::new(layer, input, wanted);
     let image = input.image();
-    let rules = image.and_then(|image| PoolRules::new(pooling, image, kernel, [stride; 2]));
-    rules.ok_or_else(|| {
+    let image = image.ok_or_else(|| misfit("images of shape (channels, height, width)".into()))?;
+    let (kernel, stride) = layer.window([image[1], image[2]]);
+    PoolRules::new(P::POOLING, image, kernel, [stride; 2]).ok_or_else(|| {
         let [height, width] = kernel;
-        let wanted = format!(
-            "images of (channels, height, width) that hold a window of {height} × {width}, and a stride of at least 1"
-        );
-        Misfit::new(layer, input, wanted)
+        misfit(format!(
+            "images that hold a window of {height} × {width}, and a stride of at least 1, not {stride}"
+        ))
     })
 }
-
-macro_rules! pooling_layer {
-    ($Layer:ident, $pooling:expr, |$pool:ident, $input:ident| $kernel:expr, $stride:expr, |$x:ident| $forward:expr) => {
-        impl $Layer {
-            fn windows(&self, $input: &Shape) -> Result<PoolRules, Misfit> {
-                let $pool = self;
-                windows(self, $pooling, $input, $kernel, $stride)
-            }
-        }
-
-        impl Layer for $Layer {
-            fn output_shape(
-                &self,
-                input: &Shape,
-                _parameters: &Parameters,
-            ) -> Result<Shape, Misfit> {
-                Ok(Shape::new(self.windows(input)?.output()))
-            }
-
-            fn forward(
-                &self,
-                $x: &Tensor,
-                _parameters: &Parameters,
-                _pass: &mut Pass,
-            ) -> candle_core::Result<Tensor> {
-                let $pool = self;
-                $forward
-            }
-
-            fn add_rules<T: Scalar>(&self, network: &mut GraphBuilder<T>) -> Result<(), Misfit> {
-                let rules = self.windows(network.shape())?;
-                let output = Shape::new(rules.output());
-                network.push(rules, output);
-                Ok(())
-            }
-
-            fn units(&self) -> Units {
-                Units::Kept
-            }
-        }
-    };
-}
-
-pooling_layer!(
-    AveragePool,
-    Pooling::Average,
-    |pool, _input| [pool.kernel; 2],
-    pool.stride,
-    |x| nn::ops::avg_pool2d(x, pool.kernel, pool.stride)
-);
-pooling_layer!(
-    MaxPool,
-    Pooling::Max,
-    |pool, _input| [pool.kernel; 2],
-    pool.stride,
-    |x| nn::ops::max_pool2d(x, pool.kernel, pool.stride)
-);
-pooling_layer!(
-    GlobalAveragePool,
-    Pooling::Average,
-    |_pool, input| input
-        .image()
-        .map_or([0; 2], |[_, height, width]| [height, width]),
-    1,
-    |x| x.mean_keepdim((D::Minus1, D::Minus2))
-);
 
 /// How the values of a window are reduced.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -442,7 +444,7 @@ mod tests {
 
     #[test]
     fn a_global_average_is_the_mean_of_each_channel() {
-        let pool = GlobalAveragePool.windows(&Shape::new([3, 5, 4])).unwrap();
+        let pool = super::rules(&GlobalAveragePool, &Shape::new([3, 5, 4])).unwrap();
         assert_eq!(pool.output(), [3, 1, 1]);
         let tile = tile(&pool, 2, 2);
         let means = tile.x.chunks(20).map(|x| x.iter().sum::<f64>() / 20.0);
@@ -485,6 +487,6 @@ mod tests {
         assert!(none([0, 4, 4], [2, 2], [1, 1]));
         assert!(none([1, usize::MAX, 4], [2, 2], [1, 1]));
         assert!(!none([1, 4, 4], [4, 4], [9, 9]));
-        assert!(GlobalAveragePool.windows(&Shape::new([3, 0, 4])).is_err());
+        assert!(super::rules(&GlobalAveragePool, &Shape::new([3, 0, 4])).is_err());
     }
 }
