@@ -632,7 +632,7 @@ fn pointers_and_wrappers_forward_every_method() {
         assert_eq!(operator.dim(), 2, "{name}");
         assert_eq!(operator.apply(&v).unwrap(), [1.0; 2], "{name}");
         assert_eq!(operator.apply_block(&[v]).unwrap(), [[2.0; 2]], "{name}");
-        let restricted = operator.apply_restricted(&[1..2], &[vec![0.0]]);
+        let restricted = operator.apply_restricted(std::slice::from_ref(&(1..2)), &[vec![0.0]]);
         assert_eq!(restricted.unwrap(), [[3.0]], "{name}");
         assert_eq!(operator.state().unwrap(), 4, "{name}");
         assert_eq!(operator.dtype(), Some(DType::F32), "{name}");

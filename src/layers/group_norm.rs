@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::graph::GraphBuilder;
 use super::grouped_norm::{GroupedNorm, Sharing};
-use super::scale_shift::{ScaleShift, check_len, per_channel};
+use super::scale_shift::{ScaleShift, check_epsilon, check_len, per_channel};
 use super::{Layer, LayerInit, LayerKind, Misfit, Pass, Shape, Units, var};
 use crate::error::Result;
 use crate::kernels::Scalar;
@@ -68,9 +68,7 @@ impl Layer for GroupNorm {
                 self.groups
             )));
         }
-        if !(self.epsilon >= 0.0) {
-            return Err(misfit(format!("an epsilon ≥ 0, not {}", self.epsilon)));
-        }
+        check_epsilon(self, input, self.epsilon)?;
         for name in [&self.weight, &self.bias] {
             check_len(self, input, parameters, name, channels)?;
         }

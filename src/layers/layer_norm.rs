@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::graph::GraphBuilder;
 use super::grouped_norm::{GroupedNorm, Sharing};
-use super::scale_shift::{ScaleShift, check_len};
+use super::scale_shift::{ScaleShift, check_epsilon, check_len};
 use super::{Layer, Misfit, Pass, Shape, Units, var};
 use crate::kernels::Scalar;
 use crate::parameters::Parameters;
@@ -45,10 +45,7 @@ impl LayerNorm {
 
 impl Layer for LayerNorm {
     fn output_shape(&self, input: &Shape, parameters: &Parameters) -> Result<Shape, Misfit> {
-        if !(self.epsilon >= 0.0) {
-            let wanted = format!("an epsilon ≥ 0, not {}", self.epsilon);
-            return Err(Misfit::new(self, input, wanted));
-        }
+        check_epsilon(self, input, self.epsilon)?;
         if input.dims().is_empty() || input.len() == 0 {
             return Err(Misfit::new(self, input, "at least one feature".into()));
         }

@@ -54,7 +54,7 @@ pub(crate) enum Pass {
     /// Analysis and prediction.
     Inference,
     /// A training step, with the generator that dropout draws from.
-    Training(ChaCha8Rng),
+    Training(Box<ChaCha8Rng>),
 }
 
 /// How hidden units, which can be permuted, run through a layer.

@@ -94,6 +94,18 @@ pub(crate) fn check_len(
     }
 }
 
+/// Checks the number that is added to a variance.
+pub(crate) fn check_epsilon(layer: &impl Layer, input: &Shape, epsilon: f64) -> Result<(), Misfit> {
+    match epsilon >= 0.0 {
+        true => Ok(()),
+        false => Err(Misfit::new(
+            layer,
+            input,
+            format!("an epsilon ≥ 0, not {epsilon}"),
+        )),
+    }
+}
+
 /// Reshapes one value per channel to broadcast with x of shape (n, channels, …).
 pub(crate) fn per_channel(x: &Tensor, numbers: &Tensor) -> candle_core::Result<Tensor> {
     let mut shape = vec![1; x.rank()];

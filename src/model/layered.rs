@@ -64,7 +64,7 @@ impl Model for Layered {
 
     fn forward_training(&self, x: &Tensor, seed: u64) -> Result<Tensor> {
         let rng = ChaCha8Rng::seed_from_u64(seed);
-        let mut pass = Pass::Training(rng);
+        let mut pass = Pass::Training(Box::new(rng));
         forward(&self.layers, x, &self.parameters, &mut pass)
     }
 }

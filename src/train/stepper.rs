@@ -130,7 +130,7 @@ impl<'a, T: HostFloat> EngineStepper<'a, T> {
     fn step_in_pool(&mut self, rows: &[usize], learning_rate: f64) -> Result<BatchScore> {
         let (batch, mut gradient) = self.gradients.gradient(&mut self.point, rows)?;
         if let Some(sam) = self.sam
-            && let Some(mut perturbed) = sam.perturbed(&self.point, &gradient)?
+            && let Some(mut perturbed) = sam.perturbed(&self.point, gradient)?
         {
             gradient = self.gradients.gradient(&mut perturbed, rows)?.1;
         }
