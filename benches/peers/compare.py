@@ -146,12 +146,12 @@ def main() -> None:
     hours = top["products"] * product / 3600
     _, memory = run(ours, "spectrum", "--top", "30", "--samples", "60000", *at, "--json")
 
-    print("| work; compared with | ours | the other | ratio | goal |\n| --- | --- | --- | --- | --- |")
+    print("| work; compared with | this crate | other | ratio | goal |\n| --- | --- | --- | --- | --- |")
     print("\n".join(table))
     print(
         f"\nEigenvalues of the top 30 differ by at most {difference:.0e} λ₁, and the largest residual is {worst:.0e} λ₁ "
-        f"({mine[0]['products']} products; eigsh {theirs[0]['products']}). The top 30 on 60,000 images hold "
-        f"{memory:.2f} GiB at most (goal 1.5). GEMM rate: {rate:.0f} GFLOP/s. PyTorch {theirs[0]['torch']}, "
+        f"({mine[0]['products']} products; eigsh {theirs[0]['products']}). The top 30 on 60,000 images use at most "
+        f"{memory:.2f} GiB (goal 1.5). GEMM rate: {rate:.0f} GFLOP/s. PyTorch {theirs[0]['torch']}, "
         f"{theirs[0]['threads']} threads. A product of ResNet-18 with 10,000 images of 3 × 32 × 32 would take "
         f"{product / 60:.1f} min, and its top 10, with the {top['products']} products that ResNet-20's took, {hours:.1f} hours."
     )
