@@ -10,22 +10,22 @@
 //! | `plan`
 //! the order in which derivatives in the boundaries are added up |
 //! | `products` | products of directions with curvature matrices |
-//! | `visit` | each layer's inputs and output gradients, tile by tile |
-//! | `surface` | losses on a plane in θ-space |
+//! | `layer_visitor` | each layer's inputs and output gradients, tile by tile |
+//! | `plane_losses` | losses on a plane in θ-space |
 //! | `batch_pass`, `gradient_steps` | mini-batches, with batch normalisation, where samples depend on each other |
 
 mod batch_pass;
 mod gradient_steps;
+mod graph_reason;
+mod layer_visitor;
 mod network;
 mod plan;
+mod plane_losses;
 mod products;
-mod reason;
-mod surface;
-mod visit;
 
 pub(crate) use gradient_steps::{BatchScore, GradientSteps};
-pub use reason::GraphReason;
-pub use visit::LayerTile;
+pub use graph_reason::GraphReason;
+pub use layer_visitor::LayerTile;
 
 use std::any::Any;
 use std::ops::Range;

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::graph::GraphBuilder;
-use super::grouped_norm::{GroupedNorm, Sharing};
+use super::normalization::{GroupedNorm, Sharing};
 use super::scale_shift::{ScaleShift, check_epsilon, check_len, per_channel};
 use super::{Layer, LayerInit, LayerKind, Misfit, Pass, Shape, Units, var};
 use crate::error::Result;

@@ -4,7 +4,7 @@ use candle_core::{D, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::graph::GraphBuilder;
-use super::grouped_norm::{GroupedNorm, Sharing};
+use super::normalization::{GroupedNorm, Sharing};
 use super::scale_shift::{ScaleShift, check_epsilon, check_len};
 use super::{Layer, Misfit, Pass, Shape, Units, var};
 use crate::kernels::Scalar;

@@ -8,9 +8,9 @@
 #[cfg(test)]
 mod checks;
 pub(crate) mod graph;
-mod group_moments;
-mod grouped_norm;
 mod init;
+mod normalization;
+mod normalized_group;
 pub(crate) mod rules;
 mod scale_shift;
 mod shape;

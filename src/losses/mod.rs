@@ -3,10 +3,10 @@
 //! Each loss has a file, with its pass through candle's graph and its hand-derived rules.
 
 mod cross_entropy;
-mod rules;
+mod loss_rules;
 mod squared_error;
 
-pub(crate) use rules::{Curvature, LossRules, TargetSlice};
+pub(crate) use loss_rules::{Curvature, LossRules, TargetSlice};
 
 use candle_core::{D, DType, Tensor};
 use serde::{Deserialize, Serialize};

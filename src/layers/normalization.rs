@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::group_moments::{Group, Moments, statistics};
+use super::normalized_group::{Group, Moments, statistics};
 use super::rules::{Mode, Packed, Primal, Rules, Tangent, Write};
 use super::scale_shift::ScaleShift;
 use crate::kernels::Scalar;
