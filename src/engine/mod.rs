@@ -7,8 +7,7 @@
 //! | file | contents |
 //! | --- | --- |
 //! | `network` | passes over the whole dataset |
-//! | `plan`
-//! the order in which derivatives in the boundaries are added up |
+//! | `plan` | the order in which derivatives with respect to the boundaries are added up |
 //! | `products` | products of directions with curvature matrices |
 //! | `layer_visitor` | each layer's inputs and output gradients, tile by tile |
 //! | `plane_losses` | losses on a plane in θ-space |

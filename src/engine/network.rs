@@ -46,7 +46,7 @@ pub(super) struct CachedPoint<T> {
     pub(super) groups: Vec<Vec<Option<CachedTile<T>>>>,
 }
 
-/// The passes of a tile: at each boundary the values and the loss's derivatives in them (none at the inputs), and the
+/// The passes of a tile: at each boundary the values and the loss's derivatives with respect to them (none at the inputs), and the
 /// extra values that each layer caches.
 #[derive(Default)]
 pub(super) struct CachedTile<T> {

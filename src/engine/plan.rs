@@ -1,11 +1,11 @@
-//! [`Plan`]: the order in which derivatives in the boundaries are added up.
+//! [`Plan`]: the order in which derivatives with respect to the boundaries are added up.
 
 use crate::kernels::Scalar;
 use crate::layers::graph::Node;
 
-/// Which nodes write the derivatives in the boundaries, and which buffers hold them, in the backward pass.
+/// Which nodes write the derivatives with respect to the boundaries, and which buffers hold them, in the backward pass.
 pub(super) struct Plan {
-    /// For each node and side, whether it is the first to write the derivative in the boundary that it reads.
+    /// For each node and side, whether it is the first to write the derivative with respect to the boundary that it reads.
     pub(super) first: Vec<Vec<bool>>,
     /// For each boundary, the buffer that holds the derivative from its first write until it is read.
     pub(super) slot: Vec<usize>,

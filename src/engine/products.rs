@@ -26,7 +26,7 @@ struct Pass<T> {
     moves: Vec<bool>,
     /// For each node, whether its gradient is wanted.
     is_wanted: Vec<bool>,
-    /// For each boundary, whether a wanted gradient needs the derivative in it.
+    /// For each boundary, whether a wanted gradient needs the derivative with respect to it.
     leads_to_wanted: Vec<bool>,
 }
 

@@ -252,7 +252,7 @@ impl Convolution {
         }
     }
 
-    /// Adds the gradient in the weights, and in the biases if `gradient` has room for them, for each of `k`
+    /// Adds the gradient with respect to the weights, and to the biases if `gradient` has room for them, for each of `k`
     /// directions: sums over the samples of products of `rdy`, with `k` rows per sample, and `x`. `second` adds
     /// products of `dy` and `rx`, with `k` rows per sample.
     pub(crate) fn add_gradient<T: Scalar>(

@@ -186,7 +186,7 @@ pub(crate) struct Primal<'a, T> {
     pub(crate) x: &'a [T],
     pub(crate) y: &'a [T],
     pub(crate) cached: &'a [T],
-    /// The loss's derivative in y.
+    /// The loss's derivative with respect to y.
     pub(crate) dy: &'a [T],
 }
 

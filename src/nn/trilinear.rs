@@ -26,7 +26,7 @@ enum Slot {
 /// The derivative of t(x, θ, y) = ⟨x ∗ W + s b, y⟩ in one argument: a function of the other two, in their order.
 ///
 /// In y it is the convolution; in x and θ it is what backpropagation needs. t is linear in θ, in y, and in (x, s),
-/// where s is 1 for images and 0 for the tangents that replace them when a derivative in x is differentiated. So
+/// where s is 1 for images and 0 for the tangents that replace them when a derivative with respect to x is differentiated. So
 /// backpropagation through any of these functions needs only the other two.
 struct Derivative {
     by: Slot,

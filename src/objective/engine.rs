@@ -64,7 +64,7 @@ impl Objective {
     /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
     /// let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
     /// let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
-    /// // The gradient in the first bias is the mean of the first layer's output gradients.
+    /// // The gradient with respect to the first bias is the mean of the first layer's output gradients.
     /// let mut sum = vec![0.0; 3];
     /// objective.visit_layers(|tile: LayerTile| {
     ///     if tile.parameters == ["layers.0.weight", "layers.0.bias"] {
