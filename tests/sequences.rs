@@ -226,6 +226,37 @@ fn what_does_not_fit_says_which_layer_and_shape() {
     assert!(found.contains("u32"), "{found}");
 }
 
+#[test]
+fn a_jacobian_has_a_row_per_output_of_every_token() {
+    let n = 3;
+    let x = Tensor::from_vec(numbers(n * LENGTH * WIDTH, 5), (n, LENGTH, WIDTH), &CPU).unwrap();
+    let y = Tensor::zeros((n, LENGTH, TOKENS), DType::F64, &CPU).unwrap();
+    let data = Dataset::regression(&x, &y).unwrap();
+    let model = Layered::new(body(), parameters(&SHAPES[1..], DType::F64));
+    let objective = Objective::of(&model, &data, Loss::Mse).unwrap();
+    let jacobian = objective.jacobian().unwrap();
+    assert_eq!(jacobian.dim(), (n * LENGTH * TOKENS, objective.dim()));
+    // The Gauss-Newton matrix of squared errors is 2 JᵀJ over the number of outputs.
+    let v = numbers(objective.dim(), 3);
+    let jv = jacobian.dot(&loss_landscape::ndarray::Array1::from(v.clone()));
+    let product = jacobian.t().dot(&jv) * (2.0 / (n * LENGTH * TOKENS) as f64);
+    let expected = objective.gauss_newton().apply(&v).unwrap();
+    assert_close(&product.to_vec(), &expected, 1e-12);
+}
+
+#[test]
+fn what_needs_one_label_per_sample_says_so() {
+    let data = Dataset::classification(&tokens(4, 1), &tokens(4, 2)).unwrap();
+    for result in [
+        data.one_hot(TOKENS),
+        data.balanced(2, 0),
+        data.with_label_noise(0.1, 0),
+    ] {
+        let message = result.unwrap_err().to_string();
+        assert!(message.contains("one label per sample"), "{message}");
+    }
+}
+
 /// Per-sample gradients of a linear layer are sums over its positions of dy xᵀ.
 #[test]
 fn a_visitor_sees_inputs_and_output_gradients() {

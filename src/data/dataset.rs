@@ -266,7 +266,7 @@ impl Dataset {
         }
     }
 
-    fn labels_of_samples(&self, what: &str) -> Result<Vec<u32>> {
+    pub(super) fn labels_of_samples(&self, what: &str) -> Result<Vec<u32>> {
         let labels = self.labels()?;
         match self.targets.dims().is_empty() {
             true => Ok(labels),

@@ -28,14 +28,14 @@ impl Dataset {
     /// ```
     ///
     /// # Errors
-    /// A `share` outside [0, 1]; a dataset without labels or with only one class.
+    /// A `share` outside [0, 1]; a dataset without one label per sample, or with only one class.
     pub fn with_label_noise(&self, share: f64, seed: u64) -> Result<Self> {
         if !(0.0..=1.0).contains(&share) {
             return Err(Error::invalid(format!(
                 "a share of {share} wrong labels is out of range: give a number from 0 to 1"
             )));
         }
-        let mut labels = self.labels()?;
+        let mut labels = self.labels_of_samples("label noise")?;
         let mut classes = labels.clone();
         classes.sort_unstable();
         classes.dedup();

@@ -33,7 +33,7 @@ impl Objective {
         self.needs_independent_samples("a Jacobian")?;
         let _in_use = InUse::read(&self.parameters)?;
         let columns = self.dim();
-        let rows = self.data.len() * self.outputs(&self.data.first(1)?)?.dim(1)?;
+        let rows = self.data.len() * self.outputs(&self.data.first(1)?)?.elem_count();
         if rows.saturating_mul(columns) > MOST {
             return Err(Error::invalid(format!(
                 "a Jacobian of {rows} × {columns} numbers would take {:.1} GB: take fewer samples",
@@ -44,7 +44,7 @@ impl Objective {
         // One sample at a time, because each backward pass goes through the whole batch.
         self.clone().with_batch_size(1)?.over_batches(
             |sample| {
-                let outputs = self.outputs(sample)?.get(0)?;
+                let outputs = self.outputs(sample)?.flatten_all()?;
                 let row = |j| autograd::gradient(&self.parameters, &outputs.get(j)?);
                 (0..outputs.dim(0)?).map(row).collect::<Result<Vec<_>>>()
             },
