@@ -289,7 +289,7 @@ fn subsamples_are_stated_with_their_intervals() {
     assert_eq!(report.subsample, Subsample::Random { samples, seed });
     let text = report.to_string();
     assert!(
-        text.contains("curvature on 100 of 800, random, seed 7"),
+        text.contains("curvature on 100 random of 800 training samples, seed 7"),
         "{text}"
     );
     assert!(text.contains("95 % on all samples"), "{text}");

@@ -64,7 +64,7 @@ impl Convolution {
         let grid = Grid::new([height, width], kernel, stride, padding, dilation);
         let grid = grid.ok_or_else(|| {
             let [down, right] = kernel;
-            format!("images of at least the size of the {down} × {right} kernel with dilation {dilation}, after a padding of {padding}")
+            format!("images that hold the {down} × {right} kernel, with dilation {dilation} and padding {padding}")
         })?;
         Ok(Self { shape, grid })
     }
