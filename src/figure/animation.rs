@@ -133,7 +133,7 @@ fn traces(spectrum: &Spectrum) -> [Box<dyn Trace>; 2] {
     })
 }
 
-/// Arguments of plotly's `animate`: the frames (null for all, [null] to stop) and their timing.
+/// Arguments of plotly's `animate`: the frames (null for all, a list of null to stop) and their timing.
 fn animate_args(frames: Value, milliseconds: usize) -> Value {
     json!([frames, {
         "mode": "immediate",

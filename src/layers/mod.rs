@@ -1,7 +1,7 @@
 //! Layers: one file per kind.
 //!
 //! Each file holds everything about one kind: its settings, the initialisation of its parameters, its shape rule, its
-//! pass through candle's graph, its hand-derived [rules](rules::Rules), the axes of its hidden units, and its tests.
+//! pass through candle's graph, its hand-derived rules, the axes of its hidden units, and its tests.
 //!
 //! To add a kind, write its file and add it to the list below.
 

@@ -106,7 +106,7 @@ pub fn best_device() -> Result<Device> {
 ///
 /// match cuda_device() {
 ///     Ok(device) => assert!(device.is_cuda()),
-///     Err(error) => assert!(error.to_string().contains("no CUDA device")),
+///     Err(error) => assert!(error.to_string().contains("CUDA device")),
 /// }
 /// ```
 ///

@@ -15,7 +15,7 @@ use crate::vector::axpy;
 /// The Hessian's smallest and largest eigenvalue at each point of a plane; NaN where the loss or a derivative is not finite.
 ///
 /// # Shapes
-/// As in [`Plane`]: one row per β, one column per α.
+/// As in [`Plane`](super::Plane): one row per β, one column per α.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -54,10 +54,10 @@ pub struct ExtremeEigenvalues {
 }
 
 impl ExtremeEigenvalues {
-    /// Computes the eigenvalues without the losses. See [`Plane::with_eigenvalues`].
+    /// Computes the eigenvalues without the losses. See [`Plane::with_eigenvalues`](super::Plane::with_eigenvalues).
     ///
     /// # Errors
-    /// As [`Plane::on_grid`].
+    /// As [`Plane::on_grid`](super::Plane::on_grid).
     pub fn on_grid(objective: &Objective, d1: &[f64], d2: &[f64], grid: &Grid) -> Result<Self> {
         let (theta, points) = (origin(objective, d1, d2)?, grid.points());
         let parts = grid.parts("eigenvalues", EIGENVALUES, objective, [&theta, d1, d2])?;
