@@ -15,7 +15,7 @@ ERRORS = {
     ),
     "inputs of another width": (
         "let wide = Mlp::new(&[3, 4, 2], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;\nObjective::of(&wide, &data, Loss::CrossEntropy)?;",
-        ["shape (1, 2)", "first layer", "rhs: [3, 4]"],
+        ["layers.0.weight", "samples of shape (2,)", "it needs a last axis of 3"],
     ),
     "another type": (
         "let single = Mlp::new(&[2, 4, 2], Activation::Tanh, 0, &Device::Cpu)?;\nObjective::of(&single, &data, Loss::CrossEntropy)?;",
