@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::graph::GraphBuilder;
 use super::rules::{BatchStatistics, ChannelMoments, Mode, Packed, Primal, Rules, Tangent, Write};
-use super::scale_shift::{ScaleShift, check_len, per_channel};
+use super::scale_shift::{ScaleShift, check_dims, check_len, per_channel, scaled};
 use super::{Layer, LayerInit, LayerKind, Misfit, Pass, Shape, Units, var, wrapped};
 use crate::error::{Error, Result};
 use crate::kernels::Scalar;
@@ -103,12 +103,7 @@ impl Layer for BatchNorm {
         for name in [&self.mean, &self.variance] {
             let statistic = parameters.statistic(name);
             let statistic = statistic.map_err(|e| misfit(format!("its statistics: {e}")))?;
-            if statistic.dims() != [channels] {
-                return Err(misfit(format!(
-                    "`{name}` of shape ({channels},), one number per channel, not {:?}",
-                    statistic.dims()
-                )));
-            }
+            check_dims(self, input, name, statistic.as_tensor(), channels)?;
         }
         Ok(input.clone())
     }
@@ -133,9 +128,7 @@ impl Layer for BatchNorm {
             }
         };
         let (weight, bias) = (var(parameters, &self.weight)?, var(parameters, &self.bias)?);
-        normal
-            .broadcast_mul(&per_channel(x, &weight)?)?
-            .broadcast_add(&per_channel(x, &bias)?)
+        scaled(&normal, &weight, &bias)
     }
 
     fn add_rules<T: Scalar>(&self, network: &mut GraphBuilder<T>) -> Result<(), Misfit> {

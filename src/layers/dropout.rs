@@ -59,7 +59,7 @@ impl Layer for Dropout {
 
     fn add_rules<T: Scalar>(&self, network: &mut GraphBuilder<T>) -> Result<(), Misfit> {
         self.output_shape(network.shape(), network.parameters())?;
-        network.push_dropout();
+        network.mark_dropout();
         Ok(())
     }
 

@@ -209,8 +209,8 @@ impl<'a, T: Scalar> GraphBuilder<'a, T> {
         };
     }
 
-    /// Adds a layer that is the identity in analysis and drops values in training.
-    pub(crate) fn push_dropout(&mut self) {
+    /// Marks the graph as one whose training steps set values to zero at random. Adds no node: dropout is the identity in analysis.
+    pub(crate) fn mark_dropout(&mut self) {
         self.has_dropout = true;
     }
 

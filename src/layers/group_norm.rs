@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::graph::GraphBuilder;
 use super::normalization::{GroupedNorm, Sharing};
-use super::scale_shift::{ScaleShift, check_epsilon, check_len, per_channel};
+use super::scale_shift::{ScaleShift, check_epsilon, check_len, scaled};
 use super::{Layer, LayerInit, LayerKind, Misfit, Pass, Shape, Units, var};
 use crate::error::Result;
 use crate::kernels::Scalar;
@@ -86,16 +86,13 @@ impl Layer for GroupNorm {
         let deviation = (centered.sqr()?.mean_keepdim(2)? + self.epsilon)?.sqrt()?;
         let normal = centered.broadcast_div(&deviation)?.reshape(x.shape())?;
         let (weight, bias) = (var(parameters, &self.weight)?, var(parameters, &self.bias)?);
-        normal
-            .broadcast_mul(&per_channel(x, &weight)?)?
-            .broadcast_add(&per_channel(x, &bias)?)
+        scaled(&normal, &weight, &bias)
     }
 
     fn add_rules<T: Scalar>(&self, network: &mut GraphBuilder<T>) -> Result<(), Misfit> {
         let shape = self.output_shape(network.shape(), network.parameters())?;
         let [channels, pixels] = shape.channels();
-        let ranges = [&self.weight, &self.bias].map(|name| network.range(self, name));
-        let [weight, bias] = ranges;
+        let [weight, bias] = [&self.weight, &self.bias].map(|name| network.range(self, name));
         let rules = GroupedNorm {
             groups: self.groups,
             channels: channels / self.groups,

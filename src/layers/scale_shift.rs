@@ -64,9 +64,7 @@ impl ScaleShift {
     pub(crate) fn param_ranges(&self) -> Vec<Range<usize>> {
         vec![self.weight.clone(), self.bias.clone()]
     }
-}
 
-impl ScaleShift {
     /// Adds γ = 1 and β = 0 to a network's initial parameters, and returns their names.
     pub(crate) fn init(init: &mut LayerInit, name: &str, channels: usize) -> Result<[String; 2]> {
         let weight = init.constant(format!("{name}.weight"), 1.0, channels)?;
@@ -83,7 +81,24 @@ pub(crate) fn check_len(
     name: &str,
     channels: usize,
 ) -> Result<(), Misfit> {
-    let shape = param(layer, input, parameters, name)?.dims();
+    check_dims(
+        layer,
+        input,
+        name,
+        param(layer, input, parameters, name)?,
+        channels,
+    )
+}
+
+/// Returns an error unless the tensor of this name has one value per channel.
+pub(crate) fn check_dims(
+    layer: &impl Layer,
+    input: &Shape,
+    name: &str,
+    tensor: &Tensor,
+    channels: usize,
+) -> Result<(), Misfit> {
+    let shape = tensor.dims();
     match shape == [channels] {
         true => Ok(()),
         false => Err(Misfit::new(
@@ -111,4 +126,10 @@ pub(crate) fn per_channel(x: &Tensor, numbers: &Tensor) -> candle_core::Result<T
     let mut shape = vec![1; x.rank()];
     shape[1] = numbers.elem_count();
     numbers.reshape(shape)
+}
+
+/// γ x + β, channel by channel, in candle's graph.
+pub(crate) fn scaled(x: &Tensor, weight: &Tensor, bias: &Tensor) -> candle_core::Result<Tensor> {
+    x.broadcast_mul(&per_channel(x, weight)?)?
+        .broadcast_add(&per_channel(x, bias)?)
 }
