@@ -196,11 +196,12 @@ impl<T: Scalar + WithDType> Typed<T> {
 }
 
 impl<T: Scalar + WithDType> Typed<T> {
-    /// Calls `f` with a dataset's values.
-    fn with_samples<R>(&self, data: &Dataset, f: impl FnOnce(Samples<T>) -> R) -> Result<R> {
+    /// The inputs in the network's dtype. Tokens are checked and become floating-point numbers, which are exact up to 2²⁴ in
+    /// `f32`.
+    fn inputs(&self, data: &Dataset) -> Result<Tensor> {
         let inputs = data.inputs();
         let (DType::U32, Some(count)) = (inputs.dtype(), self.network.num_tokens) else {
-            return with_samples(inputs, data, f);
+            return Ok(inputs.clone());
         };
         let unknown = on_host(inputs, |tokens: &[u32]| {
             let unknown = tokens.iter().position(|token| *token as usize >= count);
@@ -211,7 +212,12 @@ impl<T: Scalar + WithDType> Typed<T> {
                 "token {token} of sample {sample} is not in the embedding table, which has {count} rows"
             )));
         }
-        with_samples(&inputs.to_dtype(T::DTYPE)?, data, f)
+        Ok(inputs.to_dtype(T::DTYPE)?)
+    }
+
+    /// Calls `f` with a dataset's values.
+    fn with_samples<R>(&self, data: &Dataset, f: impl FnOnce(Samples<T>) -> R) -> Result<R> {
+        with_slices(&self.inputs(data)?, data, f)
     }
 }
 
@@ -287,8 +293,8 @@ impl<T: Scalar + WithDType> HandDerived for Typed<T> {
     }
 }
 
-/// Calls `f` with a dataset's values, with tokens as floating-point numbers, which are exact up to 2²⁴ in `f32`.
-fn with_samples<T: WithDType, R>(
+/// Calls `f` with these inputs and a dataset's targets as slices.
+fn with_slices<T: WithDType, R>(
     inputs: &Tensor,
     data: &Dataset,
     f: impl FnOnce(Samples<T>) -> R,
