@@ -80,16 +80,16 @@ impl<T: Scalar> Network<T> {
         Split::of(samples, self.widest() * size_of::<T>())
     }
 
-    /// Buffers for the layers' gradients along `k` directions; empty for layers that `is_wanted` excludes.
+    /// Buffers for the layers' gradients along `k` directions; empty for layers that `needs_gradient` excludes.
     pub(super) fn gradient_buffers(
         &self,
         k: usize,
-        is_wanted: impl Fn(usize) -> bool,
+        needs_gradient: impl Fn(usize) -> bool,
     ) -> Vec<Vec<T>> {
         let nodes = self.nodes.iter().enumerate();
         nodes
             .map(|(l, node)| {
-                let rules = node.rules().filter(|_| is_wanted(l));
+                let rules = node.rules().filter(|_| needs_gradient(l));
                 vec![T::ZERO; k * rules.map_or(0, |rules| rules.num_params())]
             })
             .collect()

@@ -23,11 +23,11 @@ struct Pass<T> {
     mode: Mode,
     curvature: Curvature,
     /// For each boundary, whether its values change along a direction.
-    moves: Vec<bool>,
+    has_tangent: Vec<bool>,
     /// For each node, whether its gradient is wanted.
-    is_wanted: Vec<bool>,
+    needs_gradient: Vec<bool>,
     /// For each boundary, whether a wanted gradient needs the derivative with respect to it.
-    leads_to_wanted: Vec<bool>,
+    needs_derivative: Vec<bool>,
 }
 
 /// A thread's buffers.
@@ -78,19 +78,19 @@ impl<T: Scalar> Network<T> {
                 .iter()
                 .any(|b| b.start < range.end && range.start < b.end),
         };
-        let is_wanted = self.nodes.iter().map(|node| {
+        let needs_gradient = self.nodes.iter().map(|node| {
             let ranges = node
                 .rules()
                 .map_or_else(Vec::new, |rules| rules.param_ranges());
             ranges.iter().any(wanted)
         });
-        let is_wanted: Vec<bool> = is_wanted.collect();
-        let (mut moves, mut leads_to_wanted) = (vec![false], vec![false]);
+        let needs_gradient: Vec<bool> = needs_gradient.collect();
+        let (mut has_tangent, mut needs_derivative) = (vec![false], vec![false]);
         for (l, node) in self.nodes.iter().enumerate() {
             let any = |of: &[bool]| node.from().iter().any(|from| of[*from]);
-            let (below, wanted_below) = (any(&moves), any(&leads_to_wanted));
-            moves.push(below || !directions[l].is_zero);
-            leads_to_wanted.push(wanted_below || is_wanted[l]);
+            let (below, needed_below) = (any(&has_tangent), any(&needs_derivative));
+            has_tangent.push(below || !directions[l].is_zero);
+            needs_derivative.push(needed_below || needs_gradient[l]);
         }
         Pass {
             directions,
@@ -99,9 +99,9 @@ impl<T: Scalar> Network<T> {
                 _ => Mode::GaussNewton,
             },
             curvature,
-            moves,
-            is_wanted,
-            leads_to_wanted,
+            has_tangent,
+            needs_gradient,
+            needs_derivative,
         }
     }
 
@@ -113,20 +113,24 @@ impl<T: Scalar> Network<T> {
         k: usize,
     ) -> Vec<Vec<f64>> {
         let mut products = vec![vec![0.0; self.num_params]; k];
-        if !pass.moves[self.nodes.len()] {
+        if !pass.has_tangent[self.nodes.len()] {
             return products;
         }
         let split = self.split(samples.count);
         let (rows, widest) = (split.tile * k, self.widest());
         let tangent = |b: usize| {
-            let width = if pass.moves[b] { self.width(b) } else { 0 };
+            let width = if pass.has_tangent[b] {
+                self.width(b)
+            } else {
+                0
+            };
             vec![T::ZERO; rows * width]
         };
         let scratch = || Scratch {
             tangents: (0..=self.nodes.len()).map(tangent).collect(),
             slots: vec![vec![T::ZERO; rows * widest]; self.plan.slots],
             more: vec![T::ZERO; rows * widest],
-            gradients: self.gradient_buffers(k, |l| pass.is_wanted[l]),
+            gradients: self.gradient_buffers(k, |l| pass.needs_gradient[l]),
             tile: CachedTile::default(),
         };
         over_groups(
@@ -171,11 +175,11 @@ impl<T: Scalar> Network<T> {
         let primal = |l: usize| self.primal(l, &point.packed[l], x, cached);
         let size = |b: usize| tile.len * k * self.width(b);
         for (l, node) in self.nodes.iter().enumerate() {
-            if !pass.moves[l + 1] {
+            if !pass.has_tangent[l + 1] {
                 continue;
             }
             let (below, above) = scratch.tangents.split_at_mut(l + 1);
-            let rx = |b: usize| pass.moves[b].then(|| &below[b][..size(b)]);
+            let rx = |b: usize| pass.has_tangent[b].then(|| &below[b][..size(b)]);
             let ry = &mut above[0][..size(l + 1)];
             match node {
                 Node::Layer { rules, from } => {
@@ -198,7 +202,7 @@ impl<T: Scalar> Network<T> {
         let rdz = &mut scratch.slots[slot[depth]][..size(depth)];
         self.loss.tangent(pass.curvature, outputs, rz, rdz);
         for (l, node) in self.nodes.iter().enumerate().rev() {
-            if !pass.leads_to_wanted[l + 1] {
+            if !pass.needs_derivative[l + 1] {
                 continue;
             }
             let rdy = std::mem::take(&mut scratch.slots[slot[l + 1]]);
@@ -206,17 +210,17 @@ impl<T: Scalar> Network<T> {
             let from = node.from()[0];
             let tangent = Tangent {
                 directions: &pass.directions[l],
-                rx: pass.moves[from].then(|| &tangents[from][..size(from)]),
+                rx: pass.has_tangent[from].then(|| &tangents[from][..size(from)]),
                 rdy: &rdy[..size(l + 1)],
             };
             if let Node::Layer { rules, .. } = node
-                && pass.is_wanted[l]
+                && pass.needs_gradient[l]
             {
                 let gradient = &mut scratch.gradients[l];
                 rules.gradient_tangent(&primal(l), &tangent, gradient, write, pass.mode);
             }
             for (side, from) in node.from().iter().enumerate() {
-                if !pass.leads_to_wanted[*from] {
+                if !pass.needs_derivative[*from] {
                     continue;
                 }
                 let first = self.plan.first[l][side];
