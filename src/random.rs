@@ -94,7 +94,7 @@ mod tests {
     use crate::vector::dot;
 
     #[test]
-    fn streams_of_other_purposes_seeds_and_indices_are_independent() {
+    fn streams_of_different_purposes_seeds_and_indices_are_independent() {
         let n = 10_000;
         let first = normal(n, Purpose::Trace, 7, 0);
         assert_eq!(first, normal(n, Purpose::Trace, 7, 0));

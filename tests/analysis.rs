@@ -67,7 +67,7 @@ fn cell<'a>(table: &'a DataFrame, quantity: &str, column: &str) -> AnyValue<'a> 
 }
 
 #[test]
-fn linear_regression_is_known_in_full() {
+fn a_report_of_linear_regression_matches_closed_forms() {
     let (model, train, test) = regression();
     let analyzer = Analyzer::new(&model, &train, &test, Loss::Mse).unwrap();
     let before = bits(model.parameters());
@@ -148,7 +148,7 @@ fn two_eigenvalues_from_each_end_suffice() {
     assert!(one.negative.complete && one.negative.count.high == 0.0);
     let rank = one.effective_rank.unwrap();
     let exact = 11.1 * 11.1 / (64.0 + 4.0 + 1.0 + 0.01);
-    // A probe of random signs weighs all eigenvectors of a diagonal matrix alike.
+    // A probe of random signs gives all eigenvectors of a diagonal matrix the same weight.
     assert!(
         (rank.value - exact).abs() < 1e-9 + 4.0 * rank.standard_error,
         "{rank}"
@@ -161,15 +161,15 @@ fn a_saddle_point_is_recognised() {
     let (model, data) = saddle();
     let analyzer = Analyzer::new(&model, &data, &data, Loss::Mse).unwrap();
     model.parameters().set_flat(&[0.0; 22]).unwrap();
-    let bend = 2.0 * MEAN_SQUARE;
+    let curvature = 2.0 * MEAN_SQUARE;
 
     let all = analyzer.hessian_metrics(11).unwrap();
-    let mut expected = vec![bend; 7];
+    let mut expected = vec![curvature; 7];
     expected.extend([2.0, 0.0, 0.0, 0.0]);
     let largest: Vec<f64> = all.largest.iter().map(|e| e.value).collect();
     assert_close(&largest, &expected, 1e-13);
-    assert_close(&[all.smallest[6].value], &[-bend], 1e-13);
-    // Seven, and then zeros: eight of the smallest tell all, seven do not.
+    assert_close(&[all.smallest[6].value], &[-curvature], 1e-13);
+    // There are seven negative eigenvalues, followed by zeros. Eight of the smallest show that, seven do not.
     let eight = analyzer.hessian_metrics(8).unwrap();
     for found in [&all, &eight] {
         let negative = &found.negative;
@@ -218,7 +218,7 @@ fn a_saddle_point_is_recognised() {
 
 /// The saddle with 69 more features that are 0: 505 eigenvalues, of which seven are −5, seven 5, one 2, and the others 0.
 #[test]
-fn seven_negative_eigenvalues_among_500_are_seven() {
+fn seven_negative_eigenvalues_among_505_are_counted() {
     let mut x = vec![0.0; 4 * 70];
     for (row, first) in [-2.0, -1.0, 1.0, 2.0].into_iter().enumerate() {
         x[70 * row] = first;
@@ -240,7 +240,7 @@ fn seven_negative_eigenvalues_among_500_are_seven() {
         for eigenvalue in &found.smallest[..7] {
             assert!((eigenvalue.value + 5.0).abs() < 1e-5, "{eigenvalue:?}");
         }
-        // Fewer than there are say so.
+        // Fewer computed eigenvalues give a lower bound.
         let few = analyzer.hessian_metrics(5).unwrap();
         assert!(!few.negative.complete && few.negative.certain == 5);
         let words = verdict(&few.table().unwrap(), "negative eigenvalues");
@@ -282,7 +282,7 @@ fn ratios_complement_an_undefined_condition_number() {
     assert_eq!(number(&table, "λ_max/|λ_min|"), ratios[0]);
     assert_eq!(number(&table, "|λ|_max/|λ|_min"), ratios[1]);
 
-    // Some eigenvalues do not tell the smallest magnitude.
+    // The smallest magnitude is unknown if only some eigenvalues are computed.
     let some = analyzer.hessian_metrics(2).unwrap();
     assert_eq!(some.magnitude_ratio, None);
     let words = verdict(&some.table().unwrap(), "|λ|_max/|λ|_min");
@@ -291,7 +291,7 @@ fn ratios_complement_an_undefined_condition_number() {
 
 /// With one eigenvalue from each end, the second largest is unknown.
 #[test]
-fn one_eigenvalue_from_each_end_is_no_gap() {
+fn one_eigenvalue_from_each_end_gives_no_gap() {
     let (analyzer, exact, _) = thirteen();
     let values = exact.values();
     let metrics = analyzer.hessian_metrics(1).unwrap();
@@ -399,13 +399,13 @@ fn a_plateau_is_not_near_a_minimum() {
         verdict(&table, "decrease by a Newton step"),
         "100 % of the loss: not near a stationary point"
     );
-    // At the minimum of the same loss it is one.
+    // At the minimum of the same loss, the verdict changes.
     model.parameters().set_flat(&[0.0, 1.0]).unwrap();
     let table = analyzer.full_analysis().unwrap().table().unwrap();
     assert!(verdict(&table, "negative eigenvalues").starts_with("near a minimum. "));
 }
 
-/// A convex loss away from its minimum has no negative eigenvalue. Seven negative eigenvalues on a slope are not a saddle point.
+/// A convex loss away from its minimum, and a slope with seven negative eigenvalues.
 #[test]
 fn a_slope_is_neither_a_minimum_nor_a_saddle_point() {
     let (model, train, test) = regression();
@@ -452,7 +452,7 @@ fn a_random_search_is_not_called_flat_if_the_worst_case_is_sharp() {
         "no verdict: to first order the loss increases by 0.36 along the gradient"
     );
 
-    // At the minimum there is no slope, and the curvature of the same direction says it.
+    // At the minimum there is no slope, so the verdict depends on the curvature along the same direction.
     let bottom = [vec![0.0], vec![1.0 / width as f64; width]].concat();
     model.parameters().set_flat(&bottom).unwrap();
     let report = analyzer.with_radius(0.02).full_analysis().unwrap();
@@ -668,7 +668,7 @@ fn paths_between_two_models_are_measured() {
             .map(|(name, _)| name)
             .collect::<Vec<_>>()
     };
-    // Layers in a row, blocks, and batch normalisation.
+    // Plain layers, blocks, and batch normalisation.
     assert_eq!(paths(Architecture::Toy.design()).len(), 4);
     let blocks = paths(Architecture::Residual.design());
     assert_eq!(blocks, ["linear", "trained Bézier"]);

@@ -1,4 +1,4 @@
-//! The order of the modules, and what docs/architecture.md says about adding to them.
+//! The order of the modules, and the paths in docs/architecture.md.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -35,7 +35,7 @@ const ORDER: [&str; 27] = [
     "analysis",
 ];
 
-/// Modules on top, which nothing but the program imports.
+/// Top-level modules, which only the program imports.
 const TOP: [&str; 3] = ["sweep", "figure", "notebook"];
 
 fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
@@ -49,7 +49,7 @@ fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// For each module the modules that it imports, outside of its tests, each with a file that does.
+/// For each module, the modules that it imports outside of its tests, each with a file that imports it.
 fn imports() -> BTreeMap<String, BTreeMap<String, PathBuf>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
@@ -103,7 +103,7 @@ fn modules_import_only_modules_below_them() {
     }
 }
 
-/// Every file that the page names exists, and the lines that it asks for are there.
+/// Every file that the page names exists, and adding a layer takes one line elsewhere.
 #[test]
 fn the_architecture_page_names_what_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -120,7 +120,7 @@ fn the_architecture_page_names_what_exists() {
     for module in ORDER.iter().chain(&TOP) {
         assert!(page.contains(&format!("`{module}`")), "{module} is missing");
     }
-    // A kind of layer is one file and one line of the registry.
+    // A kind of layer is one file and one line in the registry.
     let registry = fs::read_to_string(root.join("src/layers/mod.rs")).unwrap();
     assert!(registry.contains("layer_norm: LayerNorm;"));
     let mentions = |file: &PathBuf| {

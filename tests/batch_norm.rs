@@ -1,4 +1,4 @@
-//! Batch normalisation by the batch's own statistics in training, by the running ones in analysis; dropout.
+//! Batch normalisation with batch statistics in training and running statistics in analysis; dropout.
 
 mod common;
 
@@ -8,18 +8,18 @@ use loss_landscape::prelude::*;
 
 const CPU: Device = Device::Cpu;
 
-/// A network in the making: variables with numbers of about 1/√inputs.
+/// Creates the variables of a network, with values of about 1/√inputs.
 #[derive(Default)]
-struct Making {
+struct Builder {
     vars: Vec<(String, Var)>,
     statistics: Vec<(String, Var)>,
 }
 
-impl Making {
+impl Builder {
     fn var(&mut self, name: String, shape: &[usize]) -> String {
-        let fan = shape[1..].iter().product::<usize>() as f64;
+        let fan_in = shape[1..].iter().product::<usize>() as f64;
         let values = numbers(shape.iter().product(), self.vars.len() as u64 + 1);
-        let values: Vec<f64> = values.iter().map(|v| v / fan.sqrt()).collect();
+        let values: Vec<f64> = values.iter().map(|v| v / fan_in.sqrt()).collect();
         let var = Var::from_vec(values, shape, &CPU).unwrap();
         self.vars.push((name.clone(), var));
         name
@@ -68,23 +68,23 @@ impl Making {
     }
 }
 
-fn act() -> LayerKind {
+fn tanh() -> LayerKind {
     LayerKind::Activation(Activation::Tanh)
 }
 
 /// Networks for images of 2 × 4 × 4 and three classes.
 fn networks() -> Vec<(&'static str, Layered)> {
     let mut all = Vec::new();
-    let mut add = |name, build: &dyn Fn(&mut Making) -> Vec<LayerKind>| {
-        let mut making = Making::default();
-        let layers = build(&mut making);
-        all.push((name, making.finish(layers)));
+    let mut add = |name, build: &dyn Fn(&mut Builder) -> Vec<LayerKind>| {
+        let mut builder = Builder::default();
+        let layers = build(&mut builder);
+        all.push((name, builder.finish(layers)));
     };
     add("after a convolution", &|m| {
         vec![
             m.conv("a", 2, 3, 1),
             m.norm("a.norm", 3),
-            act(),
+            tanh(),
             LayerKind::GlobalAveragePool(layers::GlobalAveragePool),
             LayerKind::Flatten(layers::Flatten),
             m.linear("out", 3, 3),
@@ -95,18 +95,18 @@ fn networks() -> Vec<(&'static str, Layered)> {
             LayerKind::Flatten(layers::Flatten),
             m.linear("a", 32, 7),
             m.norm("a.norm", 7),
-            act(),
+            tanh(),
             m.linear("out", 7, 3),
             m.norm("out.norm", 3),
         ]
     });
-    add("of the inputs, and twice in a row", &|m| {
+    add("on the inputs, and twice in a row", &|m| {
         vec![
             m.norm("in.norm", 2),
             m.conv("a", 2, 3, 2),
             m.norm("a.norm", 3),
             m.norm("b.norm", 3),
-            act(),
+            tanh(),
             LayerKind::Flatten(layers::Flatten),
             m.linear("out", 12, 3),
         ]
@@ -117,37 +117,37 @@ fn networks() -> Vec<(&'static str, Layered)> {
             m.norm("stem.norm", 3),
             LayerKind::Residual(layers::Residual {
                 body: vec![
-                    act(),
+                    tanh(),
                     m.conv("a", 3, 4, 2),
                     m.norm("a.norm", 4),
-                    act(),
+                    tanh(),
                     m.conv("b", 4, 4, 1),
                     m.norm("b.norm", 4),
                 ],
                 shortcut: vec![m.conv("c", 3, 4, 2), m.norm("c.norm", 4)],
             }),
             LayerKind::Residual(layers::Residual {
-                body: vec![m.norm("d.norm", 4), act()],
+                body: vec![m.norm("d.norm", 4), tanh()],
                 shortcut: vec![],
             }),
             LayerKind::Flatten(layers::Flatten),
             m.linear("out", 16, 3),
         ]
     });
-    add("in dense blocks, and of one boundary twice", &|m| {
+    add("in dense blocks and both branches", &|m| {
         vec![
             LayerKind::Concat(layers::Concat::dense(vec![
                 m.norm("a.norm", 2),
-                act(),
+                tanh(),
                 m.conv("a", 2, 3, 1),
             ])),
             LayerKind::Residual(layers::Residual {
-                body: vec![m.norm("b.norm", 5), act()],
+                body: vec![m.norm("b.norm", 5), tanh()],
                 shortcut: vec![m.norm("c.norm", 5)],
             }),
             LayerKind::Concat(layers::Concat::dense(vec![
                 m.norm("d.norm", 5),
-                act(),
+                tanh(),
                 m.conv("d", 5, 2, 1),
             ])),
             LayerKind::GlobalAveragePool(layers::GlobalAveragePool),
@@ -174,7 +174,7 @@ fn statistics(parameters: &Parameters) -> Vec<f64> {
         .collect()
 }
 
-/// Loss and gradient of a step of training on all the data, and the running statistics after it.
+/// Loss and gradient of a training step on all samples, and the running statistics after it.
 fn step<M: Model + Clone + Send + Sync + 'static>(
     model: &M,
     data: &Dataset,
@@ -192,9 +192,9 @@ fn step<M: Model + Clone + Send + Sync + 'static>(
 }
 
 #[test]
-fn both_ways_take_the_same_step() {
+fn engine_and_graph_take_the_same_step() {
     for (name, model) in networks() {
-        // One tile, ragged ones, and more of them than parts of a batch.
+        // One tile, incomplete tiles, and more tiles than parts of a batch.
         let many = if name.contains("dense layer") {
             10_300
         } else {
@@ -214,7 +214,7 @@ fn both_ways_take_the_same_step() {
 }
 
 #[test]
-fn the_gradient_of_a_step_is_that_of_the_batch_loss() {
+fn a_step_uses_the_gradient_of_the_batch_loss() {
     let data = data(70);
     for (_, model) in networks() {
         let theta = model.parameters().to_flat().unwrap();
@@ -237,17 +237,17 @@ fn the_gradient_of_a_step_is_that_of_the_batch_loss() {
 }
 
 #[test]
-fn running_statistics_move_towards_those_of_the_batch() {
+fn running_statistics_move_towards_batch_statistics() {
     let samples = 37;
     let data = data(samples);
-    let mut making = Making::default();
+    let mut builder = Builder::default();
     let layers = vec![
-        making.norm("in", 2),
+        builder.norm("in", 2),
         LayerKind::Flatten(layers::Flatten),
-        making.linear("out", 32, 3),
+        builder.linear("out", 32, 3),
     ];
-    let model = making.finish(layers);
-    // What the statistics of each channel are: the mean, and the variance without bias.
+    let model = builder.finish(layers);
+    // Expected statistics of each channel: the mean and the unbiased variance.
     let x = data
         .inputs()
         .flatten_from(2)
@@ -271,34 +271,34 @@ fn running_statistics_move_towards_those_of_the_batch() {
     ];
     let start = statistics(model.parameters());
     for steps in [1, 3] {
-        let rest = 0.7_f64.powi(steps);
-        let moved = start
+        let decay = 0.7_f64.powi(steps);
+        let expected = start
             .iter()
             .zip(batch)
-            .map(|(r, s)| rest * r + (1.0 - rest) * s);
-        let moved: Vec<f64> = moved.collect();
-        // So slow that the parameters stay.
+            .map(|(r, s)| decay * r + (1.0 - decay) * s);
+        let expected: Vec<f64> = expected.collect();
+        // The learning rate is too small to change the parameters.
         let trainer = Trainer::sgd(1e-300)
             .with_epochs(steps as u32)
             .with_batch_size(samples);
         let (by_hand, by_graph) = (copy(&model), Opaque(copy(&model)));
         trainer.fit(&by_hand, &data, &data).unwrap();
         trainer.fit(&by_graph, &data, &data).unwrap();
-        assert_close(&statistics(by_hand.parameters()), &moved, 1e-14);
-        assert_close(&statistics(by_graph.parameters()), &moved, 1e-14);
+        assert_close(&statistics(by_hand.parameters()), &expected, 1e-14);
+        assert_close(&statistics(by_graph.parameters()), &expected, 1e-14);
     }
 }
 
 #[test]
-fn trainings_agree_on_both_ways_and_repeat_to_the_bit() {
+fn trainings_agree_between_engine_and_graph_and_repeat_exactly() {
     let data = data(60);
     for (_, model) in networks() {
         // Batches of 25, 25 and 10.
-        // Adam divides by 10⁻⁸ what is left of the gradient, 0, of a bias before a normalisation.
+        // A bias before a normalisation has a gradient of 0 up to rounding, which Adam divides by about 10⁻⁸.
         let both = [(Trainer::sgd(0.1), 1e-12), (Trainer::adam(0.003), 1e-8)];
         for (trainer, tolerance) in both {
             let trainer = trainer.with_epochs(2).with_batch_size(25).with_seed(4);
-            let [by_hand, again, alone] = [(); 3].map(|()| copy(&model));
+            let [by_hand, again, on_one_thread] = [(); 3].map(|()| copy(&model));
             let by_graph = Opaque(copy(&model));
             let history = trainer.fit(&by_hand, &data, &data).unwrap();
             let other = trainer.fit(&by_graph, &data, &data).unwrap();
@@ -307,13 +307,14 @@ fn trainings_agree_on_both_ways_and_repeat_to_the_bit() {
                 .num_threads(1)
                 .build()
                 .unwrap();
-            one.install(|| trainer.fit(&alone, &data, &data)).unwrap();
+            one.install(|| trainer.fit(&on_one_thread, &data, &data))
+                .unwrap();
             let both = [by_hand.parameters(), by_graph.parameters()];
             let [a, b] = both.map(|parameters| parameters.to_flat().unwrap());
             assert_close(&a, &b, tolerance);
             let [a, b] = both.map(statistics);
             assert_close(&a, &b, tolerance);
-            for same in [&again, &alone] {
+            for same in [&again, &on_one_thread] {
                 assert_eq!(bits(same.parameters()), bits(by_hand.parameters()));
                 assert_eq!(statistics(same.parameters()), a);
             }
@@ -329,7 +330,7 @@ fn trainings_agree_on_both_ways_and_repeat_to_the_bit() {
 }
 
 #[test]
-fn analysis_is_frozen_at_the_statistics_of_the_moment() {
+fn analysis_uses_the_current_running_statistics() {
     let data = data(50);
     for (_, model) in networks() {
         let model = copy(&model);
@@ -344,7 +345,7 @@ fn analysis_is_frozen_at_the_statistics_of_the_moment() {
             .with_batch_size(25)
             .fit(&model, &data, &data)
             .unwrap();
-        // θ as before, so that only the statistics differ.
+        // Restore θ, so that only the statistics differ.
         model.parameters().set_flat(&theta).unwrap();
         let moved = statistics(model.parameters());
         let late = objective.hvp(&v).unwrap();
@@ -353,7 +354,7 @@ fn analysis_is_frozen_at_the_statistics_of_the_moment() {
             .zip(&late)
             .map(|(a, b)| (a - b).abs())
             .fold(0.0, f64::max);
-        assert!(change > 1e-6, "statistics count: {change}");
+        assert!(change > 1e-6, "the statistics have an effect: {change}");
         let fresh = Objective::of(&model, &data, Loss::CrossEntropy).unwrap();
         assert_eq!(fresh.hvp(&v).unwrap(), late);
         assert_close(&late, &graph.hvp(&v).unwrap(), 1e-10);
@@ -376,13 +377,13 @@ fn analysis_is_frozen_at_the_statistics_of_the_moment() {
         assert_eq!(
             statistics(model.parameters()),
             moved,
-            "analysis moves nothing"
+            "analysis does not change the statistics"
         );
     }
 }
 
 #[test]
-fn statistics_are_estimated_anew_by_hand_too() {
+fn hand_derived_losses_use_estimated_statistics() {
     let data = data(60);
     for (_, model) in networks() {
         let model = copy(&model);
@@ -419,7 +420,7 @@ fn a_file_restores_parameters_and_statistics() {
     restored.parameters().load(&path).unwrap();
     assert_eq!(all(&restored), all(&trained));
 
-    // Copies have statistics of their own, clones share them.
+    // Copies have their own statistics; clones share them.
     let (own, shared) = (copy(&trained), trained.clone());
     let zero = |model: &Layered| {
         let (_, var) = model.parameters().statistics().next().unwrap();
@@ -436,18 +437,18 @@ fn a_file_restores_parameters_and_statistics() {
         ("a.norm.running_mean", DType::F32)
     );
 
-    // Files without statistics, or with others, change nothing.
-    let refused = |from: &Parameters, says: &str| {
+    // Files without statistics, or with wrong ones, are rejected and change nothing.
+    let refused = |from: &Parameters, expected: &str| {
         from.save(&path).unwrap();
         let before = all(&restored);
         let error = restored.parameters().load(&path).unwrap_err().to_string();
-        assert!(error.contains(says), "{error}");
+        assert!(error.contains(expected), "{error}");
         assert_eq!(all(&restored), before);
     };
     let plain = || Parameters::new(trained.parameters().iter().cloned()).unwrap();
-    let ours = || trained.parameters().statistics().cloned();
+    let own_statistics = || trained.parameters().statistics().cloned();
     refused(&plain(), "no tensor `a.norm.running_mean`");
-    let mut longer: Vec<_> = ours().collect();
+    let mut longer: Vec<_> = own_statistics().collect();
     longer[0].1 = Var::zeros(5, DType::F64, &CPU).unwrap();
     let longer = plain().with_statistics(longer).unwrap();
     refused(
@@ -455,9 +456,11 @@ fn a_file_restores_parameters_and_statistics() {
         "`a.norm.running_mean` of shape [5], where the model's is [4]",
     );
     let more = [("more".to_owned(), Var::zeros(1, DType::F64, &CPU).unwrap())];
-    let more = plain().with_statistics(ours().chain(more)).unwrap();
+    let more = plain()
+        .with_statistics(own_statistics().chain(more))
+        .unwrap();
     refused(&more, "`more`, which the model does not have");
-    let (_, first) = ours().next().unwrap();
+    let (_, first) = own_statistics().next().unwrap();
     first
         .set(&Tensor::full(f64::NAN, 4, &CPU).unwrap())
         .unwrap();
@@ -470,23 +473,24 @@ fn wrong_statistics_are_refused() {
     let named = |name: &str, var: &Var| (name.to_owned(), var.clone());
     let (a, b) = (var(DType::F64), var(DType::F64));
     let parameters = || Parameters::new([named("a", &a)]).unwrap();
-    let says = |statistics: Vec<(String, Var)>| {
+    let message = |statistics: Vec<(String, Var)>| {
         let error = parameters().with_statistics(statistics).unwrap_err();
         error.to_string()
     };
-    assert!(says(vec![named("a", &b)]).contains("are the same"));
-    assert!(says(vec![named("b", &a)]).contains("are the same"));
-    assert!(says(vec![named("b", &b), named("c", &b)]).contains("are the same"));
-    assert!(says(vec![named("b", &var(DType::F32))]).contains("use one type"));
+    assert!(message(vec![named("a", &b)]).contains("are the same"));
+    assert!(message(vec![named("b", &a)]).contains("are the same"));
+    assert!(message(vec![named("b", &b), named("c", &b)]).contains("are the same"));
+    assert!(message(vec![named("b", &var(DType::F32))]).contains("use one type"));
     let both = parameters().with_statistics([named("b", &b)]).unwrap();
     assert_eq!((both.len(), both.to_flat().unwrap().len()), (3, 3));
 }
 
-/// The error of a training in batches of four: through candle's graph the same, or candle's own where a layer does not fit.
-fn refusal(layers: impl Fn(&mut Making) -> Vec<LayerKind>, samples: usize) -> String {
-    let mut making = Making::default();
-    let layers = layers(&mut making);
-    let model = making.finish(layers);
+/// Error of a training with batches of four. candle's graph gives the same error, except for layers that do not fit, where
+/// the error is candle's own.
+fn training_error(layers: impl Fn(&mut Builder) -> Vec<LayerKind>, samples: usize) -> String {
+    let mut builder = Builder::default();
+    let layers = layers(&mut builder);
+    let model = builder.finish(layers);
     let (data, trainer) = (data(samples), Trainer::sgd(0.1).with_batch_size(4));
     let before = (bits(model.parameters()), statistics(model.parameters()));
     let by_graph = trainer
@@ -495,7 +499,10 @@ fn refusal(layers: impl Fn(&mut Making) -> Vec<LayerKind>, samples: usize) -> St
         .to_string();
     let by_hand = trainer.fit(&model, &data, &data).unwrap_err().to_string();
     if !by_hand.contains("cannot take samples of shape") {
-        assert!(by_graph.contains(&by_hand), "{by_graph} is not {by_hand}");
+        assert!(
+            by_graph.contains(&by_hand),
+            "{by_graph} does not contain {by_hand}"
+        );
     }
     if samples <= 4 {
         let after = (bits(model.parameters()), statistics(model.parameters()));
@@ -505,25 +512,25 @@ fn refusal(layers: impl Fn(&mut Making) -> Vec<LayerKind>, samples: usize) -> St
 }
 
 #[test]
-fn what_cannot_be_normalised_is_refused() {
-    let normalised = |m: &mut Making| {
+fn invalid_normalisation_and_dropout_are_refused() {
+    let normalised = |m: &mut Builder| {
         vec![
             LayerKind::Flatten(layers::Flatten),
             m.linear("a", 32, 5),
             m.norm("n", 5),
-            act(),
+            tanh(),
             m.linear("out", 5, 3),
         ]
     };
     for samples in [1, 5] {
-        let error = refusal(normalised, samples);
+        let error = training_error(normalised, samples);
         assert!(
             error.contains("one value per channel has no variance"),
             "{error}"
         );
     }
     let with = |change: &dyn Fn(&mut f64, &mut f64, &mut String)| {
-        let changed = |m: &mut Making| {
+        let changed = |m: &mut Builder| {
             let mut layers = normalised(m);
             if let LayerKind::BatchNorm(layers::BatchNorm {
                 epsilon,
@@ -536,7 +543,7 @@ fn what_cannot_be_normalised_is_refused() {
             }
             layers
         };
-        refusal(changed, 4)
+        training_error(changed, 4)
     };
     assert!(with(&|_, m, _| *m = 1.5).contains("a momentum from 0 to 1, not 0.001 and 1.5"));
     assert!(with(&|_, m, _| *m = f64::NAN).contains("a momentum from 0 to 1, not 0.001 and NaN"));
@@ -549,7 +556,7 @@ fn what_cannot_be_normalised_is_refused() {
         unknown.contains("no running statistic is called `nobody`"),
         "{unknown}"
     );
-    let misfit = |m: &mut Making| {
+    let misfit = |m: &mut Builder| {
         vec![
             LayerKind::Flatten(layers::Flatten),
             m.linear("a", 32, 5),
@@ -557,21 +564,21 @@ fn what_cannot_be_normalised_is_refused() {
             m.linear("out", 5, 3),
         ]
     };
-    let misfit = refusal(misfit, 4);
+    let misfit = training_error(misfit, 4);
     assert!(
         misfit.contains("(5,)")
             && misfit.contains("`n.weight` of shape (5,), one number per channel, not [4]"),
         "{misfit}"
     );
     for rate in [-0.1, 1.0, f64::NAN] {
-        let dropped = |m: &mut Making| {
+        let dropped = |m: &mut Builder| {
             vec![
                 LayerKind::Dropout(layers::Dropout { rate }),
                 LayerKind::Flatten(layers::Flatten),
                 m.linear("out", 32, 3),
             ]
         };
-        let error = refusal(dropped, 4);
+        let error = training_error(dropped, 4);
         assert!(
             error.contains(&format!("a rate of at least 0 and less than 1, not {rate}")),
             "{error}"
@@ -583,7 +590,7 @@ fn what_cannot_be_normalised_is_refused() {
 fn a_training_that_diverges_leaves_finite_statistics() {
     let data = data(8);
     for (_, model) in networks() {
-        // The first of two steps throws θ so far that the second overflows.
+        // The first of two steps makes θ so large that the second overflows.
         let trainer = Trainer::sgd(1e308).with_batch_size(4);
         let [by_hand, by_graph] = [copy(&model), copy(&model)];
         let found = [
@@ -602,7 +609,7 @@ fn a_training_that_diverges_leaves_finite_statistics() {
 }
 
 #[test]
-fn a_mean_far_from_zero_leaves_the_variance_right() {
+fn the_variance_is_accurate_with_a_mean_far_from_zero() {
     let samples = 300;
     let x: Vec<f32> = numbers(samples * 32, 5)
         .iter()
@@ -611,17 +618,17 @@ fn a_mean_far_from_zero_leaves_the_variance_right() {
     let inputs = Tensor::from_slice(&x, (samples, 2, 4, 4), &CPU).unwrap();
     let labels = Tensor::from_iter((0..samples as u32).map(|i| i % 3), &CPU).unwrap();
     let data = Dataset::classification(&inputs, &labels).unwrap();
-    let mut making = Making::default();
-    let mut norm = making.norm("in", 2);
+    let mut builder = Builder::default();
+    let mut norm = builder.norm("in", 2);
     if let LayerKind::BatchNorm(layers::BatchNorm { momentum, .. }) = &mut norm {
         *momentum = 1.0;
     }
     let layers = vec![
         norm,
         LayerKind::Flatten(layers::Flatten),
-        making.linear("out", 32, 3),
+        builder.linear("out", 32, 3),
     ];
-    let model = making.finish(layers).to_dtype(DType::F32).unwrap();
+    let model = builder.finish(layers).to_dtype(DType::F32).unwrap();
     let trainer = Trainer::sgd(1e-3).with_batch_size(samples);
     trainer.fit(&model, &data, &data).unwrap();
     let n = (samples * 16) as f64;
@@ -646,14 +653,14 @@ fn a_mean_far_from_zero_leaves_the_variance_right() {
 }
 
 #[test]
-fn dropout_is_for_training_alone() {
+fn dropout_only_affects_training() {
     let dropout = |rate| LayerKind::Dropout(layers::Dropout { rate });
-    let network = |m: &mut Making, rate: f64| {
+    let network = |m: &mut Builder, rate: f64| {
         vec![
             dropout(rate),
             LayerKind::Flatten(layers::Flatten),
             m.linear("a", 32, 20),
-            act(),
+            tanh(),
             LayerKind::Residual(layers::Residual {
                 body: vec![dropout(0.0), m.linear("b", 20, 20)],
                 shortcut: vec![dropout(rate)],
@@ -663,9 +670,9 @@ fn dropout_is_for_training_alone() {
         ]
     };
     let [model, plain] = [0.3, 0.0].map(|rate| {
-        let mut making = Making::default();
-        let layers = network(&mut making, rate);
-        making.finish(layers)
+        let mut builder = Builder::default();
+        let layers = network(&mut builder, rate);
+        builder.finish(layers)
     });
     let data = data(30);
     let [with, without] = [&model, &plain].map(|model| {
@@ -690,17 +697,18 @@ fn dropout_is_for_training_alone() {
     };
     assert_eq!(trained(1), trained(1));
     assert_ne!(trained(1), trained(2));
-    // Each step draws anew, and each seed: here samples are all alike, whatever their order, and θ stays.
+    // Each step and each seed draws another mask. All samples are equal and θ does not change, so only the mask can change the
+    // loss.
     let losses = |seed| {
         let inputs = Tensor::from_vec(numbers(32, 6), (1, 2, 4, 4), &CPU).unwrap();
         let labels = Tensor::zeros(30, DType::U32, &CPU).unwrap();
-        let alike = Dataset::classification(&inputs.repeat((30, 1, 1, 1)).unwrap(), &labels);
-        let alike = alike.unwrap();
+        let equal = Dataset::classification(&inputs.repeat((30, 1, 1, 1)).unwrap(), &labels);
+        let equal = equal.unwrap();
         let trainer = Trainer::sgd(1e-300)
             .with_batch_size(30)
             .with_epochs(2)
             .with_seed(seed);
-        let history = trainer.fit(&copy(&model), &alike, &alike).unwrap();
+        let history = trainer.fit(&copy(&model), &equal, &equal).unwrap();
         [0, 1].map(|epoch| history.epochs[epoch].train_loss)
     };
     let ([a, b], [c, _]) = (losses(1), losses(2));
@@ -718,11 +726,11 @@ fn dropout_is_for_training_alone() {
 }
 
 #[test]
-fn dropout_keeps_the_mean() {
+fn dropout_preserves_the_mean() {
     let rate = 0.3;
-    let mut making = Making::default();
-    making.linear("unused", 1, 1);
-    let model = making.finish(vec![LayerKind::Dropout(layers::Dropout { rate })]);
+    let mut builder = Builder::default();
+    builder.linear("unused", 1, 1);
+    let model = builder.finish(vec![LayerKind::Dropout(layers::Dropout { rate })]);
     let x = Tensor::ones((100, 1000), DType::F64, &CPU).unwrap();
     let numbers = |y: Tensor| y.flatten_all().unwrap().to_vec1::<f64>().unwrap();
     let dropped = |seed| numbers(model.forward_training(&x, seed).unwrap());
@@ -741,7 +749,7 @@ fn objective(model: &Layered, data: &Dataset) -> Objective {
     Objective::of(model, data, Loss::CrossEntropy).unwrap()
 }
 
-/// The Hessian's columns by central differences of the gradient, which the other tests hold against the loss.
+/// The Hessian's columns by central differences of the gradient. Other tests compare the gradient with the loss.
 fn dense_differences(objective: &Objective) -> Vec<f64> {
     let theta = objective.parameters().to_flat().unwrap();
     let step = 1e-5;
@@ -760,7 +768,7 @@ fn dense_differences(objective: &Objective) -> Vec<f64> {
 }
 
 #[test]
-fn the_hessian_with_batch_statistics_is_that_of_dense_differences() {
+fn the_hessian_with_batch_statistics_matches_differences() {
     let data = data(24);
     for (i, (name, model)) in networks().into_iter().enumerate() {
         let model = copy(&model);
@@ -773,7 +781,7 @@ fn the_hessian_with_batch_statistics_is_that_of_dense_differences() {
             let entries = found.matrix().as_slice().unwrap();
             assert_close(entries, &dense_differences(&batch), 1e-7);
             assert!(found.asymmetry() < 1e-10, "{name}");
-            // The frozen statistics give another matrix.
+            // Running statistics give another matrix.
             let other = frozen.hessian().dense().unwrap();
             let difference = (found.matrix() - other.matrix()).mapv(f64::abs).sum();
             assert!(difference > 1e-3, "{name}");
@@ -783,7 +791,7 @@ fn the_hessian_with_batch_statistics_is_that_of_dense_differences() {
     }
 }
 
-/// By hand and by candle's graph; the mean over batches; with L2; in f32.
+/// With hand-derived rules and candle's graph, with L2, and in `f32`.
 #[test]
 fn losses_with_batch_statistics_are_means_over_batches() {
     let data = data(31);
@@ -810,8 +818,8 @@ fn losses_with_batch_statistics_are_means_over_batches() {
         for objective in [&by_hand, &by_graph] {
             assert_close(&[objective.loss().unwrap()], &[loss], 1e-13);
             assert_close(&objective.gradient().unwrap(), &gradient, 1e-11);
-            let there: Vec<f64> = theta.iter().map(|t| 0.9 * t).collect();
-            assert_ne!(objective.loss_at(&there).unwrap(), loss);
+            let moved: Vec<f64> = theta.iter().map(|t| 0.9 * t).collect();
+            assert_ne!(objective.loss_at(&moved).unwrap(), loss);
             assert_eq!(objective.score().unwrap().loss, objective.loss().unwrap());
         }
         let (a, b) = (by_hand.score().unwrap(), by_graph.score().unwrap());
@@ -830,30 +838,30 @@ fn losses_with_batch_statistics_are_means_over_batches() {
         let v = numbers(theta.len(), 5);
         let product = by_hand.hvp(&v).unwrap();
         assert_close(&single.hvp(&v).unwrap(), &product, 1e-3);
-        // The same with one thread.
+        // One thread gives the same bits.
         let one = rayon::ThreadPoolBuilder::new().num_threads(1).build();
-        let alone = one.unwrap().install(|| by_hand.gradient().unwrap());
-        assert_eq!(alone, by_hand.gradient().unwrap());
+        let on_one_thread = one.unwrap().install(|| by_hand.gradient().unwrap());
+        assert_eq!(on_one_thread, by_hand.gradient().unwrap());
     }
 }
 
-/// Without ε a layer before batch normalisation has the same outputs for the weights w and cw, whatever its bias. So for
-/// w alone ∇L(cw) = ∇L(w)/c, and H(w, 0) = −(∇_w L, 0); for the bias, ∇L and H vanish.
+/// Without ε, the outputs of batch normalisation are the same for the weights w and cw of the layer before it, and do not depend
+/// on that layer's bias. So ∇L(cw) = ∇L(w)/c and H(w, 0) = −(∇_w L, 0) for w, and ∇L and H vanish for the bias.
 #[test]
-fn weights_before_batch_normalisation_have_no_scale() {
+fn the_scale_of_weights_before_batch_normalisation_has_no_effect() {
     let data = data(40);
-    let mut making = Making::default();
+    let mut builder = Builder::default();
     let mut layers = vec![
         LayerKind::Flatten(layers::Flatten),
-        making.linear("a", 32, 4),
-        making.norm("n", 4),
-        act(),
+        builder.linear("a", 32, 4),
+        builder.norm("n", 4),
+        tanh(),
     ];
-    layers.push(making.linear("out", 4, 3));
+    layers.push(builder.linear("out", 4, 3));
     if let LayerKind::BatchNorm(layers::BatchNorm { epsilon, .. }) = &mut layers[2] {
         *epsilon = 0.0;
     }
-    let model = making.finish(layers);
+    let model = builder.finish(layers);
     let parameters = model.parameters();
     let theta = parameters.to_flat().unwrap();
     let frozen = objective(&model, &data);
@@ -871,15 +879,15 @@ fn weights_before_batch_normalisation_have_no_scale() {
     let product = batch.hvp(&scale).unwrap();
     assert_close(&product, &expected, 1e-11);
     assert!(directional_sharpness(&batch, &scale).unwrap().abs() < 1e-15);
-    // Each unit's weights have a scale of their own.
+    // The weights of a single unit can be scaled as well.
     let first = parameters.range("a.weight").unwrap().start;
     let mut unit = vec![0.0; theta.len()];
     unit[first..first + 32].copy_from_slice(&theta[first..first + 32]);
     assert!(directional_sharpness(&batch, &unit).unwrap().abs() < 1e-15);
     let bias = only("a.bias", &vec![1.0; theta.len()]);
-    let curved = |v: &[f64]| batch.hvp(v).unwrap().iter().map(|h| h.abs()).sum::<f64>();
-    assert!(curved(&bias) < 1e-14);
-    // With the statistics frozen both are as good as other directions.
+    let curvature = |v: &[f64]| batch.hvp(v).unwrap().iter().map(|h| h.abs()).sum::<f64>();
+    assert!(curvature(&bias) < 1e-14);
+    // With running statistics, the loss is curved along both.
     for v in [&scale, &bias] {
         let product = frozen.hvp(v).unwrap();
         assert!(
@@ -887,7 +895,7 @@ fn weights_before_batch_normalisation_have_no_scale() {
             "{product:?}"
         );
     }
-    // Along the line of scales the loss is the same.
+    // The loss is constant along the scale.
     let line = Line::along(&batch, &scale, 0.5, 5).unwrap();
     for loss in &line.losses {
         assert!((loss - line.center).abs() < 1e-14);
@@ -896,36 +904,36 @@ fn weights_before_batch_normalisation_have_no_scale() {
 }
 
 #[test]
-fn what_needs_single_samples_or_running_statistics_is_refused() {
+fn per_sample_quantities_and_missing_statistics_are_refused() {
     let data = data(30);
     let (_, model) = networks().remove(1);
     let frozen = objective(&model, &data);
     let batch = frozen.clone().with_batch_statistics(10).unwrap();
-    let says = |error: Option<Error>| error.unwrap().to_string();
+    let text = |error: Option<Error>| error.unwrap().to_string();
     let v = numbers(batch.dim(), 1);
     for message in [
-        says(batch.empirical_fisher().apply(&v).err()),
-        says(batch.gradient_covariance().err()),
-        says(batch.jacobian().err()),
-        says(batch.tangent_kernel().err()),
-        says(GradientNoise::default().run(&batch).err()),
-        says(ImplicitBias::new(0.1, 10).run(&batch).err()),
+        text(batch.empirical_fisher().apply(&v).err()),
+        text(batch.gradient_covariance().err()),
+        text(batch.jacobian().err()),
+        text(batch.tangent_kernel().err()),
+        text(GradientNoise::default().run(&batch).err()),
+        text(ImplicitBias::new(0.1, 10).run(&batch).err()),
     ] {
         assert!(message.contains("depend on each other"), "{message}");
     }
     assert!(batch.gauss_newton().apply(&v).is_ok() && batch.fisher().apply(&v).is_ok());
     let running = RunningStatistics::from_objective(&frozen).unwrap();
     let path = Curve::linear(&v, &v).unwrap();
-    let message = says(path.profile_with_statistics(&batch, 3, &running).err());
+    let message = text(path.profile_with_statistics(&batch, 3, &running).err());
     assert!(message.contains("no running statistics"), "{message}");
     for objective in [&frozen, &batch] {
         let start = model.parameters().to_flat().unwrap();
-        let message = says(PacBayes::default().run(objective, &start).err());
+        let message = text(PacBayes::default().run(objective, &start).err());
         assert!(message.contains("KL divergence"), "{message}");
     }
 
     let refused =
-        |objective: Objective, size: usize| says(objective.with_batch_statistics(size).err());
+        |objective: Objective, size: usize| text(objective.with_batch_statistics(size).err());
     assert!(refused(frozen.clone(), 1).contains("at least 2"));
     let one = frozen.on(&data.first(1).unwrap()).unwrap();
     assert!(refused(one, 10).contains("at least 2"));
@@ -937,18 +945,18 @@ fn what_needs_single_samples_or_running_statistics_is_refused() {
         evaluated.forward(x)
     });
     assert!(refused(evaluated.unwrap(), 10).contains("not in training mode"));
-    let mut making = Making::default();
+    let mut builder = Builder::default();
     let layers = vec![
         LayerKind::Flatten(layers::Flatten),
-        making.linear("a", 32, 5),
-        making.norm("n", 5),
+        builder.linear("a", 32, 5),
+        builder.norm("n", 5),
         LayerKind::Dropout(layers::Dropout { rate: 0.5 }),
-        making.linear("out", 5, 3),
+        builder.linear("out", 5, 3),
     ];
-    let dropping = making.finish(layers);
-    assert!(refused(objective(&dropping, &data), 10).contains("random numbers"));
+    let with_dropout = builder.finish(layers);
+    assert!(refused(objective(&with_dropout, &data), 10).contains("random numbers"));
 
-    // A closure with its pass in training mode is as good as a model that has one.
+    // A closure with a training pass gives the same as a model.
     let (evaluated, trained) = (model.clone(), model.clone());
     let before = statistics(model.parameters());
     let own = Objective::from_fn(model.parameters(), &data, Loss::CrossEntropy, move |x| {
@@ -967,7 +975,7 @@ fn what_needs_single_samples_or_running_statistics_is_refused() {
     assert_eq!(statistics(model.parameters()), before);
 }
 
-/// A training in which the statistics move, with the loss at each snapshot when it was taken.
+/// A training that changes the statistics. Returns the snapshots, and the loss at the time of each.
 fn recorded(model: &Layered, data: &Dataset) -> (Trajectory, Vec<f64>) {
     let mut trajectory = Trajectory::every(1000).unwrap();
     let trained = objective(model, data);
@@ -997,10 +1005,10 @@ fn snapshots_are_evaluated_with_their_own_statistics() {
         let objective = objective(&model, &data);
         let evolution = settings.run(&objective, &trajectory).unwrap();
         assert_eq!(evolution.statistics, StatisticsSource::Snapshots);
-        let found: Vec<f64> = evolution.snapshots.iter().map(|m| m.loss).collect();
+        let found: Vec<f64> = evolution.snapshots.iter().map(|s| s.loss).collect();
         assert_eq!(found, losses, "{name}");
-        for moment in &evolution.snapshots {
-            assert_eq!(moment.test_loss, Some(moment.loss));
+        for snapshot in &evolution.snapshots {
+            assert_eq!(snapshot.test_loss, Some(snapshot.loss));
         }
         let html = evolution.bundle().unwrap();
         let html = html.get("text/html").unwrap();
@@ -1013,19 +1021,19 @@ fn snapshots_are_evaluated_with_their_own_statistics() {
             before
         );
 
-        // With batch statistics θ says it all.
+        // With batch statistics, the loss depends only on θ.
         let batch = objective.with_batch_statistics(20).unwrap();
         let evolution = settings.run(&batch, &trajectory).unwrap();
         assert_eq!(evolution.statistics, StatisticsSource::Batches { size: 20 });
-        for (i, moment) in evolution.snapshots.iter().enumerate() {
+        for (i, snapshot) in evolution.snapshots.iter().enumerate() {
             let theta = trajectory.snapshot(i).unwrap();
-            assert_eq!(moment.loss, batch.loss_at(&theta).unwrap());
+            assert_eq!(snapshot.loss, batch.loss_at(&theta).unwrap());
         }
     }
 }
 
 #[test]
-fn snapshots_are_kept_with_their_statistics() {
+fn snapshots_are_saved_with_their_statistics() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("trajectory.safetensors");
     let data = data(40);
@@ -1050,7 +1058,7 @@ fn snapshots_are_kept_with_their_statistics() {
         assert!(read.restore(losses.len(), model.parameters()).is_err());
     }
 
-    // Snapshots of θ alone, as files of earlier versions hold them.
+    // Snapshots without statistics, as in files of earlier versions.
     let model = copy(&first);
     let plain = Parameters::new(model.parameters().iter().cloned()).unwrap();
     let mut without = Trajectory::every(1).unwrap();
@@ -1080,10 +1088,10 @@ fn snapshots_are_kept_with_their_statistics() {
     );
 }
 
-/// A path is profiled with statistics of its own, without being asked; lines and planes that lead away are refused or say what
-/// they do.
+/// A path is profiled with statistics estimated at each point. Lines to another model are refused. Results state the source of
+/// the statistics.
 #[test]
-fn paths_have_their_own_statistics() {
+fn paths_are_profiled_with_estimated_statistics() {
     let data = data(60);
     for (name, model) in networks() {
         let model = copy(&model);
@@ -1097,10 +1105,10 @@ fn paths_have_their_own_statistics() {
             found.statistics,
             StatisticsSource::Estimated { samples: 60 }
         );
-        // The other end by itself, with statistics of the data.
-        let there = copy(&model);
-        there.parameters().set_flat(&other).unwrap();
-        let alone = Objective::of(&there, &data, Loss::CrossEntropy).unwrap();
+        // The other end on its own, with statistics estimated on the dataset.
+        let end = copy(&model);
+        end.parameters().set_flat(&other).unwrap();
+        let alone = Objective::of(&end, &data, Loss::CrossEntropy).unwrap();
         RunningStatistics::from_objective(&alone)
             .unwrap()
             .estimate()
@@ -1120,7 +1128,7 @@ fn paths_have_their_own_statistics() {
         let batch = objective.clone().with_batch_statistics(usize::MAX).unwrap();
         let line = Line::between(&batch, &other, 3).unwrap();
         assert_eq!(line.statistics, StatisticsSource::Batches { size: 60 });
-        // One batch and statistics of all the data differ by the variance's n − 1 alone.
+        // A single batch divides the variance by n, the estimate by n − 1. Nothing else differs.
         let ends = [line.losses[2], found.losses[3]];
         assert!(
             (ends[0] - ends[1]).abs() < 0.02 * ends[0],
@@ -1150,9 +1158,9 @@ fn paths_have_their_own_statistics() {
     );
 }
 
-/// A path is trained by the statistics of each batch: those of the model say nothing.
+/// A path is trained with batch statistics, so the model's running statistics have no effect.
 #[test]
-fn a_trained_path_does_not_see_running_statistics() {
+fn a_trained_path_does_not_depend_on_running_statistics() {
     let data = data(60);
     for (name, model) in networks() {
         let model = copy(&model);
@@ -1182,9 +1190,9 @@ fn a_trained_path_does_not_see_running_statistics() {
     assert!(message.contains("last batch of one"), "{message}");
 }
 
-/// The plane of a training's main components, and the training on it, with batch statistics.
+/// A trajectory projected onto the plane of its principal components, with batch statistics.
 #[test]
-fn a_training_is_seen_from_a_plane_with_batch_statistics() {
+fn a_trajectory_is_projected_with_batch_statistics() {
     let data = data(40);
     let (_, model) = networks().remove(3);
     let model = copy(&model);

@@ -19,7 +19,7 @@ fn objective(architecture: Architecture) -> Objective {
         .unwrap()
 }
 
-/// Rows and columns of the whole matrix, for every parameter by itself and for some together.
+/// Compares blocks with the rows and columns of the whole matrix, for each parameter and for some pairs.
 fn check<A, B>(objective: &Objective, whole: &A, block: impl Fn(&[&str]) -> B)
 where
     A: LinearOperator,

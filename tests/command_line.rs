@@ -67,7 +67,7 @@ fn from_training_to_curvature() {
         epoch["train_loss"].as_f64().unwrap() < 2.0
             && epoch["test_accuracy"].as_f64().unwrap() > 0.7
     );
-    // A run that fails leaves the weights of the one before.
+    // A failing run does not change the weights of the previous one.
     let before = std::fs::read(&weights).unwrap();
     let relu = [
         "train",
@@ -88,7 +88,7 @@ fn from_training_to_curvature() {
         "{error}"
     );
     assert_eq!(std::fs::read(&weights).unwrap(), before);
-    // The same seed, the same bits.
+    // The same seed gives the same bits.
     let bytes = std::fs::read(&weights).unwrap();
     json(&train);
     assert_eq!(std::fs::read(&weights).unwrap(), bytes);
@@ -401,7 +401,7 @@ fn a_killed_surface_resumes() {
     assert!(!folder.0.join("killed/surface.csv").exists());
     let done = (size() - 55) / 32;
     assert!(done > 0 && done < 61 * 61, "{done} points");
-    // Another plane is not mixed with it.
+    // A checkpoint of another plane is rejected.
     let mut other = arguments("killed");
     other.extend(["--seed".into(), "1".into()]);
     let other: Vec<&str> = other.iter().map(String::as_str).collect();
@@ -520,13 +520,13 @@ fn convolutional_networks() {
         let at = ["--model", model, "--samples", "8", "--weights", &saved];
         let times = json(&[&["hvp"], &at[..], &["--runs", "1"]].concat());
         assert_eq!(times["hand_derived"], true);
-        let ours = json(&[&["spectrum", "--top", "2", "--dtype", "f64"], &at[..]].concat());
+        let found = json(&[&["spectrum", "--top", "2", "--dtype", "f64"], &at[..]].concat());
         let graph = [
             &["spectrum", "--top", "2", "--dtype", "f64", "--autograd"],
             &at[..],
         ]
         .concat();
-        for (a, b) in numbers(&ours["eigenvalues"])
+        for (a, b) in numbers(&found["eigenvalues"])
             .iter()
             .zip(numbers(&json(&graph)["eigenvalues"]))
         {
@@ -619,7 +619,7 @@ fn an_analysis_can_be_reproduced() {
     let evolution = String::from_utf8(read(&first, "evolution.csv")).unwrap();
     assert!(evolution.lines().count() > 10, "{evolution}");
 
-    // The file says all of it, and flags override it.
+    // The file contains all settings, and flags override it.
     let config = folder.path("first/config.toml");
     json(&["analyze", "--config", &config, "--save-dir", &again]);
     for name in ["report.json", "weights.safetensors", "surface.csv"] {
@@ -737,9 +737,9 @@ fn a_failing_shard_is_an_error() {
         ["1/2", "--out"],
     ];
     let shard = [shard.as_flattened(), &[out, "--eigenvalues"]].concat();
-    let said = landscape(&shard);
+    let output = landscape(&shard);
     assert!(
-        String::from_utf8_lossy(&said.stdout).contains("this shard is done; eigenvalues: 4 of 9")
+        String::from_utf8_lossy(&output.stdout).contains("this shard is done; eigenvalues: 4 of 9")
     );
     let file = dir.path().join("unfinished.eigenvalues.shard-1-of-2");
     std::fs::write(
@@ -747,10 +747,10 @@ fn a_failing_shard_is_an_error() {
         "the notes of a year, and more than the bytes of a key",
     )
     .unwrap();
-    let said = landscape(&shard);
-    let error = String::from_utf8_lossy(&said.stderr);
+    let output = landscape(&shard);
+    let error = String::from_utf8_lossy(&output.stderr);
     assert!(
-        !said.status.success() && error.contains("is not a checkpoint of this program"),
+        !output.status.success() && error.contains("is not a checkpoint of this program"),
         "{error}"
     );
 }

@@ -24,16 +24,16 @@ fn operators(of: &Objective) -> Result<[Box<dyn LinearOperator>; 5], Error> {
 }
 
 fn compare(design: Design, shape: &[usize], gpu: &Device) -> Result<(), Error> {
-    let here = objective(design, shape, &Device::Cpu)?;
-    // Batches of 4 and of 2.
-    let there = objective(design, shape, gpu)?.with_batch_size(4)?;
-    assert!(here.is_hand_derived() && !there.is_hand_derived());
-    let (score, other) = (here.score()?, there.score()?);
+    let cpu = objective(design, shape, &Device::Cpu)?;
+    // Batches of 4 and 2.
+    let gpu = objective(design, shape, gpu)?.with_batch_size(4)?;
+    assert!(cpu.is_hand_derived() && !gpu.is_hand_derived());
+    let (score, other) = (cpu.score()?, gpu.score()?);
     assert_close(&[other.loss], &[score.loss], 1e-10);
     assert_eq!(other.accuracy, score.accuracy);
-    assert_close(&there.gradient()?, &here.gradient()?, 1e-9);
-    let vectors: Vec<_> = (0..3).map(|i| numbers(here.dim(), 40 + i)).collect();
-    for (found, expected) in operators(&there)?.iter().zip(&operators(&here)?) {
+    assert_close(&gpu.gradient()?, &cpu.gradient()?, 1e-9);
+    let vectors: Vec<_> = (0..3).map(|i| numbers(cpu.dim(), 40 + i)).collect();
+    for (found, expected) in operators(&gpu)?.iter().zip(&operators(&cpu)?) {
         let products = found.apply_block(&vectors)?.into_iter();
         for (product, expected) in products.zip(expected.apply_block(&vectors)?) {
             assert_close(&product, &expected, 1e-8);
@@ -43,22 +43,22 @@ fn compare(design: Design, shape: &[usize], gpu: &Device) -> Result<(), Error> {
 }
 
 #[test]
-fn the_zoo_and_every_operator() {
+fn the_zoo_and_every_operator_match_the_cpu() {
     let gpu = match cuda_device() {
         Ok(gpu) => gpu,
         Err(problem) => return println!("nothing is compared: {problem}"),
     };
     for architecture in Architecture::ALL {
         let shape = small_shape(architecture);
-        let usual = architecture.design().activation(Activation::Tanh);
-        for design in [usual, usual.normalization(Norm::Batch)] {
+        let default = architecture.design().activation(Activation::Tanh);
+        for design in [default, default.normalization(Norm::Batch)] {
             compare(design, shape, &gpu).unwrap_or_else(|error| panic!("{design:?}: {error}"));
         }
     }
 }
 
 #[test]
-fn a_training_and_what_follows() -> Result<(), Error> {
+fn training_eigenvalues_and_a_plane() -> Result<(), Error> {
     let gpu = match cuda_device() {
         Ok(gpu) => gpu,
         Err(problem) => {

@@ -1,4 +1,4 @@
-//! MNIST's and CIFAR-10's files, subsets, batches, wrong labels and synthetic sets.
+//! MNIST and CIFAR-10 files, subsets, batches, label noise and synthetic datasets.
 
 mod common;
 
@@ -12,13 +12,13 @@ use tempfile::TempDir;
 
 const CPU: Device = Device::Cpu;
 
-fn shipped() -> PathBuf {
+fn mnist_directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("data/mnist")
 }
 
-fn copy_of_the_shipped_files() -> TempDir {
+fn copy_of_mnist() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
-    for entry in fs::read_dir(shipped()).unwrap() {
+    for entry in fs::read_dir(mnist_directory()).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|e| e == "gz") {
             fs::copy(&path, dir.path().join(path.file_name().unwrap())).unwrap();
@@ -28,7 +28,7 @@ fn copy_of_the_shipped_files() -> TempDir {
 }
 
 #[test]
-fn mnist_is_the_whole_set() {
+fn mnist_is_complete() {
     let mnist = Mnist::load(&CPU).unwrap();
     assert_eq!(mnist.train.inputs().dims(), [60_000, 784]);
     assert_eq!(mnist.test.inputs().dims(), [10_000, 784]);
@@ -49,8 +49,8 @@ fn mnist_is_the_whole_set() {
 }
 
 #[test]
-fn damaged_files_are_named_with_the_cure() {
-    let dir = copy_of_the_shipped_files();
+fn errors_of_damaged_files_name_the_file_and_the_fix() {
+    let dir = copy_of_mnist();
     let path = dir.path().join("t10k-images-idx3-ubyte.gz");
     let message = || Mnist::load_from(dir.path(), &CPU).unwrap_err().to_string();
 
@@ -62,7 +62,7 @@ fn damaged_files_are_named_with_the_cure() {
         "{truncated}"
     );
     assert!(truncated.contains("truncated or corrupted"), "{truncated}");
-    // The directory is not this crate's own: git could not restore the file.
+    // git cannot restore a file outside the checkout.
     assert!(!truncated.contains("git checkout"), "{truncated}");
     assert!(truncated.contains("Give a directory with the four original MNIST files"));
     assert!(!dir.path().join("t10k-images-idx3-ubyte").exists());
@@ -106,11 +106,11 @@ fn damaged_files_are_named_with_the_cure() {
     assert_eq!(leftovers.count(), 0);
 }
 
-/// The names of Kaggle, and a directory that cannot be written to: links to nowhere stand for one, as root writes anywhere.
+/// File names as on Kaggle, and an unwritable directory. Dangling links simulate it, because root can write to every directory.
 #[cfg(unix)]
 #[test]
-fn mnist_under_other_names_or_in_a_directory_that_is_not_ours() {
-    let (dir, kaggle) = (copy_of_the_shipped_files(), tempfile::tempdir().unwrap());
+fn mnist_with_kaggle_names_or_in_an_unwritable_directory() {
+    let (dir, kaggle) = (copy_of_mnist(), tempfile::tempdir().unwrap());
     for name in [
         "train-images-idx3-ubyte",
         "train-labels-idx1-ubyte",
@@ -130,7 +130,7 @@ fn mnist_under_other_names_or_in_a_directory_that_is_not_ours() {
     for dir in [dir.path(), kaggle.path()] {
         assert_eq!(Mnist::load_from(dir, &CPU).unwrap().test.len(), 10_000);
     }
-    // Unpacked under the same names.
+    // The files were unpacked under the same names.
     let names = fs::read_dir(kaggle.path())
         .unwrap()
         .map(|entry| entry.unwrap().path());
@@ -146,9 +146,9 @@ fn mnist_under_other_names_or_in_a_directory_that_is_not_ours() {
     );
 }
 
-/// Fashion-MNIST and others have files of the same names: nothing tells to delete them.
+/// Fashion-MNIST and other datasets use the same file names. The error does not suggest to delete them.
 #[test]
-fn another_set_under_the_same_names_is_called_another_set() {
+fn another_dataset_with_the_same_file_names_is_recognised() {
     let dir = tempfile::tempdir().unwrap();
     let header = |words: &[u32]| {
         words
@@ -173,7 +173,7 @@ fn another_set_under_the_same_names_is_called_another_set() {
     );
 }
 
-/// A file of CIFAR-10's format with an image for each label; see [`pixel`].
+/// Writes a file in CIFAR-10's format with an image for each label. Its pixels are given by [`pixel`].
 fn write_batch(dir: &Path, name: &str, labels: &[u8]) {
     let mut bytes = Vec::new();
     for &label in labels {
@@ -187,7 +187,7 @@ fn write_batch(dir: &Path, name: &str, labels: &[u8]) {
     fs::write(dir.join(name), bytes).unwrap();
 }
 
-/// Other numbers along rows than along columns, in other channels and in other images.
+/// A value that differs between rows, columns, channels and images.
 fn pixel(label: u8, channel: usize, row: usize, column: usize) -> u8 {
     ((7 * row + column + 90 * channel) % 251) as u8 ^ label
 }
@@ -240,7 +240,7 @@ fn cifar10_keeps_batches_channels_rows_and_columns_in_order() {
 }
 
 #[test]
-fn cifar10_files_that_are_missing_or_damaged_are_named() {
+fn errors_of_cifar10_name_the_missing_or_damaged_file() {
     let dir = tempfile::tempdir().unwrap();
     tiny_cifar10(dir.path());
     let message = || {
@@ -277,7 +277,7 @@ fn cifar10_files_that_are_missing_or_damaged_are_named() {
     assert!(message().contains("test_batch.bin: is missing"));
 }
 
-/// 0, 1, …, n − 1 as inputs, classes in turn.
+/// The inputs 0, 1, …, n − 1, with the classes in turn.
 fn counting(n: usize, classes: u32) -> Dataset {
     let inputs = Tensor::arange(0f64, n as f64, &CPU)
         .unwrap()
@@ -327,7 +327,7 @@ fn subsets_are_seeded_balanced_and_without_repeats() {
 }
 
 #[test]
-fn batches_hold_every_sample_once() {
+fn batches_contain_every_sample_once() {
     let data = counting(23, 3);
     let sizes = |batches: loss_landscape::data::Batches| {
         batches
@@ -351,7 +351,7 @@ fn batches_hold_every_sample_once() {
 }
 
 #[test]
-fn exactly_the_share_of_labels_asked_for_is_wrong() {
+fn exactly_the_requested_fraction_of_labels_is_wrong() {
     let data = counting(103, 4);
     let right = data.labels().unwrap();
     let wrong = |share: f64, seed: u64| {
@@ -382,9 +382,9 @@ fn exactly_the_share_of_labels_asked_for_is_wrong() {
     assert_eq!(data.labels().unwrap(), right);
 }
 
-/// A training with the same seed does not see the wrong labels first.
+/// The wrong labels are spread over the batches of a training with the same seed.
 #[test]
-fn wrong_labels_are_not_the_first_of_a_training() {
+fn wrong_labels_are_not_correlated_with_the_shuffling() {
     let n = 2_000;
     let data = counting(n, 4);
     let right = data.labels().unwrap();
@@ -397,14 +397,14 @@ fn wrong_labels_are_not_the_first_of_a_training() {
                 .map(|v| *v as usize)
                 .collect();
             let wrong = rows.iter().filter(|i| labels[**i] != right[**i]).count();
-            // Of a hypergeometric distribution with mean 125 and deviation 8.4.
+            // The count is hypergeometric with mean 125 and standard deviation 8.4.
             assert!((91..=159).contains(&wrong), "seed {seed}: {wrong} of 500");
         }
     }
 }
 
 #[test]
-fn wrong_labels_are_spread_evenly_over_the_other_classes_that_occur() {
+fn wrong_labels_are_uniform_over_the_other_classes() {
     let n = 12_000;
     let data = counting(n, 4);
     let noisy = data.with_label_noise(1.0, 3).unwrap().labels().unwrap();
@@ -412,7 +412,7 @@ fn wrong_labels_are_spread_evenly_over_the_other_classes_that_occur() {
     for (&from, &to) in data.labels().unwrap().iter().zip(&noisy) {
         counts[from as usize][to as usize] += 1.0;
     }
-    // 3,000 of each class, a third to each other one.
+    // Of the 3,000 samples of each class, a third goes to each other class.
     let deviation = (3_000.0 * 2.0 / 9.0_f64).sqrt();
     for (from, row) in counts.iter().enumerate() {
         for (to, &count) in row.iter().enumerate() {
@@ -430,13 +430,13 @@ fn wrong_labels_are_spread_evenly_over_the_other_classes_that_occur() {
     assert_eq!(swapped.labels().unwrap(), [0, 3, 3, 0, 0]);
 }
 
-/// A network with the same seed does not begin with the direction that separates the classes.
+/// The initial weights of a network with the same seed are independent of the direction that separates the classes.
 #[test]
-fn the_separating_direction_is_not_the_first_unit_of_a_network() {
+fn the_separating_direction_is_independent_of_initial_weights() {
     let dim = 30;
     let cosine = |seed: u64| {
         let data = linearly_separable(400, dim, 50.0, seed, &CPU).unwrap();
-        // With this margin the difference of the classes' means is the direction, up to 1 %.
+        // With this margin, the difference of the class means is the direction up to 1 %.
         let mut w = vec![0.0; dim];
         for (x, label) in rows(&data).iter().zip(data.labels().unwrap()) {
             let side = 2.0 * f64::from(label) - 1.0;
@@ -449,17 +449,17 @@ fn the_separating_direction_is_not_the_first_unit_of_a_network() {
         dot(&w, unit) / (dot(&w, &w) * dot(unit, unit)).sqrt()
     };
     let mean = (0..20).map(cosine).sum::<f64>() / 20.0;
-    // Of independent directions it has the standard deviation 1/√(20 · 30).
+    // For independent directions, the mean has the standard deviation 1/√(20 · 30).
     assert!(mean.abs() < 0.16, "{mean}");
 }
 
-/// The samples of a set of rank 2, row by row.
+/// The rows of the inputs.
 fn rows(data: &Dataset) -> Vec<Vec<f64>> {
     data.inputs().to_vec2().unwrap()
 }
 
-/// The targets of a regression, flat.
-fn fitted(data: &Dataset) -> Vec<f64> {
+/// The flattened targets of a regression.
+fn targets(data: &Dataset) -> Vec<f64> {
     let Targets::Values(values) = data.targets() else {
         panic!("labels")
     };
@@ -471,7 +471,7 @@ fn mean_square(values: impl IntoIterator<Item = f64>) -> f64 {
     squares.iter().sum::<f64>() / squares.len() as f64
 }
 
-/// Within four standard deviations of the mean square of `n` normal numbers of deviation `sigma`.
+/// Asserts that the mean square is within four standard errors of that of normal numbers with standard deviation `sigma`.
 #[track_caller]
 fn assert_deviation(values: Vec<f64>, sigma: f64) {
     let n = values.len() as f64;
@@ -480,7 +480,7 @@ fn assert_deviation(values: Vec<f64>, sigma: f64) {
 }
 
 #[test]
-fn spirals_without_noise_stand_at_the_angle_of_their_radius() {
+fn the_angle_on_spirals_without_noise_follows_the_radius() {
     for (classes, turns) in [(2, 3.0), (3, 1.5), (5, -0.7)] {
         let data = spirals(1_000, classes, turns, 0.0, 4, &CPU).unwrap();
         assert_eq!(data.inputs().dims(), [1_000, 2]);
@@ -495,14 +495,14 @@ fn spirals_without_noise_stand_at_the_angle_of_their_radius() {
             assert!((0.1 - 1e-15..1.0).contains(&radius));
             radii.push(radius);
         }
-        // Uniform in [0.1, 1): mean 0.55, deviation 0.9 / √12.
+        // Radii are uniform in [0.1, 1), with mean 0.55 and standard deviation 0.9 / √12.
         let mean = radii.iter().sum::<f64>() / 1_000.0;
         assert!((mean - 0.55).abs() < 4.0 * 0.9 / 12_000f64.sqrt(), "{mean}");
     }
 }
 
 #[test]
-fn noise_in_the_plane_has_the_deviation_asked_for() {
+fn planar_noise_has_the_requested_standard_deviation() {
     let difference = |noisy: Result<Dataset, Error>, clean: Result<Dataset, Error>| {
         let (noisy, clean) = (values(&noisy.unwrap()), values(&clean.unwrap()));
         noisy.iter().zip(clean).map(|(a, b)| a - b).collect()
@@ -526,7 +526,7 @@ fn two_moons_without_noise_are_half_circles() {
 }
 
 #[test]
-fn a_plane_separates_with_the_margin_asked_for_and_no_more() {
+fn classes_have_exactly_the_requested_margin() {
     for margin in [0.0, 0.5, 3.0] {
         let data = linearly_separable(4_000, 2, margin, 6, &CPU).unwrap();
         let labels = data.labels().unwrap();
@@ -547,18 +547,18 @@ fn a_plane_separates_with_the_margin_asked_for_and_no_more() {
             .map(|k| (2.0 * PI * f64::from(k) / f64::from(steps)).sin_cos())
             .map(|(y, x)| margin_along([x, y]))
             .fold(f64::NEG_INFINITY, f64::max);
-        // A step of angle moves samples of length < 10 by < 0.004.
+        // A step of the angle moves a sample of length < 10 by < 0.004.
         assert!((best - margin).abs() < 0.004, "{best} instead of {margin}");
     }
 }
 
 #[test]
-fn samples_of_many_dimensions_are_as_separable_as_novikoff_allows() {
+fn separable_samples_satisfy_novikoffs_bound() {
     let (n, dim, margin) = (2_000, 15, 0.8);
     let data = linearly_separable(n, dim, margin, 1, &CPU).unwrap();
     let (rows, labels) = (rows(&data), data.labels().unwrap());
-    let longest = rows.iter().map(|x| dot(x, x)).fold(0.0, f64::max);
-    // A perceptron errs at most (longest / margin)² times before it separates (Novikoff, 1962).
+    let largest_squared_norm = rows.iter().map(|x| dot(x, x)).fold(0.0, f64::max);
+    // A perceptron makes at most (largest norm / margin)² mistakes before it separates the classes (Novikoff, 1962).
     let mut w = vec![0.0; dim];
     let mut mistakes = 0;
     loop {
@@ -571,14 +571,14 @@ fn samples_of_many_dimensions_are_as_separable_as_novikoff_allows() {
             }
         }
         assert!(
-            f64::from(mistakes) <= longest / (margin * margin),
+            f64::from(mistakes) <= largest_squared_norm / (margin * margin),
             "{mistakes}"
         );
         if mistakes == before {
             break;
         }
     }
-    // Across w standard normal, along w of mean square 1 + 2 · margin · E|z| + margin².
+    // Inputs are standard normal orthogonal to w. Their mean square along w is 1 + 2 · margin · E|z| + margin².
     let along = 1.0 + 2.0 * margin * (2.0 / PI).sqrt() + margin * margin;
     let expected = ((dim - 1) as f64 + along) / dim as f64;
     let found = mean_square(values(&data));
@@ -597,7 +597,7 @@ fn samples_of_many_dimensions_are_as_separable_as_novikoff_allows() {
 }
 
 #[test]
-fn the_sum_of_two_features_decides() {
+fn labels_are_given_by_the_sum_of_two_features() {
     let data = sum_of_two(9, &CPU).unwrap();
     assert_eq!(data.inputs().dims(), [1_000, 20]);
     let labels = data.labels().unwrap();
@@ -605,13 +605,13 @@ fn the_sum_of_two_features_decides() {
         assert_eq!(label == 1, x[0] + x[1] > 0.0);
     }
     let ones: u32 = labels.iter().sum();
-    assert!(ones.abs_diff(500) < 64, "{ones}"); // four deviations of 15.8
+    assert!(ones.abs_diff(500) < 64, "{ones}"); // four standard deviations of 15.8
     assert_deviation(values(&data), 1.0);
 }
 
 #[test]
-fn a_teacher_is_the_network_that_its_parameters_say() {
-    // θ is sorted by name: of twelve layers 10 and 11 come before 2.
+fn a_teachers_parameters_define_its_function() {
+    // θ is sorted by name: with twelve layers, 10 and 11 come before 2.
     for widths in [vec![3, 5, 4, 2], vec![3, 1], vec![2; 13]] {
         let set = teacher_student(60, &widths, 0.0, 7, &CPU).unwrap();
         let student = Mlp::new(&widths, Activation::Tanh, 0, &CPU).unwrap();
@@ -636,7 +636,7 @@ fn a_teacher_is_the_network_that_its_parameters_say() {
             }
             expected.extend(h);
         }
-        assert_close(&fitted(&set.data), &expected, 1e-14);
+        assert_close(&targets(&set.data), &expected, 1e-14);
         let outputs = student.forward(set.data.inputs()).unwrap();
         let outputs: Vec<f64> = outputs.flatten_all().unwrap().to_vec1().unwrap();
         assert_close(&outputs, &expected, 1e-14);
@@ -644,7 +644,7 @@ fn a_teacher_is_the_network_that_its_parameters_say() {
 }
 
 #[test]
-fn a_teacher_and_its_inputs_depend_on_neither_the_samples_nor_the_noise() {
+fn a_teacher_and_its_inputs_do_not_depend_on_count_or_noise() {
     let widths = [50, 40, 30, 3];
     let drawn = |n: usize, noise: f64| teacher_student(n, &widths, noise, 2, &CPU).unwrap();
     let (set, short, noisy) = (drawn(800, 0.0), drawn(9, 0.0), drawn(800, 0.3));
@@ -652,20 +652,20 @@ fn a_teacher_and_its_inputs_depend_on_neither_the_samples_nor_the_noise() {
     assert_eq!(set.teacher, noisy.teacher);
     assert_eq!(values(&set.data), values(&noisy.data));
     assert_eq!(values(&set.data)[..9 * 50], values(&short.data));
-    assert_close(&fitted(&set.data)[..27], &fitted(&short.data), 1e-14);
+    assert_close(&targets(&set.data)[..27], &targets(&short.data), 1e-14);
 
     assert_deviation(values(&set.data), 1.0);
-    let noise = fitted(&noisy.data);
-    let noise = noise.iter().zip(fitted(&set.data)).map(|(a, b)| a - b);
+    let noise = targets(&noisy.data);
+    let noise = noise.iter().zip(targets(&set.data)).map(|(a, b)| a - b);
     assert_deviation(noise.collect(), 0.3);
-    // θ holds layer after layer, as there are fewer than eleven.
+    // θ is in the order of the layers, because there are fewer than eleven.
     let (first, rest) = set.teacher.split_at(51 * 40);
     assert_deviation(first.to_vec(), (1.0 / 50f64).sqrt());
     assert_deviation(rest[..41 * 30].to_vec(), (1.0 / 40f64).sqrt());
 }
 
 #[test]
-fn a_seed_decides_every_synthetic_set() {
+fn synthetic_datasets_are_seeded() {
     let sets: [fn(u64) -> Dataset; 5] = [
         |seed| two_moons(30, 0.1, seed, &CPU).unwrap(),
         |seed| spirals(30, 3, 1.0, 0.1, seed, &CPU).unwrap(),
@@ -682,12 +682,12 @@ fn a_seed_decides_every_synthetic_set() {
         assert_ne!(values(&set(1)), values(&set(2)), "set {i}");
     }
     let teacher = |seed| teacher_student(30, &[4, 3, 1], 0.1, seed, &CPU).unwrap();
-    assert_eq!(fitted(&teacher(1).data), fitted(&teacher(1).data));
+    assert_eq!(targets(&teacher(1).data), targets(&teacher(1).data));
     assert_ne!(teacher(1).teacher, teacher(2).teacher);
 }
 
 #[test]
-fn sets_that_cannot_be_drawn_are_refused() {
+fn invalid_arguments_of_synthetic_datasets_are_refused() {
     let message = |result: Result<Dataset, Error>| result.unwrap_err().to_string();
     for noise in [-0.1, f64::NAN, f64::INFINITY] {
         assert!(message(two_moons(9, noise, 0, &CPU)).contains(&format!(
@@ -731,7 +731,7 @@ fn sets_that_cannot_be_drawn_are_refused() {
 }
 
 #[test]
-fn bad_data_is_refused() {
+fn invalid_data_is_refused() {
     let inputs = Tensor::new(&[[1f64], [2.0]], &CPU).unwrap();
     let labels = |l: &[u32]| Tensor::new(l, &CPU).unwrap();
     let message = |result: Result<Dataset, Error>| result.unwrap_err().to_string();

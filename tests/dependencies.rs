@@ -59,7 +59,7 @@ fn newest_rust_version(packages: &BTreeSet<String>) -> (u32, u32) {
 }
 
 #[test]
-fn the_default_build_has_no_trace_of_cuda_or_mpi() {
+fn the_default_build_does_not_depend_on_cuda_or_mpi() {
     let packages = packages(&[]);
     let names = names(&packages);
     assert!(names.contains("candle-core") && names.contains("polars"));
@@ -69,7 +69,7 @@ fn the_default_build_has_no_trace_of_cuda_or_mpi() {
 }
 
 #[test]
-fn each_feature_adds_its_packages_alone() {
+fn each_feature_adds_only_its_packages() {
     let gated = [
         ("figures", "plotly"),
         ("tables", "polars"),
@@ -101,11 +101,11 @@ fn the_declared_rust_version_is_enough() {
         numerical_code <= (declared[0], declared[1]),
         "{numerical_code:?}"
     );
-    // What the documentation and environment/setup.sh say.
+    // The versions in the documentation and in environment/setup.sh.
     assert_eq!(newest_rust_version(&packages(&[])), (1, 95));
 }
 
-/// Cargo.toml switches this on for the crate and its tests.
+/// Cargo.toml enables overflow checks for the crate and its tests.
 #[test]
 #[should_panic(expected = "attempt to subtract with overflow")]
 fn an_overflow_fails_a_test() {

@@ -139,7 +139,7 @@ fn path() -> Projection {
 }
 
 #[test]
-fn a_training_lies_on_its_plane() {
+fn a_trajectory_is_drawn_on_its_plane() {
     for (figure, kind) in [
         (figure::trajectory(&plane(), &path()), "scatter"),
         (figure::trajectory_surface(&plane(), &path()), "scatter3d"),
@@ -194,7 +194,7 @@ fn an_overview_has_eight_panels_that_do_not_touch() {
     let figure = figure::overview(&plane(), &hessian, &spectrum, &[line], &history);
     let json = figure.json();
 
-    // Where each trace is drawn.
+    // The panel of each trace.
     let ends = |domain: &Value| [0, 1].map(|i| domain[i].as_f64().unwrap());
     let mut panels: Vec<([f64; 2], [f64; 2])> = Vec::new();
     for trace in json["data"].as_array().unwrap() {
@@ -349,7 +349,7 @@ fn a_chart_has_measured_and_expected_series() {
         .log_y();
     let json = chart.figure().json();
     let data = &json["data"];
-    // Zero has no logarithm, and what is not a number no place.
+    // Zeros have no logarithm, and NaN is not drawn.
     assert_eq!(
         (&data[0]["x"], &data[0]["y"]),
         (&json!([1.0, 4.0]), &json!([10.0, 0.1]))

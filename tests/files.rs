@@ -336,7 +336,7 @@ fn unwritable_files_are_rejected_before_the_work() {
     ] {
         let out = path(command);
         fs::create_dir_all(Path::new(&out).join(blocked)).unwrap();
-        // What is missing would be found next, and is not looked for.
+        // The weights do not exist, but the output is checked first.
         let missing = path("missing.safetensors");
         let more = match command {
             "connect" => vec![missing.as_str(), &missing, "--out", &out],

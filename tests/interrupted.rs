@@ -80,11 +80,11 @@ fn an_interrupted_training_resumes() {
         let output = child.wait_with_output().unwrap();
         let error = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(code), "{error}");
-        let says = format!(
+        let expected = format!(
             "interrupted by SIG{signal}: finished epochs are saved in {}",
             unfinished.display()
         );
-        assert!(error.contains(&says), "{error}");
+        assert!(error.contains(&expected), "{error}");
         assert!(!Path::new(&at("cut")).exists());
     }
     // Another training neither resumes from the file nor overwrites it.
@@ -196,7 +196,7 @@ fn closed_stderr_or_stdout_does_not_end_a_run() {
     }
 }
 
-/// Timing runs send no progress of their own.
+/// Timing runs emit no progress.
 #[test]
 fn a_long_silence_is_interrupted_by_a_line() {
     let mut child = command(&["hvp", "--runs", "1000000", "--samples", "100"])

@@ -123,12 +123,12 @@ fn losses_and_derivatives_at_large_margins() {
                         numbers.map(f64::abs).sum::<f64>().max(smallest)
                     };
                     let loss = objective.loss().unwrap();
-                    let of_loss = size(&mut [exact.loss].into_iter());
-                    assert_relative(loss, exact.loss, of_loss, tolerance, &what);
+                    let loss_size = size(&mut [exact.loss].into_iter());
+                    assert_relative(loss, exact.loss, loss_size, tolerance, &what);
                     let (with_gradient, gradient) = objective
                         .gradient_at(&model.parameters().to_flat().unwrap())
                         .unwrap();
-                    assert_relative(with_gradient, exact.loss, of_loss, tolerance, &what);
+                    assert_relative(with_gradient, exact.loss, loss_size, tolerance, &what);
                     let v = numbers(2 * k, 5);
                     let products = [
                         objective.hvp(&v).unwrap(),
@@ -140,18 +140,18 @@ fn losses_and_derivatives_at_large_margins() {
                     let along = dot(&exact.gradient, &rz);
                     for i in 0..2 * k {
                         let slope = exact.gradient[i % k];
-                        let of_slope = size(&mut [slope].into_iter());
-                        assert_relative(gradient[i], slope, of_slope, tolerance, &what);
+                        let slope_size = size(&mut [slope].into_iter());
+                        assert_relative(gradient[i], slope, slope_size, tolerance, &what);
                         let row = &exact.hessian[i % k];
                         let terms = row.iter().zip(&rz).map(|(h, v)| h * v);
-                        let of_row = size(&mut terms.clone());
+                        let row_size = size(&mut terms.clone());
                         for product in &products {
                             let sum = terms.clone().sum();
-                            assert_relative(product[i], sum, of_row, tolerance, &what);
+                            assert_relative(product[i], sum, row_size, tolerance, &what);
                         }
                         let terms = exact.gradient.iter().zip(&rz).map(|(g, v)| slope * g * v);
-                        let of_moment = size(&mut terms.into_iter());
-                        assert_relative(moment[i], slope * along, of_moment, tolerance, &what);
+                        let moment_size = size(&mut terms.into_iter());
+                        assert_relative(moment[i], slope * along, moment_size, tolerance, &what);
                     }
                 }
             }

@@ -1,4 +1,4 @@
-//! Networks with shortcuts: hand-derived rules against candle's graph, and identities of the products.
+//! Networks with shortcuts: hand-derived rules compared with candle's graph, and identities of the products.
 
 mod common;
 
@@ -9,7 +9,7 @@ use loss_landscape::prelude::*;
 const CPU: Device = Device::Cpu;
 
 /// A parameter's name and shape.
-type Shaped = (&'static str, &'static [usize]);
+type NamedShape = (&'static str, &'static [usize]);
 
 fn linear(name: &str) -> LayerKind {
     LayerKind::Linear(layers::Linear {
@@ -18,17 +18,17 @@ fn linear(name: &str) -> LayerKind {
     })
 }
 
-fn act() -> LayerKind {
+fn tanh() -> LayerKind {
     LayerKind::Activation(Activation::Tanh)
 }
 
-/// Parameters of these shapes, filled with numbers of about 1/√inputs.
+/// Parameters of these shapes, with values of about 1/√inputs.
 fn parameters(shapes: &[(&str, &[usize])]) -> Parameters {
     let vars = shapes.iter().enumerate().map(|(i, (name, shape))| {
         let count = shape.iter().product();
-        let fan = shape[1..].iter().product::<usize>() as f64;
+        let fan_in = shape[1..].iter().product::<usize>() as f64;
         let values = numbers(count, i as u64 + 1);
-        let values = values.iter().map(|v| v / fan.sqrt()).collect::<Vec<_>>();
+        let values = values.iter().map(|v| v / fan_in.sqrt()).collect::<Vec<_>>();
         let var = Var::from_vec(values, *shape, &CPU).unwrap();
         ((*name).to_owned(), var)
     });
@@ -44,8 +44,8 @@ fn data(n: usize, shape: &[usize]) -> Dataset {
     Dataset::classification(&inputs.reshape(dims).unwrap(), &labels).unwrap()
 }
 
-/// Networks of 4 inputs and 3 outputs in which layers hang together in every way.
-fn shapes_of_networks() -> Vec<(&'static str, Layered)> {
+/// Networks with 4 inputs and 3 outputs whose layers are connected in all possible ways.
+fn networks() -> Vec<(&'static str, Layered)> {
     let dense = |name: &'static str, o: usize, i: usize| {
         let (w, b) = (format!("{name}.weight"), format!("{name}.bias"));
         [(w, vec![o, i]), (b, vec![o])]
@@ -63,8 +63,8 @@ fn shapes_of_networks() -> Vec<(&'static str, Layered)> {
             build(
                 vec![
                     linear("a"),
-                    residual(vec![act(), linear("b"), act(), linear("c")], vec![]),
-                    act(),
+                    residual(vec![tanh(), linear("b"), tanh(), linear("c")], vec![]),
+                    tanh(),
                     linear("d"),
                 ],
                 vec![
@@ -79,8 +79,8 @@ fn shapes_of_networks() -> Vec<(&'static str, Layered)> {
             "shortcut from the inputs, projection",
             build(
                 vec![
-                    residual(vec![linear("a"), act()], vec![]),
-                    residual(vec![linear("b"), act()], vec![linear("c")]),
+                    residual(vec![linear("a"), tanh()], vec![]),
+                    residual(vec![linear("b"), tanh()], vec![linear("c")]),
                     linear("d"),
                 ],
                 vec![
@@ -95,28 +95,28 @@ fn shapes_of_networks() -> Vec<(&'static str, Layered)> {
             "dense blocks from the inputs",
             build(
                 vec![
-                    LayerKind::Concat(layers::Concat::dense(vec![linear("a"), act()])),
-                    LayerKind::Concat(layers::Concat::dense(vec![linear("b"), act()])),
+                    LayerKind::Concat(layers::Concat::dense(vec![linear("a"), tanh()])),
+                    LayerKind::Concat(layers::Concat::dense(vec![linear("b"), tanh()])),
                     linear("d"),
                 ],
                 vec![dense("a", 3, 4), dense("b", 2, 7), dense("d", 3, 9)],
             ),
         ),
         (
-            "blocks within blocks, everything twice",
+            "nested blocks, each kind twice",
             build(
                 vec![
                     linear("a"),
                     residual(
                         vec![
-                            act(),
-                            residual(vec![linear("b"), act()], vec![]),
+                            tanh(),
+                            residual(vec![linear("b"), tanh()], vec![]),
                             LayerKind::Concat(layers::Concat::dense(vec![])),
                             linear("c"),
                         ],
-                        vec![act(), residual(vec![], vec![])],
+                        vec![tanh(), residual(vec![], vec![])],
                     ),
-                    residual(vec![act()], vec![]),
+                    residual(vec![tanh()], vec![]),
                     linear("d"),
                 ],
                 vec![
@@ -131,7 +131,7 @@ fn shapes_of_networks() -> Vec<(&'static str, Layered)> {
 }
 
 #[track_caller]
-fn both_ways_agree(name: &str, model: &Layered, data: &Dataset) {
+fn assert_engines_agree(name: &str, model: &Layered, data: &Dataset) {
     let by_hand = Objective::of(model, data, Loss::CrossEntropy).unwrap();
     assert!(by_hand.is_hand_derived(), "{name}");
     let graph = by_hand.clone().by_autograd();
@@ -174,17 +174,17 @@ fn both_ways_agree(name: &str, model: &Layered, data: &Dataset) {
 
 #[test]
 fn shortcuts_and_dense_blocks() {
-    for (name, model) in shapes_of_networks() {
+    for (name, model) in networks() {
         for samples in [1, 2, 130] {
-            both_ways_agree(name, &model, &data(samples, &[4]));
+            assert_engines_agree(name, &model, &data(samples, &[4]));
         }
     }
 }
 
-/// Whatever of the primal pass is kept, products are the same to the bit.
+/// Products have the same bits, no matter how much of the primal pass is cached.
 #[test]
-fn a_memory_budget_changes_nothing_but_time() {
-    for (_, model) in shapes_of_networks() {
+fn a_memory_budget_does_not_change_results() {
+    for (_, model) in networks() {
         let objective = Objective::of(&model, &data(300, &[4]), Loss::CrossEntropy).unwrap();
         let v = numbers(objective.dim(), 5);
         let whole = objective.hvp(&v).unwrap();
@@ -196,7 +196,7 @@ fn a_memory_budget_changes_nothing_but_time() {
     }
 }
 
-/// Shapes that do not fit together leave the model to candle, which says what is wrong.
+/// Models with misfits are differentiated by candle, which reports the error.
 #[test]
 fn misfits_are_not_hand_derived() {
     let shapes: [(&str, &[usize]); 4] = [
@@ -205,9 +205,9 @@ fn misfits_are_not_hand_derived() {
         ("d.weight", &[3, 5]),
         ("d.bias", &[3]),
     ];
-    let sum = |body, shortcut| LayerKind::Residual(layers::Residual { body, shortcut });
+    let residual = |body, shortcut| LayerKind::Residual(layers::Residual { body, shortcut });
     let wrong = Layered::new(
-        vec![sum(vec![linear("a")], vec![]), linear("d")],
+        vec![residual(vec![linear("a")], vec![]), linear("d")],
         parameters(&shapes),
     );
     assert!(Objective::of(&wrong, &data(5, &[4]), Loss::CrossEntropy).is_err());
@@ -254,13 +254,13 @@ fn every_kind_of_layer() {
     let a_bias: (&str, &[usize]) = ("a.bias", &[4]);
     let scales: [(&str, &[usize]); 2] = [("g.weight", &[4]), ("g.bias", &[4])];
     let out = |inputs: &'static [usize]| [("d.weight", inputs), ("d.bias", &[3usize][..])];
-    let networks: Vec<(&str, Vec<LayerKind>, Vec<Shaped>)> = vec![
+    let networks: Vec<(&str, Vec<LayerKind>, Vec<NamedShape>)> = vec![
         (
             "convolution, stride, group norm",
             vec![
                 conv("a", 2, 1, 1, 1),
                 group(2),
-                act(),
+                tanh(),
                 LayerKind::Flatten(layers::Flatten),
                 linear("d"),
             ],
@@ -271,7 +271,7 @@ fn every_kind_of_layer() {
             vec![
                 conv("a", 1, 1, 1, 1),
                 batch,
-                act(),
+                tanh(),
                 LayerKind::AveragePool(layers::AveragePool {
                     kernel: 3,
                     stride: 2,
@@ -285,7 +285,7 @@ fn every_kind_of_layer() {
             "groups, dilation, global pooling",
             vec![
                 conv("b", 1, 2, 2, 2),
-                act(),
+                tanh(),
                 conv("c", 3, 0, 1, 4),
                 group(4),
                 LayerKind::GlobalAveragePool(layers::GlobalAveragePool),
@@ -307,9 +307,9 @@ fn every_kind_of_layer() {
             "residual with a strided projection, concatenation of channels",
             vec![
                 conv("a", 1, 1, 1, 1),
-                LayerKind::Concat(layers::Concat::dense(vec![act(), conv("e", 1, 1, 1, 1)])),
+                LayerKind::Concat(layers::Concat::dense(vec![tanh(), conv("e", 1, 1, 1, 1)])),
                 LayerKind::Residual(layers::Residual {
-                    body: vec![act(), conv("f", 2, 1, 1, 1), group(1)],
+                    body: vec![tanh(), conv("f", 2, 1, 1, 1), group(1)],
                     shortcut: vec![conv("h", 2, 0, 1, 1)],
                 }),
                 LayerKind::MaxPool(layers::MaxPool {
@@ -345,7 +345,7 @@ fn every_kind_of_layer() {
         ]);
         let model = Layered::new(layers, parameters.unwrap());
         for samples in [1, 3, 70] {
-            both_ways_agree(name, &model, &data(samples, &[2, 7, 7]));
+            assert_engines_agree(name, &model, &data(samples, &[2, 7, 7]));
         }
     }
 }

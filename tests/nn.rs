@@ -1,5 +1,4 @@
-//! Parts for candle models of one's own, against the same maps written as products with matrices, which
-//! candle differentiates right.
+//! Layers for custom candle models, compared with the same maps as matrix products, which candle differentiates correctly.
 
 mod common;
 
@@ -41,7 +40,7 @@ fn cases() -> Vec<Case> {
             samples: 1,
             ..case
         },
-        // Rows and columns are left over, more of the ones than of the others.
+        // The last rows and columns are not covered, more columns than rows.
         Case {
             image: [2, 6, 8],
             stride: 2,
@@ -152,7 +151,7 @@ impl Case {
         )
     }
 
-    /// The convolution as a product with a matrix that is linear in W, by the definition.
+    /// The convolution by its definition: a product with a matrix that is linear in W.
     fn matrix(self, x: &Tensor, weight: &Tensor) -> candle::Result<Tensor> {
         let [channels, height, width] = self.image;
         let [outputs, inputs, down, right] = self.weight;
@@ -162,8 +161,8 @@ impl Case {
         let (rows, columns) = (out(height, down), out(width, right));
         let (from, to) = (channels * height * width, outputs * rows * columns);
         let mut places = vec![0.0; outputs * inputs * down * right * from * to];
-        for (o, row, column) in every([outputs, rows, columns]) {
-            for (i, u, v) in every([inputs, down, right]) {
+        for (o, row, column) in indices([outputs, rows, columns]) {
+            for (i, u, v) in indices([inputs, down, right]) {
                 let y = (row * self.stride + u * self.dilation).checked_sub(self.padding);
                 let x = (column * self.stride + v * self.dilation).checked_sub(self.padding);
                 if let (Some(y), Some(x)) = (y.filter(|y| *y < height), x.filter(|x| *x < width)) {
@@ -186,7 +185,7 @@ impl Case {
     }
 }
 
-fn every([a, b, c]: [usize; 3]) -> impl Iterator<Item = (usize, usize, usize)> {
+fn indices([a, b, c]: [usize; 3]) -> impl Iterator<Item = (usize, usize, usize)> {
     (0..a * b * c).map(move |i| (i / (b * c), i / c % b, i % c))
 }
 
@@ -196,7 +195,7 @@ fn tensor(shape: &[usize], seed: u64) -> Tensor {
     Tensor::from_vec(values, shape, &CPU).unwrap()
 }
 
-/// The loss of a network with `part`, of images and a weight, between other layers with parameters.
+/// Loss of a network that applies `part` to images and a weight, between other layers with parameters.
 fn objective<F>(image: [usize; 3], weight: &[usize], samples: usize, part: F) -> Objective
 where
     F: Fn(&Tensor, &Tensor) -> candle::Result<Tensor> + Send + Sync + 'static,
@@ -237,7 +236,7 @@ where
     .unwrap()
 }
 
-/// Losses, gradients and Hessian-vector products are the same, and the Hessian symmetric.
+/// Asserts that losses, gradients and Hessian-vector products are equal, and that the Hessian is symmetric.
 #[track_caller]
 fn assert_same(ours: &Objective, expected: &Objective) {
     let (a, b) = (ours.loss().unwrap(), expected.loss().unwrap());
@@ -255,7 +254,7 @@ fn assert_same(ours: &Objective, expected: &Objective) {
 }
 
 #[test]
-fn a_convolution_and_its_derivatives_follow_from_the_definition() {
+fn convolutions_and_their_derivatives_match_the_definition() {
     for case in cases() {
         println!("{case:?}");
         let of = |part: fn(Case, &Tensor, &Tensor) -> candle::Result<Tensor>| {
@@ -268,7 +267,7 @@ fn a_convolution_and_its_derivatives_follow_from_the_definition() {
 }
 
 #[test]
-fn values_are_those_of_candle() {
+fn values_match_candle() {
     for case in cases() {
         let [channels, height, width] = case.image;
         let x = tensor(&[case.samples, channels, height, width], 1);
@@ -291,9 +290,9 @@ fn flat(tensor: &Tensor) -> Vec<f64> {
     tensor.flatten_all().unwrap().to_vec1().unwrap()
 }
 
-/// Where candle's own convolution has derivatives.
+/// For convolutions that candle itself can differentiate.
 #[test]
-fn derivatives_are_those_of_candle() {
+fn derivatives_match_candle() {
     let strided = Case {
         image: [2, 7, 7],
         stride: 2,
@@ -311,27 +310,27 @@ fn derivatives_are_those_of_candle() {
 }
 
 #[test]
-fn a_transposed_or_cut_out_tensor_is_as_good_as_its_copy() {
+fn strided_tensors_give_the_results_of_contiguous_ones() {
     let square = Case {
         image: [2, 6, 4],
         weight: [2, 2, 3, 3],
         ..PLAIN
     };
-    let twisted = |part: fn(Case, &Tensor, &Tensor) -> candle::Result<Tensor>| {
-        // Of images of 2 × 7 × 6, all but the first row, as 2 × 6 × 6 and transposed with two columns gone.
+    let strided = |part: fn(Case, &Tensor, &Tensor) -> candle::Result<Tensor>| {
+        // Drops the first row of images of 2 × 7 × 6, transposes, and drops two columns.
         objective([2, 7, 6], &square.weight, 4, move |x, w| {
             let x = x.narrow(2, 1, 6)?.transpose(2, 3)?.narrow(3, 1, 4)?;
             part(square, &x, &w.t()?.transpose(0, 1)?)?.transpose(1, 2)
         })
     };
     assert_same(
-        &twisted(Case::ours),
-        &twisted(|case, x, w| case.matrix(&x.contiguous()?, &w.contiguous()?)),
+        &strided(Case::ours),
+        &strided(|case, x, w| case.matrix(&x.contiguous()?, &w.contiguous()?)),
     );
 }
 
 #[test]
-fn what_tracks_no_gradient_gets_none() {
+fn tensors_without_gradient_tracking_get_no_gradient() {
     let x = tensor(&[3, 2, 5, 5], 1);
     let weight = tensor(&[3, 2, 3, 3], 2);
     assert!(!PLAIN.ours(&x, &weight).unwrap().track_op());
@@ -354,7 +353,7 @@ fn what_tracks_no_gradient_gets_none() {
 }
 
 #[test]
-fn the_number_of_threads_changes_no_bit() {
+fn results_do_not_depend_on_the_number_of_threads() {
     let case = Case {
         image: [3, 9, 8],
         weight: [5, 3, 3, 3],
@@ -384,7 +383,7 @@ fn the_number_of_threads_changes_no_bit() {
 }
 
 #[test]
-fn modules_are_those_of_candle_with_other_kernels() {
+fn modules_have_the_parameters_and_results_of_candles() {
     let config = Conv2dConfig {
         padding: 1,
         stride: 2,
@@ -413,7 +412,7 @@ fn modules_are_those_of_candle_with_other_kernels() {
             "{name} is not in {named:?}"
         );
     }
-    let theirs = (
+    let reference = (
         candle_nn::conv2d_no_bias(2, 4, 3, plain, vb.pp("first")).unwrap(),
         candle_nn::conv2d(4, 6, 3, config, vb.pp("second")).unwrap(),
     );
@@ -428,15 +427,15 @@ fn modules_are_those_of_candle_with_other_kernels() {
         })
         .unwrap()
     };
-    let converted = nn::Conv2d::from(theirs.1.clone());
-    let expected = of(Box::new(theirs.0), Box::new(theirs.1));
+    let converted = nn::Conv2d::from(reference.1.clone());
+    let expected = of(Box::new(reference.0), Box::new(reference.1));
     assert_same(&of(Box::new(first.clone()), Box::new(second)), &expected);
     assert_same(&of(Box::new(first), Box::new(converted)), &expected);
 }
 
-/// Images of other types are candle's own matter.
+/// candle's own convolution is used for other dtypes.
 #[test]
-fn half_precision_is_left_to_candle() {
+fn half_precision_uses_candles_convolution() {
     let half = |tensor: Tensor| tensor.to_dtype(DType::F16).unwrap();
     let (x, weight) = (
         half(tensor(&[1, 2, 5, 5], 1)),
@@ -448,8 +447,7 @@ fn half_precision_is_left_to_candle() {
     assert_eq!(flat(&conv.forward(&x).unwrap()), flat(&y));
 }
 
-/// A pool as a product with a matrix for each image, which `numbers` makes of the places in a square and what
-/// is there.
+/// Pooling as a product with a matrix for each image. `shares` maps the values of a window to the weights of its entries.
 fn pool_by_matrix(
     x: &Tensor,
     [kernel, stride]: [usize; 2],
@@ -460,15 +458,15 @@ fn pool_by_matrix(
     let (from, to) = (height * width, rows * columns);
     let mut matrices = vec![0.0; n * channels * from * to];
     let images = flat(x);
-    for (image, row, column) in every([n * channels, rows, columns]) {
-        let places: Vec<usize> = every([1, kernel, kernel])
+    for (image, row, column) in indices([n * channels, rows, columns]) {
+        let places: Vec<usize> = indices([1, kernel, kernel])
             .map(|(_, i, j)| (row * stride + i) * width + column * stride + j)
             .collect();
-        let there: Vec<f64> = places
+        let window: Vec<f64> = places
             .iter()
             .map(|place| images[image * from + place])
             .collect();
-        for (place, share) in places.iter().zip(shares(&there)) {
+        for (place, share) in places.iter().zip(shares(&window)) {
             matrices[(image * from + place) * to + row * columns + column] = share;
         }
     }
@@ -478,15 +476,15 @@ fn pool_by_matrix(
 }
 
 #[test]
-fn pools_and_their_derivatives_follow_from_the_definition() {
-    let mean = |there: &[f64]| vec![1.0 / there.len() as f64; there.len()];
-    let largest = |there: &[f64]| {
-        let largest = there.iter().copied().fold(f64::MIN, f64::max);
-        there.iter().map(|x| f64::from(*x == largest)).collect()
+fn pooling_and_its_derivatives_match_the_definition() {
+    let mean = |window: &[f64]| vec![1.0 / window.len() as f64; window.len()];
+    let largest = |window: &[f64]| {
+        let largest = window.iter().copied().fold(f64::MIN, f64::max);
+        window.iter().map(|x| f64::from(*x == largest)).collect()
     };
     for ([height, width], kernel, stride) in [
         ([4, 4], 2, 2),
-        // They overlap, and something is left over.
+        // Windows overlap, and do not cover the last column.
         ([6, 7], 3, 2),
         ([5, 4], 2, 1),
         ([5, 7], 2, 3),
@@ -510,7 +508,7 @@ fn pools_and_their_derivatives_follow_from_the_definition() {
 }
 
 #[test]
-fn equally_large_places_share_the_derivative() {
+fn equal_maxima_share_the_gradient() {
     let x = Var::ones((1, 1, 4, 4), DType::F64, &CPU).unwrap();
     let y = nn::ops::max_pool2d(&x, 2, 2).unwrap();
     assert_eq!(flat(&y), [1.0; 4]);
@@ -521,7 +519,7 @@ fn equally_large_places_share_the_derivative() {
 }
 
 #[test]
-fn no_images_give_no_images() {
+fn an_empty_batch_gives_an_empty_batch() {
     let x = Tensor::zeros((0, 2, 5, 5), DType::F64, &CPU).unwrap();
     let weight = Var::from_tensor(&tensor(&[3, 2, 3, 3], 2)).unwrap();
     let y = PLAIN.ours(&x, &weight).unwrap();
@@ -531,9 +529,9 @@ fn no_images_give_no_images() {
 }
 
 #[test]
-fn what_does_not_fit_is_an_error_that_says_so() {
+fn invalid_shapes_and_settings_are_errors() {
     let x = tensor(&[2, 4, 5, 6], 1);
-    let says =
+    let refused =
         |weight: &[usize], [padding, stride, dilation, groups]: [usize; 4], words: &[&str]| {
             let result = nn::ops::conv2d(&x, &tensor(weight, 2), padding, stride, dilation, groups);
             let message = result.unwrap_err().to_string();
@@ -541,36 +539,36 @@ fn what_does_not_fit_is_an_error_that_says_so() {
                 assert!(message.contains(word), "{message:?} does not say {word:?}");
             }
         };
-    says(&[3, 2, 3, 3], [0, 1, 1, 1], &["[3, 2, 3, 3]", "4 channels"]);
-    says(&[3, 2, 3, 3], [0, 1, 1, 2], &["2 groups", "must divide 3"]);
-    says(&[3, 4, 3, 3], [0, 1, 1, 0], &["0 groups"]);
-    says(&[3, usize::MAX / 2, 0, 3], [0, 1, 1, 4], &["4 groups"]);
-    says(&[3, 4, 6, 3], [0, 1, 1, 1], &["6 × 3", "5 × 6"]);
-    says(&[3, 4, 3, 3], [0, 1, 3, 1], &["dilation 3"]);
-    says(&[3, 4, 0, 3], [0, 1, 1, 1], &["0 × 3"]);
-    says(
+    refused(&[3, 2, 3, 3], [0, 1, 1, 1], &["[3, 2, 3, 3]", "4 channels"]);
+    refused(&[3, 2, 3, 3], [0, 1, 1, 2], &["2 groups", "must divide 3"]);
+    refused(&[3, 4, 3, 3], [0, 1, 1, 0], &["0 groups"]);
+    refused(&[3, usize::MAX / 2, 0, 3], [0, 1, 1, 4], &["4 groups"]);
+    refused(&[3, 4, 6, 3], [0, 1, 1, 1], &["6 × 3", "5 × 6"]);
+    refused(&[3, 4, 3, 3], [0, 1, 3, 1], &["dilation 3"]);
+    refused(&[3, 4, 0, 3], [0, 1, 1, 1], &["0 × 3"]);
+    refused(
         &[0, 4, 3, 3],
         [0, 1, 1, 1],
         &["a stride and a dilation of at least 1"],
     );
-    says(&[3, 4, 3, 3], [0, 0, 1, 1], &["stride 0"]);
-    says(&[3, 4, 3, 3], [0, 1, 0, 1], &["dilation 0"]);
-    says(
+    refused(&[3, 4, 3, 3], [0, 0, 1, 1], &["stride 0"]);
+    refused(&[3, 4, 3, 3], [0, 1, 0, 1], &["dilation 0"]);
+    refused(
         &[3, 4, 3, 3],
         [0, 1, usize::MAX, 1],
         &["dilation 18446744073709551615"],
     );
-    says(
+    refused(
         &[3, 4, 3, 3],
         [usize::MAX, 1, 1, 1],
         &["padding 18446744073709551615"],
     );
-    says(
+    refused(
         &[3, 4, 3, 3],
         [usize::MAX / 4, 1, 1, 1],
         &["from a padding of 4611686018427387903, are too large"],
     );
-    says(
+    refused(
         &[3, 4, 3],
         [0, 1, 1, 1],
         &["unexpected rank, expected: 4, got: 3"],

@@ -338,7 +338,7 @@ fn overlap_bounds_hold() {
 #[test]
 fn standard_errors_of_alignment_cover() {
     let decay = |base: f64| (0..24).map(|i| base.powi(i)).collect::<Vec<_>>();
-    // Two matrices with a common part.
+    // Two matrices with a common summand.
     let a = with_eigenvalues(&decay(0.8), 1);
     let b = with_eigenvalues(&decay(0.7), 2);
     let b = Dense::new(b.matrix() + a.matrix()).unwrap();

@@ -1,4 +1,4 @@
-//! Loss, gradient and Hessian-vector product against closed forms and identities, in f64.
+//! Loss, gradient and Hessian-vector product compared with closed forms and identities, in `f64`.
 
 mod common;
 
@@ -34,15 +34,15 @@ fn hessian(objective: &Objective) -> Array2<f64> {
     objective.hessian().dense().unwrap().matrix().clone()
 }
 
-/// By hand-derived rules and by automatic differentiation.
-fn both_ways(model: &Mlp, data: &Dataset, loss: Loss) -> [Objective; 2] {
+/// One objective with hand-derived rules, one with automatic differentiation.
+fn both_engines(model: &Mlp, data: &Dataset, loss: Loss) -> [Objective; 2] {
     let objective = Objective::of(model, data, loss).unwrap();
     let by_autograd = objective.clone().by_autograd();
     assert!(objective.is_hand_derived() && !by_autograd.is_hand_derived());
     [objective, by_autograd]
 }
 
-/// Hessian and Gauss–Newton matrix are this one, both ways.
+/// Asserts that the Hessian and the Gauss–Newton matrix equal `expected`.
 fn assert_curvature(objectives: &[Objective], expected: &Array2<f64>) {
     let expected = expected.as_slice().unwrap();
     for objective in objectives {
@@ -52,7 +52,7 @@ fn assert_curvature(objectives: &[Objective], expected: &Array2<f64>) {
     }
 }
 
-/// Inputs with a 1 in front for the bias, which comes before the weight in θ.
+/// Inputs with a leading 1 for the bias, which precedes the weight in θ.
 fn design_matrix(data: &Dataset) -> Vec<Vec<f64>> {
     let rows = data.inputs().to_vec2::<f64>().unwrap();
     rows.into_iter()
@@ -68,7 +68,7 @@ fn linear_model_hessian(
     curvature: impl Fn(usize) -> Vec<Vec<f64>>,
 ) -> Array2<f64> {
     let d = rows[0].len() - 1;
-    let place = |output: usize, input: usize| match input {
+    let index = |output: usize, input: usize| match input {
         0 => output,
         _ => k + output * d + input - 1,
     };
@@ -77,7 +77,7 @@ fn linear_model_hessian(
         let c = curvature(i);
         for (a, b) in (0..k).flat_map(|a| (0..k).map(move |b| (a, b))) {
             for (p, q) in (0..=d).flat_map(|p| (0..=d).map(move |q| (p, q))) {
-                h[[place(a, p), place(b, q)]] += c[a][b] * x[p] * x[q] / rows.len() as f64;
+                h[[index(a, p), index(b, q)]] += c[a][b] * x[p] * x[q] / rows.len() as f64;
             }
         }
     }
@@ -87,7 +87,7 @@ fn linear_model_hessian(
 #[test]
 fn linear_model_with_squared_error() {
     let (data, k) = (with_values(17, 4, 3, 1), 3);
-    let objectives = both_ways(&mlp(&[4, k], Activation::Tanh), &data, Loss::Mse);
+    let objectives = both_engines(&mlp(&[4, k], Activation::Tanh), &data, Loss::Mse);
     // The mean over k outputs divides (2/n) XᵀX by k.
     let expected = linear_model_hessian(&design_matrix(&data), k, |_| {
         let diagonal = |a: usize, b: usize| if a == b { 2.0 / k as f64 } else { 0.0 };
@@ -102,7 +102,7 @@ fn linear_model_with_squared_error() {
 fn logistic_regression() {
     let data = labelled(23, 3, 2, 2);
     let model = mlp(&[3, 1], Activation::Tanh);
-    let objectives = both_ways(&model, &data, Loss::CrossEntropy);
+    let objectives = both_engines(&model, &data, Loss::CrossEntropy);
     let z = model.forward(data.inputs()).unwrap().flatten_all().unwrap();
     let z = z.to_vec1::<f64>().unwrap();
     let sigma = |i: usize| 1.0 / (1.0 + (-z[i]).exp());
@@ -130,7 +130,7 @@ fn logistic_regression() {
 fn softmax_regression() {
     let (data, k) = (labelled(19, 4, 5, 3), 5);
     let model = mlp(&[4, k], Activation::Tanh);
-    let objectives = both_ways(&model, &data, Loss::CrossEntropy);
+    let objectives = both_engines(&model, &data, Loss::CrossEntropy);
     let z = model
         .forward(data.inputs())
         .unwrap()
@@ -227,7 +227,7 @@ fn every_activation_and_loss_agrees_with_central_differences() {
             (labelled(21, 5, 2, 4), 1, Loss::CrossEntropy),
             (with_values(21, 5, 2, 4), 2, Loss::Mse),
         ] {
-            for objective in both_ways(&mlp(&[5, 6, 4, outputs], activation), &data, loss) {
+            for objective in both_engines(&mlp(&[5, 6, 4, outputs], activation), &data, loss) {
                 let n = objective.dim();
                 let theta = objective.parameters().to_flat().unwrap();
                 let (u, v) = (numbers(n, 5), numbers(n, 6));
@@ -271,7 +271,7 @@ fn every_activation_and_loss_agrees_with_central_differences() {
     }
 }
 
-/// The 13 parameters of a 2-3-1 net: H from products against H from second differences of the loss.
+/// For a 2-3-1 network with 13 parameters, products agree with second differences of the loss.
 #[test]
 fn toy_hessian_entry_by_entry() {
     let data = two_moons(40, 0.1, 0, &CPU).unwrap();
@@ -311,7 +311,7 @@ fn batches_add_up_to_the_whole() {
     let v = numbers(objective.dim(), 8);
     let objective = objective.by_autograd();
     let whole = objective.clone().with_batch_size(1000).unwrap();
-    // 103 = 10 · 10 + 3 = 102 + 1 leave ragged last batches.
+    // The last batch is smaller: 103 = 10 · 10 + 3 = 102 + 1.
     for size in [1, 10, 102, 103] {
         let parts = objective.clone().with_batch_size(size).unwrap();
         assert!((parts.loss().unwrap() - whole.loss().unwrap()).abs() < 1e-14);
@@ -368,9 +368,9 @@ fn l2_adds_its_terms() {
     assert!(plain.with_l2(-1.0).is_err());
 }
 
-/// candle fixes a thread's way of differentiating at its first backward pass; ours must not care.
+/// candle fixes how a thread differentiates at its first backward pass. Products must not depend on that.
 #[test]
-fn products_are_right_on_any_thread_whatever_ran_before() {
+fn products_do_not_depend_on_earlier_backward_passes() {
     let data = labelled(30, 4, 3, 12);
     let model = mlp(&[4, 5, 3], Activation::Sigmoid);
     let x = Var::new(2f64, &CPU).unwrap();
@@ -380,7 +380,7 @@ fn products_are_right_on_any_thread_whatever_ran_before() {
         .by_autograd();
     let v = numbers(objective.dim(), 13);
     let here = objective.hvp(&v).unwrap();
-    let elsewhere = std::thread::scope(|scope| {
+    let on_threads = std::thread::scope(|scope| {
         let products = (0..4).map(|i| {
             let (objective, v) = (&objective, &v);
             scope.spawn(move || {
@@ -396,7 +396,7 @@ fn products_are_right_on_any_thread_whatever_ran_before() {
             .collect::<Vec<_>>()
     });
     assert!(here.iter().any(|h| h.abs() > 1e-3));
-    assert!(elsewhere.iter().all(|product| *product == here));
+    assert!(on_threads.iter().all(|product| *product == here));
     assert!(std::env::var_os("CANDLE_GRAD_DO_NOT_DETACH").is_none());
 }
 
@@ -404,7 +404,7 @@ fn products_are_right_on_any_thread_whatever_ran_before() {
 fn same_point_same_bits() {
     let data = labelled(2_000, 6, 3, 14).to_dtype(DType::F32).unwrap();
     let model = Mlp::new(&[6, 16, 3], Activation::Relu, 5, &CPU).unwrap();
-    for objective in both_ways(&model, &data, Loss::CrossEntropy) {
+    for objective in both_engines(&model, &data, Loss::CrossEntropy) {
         let v = numbers(objective.dim(), 15);
         assert_eq!(
             objective.loss().unwrap().to_bits(),
@@ -416,12 +416,12 @@ fn same_point_same_bits() {
 }
 
 #[test]
-fn own_model_from_a_var_map() {
+fn custom_model_from_a_var_map() {
     let map = VarMap::new();
     let builder = VarBuilder::from_varmap(&map, DType::F64, &CPU);
     let first = candle_nn::linear(4, 6, builder.pp("first")).unwrap();
     let last = candle_nn::linear(6, 3, builder.pp("last")).unwrap();
-    // Batch normalisation's running statistics are no parameters.
+    // Running statistics of batch normalisation are not parameters.
     candle_nn::batch_norm(6, 1e-5, builder.pp("norm")).unwrap();
     let data = labelled(25, 4, 3, 16);
     let forward = move |x: &Tensor| last.forward(&first.forward(x)?.tanh()?);
@@ -448,7 +448,7 @@ fn own_model_from_a_var_map() {
     );
 }
 
-fn own_linear(
+fn custom_linear(
     forward: impl Fn(&Tensor, &Var) -> candle_core::Result<Tensor> + Send + Sync + 'static,
 ) -> Result<Objective, Error> {
     let w = Var::from_vec(numbers(12, 17), (4, 3), &CPU).unwrap();
@@ -465,13 +465,13 @@ fn message(result: Result<Objective, Error>) -> String {
 
 #[test]
 fn an_operation_that_cuts_the_graph_is_an_error() {
-    let cut = message(own_linear(|x, w| {
+    let cut = message(custom_linear(|x, w| {
         candle_nn::ops::softmax_last_dim(&x.matmul(w)?)
     }));
     assert!(cut.contains("`w` gets no gradient"), "{cut}");
 
     // Here the parameter gets a gradient, but a wrong one.
-    let partly = message(own_linear(|x, w| {
+    let partly = message(custom_linear(|x, w| {
         let y = x.matmul(w)?;
         y.clone() + (candle_nn::ops::softmax_last_dim(&(&y * 3.0)?)? * 20.0)?
     }));
@@ -504,7 +504,7 @@ fn an_operation_without_second_derivative_is_an_error_that_names_it() {
     );
 }
 
-/// candle's own derivative of `conv1d` is wrong in 0.11.1: the check finds it.
+/// The check detects that candle 0.11.1 has a wrong derivative of `conv1d`.
 #[test]
 fn a_wrong_derivative_is_an_error() {
     let w = Var::from_vec(numbers(6, 18), (2, 1, 3), &CPU).unwrap();
@@ -519,7 +519,7 @@ fn a_wrong_derivative_is_an_error() {
     assert!(found.contains("the gradient is wrong"), "{found}");
 }
 
-/// So is that of `max_pool2d`, a fourth of what it should be for squares of 2 × 2.
+/// candle's derivative of `max_pool2d` is too small by a factor of 4 for windows of 2 × 2.
 #[test]
 fn a_wrong_derivative_of_pooling_is_an_error() {
     let w = Var::from_vec(numbers(16, 18), (1, 16), &CPU).unwrap();
@@ -563,7 +563,7 @@ fn two_dimensional_convolutions_differentiate_twice() {
 }
 
 #[test]
-fn bad_models_and_data_are_told_apart() {
+fn errors_of_models_and_data_are_specific() {
     let data = labelled(12, 5, 4, 20);
     let model = mlp(&[5, 3], Activation::Tanh);
     let labels = message(Objective::of(&model, &data, Loss::CrossEntropy));
@@ -595,11 +595,11 @@ fn bad_models_and_data_are_told_apart() {
         "{wrong_input}"
     );
 
-    let panics = message(own_linear(|_, _| panic!("out of cheese")));
+    let panics = message(custom_linear(|_, _| panic!("out of cheese")));
     assert!(panics.contains("out of cheese"), "{panics}");
 
     let calls = Arc::new(AtomicU32::new(0));
-    let random = message(own_linear(move |x, w| {
+    let random = message(custom_linear(move |x, w| {
         x.matmul(w)? * (1.0 + f64::from(calls.fetch_add(1, Ordering::Relaxed)))
     }));
     assert!(
@@ -609,7 +609,7 @@ fn bad_models_and_data_are_told_apart() {
 
     let theta = vec![f64::NAN; model.parameters().len()];
     assert!(model.parameters().set_flat(&theta).is_err());
-    let nan = message(own_linear(|x, w| x.matmul(w)?.log()));
+    let nan = message(custom_linear(|x, w| x.matmul(w)?.log()));
     assert!(nan.contains("the loss is NaN"), "{nan}");
 }
 
@@ -630,9 +630,9 @@ fn wrong_vectors_are_refused() {
     assert!(objective.loss_at(&[0.0; 17]).is_err());
 }
 
-/// At one θ, on one data set after the other: neither may speak of the other's samples.
+/// Products alternate between datasets at the same θ. Cached values of one dataset must not be used for another.
 #[test]
-fn objectives_on_other_data_keep_their_products_apart() {
+fn products_use_the_dataset_of_their_objective() {
     let model = mlp(&[3, 4, 2], Activation::Tanh);
     let data = [
         labelled(30, 3, 2, 1),
@@ -649,16 +649,16 @@ fn objectives_on_other_data_keep_their_products_apart() {
     }
 }
 
-/// A loss written down again is the loss that is known, with all its derivatives.
+/// A custom squared error equals the built-in loss, with all its derivatives.
 #[test]
-fn a_loss_of_ones_own() {
+fn a_custom_loss_equals_the_built_in_one() {
     let (data, model) = (with_values(40, 3, 2, 5), mlp(&[3, 4, 2], Activation::Tanh));
-    let known = Objective::of(&model, &data, Loss::Mse).unwrap();
-    let own = |loss: fn(&Tensor, &Tensor) -> candle::Result<Tensor>| {
+    let built_in = Objective::of(&model, &data, Loss::Mse).unwrap();
+    let custom = |loss: fn(&Tensor, &Tensor) -> candle::Result<Tensor>| {
         let network = model.clone();
         let compare = move |z: &Tensor, targets: &Targets| match targets {
             Targets::Values(y) => loss(z, y),
-            Targets::Labels(_) => candle::bail!("values are wanted"),
+            Targets::Labels(_) => candle::bail!("expected values, found labels"),
         };
         Objective::from_loss(
             model.parameters().clone(),
@@ -667,43 +667,47 @@ fn a_loss_of_ones_own() {
             compare,
         )
     };
-    let same = own(|z, y| (z - y)?.sqr()?.mean(1)).unwrap();
-    assert!((same.loss().unwrap() - known.loss().unwrap()).abs() < 1e-12);
-    assert_close(&same.gradient().unwrap(), &known.gradient().unwrap(), 1e-12);
-    let v = numbers(known.dim(), 9);
-    assert_close(&same.hvp(&v).unwrap(), &known.hvp(&v).unwrap(), 1e-12);
-    let [a, b] = [&same, &known].map(|o| o.gauss_newton().apply(&v).unwrap());
+    let same = custom(|z, y| (z - y)?.sqr()?.mean(1)).unwrap();
+    assert!((same.loss().unwrap() - built_in.loss().unwrap()).abs() < 1e-12);
+    assert_close(
+        &same.gradient().unwrap(),
+        &built_in.gradient().unwrap(),
+        1e-12,
+    );
+    let v = numbers(built_in.dim(), 9);
+    assert_close(&same.hvp(&v).unwrap(), &built_in.hvp(&v).unwrap(), 1e-12);
+    let [a, b] = [&same, &built_in].map(|o| o.gauss_newton().apply(&v).unwrap());
     assert_close(&a, &b, 1e-12);
 
-    let said = same.fisher().apply(&v).unwrap_err().to_string();
-    assert!(said.contains("unknown for a custom loss"), "{said}");
-    let said = own(|z, y| (z - y)?.sqr()?.mean_all())
+    let error = same.fisher().apply(&v).unwrap_err().to_string();
+    assert!(error.contains("unknown for a custom loss"), "{error}");
+    let error = custom(|z, y| (z - y)?.sqr()?.mean_all())
         .unwrap_err()
         .to_string();
-    assert!(said.contains("one loss per sample, shape (1,)"), "{said}");
-    let said = own(|z, y| (z - y)?.abs()?.sum(1)?.detach().affine(1.0, 0.0))
+    assert!(error.contains("one loss per sample, shape (1,)"), "{error}");
+    let error = custom(|z, y| (z - y)?.abs()?.sum(1)?.detach().affine(1.0, 0.0))
         .unwrap_err()
         .to_string();
     assert!(
-        said.contains("parameter `layers.0.bias` gets no gradient"),
-        "{said}"
+        error.contains("parameter `layers.0.bias` gets no gradient"),
+        "{error}"
     );
 }
 
 #[test]
-fn what_does_not_fit_a_model_is_said() {
+fn errors_state_the_mismatch_of_model_and_data() {
     let data = labelled(10, 2, 2, 0);
-    let said = |model: &Mlp| {
+    let error = |model: &Mlp| {
         Objective::of(model, &data, Loss::CrossEntropy)
             .unwrap_err()
             .to_string()
     };
-    let wide = said(&mlp(&[3, 4, 2], Activation::Tanh));
+    let wide = error(&mlp(&[3, 4, 2], Activation::Tanh));
     assert!(
         wide.contains("samples of shape (2,): it needs a last axis of 3"),
         "{wide}"
     );
-    let single = said(&Mlp::new(&[2, 4, 2], Activation::Tanh, 3, &CPU).unwrap());
+    let single = error(&Mlp::new(&[2, 4, 2], Activation::Tanh, 3, &CPU).unwrap());
     assert!(
         single.contains("parameters are F32 and the data is F64") && single.contains("to_dtype"),
         "{single}"

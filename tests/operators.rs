@@ -518,15 +518,15 @@ fn invalid_operators_are_refused() {
 #[test]
 fn a_tangent_kernel_does_not_depend_on_the_loss() {
     let net = |loss| (Activation::Tanh, &[5, 4, 3][..], loss);
-    let [ours, theirs] = [Loss::CrossEntropy, Loss::Mse].map(|loss| {
+    let [kernel, with_squared_error] = [Loss::CrossEntropy, Loss::Mse].map(|loss| {
         let objective = objective(net(loss), 7, DType::F64);
         objective.tangent_kernel().unwrap()
     });
-    assert_eq!(ours, theirs);
-    assert_eq!(ours.dim(), 21);
+    assert_eq!(kernel, with_squared_error);
+    assert_eq!(kernel.dim(), 21);
     let single = objective(net(Loss::Mse), 7, DType::F32).tangent_kernel();
     let [single, exact] =
-        [&single.unwrap(), &ours].map(|k| k.matrix().as_slice().unwrap().to_vec());
+        [&single.unwrap(), &kernel].map(|k| k.matrix().as_slice().unwrap().to_vec());
     assert_close(&single, &exact, 1e-5);
 }
 
@@ -721,8 +721,8 @@ fn every_operator_follows_the_model() {
         let at_start: Vec<_> = early.iter().map(|(_, a)| entries(a)).collect();
         let states: Vec<_> = early.iter().map(|(_, a)| a.state().unwrap()).collect();
         for move_by in [0.3, -0.2, 0.0] {
-            let there: Vec<f64> = start.iter().map(|t| t + move_by).collect();
-            objective.parameters().set_flat(&there).unwrap();
+            let moved: Vec<f64> = start.iter().map(|t| t + move_by).collect();
+            objective.parameters().set_flat(&moved).unwrap();
             let late = operators_of(&objective);
             for (((name, old), (_, new)), state) in early.iter().zip(&late).zip(&states) {
                 assert_eq!(entries(old), entries(new), "{name} after the move");

@@ -421,7 +421,7 @@ fn one_hidden_layer_is_matched_optimally() {
     let found = align::match_weights(a.parameters(), &groups, &theta_a, &theta_b, 0).unwrap();
     let found = common::dot(&theta_a, &found.apply(&theta_b).unwrap());
     let mut best = f64::NEG_INFINITY;
-    // All six-digit numbers in base 6 are all maps; those without repeated digits are the permutations.
+    // The six-digit numbers in base 6 enumerate all maps. Those without repeated digits are the permutations.
     for code in 0..6usize.pow(6) {
         let p: Vec<usize> = (0..6).map(|k| code / 6usize.pow(k) % 6).collect();
         if inverse(&inverse(&p)) != p || (0..6).any(|i| !p.contains(&i)) {
@@ -503,7 +503,7 @@ fn a_convolution_is_aligned_by_its_description() {
     assert_eq!(aligned, theta_a);
     assert!((objective.loss_at(&aligned).unwrap() - before).abs() < 1e-14);
 
-    for (wrong, says) in [
+    for (wrong, expected) in [
         (
             vec![UnitAxis::new("conv.wight", 0)],
             "no parameter is called",
@@ -533,7 +533,7 @@ fn a_convolution_is_aligned_by_its_description() {
     ] {
         let error = align::match_weights(&b, &group(wrong), &theta_a, &theta_b, 0);
         let error = error.unwrap_err().to_string();
-        assert!(error.contains(says), "{error}");
+        assert!(error.contains(expected), "{error}");
     }
     assert!(align::match_weights(&b, &units, &theta_a[1..], &theta_b, 0).is_err());
     let mut broken = theta_a.clone();

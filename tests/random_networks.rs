@@ -1,4 +1,4 @@
-//! Small networks of random layers and shapes: hand-derived rules against candle's graph, symmetry, central differences.
+//! Small networks with random layers and shapes: hand-derived rules compared with candle's graph and central differences.
 
 mod common;
 
@@ -12,20 +12,21 @@ use rand_chacha::ChaCha8Rng;
 
 const CPU: Device = Device::Cpu;
 
-/// A network in the making, and the shape that its last layer gives.
-struct Draft {
+/// Creates the layers and variables of a network.
+struct Builder {
     rng: ChaCha8Rng,
+    /// Output shape of the last layer.
     shape: [usize; 3],
     vars: Vec<(String, Var)>,
     statistics: Vec<(String, Var)>,
-    /// Whether candle's graph differentiates all of it twice: not convolutions that leave some of the image over.
+    /// Whether candle's graph can differentiate the network twice. It cannot if a convolution does not cover the whole image.
     graph: bool,
 }
 
-impl Draft {
+impl Builder {
     fn new(seed: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let mut size = |most| rng.random_range(1..=most);
+        let mut size = |max| rng.random_range(1..=max);
         let shape = [size(4), size(7), size(7)];
         Self {
             rng,
@@ -45,12 +46,12 @@ impl Draft {
         self.one_of(&divisors)
     }
 
-    fn parameter(&mut self, shape: &[usize], around: f64) -> String {
+    fn parameter(&mut self, shape: &[usize], mean: f64) -> String {
         let name = format!("p{}", self.vars.len());
-        let fan = shape[1..].iter().product::<usize>() as f64;
+        let fan_in = shape[1..].iter().product::<usize>() as f64;
         let seed = self.rng.random();
         let values = numbers(shape.iter().product(), seed);
-        let values: Vec<f64> = values.iter().map(|v| around + v / fan.sqrt()).collect();
+        let values: Vec<f64> = values.iter().map(|v| mean + v / fan_in.sqrt()).collect();
         let var = Var::from_vec(values, shape, &CPU).unwrap();
         self.vars.push((name.clone(), var));
         name
@@ -71,16 +72,16 @@ impl Draft {
         padding: usize,
     ) -> LayerKind {
         let [inputs, height, width] = self.shape;
-        let most = |size: usize, kernel: usize| match kernel {
+        let max_dilation = |size: usize, kernel: usize| match kernel {
             1 => 2,
             _ => (size + 2 * padding - 1) / (kernel - 1),
         };
         let dilation = self
             .one_of(&[1, 2])
-            .min(most(height, kernel[0]))
-            .min(most(width, kernel[1]));
-        let left = |size: usize, kernel: usize| size + 2 * padding - dilation * (kernel - 1) - 1;
-        let [down, right] = [left(height, kernel[0]), left(width, kernel[1])];
+            .min(max_dilation(height, kernel[0]))
+            .min(max_dilation(width, kernel[1]));
+        let travel = |size: usize, kernel: usize| size + 2 * padding - dilation * (kernel - 1) - 1;
+        let [down, right] = [travel(height, kernel[0]), travel(width, kernel[1])];
         self.graph &= down.is_multiple_of(stride) && right.is_multiple_of(stride);
         self.shape = [channels, down / stride + 1, right / stride + 1];
         LayerKind::Conv2d(layers::Conv2d {
@@ -127,7 +128,7 @@ impl Draft {
         })
     }
 
-    /// A number for each channel.
+    /// Adds a running statistic with one value per channel.
     fn statistic(&mut self, range: Range<f64>) -> String {
         let name = format!("s{}", self.statistics.len());
         let channels = (0..self.shape[0]).map(|_| self.rng.random_range(range.clone()));
@@ -136,7 +137,7 @@ impl Draft {
         name
     }
 
-    /// Any layer that fits, or block of them.
+    /// A random layer or block that fits the current shape.
     fn layer(&mut self) -> LayerKind {
         let [channels, height, width] = self.shape;
         let shorter = height.min(width);
@@ -154,12 +155,12 @@ impl Draft {
             pool @ (5 | 6) => {
                 let kernel = self.one_of(&[1, 2, 3]).min(shorter);
                 let stride = self.one_of(&[1, 2, 3]);
-                let left = [height, width].map(|size| size - kernel);
-                self.shape = [channels, left[0] / stride + 1, left[1] / stride + 1];
+                let travel = [height, width].map(|size| size - kernel);
+                self.shape = [channels, travel[0] / stride + 1, travel[1] / stride + 1];
                 if pool == 6 {
                     return LayerKind::MaxPool(layers::MaxPool { kernel, stride });
                 }
-                self.graph &= left.iter().all(|left| left.is_multiple_of(stride));
+                self.graph &= travel.iter().all(|n| n.is_multiple_of(stride));
                 LayerKind::AveragePool(layers::AveragePool { kernel, stride })
             }
             7 => {
@@ -170,10 +171,10 @@ impl Draft {
                     true => vec![self.conv_to(outputs, 1, [1, 1], stride, 0)],
                     false => Vec::new(),
                 };
-                let given = self.shape;
+                let output = self.shape;
                 self.shape = before;
                 let mut body = vec![self.conv_to(outputs, 1, [1, 1], stride, 0)];
-                assert_eq!(self.shape, given);
+                assert_eq!(self.shape, output);
                 body.extend([self.norm(), self.activation()]);
                 LayerKind::Residual(layers::Residual { body, shortcut })
             }
@@ -216,9 +217,10 @@ fn data(samples: usize, shape: [usize; 3], seed: u64) -> Dataset {
     Dataset::classification(&inputs, &Tensor::from_vec(labels, samples, &CPU).unwrap()).unwrap()
 }
 
-/// Panics unless what the engine says of the network holds; true if candle's graph had a say.
-fn holds(what: &str, draft: Draft, layers: Vec<LayerKind>, data: &Dataset) -> bool {
-    let (model, graph) = draft.finish(layers.clone());
+/// Asserts that products are symmetric and match differences, and candle's graph if it can differentiate the network. Returns
+/// whether it can.
+fn check(what: &str, builder: Builder, layers: Vec<LayerKind>, data: &Dataset) -> bool {
+    let (model, graph) = builder.finish(layers.clone());
     let objective = Objective::of(&model, data, Loss::CrossEntropy)
         .unwrap_or_else(|error| panic!("{what}: {error}\n{layers:#?}"));
     assert!(objective.is_hand_derived(), "{what}: {layers:#?}");
@@ -272,23 +274,23 @@ fn holds(what: &str, draft: Draft, layers: Vec<LayerKind>, data: &Dataset) -> bo
 fn networks_of_random_layers() {
     let mut by_graph = 0;
     for seed in 0..120 {
-        let mut draft = Draft::new(seed);
-        let samples = draft.one_of(&[1, 2, 5]);
-        let data = data(samples, draft.shape, seed);
-        let depth = draft.one_of(&[1, 2, 3, 5]);
-        let layers = (0..depth).map(|_| draft.layer()).collect();
-        by_graph += usize::from(holds(&format!("network {seed}"), draft, layers, &data));
+        let mut builder = Builder::new(seed);
+        let samples = builder.one_of(&[1, 2, 5]);
+        let data = data(samples, builder.shape, seed);
+        let depth = builder.one_of(&[1, 2, 3, 5]);
+        let layers = (0..depth).map(|_| builder.layer()).collect();
+        by_graph += usize::from(check(&format!("network {seed}"), builder, layers, &data));
     }
     assert!(
         by_graph >= 60,
-        "candle's graph had a say in {by_graph} networks only"
+        "only {by_graph} networks were compared with candle's graph"
     );
 }
 
-/// The corners of convolution: one place, one channel, one sample, strides beyond the kernel, as many groups as
-/// channels, more padding than image.
+/// Edge cases: one pixel, one channel, one sample, strides larger than the kernel, as many groups as channels, more padding
+/// than image.
 #[test]
-fn convolutions_at_the_corners() {
+fn edge_cases_of_convolutions() {
     let shapes = [[1, 1, 1], [4, 1, 1], [1, 7, 5], [4, 5, 7], [3, 1, 6]];
     for (i, shape) in shapes.into_iter().enumerate() {
         for (kernel, stride, padding) in [
@@ -302,11 +304,11 @@ fn convolutions_at_the_corners() {
             for samples in [1, 3] {
                 let what = format!("{shape:?} by {kernel:?}, stride {stride}, padding {padding}");
                 for groups in [1, shape[0]] {
-                    let mut draft = Draft::new(i as u64);
-                    draft.shape = shape;
-                    let conv = draft.conv_to(2 * groups, groups, kernel, stride, padding);
-                    let layers = vec![conv, draft.activation()];
-                    holds(&what, draft, layers, &data(samples, shape, 3));
+                    let mut builder = Builder::new(i as u64);
+                    builder.shape = shape;
+                    let conv = builder.conv_to(2 * groups, groups, kernel, stride, padding);
+                    let layers = vec![conv, builder.activation()];
+                    check(&what, builder, layers, &data(samples, shape, 3));
                 }
             }
         }

@@ -94,7 +94,7 @@ fn on_ranks<T: Send>(size: usize, work: impl Fn(Arc<dyn Ranks>) -> T + Sync) -> 
     })
 }
 
-/// Each rank has a model of its own.
+/// Each rank has its own model.
 fn objective() -> Objective {
     let data = two_moons(61, 0.1, 0, &Device::Cpu).unwrap();
     let model = Mlp::new(&[2, 6, 1], Activation::Tanh, 1, &Device::Cpu).unwrap();
@@ -266,13 +266,13 @@ fn unfinished_planes_resume_on_any_number_of_processes() {
 fn saved_points_are_not_computed_again() {
     let dir = tempfile::tempdir().unwrap();
     let data = two_moons(40, 0.1, 0, &Device::Cpu).unwrap();
-    // How often the model was asked while the plane was made.
+    // Number of forward passes while the plane was computed.
     let passes = |share: Share| {
         let vars = VarMap::new();
         let vb = VarBuilder::from_varmap(&vars, DType::F64, &Device::Cpu);
         let layer = candle_nn::linear(2, 1, vb).unwrap();
-        let asked = Arc::new(AtomicUsize::new(0));
-        let count = asked.clone();
+        let forward_passes = Arc::new(AtomicUsize::new(0));
+        let count = forward_passes.clone();
         let forward = move |x: &Tensor| {
             count.fetch_add(1, Ordering::Relaxed);
             layer.forward(x)
@@ -284,9 +284,12 @@ fn saved_points_are_not_computed_again() {
             .unwrap()
             .with_checkpoint(dir.path().join("unfinished"));
         let grid = grid.with_share(share).unwrap();
-        let before = asked.load(Ordering::Relaxed);
+        let before = forward_passes.load(Ordering::Relaxed);
         let found = Plane::on_grid(&objective, &[1.0, 0.0, 0.0], &[0.0, 1.0, 0.0], &grid);
-        (found.is_ok(), asked.load(Ordering::Relaxed) - before)
+        (
+            found.is_ok(),
+            forward_passes.load(Ordering::Relaxed) - before,
+        )
     };
     let (whole, third) = passes(Share::shard(1, 3).unwrap());
     assert!(!whole && third >= 40, "{third}");

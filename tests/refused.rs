@@ -45,9 +45,9 @@ fn absurd_sizes_are_rejected_before_allocation() {
             &["sweep", "--l2", "0", "--top", count, "--out", out],
         ] {
             let error = error_of(&[command, &NET[..]].concat());
-            let says = ["of memory", "too many", "ask for 1 to", "must be from 1 to"];
+            let expected = ["of memory", "too many", "ask for 1 to", "must be from 1 to"];
             assert!(
-                says.iter().any(|words| error.contains(words)),
+                expected.iter().any(|words| error.contains(words)),
                 "{command:?}: {error}"
             );
         }
@@ -55,7 +55,7 @@ fn absurd_sizes_are_rejected_before_allocation() {
             let error = error_of(&[&[command, "--layers", &widths], &synthetic[..]].concat());
             assert!(error.contains("of memory"), "{error}");
         }
-        // These are bounds, and may be as large as they like.
+        // These are upper bounds, so any value is accepted.
         let bound = [
             "spectrum", "--top", "2", "--block", count, "--memory", count,
         ];
@@ -251,7 +251,7 @@ fn a_last_batch_of_one_sample_is_rejected_before_the_training() {
     );
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 
-    // One image is as many numbers as it has pixels: a convolution's normalisation takes it.
+    // After a convolution, each channel of a single image has many values, so that it can be normalised.
     let images = Tensor::rand(0f32, 1f32, (5, 1, 8, 8), &CPU).unwrap();
     let labels = Tensor::new(&[0u32, 1, 0, 1, 0], &CPU).unwrap();
     let data = Dataset::classification(&images, &labels).unwrap();
@@ -301,7 +301,7 @@ fn an_analysis_reads_its_own_settings() {
     let again = json(&["analyze", "--config", &config, "--save-dir", &at("again")]);
     assert_eq!(first, again);
 
-    // A flag takes the place of a key that excludes it, and of one that is true.
+    // A flag replaces a key that it conflicts with, and overrides a key that is true.
     let text = "dataset = 'synthetic'\nlayers = [20, 4, 2]\nepochs = 1\nsamples = 50\nsam = 0.1\nnesterov = true\n\
                 optimizer = 'sgd'\ncompute-hessian = true\ntrack-trajectory = true\n";
     fs::write(&config, text).unwrap();
@@ -358,7 +358,7 @@ fn a_directory_holds_one_analysis() {
     );
     assert!(names().contains(&"surface.html".to_owned()));
     let before = common::bytes(&out);
-    // What is refused before the work changes nothing; an hour of training would come before the plane.
+    // Invalid settings and a diverging training change nothing. All epochs together would take an hour.
     for refused in [
         &["--visualize", "--grid", "1", "--epochs", "1000000"][..],
         &["--lr", "-1"],
@@ -372,8 +372,8 @@ fn a_directory_holds_one_analysis() {
     // A failure after the training leaves the new weights next to the results of the previous run.
     let failed = analyze(&["--epochs", "2", "--radius", "0"]);
     assert_eq!(failed.status.code(), Some(1));
-    let said = String::from_utf8_lossy(&failed.stderr).into_owned();
-    assert!(said.contains("unfinished.safetensors"), "{said}");
+    let error = String::from_utf8_lossy(&failed.stderr).into_owned();
+    assert!(error.contains("unfinished.safetensors"), "{error}");
     let mut after = common::bytes(&out);
     let unfinished = after.remove("unfinished.safetensors").unwrap();
     assert!(after == before && unfinished != before["weights.safetensors"]);
@@ -390,7 +390,7 @@ fn a_directory_holds_one_analysis() {
     );
 }
 
-/// `Display` is complete by itself, and the cause can be inspected.
+/// `Display` contains the whole message, and `source` returns the cause.
 #[test]
 fn an_error_in_candle_has_its_source() {
     use std::error::Error as _;

@@ -167,8 +167,8 @@ fn derivatives(results: &mut Results, name: &str, objective: &Objective) -> Resu
     Ok(())
 }
 
-/// Products that need the samples one by one, and the loss on a plane.
-fn more(results: &mut Results, name: &str, objective: &Objective) -> Result<(), Error> {
+/// Products that need per-sample gradients, and the loss on a plane.
+fn more_results(results: &mut Results, name: &str, objective: &Objective) -> Result<(), Error> {
     let v = numbers(objective.dim(), 4);
     let fisher = objective.fisher().apply(&v)?;
     results.add(format!("{name}: Fisher"), &fisher);
@@ -214,22 +214,22 @@ where
     model.parameters().set_flat(&start)
 }
 
-/// Everything about a model and its data.
-fn all<M>(results: &mut Results, name: &str, model: &M, data: &Dataset) -> Result<(), Error>
+/// All results for a model and its data.
+fn all_results<M>(results: &mut Results, name: &str, model: &M, data: &Dataset) -> Result<(), Error>
 where
     M: Model + Clone + Send + Sync + 'static,
 {
     let objective = Objective::of(model, data, Loss::CrossEntropy)?.with_l2(0.01)?;
     assert!(objective.is_hand_derived(), "{name}");
     derivatives(results, name, &objective)?;
-    more(results, name, &objective)?;
+    more_results(results, name, &objective)?;
     let sgd = with_momentum(0.05, 0.9).with_l2(0.01);
     training(results, &format!("{name}: SGD"), &sgd, model, data)?;
     let adam = Trainer::adam(0.01);
     training(results, &format!("{name}: Adam"), &adam, model, data)
 }
 
-/// The zoo, with each normalisation, and candle's graph for some.
+/// The zoo, with each normalisation, some with candle's graph as well.
 fn networks(results: &mut Results) -> Result<(), Error> {
     for architecture in Architecture::ALL {
         let name = architecture.name();
@@ -249,7 +249,7 @@ fn networks(results: &mut Results) -> Result<(), Error> {
             derivatives(results, &single, &objective)?;
             continue;
         }
-        all(results, &single, &model, &data)?;
+        all_results(results, &single, &model, &data)?;
         let double = model.to_dtype(DType::F64)?;
         let objective = Objective::of(&double, &data.to_dtype(DType::F64)?, Loss::CrossEntropy)?;
         derivatives(results, &format!("{name} f64"), &objective)?;
@@ -276,14 +276,14 @@ fn networks(results: &mut Results) -> Result<(), Error> {
         let data = samples(24, shape, DType::F32)?;
         let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
         derivatives(results, &name, &objective)?;
-        more(results, &name, &objective)?;
+        more_results(results, &name, &objective)?;
         // Short steps, since rounding grows in such a training.
         let sgd = with_momentum(1e-3, 0.9);
         training(results, &format!("{name}: SGD"), &sgd, &model, &data)?;
         derivatives(results, &format!("{name}, trained"), &objective)?;
         let batches = objective.with_batch_statistics(12)?;
         derivatives(results, &format!("{name}, batch statistics"), &batches)?;
-        // Adam steps as far along gradients that are nothing but rounding.
+        // Adam takes steps of the same length along gradients that consist of rounding errors.
         let adam = Trainer::adam(0.01);
         let name = format!("{name}: Adam{BITS_ONLY}");
         training(results, &name, &adam, &model, &data)?;
@@ -292,10 +292,10 @@ fn networks(results: &mut Results) -> Result<(), Error> {
     let design = Architecture::Deep.design().normalization(Norm::Group(8));
     let data = samples(24, &[7], DType::F32)?;
     let model = design.build(&[7], 3, 1, &CPU)?;
-    all(results, "deep f32 in groups", &model, &data)?;
+    all_results(results, "deep f32 in groups", &model, &data)?;
     let plain = Architecture::Dense.design().without_shortcuts();
     let model = plain.build(&[7], 3, 1, &CPU)?;
-    all(results, "dense f32 without shortcuts", &model, &data)
+    all_results(results, "dense f32 without shortcuts", &model, &data)
 }
 
 /// Each activation, both losses, one output, and enough samples for sixteen groups.
@@ -304,9 +304,9 @@ fn perceptrons(results: &mut Results) -> Result<(), Error> {
     for activation in Activation::ALL {
         let model = Mlp::new(&[5, 9, 8, 3], activation, 2, &CPU)?;
         let single = data.to_dtype(DType::F32)?.first(50)?;
-        all(results, &format!("{activation:?} f32"), &model, &single)?;
+        all_results(results, &format!("{activation:?} f32"), &model, &single)?;
         let model = model.to_dtype(DType::F64)?;
-        all(results, &format!("{activation:?} f64"), &model, &data)?;
+        all_results(results, &format!("{activation:?} f64"), &model, &data)?;
         let objective = Objective::of(&model, &data.first(40)?, Loss::CrossEntropy)?;
         let name = format!("{activation:?} f64 by graph");
         derivatives(results, &name, &objective.by_autograd())?;
@@ -318,7 +318,7 @@ fn perceptrons(results: &mut Results) -> Result<(), Error> {
     }
     let data = two_moons(45, 0.1, 3, &CPU)?;
     let model = Mlp::new(&[2, 6, 1], Activation::Tanh, 2, &CPU)?.to_dtype(DType::F64)?;
-    all(results, "one output f64", &model, &data)
+    all_results(results, "one output f64", &model, &data)
 }
 
 /// Pools, dropout, and convolutions with strides, dilation and groups.
@@ -368,7 +368,7 @@ fn other_layers(results: &mut Results) -> Result<(), Error> {
     ];
     let model = Layered::new(layers, parameters);
     let data = samples(40, &[242], DType::F64)?;
-    all(results, "other layers f64", &model, &data)?;
+    all_results(results, "other layers f64", &model, &data)?;
     let objective = Objective::of(&model, &data.first(8)?, Loss::CrossEntropy)?;
     derivatives(
         results,
@@ -377,7 +377,7 @@ fn other_layers(results: &mut Results) -> Result<(), Error> {
     )
 }
 
-/// Every rule of a step, and trained paths and embeddings.
+/// All kinds of optimizer steps, and trained paths and embeddings.
 fn trainings(results: &mut Results) -> Result<(), Error> {
     let data = samples(45, &[7], DType::F32)?;
     let model = Architecture::Residual.build(&[7], 3, 1, &CPU)?;
@@ -429,7 +429,7 @@ fn trainings(results: &mut Results) -> Result<(), Error> {
     Ok(())
 }
 
-/// Random directions, and what random vectors and iterations find of a matrix.
+/// Random directions, stochastic estimates, and eigenvalues by iteration.
 fn estimates(results: &mut Results) -> Result<(), Error> {
     let data = samples(40, &[4], DType::F64)?;
     let model = Mlp::new(&[4, 9, 3], Activation::Tanh, 2, &CPU)?.to_dtype(DType::F64)?;

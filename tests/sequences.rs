@@ -44,7 +44,7 @@ const SHAPES: [(&str, &[usize]); 11] = [
     ("out.bias", &[TOKENS]),
 ];
 
-/// A network from features to scores of the tokens, position by position.
+/// Layers that map features to token scores, for each position separately.
 fn body() -> Vec<LayerKind> {
     let tanh = || LayerKind::from(Activation::Tanh);
     vec![
@@ -71,12 +71,12 @@ fn tokens(n: usize, step: u32) -> Tensor {
         .unwrap()
 }
 
-fn check_both_ways(objective: &Objective, tolerance: f64) {
+fn assert_engines_agree(objective: &Objective, tolerance: f64) {
     assert_eq!(objective.engine(), Engine::ByHand);
     let graph = objective.clone().by_autograd();
-    let (ours, theirs) = (objective.score().unwrap(), graph.score().unwrap());
-    assert_close(&[ours.loss], &[theirs.loss], tolerance);
-    assert_eq!(ours.accuracy, theirs.accuracy);
+    let (by_hand, by_graph) = (objective.score().unwrap(), graph.score().unwrap());
+    assert_close(&[by_hand.loss], &[by_graph.loss], tolerance);
+    assert_eq!(by_hand.accuracy, by_graph.accuracy);
     let [a, b] = [objective, &graph].map(|o| o.gradient().unwrap());
     assert_close(&a, &b, tolerance);
     let vectors: Vec<Vec<f64>> = (0..3).map(|i| numbers(objective.dim(), 20 + i)).collect();
@@ -99,7 +99,7 @@ fn a_loss_per_token_has_the_derivatives_of_candles_graph() {
     for n in [1, 3, 40] {
         let data = Dataset::classification(&tokens(n, 1), &tokens(n, 2)).unwrap();
         let objective = |dtype| Objective::of(&language_model(dtype), &data, Loss::CrossEntropy);
-        check_both_ways(&objective(DType::F64).unwrap(), 1e-12);
+        assert_engines_agree(&objective(DType::F64).unwrap(), 1e-12);
         let (single, double) = (
             objective(DType::F32).unwrap(),
             objective(DType::F64).unwrap(),
@@ -144,9 +144,9 @@ fn layers_over_the_last_axis_take_floats_and_fit_values_of_any_shape() {
     let y = Tensor::from_vec(numbers(n * LENGTH * TOKENS, 6), (n, LENGTH, TOKENS), &CPU).unwrap();
     let model = Layered::new(body(), parameters(&SHAPES[1..], DType::F64));
     let data = Dataset::regression(&x, &y).unwrap();
-    check_both_ways(&Objective::of(&model, &data, Loss::Mse).unwrap(), 1e-12);
+    assert_engines_agree(&Objective::of(&model, &data, Loss::Mse).unwrap(), 1e-12);
 
-    // The same numbers as vectors: the rows of all samples.
+    // The same values with each position as a sample.
     let rows = |t: &Tensor| t.flatten(0, 1).unwrap();
     let flat = Dataset::regression(&rows(&x), &rows(&y)).unwrap();
     let layers = body().into_iter().map(|layer| match layer {
@@ -175,7 +175,7 @@ fn a_closure_over_tokens_gets_the_same_derivatives() {
 }
 
 #[test]
-fn trainings_on_tokens_agree_on_both_ways() {
+fn trainings_on_tokens_agree_between_engine_and_graph() {
     let data = Dataset::classification(&tokens(30, 1), &tokens(30, 2)).unwrap();
     let trainer = Trainer::sgd(0.5).with_batch_size(7).with_epochs(3);
     let [by_hand, by_graph] = [(); 2].map(|()| language_model(DType::F64));
@@ -189,7 +189,7 @@ fn trainings_on_tokens_agree_on_both_ways() {
 }
 
 #[test]
-fn what_does_not_fit_says_which_layer_and_shape() {
+fn errors_name_the_layer_and_the_shape() {
     let message = |layers: Vec<LayerKind>, inputs: &Tensor, labels: &Tensor| {
         let data = Dataset::classification(inputs, labels).unwrap();
         let model = Layered::new(layers, parameters(&SHAPES, DType::F64));
@@ -204,9 +204,9 @@ fn what_does_not_fit_says_which_layer_and_shape() {
             && found.contains("a last axis of 6"),
         "{found}"
     );
-    let one_each = Tensor::new(&[0u32, 1, 2, 0], &CPU).unwrap();
+    let one_label_per_sample = Tensor::new(&[0u32, 1, 2, 0], &CPU).unwrap();
     let all = [vec![embed()], body()].concat();
-    let found = message(all.clone(), &tokens(4, 1), &one_each);
+    let found = message(all.clone(), &tokens(4, 1), &one_label_per_sample);
     assert!(
         found.contains("outputs of shape (n, 5, 7) need labels of shape (n, 5)"),
         "{found}"
@@ -217,7 +217,7 @@ fn what_does_not_fit_says_which_layer_and_shape() {
     let unknown = Tensor::full(TOKENS as u32, (4, LENGTH), &CPU).unwrap();
     let found = message(all.clone(), &unknown, &tokens(4, 2));
     assert!(found.contains("invalid index 7"), "{found}");
-    // In a later sample, which the check on the first does not see.
+    // An invalid token in a later sample, which the check of the first sample does not cover.
     let late = Tensor::cat(&[&tokens(3, 1), &unknown.narrow(0, 0, 1).unwrap()], 0).unwrap();
     let found = message(all.clone(), &late, &tokens(4, 2));
     assert!(found.contains("token 7 of sample 3"), "{found}");
@@ -245,7 +245,7 @@ fn a_jacobian_has_a_row_per_output_of_every_token() {
 }
 
 #[test]
-fn what_needs_one_label_per_sample_says_so() {
+fn quantities_that_need_one_label_per_sample_are_refused() {
     let data = Dataset::classification(&tokens(4, 1), &tokens(4, 2)).unwrap();
     for result in [
         data.one_hot(TOKENS),

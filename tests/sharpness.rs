@@ -155,8 +155,8 @@ fn worst_case_on_a_slope_is_the_trust_region_maximum() {
         }
     }
     let d = delta(low);
-    let bend: f64 = d.iter().zip(VALUES).map(|(d, v)| v * d * d).sum();
-    let exact = dot(&gradient, &d) + 0.5 * bend;
+    let curvature: f64 = d.iter().zip(VALUES).map(|(d, v)| v * d * d).sum();
+    let exact = dot(&gradient, &d) + 0.5 * curvature;
     let found = Sharpness::new(rho).worst_case(&objective).unwrap();
     assert_close(&[found.rise], &[exact], 1e-7);
     assert!(found.rise <= found.quadratic);
@@ -191,8 +191,8 @@ fn sam_step_of_a_quadratic() {
     let objective = on_a_slope();
     let gradient = objective.gradient().unwrap();
     let (square, rho) = (dot(&gradient, &gradient), 0.2);
-    let bend: f64 = gradient.iter().zip(VALUES).map(|(g, v)| v * g * g).sum();
-    let exact = rho * square.sqrt() + rho * rho * bend / (2.0 * square);
+    let curvature: f64 = gradient.iter().zip(VALUES).map(|(g, v)| v * g * g).sum();
+    let exact = rho * square.sqrt() + rho * rho * curvature / (2.0 * square);
     let found = Sharpness::new(rho).sam(&objective).unwrap();
     assert_close(&[found.rise, found.second_order], &[exact, exact], 1e-12);
     assert_close(&[found.first_order], &[rho * square.sqrt()], 1e-12);
@@ -481,14 +481,14 @@ fn keskars_sharpness_of_a_linear_loss_and_at_a_minimum() {
         "{shown}"
     );
 
-    let says = |settings: Sharpness, objective: &Objective| {
+    let error = |settings: Sharpness, objective: &Objective| {
         settings.keskar(objective).unwrap_err().to_string()
     };
-    assert!(says(Sharpness::new(0.1).with_adaptive(true), &exact).contains("with_adaptive(true)"));
+    assert!(error(Sharpness::new(0.1).with_adaptive(true), &exact).contains("with_adaptive(true)"));
     let none = Sharpness::new(0.1).with_starts(0);
-    assert!(says(none, &exact).contains("at least 1 start"));
+    assert!(error(none, &exact).contains("at least 1 start"));
     let below = terms(&unit_rows(3), &slopes, &[0.0; 3], -2.0, &start);
-    assert!(says(Sharpness::new(0.1), &below).contains("losses above −1"));
+    assert!(error(Sharpness::new(0.1), &below).contains("losses above −1"));
 }
 
 /// The quadratic prediction is valid if many eigenvalues share the trace; many parameters alone are not enough.

@@ -48,20 +48,20 @@ fn must_end<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
     assert_ne!(
         waited,
         Err(std::sync::mpsc::RecvTimeoutError::Timeout),
-        "it waits for ever"
+        "deadlock"
     );
     thread.join().unwrap()
 }
 
 /// A barrier for two forward passes.
 #[derive(Default)]
-struct Meeting {
+struct Barrier {
     open: AtomicBool,
     arrived: Mutex<usize>,
     changed: Condvar,
 }
 
-impl Meeting {
+impl Barrier {
     fn meet(&self) -> candle::Result<()> {
         if !self.open.load(Ordering::SeqCst) {
             return Ok(());
@@ -82,13 +82,13 @@ impl Meeting {
 
 #[test]
 fn two_models_run_at_the_same_time() {
-    let meeting = Arc::new(Meeting::default());
+    let barrier = Arc::new(Barrier::default());
     let [a, b] = [1, 2].map(|seed| {
-        let meeting = meeting.clone();
-        objective(&weight(seed), move |z| meeting.meet().map(|()| z))
+        let barrier = barrier.clone();
+        objective(&weight(seed), move |z| barrier.meet().map(|()| z))
     });
     let alone = [&a, &b].map(|o| (o.loss().unwrap(), o.hvp(&[1.0, 2.0]).unwrap()));
-    meeting.open.store(true, Ordering::SeqCst);
+    barrier.open.store(true, Ordering::SeqCst);
     let calls: [Call; 4] = [
         |o| o.loss().map(drop),
         |o| o.loss_at(&[0.5, 0.5]).map(drop),
@@ -105,7 +105,7 @@ fn two_models_run_at_the_same_time() {
             });
         });
     }
-    meeting.open.store(false, Ordering::SeqCst);
+    barrier.open.store(false, Ordering::SeqCst);
     let after = [&a, &b].map(|o| (o.loss().unwrap(), o.hvp(&[1.0, 2.0]).unwrap()));
     assert_eq!(alone, after);
 }
@@ -146,18 +146,18 @@ fn a_forward_pass_may_use_an_objective() {
     let expected = {
         let (loss, there) = (inner.loss().unwrap(), inner.loss_at(&[1.0, 1.0]).unwrap());
         let slope = inner.gradient_at(&[1.0, 0.0]).unwrap().1[0];
-        let bend = inner.hvp(&[1.0, 0.0]).unwrap()[0];
-        loss + there + slope + bend + by_hand.loss().unwrap()
+        let curvature = inner.hvp(&[1.0, 0.0]).unwrap()[0];
+        loss + there + slope + curvature + by_hand.loss().unwrap()
     };
     must_end(move || {
         let (w, nested) = (weight(1), inner.clone());
         let outer = objective(&w, move |z| {
             let wrapped = |e| candle::Error::wrap(e);
             let slope = nested.gradient_at(&[1.0, 0.0]).map_err(wrapped)?.1[0];
-            let bend = nested.hvp(&[1.0, 0.0]).map_err(wrapped)?[0];
+            let curvature = nested.hvp(&[1.0, 0.0]).map_err(wrapped)?[0];
             let (loss, there) = (nested.loss(), nested.loss_at(&[1.0, 1.0]));
             let hand = by_hand.loss().map_err(wrapped)?;
-            z * (loss.map_err(wrapped)? + there.map_err(wrapped)? + slope + bend + hand)
+            z * (loss.map_err(wrapped)? + there.map_err(wrapped)? + slope + curvature + hand)
         });
         let outer = outer.with_batch_size(11).unwrap();
         let plain = objective(&w, move |z| z * expected);
@@ -177,13 +177,13 @@ fn a_forward_pass_may_use_an_objective() {
     });
 }
 
-/// It would change the parameters during the forward pass that uses them.
+/// The inner objective would change the parameters during the forward pass that uses them.
 #[test]
 fn a_forward_pass_that_moves_its_own_parameters_is_an_error() {
     let w = weight(1);
     let inner = objective(&w, Ok);
     let theta = vec![0.5, 0.5];
-    let said = must_end(move || {
+    let error = must_end(move || {
         let parameters = Parameters::new([("w".to_owned(), w.clone())]).unwrap();
         let forward = move |x: &Tensor| {
             let scale = inner.loss_at(&theta).map_err(candle::Error::wrap)?;
@@ -192,7 +192,7 @@ fn a_forward_pass_that_moves_its_own_parameters_is_an_error() {
         let outer = Objective::from_fn(parameters, &data(), Loss::CrossEntropy, forward);
         outer.unwrap_err().to_string()
     });
-    assert!(said.contains("give the inner objective a copy"), "{said}");
+    assert!(error.contains("give the inner objective a copy"), "{error}");
 }
 
 /// A listener may do work that sends events, while other threads change the listener.

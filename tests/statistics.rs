@@ -1,4 +1,4 @@
-//! Batch normalisation's statistics along a path: the data's own, and no trace of them afterwards.
+//! Estimated statistics of batch normalisation along a path. The model's own statistics are restored afterwards.
 
 mod common;
 
@@ -9,7 +9,7 @@ use loss_landscape::prelude::*;
 const CPU: Device = Device::Cpu;
 const SAMPLES: usize = 40;
 
-/// 3 → 4, normalised, tanh → 4, normalised → 2.
+/// Layers 3 → 4 → 4 → 2, with batch normalisation and tanh after the first two.
 #[derive(Clone)]
 struct Net {
     layers: Vec<(Linear, BatchNorm)>,
@@ -99,7 +99,11 @@ fn one_batch_gives_the_mean_and_variance_of_the_data() {
         let net = Net::new(&map, dtype);
         let before = all_bits(&map);
         let statistics = statistics(&map, &net, dtype, SAMPLES);
-        assert_eq!(all_bits(&map), before, "making it leaves the model alone");
+        assert_eq!(
+            all_bits(&map),
+            before,
+            "creating it does not change the model"
+        );
         statistics.estimate().unwrap();
         let found = statistics.values().unwrap();
         assert_eq!(found[0].layer, "norm0");
@@ -110,7 +114,7 @@ fn one_batch_gives_the_mean_and_variance_of_the_data() {
         let (mean, variance) = moments(&h);
         assert_close(&found[0].mean, &mean, tolerance);
         assert_close(&found[0].variance, &variance, tolerance);
-        // In training the first layer normalises with the batch's own numbers.
+        // In training mode, the first layer normalises with batch statistics.
         let h = net.layers[0].1.forward_train(&h).unwrap().tanh().unwrap();
         let (mean, variance) = moments(&net.layers[1].0.forward(&h).unwrap());
         statistics.estimate().unwrap();
@@ -121,10 +125,10 @@ fn one_batch_gives_the_mean_and_variance_of_the_data() {
 }
 
 #[test]
-fn several_batches_give_the_mean_over_them() {
+fn several_batches_give_weighted_means() {
     let map = VarMap::new();
     let net = Net::new(&map, DType::F64);
-    // Forty samples in batches of at most 15 are three of 13, 13 and 14.
+    // 40 samples in batches of at most 15: 13, 13 and 14.
     let statistics = statistics(&map, &net, DType::F64, 15);
     statistics.estimate().unwrap();
     let h = net.layers[0].0.forward(data(DType::F64).inputs()).unwrap();
@@ -143,7 +147,7 @@ fn several_batches_give_the_mean_over_them() {
 }
 
 #[test]
-fn a_path_is_profiled_with_its_own_statistics_and_leaves_no_trace() {
+fn a_profile_estimates_statistics_and_restores_the_model() {
     let map = VarMap::new();
     let net = Net::new(&map, DType::F64);
     let statistics = statistics(&map, &net, DType::F64, SAMPLES);
@@ -164,7 +168,7 @@ fn a_path_is_profiled_with_its_own_statistics_and_leaves_no_trace() {
         profile.statistics,
         StatisticsSource::Estimated { samples: SAMPLES }
     );
-    // The objective itself knows of no pass in training mode.
+    // The objective has no training pass.
     let message = path.profile(&objective, 5).unwrap_err().to_string();
     assert!(message.contains("in training mode"), "{message}");
     for (i, t) in profile.times.iter().enumerate() {
@@ -187,7 +191,7 @@ fn a_path_is_profiled_with_its_own_statistics_and_leaves_no_trace() {
 }
 
 #[test]
-fn an_error_on_the_way_puts_everything_back() {
+fn an_error_restores_the_model() {
     let map = VarMap::new();
     let net = Net::new(&map, DType::F64);
     let eval = net.clone();
@@ -220,22 +224,22 @@ fn an_error_on_the_way_puts_everything_back() {
 }
 
 #[test]
-fn models_and_passes_without_statistics_are_refused() {
+fn models_without_statistics_and_evaluation_passes_are_refused() {
     let map = VarMap::new();
     let net = Net::new(&map, DType::F64);
-    let says = |map: &VarMap, size: usize, train: bool| {
+    let error = |map: &VarMap, size: usize, train: bool| {
         let net = net.clone();
         let forward = move |x: &Tensor| net.forward(x, train);
         let found = RunningStatistics::new(map, &data(DType::F64), size, forward);
         found.map(|_| ()).unwrap_err().to_string()
     };
     let before = all_bits(&map);
-    assert!(says(&map, SAMPLES, false).contains("in training mode"));
+    assert!(error(&map, SAMPLES, false).contains("in training mode"));
     assert_eq!(all_bits(&map), before);
-    assert!(says(&map, 1, true).contains("at least 2"));
+    assert!(error(&map, 1, true).contains("at least 2"));
     let plain = VarMap::new();
     linear(2, 2, VarBuilder::from_varmap(&plain, DType::F64, &CPU)).unwrap();
-    assert!(says(&plain, SAMPLES, true).contains("no running_mean"));
+    assert!(error(&plain, SAMPLES, true).contains("no running_mean"));
     map.data().lock().unwrap().remove("norm1.running_var");
-    assert!(says(&map, SAMPLES, true).contains("norm1.running_var"));
+    assert!(error(&map, SAMPLES, true).contains("norm1.running_var"));
 }

@@ -326,7 +326,7 @@ fn a_directory_belongs_to_one_sweep() {
         &["sha256 is"],
     );
 
-    // As does a directory while another sweep has its lock.
+    // A directory that another sweep has locked is refused.
     let lock = File::open(dir.path().join("manifest.json")).unwrap();
     lock.try_lock().unwrap();
     assert_refused(&resumed, dir.path(), &data, &["is in use by another sweep"]);
@@ -376,7 +376,7 @@ fn an_interrupted_move_is_rolled_forward() {
         }
         dir
     };
-    // Of 0 to 5 files that were not brought up; `Model-2.csv` is the first of the names and the last to go.
+    // Interrupted when 0 to 5 files were not moved yet. `Model-2.csv` is the first name and moves last.
     for left in 0..=names.len() {
         let dir = copy();
         let staged = dir.path().join(".unfinished/2-whole");
@@ -388,7 +388,7 @@ fn an_interrupted_move_is_rolled_forward() {
         assert_eq!(report.computed, 0, "{left} files left");
         assert_same(dir.path(), whole.path());
     }
-    // Of a point that was not whole yet.
+    // Interrupted while a point was written.
     let dir = copy();
     let staged = dir.path().join(".unfinished/2");
     fs::create_dir_all(&staged).unwrap();
@@ -399,7 +399,7 @@ fn an_interrupted_move_is_rolled_forward() {
     let report = resumed.run(dir.path(), network, &data, &data).unwrap();
     assert_eq!(report.computed, 1);
     assert_same(dir.path(), whole.path());
-    // Of a manifest that was being written.
+    // Interrupted while the manifest was written.
     let manifest = fs::read(whole.path().join("manifest.json")).unwrap();
     for part in [0, manifest.len() / 2] {
         let dir = tempdir().unwrap();
@@ -446,7 +446,7 @@ fn files_that_are_lost_or_damaged_are_computed_again() {
             assert_same(dir.path(), whole.path());
         }
     }
-    // Two points' files that have changed places are damaged, too.
+    // Swapped files of two points are recognised as damaged.
     let [a, b] = ["gradients-1-0.01.csv", "gradients-2-0.02.csv"].map(|name| dir.path().join(name));
     let bytes = fs::read(&a).unwrap();
     fs::copy(&b, &a).unwrap();
@@ -502,7 +502,7 @@ fn extreme_strengths() {
 #[test]
 fn strong_penalties_give_a_multiple_eigenvalue() {
     let ((sweep, data), dir) = (moons(), tempdir().unwrap());
-    // The weights vanish, and with them all of the Hessian but 2λ and the bias of the output.
+    // The weights vanish, so the Hessian is 2λI except for the output bias.
     let sweep = sweep
         .with_strengths(vec![50.0])
         .with_top(12)

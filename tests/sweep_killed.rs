@@ -43,9 +43,9 @@ fn ten_kills_change_no_byte() {
     assert!(sweep(&whole, &[]).status().unwrap().success());
     let took = started.elapsed().as_secs_f64();
 
-    // Moments like random ones, of a seed: a tenth of the whole on average.
+    // Pseudo-random delays, a tenth of the total time on average.
     let mut state = 0x9E37_79B9_7F4A_7C15u64;
-    let mut moment = || {
+    let mut delay = || {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
@@ -59,12 +59,12 @@ fn ten_kills_change_no_byte() {
             command.arg("--resume");
         }
         let mut child = command.spawn().unwrap();
-        // Before the first manifest there is nothing to interrupt.
+        // Wait for the first manifest.
         while !killed.join("manifest.json").exists() {
             assert!(child.try_wait().unwrap().is_none(), "no sweep began");
             sleep(Duration::from_millis(1));
         }
-        sleep(Duration::from_secs_f64(moment()));
+        sleep(Duration::from_secs_f64(delay()));
         interrupted += usize::from(child.try_wait().unwrap().is_none());
         child.kill().unwrap();
         child.wait().unwrap();

@@ -317,11 +317,11 @@ fn the_history_of_full_batches() {
         .fit(&descent.model, &descent.data, &descent.data)
         .unwrap();
     let epoch = &history.epochs[0];
-    let there = descent.objective.clone().with_l2(0.01).unwrap();
-    let (loss, gradient) = there.gradient_at(&descent.start).unwrap();
+    let objective = descent.objective.clone().with_l2(0.01).unwrap();
+    let (loss, gradient) = objective.gradient_at(&descent.start).unwrap();
     let norm = gradient.iter().map(|g| g * g).sum::<f64>().sqrt();
     close(&[epoch.train_loss, epoch.gradient_norm], &[loss, norm]);
-    let score = there.score_at(&descent.start).unwrap();
+    let score = objective.score_at(&descent.start).unwrap();
     assert_eq!(epoch.train_accuracy, score.accuracy);
     assert_eq!(history.best, None);
 }
@@ -511,11 +511,11 @@ fn evolution_matches_the_hessians_at_the_snapshots() {
     let evolution = settings.run(&descent.objective, &trajectory).unwrap();
     assert_eq!(descent.model.parameters().to_flat().unwrap(), end);
     assert_eq!(evolution.table().unwrap().shape(), (3, 11));
-    for (i, moment) in evolution.snapshots.iter().enumerate() {
+    for (i, snapshot) in evolution.snapshots.iter().enumerate() {
         let theta = trajectory.snapshot(i).unwrap();
-        assert_eq!(moment.step, 4 * i);
+        assert_eq!(snapshot.step, 4 * i);
         let loss = descent.objective.loss_at(&theta).unwrap();
-        close(&[moment.loss, moment.test_loss.unwrap()], &[loss, loss]);
+        close(&[snapshot.loss, snapshot.test_loss.unwrap()], &[loss, loss]);
         let dense = descent
             .objective
             .hessian()
@@ -525,17 +525,19 @@ fn evolution_matches_the_hessians_at_the_snapshots() {
             .unwrap();
         let all = dense.eigen().unwrap().values();
         let (largest, smallest) = (all[0], all[all.len() - 1]);
-        assert!(moment.largest.low - 1e-12 <= largest && largest <= moment.largest.high + 1e-12);
         assert!(
-            moment.smallest.low - 1e-12 <= smallest && smallest <= moment.smallest.high + 1e-12
+            snapshot.largest.low - 1e-12 <= largest && largest <= snapshot.largest.high + 1e-12
         );
-        let trace = moment.trace.unwrap();
+        assert!(
+            snapshot.smallest.low - 1e-12 <= smallest && smallest <= snapshot.smallest.high + 1e-12
+        );
+        let trace = snapshot.trace.unwrap();
         let exact: f64 = all.iter().sum();
         assert!(
             (trace.value - exact).abs() <= 6.0 * trace.standard_error + 1e-9,
             "{trace} {exact}"
         );
-        let ratio = moment.sharpness_ratio();
+        let ratio = snapshot.sharpness_ratio();
         assert!(ratio.low <= ratio.value && ratio.value <= ratio.high);
     }
 }

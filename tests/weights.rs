@@ -1,4 +1,4 @@
-//! Weights that are read: from elsewhere, damaged, of another model.
+//! Loading weights: from other programs, from damaged files, and of other models.
 
 mod common;
 
@@ -30,7 +30,7 @@ fn theta(model: &Mlp) -> Vec<f64> {
     model.parameters().to_flat().unwrap()
 }
 
-/// θ after these tensors have been loaded, or the error; the model is then as it was.
+/// θ after loading these tensors, or the error. Asserts that an error leaves the model unchanged.
 fn loaded(tensors: &Tensors) -> Result<Vec<f64>, String> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("w.safetensors");
@@ -53,7 +53,7 @@ fn with(name: &str, tensor: Tensor) -> Tensors {
 }
 
 #[test]
-fn prefixes_of_wrappers_and_counts_of_batches_do_not_matter() {
+fn wrapper_prefixes_and_batch_counters_are_ignored() {
     let expected = loaded(&tensors()).unwrap();
     for prefix in [
         "module.",
@@ -74,7 +74,7 @@ fn prefixes_of_wrappers_and_counts_of_batches_do_not_matter() {
 }
 
 #[test]
-fn what_does_not_fit_is_named() {
+fn errors_name_the_tensor() {
     let refused = |tensors: &Tensors, words: &[&str]| {
         let error = loaded(tensors).unwrap_err();
         for word in words {
@@ -96,7 +96,7 @@ fn what_does_not_fit_is_named() {
         &with("layers.1.bias", infinite),
         &["`layers.1.bias` that is not finite: entry 1 of 2 is -inf"],
     );
-    // Of several names always the same ones, in order.
+    // The first names are listed, in alphabetical order.
     let mut many = tensors();
     for i in (0..8).rev() {
         many.insert(format!("more.{i}"), zeros(&[1]));
@@ -118,7 +118,7 @@ fn what_does_not_fit_is_named() {
     );
 }
 
-/// Weights are either read as they were written, or refused.
+/// A mutated file is either loaded or refused. A refusal leaves the model unchanged.
 #[test]
 fn mutated_files_never_panic() {
     let dir = tempfile::tempdir().unwrap();

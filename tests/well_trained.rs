@@ -1,4 +1,4 @@
-//! The check of derivatives on networks that fit their data: silent where the rules are right, at any loss.
+//! The check of derivatives on networks that fit their data: it accepts correct rules without a warning, at any loss.
 
 mod common;
 
@@ -12,10 +12,10 @@ use loss_landscape::progress::{Event, listen};
 
 const CPU: Device = Device::Cpu;
 
-/// All warnings of this process. No test here may cause one.
+/// All warnings of this process. No test here may emit one.
 static WARNINGS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-fn hear_warnings() {
+fn record_warnings() {
     listen(|event| {
         if let Event::Warning(message) = event {
             WARNINGS.lock().unwrap().push(message.to_owned());
@@ -28,10 +28,14 @@ fn assert_no_warnings() {
     assert_eq!(*WARNINGS.lock().unwrap(), Vec::<String>::new());
 }
 
-/// Accepted by hand-derived rules and by candle's graph, without a warning, with finite derivatives.
+/// Asserts that hand-derived rules and candle's graph pass the check without a warning and give finite derivatives.
 #[track_caller]
-fn accepted<M: Model + Clone + Send + Sync + 'static>(model: &M, data: &Dataset, loss: Loss) {
-    hear_warnings();
+fn assert_accepted<M: Model + Clone + Send + Sync + 'static>(
+    model: &M,
+    data: &Dataset,
+    loss: Loss,
+) {
+    record_warnings();
     let by_hand = Objective::of(model, data, loss).unwrap();
     let by_graph = Objective::of(&Opaque(model.clone()), data, loss).unwrap();
     assert!(by_hand.is_hand_derived() && !by_graph.is_hand_derived());
@@ -44,8 +48,7 @@ fn accepted<M: Model + Clone + Send + Sync + 'static>(model: &M, data: &Dataset,
     assert_no_warnings();
 }
 
-/// Every network of the zoo in `f32`, trained until it classifies all samples right, and then with outputs that are four
-/// times as large.
+/// Every network of the zoo in `f32`, trained until it fits the data, and then with its outputs scaled by 4.
 #[test]
 fn every_network_of_the_zoo() {
     for architecture in Architecture::ALL {
@@ -64,7 +67,7 @@ fn every_network_of_the_zoo() {
             epochs += 10;
             assert!(epochs < 3_000, "{architecture:?} does not fit the data");
         }
-        accepted(&model, &data, Loss::CrossEntropy);
+        assert_accepted(&model, &data, Loss::CrossEntropy);
         let layers = model.layers().unwrap();
         let Some(LayerKind::Linear(layers::Linear { weight, bias })) = layers.last() else {
             panic!("the last layer of {architecture:?} is not dense");
@@ -73,11 +76,11 @@ fn every_network_of_the_zoo() {
             let var = model.parameters().get(name).unwrap();
             var.set(&(var.as_tensor() * 4.0).unwrap()).unwrap();
         }
-        accepted(&model, &data, Loss::CrossEntropy);
+        assert_accepted(&model, &data, Loss::CrossEntropy);
     }
 }
 
-/// A classifier of images by their bias alone: saturated up to where `f32` has no number for the probability.
+/// A classifier that depends only on its bias, saturated until the probability underflows in `f32`.
 #[test]
 fn saturated_softmax() {
     for margin in [10.0, 20.0, 50.0, 90.0, 100.0, 200.0, 1_000.0] {
@@ -91,15 +94,15 @@ fn saturated_softmax() {
                 let labels = Tensor::full(label, samples, &CPU).unwrap();
                 let x = x.narrow(0, 0, samples).unwrap();
                 let data = Dataset::classification(&x, &labels).unwrap();
-                accepted(&model, &data, Loss::CrossEntropy);
+                assert_accepted(&model, &data, Loss::CrossEntropy);
             }
         }
     }
 }
 
-/// A Hessian of zeros gives zeros, and nothing that is not a number.
+/// For a zero Hessian, all results are zero and none is NaN.
 #[test]
-fn a_hessian_of_zeros() {
+fn a_zero_hessian() {
     let model = Mlp::new(&[3, 10], Activation::Tanh, 0, &CPU).unwrap();
     let mut theta = vec![0.0; 40];
     theta[0] = 200.0;
@@ -125,7 +128,7 @@ fn a_hessian_of_zeros() {
     }
 }
 
-/// Networks at exactly zero gradient: all weights zero, or a perfect fit.
+/// Networks whose gradient is exactly zero: all weights are zero, or the fit is perfect.
 #[test]
 fn zero_gradients() {
     let x = Tensor::from_vec(numbers(60, 3), (20, 3), &CPU).unwrap();
@@ -133,7 +136,7 @@ fn zero_gradients() {
     for activation in Activation::ALL {
         let model = Mlp::new(&[3, 6, 2], activation, 1, &CPU).unwrap();
         let fitted = model.forward(&x).unwrap().detach();
-        accepted(
+        assert_accepted(
             &model,
             &Dataset::regression(&x, &fitted).unwrap(),
             Loss::Mse,
@@ -141,12 +144,12 @@ fn zero_gradients() {
         let theta = vec![0.0; model.parameters().len()];
         model.parameters().set_flat(&theta).unwrap();
         let flat = Dataset::regression(&x, &model.forward(&x).unwrap()).unwrap();
-        accepted(&model, &flat, Loss::Mse);
-        accepted(&model, &flat.first(1).unwrap(), Loss::Mse);
+        assert_accepted(&model, &flat, Loss::Mse);
+        assert_accepted(&model, &flat.first(1).unwrap(), Loss::Mse);
     }
 }
 
-/// x, with a derivative that is too large by a factor.
+/// The identity, with a derivative that is wrong by a factor.
 struct Scaled(f64);
 
 impl CustomOp1 for Scaled {
@@ -168,8 +171,8 @@ impl CustomOp1 for Scaled {
     }
 }
 
-/// A network on the samples that it classifies with the largest margins, new or trained until its loss is tiny. Derivatives
-/// are these factors of what they should be before the last layer and after it.
+/// A network on the samples that it classifies with the largest margins, untrained or trained until its loss is tiny. Derivatives
+/// before and after the last layer are wrong by these factors.
 fn with_factors(
     [before, after]: [f64; 2],
     activation: Activation,
@@ -208,10 +211,10 @@ fn with_factors(
     })
 }
 
-/// In `f64` also where only a part of the gradient is wrong.
+/// In `f64`, also if only a part of the gradient is wrong.
 #[test]
-fn an_operation_that_is_wrong_by_a_thousandth_is_found() {
-    hear_warnings();
+fn a_derivative_that_is_wrong_by_a_thousandth_is_detected() {
+    record_warnings();
     for activation in Activation::ALL {
         for (dtype, wrong) in [
             (DType::F64, [1.001, 1.0]),
@@ -224,8 +227,8 @@ fn an_operation_that_is_wrong_by_a_thousandth_is_found() {
                 let loss = right.unwrap().loss().unwrap();
                 assert!((loss < 1e-6) == trained, "{what}: {loss}");
                 let wrong = with_factors(wrong, activation, dtype, trained);
-                let said = wrong.err().map(|e| e.to_string()).unwrap_or_default();
-                assert!(said.contains("the gradient is wrong"), "{what}: {said}");
+                let error = wrong.err().map(|e| e.to_string()).unwrap_or_default();
+                assert!(error.contains("the gradient is wrong"), "{what}: {error}");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The zoo: derivatives of every network, both ways, names, seeds, errors.
+//! The zoo: derivatives by both engines, names, seeds and errors.
 
 mod common;
 
@@ -11,15 +11,15 @@ fn data(shape: &[usize]) -> Dataset {
     labelled(shape, &[2, 0, 1], &CPU).unwrap()
 }
 
-/// Every network in a smooth version, with and without shortcuts and normalisation.
+/// A smooth version of a network, with and without shortcuts and normalisation.
 fn designs(architecture: Architecture) -> Vec<Design> {
-    let usual = architecture.design().activation(Activation::Tanh);
+    let default = architecture.design().activation(Activation::Tanh);
     let designs = [
-        usual,
-        usual.without_shortcuts(),
-        usual.normalization(Norm::Group(1)),
-        usual.normalization(Norm::None),
-        usual.normalization(Norm::Batch),
+        default,
+        default.without_shortcuts(),
+        default.normalization(Norm::Group(1)),
+        default.normalization(Norm::None),
+        default.normalization(Norm::Batch),
     ];
     let mut distinct: Vec<Design> = Vec::new();
     for design in designs {
@@ -30,10 +30,10 @@ fn designs(architecture: Architecture) -> Vec<Design> {
     distinct
 }
 
-/// Double backward is what the gradient's differences say, and the hand-derived rules agree with it; no parameter
-/// is left out.
+/// Asserts that double backward matches differences of the gradient and the hand-derived rules, and that every parameter has a
+/// gradient.
 #[track_caller]
-fn derivatives_hold(designs: &[Design]) {
+fn assert_derivatives(designs: &[Design]) {
     for design in designs {
         let architecture = design.architecture;
         let shape = small_shape(architecture);
@@ -56,7 +56,7 @@ fn derivatives_hold(designs: &[Design]) {
         let [hu, hv] = [&u, &v].map(|v| slow.hvp(v).unwrap());
         assert_close(&[dot(&u, &hv)], &[dot(&v, &hu)], 1e-9);
         assert_close(&fast.hvp(&v).unwrap(), &hv, 1e-10);
-        // Richardson's extrapolation of central differences.
+        // Richardson extrapolation of central differences.
         let central = |step: f64| {
             let h = step / dot(&v, &v).sqrt();
             let [ahead, behind] = [h, -h].map(|h| {
@@ -81,35 +81,35 @@ fn derivatives_of_the_perceptrons() {
         Architecture::Residual,
         Architecture::Dense,
     ] {
-        derivatives_hold(&designs(architecture));
+        assert_derivatives(&designs(architecture));
     }
 }
 
 #[test]
 fn derivatives_of_the_small_convolutional_network() {
-    derivatives_hold(&designs(Architecture::Cnn));
+    assert_derivatives(&designs(Architecture::Cnn));
 }
 
 #[test]
 fn derivatives_of_resnet20() {
-    derivatives_hold(&designs(Architecture::ResNet20));
+    assert_derivatives(&designs(Architecture::ResNet20));
 }
 
 #[test]
 fn derivatives_of_resnet18() {
-    // Eleven million parameters: its parts are those of ResNet-20.
+    // A single design, because it has eleven million parameters and the layers of ResNet-20.
     let smooth = Architecture::ResNet18.design().activation(Activation::Tanh);
-    derivatives_hold(&[smooth]);
+    assert_derivatives(&[smooth]);
 }
 
 #[test]
 fn derivatives_of_densenet() {
-    derivatives_hold(&designs(Architecture::DenseNet));
+    assert_derivatives(&designs(Architecture::DenseNet));
 }
 
-/// As many parameters as by hand.
+/// Numbers of parameters compared with counts by hand.
 #[test]
-fn sizes() {
+fn numbers_of_parameters() {
     let len = |architecture: Architecture, inputs: &[usize], outputs| {
         let model = architecture.build(inputs, outputs, 0, &CPU).unwrap();
         model.parameters().len()
@@ -119,9 +119,9 @@ fn sizes() {
         len(Architecture::Shallow, &[20], 2),
         20 * 64 + 64 + 64 * 2 + 2
     );
-    // The paper's 0.27 million, with projections in two shortcuts.
+    // 0.27 million in the paper; here two shortcuts have projections.
     assert_eq!(len(Architecture::ResNet20, &[3, 32, 32], 10), 272_474);
-    // As everywhere for small images, where group normalisation has as many parameters as batch normalisation.
+    // The usual count for small images. Group normalisation has as many parameters as batch normalisation.
     assert_eq!(len(Architecture::ResNet18, &[3, 32, 32], 10), 11_173_962);
 }
 
@@ -140,7 +140,7 @@ fn the_same_seed_gives_the_same_bits() {
 }
 
 #[test]
-fn names_lead_to_networks_and_wrong_ones_to_the_right_ones() {
+fn errors_of_unknown_names_list_known_names() {
     for architecture in Architecture::ALL {
         assert_eq!(
             Architecture::named(architecture.name()).unwrap(),

@@ -569,7 +569,7 @@ mod tests {
         assert!(counted(1.0, 3.0, 7.0).is_uncertain());
         assert!(!counted(2000.0, 7141.0, 12000.0).is_uncertain());
         assert!(!counted(3.0, 4.0, 6.0).is_uncertain());
-        // All that the error allows lies in one band.
+        // The whole interval lies in one band.
         assert!(!counted(0.0, 0.0, 2.0).is_uncertain());
         assert!(!counted(6.0, 10.0, 900.0).is_uncertain());
     }

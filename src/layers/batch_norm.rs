@@ -500,7 +500,7 @@ mod tests {
     use crate::layers::checks::{Tile, check, close, evaluate};
 
     #[test]
-    fn with_running_statistics_it_computes_its_formula_and_derivatives_match_differences() {
+    fn output_matches_the_formula_and_derivatives_match_differences() {
         for (image, samples, k) in [([3, 4, 5], 3, 2), ([1, 1, 1], 1, 1), ([5, 1, 1], 2, 3)] {
             let [c, h, w] = image;
             // γ starts at index 1 of θ, followed by β; the statistics follow other layers' values.

@@ -1,4 +1,4 @@
-//! Compares convolutions with their definition.
+//! Compares convolutions and their derivatives with the definition.
 
 use super::*;
 use crate::layers::rules::Layouts;
@@ -8,7 +8,7 @@ fn numbers<T: Scalar>(count: usize, seed: usize) -> Vec<T> {
     (0..count).map(|i| T::of(number(i + 1))).collect()
 }
 
-/// y, dx and dW by the definition, for one sample; calls `f` with the indices in y, x and W of each product.
+/// Calls `f` with the indices in y, x and W of each product in the definition of a convolution, for one sample.
 fn each_product(conv: &Conv2dRules, mut f: impl FnMut(usize, usize, usize)) {
     let ConvolutionShape {
         input: [inputs, height, width],
@@ -21,8 +21,8 @@ fn each_product(conv: &Conv2dRules, mut f: impl FnMut(usize, usize, usize)) {
     } = conv.convolution.shape;
     let [channels, rows, columns] = conv.convolution.output();
     let inputs = inputs / groups;
-    for (channel, row, column) in places([channels, rows, columns]) {
-        for (input, u, v) in places([inputs, down, right]) {
+    for (channel, row, column) in indices([channels, rows, columns]) {
+        for (input, u, v) in indices([inputs, down, right]) {
             let y = (row * stride + u * dilation).checked_sub(padding);
             let x = (column * stride + v * dilation).checked_sub(padding);
             if let (Some(y), Some(x)) = (y.filter(|y| *y < height), x.filter(|x| *x < width)) {
@@ -37,7 +37,7 @@ fn each_product(conv: &Conv2dRules, mut f: impl FnMut(usize, usize, usize)) {
     }
 }
 
-fn places([a, b, c]: [usize; 3]) -> impl Iterator<Item = (usize, usize, usize)> {
+fn indices([a, b, c]: [usize; 3]) -> impl Iterator<Item = (usize, usize, usize)> {
     (0..a * b * c).map(move |i| (i / (b * c), i / c % b, i % c))
 }
 
@@ -80,8 +80,8 @@ fn assert_close<T: Scalar>(found: &[T], expected: &[f64], tolerance: f64, what: 
     }
 }
 
-/// Compares every operation for these numbers of samples and directions with sums by the definition; the tangents
-/// follow from the bilinearity of y in x and W.
+/// Compares every operation with the definition, for `samples` samples and `k` directions. Expected tangents follow from the
+/// bilinearity of y in x and W.
 fn check<T: Scalar>(conv: &Conv2dRules, samples: usize, k: usize, tolerance: f64) {
     let layer: &dyn Rules<T> = conv;
     let what = format!(
@@ -121,9 +121,9 @@ fn check<T: Scalar>(conv: &Conv2dRules, samples: usize, k: usize, tolerance: f64
         dy: &dy,
     };
     // Results do not depend on the previous values of the buffers.
-    let some = |n: usize| vec![T::of(7.0); n];
+    let filled = |n: usize| vec![T::of(7.0); n];
 
-    let (mut y, mut dx) = (some(samples * outputs), some(samples * inputs));
+    let (mut y, mut dx) = (filled(samples * outputs), filled(samples * inputs));
     layer.forward(&packed, &x, &mut y, &mut []);
     layer.backward(&primal, &mut dx);
     let mut gradient = vec![0.0; layer.num_params()];
@@ -135,18 +135,18 @@ fn check<T: Scalar>(conv: &Conv2dRules, samples: usize, k: usize, tolerance: f64
         assert_close(&dx[s * inputs..][..inputs], &expected, tolerance, &what);
         gradient = sum(gradient, &weight_product(conv, &dy, &x));
     }
-    let mut found = some(layer.num_params());
+    let mut found = filled(layer.num_params());
     layer.gradient(&primal, &mut found, Write::Replace);
     assert_close(&found, &gradient, tolerance, &what);
     layer.gradient(&primal, &mut found, Write::Add);
     assert_close(&found, &sum(gradient.clone(), &gradient), tolerance, &what);
 
     for with_rx in [false, true] {
-        let own = with_rx.then_some(&rx[..]);
-        let mut ry = some(samples * k * outputs);
+        let tangent_inputs = with_rx.then_some(&rx[..]);
+        let mut ry = filled(samples * k * outputs);
         let mut tangent = Tangent {
             directions: &directions_packed,
-            rx: own,
+            rx: tangent_inputs,
             rdy: &[],
         };
         layer.forward_tangent(&primal, &tangent, &mut ry);
@@ -162,7 +162,8 @@ fn check<T: Scalar>(conv: &Conv2dRules, samples: usize, k: usize, tolerance: f64
             assert_close(&ry[row * outputs..][..outputs], &expected, tolerance, &what);
         }
         for mode in [Mode::Hessian, Mode::GaussNewton] {
-            let (mut rdx, mut found) = (some(samples * k * inputs), some(k * layer.num_params()));
+            let (mut rdx, mut found) =
+                (filled(samples * k * inputs), filled(k * layer.num_params()));
             layer.backward_tangent(&primal, &tangent, &mut rdx, mode);
             layer.gradient_tangent(&primal, &tangent, &mut found, Write::Replace, mode);
             let mut expected = vec![vec![0.0; length]; k];
@@ -205,7 +206,7 @@ fn conv(shape: ConvolutionShape, with_bias: bool) -> Option<Conv2dRules> {
 }
 
 #[test]
-fn every_operation_is_what_its_definition_says() {
+fn every_operation_matches_the_definition() {
     let kernels = [[1, 1], [2, 2], [3, 3], [1, 3], [3, 2]];
     let strides = [[1, 1], [1, 2], [2, 1], [2, 2], [3, 1], [3, 2]];
     let channels = [
@@ -250,7 +251,7 @@ fn every_operation_is_what_its_definition_says() {
 }
 
 #[test]
-fn samples_that_do_not_fill_the_planes_and_images_larger_than_a_run() {
+fn incomplete_planes_and_images_larger_than_a_run() {
     for (input, channels, stride, samples) in [
         ([3, 6, 7], 4, 1, 50),
         ([2, 9, 8], 10, 2, 93),
@@ -271,7 +272,7 @@ fn samples_that_do_not_fill_the_planes_and_images_larger_than_a_run() {
 }
 
 #[test]
-fn padding_is_zero_however_many_samples_lie_beside_each_other() {
+fn padding_is_zero_for_any_number_of_samples() {
     for (input, kernel, stride, padding) in [
         ([2, 9, 8], [3, 3], 2, 1),
         ([2, 15, 31], [3, 3], 2, 1),

@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn it_computes_its_formula_and_derivatives_match_differences() {
+    fn output_matches_the_formula_and_derivatives_match_differences() {
         let shapes = [
             ([6, 3, 5], 2, 3, 2),
             ([4, 2, 2], 4, 2, 1),
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mean_far_from_zero_costs_no_more_than_its_rounding() {
+    fn a_mean_far_from_zero_costs_only_its_rounding() {
         let image = [4, 8, 8];
         let mut tile = tile(image, 2, 1);
         tile.x

@@ -95,7 +95,7 @@ mod tests {
     use crate::layers::checks::{Tile, check, close, evaluate};
 
     #[test]
-    fn it_computes_its_formula_and_derivatives_match_differences() {
+    fn output_matches_the_formula_and_derivatives_match_differences() {
         for (positions, features, samples, k) in
             [(1, 7, 3, 2), (5, 4, 2, 3), (3, 37, 2, 1), (4, 1, 2, 2)]
         {

@@ -410,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn pooling_is_its_formula_and_derivatives_are_its_own() {
+    fn pooling_matches_its_formula_and_differences() {
         let shapes = [
             ([3, 6, 8], [2, 2], [2, 2], [3, 3, 4]),
             // A row and a column remain uncovered.
@@ -455,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_of_the_largest_wins_and_a_nan_is_not_lost() {
+    fn the_first_maximum_is_used_and_nan_is_preserved() {
         let pool = PoolRules::new(Pooling::Max, [1, 2, 4], [2, 2], [2, 2]).unwrap();
         let mut tile = tile(&pool, 1, 1);
         tile.x = vec![-1.0, 5.0, -2.0, -2.0, 5.0, 5.0, -2.0, -2.0];
@@ -477,7 +477,7 @@ mod tests {
     }
 
     #[test]
-    fn shapes_that_do_not_fit_are_none() {
+    fn shapes_that_do_not_fit_give_none() {
         let none =
             |image, kernel, stride| PoolRules::new(Pooling::Max, image, kernel, stride).is_none();
         assert!(none([1, 4, 4], [5, 2], [1, 1]));

@@ -65,7 +65,7 @@ mod tests {
 
     use candle_core::{DType, Device, Module, Tensor};
 
-    /// A fake device with memory for `limit` samples; `over_batches` should return the inputs of each.
+    /// Simulates a device with memory for `limit` samples. Returns the sizes and the inputs of all batches.
     fn on_small_device(objective: &Objective, limit: usize) -> Result<(Vec<usize>, Vec<f64>)> {
         let part = |batch: &Dataset| match batch.len() <= limit {
             true => Ok(batch.inputs().flatten_all()?.to_vec1::<f64>()?),
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn batches_that_do_not_fit_go_in_halves() -> Result<()> {
+    fn batches_that_do_not_fit_are_halved() -> Result<()> {
         let data = crate::prelude::two_moons(60, 0.1, 0, &Device::Cpu)?;
         let vars = candle_nn::VarMap::new();
         let vb = candle_nn::VarBuilder::from_varmap(&vars, DType::F64, &Device::Cpu);
@@ -99,7 +99,7 @@ mod tests {
         assert_eq!(copy.batch_size.get(), 7); // shared with the copy
         assert_eq!(on_small_device(&copy, 100)?.0.len(), 9);
 
-        // What no batch is small enough for is an error, and so is what has nothing to do with memory.
+        // It is an error if a batch of one sample does not fit, or if the error is not about memory.
         let none = on_small_device(&objective, 0).unwrap_err().to_string();
         assert!(none.contains("out of memory"), "{none}");
         let objective = objective.with_batch_size(60)?;

@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_that_is_wrong_by_a_thousandth_is_found() {
+    fn a_rule_that_is_wrong_by_a_thousandth_is_detected() {
         for (margin, losses) in [(None, 0.1..2.0), (Some(20.0), 0.0..1e-8)] {
             for correct in networks(margin) {
                 let loss = correct.loss().unwrap();

@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_reads_what_the_whole_has_moved() {
+    fn a_part_can_read_variables_that_its_use_has_moved() {
         let ours = parameters("a");
         let _moved = InUse::moved(&ours).unwrap();
         let id = innermost();
@@ -298,7 +298,7 @@ mod tests {
         within_ten_seconds(&second).unwrap();
     }
 
-    /// One holds a and wants b, the other holds b and wants a.
+    /// One thread holds a and waits for b, the other holds b and waits for a.
     #[test]
     fn uses_that_wait_for_each_other_are_an_error() {
         let (a, b) = (Arc::new(parameters("a")), Arc::new(parameters("b")));

@@ -1,5 +1,5 @@
-//! Matrices whose spectrum is known, numbers to fill others with, models that keep to themselves, files.
-#![allow(dead_code)] // no test uses all of them
+//! Matrices with known spectra, deterministic numbers, models without layers, directories, and runs of the command line.
+#![allow(dead_code)] // each test binary uses some of these
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -10,13 +10,13 @@ use std::process::{Command, Output};
 use loss_landscape::ndarray::Array2;
 use loss_landscape::prelude::*;
 
-/// The command line's program with these arguments.
+/// Runs `landscape` with these arguments.
 pub fn landscape<A: AsRef<OsStr>>(arguments: &[A]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_landscape"));
     command.args(arguments).output().unwrap()
 }
 
-/// What a command that must fail says, without news of its work.
+/// Runs a command that must fail with exit code 1. Returns its stderr.
 #[track_caller]
 pub fn error_of<A: AsRef<OsStr> + std::fmt::Debug>(arguments: &[A]) -> String {
     let output = landscape(arguments);
@@ -25,7 +25,7 @@ pub fn error_of<A: AsRef<OsStr> + std::fmt::Debug>(arguments: &[A]) -> String {
     error
 }
 
-/// Numbers in [-1, 1] that look random and never change.
+/// Deterministic pseudo-random numbers in [-1, 1).
 pub fn numbers(n: usize, seed: u64) -> Vec<f64> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut next = || {
@@ -41,7 +41,7 @@ pub fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-/// Every entry within `tolerance` times the largest expected one.
+/// Asserts that each entry differs by at most `tolerance` times the largest expected entry.
 #[track_caller]
 pub fn assert_close(found: &[f64], expected: &[f64], tolerance: f64) {
     assert_eq!(found.len(), expected.len());
@@ -67,11 +67,11 @@ impl LinearOperator for OnDiagonal {
     }
 }
 
-/// 2 on the diagonal, −1 beside it: eigenvalues 2 − 2cos(kπ/(n+1)).
+/// The tridiagonal matrix with 2 on the diagonal and −1 next to it. Its eigenvalues are 2 − 2cos(kπ/(n+1)).
 pub struct Laplacian(pub usize);
 
 impl Laplacian {
-    /// Its eigenvalues, largest first.
+    /// Returns the eigenvalues, largest first.
     pub fn eigenvalues(&self) -> Vec<f64> {
         let angle = |k: usize| k as f64 * std::f64::consts::PI / (self.0 as f64 + 1.0);
         (1..=self.0)
@@ -99,7 +99,7 @@ impl LinearOperator for Laplacian {
     }
 }
 
-/// All eigenvalues of an objective's Hessian where its model stands, the largest first.
+/// All eigenvalues of an objective's Hessian at its model's parameters, largest first.
 pub fn hessian_values(objective: &Objective) -> Vec<f64> {
     let matrix = objective.hessian().dense().unwrap();
     matrix.eigen().unwrap().values()
@@ -109,7 +109,7 @@ pub fn hessian_values(objective: &Objective) -> Vec<f64> {
 pub fn with_eigenvalues(eigenvalues: &[f64], seed: u64) -> Dense {
     let n = eigenvalues.len();
     let mut matrix = Array2::from_diag(&loss_landscape::ndarray::arr1(eigenvalues));
-    // Reflections I − 2uuᵀ from both sides.
+    // Apply reflections I − 2uuᵀ from both sides.
     for round in 0..6 {
         let mut u = loss_landscape::ndarray::Array1::from(numbers(n, 100 * seed + round + 1));
         u /= u.dot(&u).sqrt();
@@ -138,7 +138,7 @@ impl LinearOperator for Broken {
     }
 }
 
-/// L(θ) = ½ Σ λᵢ (θᵢ − cᵢ)² with θ at `start`: a linear model `w` fitted to as many samples.
+/// L(θ) = ½ Σ λᵢ (θᵢ − cᵢ)² with θ at `start`: the squared error of a linear model `w` with one sample per parameter.
 pub fn quadratic(eigenvalues: &[f64], minimum: &[f64], start: &[f64]) -> Objective {
     let n = eigenvalues.len();
     let mut inputs = vec![0.0; n * n];
@@ -155,7 +155,7 @@ pub fn quadratic(eigenvalues: &[f64], minimum: &[f64], start: &[f64]) -> Objecti
     Objective::from_fn(&parameters, &data, Loss::Mse, forward).unwrap()
 }
 
-/// A two-layer ReLU network on two moons, trained a little.
+/// A perceptron on two moons after 20 epochs of training.
 pub fn moons_network(widths: &[usize], activation: Activation) -> (Mlp, Objective) {
     let data = two_moons(80, 0.1, 3, &Device::Cpu).unwrap();
     let model = Mlp::new(widths, activation, 4, &Device::Cpu).unwrap();
@@ -166,7 +166,7 @@ pub fn moons_network(widths: &[usize], activation: Activation) -> (Mlp, Objectiv
     (model, objective)
 }
 
-/// W₁ → cW₁, b₁ → cb₁, W₂ → W₂/c: another θ for the same function of a two-layer ReLU network.
+/// Replaces W₁ by cW₁, b₁ by cb₁ and W₂ by W₂/c, which does not change the function of a two-layer ReLU network.
 pub fn rescale(model: &Mlp, c: f64) {
     for (name, factor) in [
         ("layers.0.weight", c),
@@ -178,13 +178,13 @@ pub fn rescale(model: &Mlp, c: f64) {
     }
 }
 
-/// θ to the bit.
+/// The bits of θ.
 pub fn bits(parameters: &Parameters) -> Vec<u64> {
     let theta = parameters.to_flat().unwrap();
     theta.iter().map(|t| t.to_bits()).collect()
 }
 
-/// What lies in a directory: directories end in `/`.
+/// Contents of all files in a directory, recursively. Names of directories end in `/`.
 pub fn bytes(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(dir).unwrap() {
@@ -192,8 +192,8 @@ pub fn bytes(dir: &Path) -> BTreeMap<String, Vec<u8>> {
         let name = path.file_name().unwrap().to_str().unwrap().to_owned();
         if path.is_dir() {
             found.insert(name.clone() + "/", Vec::new());
-            let below = bytes(&path).into_iter();
-            found.extend(below.map(|(below, bytes)| (format!("{name}/{below}"), bytes)));
+            let inner = bytes(&path).into_iter();
+            found.extend(inner.map(|(inner, bytes)| (format!("{name}/{inner}"), bytes)));
         } else {
             found.insert(name, fs::read(path).unwrap());
         }
@@ -201,7 +201,7 @@ pub fn bytes(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     found
 }
 
-/// A model that does not say what it is made of.
+/// A model that does not describe its layers, so that derivatives come from candle's graph.
 #[derive(Clone)]
 pub struct Opaque<M>(pub M);
 
@@ -221,7 +221,7 @@ impl<M: Model> Model for Opaque<M> {
     }
 }
 
-/// The shape of a sample that is small and that a network of the zoo takes.
+/// A small sample shape that a network of the zoo accepts.
 pub fn small_shape(architecture: Architecture) -> &'static [usize] {
     match architecture {
         Architecture::Toy => &[2],
@@ -233,14 +233,14 @@ pub fn small_shape(architecture: Architecture) -> &'static [usize] {
     }
 }
 
-/// Samples of that shape with these labels.
+/// Samples of this shape with these labels.
 pub fn labelled(shape: &[usize], labels: &[u32], device: &Device) -> Result<Dataset, Error> {
     let dims = [&[labels.len()][..], shape].concat();
     let inputs = Tensor::from_vec(numbers(dims.iter().product(), 1), dims, device)?;
     Dataset::classification(&inputs, &Tensor::new(labels, device)?)
 }
 
-/// The `n` samples among `x` that a model classifies with the largest margins, labelled as it does.
+/// The `n` samples of `x` that the model classifies with the largest margins, with its predictions as labels.
 pub fn clearest<M: Model>(model: &M, x: &Tensor, n: usize) -> Result<Dataset, Error> {
     let z = model.forward(x)?.to_dtype(DType::F64)?.to_vec2::<f64>()?;
     let margin = |z: &Vec<f64>| {

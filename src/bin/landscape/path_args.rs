@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tilde_is_the_home_directory_at_the_beginning_alone() {
+    fn a_leading_tilde_is_the_home_directory() {
         let expanded = |path: &str| expanded(Path::new(path), Some(Path::new("/home/me")));
         for (path, expected) in [
             ("~", "/home/me"),
