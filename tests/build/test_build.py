@@ -1,4 +1,4 @@
-"""What cargo builds: programs that run anywhere, and a library without a shared object."""
+"""Builds: installed programs run from any directory, and the library has no shared object."""
 
 import json
 import os
@@ -37,13 +37,13 @@ def test_an_installed_program_runs_from_anywhere(installed):
     assert "landscape" in version(installed)
 
 
-def test_an_installed_program_needs_no_library_of_rust(installed):
+def test_an_installed_program_needs_no_rust_library(installed):
     libraries = subprocess.check_output(["ldd", installed], text=True)
     assert "libc.so" in libraries
     assert "libloss_landscape" not in libraries and "libstd" not in libraries
 
 
-def test_building_something_else_leaves_the_program_working(installed):
+def test_another_build_does_not_break_the_program(installed):
     """A bench has other dependencies, so cargo compiles the library again."""
     built = cargo("build", "--locked", "--offline", "--bin", "landscape", "--message-format", "json")
     [program] = [message["executable"] for message in built if message.get("executable")]
@@ -51,7 +51,7 @@ def test_building_something_else_leaves_the_program_working(installed):
     assert "landscape" in version(program)
 
 
-def test_a_downstream_crate_compiles_the_numerical_code_alone(tmp_path):
+def test_a_downstream_crate_compiles_only_the_numerical_code(tmp_path):
     manifest = f"""[package]
 name = "downstream"
 version = "0.1.0"

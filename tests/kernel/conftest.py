@@ -18,7 +18,7 @@ INSTALLED = VENV / "share/jupyter/kernels/loss-landscape"
 
 
 class Kernel:
-    """A running kernel that executes cell by cell."""
+    """A running kernel that executes single cells."""
 
     def __init__(self, cwd, **environment):
         self.manager, self.client = start_new_kernel(
@@ -47,7 +47,7 @@ class Kernel:
         return outputs
 
     def shown(self, source):
-        """Runs a cell that must not fail and returns the plain text that it shows."""
+        """Runs a cell that must not fail and returns its plain-text output."""
         outputs = self.run(source)
         assert not {"error", "stderr"} & outputs.keys(), outputs
         return outputs.get("text/plain", "")
@@ -67,7 +67,7 @@ def kernel(tmp_path_factory):
 
 @pytest.fixture
 def notebook(tmp_path):
-    """Writes a notebook for the project's kernel. A cell is a source, or a tuple of a source and tags."""
+    """Writes a notebook for the project's kernel. A cell is a source, or a tuple of a source and its tags."""
 
     def write(name, *cells):
         book = nbformat.v4.new_notebook()

@@ -1,4 +1,4 @@
-"""The kernel's code analysis reads few of the packages and still infers the types in cells."""
+"""The kernel's code analysis reads only some packages and still infers the types in cells."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import cargo  # noqa: E402
 
 
 def metadata(dependencies, analysed):
-    """Output of `cargo metadata` for these packages, of which only `crate` lists which packages are analysed."""
+    """Output of `cargo metadata` for these packages. Only `crate` lists the packages to analyse."""
     notes = {"notebook": {"analysed": analysed}}
     return {
         "packages": [{"id": f"#{n}", "name": n, "metadata": notes if n == "crate" else None} for n in dependencies],
@@ -25,22 +25,22 @@ def metadata(dependencies, analysed):
     }
 
 
-@pytest.mark.parametrize("cell, seen", [
+@pytest.mark.parametrize("cell, expected", [
     (["crate"], {"ctx", "crate", "tensors", "half"}),
     # A package that the cell itself depends on is read with all its dependencies.
     (["crate", "http"], {"ctx", "crate", "tensors", "half", "http", "sockets"}),
     (["http", "crate"], {"ctx", "crate", "tensors", "half", "http", "sockets"}),
     (["tensors"], {"ctx", "tensors", "half", "http", "sockets"}),
 ])
-def test_packages_that_are_analysed(cell, seen):
+def test_analysed_packages(cell, expected):
     dependencies = {
         "ctx": cell, "locked": ["crate"], "crate": ["tensors", "sockets"], "tensors": ["half", "http"],
         "half": [], "http": ["sockets"], "sockets": [],
     }
     found = cargo.pruned(metadata(dependencies, ["tensors", "half"]))
-    assert {package["name"] for package in found["packages"]} == seen
-    assert {node["id"][1:] for node in found["resolve"]["nodes"]} == seen
-    assert all(d["pkg"][1:] in seen for node in found["resolve"]["nodes"] for d in node["deps"])
+    assert {package["name"] for package in found["packages"]} == expected
+    assert {node["id"][1:] for node in found["resolve"]["nodes"]} == expected
+    assert all(d["pkg"][1:] in expected for node in found["resolve"]["nodes"] for d in node["deps"])
     assert found["workspace_members"] == ["#ctx"]
 
 
@@ -54,10 +54,10 @@ def test_an_answer_is_cached_until_a_manifest_changes(tmp_path):
     def versions():
         command = [INSTALLED / "analysis/cargo", "metadata", "--format-version", "1", "--offline"]
         environment = {**os.environ, "EVCXR_TMPDIR": str(tmp_path / "cell")}
-        said = subprocess.check_output(command, cwd=tmp_path / "cell", env=environment, text=True)
-        return {package["name"]: package["version"] for package in json.loads(said)["packages"]}
+        output = subprocess.check_output(command, cwd=tmp_path / "cell", env=environment, text=True)
+        return {package["name"]: package["version"] for package in json.loads(output)["packages"]}
 
-    # The first call writes a lock file, so the second has another key.
+    # The first call writes a lock file, so the second call has another cache key.
     assert versions() == versions() == {"cell": "0.1.0", "helper": "0.1.0"}
     for cached in (tmp_path / "answers").glob("*.json"):
         cached.write_text(cached.read_text().replace("0.1.0", "0.1.1"))
@@ -93,7 +93,7 @@ def test_types_are_known(kernel):
     assert shown == "(2, 1, Some(2.0), (3, 2), Some(4.0), 1)"
 
 
-def test_a_package_of_the_users_own(kernel, tmp_path):
+def test_a_local_package(kernel, tmp_path):
     (tmp_path / "src").mkdir()
     (tmp_path / "Cargo.toml").write_text('[package]\nname = "own"\nversion = "0.1.0"\nedition = "2024"\n')
     (tmp_path / "src/lib.rs").write_text("pub struct Own(pub i32);\nimpl Own { pub fn new() -> Self { Self(7) } }")
@@ -106,7 +106,7 @@ println!("{}", maps.lines().find_map(|l| l.split(' ').last().filter(|l| l.contai
 
 
 def test_a_second_kernel_reuses_the_compiled_crate(kernel):
-    """Both run at the same time, each in a directory of its own."""
+    """Both run at the same time, each in its own directory."""
     second = Kernel(PROJECT / "notebooks")
     try:
         second.shown(':dep loss-landscape = { path = ".." }\nuse loss_landscape::prelude::*;')
@@ -118,7 +118,7 @@ def test_a_second_kernel_reuses_the_compiled_crate(kernel):
 
 
 def test_another_checkout_is_refused(tmp_path):
-    """By cargo: the kernel's lock file holds the crate of its own checkout, and cells link no other."""
+    """cargo refuses it, because the kernel's lock file contains the crate of its own checkout."""
     (tmp_path / "src").mkdir()
     (tmp_path / "Cargo.toml").write_text('[package]\nname = "loss-landscape"\nversion = "0.1.0"\nedition = "2024"\n')
     (tmp_path / "src/lib.rs").write_text("")

@@ -103,15 +103,15 @@ def test_jupyterlab_draws_every_figure(lab, browser, name):
     page = new_page(browser)
     page.goto(f"{lab}lab/tree/{name}.ipynb?token={TOKEN}&reset")
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
-    wanted = cells_with_figures(name)
+    expected = cells_with_figures(name)
     figures = page.locator(".jp-RenderedPlotly")
-    # JupyterLab creates cells when they become visible, and a figure is an image until the mouse is over it.
+    # JupyterLab creates cells when they become visible. A figure is an image until the mouse is over it.
     for at in range(0, 40_000, 500):
         page.evaluate(f"document.querySelector('.jp-WindowedPanel-outer').scrollTop = {at}")
         page.wait_for_timeout(50)
-        if figures.count() == wanted:
+        if figures.count() == expected:
             break
-    assert figures.count() == wanted
+    assert figures.count() == expected
     for figure in figures.all():
         figure.scroll_into_view_if_needed()
         figure.hover(position={"x": 40, "y": 20})

@@ -19,7 +19,7 @@ helper = { path = "../../helper" }
 
 @pytest.fixture
 def build(tmp_path):
-    """Compiles or checks a cell as the kernel does. Returns whether that succeeded and whether cargo ran."""
+    """Builds or checks a cell as the kernel does. Returns whether it succeeded and whether cargo ran."""
     files = {
         "kernel/Cargo.toml": '[workspace]\nresolver = "3"\nmembers = ["cell"]\n',
         "kernel/cell/Cargo.toml": CELL,
@@ -39,8 +39,8 @@ def build(tmp_path):
     def build(code, command="build"):
         cell = tmp_path / "kernel/cell"
         (cell / "src/lib.rs").write_text(code)
-        asked = ["mold", "-run", cargo, "--offline", command, "--target", target, "--message-format=json"]
-        done = subprocess.run(asked, cwd=cell, env=environment, capture_output=True, text=True)
+        command_line = ["mold", "-run", cargo, "--offline", command, "--target", target, "--message-format=json"]
+        done = subprocess.run(command_line, cwd=cell, env=environment, capture_output=True, text=True)
         return done.returncode == 0, '"build-finished"' in done.stdout
 
     return build

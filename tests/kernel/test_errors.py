@@ -1,4 +1,4 @@
-"""Errors in cells: the message says what is wrong, where, and what to do, without compiler or backtrace noise."""
+"""Errors in cells state what is wrong, where, and what to do, without panics, backtraces or paths of the toolchain."""
 
 import pytest
 
@@ -51,10 +51,10 @@ def setting(kernel):
 
 
 @pytest.mark.parametrize("name", ERRORS)
-def test_gallery(kernel, setting, name):
+def test_errors(kernel, setting, name):
     cell, expected = ERRORS[name]
     outputs = kernel.run(cell)
-    said = outputs.get("stderr", "") + outputs.get("error", "")
-    assert all(part in said for part in expected), said
-    assert not any(noise in said for noise in ("panicked", "backtrace", "/rustc/", ".cargo/registry")), said
+    message = outputs.get("stderr", "") + outputs.get("error", "")
+    assert all(part in message for part in expected), message
+    assert not any(noise in message for noise in ("panicked", "backtrace", "/rustc/", ".cargo/registry")), message
     assert kernel.shown("objective.dim()") == "22", "variables are lost"

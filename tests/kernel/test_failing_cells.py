@@ -1,4 +1,4 @@
-"""A failing cell makes the run fail, and the run reports which cell failed and why, for both ways to run a notebook."""
+"""A failing cell makes a run fail. The run reports which cell failed and why, in the project's script and in nbconvert."""
 
 import shutil
 import time
@@ -116,13 +116,13 @@ def test_cells_that_may_write_to_standard_error(notebook, tmp_path):
     assert code == 0, output
 
 
-def test_a_wrong_claim_fails(tmp_path):
-    """The first notebook, with one assertion of its last cell negated."""
+def test_a_failing_assertion_fails_the_notebook(tmp_path):
+    """Negates one assertion in the last cell of the first notebook."""
     name = "01_introduction_to_loss_landscapes"
     book = nbformat.read(PROJECT / f"notebooks/{name}.ipynb", as_version=4)
-    claims = [cell for cell in book.cells if cell.cell_type == "code"][-1]
-    assert "assert_eq!(" in claims.source
-    claims.source = claims.source.replace("assert_eq!(", "assert_ne!(", 1)
+    assertions = [cell for cell in book.cells if cell.cell_type == "code"][-1]
+    assert "assert_eq!(" in assertions.source
+    assertions.source = assertions.source.replace("assert_eq!(", "assert_ne!(", 1)
     for cell in book.cells:
         cell.source = cell.source.replace('path = ".."', f'path = "{PROJECT}"')
     nbformat.write(book, tmp_path / "broken.ipynb")

@@ -1,6 +1,6 @@
-"""Derivatives are right although variables, losses and gradients live in different cells.
+"""Derivatives are correct if variables, losses and gradients are in different cells.
 
-If every cell has its own copy of candle, tensors of different cells share numbers, and the first test gives 8 for both
+If every cell had its own copy of candle, tensors of different cells would share ids, and the first test would give 8 for both
 derivatives.
 """
 
@@ -48,7 +48,7 @@ def test_hessian_vector_products_equal_central_differences(kernel):
     assert error < 1e-6 * size
 
 
-def test_a_candle_model_of_the_users_own(kernel):
+def test_a_custom_candle_model(kernel):
     kernel.shown("let map = VarMap::new();")
     kernel.shown("let builder = VarBuilder::from_varmap(&map, DType::F64, &Device::Cpu);")
     kernel.shown('let first = candle_nn::linear(2, 5, builder.pp("first"))?;')

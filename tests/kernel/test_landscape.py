@@ -13,11 +13,11 @@ def networks(kernel):
     kernel.shown("let objective = Objective::of(&a, &data, Loss::CrossEntropy)?;")
 
 
-def test_a_training_over_its_plane(kernel, networks):
+def test_a_trajectory_on_its_plane(kernel, networks):
     kernel.shown("let pca = Pca::fit(&path, 2)?;")
-    kernel.shown("let seen = Projection::onto(&objective, &pca.components[0], &pca.components[1], &path)?;")
-    kernel.shown("let grid = seen.grid(15)?;\nlet plane = Plane::on_grid(&objective, &pca.components[0], &pca.components[1], &grid)?;")
-    shown = kernel.run("figure::trajectory(&plane, &seen)")
+    kernel.shown("let projection = Projection::onto(&objective, &pca.components[0], &pca.components[1], &path)?;")
+    kernel.shown("let grid = projection.grid(15)?;\nlet plane = Plane::on_grid(&objective, &pca.components[0], &pca.components[1], &grid)?;")
+    shown = kernel.run("figure::trajectory(&plane, &projection)")
     assert len(shown["application/vnd.plotly.v1+json"]["data"]) == 3
     assert "explained variance" in kernel.run("pca")["text/html"]
 

@@ -1,6 +1,6 @@
 """LOSS_LANDSCAPE_PLAIN=1: the kernel without the shims gives the same results, more slowly.
 
-This is the way out when a new evcxr or cargo breaks a shim. Cells that cannot be compiled would also work, but the stock
+It is the fallback if a new evcxr or cargo breaks a shim. Cells with variables that cannot be stored are not tested: the stock
 kernel then runs `cargo check` on every dependency, which takes minutes.
 """
 

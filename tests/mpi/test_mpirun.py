@@ -21,7 +21,7 @@ ENVIRONMENT = os.environ | {
     "RAYON_NUM_THREADS": "1",
 }
 NETWORK = ["--layers", "784,12,10"]
-AT = [*NETWORK, "--samples", "300"]
+SETTINGS = [*NETWORK, "--samples", "300"]
 
 
 def command(ranks, *arguments):
@@ -30,11 +30,12 @@ def command(ranks, *arguments):
 
 
 def run(ranks, *arguments):
-    """Runs a command on `ranks` ranks, or without mpirun for 0."""
+    """Runs a command on `ranks` ranks, or without mpirun if `ranks` is 0."""
     return subprocess.run(command(ranks, *arguments), env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
 
 
-def found(ranks, *arguments):
+def run_json(ranks, *arguments):
+    """Runs a command that must succeed and returns its JSON output."""
     done = run(ranks, *arguments, "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -47,49 +48,49 @@ def files(directory):
 
 @pytest.mark.parametrize("divide", ["samples", "vectors"])
 def test_decompositions_agree_with_one_process(divide):
-    asked = {
-        "spectrum": (["--top", 4, "--block", 2, "--tolerance", 1e-8], lambda found: found["eigenvalues"]),
-        "trace": (["--max-products", 30], lambda found: [found["trace"]["value"]]),
-        "density": (["--probes", 4, "--steps", 12], lambda found: [found["trace"]["value"]]),
+    commands = {
+        "spectrum": (["--top", 4, "--block", 2, "--tolerance", 1e-8], lambda report: report["eigenvalues"]),
+        "trace": (["--max-products", 30], lambda report: [report["trace"]["value"]]),
+        "density": (["--probes", 4, "--steps", 12], lambda report: [report["trace"]["value"]]),
     }
-    for name, (settings, numbers) in asked.items():
-        settings = [name, *AT, "--dtype", "f64", *settings]
-        alone = numbers(found(0, *settings))
+    for name, (settings, numbers) in commands.items():
+        settings = [name, *SETTINGS, "--dtype", "f64", *settings]
+        alone = numbers(run_json(0, *settings))
         for ranks in 1, 2, 3:
-            together = found(ranks, *settings, "--divide", divide)
+            together = run_json(ranks, *settings, "--divide", divide)
             assert together["samples"] == 300
             assert numbers(together) == pytest.approx(alone, rel=1e-6)
-            assert numbers(found(ranks, *settings, "--divide", divide)) == numbers(together)
+            assert numbers(run_json(ranks, *settings, "--divide", divide)) == numbers(together)
 
 
 def test_sharpness_and_times():
-    asked = ["sharpness", *AT, "--radius", 0.05]
-    alone, together = found(0, *asked), found(2, *asked)
+    sharpness = ["sharpness", *SETTINGS, "--radius", 0.05]
+    alone, together = run_json(0, *sharpness), run_json(2, *sharpness)
     for key, value in alone.items():
         if isinstance(value, float) and "second" not in key:
             assert together[key] == pytest.approx(value, rel=1e-4), key
-    timed = found(2, "hvp", *AT, "--runs", 3)
+    timed = run_json(2, "hvp", *SETTINGS, "--runs", 3)
     assert timed["ranks"] == 2 and timed["sum_ms"] > 0
 
 
 def test_a_surface_has_the_same_bytes(tmp_path):
-    asked = ["surface", *AT, "--grid", 9, "--eigenvalues", "--out"]
-    assert run(0, *asked, tmp_path / "alone").returncode == 0
+    surface = ["surface", *SETTINGS, "--grid", 9, "--eigenvalues", "--out"]
+    assert run(0, *surface, tmp_path / "alone").returncode == 0
     alone = files(tmp_path / "alone")
     assert "surface.csv" in alone and not any(name.startswith("unfinished") for name in alone)
     for ranks in 1, 2, 3:
-        done = run(ranks, *asked, tmp_path / f"{ranks}")
+        done = run(ranks, *surface, tmp_path / f"{ranks}")
         assert done.returncode == 0, done.stderr
-        assert done.stdout.count("loss at θ") == 1  # one rank speaks
+        assert done.stdout.count("loss at θ") == 1  # only one rank prints
         assert files(tmp_path / f"{ranks}") == alone
     for i in 1, 2, 3:
-        done = run(0, *asked, tmp_path / "shards", "--shard", f"{i}/3")
+        done = run(0, *surface, tmp_path / "shards", "--shard", f"{i}/3")
         assert done.returncode == 0, done.stderr
         assert ("this shard is done" in done.stdout) == (i < 3)
     assert files(tmp_path / "shards") == alone
 
 
-SWEEP = ["sweep", *AT, "--l2", "0:0.05:10", "--epochs", 3, "--top", 4, "--out"]
+SWEEP = ["sweep", *SETTINGS, "--l2", "0:0.05:10", "--epochs", 3, "--top", 4, "--out"]
 
 
 def test_a_sweep_has_the_same_bytes(tmp_path):
@@ -139,21 +140,21 @@ def kill_one(ranks, victim, seconds, arguments):
 
 def test_finished_work_survives_a_killed_rank(tmp_path):
     draw = random.Random(0)
-    sweep = ["sweep", *AT, "--l2", "0:0.05:24", "--epochs", 8, "--top", 4, "--out"]
+    sweep = ["sweep", *SETTINGS, "--l2", "0:0.05:24", "--epochs", 8, "--top", 4, "--out"]
     surface = ["surface", *NETWORK, "--samples", 2000, "--grid", 15, "--eigenvalues", "--out"]
-    for name, asked, more in ("sweep", sweep, ["--resume"]), ("surface", surface, []):
+    for name, arguments, more in ("sweep", sweep, ["--resume"]), ("surface", surface, []):
         began = time.monotonic()
-        assert run(2, *asked, tmp_path / name).returncode == 0
-        takes = time.monotonic() - began
-        unbroken, kills = files(tmp_path / name), 0
+        assert run(2, *arguments, tmp_path / name).returncode == 0
+        duration = time.monotonic() - began
+        uninterrupted, kills = files(tmp_path / name), 0
         for attempt in range(6):
             ranks, directory = 2 + attempt % 2, tmp_path / f"{name}-{attempt}"
-            moment = draw.uniform(0.1, 0.7) * takes
-            kills += kill_one(ranks, attempt % ranks, moment, [*asked, directory])
+            delay = draw.uniform(0.1, 0.7) * duration
+            kills += kill_one(ranks, attempt % ranks, delay, [*arguments, directory])
             before = {path: path.stat().st_mtime_ns for path in directory.glob("Model-*.csv")}
-            again = run(3 - attempt % 3, *asked, directory, *more if any(directory.glob("manifest.json")) else [])
+            again = run(3 - attempt % 3, *arguments, directory, *more if any(directory.glob("manifest.json")) else [])
             assert again.returncode == 0, again.stderr
-            assert files(directory) == unbroken
+            assert files(directory) == uninterrupted
             assert all(path.stat().st_mtime_ns == time for path, time in before.items())
         assert kills >= 3, f"{name}: only {kills} of 6 were killed in time"
 
@@ -164,7 +165,7 @@ def test_errors_are_printed_once(tmp_path):
     assert done.stderr.count("2 samples cannot be divided among 3 ranks: start fewer") == 1, done.stderr
     with open(tmp_path / "unfinished.rank-1", "w") as taken:
         fcntl.flock(taken, fcntl.LOCK_EX)
-        done = run(2, "surface", *AT, "--grid", 5, "--out", tmp_path)
+        done = run(2, "surface", *SETTINGS, "--grid", 5, "--out", tmp_path)
     assert done.returncode != 0 and "is in use by another process" in done.stderr, done.stderr
     assert "(rank 1 of 2)" in done.stderr and "of 2 ranks failed" not in done.stderr
     done = run(2, "train", *NETWORK, "--save", tmp_path / "W.safetensors")

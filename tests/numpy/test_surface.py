@@ -35,7 +35,7 @@ def idx(name, offset):
 
 
 def split(theta):
-    """Weights and biases by layer; θ is sorted by name: layers.0.bias, layers.0.weight, layers.1.bias, …"""
+    """Weight and bias of each layer. θ is sorted by name: layers.0.bias, layers.0.weight, layers.1.bias, …"""
     layers, at = [], 0
     for inputs, outputs in zip(WIDTHS, WIDTHS[1:]):
         bias, weight = theta[at : at + outputs], theta[at + outputs : at + outputs * (inputs + 1)]

@@ -57,8 +57,8 @@ def test_files_of_a_sweep(tmp_path):
         rows = list(csv.DictReader((out / f"gradients-{name}.csv").open()))
         found = np.array([float(r["value"]) for r in rows])
         assert np.linalg.norm(found - gradient) < 1e-5 * np.linalg.norm(gradient)
-        places = [(key, str(i)) for key in sorted(tensors) for i in range(tensors[key].size)]
-        assert [(r["parameter"], r["index"]) for r in rows] == places
+        entries = [(key, str(i)) for key in sorted(tensors) for i in range(tensors[key].size)]
+        assert [(r["parameter"], r["index"]) for r in rows] == entries
 
         ranks, values, residuals = np.loadtxt(out / f"Hessian-eigenvalues-{name}.csv", delimiter=",", skiprows=1).T
         assert list(ranks) == [1, 2, 3] and list(values) == point["eigenvalues"]
