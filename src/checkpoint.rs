@@ -51,7 +51,10 @@ impl Checkpoint {
         let bytes = match read_bytes(&self.path) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(e) => return Err(unusable(&self.path, &format!("cannot be read ({e})"))),
+            Err(e) => {
+                let error = unusable(&self.path, &format!("cannot be read ({e})"));
+                return Err(error.caused_by(e));
+            }
         };
         self.parse(&bytes)
             .map_err(|problem| unusable(&self.path, problem))

@@ -1,5 +1,6 @@
 //! [`Error`]: messages say what is wrong, name the offending value and say what to do.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use candle_core as candle;
@@ -33,11 +34,14 @@ pub enum Error {
         problem: String,
         /// What to do about it.
         advice: String,
+        /// The error of the operating system that `problem` quotes, if there is one.
+        source: Option<io::Error>,
     },
 
     /// This shard is finished, but other shards are not.
     #[error(
-        "{task}: {done} of {count} items done; run the other shards, or run without a shard to compute the rest"
+        "{task}: {done} of {} done; run the other shards, or run without a shard to compute the rest",
+        counted(*.count, "item")
     )]
     Unfinished {
         /// Name of the task.
@@ -121,6 +125,15 @@ pub enum Error {
 /// ```
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// A count and its noun: "1 sample", "2 samples", "0 entries".
+pub(crate) fn counted(count: usize, noun: &str) -> String {
+    match (count, noun.strip_suffix('y')) {
+        (1, _) => format!("1 {noun}"),
+        (_, Some(stem)) => format!("{count} {stem}ies"),
+        (_, None) => format!("{count} {noun}s"),
+    }
+}
+
 impl Error {
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
         Self::Invalid(message.into())
@@ -135,7 +148,16 @@ impl Error {
             path: path.to_path_buf(),
             problem: problem.to_string(),
             advice: advice.into(),
+            source: None,
         }
+    }
+
+    /// Adds the cause of an error of a file.
+    pub(crate) fn caused_by(mut self, cause: io::Error) -> Self {
+        if let Self::File { source, .. } = &mut self {
+            *source = Some(cause);
+        }
+        self
     }
 }
 

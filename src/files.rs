@@ -2,11 +2,13 @@
 
 mod tensors;
 
+use std::any::Any;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind, Read};
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
 
@@ -38,7 +40,7 @@ pub(crate) use tensors::{header, read_tensors};
 ///
 /// # Errors
 /// Errors of writing and renaming; the message ends with `advice`.
-pub fn write_atomically<E: Display>(
+pub fn write_atomically<E: Display + 'static>(
     path: &Path,
     advice: &str,
     write: impl FnOnce(&Path) -> std::result::Result<(), E>,
@@ -88,8 +90,13 @@ pub fn pause_writing() -> RwLockWriteGuard<'static, ()> {
 /// Advice for a file that cannot be written.
 pub const WRITABLE: &str = "Give a writable directory with free space";
 
-fn unwritable(path: &Path, problem: impl Display, advice: &str) -> Error {
-    Error::file(path, format!("cannot be written ({problem})"), advice)
+fn unwritable<E: Display + 'static>(path: &Path, e: E, advice: &str) -> Error {
+    let error = Error::file(path, format!("cannot be written ({e})"), advice);
+    let e: Box<dyn Any> = Box::new(e);
+    match e.downcast::<io::Error>() {
+        Ok(e) => error.caused_by(*e),
+        Err(_) => error,
+    }
 }
 
 /// Target of a write.
@@ -135,7 +142,7 @@ pub(crate) fn parent(path: &Path) -> &Path {
 /// A temporary file next to its target. It is locked while its process lives, and removed on drop unless renamed.
 struct TempFile {
     path: PathBuf,
-    file: File,
+    file: LockFile,
 }
 
 impl TempFile {
@@ -152,7 +159,10 @@ impl TempFile {
             let file = OpenOptions::new().write(true).create_new(true).open(&path);
             let part = match file {
                 Err(e) if e.kind() == ErrorKind::AlreadyExists => continue,
-                file => Self { path, file: file? },
+                file => Self {
+                    path,
+                    file: LockFile::new(file?),
+                },
             };
             // Some file systems have no locks.
             let _ = part.file.lock();
@@ -209,7 +219,7 @@ fn remove_leftovers(dir: &Path, prefix: &OsString) {
             continue;
         }
         let file = OpenOptions::new().write(true).open(entry.path());
-        if let Ok(file) = file
+        if let Ok(file) = file.map(LockFile::new)
             && file.try_lock().is_ok()
         {
             let _ = fs::remove_file(entry.path());
@@ -227,6 +237,36 @@ pub(crate) fn with_ending(path: &Path, ending: &str) -> PathBuf {
     let mut path = path.as_os_str().to_owned();
     path.push(ending);
     path.into()
+}
+
+/// A file that may be locked, and is unlocked on drop. Closing it would not be enough: until a child process starts its
+/// program, it shares the open files of this one.
+pub(crate) struct LockFile(File);
+
+impl LockFile {
+    pub(crate) fn new(file: File) -> Self {
+        Self(file)
+    }
+}
+
+impl Deref for LockFile {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.0
+    }
+}
+
+impl DerefMut for LockFile {
+    fn deref_mut(&mut self) -> &mut File {
+        &mut self.0
+    }
+}
+
+impl Drop for LockFile {
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
 }
 
 /// Tries to lock the file, exclusively or shared. Returns whether another process holds a conflicting lock; false on file
@@ -249,7 +289,7 @@ pub(crate) fn read(path: &Path, advice: &str) -> Result<Vec<u8>> {
             ErrorKind::NotFound => "is missing".into(),
             _ => format!("cannot be read ({e})"),
         };
-        Error::file(path, problem, advice)
+        Error::file(path, problem, advice).caused_by(e)
     })
 }
 
@@ -266,5 +306,23 @@ pub(crate) fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
             "not a regular file, and longer than 1 GiB",
         )),
         _ => Ok(bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A second handle of an open file is what a child process holds until it starts its program.
+    #[test]
+    fn a_lock_ends_although_a_child_process_holds_the_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let open = || LockFile::new(OpenOptions::new().write(true).open(file.path()).unwrap());
+        let ours = open();
+        assert!(!is_locked(&ours, true));
+        let _childs = ours.try_clone().unwrap();
+        assert!(is_locked(&open(), true));
+        drop(ours);
+        assert!(!is_locked(&open(), true));
     }
 }

@@ -5,7 +5,7 @@
 //! record of a killed process is cut off. Items with damaged records are computed again. Each process writes its own file and
 //! reads all files; no process waits for another.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use crate::checkpoint::{Key, OTHER_WORK, unusable};
 use crate::error::{Error, Result};
-use crate::files::{is_locked, parent, read_bytes, with_ending};
+use crate::files::{LockFile, is_locked, parent, read_bytes, with_ending};
 use crate::progress::Progress;
 use crate::ranks::{Kind, Ranks, Share, WorkQueue, agree_on_errors, partition};
 use crate::vector::to_bytes;
@@ -205,7 +205,7 @@ impl PartialResults {
             Ok(bytes) => bytes,
             // Removed by the process that finished the work.
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(e) => return Err(unusable(path, &format!("cannot be read ({e})"))),
+            Err(e) => return Err(unreadable(path, e)),
         };
         let records = self.records(&bytes, record_size(N));
         for record in records.map_err(|problem| unusable(path, problem))? {
@@ -260,12 +260,12 @@ impl PartialResults {
     }
 
     /// Opens and locks the file of a share for appending.
-    fn append_to(&self, share: &Share, numbers: usize) -> Result<File> {
+    fn append_to(&self, share: &Share, numbers: usize) -> Result<LockFile> {
         let path = self.file_of(share);
-        let unwritable = |e: io::Error| unusable(&path, &format!("cannot be written ({e})"));
+        let unwritable = |e: io::Error| unwritable(&path, e);
         let mut options = OpenOptions::new();
         let options = options.read(true).write(true).create(true).truncate(false);
-        let mut file = options.open(&path).map_err(unwritable)?;
+        let mut file = LockFile::new(options.open(&path).map_err(unwritable)?);
         if is_locked(&file, true) {
             return Err(unusable(&path, "is in use by another process"));
         }
@@ -285,7 +285,7 @@ impl PartialResults {
 
     fn append<const N: usize>(
         &self,
-        file: &mut File,
+        file: &mut LockFile,
         first: usize,
         found: &[[f64; N]],
     ) -> Result<()> {
@@ -297,7 +297,7 @@ impl PartialResults {
             records.extend(self.checksum(&records[start..]));
         }
         file.write_all(&records)
-            .map_err(|e| unusable(&self.path, &format!("cannot be written ({e})")))
+            .map_err(|e| unwritable(&self.path, e))
     }
 }
 
@@ -312,6 +312,14 @@ fn record_size(numbers: usize) -> usize {
     8 + 8 * numbers + CHECKSUM
 }
 
+fn unreadable(path: &Path, e: io::Error) -> Error {
+    unusable(path, &format!("cannot be read ({e})")).caused_by(e)
+}
+
+fn unwritable(path: &Path, e: io::Error) -> Error {
+    unusable(path, &format!("cannot be written ({e})")).caused_by(e)
+}
+
 const FOREIGN: &str = "is not a checkpoint of this program, or of another version";
 
 /// The files of all shares at `path` and next to it.
@@ -321,7 +329,7 @@ pub(crate) fn partial_files(path: &Path) -> Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(unusable(path, &format!("cannot be read ({e})"))),
+        Err(e) => return Err(unreadable(path, e)),
     };
     let names = entries.flatten().map(|entry| entry.file_name());
     let ours = names.filter(|other| {

@@ -935,7 +935,7 @@ fn per_sample_quantities_and_missing_statistics_are_refused() {
     let refused =
         |objective: Objective, size: usize| text(objective.with_batch_statistics(size).err());
     assert!(refused(frozen.clone(), 1).contains("at least 2"));
-    let one = frozen.on(&data.first(1).unwrap()).unwrap();
+    let one = frozen.with_data(&data.first(1).unwrap()).unwrap();
     assert!(refused(one, 10).contains("at least 2"));
     let plain = Architecture::Shallow.build(&[32], 3, 0, &CPU).unwrap();
     let plain = plain.to_dtype(DType::F64).unwrap();

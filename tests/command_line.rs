@@ -178,7 +178,7 @@ fn invalid_arguments_are_rejected() {
     for (arguments, words) in [
         (
             &["spectrum", "--top", "0", "--samples", "9"][..],
-            "ask for 1 to",
+            "--top must be at least 1",
         ),
         (
             &["spectrum", "--top", "999999", "--samples", "9"],
@@ -187,9 +187,12 @@ fn invalid_arguments_are_rejected() {
         (&["spectrum", "--tolerance", "nan"], "tolerance"),
         (
             &["spectrum", "--block", "0", "--samples", "9"],
-            "the block size is 0",
+            "--block must be at least 1, found 0",
         ),
-        (&["spectrum", "--samples", "0"], "sample"),
+        (
+            &["spectrum", "--samples", "0"],
+            "--samples must be at least 1",
+        ),
         (&["spectrum", "--samples", "60001"], "60000"),
         (
             &["spectrum", "--weights", &missing],
@@ -202,7 +205,7 @@ fn invalid_arguments_are_rejected() {
         (&["spectrum", "--layers", "784"], "do not define a network"),
         (
             &["spectrum", "--layers", "5,10", "--samples", "9"],
-            "cannot take samples of shape (784,)",
+            "Linear (`layers.0.weight`, `layers.0.bias`) cannot take samples of shape (784,)",
         ),
         (
             &["hvp", "--layers", "784,5", "--samples", "9"],
@@ -210,34 +213,40 @@ fn invalid_arguments_are_rejected() {
         ),
         (
             &["hvp", "--runs", "0", "--samples", "9"],
-            "--block and --runs must be at least 1",
+            "--runs must be at least 1",
         ),
         (
             &["trace", "--relative-error", "0", "--samples", "9"],
-            "the relative error is 0",
+            "--relative-error must be finite and above 0, found 0",
         ),
         (
             &["trace", "--max-products", "3", "--samples", "9"],
-            "at least 12",
+            "--max-products must be at least 12",
         ),
         (
             &["density", "--probes", "1", "--samples", "9"],
-            "at least 2 probes",
+            "--probes must be at least 2",
         ),
         (
             &["density", "--points", "1", "--samples", "9", "--steps", "2"],
-            "at least 2",
+            "--points must be at least 2",
         ),
-        (&["surface", "--grid", "1", "--samples", "9"], "at least 2"),
+        (
+            &["surface", "--grid", "1", "--samples", "9"],
+            "--grid must be at least 2",
+        ),
         (
             &["surface", "--range", "nan", "--samples", "9"],
-            "the radius is NaN",
+            "--range must be finite and above 0, found NaN",
         ),
         (
             &["surface", "--out", "/dev/null/x", "--samples", "9"],
             "cannot create directory",
         ),
-        (&["sharpness", "--radius", "0", "--samples", "9"], "above 0"),
+        (
+            &["sharpness", "--radius", "0", "--samples", "9"],
+            "--radius must be finite and above 0",
+        ),
         (
             &[
                 "sharpness",

@@ -433,13 +433,17 @@ fn a_plane_resumes() {
 fn an_objective_can_use_other_data() {
     let (model, objective) = common::moons_network(&[2, 4, 2], Activation::Tanh);
     let test = two_moons(50, 0.1, 9, &CPU).unwrap();
-    let there = objective.on(&test).unwrap();
+    let there = objective.with_data(&test).unwrap();
     let fresh = Objective::of(&model, &test, Loss::CrossEntropy).unwrap();
     assert_eq!(there.loss().unwrap(), fresh.loss().unwrap());
     assert!(there.is_hand_derived());
-    assert!(objective.on(&test.to_dtype(DType::F32).unwrap()).is_err());
+    assert!(
+        objective
+            .with_data(&test.to_dtype(DType::F32).unwrap())
+            .is_err()
+    );
     let values = test.one_hot(2).unwrap();
-    assert!(objective.on(&values).is_err());
+    assert!(objective.with_data(&values).is_err());
 }
 
 /// Gradient norms and eigenvalues can only be added at the point and along the directions of the result.

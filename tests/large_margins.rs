@@ -15,7 +15,7 @@ struct Exact {
 }
 
 impl Exact {
-    fn of(z: &[f64], label: usize) -> Self {
+    fn new(z: &[f64], label: usize) -> Self {
         let (n, z) = match z {
             [z] => (2, [0.0, *z].to_vec()),
             _ => (z.len(), z.to_vec()),
@@ -105,7 +105,7 @@ fn assert_relative(found: f64, expected: f64, size: f64, tolerance: f64, what: &
 fn losses_and_derivatives_at_large_margins() {
     for margin in [0, 1, 5, 8, 11, 14, 17, 18, 20, 25, 30, 36, 50, 80] {
         for (z, label) in cases(f64::from(margin)) {
-            let exact = Exact::of(&z, label).reduced(z.len());
+            let exact = Exact::new(&z, label).reduced(z.len());
             let k = z.len();
             for (dtype, tolerance) in [(DType::F32, 1e-5), (DType::F64, 1e-12)] {
                 let (model, data) = classifier(&z, label, dtype);
@@ -164,14 +164,14 @@ fn losses_and_derivatives_at_large_margins() {
 fn the_reference_matches_closed_forms() {
     for m in 5..=30 {
         let m = f64::from(m);
-        let binary = Exact::of(&[m], 1).reduced(1);
+        let binary = Exact::new(&[m], 1).reduced(1);
         let e = (-m).exp();
         for (found, expected) in [
             (binary.loss, e.ln_1p()),
             (binary.gradient[0], -1.0 / (1.0 + m.exp())),
             (binary.hessian[0][0], e / ((1.0 + e) * (1.0 + e))),
-            (Exact::of(&[m, 0.0], 0).loss, e.ln_1p()),
-            (Exact::of(&[0.0, m, 0.0, 0.0], 1).loss, (3.0 * e).ln_1p()),
+            (Exact::new(&[m, 0.0], 0).loss, e.ln_1p()),
+            (Exact::new(&[0.0, m, 0.0, 0.0], 1).loss, (3.0 * e).ln_1p()),
         ] {
             assert_relative(found, expected, expected.abs(), 1e-14, "closed form");
         }
@@ -239,7 +239,7 @@ fn small_losses_survive_next_to_large_ones() {
     let x = Tensor::from_vec(x, (n, 1), &CPU).unwrap();
     let labels = Tensor::ones(n, DType::U32, &CPU).unwrap();
     let data = Dataset::classification(&x, &labels).unwrap();
-    let (small, n) = (Exact::of(&[m], 1).reduced(1), n as f64);
+    let (small, n) = (Exact::new(&[m], 1).reduced(1), n as f64);
     let rounding = 512.0 * 0.5 * f64::from(f32::EPSILON);
     let [loss, slope, curvature] = [small.loss, small.gradient[0], small.hessian[0][0]];
     for objective in both_engines(&model, &data, Loss::CrossEntropy) {

@@ -75,7 +75,7 @@ fn subsets(n: usize, len: usize) -> Vec<Vec<usize>> {
 
 fn batch_gradient(objective: &Objective, batch: &[usize]) -> Vec<f64> {
     let batch = objective.data().select(batch).unwrap();
-    objective.on(&batch).unwrap().gradient().unwrap()
+    objective.with_data(&batch).unwrap().gradient().unwrap()
 }
 
 fn mean(values: impl Iterator<Item = f64>) -> f64 {
@@ -131,7 +131,7 @@ fn noise_of_a_linear_regression_matches_closed_forms() {
 fn the_simple_noise_scale_is_that_of_all_batches() {
     for objective in [
         regression(5, 2),
-        net().on(&net().data().first(5).unwrap()).unwrap(),
+        net().with_data(&net().data().first(5).unwrap()).unwrap(),
     ] {
         let g = objective.gradient().unwrap();
         let noise = lists(5, 3, |_| true);
@@ -154,7 +154,7 @@ fn the_simple_noise_scale_is_that_of_all_batches() {
 fn the_modified_loss_is_the_mean_over_all_batches() {
     for objective in [
         regression(6, 2),
-        net().on(&net().data().first(6).unwrap()).unwrap(),
+        net().with_data(&net().data().first(6).unwrap()).unwrap(),
     ] {
         // With batches of 4 and 5 the last one is smaller: see `implicit_bias`.
         for size in [1, 2, 3, 6] {
@@ -400,7 +400,7 @@ fn one_sample_has_no_noise() {
     let settings = GradientNoise::default().with_top(2);
     for objective in [
         regression(1, 3),
-        net().on(&net().data().first(1).unwrap()).unwrap(),
+        net().with_data(&net().data().first(1).unwrap()).unwrap(),
     ] {
         for objective in [objective.clone(), objective.by_autograd()] {
             let report = settings.run(&objective).unwrap();
@@ -421,7 +421,7 @@ fn one_sample_has_no_noise() {
     }
     // Neither gradient nor noise.
     let still = balanced(2)
-        .on(&balanced(4).data().select(&[0]).unwrap())
+        .with_data(&balanced(4).data().select(&[0]).unwrap())
         .unwrap();
     still.parameters().set_flat(&[1.0]).unwrap();
     let report = settings.with_top(1).run(&still).unwrap();

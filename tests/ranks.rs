@@ -113,7 +113,7 @@ fn close(a: &[f64], b: &[f64]) {
 fn all_of(objective: &Objective, theta: &[f64], test: &Dataset) -> Vec<f64> {
     let score = objective.score_at(theta).unwrap();
     let (loss, gradient) = objective.gradient_at(theta).unwrap();
-    let elsewhere = objective.on(test).unwrap().loss().unwrap();
+    let elsewhere = objective.with_data(test).unwrap().loss().unwrap();
     let numbers = [score.loss, score.accuracy.unwrap(), loss, elsewhere];
     let covariance = objective.gradient_covariance().unwrap();
     let products = [
@@ -142,7 +142,7 @@ fn sums_over_ranks_are_sums_over_samples() {
         let test = two_moons(40, 0.2, 5, &Device::Cpu).unwrap();
         for size in 1..=4 {
             let found = on_ranks(size, |ranks| {
-                let mine = objective().among(ranks).unwrap();
+                let mine = objective().with_ranks(ranks).unwrap();
                 assert_eq!(mine.samples(), 61);
                 assert!(mine.data().len() <= 61_usize.div_ceil(size));
                 all_of(&mine, &theta, &test)
@@ -166,7 +166,7 @@ fn spectra_are_the_same_on_any_number_of_ranks() {
     );
     for size in 1..=3 {
         let found = on_ranks(size, |ranks| {
-            let divided = objective().among(ranks.clone()).unwrap().hessian();
+            let divided = objective().with_ranks(ranks.clone()).unwrap().hessian();
             let by_vectors = Distributed::new(objective().hessian(), ranks);
             (
                 [
@@ -388,8 +388,8 @@ fn no_rank_waits_for_one_that_failed() {
 
     let found = on_ranks(2, |ranks| {
         let whole = objective();
-        let mine = whole.clone().among(ranks.clone()).unwrap();
-        assert!(mine.clone().among(ranks.clone()).is_err());
+        let mine = whole.clone().with_ranks(ranks.clone()).unwrap();
+        assert!(mine.clone().with_ranks(ranks.clone()).is_err());
         assert!(mine.jacobian().is_err());
         let d = direction::gaussian(whole.parameters(), 0);
         let grid = Grid::square(1.0, 3).unwrap();
@@ -408,11 +408,11 @@ fn no_rank_waits_for_one_that_failed() {
                 .connect(&mine, &theta, &theta)
                 .is_err()
         );
-        let few = whole.on(&whole.data().first(1).unwrap()).unwrap();
-        few.among(ranks).unwrap_err().to_string()
+        let few = whole.with_data(&whole.data().first(1).unwrap()).unwrap();
+        few.with_ranks(ranks).unwrap_err().to_string()
     });
     assert!(
-        found[0].contains("1 samples cannot be divided among 2 ranks"),
+        found[0].contains("1 sample cannot be divided among 2 ranks"),
         "{}",
         found[0]
     );

@@ -226,6 +226,136 @@ fn flags_without_effect_are_rejected() {
     ]);
 }
 
+/// The directory of the data does not exist: reading it would be the first work.
+#[test]
+fn invalid_numbers_are_rejected_before_any_work() {
+    let dir = tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (data, out) = (at("no/data"), at("out"));
+    for (command, words) in [
+        (
+            &["sharpness", "--tolerance", "-1"][..],
+            "--tolerance must be finite and above 0, found -1",
+        ),
+        (
+            &["sharpness", "--radius", "inf"],
+            "--radius must be finite and above 0, found inf",
+        ),
+        (
+            &["sharpness", "--perturbations", "1"],
+            "--perturbations must be at least 2, found 1",
+        ),
+        (
+            &["sharpness", "--starts", "0"],
+            "--starts must be at least 1",
+        ),
+        (
+            &["surface", "--range", "-1"],
+            "--range must be finite and above 0",
+        ),
+        (&["surface", "--grid", "1"], "--grid must be at least 2"),
+        (&["spectrum", "--top", "0"], "--top must be at least 1"),
+        (
+            &["spectrum", "--tolerance", "0"],
+            "--tolerance must be finite and above 0",
+        ),
+        (&["spectrum", "--block", "0"], "--block must be at least 1"),
+        (&["density", "--probes", "1"], "--probes must be at least 2"),
+        (&["density", "--steps", "0"], "--steps must be at least 1"),
+        (
+            &["density", "--width", "-1"],
+            "--width must be finite and above 0",
+        ),
+        (&["density", "--points", "1"], "--points must be at least 2"),
+        (&["density", "--points", "100000000000000"], "of memory"),
+        (
+            &["trace", "--relative-error", "nan"],
+            "--relative-error must be finite and above 0",
+        ),
+        (
+            &["trace", "--max-products", "11"],
+            "--max-products must be at least 12",
+        ),
+        (&["hvp", "--block", "0"], "--block must be at least 1"),
+        (&["hvp", "--runs", "0"], "--runs must be at least 1"),
+        (
+            &["connect", "a", "b", "--points", "1"],
+            "--points must be at least 2",
+        ),
+        (
+            &["connect", "a", "b", "--lr", "0"],
+            "--lr must be finite and above 0",
+        ),
+        (
+            &["connect", "a", "b", "--bends", "0"],
+            "--bends must be at least 1",
+        ),
+        (&["train", "--lr", "-1"], "the learning rate is -1"),
+        (&["train", "--patience", "0"], "a patience of 0"),
+        (&["train", "--batch", "0"], "the batch size is 0"),
+        (&["train", "--l2", "-1"], "L2 strength of -1"),
+        (
+            &["train", "--sam", "0"],
+            "the radius of sharpness-aware steps is 0",
+        ),
+        (
+            &["train", "--optimizer", "sgd", "--momentum", "1"],
+            "a momentum of 1",
+        ),
+        (
+            &["analyze", "--samples", "0", "--save-dir", &out],
+            "--samples must be at least 1",
+        ),
+        (
+            &["analyze", "--top", "0", "--save-dir", &out],
+            "--top must be at least 1",
+        ),
+        (
+            &["analyze", "--radius", "0", "--save-dir", &out],
+            "--radius must be finite and above 0",
+        ),
+        (
+            &["analyze", "--damping", "-1", "--save-dir", &out],
+            "--damping must be finite and at least 0",
+        ),
+        (
+            &["analyze", "--visualize", "--grid", "1", "--save-dir", &out],
+            "at least 2 points",
+        ),
+        (
+            &["analyze", "--asam", "-1", "--save-dir", &out],
+            "the radius of sharpness-aware steps is -1",
+        ),
+        (&["sweep", "--l2", "-1", "--out", &out], "L2 strength of -1"),
+        (&["sweep", "--l2", "1,1", "--out", &out], "given twice"),
+        (
+            &["sweep", "--l2", "1", "--top", "0", "--out", &out],
+            "--top must be at least 1",
+        ),
+        (
+            &["sweep", "--l2", "1", "--tolerance", "-1", "--out", &out],
+            "tolerance must be",
+        ),
+        (
+            &["sweep", "--l2", "1", "--jobs", "0", "--out", &out],
+            "jobs must be at least 1",
+        ),
+        (
+            &["sweep", "--l2", "1", "--patience", "0", "--out", &out],
+            "a patience of 0",
+        ),
+        (
+            &["sweep", "--l2", "1", "--samples", "0", "--out", &out],
+            "--samples must be at least 1",
+        ),
+        (&["hvp", "--samples", "0"], "--samples must be at least 1"),
+    ] {
+        let error = error_of(&[command, &["--data", &data]].concat());
+        assert!(error.contains(words), "{command:?}: {error}");
+    }
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
 #[test]
 fn a_last_batch_of_one_sample_is_rejected_before_the_training() {
     let dir = tempdir().unwrap();
@@ -370,7 +500,7 @@ fn a_directory_holds_one_analysis() {
         assert!(common::bytes(&out) == before, "{refused:?}");
     }
     // A failure after the training leaves the new weights next to the results of the previous run.
-    let failed = analyze(&["--epochs", "2", "--radius", "0"]);
+    let failed = analyze(&["--epochs", "2", "--radius", "1e300"]);
     assert_eq!(failed.status.code(), Some(1));
     let error = String::from_utf8_lossy(&failed.stderr).into_owned();
     assert!(error.contains("unfinished.safetensors"), "{error}");
@@ -388,6 +518,35 @@ fn a_directory_holds_one_analysis() {
             "weights.safetensors"
         ]
     );
+}
+
+#[test]
+fn an_error_of_a_file_has_its_source() {
+    use std::error::Error as _;
+    let dir = tempdir().unwrap();
+    let missing = dir.path().join("no/such/file");
+    let model = Mlp::new(&[2, 1], Activation::Tanh, 0, &CPU).unwrap();
+    for error in [
+        model.parameters().save(&missing).unwrap_err(),
+        model.parameters().load(&missing).unwrap_err(),
+        Trajectory::load(&missing).unwrap_err(),
+        Mnist::load_from(missing.parent().unwrap(), &CPU)
+            .err()
+            .unwrap(),
+    ] {
+        let source = error.source().unwrap().downcast_ref::<std::io::Error>();
+        assert_eq!(
+            source.unwrap().kind(),
+            std::io::ErrorKind::NotFound,
+            "{error}"
+        );
+    }
+    fs::write(dir.path().join("text"), "text").unwrap();
+    let error = model
+        .parameters()
+        .load(dir.path().join("text"))
+        .unwrap_err();
+    assert!(error.source().is_some(), "{error}");
 }
 
 /// `Display` contains the whole message, and `source` returns the cause.

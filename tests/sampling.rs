@@ -66,24 +66,40 @@ fn network() -> (Mlp, Dataset) {
 /// Name, value and sampling error of each number of a report that can have one.
 fn sampled(report: &Report) -> Vec<(&'static str, f64, Option<SamplingError>)> {
     let hessian = report.hessian.as_ref().unwrap();
-    let of =
+    let error =
         |f: fn(&HessianSampling) -> Option<SamplingError>| hessian.sampling.as_ref().and_then(f);
     let value = |bracket: Option<Bracket>| bracket.map_or(f64::NAN, |b| b.value);
     let (plain, adaptive) = (&report.sharpness, &report.adaptive);
     let damped = value(hessian.damped_condition_number);
     let flatness = report.flatness.map_or(f64::NAN, |f| f.value);
     vec![
-        ("λ_max", hessian.largest[0].value, of(|s| Some(s.largest))),
-        ("λ_min", hessian.smallest[0].value, of(|s| Some(s.smallest))),
+        (
+            "λ_max",
+            hessian.largest[0].value,
+            error(|s| Some(s.largest)),
+        ),
+        (
+            "λ_min",
+            hessian.smallest[0].value,
+            error(|s| Some(s.smallest)),
+        ),
         (
             "κ",
             value(hessian.condition_number),
-            of(|s| s.condition_number),
+            error(|s| s.condition_number),
         ),
-        ("κ of H + λI", damped, of(|s| s.damped_condition_number)),
-        ("gap", value(hessian.spectral_gap), of(|s| s.spectral_gap)),
-        ("trace", hessian.trace.value, of(|s| Some(s.trace))),
-        ("2/λ_max", value(hessian.stable_rate), of(|s| s.stable_rate)),
+        ("κ of H + λI", damped, error(|s| s.damped_condition_number)),
+        (
+            "gap",
+            value(hessian.spectral_gap),
+            error(|s| s.spectral_gap),
+        ),
+        ("trace", hessian.trace.value, error(|s| Some(s.trace))),
+        (
+            "2/λ_max",
+            value(hessian.stable_rate),
+            error(|s| s.stable_rate),
+        ),
         ("random search", plain.random.maximum, plain.random_sampling),
         ("worst case", plain.worst, plain.worst_sampling),
         (
@@ -159,7 +175,7 @@ fn assert_covers(found: &[Coverage], runs: u64) {
     }
 }
 
-fn of<'a>(found: &'a [Coverage], name: &str) -> &'a Coverage {
+fn coverage_of<'a>(found: &'a [Coverage], name: &str) -> &'a Coverage {
     found.iter().find(|c| c.name == name).unwrap()
 }
 
@@ -169,14 +185,14 @@ fn intervals_of_a_convex_model_cover_the_values_of_all_samples() {
     let (model, data) = logistic();
     let found = coverage(&model, &data, 50, 200);
     assert_covers(&found, 200);
-    let largest = of(&found, "λ_max");
+    let largest = coverage_of(&found, "λ_max");
     assert!(
         largest.ratio > 1.1 && largest.width < 1.2,
         "{}",
         largest.width
     );
-    assert!(of(&found, "trace").width < 0.6);
-    assert!(of(&found, "flatness").width < 1.0);
+    assert!(coverage_of(&found, "trace").width < 0.6);
+    assert!(coverage_of(&found, "flatness").width < 1.0);
 }
 
 /// At the minimum for all samples, halfway to it and at a random point.
@@ -215,7 +231,7 @@ fn intervals_of_a_network_cover_the_values_of_all_samples() {
     let (model, data) = network();
     let found = coverage(&model, &data, 100, 200);
     assert_covers(&found, 200);
-    assert!(of(&found, "λ_max").width < 1.0 && of(&found, "trace").width < 1.2);
+    assert!(coverage_of(&found, "λ_max").width < 1.0 && coverage_of(&found, "trace").width < 1.2);
 }
 
 /// If most samples are measured, intervals are narrow and still cover.
@@ -224,10 +240,12 @@ fn intervals_shrink_towards_all_samples() {
     let (model, data) = logistic();
     let found = coverage(&model, &data, 800, 100);
     assert_covers(&found, 100);
-    assert!(of(&found, "λ_max").width < 0.2 && of(&found, "trace").width < 0.15);
+    assert!(coverage_of(&found, "λ_max").width < 0.2 && coverage_of(&found, "trace").width < 0.15);
     let near = coverage(&model, &data, 999, 3);
     assert_covers(&near, 3);
-    assert!(of(&near, "λ_max").width < 0.01 && of(&near, "flatness").width < 0.01);
+    assert!(
+        coverage_of(&near, "λ_max").width < 0.01 && coverage_of(&near, "flatness").width < 0.01
+    );
 }
 
 /// 90 samples of one class and 10 of the other, without features: at the best intercept the gradient is 0.

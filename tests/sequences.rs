@@ -199,7 +199,7 @@ fn errors_name_the_layer_and_the_shape() {
     let embed = || LayerKind::from(Embedding::new("table"));
     let found = message(vec![embed(), linear("b")], &tokens(4, 1), &tokens(4, 2));
     assert!(
-        found.contains("b.weight")
+        found.contains("Linear (`b.weight`, `b.bias`) cannot take")
             && found.contains("(5, 4)")
             && found.contains("a last axis of 6"),
         "{found}"

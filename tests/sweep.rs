@@ -131,7 +131,7 @@ fn files_agree_with_their_weights() {
         assert_eq!(Some(number("train_accuracy")), score.accuracy);
         let cross_entropy = plain.loss().unwrap();
         assert!((score.loss - number("penalty") - cross_entropy).abs() < 1e-12);
-        let tested = plain.on(&test).unwrap().score().unwrap();
+        let tested = plain.with_data(&test).unwrap().score().unwrap();
         assert_eq!(number("test_loss"), tested.loss);
         assert_eq!(Some(number("test_accuracy")), tested.accuracy);
         assert_eq!((number("epochs"), number("best_epoch")), (4.0, 4.0));

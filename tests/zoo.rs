@@ -168,7 +168,7 @@ fn shapes_that_do_not_fit_are_refused() {
         let odd = resnet.normalization(Norm::Group(groups));
         assert!(
             refused(odd, &[1, 28, 28], 10)
-                .contains(&format!("{groups} groups do not divide the 16"))
+                .contains(&format!(", 16, cannot be divided into {groups} groups"))
         );
     }
 }

@@ -159,12 +159,18 @@ pub(super) struct Setting<'a> {
     pub(super) seed: u64,
 }
 
+/// Checks the number of eigenvalues at each end.
+pub(super) fn check_eigenvalues(k: usize) -> Result<()> {
+    match k {
+        0 => Err(Error::invalid("expected at least 1 eigenvalue, found 0")),
+        _ => Ok(()),
+    }
+}
+
 impl HessianMetrics {
     /// Computes `k` eigenvalues at each end, or all if there are at most 2`k`.
     pub(super) fn compute(setting: &Setting, k: usize) -> Result<Self> {
-        if k == 0 {
-            return Err(Error::invalid("expected at least 1 eigenvalue, found 0"));
-        }
+        check_eigenvalues(k)?;
         let hessian = setting.curvature.hessian();
         let epsilon = setting.curvature.parameters().epsilon();
         let (dim, seed) = (hessian.dim(), setting.seed);
@@ -282,7 +288,7 @@ impl HessianMetrics {
 
     /// Rows of the quantities derived from the spectrum.
     pub(super) fn derived_rows(&self) -> Vec<Row> {
-        let of =
+        let error =
             |f: fn(&HessianSampling) -> Option<SamplingError>| self.sampling.as_ref().and_then(f);
         let only_here = match self.is_subsample() {
             true => "holds for the measured samples only",
@@ -290,11 +296,11 @@ impl HessianMetrics {
         };
         let mut trace = Row::new("trace", self.trace.value)
             .with_uncertainty(self.trace.standard_error)
-            .with_sampling(of(|s| Some(s.trace)));
+            .with_sampling(error(|s| Some(s.trace)));
         if !self.trace.converged {
             trace.verdict = "standard error above 5 %".into();
         }
-        let sampling = of(|s| s.condition_number);
+        let sampling = error(|s| s.condition_number);
         let condition = Row::from_bracket("condition number", self.condition_number);
         let mut rows = vec![
             condition
@@ -315,7 +321,7 @@ impl HessianMetrics {
         if let Some(damping) = self.damping {
             let (number, sampling) = (
                 self.damped_condition_number,
-                of(|s| s.damped_condition_number),
+                error(|s| s.damped_condition_number),
             );
             let words = match number {
                 Some(number) => CONDITION.verdict(&widened(number, sampling)),
@@ -335,7 +341,7 @@ impl HessianMetrics {
         };
         rows.extend([
             Row::from_bracket("spectral gap", self.spectral_gap)
-                .with_sampling(of(|s| s.spectral_gap))
+                .with_sampling(error(|s| s.spectral_gap))
                 .with_verdict(gap),
             newton.with_verdict(self.stationarity()),
             Row::from_bracket("negative eigenvalues", Some(self.negative.count))
@@ -343,7 +349,7 @@ impl HessianMetrics {
             trace,
             Row::from_estimate("effective rank", self.effective_rank).with_verdict(only_here),
             Row::from_bracket("stable learning rate, 2/λ_max", self.stable_rate)
-                .with_sampling(of(|s| s.stable_rate)),
+                .with_sampling(error(|s| s.stable_rate)),
         ]);
         rows
     }

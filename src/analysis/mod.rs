@@ -20,7 +20,7 @@ use std::sync::Arc;
 use candle_core::{Module, Tensor};
 
 use crate::data::Dataset;
-use crate::error::{Error, Result, check_finite};
+use crate::error::{Error, Result, check_finite, counted};
 use crate::landscape::align::hidden_units;
 use crate::landscape::{
     Connectivity, Curve, Evolution, EvolutionSettings, Flatness, PathTrainer, Plane,
@@ -32,7 +32,7 @@ use crate::spectral::{Estimate, Lanczos, Trace};
 use crate::train::{Trainer, Trajectory};
 use crate::vector::{axpy, norm};
 
-use hessian::Setting;
+use hessian::{Setting, check_eigenvalues};
 use sampling::Groups;
 
 /// Increase of the loss that defines flatness.
@@ -80,7 +80,7 @@ impl Analyzer {
     /// An analyzer that measures the `loss` of `model` on all of `train`, with default settings.
     ///
     /// # Errors
-    /// As [`Objective::of`] and [`Objective::on`].
+    /// As [`Objective::of`] and [`Objective::with_data`].
     pub fn new<M>(model: &M, train: &Dataset, test: &Dataset, loss: Loss) -> Result<Self>
     where
         M: Model + Clone + Send + Sync + 'static,
@@ -88,7 +88,7 @@ impl Analyzer {
         let model = SharedModel(Arc::new(model.clone()));
         let train = Objective::of(&model, train, loss)?;
         Ok(Self {
-            test: train.on(test)?,
+            test: train.with_data(test)?,
             curvature: train.clone(),
             model,
             train,
@@ -119,7 +119,7 @@ impl Analyzer {
             self.groups = None;
         } else {
             self.groups = Some(Groups::new(&self.train, &all.random_order(seed), n)?);
-            self.curvature = self.train.on(&data)?;
+            self.curvature = self.train.with_data(&data)?;
             self.subsample = Subsample::Random { samples: n, seed };
         }
         Ok(self)
@@ -191,11 +191,15 @@ impl Analyzer {
     /// # Errors
     /// Invalid settings; a loss that is not finite at θ or within the radius; errors of the derivatives.
     pub fn full_analysis(&self) -> Result<Report> {
-        let (train, test) = (self.train.score()?, self.test.score()?);
         let plain = self.sharpness(self.radius);
+        plain.check()?;
+        if self.hessian {
+            check_eigenvalues(self.eigenvalues)?;
+        }
+        let (train, test) = (self.train.score()?, self.test.score()?);
         let adaptive = self.sharpness(10.0 * self.radius).with_adaptive(true);
         let sharpness =
-            |settings| SharpnessMetrics::of(&self.curvature, settings, self.groups.as_ref());
+            |settings| SharpnessMetrics::measure(&self.curvature, settings, self.groups.as_ref());
         let slope = (train.loss, self.train.gradient()?);
         let gradient_norm = norm(&slope.1);
         let (flatness, flatness_sampling) = self.flatness()?;
@@ -328,9 +332,9 @@ impl Analyzer {
         let (ours, theirs) = (self.model.parameters(), other.parameters());
         if ours.shapes() != theirs.shapes() {
             return Err(Error::invalid(format!(
-                "the other model has {} parameters of other shapes than this model's {}: give two models of the same \
+                "the other model has {} of other shapes than this model's {}: give two models of the same \
                  architecture",
-                theirs.len(),
+                counted(theirs.len(), "parameter"),
                 ours.len()
             )));
         }
@@ -455,6 +459,6 @@ impl Model for SharedModel {
 
 impl std::fmt::Debug for SharedModel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} parameters", self.parameters().len())
+        f.write_str(&counted(self.parameters().len(), "parameter"))
     }
 }

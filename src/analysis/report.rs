@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::HessianMetrics;
 use super::row::{Row, widened};
 use super::sampling::{Groups, SamplingError};
-use crate::error::Result;
+use crate::error::{Result, counted};
 use crate::landscape::{RandomSharpness, Sharpness};
 use crate::objective::{Objective, Score};
 use crate::spectral::{Bracket, Estimate, Short};
@@ -140,7 +140,7 @@ pub struct Report {
 }
 
 impl SharpnessMetrics {
-    pub(super) fn of(
+    pub(super) fn measure(
         objective: &Objective,
         settings: &Sharpness,
         groups: Option<&Groups>,
@@ -270,12 +270,12 @@ impl std::fmt::Display for Report {
         };
         writeln!(
             f,
-            "{} parameters, {} training and {} test samples; curvature on {on}\n\
+            "{}, {} and {}; curvature on {on}\n\
              derivatives: {}\n\
              radius of sharpness {}, of adaptive sharpness {}; flatness for a loss increase of {}\n",
-            self.parameters,
-            self.train_samples,
-            self.test_samples,
+            counted(self.parameters, "parameter"),
+            counted(self.train_samples, "training sample"),
+            counted(self.test_samples, "test sample"),
             self.engine,
             self.sharpness.random.radius,
             self.adaptive.random.radius,

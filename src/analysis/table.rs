@@ -28,8 +28,8 @@ impl Report {
         check_some(reports)?;
         let rows: Vec<Vec<Row>> = reports.iter().map(|(_, report)| report.rows()).collect();
         let column = |quantity: &str, f: fn(&Row) -> Option<f64>| -> Vec<Option<f64>> {
-            let of = |rows: &Vec<Row>| rows.iter().find(|r| r.quantity == quantity).and_then(f);
-            rows.iter().map(of).collect()
+            let cell = |rows: &Vec<Row>| rows.iter().find(|r| r.quantity == quantity).and_then(f);
+            rows.iter().map(cell).collect()
         };
         let names: Vec<&str> = reports.iter().map(|(name, _)| name.as_ref()).collect();
         let sizes: Vec<u64> = reports.iter().map(|r| r.1.parameters as u64).collect();
@@ -78,10 +78,10 @@ impl Report {
         let names = quantities.iter().map(|quantity| (*quantity).to_owned());
         let mut columns = vec![column("quantity", names.collect())];
         for ((name, _), rows) in reports.iter().zip(&rows) {
-            let of = |quantity: &&str| rows.iter().find(|row| row.quantity == *quantity);
+            let row = |quantity: &&str| rows.iter().find(|row| row.quantity == *quantity);
             let cells = quantities
                 .iter()
-                .map(|q| of(q).map(text).unwrap_or_default());
+                .map(|q| row(q).map(text).unwrap_or_default());
             columns.push(column(name.as_ref(), cells.collect()));
         }
         Ok(DataFrame::new(quantities.len(), columns)?)

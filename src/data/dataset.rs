@@ -6,7 +6,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use super::Batches;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 use crate::random::{Purpose, generator};
 
 /// The targets of a dataset's samples.
@@ -146,8 +146,9 @@ impl Dataset {
         }
         if inputs.dim(0)? != targets_len {
             return Err(Error::invalid(format!(
-                "{} inputs but {targets_len} targets: give one target per sample",
-                inputs.dim(0)?
+                "{} but {}: give one target per sample",
+                counted(inputs.dim(0)?, "input"),
+                counted(targets_len, "target")
             )));
         }
         if targets.dims().contains(&0) {
@@ -244,7 +245,7 @@ impl Dataset {
             let label = label as usize;
             if label >= classes {
                 return Err(Error::invalid(format!(
-                    "label {label} of sample {i} does not fit {classes} classes"
+                    "label {label} of sample {i} does not fit: the number of classes is {classes}"
                 )));
             }
             values[i * classes + label] = 1.0;
@@ -287,8 +288,8 @@ impl Dataset {
         }
         if let Some(bad) = indices.iter().find(|&&i| i >= self.len()) {
             return Err(Error::invalid(format!(
-                "index {bad} is out of range: the dataset has {} samples",
-                self.len()
+                "index {bad} is out of range: the dataset has {}",
+                counted(self.len(), "sample")
             )));
         }
         let indices: Vec<u32> = indices.iter().map(|&i| i as u32).collect();

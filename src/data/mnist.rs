@@ -131,7 +131,7 @@ impl Source {
         }
         let content = unpack(&read(&gzipped, advice)?).map_err(|e| {
             let problem = format!("is truncated or corrupted ({e})");
-            Error::file(&gzipped, problem, advice)
+            Error::file(&gzipped, problem, advice).caused_by(e)
         })?;
         if !self.is_whole(&content) {
             return Err(wrong(&gzipped, &content, advice));

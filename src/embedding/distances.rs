@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{Points, overflow, read, shape};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 use crate::kernels::simd::vectorised;
 use crate::progress::Progress;
 use crate::spectral::symmetric_eigen;
@@ -106,8 +106,8 @@ impl Distances {
         let squared = self.squared.get((i, j));
         squared.map(|s| s.sqrt()).ok_or_else(|| {
             Error::invalid(format!(
-                "points {i} and {j} are out of range: there are {} points",
-                self.count()
+                "points {i} and {j} are out of range: found {}",
+                counted(self.count(), "point")
             ))
         })
     }

@@ -29,7 +29,7 @@ pub use umap::Umap;
 
 use ndarray::{Array2, ArrayView1};
 
-use crate::error::{Error, Result, check_finite};
+use crate::error::{Error, Result, check_finite, counted};
 use crate::progress::Progress;
 use crate::train::Trajectory;
 
@@ -124,7 +124,8 @@ impl Points for Trajectory {
 
 fn out_of_range(i: usize, count: usize) -> Error {
     Error::invalid(format!(
-        "point {i} is out of range: there are {count} points"
+        "point {i} is out of range: found {}",
+        counted(count, "point")
     ))
 }
 
@@ -135,7 +136,8 @@ fn shape(points: &(impl Points + ?Sized)) -> Result<(usize, usize)> {
             "there are no points: give at least one to embed",
         )),
         (n, 0) => Err(Error::invalid(format!(
-            "the {n} points have no entries: give each at least one"
+            "{} without entries: give each at least one",
+            counted(n, "point")
         ))),
         shape => Ok(shape),
     }
@@ -159,8 +161,8 @@ fn read(points: &(impl Points + ?Sized), i: usize) -> Result<Vec<f64>> {
     let point = points.point(i)?;
     if point.len() != points.dim() {
         return Err(Error::invalid(format!(
-            "point {i} has {} entries, expected {}: all points must have the same number",
-            point.len(),
+            "point {i} has {}, expected {}: all points must have the same number",
+            counted(point.len(), "entry"),
             points.dim()
         )));
     }

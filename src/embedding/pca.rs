@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::distances::resolved;
 use super::{Distances, Points, check_components, for_each, mean, overflow, shape};
-use crate::error::{Error, Result, check_finite};
+use crate::error::{Error, Result, check_finite, counted};
 use crate::spectral::symmetric_eigen;
 use crate::vector::{axpy, dot, minus, norm, scale};
 
@@ -157,8 +157,8 @@ impl Pca {
 fn check(v: &[f64], expected: usize, what: &str) -> Result<()> {
     if v.len() != expected {
         return Err(Error::invalid(format!(
-            "{what} has {} entries, expected {expected}",
-            v.len()
+            "{what} has {}, expected {expected}",
+            counted(v.len(), "entry")
         )));
     }
     check_finite(v, what)

@@ -3,7 +3,7 @@
 use ndarray::Array2;
 
 use super::Distances;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 
 impl Distances {
     /// Computes the trustworthiness (Venna and Kaski, "Neighborhood Preservation in Nonlinear Projection Methods", 2001):
@@ -63,7 +63,9 @@ impl Distances {
         let n = self.count();
         if k == 0 || k >= n {
             return Err(Error::invalid(format!(
-                "{k} neighbours of {n} points: use 1 to {}",
+                "{} of {}: use 1 to {}",
+                counted(k, "neighbour"),
+                counted(n, "point"),
                 n - 1
             )));
         }
@@ -91,9 +93,9 @@ impl Distances {
     fn embedded(&self, coordinates: &Array2<f64>) -> Result<Distances> {
         if coordinates.nrows() != self.count() {
             return Err(Error::invalid(format!(
-                "the coordinates have {} rows, but there are {} points",
-                coordinates.nrows(),
-                self.count()
+                "the coordinates have {}, for {}",
+                counted(coordinates.nrows(), "row"),
+                counted(self.count(), "point")
             )));
         }
         Distances::new(coordinates)

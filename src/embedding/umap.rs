@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use umap_rs::{GraphParams, ManifoldParams, UmapConfig};
 
 use super::{Distances, Points, check_components};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 use crate::progress::Progress;
 use crate::random::{Purpose, generator, normal};
 use crate::vector::{axpy, dot};
@@ -110,15 +110,18 @@ impl Umap {
         check_components(self.components)?;
         if self.neighbors < 2 || self.epochs == 0 || !(0.0..=1.0).contains(&self.min_distance) {
             return Err(Error::invalid(format!(
-                "UMAP with {} neighbours, minimum distance {} and {} epochs: use at least 2 neighbours, \
+                "UMAP with {}, minimum distance {} and {}: use at least 2 neighbours, \
                  a distance from 0 to 1, and at least one epoch",
-                self.neighbors, self.min_distance, self.epochs
+                counted(self.neighbors, "neighbour"),
+                self.min_distance,
+                counted(self.epochs, "epoch")
             )));
         }
         let n = points.count();
         if n < 3 {
             return Err(Error::invalid(format!(
-                "UMAP of {n} points: it needs at least 3"
+                "UMAP of {}: it needs at least 3",
+                counted(n, "point")
             )));
         }
         let distances = Distances::new(points)?;

@@ -2,11 +2,11 @@
 
 use std::any::Any;
 
-use candle_core::{Tensor, WithDType};
+use candle_core::WithDType;
 use rayon::prelude::*;
 
 use super::batch_pass::Part;
-use super::{HandDerived, Typed, with_slices};
+use super::{HandDerived, Typed};
 use crate::data::Dataset;
 use crate::error::{Result, check_finite};
 use crate::kernels::Scalar;
@@ -41,8 +41,6 @@ impl BatchScore {
 pub(crate) struct GradientSteps<'a, T> {
     engine: &'a Typed<T>,
     data: &'a Dataset,
-    /// The data's inputs in the network's dtype, from the first step on.
-    inputs: Option<Tensor>,
     l2: f64,
     parts: Vec<Part<T>>,
     gradient: Vec<T>,
@@ -59,7 +57,6 @@ impl<'a, T: Scalar + WithDType> GradientSteps<'a, T> {
         (!engine.has_dropout).then(|| Self {
             engine,
             data,
-            inputs: None,
             l2,
             parts: Vec::new(),
             gradient: vec![T::ZERO; engine.network.num_params],
@@ -73,12 +70,7 @@ impl<'a, T: Scalar + WithDType> GradientSteps<'a, T> {
         point: &mut [T],
         rows: &[usize],
     ) -> Result<(BatchScore, &[T])> {
-        let inputs = match self.inputs.take() {
-            Some(inputs) => inputs,
-            None => self.engine.inputs(self.data)?,
-        };
-        let inputs = self.inputs.insert(inputs);
-        let running = with_slices(inputs, self.data, |samples| {
+        let running = self.engine.with_samples(self.data, |samples| {
             let network = &self.engine.network;
             network.training(point, samples, rows, &mut self.parts)
         })??;
@@ -121,7 +113,7 @@ impl<'a, T: Scalar + WithDType> GradientSteps<'a, T> {
         let chunks = self.gradient.par_chunks_mut(CHUNK);
         let squares = chunks.zip(theta.par_chunks(CHUNK)).map(|(g, theta)| {
             let mut square = 0.0;
-            finish(g, theta, [mean, pull].map(T::of), &mut square);
+            finish(g, theta, [mean, pull].map(Scalar::from_f64), &mut square);
             square
         });
         squares.collect::<Vec<f64>>().iter().sum()

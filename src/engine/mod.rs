@@ -123,6 +123,8 @@ struct Typed<T> {
     has_dropout: bool,
     /// The point and data of the last products: objectives on other data share the engine.
     cached: Mutex<Option<(DataId, Arc<CachedPoint<T>>)>>,
+    /// The last tokens and their values in the network's dtype.
+    converted: Mutex<Option<(TensorId, Tensor)>>,
 }
 
 /// Identifies a dataset by its tensors, which never change.
@@ -160,12 +162,13 @@ impl<T: Scalar + WithDType> Typed<T> {
             point_len: parameters.len_with_statistics(),
             has_dropout: graph.has_dropout,
             cached: Mutex::new(None),
+            converted: Mutex::new(None),
         })
     }
 
     /// Converts a point, or a direction, along which the statistics do not change.
     fn vector(&self, vector: &[f64]) -> Vec<T> {
-        let mut vector: Vec<T> = vector.iter().map(|v| T::of(*v)).collect();
+        let mut vector: Vec<T> = vector.iter().map(|v| Scalar::from_f64(*v)).collect();
         vector.resize(self.point_len, T::ZERO);
         vector
     }
@@ -197,12 +200,22 @@ impl<T: Scalar + WithDType> Typed<T> {
 
 impl<T: Scalar + WithDType> Typed<T> {
     /// The inputs in the network's dtype. Tokens are checked and become floating-point numbers, which are exact up to 2²⁴ in
-    /// `f32`.
+    /// `f32`; those of the last dataset are kept.
     fn inputs(&self, data: &Dataset) -> Result<Tensor> {
         let inputs = data.inputs();
         let (DType::U32, Some(count)) = (inputs.dtype(), self.network.num_tokens) else {
             return Ok(inputs.clone());
         };
+        let lock = || {
+            self.converted
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+        };
+        if let Some((id, converted)) = &*lock()
+            && *id == inputs.id()
+        {
+            return Ok(converted.clone());
+        }
         let unknown = on_host(inputs, |tokens: &[u32]| {
             let unknown = tokens.iter().position(|token| *token as usize >= count);
             unknown.map(|i| (tokens[i], i / self.network.inputs))
@@ -212,7 +225,9 @@ impl<T: Scalar + WithDType> Typed<T> {
                 "token {token} of sample {sample} is not in the embedding table, which has {count} rows"
             )));
         }
-        Ok(inputs.to_dtype(T::DTYPE)?)
+        let converted = inputs.to_dtype(T::DTYPE)?;
+        *lock() = Some((inputs.id(), converted.clone()));
+        Ok(converted)
     }
 
     /// Calls `f` with a dataset's values.
@@ -254,7 +269,10 @@ impl<T: Scalar + WithDType> HandDerived for Typed<T> {
             return Ok(None);
         }
         let vectors = [point, directions[0], directions[1]].map(|v| self.vector(v));
-        let points: Vec<[T; 2]> = points.iter().map(|point| point.map(T::of)).collect();
+        let points: Vec<[T; 2]> = points
+            .iter()
+            .map(|point| point.map(Scalar::from_f64))
+            .collect();
         self.with_samples(data, |samples| {
             let vectors = [&vectors[0][..], &vectors[1], &vectors[2]];
             let totals = self.network.on_plane(vectors, samples, &points);

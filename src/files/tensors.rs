@@ -48,24 +48,23 @@ pub fn write_tensors(
         Ok((name.as_str(), dtype, tensor.dims().to_vec()))
     });
     let header = header(&entries.collect::<Result<Vec<_>>>()?);
-    write_atomically(path, advice, |part| -> Result<()> {
-        let failed = |e: io::Error| Error::invalid(e.to_string());
-        let mut file = BufWriter::new(File::create(part).map_err(failed)?);
-        file.write_all(&header).map_err(failed)?;
+    write_atomically(path, advice, |part| {
+        let mut file = BufWriter::new(File::create(part)?);
+        file.write_all(&header)?;
         for (_, tensor) in &tensors {
-            tensor.write_bytes(&mut file)?;
+            tensor.write_bytes(&mut file).map_err(other)?;
         }
-        file.flush().map_err(failed)
+        file.flush()
     })
 }
 
-/// The tensors of a safetensors file by name, or what is the matter with it.
-pub(crate) fn read_tensors(
-    path: &Path,
-    device: &Device,
-) -> std::result::Result<HashMap<String, Tensor>, String> {
-    let bytes = read_bytes(path).map_err(|e| e.to_string())?;
-    candle_core::safetensors::load_buffer(&bytes, device).map_err(|e| Error::from(e).to_string())
+/// The tensors of a safetensors file by name.
+pub(crate) fn read_tensors(path: &Path, device: &Device) -> io::Result<HashMap<String, Tensor>> {
+    candle_core::safetensors::load_buffer(&read_bytes(path)?, device).map_err(other)
+}
+
+fn other(error: candle_core::Error) -> io::Error {
+    io::Error::other(Error::from(error))
 }
 
 /// The beginning of a safetensors file: the header's length, and the header. Each entry is a tensor's name, type (such as

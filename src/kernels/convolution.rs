@@ -98,10 +98,10 @@ impl Convolution {
     }
 
     /// Number of samples that are laid out together.
-    fn together<T>(&self, samples: usize) -> usize {
+    fn samples_per_layout<T>(&self, samples: usize) -> usize {
         let planes = |side| self.channels(side) * self.grid.planes(side);
         let planes = planes(Side::Input) + planes(Side::Output);
-        self.grid.together::<T>(samples, planes)
+        self.grid.samples_per_layout::<T>(samples, planes)
     }
 
     /// Number of channels in a group.
@@ -176,7 +176,7 @@ impl Convolution {
         let from = to.other();
         let (from_width, to_width) = (self.width(from), self.width(to));
         let samples = target.len() / (k * to_width);
-        let together = self.together::<T>(samples);
+        let together = self.samples_per_layout::<T>(samples);
         let planes = |(weights, rows)| (weights, rows, self.planes::<T>(from, together));
         let (mut own, mut shared) = (own.map(planes), shared.map(planes));
         let mut sums = self.planes(to, together);
@@ -265,7 +265,7 @@ impl Convolution {
         let (x_width, y_width) = (self.width(Side::Input), self.width(Side::Output));
         let samples = rdy.len() / (k * y_width);
         let each = gradient.len() / k;
-        let together = self.together::<T>(samples);
+        let together = self.samples_per_layout::<T>(samples);
         let planes = || {
             let planes = |side| self.planes::<T>(side, together);
             (planes(Side::Input), planes(Side::Output))

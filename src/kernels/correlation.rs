@@ -239,13 +239,16 @@ mod tests {
     const ROWS_HERE: usize = 11;
 
     fn numbers<T: Scalar>(count: usize, seed: f64) -> Vec<T> {
-        (0..count).map(|i| T::of((i as f64 * seed).sin())).collect()
+        (0..count)
+            .map(|i| T::from_f64((i as f64 * seed).sin()))
+            .collect()
     }
 
     /// Compares each kind of register that this processor has with sums computed one by one.
     fn check<T: Scalar, V: Register<T>, const R: usize>(epsilon: f64) {
         let source = numbers::<T>(PITCH + 64, 0.7);
-        let weight = |row: usize, column: usize| T::of((row as f64 * 0.3 + column as f64).cos());
+        let weight =
+            |row: usize, column: usize| T::from_f64((row as f64 * 0.3 + column as f64).cos());
         let mut weights = Vec::new();
         pack(&mut weights, ROWS_HERE, OFFSETS.len(), weight);
         let term = Term {

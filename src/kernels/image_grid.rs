@@ -159,7 +159,7 @@ impl Grid {
     }
 
     /// Number of samples to lay out together when each has this many planes.
-    pub(crate) fn together<T>(&self, samples: usize, planes: usize) -> usize {
+    pub(crate) fn samples_per_layout<T>(&self, samples: usize, planes: usize) -> usize {
         let fit = CACHE_BYTES / (planes * self.area() * size_of::<T>());
         POSITIONS
             .div_ceil(self.area())
@@ -182,19 +182,19 @@ impl Grid {
     }
 
     /// Whether taps read every phase, and so every value of the input.
-    pub(crate) fn meets_all(&self) -> bool {
+    pub(crate) fn reads_all_pixels(&self) -> bool {
         self.phases.len() == self.vertical.stride * self.horizontal.stride
     }
 
     /// Location of a channel's image, the first of `images`, in the plane of each phase.
-    pub(crate) fn places(&self, side: Side, images: usize) -> Vec<Place> {
+    pub(crate) fn image_locations(&self, side: Side, images: usize) -> Vec<ImageLocation> {
         let (down, right) = (&self.vertical, &self.horizontal);
         let line = images * right.pitch;
         if side == Side::Output {
-            return vec![Place {
+            return vec![ImageLocation {
                 rows: down.outputs,
                 columns: right.outputs,
-                at: 0,
+                start: 0,
                 pitch: line,
                 next: right.pitch,
                 pixel: 0,
@@ -205,8 +205,8 @@ impl Grid {
         let phases = self.phases.iter().map(|[top, left]| {
             let (rows, columns) = (down.span(*top), right.span(*left));
             let pixel = |axis: &Axis, line, phase| line * axis.stride + phase - axis.padding;
-            Place {
-                at: rows.start * line + columns.start,
+            ImageLocation {
+                start: rows.start * line + columns.start,
                 pitch: line,
                 next: right.pitch,
                 pixel: pixel(down, rows.start, *top) * right.size
@@ -229,14 +229,14 @@ impl Grid {
     }
 }
 
-/// Location of a channel's image, or of a phase of it. In a plane, its lines start at index `at` and are `pitch`
+/// Location of a channel's image, or of a phase of it. In a plane, its lines start at index `start` and are `pitch`
 /// apart, and the next image is `next` further; in a row of the tile, its lines start at index `pixel` and are
 /// `width` apart, with values `step` apart.
 #[derive(Clone, Copy)]
-pub(crate) struct Place {
+pub(crate) struct ImageLocation {
     pub(crate) rows: usize,
     pub(crate) columns: usize,
-    pub(crate) at: usize,
+    pub(crate) start: usize,
     pub(crate) pitch: usize,
     pub(crate) next: usize,
     pub(crate) pixel: usize,

@@ -2,7 +2,7 @@
 
 use super::Scalar;
 use super::correlation::{BLOCK, add_sums};
-use super::image_grid::{Grid, Place, Side};
+use super::image_grid::{Grid, ImageLocation, Side};
 use crate::kernels::simd::vectorised;
 
 /// Planes of several images: one per phase and channel of the input, or per channel of the output.
@@ -67,72 +67,83 @@ impl<'a, T: Scalar> Planes<'a, T> {
             self.data.fill(T::ZERO);
             self.samples = samples;
         }
-        let places = self.places(step, samples);
-        load_places(&mut self.data, images, &places);
+        let locations = self.locations(step, samples);
+        load_images(&mut self.data, images, &locations);
     }
 
     /// Writes images, `step` apart, with `bias` added per channel.
     pub(crate) fn store(&self, images: &mut [T], step: usize, samples: usize, bias: Option<&[T]>) {
         let zeros = vec![T::ZERO; self.channels];
         let bias = bias.unwrap_or(&zeros);
-        if self.side == Side::Input && !self.grid.meets_all() {
+        if self.side == Side::Input && !self.grid.reads_all_pixels() {
             let pixels = self.channels * self.grid.pixels(self.side);
             for image in images.chunks_mut(step).take(samples) {
                 image[..pixels].fill(T::ZERO);
             }
         }
-        store_places(images, &self.data, &self.places(step, samples), bias);
+        store_images(images, &self.data, &self.locations(step, samples), bias);
     }
 
     /// Locations of every channel of every image.
-    fn places(&self, step: usize, samples: usize) -> Vec<(usize, Place)> {
-        let (grid, mut places) = (self.grid, Vec::new());
+    fn locations(&self, step: usize, samples: usize) -> Vec<(usize, ImageLocation)> {
+        let (grid, mut locations) = (self.grid, Vec::new());
         for channel in 0..self.channels {
-            for (phase, place) in grid.places(self.side, samples).into_iter().enumerate() {
-                if place.rows == 0 || place.columns == 0 {
+            for (phase, location) in grid
+                .image_locations(self.side, samples)
+                .into_iter()
+                .enumerate()
+            {
+                if location.rows == 0 || location.columns == 0 {
                     continue;
                 }
                 let plane = (phase * self.channels + channel) * self.pitch;
-                let (at, pixel) = (
-                    self.start + self.lead + plane + place.at,
-                    channel * grid.pixels(self.side) + place.pixel,
+                let (start, pixel) = (
+                    self.start + self.lead + plane + location.start,
+                    channel * grid.pixels(self.side) + location.pixel,
                 );
-                places.extend((0..samples).map(|sample| {
-                    let (at, pixel) = (at + sample * place.next, pixel + sample * step);
-                    (channel, Place { at, pixel, ..place })
+                locations.extend((0..samples).map(|sample| {
+                    let (start, pixel) = (start + sample * location.next, pixel + sample * step);
+                    (
+                        channel,
+                        ImageLocation {
+                            start,
+                            pixel,
+                            ..location
+                        },
+                    )
                 }));
             }
         }
-        places
+        locations
     }
 }
 
 vectorised! {
-    fn load_places<T: Scalar>(data: &mut [T], images: &[T], places: &[(usize, Place)]) {
-        for (_, place) in places {
-            let target = (&mut data[place.at..], place.pitch, 1);
-            let source = (&images[place.pixel..], place.width);
-            match place.step {
-                1 => copy_lines(target, (source.0, source.1, 1), place, T::ZERO),
-                2 => copy_lines(target, (source.0, source.1, 2), place, T::ZERO),
-                step => copy_lines(target, (source.0, source.1, step), place, T::ZERO),
+    fn load_images<T: Scalar>(data: &mut [T], images: &[T], locations: &[(usize, ImageLocation)]) {
+        for (_, location) in locations {
+            let target = (&mut data[location.start..], location.pitch, 1);
+            let source = (&images[location.pixel..], location.width);
+            match location.step {
+                1 => copy_lines(target, (source.0, source.1, 1), location, T::ZERO),
+                2 => copy_lines(target, (source.0, source.1, 2), location, T::ZERO),
+                step => copy_lines(target, (source.0, source.1, step), location, T::ZERO),
             }
         }
     }
 
-    fn store_places<T: Scalar>(
+    fn store_images<T: Scalar>(
         images: &mut [T],
         data: &[T],
-        places: &[(usize, Place)],
+        locations: &[(usize, ImageLocation)],
         bias: &[T],
     ) {
-        for (channel, place) in places {
-            let target = (&mut images[place.pixel..], place.width);
-            let source = (&data[place.at..], place.pitch, 1);
-            match place.step {
-                1 => copy_lines((target.0, target.1, 1), source, place, bias[*channel]),
-                2 => copy_lines((target.0, target.1, 2), source, place, bias[*channel]),
-                step => copy_lines((target.0, target.1, step), source, place, bias[*channel]),
+        for (channel, location) in locations {
+            let target = (&mut images[location.pixel..], location.width);
+            let source = (&data[location.start..], location.pitch, 1);
+            match location.step {
+                1 => copy_lines((target.0, target.1, 1), source, location, bias[*channel]),
+                2 => copy_lines((target.0, target.1, 2), source, location, bias[*channel]),
+                step => copy_lines((target.0, target.1, step), source, location, bias[*channel]),
             }
         }
     }
@@ -144,14 +155,14 @@ vectorised! {
 fn copy_lines<T: Scalar>(
     target: (&mut [T], usize, usize),
     source: (&[T], usize, usize),
-    place: &Place,
+    location: &ImageLocation,
     plus: T,
 ) {
-    match place.columns {
-        16.. => copy_by::<T, 16>(target, source, place, plus),
-        8.. => copy_by::<T, 8>(target, source, place, plus),
-        4.. => copy_by::<T, 4>(target, source, place, plus),
-        _ => copy_by::<T, 1>(target, source, place, plus),
+    match location.columns {
+        16.. => copy_by::<T, 16>(target, source, location, plus),
+        8.. => copy_by::<T, 8>(target, source, location, plus),
+        4.. => copy_by::<T, 4>(target, source, location, plus),
+        _ => copy_by::<T, 1>(target, source, location, plus),
     }
 }
 
@@ -160,14 +171,14 @@ fn copy_lines<T: Scalar>(
 fn copy_by<T: Scalar, const N: usize>(
     (target, target_pitch, target_step): (&mut [T], usize, usize),
     (source, source_pitch, source_step): (&[T], usize, usize),
-    place: &Place,
+    location: &ImageLocation,
     plus: T,
 ) {
     let targets = target.chunks_mut(target_pitch);
-    let lines = targets.zip(source.chunks(source_pitch)).take(place.rows);
+    let lines = targets.zip(source.chunks(source_pitch)).take(location.rows);
     for (target, source) in lines {
-        for column in (0..place.columns).step_by(N) {
-            let column = column.min(place.columns - N);
+        for column in (0..location.columns).step_by(N) {
+            let column = column.min(location.columns - N);
             let target = &mut target[column * target_step..][..(N - 1) * target_step + 1];
             let source = &source[column * source_step..][..(N - 1) * source_step + 1];
             for i in 0..N {

@@ -37,7 +37,7 @@ pub(crate) trait Scalar:
     /// Vector register on processors with AVX2 and fused multiply-add.
     type Fused: Register<Self>;
 
-    fn of(x: f64) -> Self;
+    fn from_f64(x: f64) -> Self;
     fn f64(self) -> f64;
     fn abs(self) -> Self;
     fn max(self, other: Self) -> Self;
@@ -120,7 +120,7 @@ macro_rules! scalar {
             type Fused = Array<Self, true>;
 
             #[inline(always)]
-            fn of(x: f64) -> Self {
+            fn from_f64(x: f64) -> Self {
                 x as $float
             }
 
@@ -209,7 +209,7 @@ mod tests {
 
     fn check<T: Scalar>(epsilon: f64) {
         for i in -4_000..=4_000 {
-            let x = T::of(f64::from(i) / 173.0);
+            let x = T::from_f64(f64::from(i) / 173.0);
             let exact = x.f64();
             let close = |name: &str, found: T, expected: f64| {
                 let error = (found.f64() - expected).abs() / expected.abs().max(f64::MIN_POSITIVE);
@@ -224,7 +224,7 @@ mod tests {
             close("tanh", x.tanh(), exact.tanh());
             close("softplus", x.softplus(), exact.exp().ln_1p());
         }
-        for extreme in [-1e30, -1e-30, 0.0, 1e-30, 1e30].map(T::of) {
+        for extreme in [-1e30, -1e-30, 0.0, 1e-30, 1e30].map(T::from_f64) {
             let tanh = extreme.f64().tanh();
             assert!((extreme.tanh().f64() - tanh).abs() <= epsilon * tanh.abs());
             assert!((0.0..=1.0).contains(&extreme.sigmoid().f64()));

@@ -21,7 +21,7 @@ const ROWS: usize = 512 << 10;
 
 impl Split {
     /// Splits samples whose widest row takes `row` bytes.
-    pub(crate) fn of(samples: usize, row: usize) -> Self {
+    pub(crate) fn new(samples: usize, row: usize) -> Self {
         let groups = match samples {
             0..512 => samples.div_ceil(32),
             512..10_240 => 16,

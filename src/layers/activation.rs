@@ -164,11 +164,11 @@ impl<T: Scalar> Rules<T> for ActivationRules {
                 });
             }
             Activation::Gelu => {
-                let root = T::of(std::f64::consts::FRAC_1_SQRT_2);
-                let half = T::of(0.5);
+                let root = T::from_f64(std::f64::consts::FRAC_1_SQRT_2);
+                let half = T::from_f64(0.5);
                 map(x, y, |x| half * x * (T::ONE + (x * root).erf()));
                 // y = xΦ, y′ = Φ + xφ, y″ = φ(2 − x²) with the Gaussian φ and Φ.
-                let height = T::of(0.5 * std::f64::consts::FRAC_2_SQRT_PI) * root;
+                let height = T::from_f64(0.5 * std::f64::consts::FRAC_2_SQRT_PI) * root;
                 write_derivatives(x, first, second, |x| {
                     let density = height * (-half * x * x).exp();
                     let below = half * (T::ONE + (x * root).erf());

@@ -260,7 +260,8 @@ impl BatchNormRules {
             let both = self
                 .affine(theta, theta, 0)
                 .zip(self.affine(theta, directions, j));
-            both.map(|(a, v)| [a[0], v[0], v[1]].map(T::of)).collect()
+            both.map(|(a, v)| [a[0], v[0], v[1]].map(T::from_f64))
+                .collect()
         };
         (0..directions.count).map(along).collect()
     }
@@ -297,7 +298,7 @@ impl<T: Scalar> Rules<T> for BatchNormRules {
 
     fn forward(&self, theta: &Packed<T>, x: &[T], y: &mut [T], _cached: &mut [T]) {
         let affine = self.affine(theta, theta, 0);
-        let affine: Vec<[T; 3]> = affine.map(|[a, b]| [a, b, 0.0].map(T::of)).collect();
+        let affine: Vec<[T; 3]> = affine.map(|[a, b]| [a, b, 0.0].map(T::from_f64)).collect();
         let rows = x.chunks_exact(self.row());
         for (x, y) in rows.zip(y.chunks_exact_mut(self.row())) {
             combine(&affine, [x, x], y, |[scale, shift, _], x, _, _| {
@@ -317,7 +318,7 @@ impl<T: Scalar> Rules<T> for BatchNormRules {
         let turned = slopes.iter().zip(shifts);
         let all = self.affine(theta, theta, 0).zip(turned);
         let c: Vec<[T; 3]> = all
-            .map(|([scale, _], (a, b))| [T::of(scale), *a, *b])
+            .map(|([scale, _], (a, b))| [T::from_f64(scale), *a, *b])
             .collect();
         let rows = primal.dy.chunks_exact(row).zip(primal.x.chunks_exact(row));
         for (dx, (dy, x)) in dx.chunks_exact_mut(row).zip(rows) {
@@ -418,7 +419,7 @@ impl<T: Scalar> BatchStatistics<T> for BatchNormRules {
             }
         }
         // Corrects the rounding error of the means.
-        let near: Vec<T> = means.into_iter().map(T::of).collect();
+        let near: Vec<T> = means.into_iter().map(T::from_f64).collect();
         let mut totals = vec![[0.0; 2]; channels];
         for x in x.chunks_exact(row) {
             distances(&near, x, &mut totals);
@@ -454,7 +455,7 @@ impl<T: Scalar> BatchStatistics<T> for BatchNormRules {
         let (channels, n) = (self.scales.channels, self.values(samples) as f64);
         let (means, variances) = theta.forward[2 * channels..].split_at_mut(channels);
         for ((m, v), batch) in means.iter_mut().zip(variances).zip(batch) {
-            (*m, *v) = (T::of(batch.mean), T::of(batch.squares / n));
+            (*m, *v) = (T::from_f64(batch.mean), T::from_f64(batch.squares / n));
         }
     }
 
@@ -470,7 +471,8 @@ impl<T: Scalar> BatchStatistics<T> for BatchNormRules {
         for ((m, v), batch) in means.zip(variances).zip(batch) {
             for (place, value) in [(m, batch.mean), (v, batch.squares / (n - 1.0))] {
                 let running = &mut running[place - start];
-                *running = T::of((1.0 - self.momentum) * running.f64() + self.momentum * value);
+                *running =
+                    T::from_f64((1.0 - self.momentum) * running.f64() + self.momentum * value);
             }
         }
     }
@@ -487,7 +489,7 @@ impl<T: Scalar> BatchStatistics<T> for BatchNormRules {
         });
         let both: Vec<[f64; 2]> = both.collect();
         theta.backward = [0, 1]
-            .map(|i| both.iter().map(move |b| T::of(b[i])))
+            .map(|i| both.iter().map(move |b| T::from_f64(b[i])))
             .into_iter()
             .flatten()
             .collect();

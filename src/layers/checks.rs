@@ -73,10 +73,10 @@ impl Tile {
 
 /// Everything that a layer computes, from only the values that it caches.
 pub(crate) fn evaluate<T: Scalar>(rules: &dyn Rules<T>, tile: &Tile) -> Derivatives {
-    let cast = |v: &[f64]| -> Vec<T> { v.iter().map(|v| T::of(*v)).collect() };
+    let cast = |v: &[f64]| -> Vec<T> { v.iter().map(|v| T::from_f64(*v)).collect() };
     let back = |v: &[T]| -> Vec<f64> { v.iter().map(|v| v.f64()).collect() };
     let k = tile.directions.len();
-    let nan = T::of(f64::NAN);
+    let nan = T::from_f64(f64::NAN);
     let (x, dy, rdy) = (cast(&tile.x), cast(&tile.dy), cast(&tile.rdy));
     let rx = tile.rx.as_deref().map(cast);
     let rx = rx.as_deref();

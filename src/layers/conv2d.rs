@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::graph::GraphBuilder;
 use super::rules::{Mode, Packed, Primal, Rules, Tangent, Write};
 use super::{Layer, LayerInit, LayerKind, Misfit, Pass, Shape, Units, param, var};
-use crate::error::Result;
+use crate::error::{Result, counted};
 use crate::kernels::Scalar;
 use crate::kernels::convolution::{Convolution, ConvolutionShape};
 use crate::kernels::image_grid::Side;
@@ -133,8 +133,9 @@ impl Conv2d {
         })?;
         if inputs.checked_mul(self.groups) != Some(image[0]) {
             return Err(misfit(format!(
-                "{inputs} input channels in each of its {} groups",
-                self.groups
+                "{} in each of {}",
+                counted(inputs, "input channel"),
+                counted(self.groups, "group")
             )));
         }
         let shape = ConvolutionShape {

@@ -5,7 +5,7 @@ use crate::layers::rules::Layouts;
 
 fn numbers<T: Scalar>(count: usize, seed: usize) -> Vec<T> {
     let number = |i: usize| ((i * 7919 + seed * 104_729) % 1013) as f64 / 506.0 - 1.0;
-    (0..count).map(|i| T::of(number(i + 1))).collect()
+    (0..count).map(|i| T::from_f64(number(i + 1))).collect()
 }
 
 /// Calls `f` with the indices in y, x and W of each product in the definition of a convolution, for one sample.
@@ -121,7 +121,7 @@ fn check<T: Scalar>(conv: &Conv2dRules, samples: usize, k: usize, tolerance: f64
         dy: &dy,
     };
     // Results do not depend on the previous values of the buffers.
-    let filled = |n: usize| vec![T::of(7.0); n];
+    let filled = |n: usize| vec![T::from_f64(7.0); n];
 
     let (mut y, mut dx) = (filled(samples * outputs), filled(samples * inputs));
     layer.forward(&packed, &x, &mut y, &mut []);

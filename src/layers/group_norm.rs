@@ -7,7 +7,7 @@ use super::graph::GraphBuilder;
 use super::normalization::{GroupedNorm, Sharing};
 use super::scale_shift::{ScaleShift, check_epsilon, check_len, scaled};
 use super::{Layer, LayerInit, LayerKind, Misfit, Pass, Shape, Units, var};
-use crate::error::Result;
+use crate::error::{Result, counted};
 use crate::kernels::Scalar;
 use crate::parameters::Parameters;
 
@@ -64,8 +64,8 @@ impl Layer for GroupNorm {
         let misfit = |wanted: String| Misfit::new(self, input, wanted);
         if self.groups == 0 || !channels.is_multiple_of(self.groups) || input.len() == 0 {
             return Err(misfit(format!(
-                "channels that its {} groups divide, not {channels}",
-                self.groups
+                "channels that can be divided into {}, not {channels}",
+                counted(self.groups, "group")
             )));
         }
         check_epsilon(self, input, self.epsilon)?;

@@ -84,7 +84,7 @@ impl Layer for Linear {
         };
         if outputs != biases {
             return Err(misfit(format!(
-                "a bias of {outputs} numbers, not {biases}, for a weight of shape ({outputs}, {inputs})"
+                "a bias of shape ({outputs},), not ({biases},), for a weight of shape ({outputs}, {inputs})"
             )));
         }
         match input.dims().split_last() {

@@ -106,7 +106,9 @@ impl<T: Scalar> Rules<T> for GroupedNorm {
                 cached[2 * i..][..2].copy_from_slice(&[mean, r]);
             }
             let group = self.group(i, [mean, r]);
-            let [weight, bias] = self.scales.of(theta, 0, self.channels_of(&group));
+            let [weight, bias] = self
+                .scales
+                .channel_params(theta, 0, self.channels_of(&group));
             for ((c, weight), bias) in coefficients.iter_mut().zip(weight).zip(bias) {
                 *c = [r * *weight, *bias, T::ZERO];
             }
@@ -122,17 +124,17 @@ impl<T: Scalar> Rules<T> for GroupedNorm {
         let mut coefficients = self.coefficients();
         for group in self.groups(primal.cached) {
             let (x, channels) = (&primal.x[group.row()], self.channels_of(&group));
-            let [weight, _] = self.scales.of(theta, 0, channels.clone());
+            let [weight, _] = self.scales.channel_params(theta, 0, channels.clone());
             let (mean, r) = (group.mean, group.r);
             for j in 0..k {
                 let row = group.tangent(j, k);
-                let [v, shift] = self.scales.of(directions, j, channels.clone());
+                let [v, shift] = self.scales.channel_params(directions, j, channels.clone());
                 let scales = weight.iter().zip(v).zip(shift);
                 let ry = &mut ry[row.clone()];
                 // ry = Vγ x̂ + Vβ + γ r P(rx)
                 let Some(rx) = rx else {
                     for (c, ((_, v), shift)) in coefficients.iter_mut().zip(scales) {
-                        *c = [T::of(r * v.f64()), *shift, T::ZERO];
+                        *c = [T::from_f64(r * v.f64()), *shift, T::ZERO];
                     }
                     combine(&coefficients, [x, x], ry, |[slope, shift, _], x, _, _| {
                         slope * (x - mean) + shift
@@ -145,7 +147,7 @@ impl<T: Scalar> Rules<T> for GroupedNorm {
                     let scale = r * weight.f64();
                     let slope = r * (v.f64() - scale * along);
                     let shift = shift.f64() - scale * plain;
-                    *c = [scale, slope, shift].map(T::of);
+                    *c = [scale, slope, shift].map(T::from_f64);
                 }
                 combine(
                     &coefficients,
@@ -169,11 +171,11 @@ impl<T: Scalar> Rules<T> for GroupedNorm {
         let k = directions.count;
         let mut coefficients = self.coefficients();
         let [mut of_dy, mut of_rdy] = [(); 2].map(|()| Moments::new(self.channels));
-        let mut turned = vec![0.0; self.channels];
+        let mut tangent_sums = vec![0.0; self.channels];
         for group in self.groups(primal.cached) {
             let channels = self.channels_of(&group);
             let (x, dy) = (&primal.x[group.row()], &primal.dy[group.row()]);
-            let [weight, _] = self.scales.of(theta, 0, channels.clone());
+            let [weight, _] = self.scales.channel_params(theta, 0, channels.clone());
             let (mean, r) = (group.mean, group.r);
             if mode == Mode::Hessian {
                 group.moments(dy, x, &mut of_dy);
@@ -189,15 +191,15 @@ impl<T: Scalar> Rules<T> for GroupedNorm {
                 if mode == Mode::GaussNewton {
                     continue;
                 }
-                let [v, _] = self.scales.of(directions, j, channels.clone());
+                let [v, _] = self.scales.channel_params(directions, j, channels.clone());
                 let (mut plain, mut along, mut across) = (0.0, 0.0, 0.0);
                 if let Some(rx) = rx {
                     let rx = &rx[row];
                     [plain, along] = group.means(rx, x);
-                    group.turned([plain, along], [dy, rx], &of_dy, &mut turned);
-                    across = group.mean(weight, &turned);
+                    group.tangent_sums([plain, along], [dy, rx], &of_dy, &mut tangent_sums);
+                    across = group.mean(weight, &tangent_sums);
                     // The rx term of −r rx̂ M(x̂ g); its other terms are along 1 and x̂.
-                    let back = T::of(-r * r * along_g);
+                    let back = T::from_f64(-r * r * along_g);
                     combine(&coefficients, [rx, rx], rdx, |_, rx, _, rdx| {
                         rdx + back * rx
                     });
@@ -206,12 +208,12 @@ impl<T: Scalar> Rules<T> for GroupedNorm {
                 // g) from the derivative of P itself.
                 let q = r * along;
                 for ((c, weight), v) in coefficients.iter_mut().zip(weight).zip(v) {
-                    c[0] = T::of(r * (v.f64() - q * weight.f64()));
+                    c[0] = T::from_f64(r * (v.f64() - q * weight.f64()));
                 }
                 let plain_v = group.mean(v, &of_dy.plain);
                 let along_v = group.mean(v, &of_dy.along);
-                let shift = T::of(r * (q * plain_g - plain_v + r * plain * along_g));
-                let slope = T::of(r * r * (2.0 * q * along_g - along_v - across));
+                let shift = T::from_f64(r * (q * plain_g - plain_v + r * plain * along_g));
+                let slope = T::from_f64(r * r * (2.0 * q * along_g - along_v - across));
                 combine(&coefficients, [dy, x], rdx, |[scale, ..], dy, x, rdx| {
                     rdx + scale * dy + (slope * (x - mean) + shift)
                 });
@@ -231,7 +233,7 @@ impl<T: Scalar> Rules<T> for GroupedNorm {
         let k = rdy.len() / primal.dy.len();
         let mut totals = vec![[0.0; 2]; k * self.scales.channels];
         let [mut of_dy, mut of_rdy] = [(); 2].map(|()| Moments::new(self.channels));
-        let mut turned = vec![0.0; self.channels];
+        let mut tangent_sums = vec![0.0; self.channels];
         let rx = tangent.rx.filter(|_| mode == Mode::Hessian);
         for group in self.groups(primal.cached) {
             let (x, dy) = (&primal.x[group.row()], &primal.dy[group.row()]);
@@ -242,14 +244,14 @@ impl<T: Scalar> Rules<T> for GroupedNorm {
                 let row = group.tangent(j, k);
                 if let Some(rx) = rx {
                     let rx = &rx[row.clone()];
-                    group.turned(group.means(rx, x), [dy, rx], &of_dy, &mut turned);
+                    group.tangent_sums(group.means(rx, x), [dy, rx], &of_dy, &mut tangent_sums);
                 }
                 // Σ rdy x̂ + dy rx̂ and Σ rdy
                 group.moments(&rdy[row], x, &mut of_rdy);
                 let totals = &mut totals[j * self.scales.channels..][self.channels_of(&group)];
-                let sums = of_rdy.along.iter().zip(&turned).zip(&of_rdy.plain);
-                for (total, ((along, turned), plain)) in totals.iter_mut().zip(sums) {
-                    total[0] += along + turned;
+                let sums = of_rdy.along.iter().zip(&tangent_sums).zip(&of_rdy.plain);
+                for (total, ((along, tangent_sum), plain)) in totals.iter_mut().zip(sums) {
+                    total[0] += along + tangent_sum;
                     total[1] += plain;
                 }
             }

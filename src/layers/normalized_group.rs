@@ -41,13 +41,13 @@ pub(crate) fn statistics<T: Scalar>(x: &[T], epsilon: f64) -> [T; 2] {
         f(&mut sum);
         sum[0] / x.len() as f64
     };
-    let near = T::of(mean(&|sum| sums([x, x], sum, |x, _| x)));
+    let near = T::from_f64(mean(&|sum| sums([x, x], sum, |x, _| x)));
     // Corrects the rounding error of the mean.
     let rest = mean(&|sum| sums([x, x], sum, |x, _| x - near));
     let square = |x: T| (x - near) * (x - near);
     let variance = mean(&|sum| sums([x, x], sum, |x, _| square(x))) - rest * rest;
     let r = 1.0 / (variance.max(0.0) + epsilon).sqrt();
-    [near.f64() + rest, r].map(T::of)
+    [near.f64() + rest, r].map(T::from_f64)
 }
 
 impl<T: Scalar> Group<T> {
@@ -89,16 +89,16 @@ impl<T: Scalar> Group<T> {
     }
 
     /// Writes Σ dy rx̂ of each channel, from M(rx) and M(x̂ rx).
-    pub(crate) fn turned(
+    pub(crate) fn tangent_sums(
         &self,
         [plain, along]: [f64; 2],
         [dy, rx]: [&[T]; 2],
         of_dy: &Moments,
-        turned: &mut [f64],
+        totals: &mut [f64],
     ) {
-        sums([dy, rx], turned, |dy, rx| dy * rx);
-        for ((turned, p), a) in turned.iter_mut().zip(&of_dy.plain).zip(&of_dy.along) {
-            *turned = self.r * (*turned - plain * p - along * a);
+        sums([dy, rx], totals, |dy, rx| dy * rx);
+        for ((total, p), a) in totals.iter_mut().zip(&of_dy.plain).zip(&of_dy.along) {
+            *total = self.r * (*total - plain * p - along * a);
         }
     }
 
@@ -112,10 +112,13 @@ impl<T: Scalar> Group<T> {
         dx: &mut [T],
     ) {
         for (c, weight) in coefficients.iter_mut().zip(weight) {
-            c[0] = T::of(self.r * weight.f64());
+            c[0] = T::from_f64(self.r * weight.f64());
         }
         let [plain, along] = [&of_dy.plain, &of_dy.along].map(|sums| self.mean(weight, sums));
-        let (slope, shift) = (T::of(-self.r * self.r * along), T::of(-self.r * plain));
+        let (slope, shift) = (
+            T::from_f64(-self.r * self.r * along),
+            T::from_f64(-self.r * plain),
+        );
         let mean = self.mean;
         combine(coefficients, [dy, x], dx, |[scale, ..], dy, x, _| {
             scale * dy + (slope * (x - mean) + shift)

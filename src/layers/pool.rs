@@ -293,7 +293,7 @@ vectorised! {
         let ([_, _, width], [down, right]) = (pool.image, pool.stride);
         let ([whole, plane], [.., columns]) = (pool.planes(), pool.output());
         let [height, across] = pool.kernel;
-        let share = T::of(1.0 / (height * across) as f64);
+        let share = T::from_f64(1.0 / (height * across) as f64);
         let mut sum = vec![T::ZERO; width];
         for (x, y) in x.chunks_exact(whole).zip(y.chunks_exact_mut(plane)) {
             for (row, y) in y.chunks_exact_mut(columns).enumerate() {
@@ -319,7 +319,7 @@ vectorised! {
         let ([_, _, width], [down, right]) = (pool.image, pool.stride);
         let ([whole, plane], [.., columns]) = (pool.planes(), pool.output());
         let [height, across] = pool.kernel;
-        let share = T::of(1.0 / (height * across) as f64);
+        let share = T::from_f64(1.0 / (height * across) as f64);
         let mut sum = vec![T::ZERO; width];
         for (dx, dy) in dx.chunks_exact_mut(whole).zip(dy.chunks_exact(plane)) {
             for (row, dy) in dy.chunks_exact(columns).enumerate() {
@@ -354,7 +354,7 @@ vectorised! {
                         *candidate = x[*corner];
                     }
                 }
-                let (first, offset) = (offset == 0, T::of(offset as f64));
+                let (first, offset) = (offset == 0, T::from_f64(offset as f64));
                 for ((y, best_offset), x) in y.iter_mut().zip(best_offsets.iter_mut()).zip(&candidates) {
                     let better = first | (*x > *y) | is_nan(*x);
                     *y = if better { *x } else { *y };

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::graph::GraphBuilder;
 use super::{Layer, Misfit, Pass, Shape, Units};
+use crate::error::counted;
 use crate::kernels::Scalar;
 use crate::parameters::Parameters;
 
@@ -52,7 +53,7 @@ impl Layer for Unflatten {
             false => Err(Misfit::new(
                 self,
                 input,
-                format!("{} numbers, for {output}", output.len()),
+                format!("{}, for {output}", counted(output.len(), "number")),
             )),
         }
     }

@@ -38,7 +38,7 @@ impl ScaleShift {
     }
 
     /// γ and β of several channels in vector `j`.
-    pub(crate) fn of<'a, T: Scalar>(
+    pub(crate) fn channel_params<'a, T: Scalar>(
         &self,
         packed: &'a Packed<T>,
         j: usize,
@@ -55,8 +55,8 @@ impl ScaleShift {
         let directions = gradient.chunks_exact_mut(2 * self.channels);
         for (gradient, totals) in directions.zip(totals.chunks_exact(self.channels)) {
             for (c, [weight, bias]) in totals.iter().enumerate() {
-                gradient[c] += T::of(*weight);
-                gradient[self.channels + c] += T::of(*bias);
+                gradient[c] += T::from_f64(*weight);
+                gradient[self.channels + c] += T::from_f64(*bias);
             }
         }
     }

@@ -61,7 +61,7 @@ impl fmt::Display for Shape {
 #[error("{layer} cannot take samples of shape {input}: it needs {wanted}")]
 #[non_exhaustive]
 pub struct Misfit {
-    /// The layer and its settings.
+    /// Its kind, and the names of its parameters, or its settings if it has none.
     pub layer: String,
     /// The shape that reaches it.
     pub input: Shape,
@@ -71,16 +71,69 @@ pub struct Misfit {
 
 impl Misfit {
     pub(crate) fn new(layer: &impl Layer, input: &Shape, wanted: String) -> Self {
-        const LONGEST: usize = 120;
-        let mut name = format!("{layer:?}");
-        if let Some((end, _)) = name.char_indices().nth(LONGEST) {
-            name.truncate(end);
-            name.push('…');
-        }
         Self {
-            layer: name,
+            layer: described(&format!("{layer:?}")),
             input: input.clone(),
             wanted,
         }
+    }
+}
+
+/// Turns the `Debug` form of a layer into its kind and the names of its first parameters, the only strings in it, or
+/// its settings if it has no parameters.
+fn described(debug: &str) -> String {
+    const MOST: usize = 4;
+    let kind_end = debug.find(|c: char| !c.is_alphanumeric());
+    let (kind, fields) = debug.split_at(kind_end.unwrap_or(debug.len()));
+    let names = fields.split('"').skip(1).step_by(2);
+    let mut names: Vec<String> = names.map(|name| format!("`{name}`")).collect();
+    if names.len() > MOST {
+        names.truncate(MOST);
+        names.push("…".into());
+    }
+    let settings = fields.trim_matches([' ', '{', '}', '(', ')']);
+    match (&names[..], settings) {
+        ([], "") => kind.into(),
+        ([], settings) => format!("{kind} ({})", settings.replace(": ", " ")),
+        _ => format!("{kind} ({})", names.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layers::{
+        Activation, BatchNorm, Conv2d, Dropout, Flatten, LayerKind, Linear, MaxPool, Residual,
+        Unflatten,
+    };
+
+    #[test]
+    fn a_misfit_shows_the_kind_of_layer_and_its_parameters_or_settings() {
+        fn shown(layer: impl Layer) -> String {
+            Misfit::new(&layer, &Shape::new([2, 3]), "more".into()).layer
+        }
+        let linear = || Linear::new("layers.0.weight", "layers.0.bias");
+        assert_eq!(
+            shown(linear()),
+            "Linear (`layers.0.weight`, `layers.0.bias`)"
+        );
+        assert_eq!(shown(Conv2d::new("w").with_stride(2)), "Conv2d (`w`)");
+        assert_eq!(
+            shown(BatchNorm::new("n")),
+            "BatchNorm (`n.weight`, `n.bias`, `n.running_mean`, `n.running_var`)"
+        );
+        assert_eq!(shown(MaxPool::new(2, 1)), "MaxPool (kernel 2, stride 1)");
+        assert_eq!(shown(Dropout::new(1.5)), "Dropout (rate 1.5)");
+        assert_eq!(shown(Unflatten(vec![1, 28])), "Unflatten ([1, 28])");
+        assert_eq!(shown(Flatten), "Flatten");
+        let body: Vec<LayerKind> = vec![linear().into(), Activation::Tanh.into(), linear().into()];
+        let residual = Residual {
+            shortcut: vec![linear().into()],
+            body,
+        };
+        assert_eq!(
+            shown(residual),
+            "Residual (`layers.0.weight`, `layers.0.bias`, `layers.0.weight`, `layers.0.bias`, …)"
+        );
     }
 }

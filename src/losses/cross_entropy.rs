@@ -75,7 +75,7 @@ pub(super) fn gradient<T: Scalar>(z: &[T], labels: &[u32], width: usize, share: 
             let m = margin(*z, *label);
             let e = exp(-m.abs());
             let wrong = share * (if m > 0.0 { e } else { 1.0 } / (1.0 + e));
-            *dz = T::of(if *label == 1 { -wrong } else { wrong });
+            *dz = T::from_f64(if *label == 1 { -wrong } else { wrong });
         }
         return;
     }
@@ -84,10 +84,10 @@ pub(super) fn gradient<T: Scalar>(z: &[T], labels: &[u32], width: usize, share: 
     for ((dz, row), label) in rows.zip(labels) {
         let (total, label) = (1.0 + row.rest, *label as usize);
         for (d, e) in dz.iter_mut().zip(row.others) {
-            *d = T::of(share * (e / total));
+            *d = T::from_f64(share * (e / total));
         }
-        dz[row.largest] = T::of(share * (1.0 / total));
-        dz[label] = T::of(match label == row.largest {
+        dz[row.largest] = T::from_f64(share * (1.0 / total));
+        dz[label] = T::from_f64(match label == row.largest {
             true => share * (-row.rest / total),
             false => share * (-(1.0 + (row.rest - row.others[label])) / total),
         });
@@ -112,7 +112,7 @@ pub(super) fn curvature_product<T: Scalar>(
             for (rz, rdz) in tangents {
                 for ((z, rz), rdz) in z.iter().zip(rz).zip(rdz) {
                     let e = exp(-z.f64().abs());
-                    *rdz = T::of(share * (e / ((1.0 + e) * (1.0 + e)))) * *rz;
+                    *rdz = T::from_f64(share * (e / ((1.0 + e) * (1.0 + e)))) * *rz;
                 }
             }
         }
@@ -131,9 +131,9 @@ pub(super) fn curvature_product<T: Scalar>(
                 let sum: f64 = pairs.map(|(e, z)| e * (z.f64() - origin)).sum();
                 let mean = sum / total;
                 for ((r, e), z) in rdz.iter_mut().zip(row.others).zip(rz) {
-                    *r = T::of(share * (e / total * ((z.f64() - origin) - mean)));
+                    *r = T::from_f64(share * (e / total * ((z.f64() - origin) - mean)));
                 }
-                rdz[row.largest] = T::of(share * (-mean / total));
+                rdz[row.largest] = T::from_f64(share * (-mean / total));
             }
         }
     }

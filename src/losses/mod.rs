@@ -12,7 +12,7 @@ use candle_core::{D, DType, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::data::{Dataset, Targets};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 
 /// A loss function of outputs z and targets y; the mean over samples.
 ///
@@ -49,7 +49,7 @@ pub enum Loss {
 
 impl Loss {
     /// The default loss for the targets: cross-entropy for labels, mean squared error for values.
-    pub(crate) fn of(targets: &Targets) -> Self {
+    pub(crate) fn default_for(targets: &Targets) -> Self {
         match targets {
             Targets::Labels(_) => Self::CrossEntropy,
             Targets::Values(_) => Self::Mse,
@@ -152,10 +152,10 @@ fn check_labels(labels: &[u32], width: usize, positions: usize) -> Result<()> {
     match labels.iter().position(|label| *label >= classes) {
         None => Ok(()),
         Some(i) => Err(Error::invalid(format!(
-            "label {} of sample {} is out of range: a model with {width} output{} has classes 0 to {}",
+            "label {} of sample {} is out of range: a model with {} has classes 0 to {}",
             labels[i],
             i / positions.max(1),
-            if width == 1 { "" } else { "s" },
+            counted(width, "output"),
             classes - 1
         ))),
     }

@@ -25,7 +25,7 @@ pub(super) fn sum<T: Scalar>(z: &[T], values: &[T], size: usize) -> f64 {
 
 /// Writes the gradient of each sample's loss in z.
 pub(super) fn gradient<T: Scalar>(z: &[T], values: &[T], size: usize, dz: &mut [T]) {
-    let factor = T::of(2.0 / size as f64);
+    let factor = T::from_f64(2.0 / size as f64);
     for ((d, z), v) in dz.iter_mut().zip(z).zip(values) {
         *d = factor * (*z - *v);
     }
@@ -33,7 +33,7 @@ pub(super) fn gradient<T: Scalar>(z: &[T], values: &[T], size: usize, dz: &mut [
 
 /// Writes rdz = (2/size) rz.
 pub(super) fn curvature_product<T: Scalar>(size: usize, rz: &[T], rdz: &mut [T]) {
-    let factor = T::of(2.0 / size as f64);
+    let factor = T::from_f64(2.0 / size as f64);
     for (r, z) in rdz.iter_mut().zip(rz) {
         *r = factor * *z;
     }

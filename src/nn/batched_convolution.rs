@@ -43,7 +43,7 @@ impl BatchedConvolution {
 
     fn split<T>(&self, samples: usize) -> Split {
         let widest = [Side::Input, Side::Output].map(|side| self.convolution.width(side));
-        Split::of(samples.max(1), widest[0].max(widest[1]) * size_of::<T>())
+        Split::new(samples.max(1), widest[0].max(widest[1]) * size_of::<T>())
     }
 
     /// y, or y − b.
@@ -95,7 +95,7 @@ impl BatchedConvolution {
         if !with_bias {
             total[self.convolution.num_weights()..].fill(0.0);
         }
-        total.iter().map(|sum| T::of(*sum)).collect()
+        total.iter().map(|sum| T::from_f64(*sum)).collect()
     }
 
     fn pack<T: Scalar>(&self, to: Side, weights: &[T]) -> Vec<T> {

@@ -16,7 +16,7 @@ use std::time::Duration;
 use candle_core::Tensor;
 
 use crate::data::{Dataset, Targets};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 use crate::landscape::{
     AverageSharpness, FlatnessReport, KeskarSharpness, RandomSharpness, SamStep, StableRate,
     StepChange, WorstCase,
@@ -133,11 +133,13 @@ impl Show for Dataset {
     fn bundle(&self) -> Result<Bundle> {
         let targets = match self.targets() {
             Targets::Labels(_) => "labels".to_owned(),
-            Targets::Values(values) => format!("{} target values each", values.dims()[1]),
+            Targets::Values(values) => {
+                format!("{} each", counted(values.dims()[1], "target value"))
+            }
         };
         Ok(Bundle::text(format!(
-            "{} samples of shape {:?} ({:?}) with {targets}",
-            self.len(),
+            "{} of shape {:?} ({:?}) with {targets}",
+            counted(self.len(), "sample"),
             &self.inputs().dims()[1..],
             self.inputs().dtype()
         )))
@@ -148,10 +150,10 @@ impl Show for Mlp {
     fn bundle(&self) -> Result<Bundle> {
         let widths: Vec<_> = self.widths().iter().map(usize::to_string).collect();
         Ok(Bundle::text(format!(
-            "Mlp {} with {:?}, {} parameters ({:?})",
+            "Mlp {} with {:?}, {} ({:?})",
             widths.join("-"),
             self.activation(),
-            self.parameters().len(),
+            counted(self.parameters().len(), "parameter"),
             self.parameters().dtype()
         )))
     }

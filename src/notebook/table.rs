@@ -8,7 +8,7 @@ use polars::prelude::{AnyValue, DataFrame};
 use super::{Bundle, Show, escape};
 use crate::analysis::{HessianMetrics, Report};
 use crate::embedding::{Comparison, Pca};
-use crate::error::Result;
+use crate::error::{Result, counted};
 use crate::landscape::{
     Connectivity, Evolution, Line, ModifiedLoss, NoiseReport, PacBayesBound, PathProfile, Plane,
     Projection, StatisticsSource,
@@ -101,9 +101,9 @@ fn html(table: &DataFrame) -> Result<String> {
         if row == tail && tail > head {
             let _ = writeln!(
                 html,
-                r#"<tr><td colspan="{}">… {} more rows …</td></tr>"#,
+                r#"<tr><td colspan="{}">… {} …</td></tr>"#,
                 table.width(),
-                tail - head
+                counted(tail - head, "more row")
             );
         }
         html.push_str("<tr>");

@@ -19,7 +19,7 @@ use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use super::in_use::{innermost, within};
+use super::in_use::{current_use, with_parent};
 use crate::error::{Error, Result};
 use crate::model::Parameters;
 
@@ -49,14 +49,14 @@ pub(super) fn on_workers<I: Sync, T: Send>(
     let guarded = &guarded;
     let workers = items.iter().map(|_| take_worker());
     let workers = workers.collect::<Result<Vec<_>>>()?;
-    let caller = innermost();
+    let caller = current_use();
     let single_threaded = SingleThreadedProducts::begin();
     let results = std::thread::scope(|scope| {
         let running: Vec<_> = items
             .iter()
             .zip(&workers)
             .map(|(item, worker)| {
-                scope.spawn(move || worker.install(|| within(caller, || guarded(item))))
+                scope.spawn(move || worker.install(|| with_parent(caller, || guarded(item))))
             })
             .collect();
         let results = running.into_iter().map(|thread| thread.join());

@@ -7,7 +7,7 @@ use candle_core::{Tensor, WithDType};
 use super::{Objective, check};
 use crate::data::{Dataset, even_parts};
 use crate::engine::GradientSteps;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 use crate::kernels::Scalar;
 use crate::parameters::Restore;
 use crate::vector::axpy;
@@ -98,7 +98,8 @@ impl Objective {
         let n = self.data.len();
         if batch_size < 2 || n < 2 {
             return Err(Error::invalid(format!(
-                "batches of at most {batch_size} of {n} samples: a variance needs at least 2"
+                "batches of at most {batch_size} of {}: a variance needs at least 2",
+                counted(n, "sample")
             )));
         }
         if self.parameters.statistics().len() == 0 {
@@ -110,7 +111,7 @@ impl Objective {
         self.check_training_pass(batch_size)?;
         self.batches = Some(batch_size);
         let statistics = self.parameters.statistics().map(|(_, var)| var);
-        let _restore = Restore::of(statistics)?;
+        let _restore = Restore::new(statistics)?;
         self.check = check::check(&self, None)?;
         Ok(self)
     }
@@ -150,7 +151,7 @@ impl Objective {
         let batch = [self.data.narrow(first.start, first.len())?];
         let (outputs, moved) = self.exclusively(|objective| {
             let statistics = || objective.parameters.statistics();
-            let _restore = Restore::of(statistics().map(|(_, var)| var))?;
+            let _restore = Restore::new(statistics().map(|(_, var)| var))?;
             for (_, var) in statistics() {
                 let mark = Tensor::full(MARK, var.shape(), var.device())?;
                 var.set(&mark.to_dtype(var.dtype())?)?;
@@ -205,7 +206,11 @@ impl Objective {
         size: usize,
     ) -> Result<(f64, usize, Vec<f64>)> {
         let n = self.data.len();
-        let mut point: Vec<T> = self.point(theta)?.iter().map(|x| T::of(*x)).collect();
+        let mut point: Vec<T> = self
+            .point(theta)?
+            .iter()
+            .map(|x| Scalar::from_f64(*x))
+            .collect();
         let mut total = (0.0, 0, vec![0.0; self.dim()]);
         for rows in even_parts(n, size) {
             let share = rows.len() as f64 / n as f64;

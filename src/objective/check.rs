@@ -13,7 +13,7 @@ use std::slice::from_ref;
 use candle_core::{DType, Module};
 use serde::{Deserialize, Serialize};
 
-use super::differences::{GradientError, Place, ProductError};
+use super::differences::{ComparisonPoint, GradientError, ProductError};
 use super::rounding::rounded;
 use super::{Objective, passes};
 use crate::error::{Error, Result};
@@ -153,12 +153,12 @@ fn differences(objective: &Objective) -> Result<DerivativeCheck> {
         if gradient && product {
             break;
         }
-        let place = Place::new(objective, number)?;
+        let point = ComparisonPoint::new(objective, number)?;
         if !gradient {
-            gradients.push(place.gradient_error(gradient_tolerance)?);
+            gradients.push(point.gradient_error(gradient_tolerance)?);
         }
         if !product {
-            products.push(place.product_error(product_tolerance)?);
+            products.push(point.product_error(product_tolerance)?);
         }
     }
     if !gradients

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::Tensor;
 
 use crate::data::{Dataset, Targets};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 use crate::losses::Loss;
 
 type OwnLoss = dyn Fn(&Tensor, &Targets) -> candle_core::Result<Tensor> + Send + Sync;
@@ -36,9 +36,10 @@ impl Criterion {
         let n = outputs.dim(0)?;
         if losses.dims() != [n] {
             return Err(Error::invalid(format!(
-                "the loss function returns shape {:?} for {n} samples: it must return one loss per sample, shape \
+                "the loss function returns shape {:?} for {}: it must return one loss per sample, shape \
                  ({n},), for example by .sum(1) instead of .sum_all() or .mean_all()",
-                losses.dims()
+                losses.dims(),
+                counted(n, "sample")
             )));
         }
         Ok(losses)

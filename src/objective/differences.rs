@@ -1,4 +1,4 @@
-//! [`Place`]: a point near a model's own, where derivatives are compared with central differences.
+//! [`ComparisonPoint`]: a point near a model's own, where derivatives are compared with central differences.
 
 use std::ops::Range;
 
@@ -71,7 +71,7 @@ impl Steps {
 }
 
 /// A point where the derivatives are compared.
-pub(super) struct Place<'a> {
+pub(super) struct ComparisonPoint<'a> {
     objective: &'a Objective,
     number: u64,
     steps: Steps,
@@ -134,7 +134,7 @@ struct LossDifference {
     size: f64,
 }
 
-impl<'a> Place<'a> {
+impl<'a> ComparisonPoint<'a> {
     /// The point with index `number`.
     pub(super) fn new(objective: &'a Objective, number: u64) -> Result<Self> {
         let steps = Steps::for_dtype(objective.parameters.dtype());

@@ -179,7 +179,7 @@ impl Objective {
     }
 
     /// The same, but loss and accuracy are NaN where the loss is not finite.
-    pub(crate) fn scores_with_holes(
+    pub(crate) fn scores_or_nan(
         &self,
         vectors: [&[f64]; 3],
         points: &[[f64; 2]],
@@ -376,7 +376,7 @@ impl Objective {
         // A pass in training mode changes the running statistics.
         self.exclusively(|objective| {
             let statistics = objective.parameters.statistics();
-            let _restore = Restore::of(statistics.map(|(_, var)| var))?;
+            let _restore = Restore::new(statistics.map(|(_, var)| var))?;
             f(objective)
         })
     }
@@ -387,7 +387,7 @@ impl Objective {
         self.exclusively(|objective| {
             let parameters = &objective.parameters;
             let all = parameters.iter().chain(parameters.statistics());
-            let _restore = Restore::of(all.map(|(_, var)| var))?;
+            let _restore = Restore::new(all.map(|(_, var)| var))?;
             parameters.set_tensors(&moved)?;
             f(objective)
         })

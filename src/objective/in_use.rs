@@ -108,20 +108,20 @@ impl Drop for InUse {
     }
 }
 
-/// The innermost use of this thread, for [`within`].
-pub(super) fn innermost() -> Option<u64> {
+/// The innermost use of this thread, for [`with_parent`].
+pub(super) fn current_use() -> Option<u64> {
     INNERMOST.get()
 }
 
 /// Calls `f` on another thread, as part of a use of this one.
-pub(super) fn within<T>(innermost: Option<u64>, f: impl FnOnce() -> T) -> T {
+pub(super) fn with_parent<T>(parent: Option<u64>, f: impl FnOnce() -> T) -> T {
     struct Restore(Option<u64>);
     impl Drop for Restore {
         fn drop(&mut self) {
             INNERMOST.set(self.0);
         }
     }
-    let _restore = Restore(INNERMOST.replace(innermost));
+    let _restore = Restore(INNERMOST.replace(parent));
     f()
 }
 
@@ -265,9 +265,9 @@ mod tests {
     fn a_part_can_read_variables_that_its_use_has_moved() {
         let ours = parameters("a");
         let _moved = InUse::moved(&ours).unwrap();
-        let id = innermost();
+        let id = current_use();
         std::thread::scope(|scope| {
-            let part = scope.spawn(|| within(id, || InUse::read(&ours).map(drop)));
+            let part = scope.spawn(|| with_parent(id, || InUse::read(&ours).map(drop)));
             part.join().unwrap().unwrap();
         });
     }
@@ -288,10 +288,10 @@ mod tests {
     fn parts_of_one_use_wait_for_each_other() {
         let (outer, inner) = (parameters("a"), Arc::new(parameters("b")));
         let _outer = InUse::read(&outer).unwrap();
-        let id = innermost();
+        let id = current_use();
         let first = InUse::moved(&inner).unwrap();
         let other = inner.clone();
-        let second = elsewhere(move || within(id, || InUse::moved(&other).map(drop)));
+        let second = elsewhere(move || with_parent(id, || InUse::moved(&other).map(drop)));
         until_one_waits(&inner);
         assert!(second.try_recv().is_err());
         drop(first);

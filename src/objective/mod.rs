@@ -327,9 +327,9 @@ impl Objective {
     /// let model =
     ///     Mlp::new(&[2, 4, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
     /// let whole = Objective::of(&model, &data, Loss::CrossEntropy)?;
-    /// let first = whole.on(&data.first(30)?)?.loss()?;
+    /// let first = whole.with_data(&data.first(30)?)?.loss()?;
     /// let last = whole
-    ///     .on(&data.select(&(30..60).collect::<Vec<_>>())?)?
+    ///     .with_data(&data.select(&(30..60).collect::<Vec<_>>())?)?
     ///     .loss()?;
     /// assert!((whole.loss()? - (first + last) / 2.0).abs() < 1e-12);
     /// # Ok::<(), Error>(())
@@ -337,7 +337,7 @@ impl Objective {
     ///
     /// # Errors
     /// Data whose dtype or device differs from this objective's; targets that do not fit the loss.
-    pub fn on(&self, data: &Dataset) -> Result<Self> {
+    pub fn with_data(&self, data: &Dataset) -> Result<Self> {
         let ours = self.data.inputs();
         if data.inputs().dtype() != ours.dtype() || !data.device().same_device(ours.device()) {
             return Err(Error::invalid(format!(
@@ -359,7 +359,7 @@ impl Objective {
         let mut other = self.with_batch(data.clone());
         other.check_data()?;
         match other.ranks.take() {
-            Some(ranks) => other.among(ranks),
+            Some(ranks) => other.with_ranks(ranks),
             None => Ok(other),
         }
     }
@@ -405,7 +405,7 @@ impl Objective {
         &self.parameters
     }
 
-    /// The data. With [`among`](Self::among), this rank's share.
+    /// The data. With [`with_ranks`](Self::with_ranks), this rank's share.
     pub fn data(&self) -> &Dataset {
         &self.data
     }

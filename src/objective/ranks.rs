@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Objective;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 use crate::ranks::{Ranks, partition};
 
 impl Objective {
@@ -15,7 +15,7 @@ impl Objective {
     ///
     /// # Errors
     /// Fewer samples than ranks.
-    pub fn among(mut self, ranks: Arc<dyn Ranks>) -> Result<Self> {
+    pub fn with_ranks(mut self, ranks: Arc<dyn Ranks>) -> Result<Self> {
         self.needs_all_samples("dividing the samples a second time")?;
         if self.batch_statistics().is_some() {
             return Err(Error::invalid(
@@ -25,7 +25,8 @@ impl Objective {
         let (all, rank, size) = (self.data.len(), ranks.rank(), ranks.size());
         if all < size {
             return Err(Error::invalid(format!(
-                "{all} samples cannot be divided among {size} ranks: start fewer, or take more samples"
+                "{} cannot be divided among {size} ranks: start fewer, or take more samples",
+                counted(all, "sample")
             )));
         }
         let mine = partition(all, rank, size);
@@ -34,7 +35,7 @@ impl Objective {
         Ok(self)
     }
 
-    /// Number of samples in the mean L; with [`among`](Self::among), over all ranks.
+    /// Number of samples in the mean L; with [`with_ranks`](Self::with_ranks), over all ranks.
     pub fn samples(&self) -> usize {
         self.samples
     }
@@ -44,7 +45,7 @@ impl Objective {
         match self.ranks {
             None => Ok(()),
             Some(_) => Err(Error::invalid(format!(
-                "{what} needs all samples on one rank: use the objective from before among(ranks)"
+                "{what} needs all samples on one rank: use the objective from before with_ranks(ranks)"
             ))),
         }
     }

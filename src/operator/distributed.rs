@@ -10,7 +10,7 @@ use crate::ranks::{Ranks, agree_on_errors, partition};
 /// density.
 ///
 /// It gives no speed-up where vectors come one by one, as in Lanczos' method with blocks of one: distribute the samples
-/// then, with [`Objective::among`](crate::objective::Objective::among).
+/// then, with [`Objective::with_ranks`](crate::objective::Objective::with_ranks).
 #[derive(Clone)]
 pub struct Distributed<A> {
     operator: A,

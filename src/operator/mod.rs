@@ -74,7 +74,7 @@ use std::sync::Arc;
 
 use candle_core::DType;
 
-use crate::error::{Error, Result, check_finite};
+use crate::error::{Error, Result, check_finite, counted};
 use crate::parameters::epsilon_of;
 
 /// A real symmetric n × n matrix A, given by its products Av.
@@ -278,8 +278,9 @@ fn check_products(products: &[Vec<f64>], count: usize, n: usize) -> Result<()> {
 fn check_length(v: &[f64], n: usize) -> Result<()> {
     if v.len() != n {
         return Err(Error::invalid(format!(
-            "the vector has {} entries but the matrix has {n} columns",
-            v.len()
+            "the vector has {} but the matrix has {}",
+            counted(v.len(), "entry"),
+            counted(n, "column")
         )));
     }
     Ok(())

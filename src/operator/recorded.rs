@@ -7,7 +7,7 @@
 //! unknown.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::slice::from_ref;
@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use super::{LinearOperator, check_length, checked_products};
 use crate::checkpoint::unusable;
 use crate::error::{Error, Result, check_finite};
-use crate::files::is_locked;
+use crate::files::{LockFile, is_locked};
 use crate::random::{Purpose, normal};
 use crate::ranks::{Ranks, agree_on_errors};
 use crate::vector::{axpy, from_bytes, norm, to_bytes};
@@ -207,7 +207,7 @@ impl<A: LinearOperator> LinearOperator for Recorded<A> {
 struct Log {
     path: PathBuf,
     /// Locked while it is open.
-    file: File,
+    file: LockFile,
     n: usize,
     /// Offsets of each vector's records, ascending.
     offsets: HashMap<Key, Vec<u64>>,
@@ -218,7 +218,7 @@ impl Log {
     fn open(path: &Path, operator: &impl LinearOperator) -> Result<Self> {
         let mut options = OpenOptions::new();
         let options = options.read(true).write(true).create(true).truncate(false);
-        let file = options.open(path).map_err(|e| unwritable(path, &e))?;
+        let file = LockFile::new(options.open(path).map_err(|e| unwritable(path, e))?);
         if is_locked(&file, true) {
             let problem = "is in use by another process or another operator";
             let advice = "Wait until it ends, or give another path";
@@ -233,7 +233,7 @@ impl Log {
         };
         match log
             .index(operator.dtype())
-            .map_err(|e| unwritable(path, &e))?
+            .map_err(|e| unwritable(path, e))?
         {
             None => Ok(log),
             Some(problem) => Err(unusable(path, &problem)),
@@ -301,7 +301,7 @@ impl Log {
             let mut record = vec![0; self.record() as usize];
             let found = self.file.seek(SeekFrom::Start(offset));
             let found = found.and_then(|_| self.file.read_exact(&mut record));
-            found.map_err(|e| unwritable(&self.path, &e))?;
+            found.map_err(|e| unwritable(&self.path, e))?;
             let (body, sum) = record.split_at(HASH + 8 * self.n);
             if hash(body) == sum {
                 products.push(from_bytes(&body[HASH..]));
@@ -342,7 +342,7 @@ impl Log {
         let written = written.and_then(|_| self.file.write_all(&records));
         if let Err(e) = written {
             let _ = self.file.set_len(self.end);
-            return Err(unwritable(&self.path, &e));
+            return Err(unwritable(&self.path, e));
         }
         for key in keys {
             self.offsets.entry(*key).or_default().push(self.end);
@@ -362,10 +362,11 @@ fn hash(bytes: &[u8]) -> Key {
     Sha256::digest(bytes).into()
 }
 
-fn unwritable(path: &Path, e: &io::Error) -> Error {
+fn unwritable(path: &Path, e: io::Error) -> Error {
     Error::file(
         path,
         format!("cannot be read and written ({e})"),
         "Give a writable path with enough free space, 8n bytes per product",
     )
+    .caused_by(e)
 }

@@ -11,7 +11,7 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarMap;
 
-use crate::error::{Error, Result, check_finite};
+use crate::error::{Error, Result, check_finite, counted};
 use crate::files::read_tensors;
 use crate::files::write_tensors;
 
@@ -346,7 +346,7 @@ impl Parameters {
             Error::file(path, problem, advice)
         };
         let mut found = read_tensors(path, &self.device)
-            .map_err(|problem| wrong(format!("cannot be read: {problem}")))?;
+            .map_err(|e| wrong(format!("cannot be read: {e}")).caused_by(e))?;
         found.retain(|name, _| name.rsplit('.').next() != Some("num_batches_tracked"));
         let prefix = self.name_prefix(&found);
         let (mut ours, mut missing) = (Vec::new(), None);
@@ -404,9 +404,9 @@ impl Parameters {
     pub(crate) fn check_vector(&self, vector: &[f64], what: &str) -> Result<()> {
         if vector.len() != self.len {
             return Err(Error::invalid(format!(
-                "the {what} has {} entries but the model has {} parameters",
-                vector.len(),
-                self.len
+                "the {what} has {} but the model has {}",
+                counted(vector.len(), "entry"),
+                counted(self.len, "parameter")
             )));
         }
         check_finite(vector, &format!("the {what}"))

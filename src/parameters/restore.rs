@@ -8,7 +8,8 @@ use crate::error::Result;
 pub(crate) struct Restore(Vec<(Var, Tensor)>);
 
 impl Restore {
-    pub(crate) fn of<'a>(vars: impl IntoIterator<Item = &'a Var>) -> Result<Self> {
+    /// Saves the variables' current values.
+    pub(crate) fn new<'a>(vars: impl IntoIterator<Item = &'a Var>) -> Result<Self> {
         let vars = vars.into_iter();
         let saved = vars.map(|var| Ok((var.clone(), var.copy()?.detach())));
         Ok(Self(saved.collect::<Result<_>>()?))

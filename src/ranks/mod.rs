@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | the points of a plane | each rank takes the next free point | [`Grid::with_share`](crate::landscape::Grid::with_share) |
 //! | the points of a sweep | each rank takes the next free point | [`Sweep::share`](crate::sweep::Sweep::share) |
-//! | the samples of a loss | each rank has a part; sums are over all ranks | [`Objective::among`](crate::objective::Objective::among) |
+//! | the samples of a loss | each rank has a part; sums are over all ranks | [`Objective::with_ranks`](crate::objective::Objective::with_ranks) |
 //! | the vectors of a block of products | each rank multiplies a part | [`Distributed`](crate::operator::Distributed) |
 //!
 //! All ranks make the same calls in the same order. Results have the same bits on each rank, so all ranks take the same

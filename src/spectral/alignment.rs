@@ -7,7 +7,7 @@ use super::deflated_trace::rounding;
 use super::orthonormal::products;
 use super::probe_loop::{BLOCK_SIZE, Estimator, Sampler, estimate};
 use super::{Bracket, Estimate, Spectrum};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 use crate::operator::{LinearOperator, checked_products, epsilon};
 use crate::progress::Progress;
 use crate::random::Purpose;
@@ -58,7 +58,8 @@ impl Alignment {
         }
         if samples < 2 {
             return Err(Error::invalid(format!(
-                "an alignment from {samples} samples has no standard error: use at least 2"
+                "an alignment from {} has no standard error: use at least 2",
+                counted(samples, "sample")
             )));
         }
         let mut sampler = Sampler::new(Purpose::Alignment, seed);
@@ -177,8 +178,9 @@ impl Spectrum {
         let fewest = self.pairs.len().min(other.pairs.len());
         if self.dim != other.dim || k == 0 || k > fewest {
             return Err(Error::invalid(format!(
-                "the overlap of {k} eigenvectors needs matrices of the same size and at least {k} pairs each; found {} and \
-                 {} rows, {} and {} pairs",
+                "the overlap of {} needs matrices of the same size and as many pairs each; found {} and {} rows, {} and \
+                 {} pairs",
+                counted(k, "eigenvector"),
                 self.dim,
                 other.dim,
                 self.pairs.len(),

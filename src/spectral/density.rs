@@ -9,7 +9,7 @@ use super::orthonormal::extend;
 use super::probe_loop::Sampler;
 use super::simple_eigenvalues::SimpleEigenvalues;
 use super::{Bracket, Estimate};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 use crate::memory;
 use crate::operator::{LinearOperator, checked_products, epsilon};
 use crate::progress::Progress;
@@ -232,8 +232,9 @@ impl DensitySettings {
     pub fn run(&self, operator: &(impl LinearOperator + ?Sized)) -> Result<Density> {
         if self.probes < 2 || self.steps == 0 {
             return Err(Error::invalid(format!(
-                "a density from {} probes with {} steps has no standard error: use at least 2 probes and 1 step",
-                self.probes, self.steps
+                "a density from {} with {} has no standard error: use at least 2 probes and 1 step",
+                counted(self.probes, "probe"),
+                counted(self.steps, "step")
             )));
         }
         let n = operator.dim();
@@ -492,7 +493,8 @@ impl Density {
         }
         if points < 2 {
             return Err(Error::invalid(format!(
-                "a curve of {points} points: give at least 2"
+                "a curve of {}: give at least 2",
+                counted(points, "point")
             )));
         }
         memory::check(24.0 * points as f64, "the points of a curve")?;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::Estimate;
 use super::deflated_trace::rounding;
 use super::probe_loop::{BLOCK_SIZE, Estimator, Sampler, estimate};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 use crate::operator::{LinearOperator, checked_products, epsilon};
 use crate::progress::Progress;
 use crate::random::Purpose;
@@ -47,7 +47,8 @@ impl Diagonal {
     ) -> Result<Self> {
         if samples < 2 {
             return Err(Error::invalid(format!(
-                "a diagonal from {samples} samples has no standard error: use at least 2"
+                "a diagonal from {} has no standard error: use at least 2",
+                counted(samples, "sample")
             )));
         }
         let n = operator.dim();
@@ -91,8 +92,8 @@ impl Diagonal {
     pub fn interval(&self, i: usize, confidence: f64) -> Result<[f64; 2]> {
         let (Some(value), Some(error)) = (self.values.get(i), self.standard_errors.get(i)) else {
             return Err(Error::invalid(format!(
-                "there is no entry {i}: the diagonal has {} entries, counted from 0",
-                self.values.len()
+                "there is no entry {i}: the diagonal has {}, counted from 0",
+                counted(self.values.len(), "entry")
             )));
         };
         let entry = Estimate {

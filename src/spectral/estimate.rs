@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 
 /// A number estimated from random samples.
 ///
@@ -126,7 +126,10 @@ impl Estimate {
         }
         let freedom = (self.samples.max(2) - 1) as f64;
         let student = StudentsT::new(0.0, 1.0, freedom).map_err(|e| {
-            Error::invalid(format!("no interval from {} samples: {e}", self.samples))
+            Error::invalid(format!(
+                "no interval from {}: {e}",
+                counted(self.samples, "sample")
+            ))
         })?;
         let reach = student.inverse_cdf(0.5 + confidence / 2.0) * self.standard_error;
         Ok([self.value - reach, self.value + reach])
@@ -137,11 +140,11 @@ impl std::fmt::Display for Estimate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "{:.5} ± {:.2} (standard error, {} samples, {} products)",
+            "{:.5} ± {:.2} (standard error, {}, {})",
             Short(self.value),
             Short(self.standard_error),
-            self.samples,
-            self.products
+            counted(self.samples, "sample"),
+            counted(self.products, "product")
         )?;
         if !self.converged {
             write!(f, ", not converged to the requested accuracy")?;

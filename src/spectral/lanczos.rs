@@ -8,7 +8,7 @@ use super::probe_loop::Sampler;
 use super::schur_complement::SchurComplement;
 use super::thick_restart::{KrylovSpace, Ritz};
 use super::{Eigenpair, Rank, Spectrum};
-use crate::error::{Error, Result, check_finite};
+use crate::error::{Error, Result, check_finite, counted};
 use crate::memory;
 use crate::operator::LinearOperator;
 use crate::progress::Progress;
@@ -256,12 +256,16 @@ impl Lanczos {
         }
         // The eigenvectors and a basis of at least as many vectors.
         let numbers = 2.0 * k as f64 * n as f64;
-        memory::check(8.0 * numbers, &format!("{k} eigenvectors and a basis"))?;
+        memory::check(
+            8.0 * numbers,
+            &format!("{} and a basis", counted(k, "eigenvector")),
+        )?;
         for v in &self.start_vectors {
             if v.len() != n {
                 return Err(Error::invalid(format!(
-                    "a start vector has {} entries but the matrix has {n} columns",
-                    v.len()
+                    "a start vector has {} but the matrix has {}",
+                    counted(v.len(), "entry"),
+                    counted(n, "column")
                 )));
             }
             check_finite(v, "the start vector")?;
@@ -322,7 +326,11 @@ impl Lanczos {
             let mut wanted = self.wanted_pairs(&space, k)?;
             progress.tick(|| {
                 let found = m.min(k) - wanted.unconverged().len();
-                format!("{products} products, {found} of {k} eigenvalues found")
+                format!(
+                    "{}, {found} of {} found",
+                    counted(products, "product"),
+                    counted(k, "eigenvalue")
+                )
             });
 
             let mut missed = None;

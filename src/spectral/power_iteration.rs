@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Eigenpair;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 use crate::operator::{LinearOperator, checked_products};
 use crate::progress::Progress;
 use crate::random::{Purpose, normal};
@@ -125,7 +125,10 @@ impl PowerIteration {
             let residual = norm(&rest);
             values.push(value);
             residuals.push(residual);
-            progress.tick(|| format!("{} products, residual {residual:.1e}", values.len()));
+            progress.tick(|| {
+                let products = counted(values.len(), "product");
+                format!("{products}, residual {residual:.1e}")
+            });
 
             let converged = residual <= self.tolerance * value.abs();
             if converged || values.len() >= self.max_products {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
 use super::Bracket;
-use crate::error::{Error, Result, check_finite};
+use crate::error::{Error, Result, check_finite, counted};
 use crate::vector::{axpy, dot, norm};
 
 /// An eigenvalue λ with its unit eigenvector v.
@@ -112,8 +112,8 @@ impl Spectrum {
     pub fn vector(&self, index: usize) -> Result<Vec<f64>> {
         let pair = self.pairs.get(index).ok_or_else(|| {
             Error::invalid(format!(
-                "there is no eigenvector {index}: the spectrum has {} pairs, counted from 0",
-                self.pairs.len()
+                "there is no eigenvector {index}: the spectrum has {}, counted from 0",
+                counted(self.pairs.len(), "pair")
             ))
         })?;
         Ok(pair.vector.clone())
@@ -199,8 +199,8 @@ impl Spectrum {
             .unwrap_or_default()
         else {
             return Err(Error::invalid(format!(
-                "there is no gap {index}: the spectrum has {} pairs, counted from 0",
-                self.pairs.len()
+                "there is no gap {index}: the spectrum has {}, counted from 0",
+                counted(self.pairs.len(), "pair")
             )));
         };
         if let (Some(a), Some(b)) = (a.rank, b.rank)
@@ -263,8 +263,10 @@ impl Spectrum {
             for (block, range) in blocks {
                 let part = pair.vector.get(range.clone()).ok_or_else(|| {
                     Error::invalid(format!(
-                        "block `{block}` is the range {}..{}, but the vectors have {} entries",
-                        range.start, range.end, self.dim
+                        "block `{block}` is the range {}..{}, but the vectors have {}",
+                        range.start,
+                        range.end,
+                        counted(self.dim, "entry")
                     ))
                 })?;
                 let share = dot(part, part);
@@ -297,14 +299,15 @@ impl Spectrum {
     pub fn overlap(&self, vector: &[f64], count: usize) -> Result<Bracket> {
         if count == 0 || count > self.pairs.len() {
             return Err(Error::invalid(format!(
-                "the span of {count} eigenvectors is unknown: the spectrum has {} pairs; give 1 to that many",
-                self.pairs.len()
+                "the span of {} is unknown: the spectrum has {}; give 1 to that many",
+                counted(count, "eigenvector"),
+                counted(self.pairs.len(), "pair")
             )));
         }
         if vector.len() != self.dim {
             return Err(Error::invalid(format!(
-                "the vector has {} entries but the eigenvectors have {}",
-                vector.len(),
+                "the vector has {} but the eigenvectors have {}",
+                counted(vector.len(), "entry"),
                 self.dim
             )));
         }

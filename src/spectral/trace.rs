@@ -6,7 +6,7 @@ use super::Estimate;
 use super::deflated_trace::{DeflatedTrace, TraceOf, rounding};
 use super::orthonormal::{extend, orthogonalize};
 use super::probe_loop::{BLOCK_SIZE, Estimator, Sampler, estimate};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 use crate::operator::{LinearOperator, epsilon};
 use crate::progress::Progress;
 use crate::random::Purpose;
@@ -163,8 +163,8 @@ impl Trace {
         }
         if self.max_products < 12 {
             return Err(Error::invalid(format!(
-                "{} products are too few for an estimate with a standard error: allow at least 12",
-                self.max_products
+                "{} cannot give an estimate with a standard error: allow at least 12",
+                counted(self.max_products, "product")
             )));
         }
         let n = operator.dim();

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::{Sweep, checksum, manifest, point};
 use crate::error::{Error, Result};
-use crate::files::{WRITABLE, is_locked, sync_directory};
+use crate::files::{LockFile, WRITABLE, is_locked, sync_directory};
 use crate::progress::warn;
 use crate::ranks::Share;
 
@@ -23,7 +23,7 @@ const WHOLE: &str = "-whole";
 pub(super) struct Directory {
     path: PathBuf,
     /// The manifest and the shard's lock file. Dropping them releases the locks.
-    _locks: Vec<File>,
+    _locks: Vec<LockFile>,
     shard: Option<PathBuf>,
 }
 
@@ -44,7 +44,7 @@ impl Directory {
         let unwritable = |e| unwritable(path, e);
         fs::create_dir_all(path).map_err(unwritable)?;
         let mut directory = Self::unlocked(path);
-        let file = open_or_create(&manifest_file(path)).map_err(unwritable)?;
+        let file = LockFile::new(open_or_create(&manifest_file(path)).map_err(unwritable)?);
         match sweep.share.is_shard() {
             false if is_locked(&file, true) => return Err(already_running(path)),
             false => directory.begin(&file, manifest, sweep)?,
@@ -93,6 +93,7 @@ impl Directory {
                 file => break file.map_err(unwritable)?,
             }
         };
+        let file = LockFile::new(file);
         if is_locked(&file, true) {
             return Err(already_running(&self.path));
         }
@@ -101,7 +102,8 @@ impl Directory {
             let other = entry.map_err(unwritable)?.path();
             let name = other.file_name().unwrap_or_default().to_string_lossy();
             let divides_otherwise = name.starts_with("shard-") && name.rsplit('-').next() != count;
-            if divides_otherwise && File::open(&other).is_ok_and(|file| is_locked(&file, true)) {
+            let is_in_use = |file| is_locked(&LockFile::new(file), true);
+            if divides_otherwise && File::open(&other).is_ok_and(is_in_use) {
                 let problem = format!("{name} is running there with another number of shards");
                 return Err(in_use(&self.path, &problem));
             }
@@ -255,5 +257,5 @@ fn in_use(dir: &Path, problem: &str) -> Error {
 }
 
 fn unwritable(path: &Path, e: io::Error) -> Error {
-    Error::file(path, format!("cannot be written to ({e})"), WRITABLE)
+    Error::file(path, format!("cannot be written to ({e})"), WRITABLE).caused_by(e)
 }

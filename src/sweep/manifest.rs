@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::Sweep;
 use crate::data::{Dataset, Targets};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 use crate::memory;
 use crate::model::{Model, Parameters};
 
@@ -33,7 +33,7 @@ pub(super) fn manifest(
     let numbers = 2.0 * (sweep.jobs.min(sweep.strengths.len()) * sweep.top) as f64 * n as f64;
     memory::check(
         8.0 * numbers,
-        &format!("{} eigenvectors and a basis", sweep.top),
+        &format!("{} and a basis", counted(sweep.top, "eigenvector")),
     )?;
     let mut trainer = json!(sweep.trainer);
     if let Some(trainer) = trainer.as_object_mut() {
@@ -96,8 +96,8 @@ fn differ(name: &str, there: &Value, here: &Value, all: &mut Vec<String>) {
         }
         (Value::Array(a), Value::Array(b)) if a.len() != b.len() => {
             all.push(format!(
-                "{name} has {} entries there and {} here",
-                a.len(),
+                "{name} has {} there and {} here",
+                counted(a.len(), "entry"),
                 b.len()
             ));
         }

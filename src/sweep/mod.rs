@@ -40,7 +40,7 @@ use self::directory::Directory;
 use self::manifest::manifest;
 use self::point::{Point, shortest};
 use crate::data::Dataset;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 use crate::model::Model;
 use crate::objective::check_l2;
 use crate::progress::Progress;
@@ -272,7 +272,8 @@ impl Sweep {
             });
         }
         if there < count {
-            let problem = format!("lists only {there} of {count} points although all were written");
+            let count = counted(count, "point");
+            let problem = format!("lists only {there} of {count} although all were written");
             let advice = "Wait for the network file system, then resume the sweep";
             return Err(Error::file(dir.as_ref(), problem, advice));
         }
@@ -302,6 +303,21 @@ impl Sweep {
         ranks.sum(&mut todo)?;
         let todo = (0..count).filter(|id| todo[*id] > 0.0).collect();
         Ok((directory, todo))
+    }
+
+    /// Checks the settings, as [`Sweep::run`] does before any work.
+    ///
+    /// ```
+    /// use loss_landscape::prelude::*;
+    ///
+    /// assert!(Sweep::new([0.0, 0.01]).check().is_ok());
+    /// assert!(Sweep::new([-0.01]).check().is_err());
+    /// ```
+    ///
+    /// # Errors
+    /// No strengths, an invalid or repeated one; a setting out of its range.
+    pub fn check(&self) -> Result<()> {
+        self.checked().map(drop)
     }
 
     /// Validates the settings and rounds the strengths.

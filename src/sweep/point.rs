@@ -70,7 +70,7 @@ impl Point<'_> {
         let trainer = sweep.trainer.clone().with_l2(self.l2).with_seed(sweep.seed);
         let history = trainer.fit(model, train, test)?;
 
-        let objective = Objective::of(model, train, Loss::of(train.targets()))?;
+        let objective = Objective::of(model, train, Loss::default_for(train.targets()))?;
         let objective = objective.with_l2(self.l2)?.with_memory(MEMORY / sweep.jobs);
         let gradient = objective.gradient()?;
         let lanczos = Lanczos::default()
@@ -82,7 +82,7 @@ impl Point<'_> {
 
         let (learned, watched) = (
             objective.score()?,
-            objective.on(test)?.with_l2(0.0)?.score()?,
+            objective.with_data(test)?.with_l2(0.0)?.score()?,
         );
         let theta = parameters.to_flat()?;
         let found = SweepPoint {

@@ -182,7 +182,7 @@ impl Adam {
             complement(self.beta2),
             self.epsilon,
         ];
-        adam(theta, g, m, v, rule.map(Scalar::of));
+        adam(theta, g, m, v, rule.map(Scalar::from_f64));
     }
 }
 

@@ -46,7 +46,7 @@ impl Sam {
         }
         let mut perturbed = point.to_vec();
         for (x, (t, g)) in perturbed.iter_mut().zip(pairs()) {
-            *x = T::of(t + self.radius / length * scale(t).powi(2) * g);
+            *x = T::from_f64(t + self.radius / length * scale(t).powi(2) * g);
         }
         Ok(Some(perturbed))
     }

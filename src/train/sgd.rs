@@ -117,7 +117,7 @@ impl Sgd {
         step: Step,
     ) {
         let nesterov = f64::from(u8::from(self.nesterov));
-        let rule = [step.learning_rate, self.momentum, nesterov].map(Scalar::of);
+        let rule = [step.learning_rate, self.momentum, nesterov].map(Scalar::from_f64);
         sgd(theta, g, moments[0], rule);
     }
 }

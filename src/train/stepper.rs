@@ -122,7 +122,7 @@ impl<'a, T: HostFloat> EngineStepper<'a, T> {
             moments: vec![vec![Scalar::ZERO; parameters.len()]; optimizer.num_moments()],
             optimizer,
             sam,
-            point: point.into_iter().map(Scalar::of).collect(),
+            point: point.into_iter().map(Scalar::from_f64).collect(),
             steps: 0,
         })
     }
@@ -230,7 +230,7 @@ impl<T: HostFloat> Stepper for EngineStepper<'_, T> {
             .iter_mut()
             .chain(self.moments.iter_mut().flatten());
         for (x, saved) in numbers.zip(&state[1..]) {
-            *x = T::of(*saved);
+            *x = Scalar::from_f64(*saved);
         }
         self.update_model()
     }

@@ -405,8 +405,18 @@ impl Trainer {
         self.run(train, test, Some(trajectory))
     }
 
-    /// Checks that all settings are in their ranges.
-    pub(crate) fn check(&self) -> Result<()> {
+    /// Checks that all settings are in their ranges, as the methods that train do before any work.
+    ///
+    /// ```
+    /// use loss_landscape::prelude::*;
+    ///
+    /// assert!(Trainer::adam(1e-3).check().is_ok());
+    /// assert!(Trainer::adam(-1e-3).check().is_err());
+    /// ```
+    ///
+    /// # Errors
+    /// A setting out of its range.
+    pub fn check(&self) -> Result<()> {
         if !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {
             return Err(Error::invalid(format!(
                 "the learning rate is {}: give a finite number above 0",
@@ -528,7 +538,7 @@ impl Trainer {
         if statistics.len() == 0 || (size > 1 && data.len() % size != 1) {
             return Ok(());
         }
-        let _restore = Restore::of(statistics.map(|(_, var)| var))?;
+        let _restore = Restore::new(statistics.map(|(_, var)| var))?;
         let one = data.select(&[0])?;
         train.training_pass()(one.inputs()).map_err(|e| {
             Error::invalid(format!(
@@ -561,7 +571,7 @@ fn objectives<M>(model: &M, train: &Dataset, test: &Dataset) -> Result<(Objectiv
 where
     M: Model + Clone + Send + Sync + 'static,
 {
-    let loss = Loss::of(train.targets());
+    let loss = Loss::default_for(train.targets());
     Ok((
         Objective::of(model, train, loss)?,
         Objective::of(model, test, loss)?,

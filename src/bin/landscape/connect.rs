@@ -8,6 +8,7 @@ use loss_landscape::Error;
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json::json;
 
+use crate::limits::{at_least, positive};
 use crate::network_args::SettingArgs;
 use crate::output::{Report, number, prepare_dir, write_table, write_text};
 use crate::path_args::path;
@@ -53,6 +54,13 @@ impl Connect {
             ));
         }
         ignored
+    }
+
+    pub fn check(&self) -> Result<(), Error> {
+        at_least(2, "points", self.points)?;
+        positive("lr", self.lr)?;
+        at_least(1, "bends", self.bends.unwrap_or(1))?;
+        self.setting.check()
     }
 
     pub fn run(&self) -> Result<Report, Error> {

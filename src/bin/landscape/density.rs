@@ -4,9 +4,11 @@ use std::time::Instant;
 
 use clap::Args;
 use loss_landscape::Error;
+use loss_landscape::memory;
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json::json;
 
+use crate::limits::{at_least, positive};
 use crate::network_args::{MatrixArgs, PointArgs};
 use crate::output::{Report, number};
 
@@ -34,6 +36,17 @@ pub struct Density {
 }
 
 impl Density {
+    pub fn check(&self) -> Result<(), Error> {
+        at_least(2, "probes", self.probes)?;
+        at_least(1, "steps", self.steps)?;
+        positive("width", self.width.unwrap_or(1.0))?;
+        at_least(2, "points", self.points)?;
+        // A value of λ, the density or the cumulative density, and its error at each point.
+        let curves = 48.0 * self.points as f64;
+        memory::check(curves, &format!("curves of {} points", self.points))?;
+        self.point.setting.check()
+    }
+
     pub fn run(&self) -> Result<Report, Error> {
         let (objective, operator) = self.matrix.at(&self.point)?;
         let settings = DensitySettings::default()

@@ -8,6 +8,7 @@ use loss_landscape::memory;
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json::json;
 
+use crate::limits::at_least;
 use crate::mpi_context;
 use crate::network_args::PointArgs;
 use crate::output::Report;
@@ -25,15 +26,15 @@ pub struct Hvp {
 }
 
 impl Hvp {
+    pub fn check(&self) -> Result<(), Error> {
+        at_least(1, "block", self.block)?;
+        at_least(1, "runs", self.runs)?;
+        memory::check(8.0 * self.runs as f64, "the times of all runs")?;
+        self.point.setting.check()
+    }
+
     pub fn run(&self) -> Result<Report, Error> {
-        if self.block == 0 || self.runs == 0 {
-            return Err(Error::Invalid(
-                "--block and --runs must be at least 1".into(),
-            ));
-        }
         let objective = self.point.distributed()?;
-        let times = 8.0 * self.runs as f64;
-        memory::check(times, "the times of all runs")?;
         // Vectors and products.
         let block = 16.0 * self.block as f64 * objective.dim() as f64;
         memory::check(block, &format!("blocks of {} vectors", self.block))?;

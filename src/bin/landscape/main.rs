@@ -5,6 +5,7 @@ mod config_file;
 mod connect;
 mod density;
 mod hvp;
+mod limits;
 mod mpi_context;
 mod network_args;
 mod output;
@@ -81,6 +82,7 @@ fn main() -> ExitCode {
 fn run(parsed: Parsed<Cli>) -> Result<(), Error> {
     let Parsed { cli, given } = parsed;
     refuse_ignored(&cli.task, &given)?;
+    refuse_invalid(&cli.task)?;
     progress_display::show();
     signals::listen();
     let report = match cli.task {
@@ -124,6 +126,22 @@ fn refuse_ignored(task: &Task, given: &[String]) -> Result<(), Error> {
     match ignored {
         Some((name, why)) => Err(Error::Invalid(format!("--{name} has no effect: {why}"))),
         None => Ok(()),
+    }
+}
+
+/// Rejects values out of range.
+fn refuse_invalid(task: &Task) -> Result<(), Error> {
+    match task {
+        Task::Train(task) => task.check(),
+        Task::Sweep(task) => task.check(),
+        Task::Analyze(task) => task.check(),
+        Task::Connect(task) => task.check(),
+        Task::Surface(task) => task.check(),
+        Task::Spectrum(task) => task.check(),
+        Task::Density(task) => task.check(),
+        Task::Trace(task) => task.check(),
+        Task::Sharpness(task) => task.check(),
+        Task::Hvp(task) => task.check(),
     }
 }
 

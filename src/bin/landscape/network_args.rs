@@ -10,6 +10,7 @@ use loss_landscape::operator::Distributed;
 use loss_landscape::prelude::*;
 use loss_landscape::serde::{Serialize, Serializer};
 
+use crate::limits::at_least;
 use crate::path_args::path;
 use crate::{Ignored, config_file, mpi_context, signals};
 
@@ -341,13 +342,17 @@ impl PointArgs {
     pub fn distributed(&self) -> Result<Objective, Error> {
         let objective = self.objective()?;
         match mpi_context::ranks() {
-            Some(ranks) => objective.among(ranks),
+            Some(ranks) => objective.with_ranks(ranks),
             None => Ok(objective),
         }
     }
 }
 
 impl SettingArgs {
+    pub fn check(&self) -> Result<(), Error> {
+        at_least(1, "samples", self.samples.unwrap_or(1))
+    }
+
     pub fn ignored(&self) -> Ignored {
         let mut ignored = self.network.ignored();
         if self.autograd {

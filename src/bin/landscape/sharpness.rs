@@ -7,6 +7,7 @@ use loss_landscape::Error;
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json::json;
 
+use crate::limits::{at_least, positive};
 use crate::network_args::PointArgs;
 use crate::output::{Report, number};
 
@@ -40,6 +41,14 @@ pub struct Sharpness {
 }
 
 impl Sharpness {
+    pub fn check(&self) -> Result<(), Error> {
+        positive("radius", self.radius)?;
+        at_least(2, "perturbations", self.perturbations)?;
+        at_least(1, "starts", self.starts)?;
+        positive("tolerance", self.tolerance)?;
+        self.point.setting.check()
+    }
+
     pub fn run(&self) -> Result<Report, Error> {
         let objective = self.point.distributed()?;
         let sharpness = loss_landscape::landscape::Sharpness::new(self.radius)

@@ -8,6 +8,7 @@ use loss_landscape::Error;
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json::json;
 
+use crate::limits::{at_least, positive};
 use crate::network_args::{MatrixArgs, PointArgs};
 use crate::output::{Report, number, prepare_dir, scientific, write_text, write_vectors};
 use crate::path_args::path;
@@ -51,13 +52,14 @@ enum WhichName {
 }
 
 impl Spectrum {
+    pub fn check(&self) -> Result<(), Error> {
+        at_least(1, "top", self.top.unwrap_or(1))?;
+        positive("tolerance", self.tolerance)?;
+        at_least(1, "block", self.block)?;
+        self.point.setting.check()
+    }
+
     pub fn run(&self) -> Result<Report, Error> {
-        if !(self.tolerance > 0.0 && self.tolerance.is_finite()) {
-            return Err(Error::Invalid(format!(
-                "--tolerance must be finite and above 0, found {}",
-                self.tolerance
-            )));
-        }
         if let Some(dir) = &self.out {
             prepare_dir(dir, &["spectrum.json", "eigenvectors.safetensors"])?;
         }

@@ -10,6 +10,7 @@ use loss_landscape::prelude::*;
 use loss_landscape::ranks::Share;
 use loss_landscape::serde_json::json;
 
+use crate::limits::{at_least, positive};
 use crate::network_args::PointArgs;
 use crate::output::{Report, number, prepare_dir, write_table, write_text, write_vectors};
 use crate::path_args::path;
@@ -68,6 +69,12 @@ enum PlaneName {
 }
 
 impl Surface {
+    pub fn check(&self) -> Result<(), Error> {
+        positive("range", self.range)?;
+        at_least(2, "grid", self.grid)?;
+        self.point.setting.check()
+    }
+
     pub fn run(&self) -> Result<Report, Error> {
         let mut grid = Grid::square(self.range, self.grid)?;
         if let Some(dir) = &self.out {

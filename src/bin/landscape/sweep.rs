@@ -9,6 +9,7 @@ use loss_landscape::prelude::*;
 use loss_landscape::ranks::Share;
 use loss_landscape::serde_json::json;
 
+use crate::limits::at_least;
 use crate::network_args::NetworkArgs;
 use crate::output::{Report, number, path_text, scientific};
 use crate::path_args::path;
@@ -87,21 +88,32 @@ impl FromStr for Strengths {
 }
 
 impl SweepCommand {
-    pub fn run(&self) -> Result<Report, Error> {
+    pub fn check(&self) -> Result<(), Error> {
+        at_least(1, "top", self.top.unwrap_or(1))?;
+        at_least(1, "samples", self.samples.unwrap_or(1))?;
+        self.sweep()?.check()
+    }
+
+    /// The sweep, without the number of eigenpairs.
+    fn sweep(&self) -> Result<Sweep, Error> {
         let trainer = self.steps.trainer()?;
-        let parameters = self.network.model(self.seed)?.parameters().len();
-        let sweep = Sweep::new(&self.l2.0[..])
-            .with_trainer(
-                trainer
-                    .with_epochs(self.epochs)
-                    .with_patience(self.patience),
-            )
-            .with_top(self.top.unwrap_or(parameters.min(30)))
+        let trainer = trainer
+            .with_epochs(self.epochs)
+            .with_patience(self.patience);
+        Ok(Sweep::new(&self.l2.0[..])
+            .with_trainer(trainer)
             .with_tolerance(self.tolerance)
             .with_seed(self.seed)
             .with_jobs(self.jobs)
             .with_parquet(self.parquet)
-            .with_resume(self.resume)
+            .with_resume(self.resume))
+    }
+
+    pub fn run(&self) -> Result<Report, Error> {
+        let parameters = self.network.model(self.seed)?.parameters().len();
+        let sweep = self.sweep()?;
+        let sweep = sweep
+            .with_top(self.top.unwrap_or(parameters.min(30)))
             .with_share(mpi_context::share(self.shard.as_ref())?);
         let data = self.network.data()?;
         let train = match self.samples {

@@ -7,6 +7,7 @@ use loss_landscape::Error;
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json::json;
 
+use crate::limits::{at_least, positive};
 use crate::network_args::{MatrixArgs, PointArgs};
 use crate::output::Report;
 
@@ -42,6 +43,12 @@ enum MethodName {
 }
 
 impl Trace {
+    pub fn check(&self) -> Result<(), Error> {
+        positive("relative-error", self.relative_error)?;
+        at_least(12, "max-products", self.max_products)?;
+        self.point.setting.check()
+    }
+
     pub fn run(&self) -> Result<Report, Error> {
         let (objective, operator) = self.matrix.at(&self.point)?;
         let settings = loss_landscape::spectral::Trace::default()

@@ -26,6 +26,10 @@ pub struct Train {
 }
 
 impl Train {
+    pub fn check(&self) -> Result<(), Error> {
+        self.training.trainer()?.check()
+    }
+
     pub fn run(&self) -> Result<Report, Error> {
         mpi_context::require_single_process("train")?;
         let trainer = self.training.trainer()?;

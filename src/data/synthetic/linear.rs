@@ -4,7 +4,7 @@ use candle_core::Device;
 
 use super::{labelled, standard_normal};
 use crate::data::Dataset;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 use crate::random::{Purpose, generator};
 use crate::vector::{axpy, dot, gaussian, norm, scale};
 
@@ -38,7 +38,9 @@ pub fn linearly_separable(
 ) -> Result<Dataset> {
     if n < 2 || dim == 0 {
         return Err(Error::invalid(format!(
-            "expected at least 2 samples and 1 dimension, found {n} samples in {dim} dimensions"
+            "expected at least 2 samples and 1 dimension, found {} in {}",
+            counted(n, "sample"),
+            counted(dim, "dimension")
         )));
     }
     if !(margin.is_finite() && margin >= 0.0) {

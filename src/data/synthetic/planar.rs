@@ -9,7 +9,7 @@ use rand_distr::Distribution;
 
 use super::{labelled, normal};
 use crate::data::Dataset;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 
 /// Two interleaved half circles of radius 1 in the plane, one per class. Labels alternate: 0, 1, 0, …. `noise` is the standard
 /// deviation of the Gaussian noise added to each coordinate.
@@ -78,7 +78,8 @@ pub fn spirals(
 ) -> Result<Dataset> {
     if classes < 2 || n < classes {
         return Err(Error::invalid(format!(
-            "spirals need at least 2 classes and a sample of each, found {classes} classes and {n} samples"
+            "spirals need at least 2 classes and a sample of each, found {} for {classes}",
+            counted(n, "sample")
         )));
     }
     if !turns.is_finite() {

@@ -15,7 +15,7 @@ pub use weights::match_weights;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 use crate::layers::{Layer, Units};
 use crate::model::Model;
 use crate::parameters::Parameters;
@@ -175,9 +175,9 @@ impl Matching {
     pub fn apply(&self, theta: &[f64]) -> Result<Vec<f64>> {
         if theta.len() != self.order.len() {
             return Err(Error::invalid(format!(
-                "the point has {} entries, but the matched models have {} parameters",
-                theta.len(),
-                self.order.len()
+                "the point has {}, but the matched models have {}",
+                counted(theta.len(), "entry"),
+                counted(self.order.len(), "parameter")
             )));
         }
         Ok(self.order.iter().map(|i| theta[*i]).collect())
@@ -258,8 +258,8 @@ fn strips(parameters: &Parameters, groups: &[HiddenUnits]) -> Result<Vec<Vec<Str
                 && first.units() != strip.units()
             {
                 return Err(wrong(format!(
-                    "it has {} units, but the group's first axis has {}",
-                    strip.units(),
+                    "it has {}, but the group's first axis has {}",
+                    counted(strip.units(), "unit"),
                     first.units()
                 )));
             }

@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::path_profile::check_points;
 use super::{Curve, PathProfile, PathShape, PathTrainer};
-use crate::error::Result;
+use crate::error::{Result, counted};
 use crate::landscape::align::{hidden_units, match_activations, match_weights};
 use crate::model::Model;
 use crate::objective::Objective;
@@ -48,6 +49,8 @@ impl Connectivity {
         trainers: &[PathTrainer],
         points: usize,
     ) -> Result<Self> {
+        check_points(points)?;
+        trainers.iter().try_for_each(PathTrainer::check)?;
         objective.needs_all_samples("matching activations")?;
         let [start, end] = [a, b].map(|model| model.parameters().to_flat());
         let (start, end) = (start?, end?);
@@ -69,8 +72,7 @@ impl Connectivity {
         for trainer in trainers {
             let name = match trainer.shape {
                 PathShape::Bezier => "trained Bézier".to_owned(),
-                PathShape::Chain(1) => "trained chain, 1 bend".to_owned(),
-                PathShape::Chain(bends) => format!("trained chain, {bends} bends"),
+                PathShape::Chain(bends) => format!("trained chain, {}", counted(bends, "bend")),
             };
             let curve = trainer.connect(objective, &start, &end)?;
             paths.push((name, curve.profile(objective, points)?));

@@ -104,7 +104,7 @@ impl Curve {
             let statistics = RunningStatistics::from_objective(objective)?;
             return self.profile_with_statistics(objective, points, &statistics);
         }
-        let source = StatisticsSource::of(objective);
+        let source = StatisticsSource::from_objective(objective);
         let batch = points_per_pass(objective);
         self.profile_by(objective, points, (batch, source), |times| {
             let positions: Vec<_> = times.iter().map(|t| self.position(*t)).collect();
@@ -178,12 +178,7 @@ impl Curve {
         (batch, statistics): (usize, StatisticsSource),
         scores: impl Fn(&[f64]) -> Result<Vec<Score>>,
     ) -> Result<PathProfile> {
-        memory::check(48.0 * points as f64, "the points of a path")?;
-        if points < 2 {
-            return Err(Error::invalid(format!(
-                "a path needs at least 2 points, its ends, found {points}"
-            )));
-        }
+        check_points(points)?;
         for point in self.points() {
             objective.parameters().check_vector(point, "path's point")?;
         }
@@ -251,6 +246,17 @@ impl Curve {
             path_norm: self.length(),
             statistics,
         })
+    }
+}
+
+/// Checks the number of points of a path.
+pub(super) fn check_points(points: usize) -> Result<()> {
+    memory::check(48.0 * points as f64, "the points of a path")?;
+    match points >= 2 {
+        true => Ok(()),
+        false => Err(Error::invalid(format!(
+            "a path needs at least 2 points, its ends, found {points}"
+        ))),
     }
 }
 

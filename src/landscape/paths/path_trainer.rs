@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::Curve;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 use crate::memory;
 use crate::model::Parameters;
 use crate::objective::{Objective, gradient_store};
@@ -155,7 +155,7 @@ impl PathTrainer {
         };
         // The points of the curve, and the gradient and two moments of each bend.
         let numbers = 5.0 * bends as f64 * a.len() as f64;
-        memory::check(8.0 * numbers, &format!("{bends} bends"))?;
+        memory::check(8.0 * numbers, &counted(bends, "bend"))?;
         let start = (1..=bends).map(|i| {
             let point = straight.at(i as f64 / (bends as f64 + 1.0))?;
             let var = Var::from_vec(point, a.len(), &Device::Cpu)?;
@@ -200,7 +200,7 @@ impl PathTrainer {
         Ok(curve)
     }
 
-    fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         if self.batch_size == 0 {
             return Err(Error::invalid("the batch size is 0: use at least 1 sample"));
         }

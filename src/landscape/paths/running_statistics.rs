@@ -9,7 +9,7 @@ use candle_core::{DType, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
 use crate::data::{Dataset, even_parts};
-use crate::error::{Error, Result, check_finite};
+use crate::error::{Error, Result, check_finite, counted};
 use crate::objective::Objective;
 use crate::parameters::{Parameters, Restore};
 use crate::vector::axpy;
@@ -136,8 +136,8 @@ impl RunningStatistics {
     {
         if batch_size < 2 || data.len() < 2 {
             return Err(Error::invalid(format!(
-                "batches of at most {batch_size} of {} samples: a variance needs at least 2 samples",
-                data.len()
+                "batches of at most {batch_size} of {}: a variance needs at least 2 samples",
+                counted(data.len(), "sample")
             )));
         }
         let mut statistics = Self {
@@ -235,7 +235,7 @@ impl RunningStatistics {
 
     /// Saves the running values; dropping the result restores them.
     pub(super) fn save(&self) -> Result<Restore> {
-        Restore::of(self.running.iter().map(|r| &r.var))
+        Restore::new(self.running.iter().map(|r| &r.var))
     }
 }
 

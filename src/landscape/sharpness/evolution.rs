@@ -98,7 +98,7 @@ impl EvolutionSettings {
             ));
         }
         let test = match &self.test_data {
-            Some(test) => Some(objective.on(test)?),
+            Some(test) => Some(objective.with_data(test)?),
             None => None,
         };
         let lanczos = self.lanczos.clone().with_which(Which::BothEnds);
@@ -106,10 +106,10 @@ impl EvolutionSettings {
         let parameters = objective.parameters();
         let statistics = match objective.uses_running_statistics() {
             true => StatisticsSource::Snapshots,
-            false => StatisticsSource::of(objective),
+            false => StatisticsSource::from_objective(objective),
         };
         let all = parameters.iter().chain(parameters.statistics());
-        let _restore = Restore::of(all.map(|(_, var)| var))?;
+        let _restore = Restore::new(all.map(|(_, var)| var))?;
         let mut snapshots = Vec::with_capacity(trajectory.len());
         for (i, step) in trajectory.steps().iter().enumerate() {
             match objective.uses_running_statistics() {

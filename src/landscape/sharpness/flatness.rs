@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::trace;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 use crate::objective::Objective;
 use crate::operator::LinearOperator;
 use crate::progress::Progress;
@@ -141,8 +141,8 @@ impl Flatness {
         }
         if self.directions < 2 {
             return Err(Error::invalid(format!(
-                "{} directions give no standard error: use at least 2",
-                self.directions
+                "no standard error from {}: use at least 2",
+                counted(self.directions, "direction")
             )));
         }
         let level = objective.loss_at(theta)? + self.tolerance;
@@ -159,10 +159,10 @@ impl Flatness {
         }
         if found.len() < 2 {
             return Err(Error::invalid(format!(
-                "in {} of {} directions the loss never rises by {}: the model is flat; use a \
+                "in {} of {} the loss never rises by {}: the model is flat; use a \
                  smaller tolerance",
                 self.directions - found.len(),
-                self.directions,
+                counted(self.directions, "direction"),
                 self.tolerance
             )));
         }
@@ -231,7 +231,7 @@ impl std::fmt::Display for FlatnessReport {
         }
         match self.unbounded {
             0 => Ok(()),
-            n => write!(f, "; it has not in {n} more directions"),
+            n => write!(f, "; it has not in {}", counted(n, "more direction")),
         }
     }
 }

@@ -6,7 +6,7 @@ use rand::Rng;
 use serde::{Deserialize, Serialize};
 
 use super::{Sharpness, write_rounding};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 use crate::objective::Objective;
 use crate::progress::Progress;
 use crate::random::{Purpose, generator};
@@ -326,16 +326,16 @@ impl std::fmt::Display for KeskarSharpness {
         let ends = |better: fn(f64, f64) -> f64| self.by_start.iter().copied().reduce(better);
         write!(
             f,
-            "Keskar's sharpness {:.5}: the loss rises from {:.5} by {:.5e} in the box of ε = {} ({} starts: {:.3e} to \
-             {:.3e}, {} gradients{})",
+            "Keskar's sharpness {:.5}: the loss rises from {:.5} by {:.5e} in the box of ε = {} ({}: {:.3e} to \
+             {:.3e}, {}{})",
             self.value,
             self.center,
             self.rise,
             self.epsilon,
-            self.by_start.len(),
+            counted(self.by_start.len(), "start"),
             ends(f64::min).unwrap_or(0.0),
             ends(f64::max).unwrap_or(0.0),
-            self.gradient_evaluations,
+            counted(self.gradient_evaluations, "gradient"),
             if self.converged { "" } else { ", still rising" },
         )?;
         write_rounding(f, self.rounding, self.rise)

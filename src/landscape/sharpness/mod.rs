@@ -34,7 +34,7 @@ pub use worst_case::WorstCase;
 
 use std::fmt::Formatter;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 use crate::memory;
 use crate::objective::Objective;
 use crate::operator::{Hessian, LinearOperator, Scaled};
@@ -128,14 +128,20 @@ impl Sharpness {
         self
     }
 
-    /// Checks the settings and returns the neighbourhood of the current parameters.
-    fn ball(&self, objective: &Objective) -> Result<Ball> {
-        if !(self.radius > 0.0 && self.radius.is_finite()) {
-            return Err(Error::invalid(format!(
+    /// Checks the radius.
+    pub(crate) fn check(&self) -> Result<()> {
+        match self.radius > 0.0 && self.radius.is_finite() {
+            true => Ok(()),
+            false => Err(Error::invalid(format!(
                 "the radius is {}: give a finite number above 0",
                 self.radius
-            )));
+            ))),
         }
+    }
+
+    /// Checks the radius and returns the neighbourhood of the current parameters.
+    fn ball(&self, objective: &Objective) -> Result<Ball> {
+        self.check()?;
         let theta = objective.parameters().to_flat()?;
         let stretch = match self.adaptive {
             true => theta.iter().map(|t| t.abs()).collect(),
@@ -161,8 +167,8 @@ impl Sharpness {
     ) -> Result<Vec<[f64; 2]>> {
         if self.pairs < 2 {
             return Err(Error::invalid(format!(
-                "{} pairs of perturbations give no standard error: use at least 2",
-                self.pairs
+                "no standard error from {} of perturbations: use at least 2",
+                counted(self.pairs, "pair")
             )));
         }
         memory::check(16.0 * self.pairs as f64, "the rises of all perturbations")?;

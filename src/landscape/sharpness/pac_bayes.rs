@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 use crate::objective::Objective;
 use crate::progress::Progress;
 use crate::random::{Purpose, normal};
@@ -197,8 +197,8 @@ impl PacBayes {
         }
         if self.draws < 2 {
             return Err(Error::invalid(format!(
-                "{} draws of the weights give no standard error: use at least 2",
-                self.draws
+                "no standard error from {} of the weights: use at least 2",
+                counted(self.draws, "draw")
             )));
         }
         if !(self.delta > 0.0 && self.delta < 1.0) {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Ball, Sharpness};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 use crate::objective::Objective;
 use crate::progress::Progress;
 use crate::random::{Purpose, normal};
@@ -186,12 +186,12 @@ impl std::fmt::Display for WorstCase {
             });
         write!(
             f,
-            "worst rise {:.5e} within {} ({} starts: {low:.3e} to {high:.3e}, {} gradients{}); at most {:.5e} by \
+            "worst rise {:.5e} within {} ({}: {low:.3e} to {high:.3e}, {}{}); at most {:.5e} by \
              the quadratic model",
             self.rise,
             self.radius,
-            self.by_start.len(),
-            self.gradient_evaluations,
+            counted(self.by_start.len(), "start"),
+            counted(self.gradient_evaluations, "gradient"),
             if self.converged { "" } else { ", still rising" },
             self.quadratic
         )

@@ -140,7 +140,7 @@ impl Grid {
                     removed => removed,
                 };
                 removed.map_err(|e| {
-                    Error::file(&file, format!("cannot be removed ({e})"), "Remove it")
+                    Error::file(&file, format!("cannot be removed ({e})"), "Remove it").caused_by(e)
                 })?;
             }
         }

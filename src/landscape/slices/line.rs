@@ -138,7 +138,7 @@ impl Line {
             center,
             slope: dot(&gradient, direction),
             curvature: dot(&product, direction),
-            statistics: StatisticsSource::of(objective),
+            statistics: StatisticsSource::from_objective(objective),
             fingerprint: fingerprint_at(objective, &theta, &[direction])?,
         })
     }

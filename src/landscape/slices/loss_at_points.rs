@@ -29,7 +29,7 @@ pub(super) fn scores(
         parts.as_ref(),
         share,
         |range| {
-            let scores = objective.scores_with_holes(vectors, &points[range])?;
+            let scores = objective.scores_or_nan(vectors, &points[range])?;
             let numbers = scores
                 .iter()
                 .map(|s| [s.loss, s.accuracy.unwrap_or(f64::NAN)]);

@@ -118,7 +118,7 @@ impl Plane {
     ) -> Result<Self> {
         let [first, second, ..] = &spectrum.pairs[..] else {
             return Err(Error::invalid(format!(
-                "{} eigenvectors do not span a plane: compute at least 2",
+                "a plane needs 2 eigenvectors, found {}: compute at least 2",
                 spectrum.pairs.len()
             )));
         };
@@ -162,7 +162,7 @@ impl Plane {
             accuracies: accuracies.map(|a| grid.to_array(|i| a[i])),
             eigenvalues: None,
             center,
-            statistics: StatisticsSource::of(objective),
+            statistics: StatisticsSource::from_objective(objective),
             fingerprint: fingerprint_at(objective, &theta, &[d1, d2])?,
         })
     }

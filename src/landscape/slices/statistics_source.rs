@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 use crate::objective::Objective;
 
 /// Which means and variances batch normalisation used to compute the losses of a result.
@@ -53,7 +53,7 @@ pub enum StatisticsSource {
 
 impl StatisticsSource {
     /// Returns the source for losses of `objective` at points where only θ changes.
-    pub(in crate::landscape) fn of(objective: &Objective) -> Self {
+    pub(in crate::landscape) fn from_objective(objective: &Objective) -> Self {
         match objective.batch_statistics() {
             Some(size) => Self::Batches {
                 size: size.min(objective.samples()),
@@ -78,11 +78,13 @@ impl std::fmt::Display for StatisticsSource {
             ),
             Self::Estimated { samples } => write!(
                 f,
-                "batch normalisation by running statistics estimated at each point on {samples} samples"
+                "batch normalisation by running statistics estimated at each point on {}",
+                counted(*samples, "sample")
             ),
             Self::Batches { size } => write!(
                 f,
-                "batch normalisation by batches of at most {size} samples"
+                "batch normalisation by batches of at most {}",
+                counted(*size, "sample")
             ),
         }
     }

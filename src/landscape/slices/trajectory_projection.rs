@@ -108,7 +108,7 @@ impl Projection {
             alphas: projections.iter().map(|[alpha, _]| *alpha).collect(),
             betas: projections.iter().map(|[_, beta]| *beta).collect(),
             losses,
-            statistics: StatisticsSource::of(objective),
+            statistics: StatisticsSource::from_objective(objective),
             plane_losses: on_plane.iter().map(|score| score.loss).collect(),
             distances,
         })

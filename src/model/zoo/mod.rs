@@ -7,7 +7,7 @@ use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
 use super::{Activation, LayerKind, Layered};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 use crate::layers::{BatchNorm, Concat, GroupNorm, LayerInit, Residual};
 
 /// Networks to compare, with their default settings:
@@ -293,8 +293,9 @@ impl Design {
             Norm::Batch => Ok(vec![BatchNorm::init(init, name, channels)?]),
             Norm::Group(groups) if !channels.is_multiple_of(groups) => {
                 Err(Error::invalid(format!(
-                    "{groups} groups do not divide the {channels} channels of `{name}` in `{}`",
-                    self.architecture.name()
+                    "the channels of `{name}` in `{}`, {channels}, cannot be divided into {}",
+                    self.architecture.name(),
+                    counted(groups, "group")
                 )))
             }
             Norm::Group(groups) => Ok(vec![GroupNorm::init(init, name, channels, groups)?]),
