@@ -307,7 +307,14 @@ fn invalid_numbers_are_rejected_before_any_work() {
             "--samples must be at least 1",
         ),
         (
-            &["analyze", "--top", "0", "--save-dir", &out],
+            &[
+                "analyze",
+                "--compute-hessian",
+                "--top",
+                "0",
+                "--save-dir",
+                &out,
+            ],
             "--top must be at least 1",
         ),
         (
@@ -315,7 +322,14 @@ fn invalid_numbers_are_rejected_before_any_work() {
             "--radius must be finite and above 0",
         ),
         (
-            &["analyze", "--damping", "-1", "--save-dir", &out],
+            &[
+                "analyze",
+                "--compute-hessian",
+                "--damping",
+                "-1",
+                "--save-dir",
+                &out,
+            ],
             "--damping must be finite and at least 0",
         ),
         (
