@@ -35,14 +35,14 @@ fn regression() -> (Mlp, Dataset, Dataset) {
         y.push(MINIMUM[0] + products.sum::<f64>());
         x.extend(features);
     }
-    let off = y.iter().map(|y| y + 0.5).collect();
+    let shifted = y.iter().map(|y| y + 0.5).collect();
     let model = perceptron(&[3, 1], 0);
     model.parameters().set_flat(&MINIMUM).unwrap();
-    (model, values(x.clone(), y), values(x, off))
+    (model, values(x.clone(), y), values(x, shifted))
 }
 
-/// f = Σ vⱼ tanh(wⱼx + cⱼ) + b at 0, where f is 0 and so are the targets' mean and the gradient. With r = mean xy the
-/// Hessian has the eigenvalues ±2r for each of the seven units, 2 for b, and 0 for the cⱼ.
+/// f(x) = Σ vⱼ tanh(wⱼx + cⱼ) + b. At θ = 0, f, the mean of the targets and the gradient are 0. With r = mean xy, the Hessian has
+/// the eigenvalues ±2r for each of the seven units, 2 for b, and 0 for the cⱼ.
 fn saddle() -> (Mlp, Dataset) {
     let x = vec![-2.0, -1.0, 1.0, 2.0];
     let data = values(x.clone(), x);
@@ -84,8 +84,8 @@ fn a_report_of_linear_regression_matches_closed_forms() {
             .contains("derivatives: by hand-derived rules\n")
     );
     assert!(report.train.loss < 1e-30 && report.gradient_norm < 1e-14);
-    let known = [report.test.loss, report.generalization_gap];
-    assert_close(&known, &[0.25, 0.25], 1e-14);
+    let found = [report.test.loss, report.generalization_gap];
+    assert_close(&found, &[0.25, 0.25], 1e-14);
 
     let hessian = report.hessian.as_ref().unwrap();
     let largest: Vec<f64> = hessian.largest.iter().map(|e| e.value).collect();
@@ -105,15 +105,15 @@ fn a_report_of_linear_regression_matches_closed_forms() {
     for (found, exact) in found.iter().zip([80.0, 6.0, 11.1, rank, 0.25, 0.0]) {
         assert!((found - exact).abs() < 1e-11, "{found} is not {exact}");
     }
-    // At a minimum of a quadratic the worst case is ρ²λ₁/2, and the adaptive one of the matrix λᵢθᵢ².
-    let stretched = EIGENVALUES.iter().zip(MINIMUM).map(|(v, m)| v * m * m);
-    let stretched = stretched.fold(0.0, f64::max);
+    // At the minimum of a quadratic, the worst case is ρ²λ₁/2. In the adaptive worst case, λᵢθᵢ² replaces λᵢ.
+    let adaptive_curvature = EIGENVALUES.iter().zip(MINIMUM).map(|(v, m)| v * m * m);
+    let adaptive_curvature = adaptive_curvature.fold(0.0, f64::max);
     let found = [report.sharpness.worst, report.adaptive.worst];
     assert_close(&found[..1], &[0.0025 * 8.0 / 2.0], 1e-6);
-    assert_close(&found[1..], &[0.25 * stretched / 2.0], 1e-6);
+    assert_close(&found[1..], &[0.25 * adaptive_curvature / 2.0], 1e-6);
     assert!(report.sharpness.random.maximum <= report.sharpness.worst);
-    let reach = report.flatness.unwrap().value;
-    assert!(reach > (0.2f64 / 8.0).sqrt() && reach < (0.2f64 / 0.1).sqrt());
+    let distance = report.flatness.unwrap().value;
+    assert!(distance > (0.2f64 / 8.0).sqrt() && distance < (0.2f64 / 0.1).sqrt());
 
     let table = report.table().unwrap();
     assert_eq!(
@@ -216,7 +216,7 @@ fn a_saddle_point_is_recognised() {
     assert!(words.contains("at least 3, by the density"), "{words}");
 }
 
-/// The saddle with 69 more features that are 0: 505 eigenvalues, of which seven are −5, seven 5, one 2, and the others 0.
+/// The saddle with 69 additional features that are 0. Of its 505 eigenvalues, seven are −5, seven 5, one 2, and the others 0.
 #[test]
 fn seven_negative_eigenvalues_among_505_are_counted() {
     let mut x = vec![0.0; 4 * 70];
@@ -256,7 +256,7 @@ fn number(table: &DataFrame, quantity: &str) -> f64 {
 }
 
 /// A perceptron with 13 parameters at a random point, with all eigenvalues of the dense Hessian.
-fn thirteen() -> (Analyzer, Spectrum, Objective) {
+fn small_network() -> (Analyzer, Spectrum, Objective) {
     let data = two_moons(60, 0.1, 0, &Device::Cpu).unwrap();
     let model = perceptron(&[2, 3, 1], 1);
     let objective = Objective::of(&model, &data, Loss::CrossEntropy).unwrap();
@@ -267,7 +267,7 @@ fn thirteen() -> (Analyzer, Spectrum, Objective) {
 
 #[test]
 fn ratios_complement_an_undefined_condition_number() {
-    let (analyzer, exact, _) = thirteen();
+    let (analyzer, exact, _) = small_network();
     let values = exact.values();
     assert!(values[12] < -1e-3);
     let size = |f: fn(f64, f64) -> f64, from: f64| values.iter().fold(from, |m, x| f(m, x.abs()));
@@ -292,7 +292,7 @@ fn ratios_complement_an_undefined_condition_number() {
 /// With one eigenvalue from each end, the second largest is unknown.
 #[test]
 fn one_eigenvalue_from_each_end_gives_no_gap() {
-    let (analyzer, exact, _) = thirteen();
+    let (analyzer, exact, _) = small_network();
     let values = exact.values();
     let metrics = analyzer.hessian_metrics(1).unwrap();
     assert_eq!(metrics.spectral_gap, None);
@@ -345,7 +345,7 @@ fn decrease(exact: &Spectrum, gradient: &[f64], damping: f64) -> f64 {
 
 #[test]
 fn the_newton_decrement_agrees_with_all_eigenvectors() {
-    let (analyzer, exact, objective) = thirteen();
+    let (analyzer, exact, objective) = small_network();
     let gradient = objective.gradient().unwrap();
     for damping in [0.0, 1e-3, 1.0] {
         let found = analyzer.clone().with_damping(damping).unwrap();
@@ -367,8 +367,8 @@ fn a_newton_step_in_a_krylov_space_is_a_lower_bound() {
     let gradient = objective.gradient().unwrap();
     let analyzer = Analyzer::new(&model, &data, &data, Loss::CrossEntropy).unwrap();
     let size = exact.values()[0];
-    for (share, least) in [(1e-1, 0.99), (1e-2, 0.97), (1e-4, 0.5), (0.0, 0.01)] {
-        let damped = analyzer.clone().with_damping(share * size).unwrap();
+    for (fraction, least) in [(1e-1, 0.99), (1e-2, 0.97), (1e-4, 0.5), (0.0, 0.01)] {
+        let damped = analyzer.clone().with_damping(fraction * size).unwrap();
         let found = damped.hessian_metrics(1).unwrap().newton.unwrap();
         let expected = decrease(&exact, &gradient, found.damping);
         let ratio = found.decrease / expected;
@@ -453,8 +453,8 @@ fn a_random_search_is_not_called_flat_if_the_worst_case_is_sharp() {
     );
 
     // At the minimum there is no slope, so the verdict depends on the curvature along the same direction.
-    let bottom = [vec![0.0], vec![1.0 / width as f64; width]].concat();
-    model.parameters().set_flat(&bottom).unwrap();
+    let minimum = [vec![0.0], vec![1.0 / width as f64; width]].concat();
+    model.parameters().set_flat(&minimum).unwrap();
     let report = analyzer.with_radius(0.02).full_analysis().unwrap();
     assert!(report.sharpness.random.maximum < 0.1 && report.sharpness.slope < 1e-10);
     let exact = 9.0 * width as f64 * 0.02 * 0.02; // ½ρ²λ₁

@@ -551,9 +551,9 @@ fn invalid_normalisation_and_dropout_are_refused() {
         with(&|e, _, _| *e = -1.0)
             .contains("an epsilon ≥ 0 and a momentum from 0 to 1, not -1 and 0.3")
     );
-    let unknown = with(&|_, _, mean| *mean = "nobody".into());
+    let unknown = with(&|_, _, mean| *mean = "missing".into());
     assert!(
-        unknown.contains("no running statistic is called `nobody`"),
+        unknown.contains("no running statistic is called `missing`"),
         "{unknown}"
     );
     let misfit = |m: &mut Builder| {

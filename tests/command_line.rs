@@ -95,7 +95,7 @@ fn from_training_to_curvature() {
     assert_eq!(
         std::fs::read_dir(&folder.0).unwrap().count(),
         1,
-        "no half-written file is left"
+        "no temporary file is left"
     );
 
     let at = [&NET[..], &["--weights", &weights, "--samples", "300"]].concat();
@@ -280,7 +280,7 @@ fn invalid_arguments_are_rejected() {
         let error = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {error}");
         assert!(output.stdout.is_empty());
-        // On a busy machine progress may be printed before it.
+        // On a busy machine, progress may be printed before the error.
         let mut lines = error
             .lines()
             .skip_while(|line| !line.starts_with("error: "));
@@ -350,7 +350,7 @@ fn surfaces_and_sharpness() {
     ];
     assert_eq!(files[..4], expected);
     assert_eq!(files[4..], ["surface.parquet"]);
-    // Eigenvectors have length 1, and along the first the curvature is positive here.
+    // Eigenvectors have length 1, and the curvature along the first is positive.
     let eigen = run(
         "surface",
         &["--grid", "3", "--plane", "eigen", "--range", "0.5"],
@@ -488,15 +488,15 @@ fn peak(arguments: &[&str]) -> f64 {
         .spawn()
         .unwrap();
     let status = format!("/proc/{}/status", child.id());
-    let mut most = 0.0f64;
+    let mut highest = 0.0f64;
     while child.try_wait().unwrap().is_none() {
         let text = std::fs::read_to_string(&status).unwrap_or_default();
         let line = text.lines().find(|line| line.starts_with("VmHWM"));
         let number = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<f64>().ok());
-        most = most.max(number.unwrap_or(0.0) / 1024.0);
+        highest = highest.max(number.unwrap_or(0.0) / 1024.0);
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
-    most
+    highest
 }
 
 /// 1,200 images in the convolutional network cache about 800 MiB without a budget.
@@ -753,7 +753,7 @@ fn a_failing_shard_is_an_error() {
     let file = dir.path().join("unfinished.eigenvalues.shard-1-of-2");
     std::fs::write(
         file,
-        "the notes of a year, and more than the bytes of a key",
+        "some text that is longer than the key of a checkpoint",
     )
     .unwrap();
     let output = landscape(&shard);

@@ -149,7 +149,7 @@ fn claim(row: impl Into<String>, estimate: Estimate, truth: f64, size: f64) -> C
 #[derive(Clone, Copy, Debug, Default)]
 struct Entry {
     runs: usize,
-    held: usize,
+    covered: usize,
     exact: usize,
     band: [f64; 2],
 }
@@ -157,26 +157,26 @@ struct Entry {
 impl Entry {
     fn add(&mut self, claim: &Claim) {
         let [low, high] = claim.interval;
-        let held = (low..=high).contains(&claim.truth);
+        let covered = (low..=high).contains(&claim.truth);
         self.band = claim.band;
         if high - low <= claim.exact {
             let (row, truth) = (&claim.row, claim.truth);
-            assert!(held, "{row}: {low} to {high} is exact, but not {truth}");
+            assert!(covered, "{row}: {low} to {high} is exact, but not {truth}");
             self.exact += 1;
         } else {
             self.runs += 1;
-            self.held += usize::from(held);
+            self.covered += usize::from(covered);
         }
     }
 
     /// Fraction of the runs whose interval contains the exact value.
     fn share(&self) -> f64 {
-        (self.held + self.exact) as f64 / (self.runs + self.exact) as f64
+        (self.covered + self.exact) as f64 / (self.runs + self.exact) as f64
     }
 
-    fn is_right(&self) -> bool {
+    fn is_within_band(&self) -> bool {
         let [low, high] = self.band;
-        let inexact = self.held as f64 / self.runs as f64;
+        let inexact = self.covered as f64 / self.runs as f64;
         self.share() >= low && (inexact <= high || self.runs < 100)
     }
 }
@@ -214,7 +214,7 @@ impl Table {
             let sums = self.0.entry(row).or_default();
             for (sum, entry) in sums.iter_mut().zip(entries) {
                 sum.runs += entry.runs;
-                sum.held += entry.held;
+                sum.covered += entry.covered;
                 sum.exact += entry.exact;
                 sum.band = entry.band;
             }
@@ -233,7 +233,7 @@ impl Table {
             });
             println!("{row:42}{}", texts.concat());
             for (entry, spectrum) in entries.iter().zip(SPECTRA) {
-                if entry.runs + entry.exact > 0 && !entry.is_right() {
+                if entry.runs + entry.exact > 0 && !entry.is_within_band() {
                     outside.push(format!("{row}, {spectrum}: {entry:?}"));
                 }
             }

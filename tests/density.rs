@@ -175,7 +175,7 @@ fn stated_errors_have_their_coverage() {
     let eigenvalues: Vec<f64> = (0..50).map(|i| (-(i as f64) / 10.0).exp() - 0.1).collect();
     let matrix = with_eigenvalues(&eigenvalues, 8);
     let sum: f64 = eigenvalues.iter().sum();
-    let held = (0..200).filter(|seed| {
+    let covered = (0..200).filter(|seed| {
         let run = DensitySettings::default()
             .with_probes(8)
             .with_steps(10)
@@ -183,8 +183,8 @@ fn stated_errors_have_their_coverage() {
         let [low, high] = run.run(&matrix).unwrap().trace().interval(0.95).unwrap();
         (low..=high).contains(&sum)
     });
-    let held = held.count();
-    assert!((180..=198).contains(&held), "{held} of 200");
+    let covered = covered.count();
+    assert!((180..=198).contains(&covered), "{covered} of 200");
 }
 
 #[test]
@@ -212,7 +212,7 @@ fn degenerate_matrices() {
     assert!(density.cumulative(f64::NAN, 50).is_err());
     assert_eq!(
         settings(2, 3).run(&Broken).unwrap_err().to_string(),
-        "no more today"
+        "the product failed"
     );
     let nan = settings(2, 3)
         .run(&OnDiagonal(vec![f64::NAN; 3]))
@@ -261,7 +261,7 @@ fn simple_eigenvalues_are_exact() {
 fn counts_lie_in_their_intervals() {
     let eigenvalues: Vec<f64> = (0..120).map(|i| 1.0 / (1.0 + i as f64) - 0.02).collect();
     let matrix = with_eigenvalues(&eigenvalues, 7);
-    let mut held = 0;
+    let mut covered = 0;
     for seed in 0..100 {
         let density = DensitySettings::default()
             .with_probes(4)
@@ -271,8 +271,8 @@ fn counts_lie_in_their_intervals() {
         for x in [-0.01, 0.0, 0.01, 0.1] {
             let truth = eigenvalues.iter().filter(|value| **value < x).count() as f64;
             let [low, high] = density.count_below(x).interval(0.95).unwrap();
-            held += usize::from((low..=high).contains(&truth));
+            covered += usize::from((low..=high).contains(&truth));
         }
     }
-    assert!(held >= 380, "{held} of 400");
+    assert!(covered >= 380, "{covered} of 400");
 }

@@ -17,7 +17,7 @@ fn output(program: &str, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Packages, as `name version`, that the library is compiled with.
+/// Packages that the library depends on, as `name version`.
 fn packages(features: &[&str]) -> BTreeSet<String> {
     let tree = [
         "tree",
@@ -38,7 +38,7 @@ fn names(packages: &BTreeSet<String>) -> BTreeSet<&str> {
         .collect()
 }
 
-/// The newest Rust version that a manifest of these packages asks for, as (major, minor).
+/// The highest Rust version that one of these packages requires, as (major, minor).
 fn newest_rust_version(packages: &BTreeSet<String>) -> (u32, u32) {
     let host = output("rustc", &["--print", "host-tuple"]);
     let platform = format!("--filter-platform={}", host.trim());

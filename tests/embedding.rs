@@ -127,7 +127,7 @@ fn pca_is_the_singular_value_decomposition() {
 
 /// The Gram matrix squares the spreads: 10⁻⁶ of the largest becomes 10⁻¹².
 #[test]
-fn weak_components_are_found_and_rounding_is_not() {
+fn weak_components_are_found_and_rounding_is_ignored() {
     for (n, d) in [(30, 200), (200, 30)] {
         let turn = Pca::fit(&random(n.min(d), d, 9), 3).unwrap().components;
         let spreads = [1.0, 1e-3, 1e-6];
@@ -154,19 +154,19 @@ fn weak_components_are_found_and_rounding_is_not() {
 #[test]
 fn a_random_walk_explains_six_over_pi_k_squared() {
     let (n, d) = (100, 50_000);
-    let mut place = vec![0.0; d];
+    let mut position = vec![0.0; d];
     let walk: Vec<Vec<f64>> = (0..n)
         .map(|step| {
             // Uniform steps replace Gaussian ones, because there are many entries.
             let steps = numbers(d, step + 1);
-            place.iter_mut().zip(steps).for_each(|(p, s)| *p += s);
-            place.clone()
+            position.iter_mut().zip(steps).for_each(|(p, s)| *p += s);
+            position.clone()
         })
         .collect();
     let pca = Pca::fit(&walk, 4).unwrap();
     for (k, ratio) in (1..).zip(&pca.explained_ratio) {
         let expected = 6.0 / (std::f64::consts::PI * f64::from(k)).powi(2);
-        // The relative standard deviation of an eigenvalue of a mean of d outer products is √(2/d); 5 of them.
+        // Five relative standard deviations, √(2/d), of an eigenvalue of a mean of d outer products.
         let tolerance = 5.0 * (2.0 / d as f64).sqrt();
         let found = ratio / expected - 1.0;
         assert!(
@@ -190,8 +190,8 @@ fn points_on_a_plane_have_two_components() {
         assert_close(&back, &point.to_vec(), 1e-13);
     }
     let one = Pca::fit(&points, 1).unwrap();
-    let lost = (1.0 - one.explained_ratio[0]).sqrt();
-    assert!((one.reconstruction_error - lost).abs() < 1e-12);
+    let residual = (1.0 - one.explained_ratio[0]).sqrt();
+    assert!((one.reconstruction_error - residual).abs() < 1e-12);
     assert_eq!(one.table().unwrap().shape(), (1, 4));
     assert_eq!(pca, Pca::fit(&points, 5).unwrap());
     let rows: Vec<Vec<f64>> = points.rows().into_iter().map(|r| r.to_vec()).collect();
@@ -250,7 +250,7 @@ fn trustworthiness_matches_scikit_learn() {
 }
 
 #[test]
-fn the_points_themselves_are_a_perfect_embedding() {
+fn the_identity_is_a_perfect_embedding() {
     let (points, _) = arithmetic();
     let twice = concatenate![Axis(0), points, points];
     for points in [points, twice, random(21, 3, 5), random(3, 8, 6)] {
@@ -339,10 +339,10 @@ fn the_same_seed_gives_the_same_embedding() {
     assert_eq!(bits(&first), bits(&short.run(&points).unwrap()));
     let other = short.with_seed(2).run(&points).unwrap();
     assert_ne!(bits(&first), bits(&other));
-    // Also in a pool of one thread.
+    // One thread gives the same bits.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
-    let alone = pool.unwrap().install(|| short.run(&points).unwrap());
-    assert_eq!(bits(&first), bits(&alone));
+    let on_one_thread = pool.unwrap().install(|| short.run(&points).unwrap());
+    assert_eq!(bits(&first), bits(&on_one_thread));
 
     let short = Autoencoder::default().with_epochs(30).with_seed(1);
     let first = short.run(&points).unwrap();
@@ -409,18 +409,18 @@ fn an_autoencoder_fits_a_curve_that_pca_cannot() {
     });
     let line = Pca::fit(&arc, 1).unwrap();
     for seed in 0..3 {
-        let bent = Autoencoder::default().with_components(1).with_seed(seed);
-        let bent = bent.run(&arc).unwrap();
+        let encoded = Autoencoder::default().with_components(1).with_seed(seed);
+        let encoded = encoded.run(&arc).unwrap();
         assert!(
-            bent.reconstruction_error < 0.1 * line.reconstruction_error,
+            encoded.reconstruction_error < 0.1 * line.reconstruction_error,
             "seed {seed}: {} where PCA has {}",
-            bent.reconstruction_error,
+            encoded.reconstruction_error,
             line.reconstruction_error
         );
-        // In the units of the points.
+        // `rms_error` has the units of the points.
         let total = (line.total_variance * 59.0 / 60.0).sqrt();
-        let relative = bent.rms_error / total;
-        assert!((relative - bent.reconstruction_error).abs() < 1e-12 * relative);
+        let relative = encoded.rms_error / total;
+        assert!((relative - encoded.reconstruction_error).abs() < 1e-12 * relative);
     }
 }
 
@@ -433,14 +433,14 @@ fn an_autoencoder_does_not_depend_on_the_ambient_dimension() {
     let many = few.dot(&turn) + 1.0;
     let coordinates = Distances::new(&few).unwrap().coordinates().unwrap();
     let short = Autoencoder::default().with_epochs(50);
-    let seen = short.run(&many).unwrap();
+    let found = short.run(&many).unwrap();
     // The sign of each axis is arbitrary.
     let other = Distances::new(&many).unwrap().coordinates().unwrap();
     for (a, b) in coordinates.columns().into_iter().zip(other.columns()) {
         let sign = a.dot(&b).signum();
         assert_close(&(&b * sign).to_vec(), &a.to_vec(), 1e-10);
     }
-    assert_eq!(seen.coordinates, short.run(&other).unwrap().coordinates);
+    assert_eq!(found.coordinates, short.run(&other).unwrap().coordinates);
 }
 
 #[test]
@@ -594,7 +594,7 @@ fn a_figure_connects_its_points_in_order() {
     assert_eq!(traces[1]["marker"]["color"].as_array().unwrap().len(), 5);
     assert_eq!(traces[2]["x"][0], traces[1]["x"][0]);
     assert_eq!(traces[3]["y"][0], traces[1]["y"][4]);
-    // One column, and no points.
+    // Embeddings with one column, and without points.
     let line = figure::embedding(&random(5, 1, 1), "line").json();
     assert_eq!(line["data"][1]["y"][3], 0.0);
     figure::embedding(&Array2::zeros((0, 2)), "nothing").json();
@@ -658,14 +658,14 @@ fn the_held_out_error_is_the_mean_over_five_fits() {
             }
         }
         let pca = Pca::fit(&seen, 2).unwrap();
-        let (mut lost, mut total) = (0.0, 0.0);
+        let (mut residual, mut total) = (0.0, 0.0);
         for point in &unseen {
-            let away: Vec<f64> = point.iter().zip(&pca.mean).map(|(x, m)| x - m).collect();
-            let inside: f64 = pca.components.iter().map(|c| dot(c, &away).powi(2)).sum();
-            total += dot(&away, &away);
-            lost += dot(&away, &away) - inside;
+            let offset: Vec<f64> = point.iter().zip(&pca.mean).map(|(x, m)| x - m).collect();
+            let inside: f64 = pca.components.iter().map(|c| dot(c, &offset).powi(2)).sum();
+            total += dot(&offset, &offset);
+            residual += dot(&offset, &offset) - inside;
         }
-        (lost / total).sqrt()
+        (residual / total).sqrt()
     });
     let errors: Vec<f64> = errors.collect();
     let mean = errors.iter().sum::<f64>() / 5.0;
@@ -674,7 +674,7 @@ fn the_held_out_error_is_the_mean_over_five_fits() {
     assert!((found.value - mean).abs() < 1e-12);
     assert!((found.standard_error - (squares / 20.0).sqrt()).abs() < 1e-12);
 
-    // Four equal points out of five leave one fit nothing to learn from.
+    // With four equal points out of five, one of the fits has no variance.
     let mut equal = Array2::ones((5, 3));
     equal[[2, 0]] = 4.0;
     for embedding in Comparison::new(&equal, 0).unwrap().embeddings {

@@ -101,7 +101,7 @@ fn components_are_drawn_over_the_order_of_the_points() {
     assert_eq!(json["data"].as_array().unwrap().len(), 2);
     assert_eq!(json["data"][0]["x"], json!([0, 1, 2]));
     assert_eq!(json["data"][0]["y"], json!([-3.0, 0.0, 3.0]));
-    // 18 and 2/3 of all.
+    // The squares sum to 18 and 2/3, so the second component explains 3.6 %.
     assert_eq!(json["data"][1]["name"], "component 2 (3.6 %)");
     assert_eq!(json["layout"]["title"]["text"], "Steps");
 }
@@ -152,7 +152,7 @@ fn a_trajectory_is_drawn_on_its_plane() {
         assert!(trace["text"][0].as_str().unwrap().contains("loss 7.0"));
     }
     let surface = figure::trajectory_surface(&plane(), &path()).json();
-    // A fiftieth of 5 − 1/3 above.
+    // The path is drawn above the surface by a fiftieth of the range, 5 − 1/3.
     assert_eq!(surface["data"][2]["z"], json!([3.09333, 2.59333]));
 }
 
@@ -230,7 +230,7 @@ fn an_overview_has_eight_panels_that_do_not_touch() {
     assert_eq!(on("x3")[0]["x"], json!([2.0, -1.0, 0.0]));
     assert_eq!(on("x4")[0]["z"], json!([[-3.0, 0.0], [0.0, -3.0]]));
     assert_eq!(on("x5")[0]["name"], "λ = 0.00012");
-    // Zero has no logarithm.
+    // An eigenvalue of zero is left out, because it has no logarithm.
     assert_eq!(
         (&on("x6")[0]["y"], &on("x6")[1]["y"]),
         (&json!([2.0]), &json!([1.0]))
@@ -315,7 +315,7 @@ fn a_density_has_an_error_band_and_states_its_width() {
 }
 
 #[test]
-fn curvature_over_a_plane_has_two_sides() {
+fn extreme_eigenvalues_have_two_panels() {
     let mut plane = plane();
     assert!(
         figure::extreme_eigenvalues(&plane).json()["data"]
@@ -386,7 +386,7 @@ fn planes_side_by_side_share_their_colours() {
     let (low, mut high) = (plane(), plane());
     high.losses *= 100.0;
     let json = figure::planes(&[("low", &low), ("high", &high)]).json();
-    // A plane and its centre.
+    // Each plane has two traces: the contours and the centre.
     let contours = [&json["data"][0], &json["data"][2]];
     assert_eq!(contours[0]["contours"], contours[1]["contours"]);
     let logarithm = |panel: usize| contours[panel]["z"][0][0].as_f64().unwrap();
@@ -399,7 +399,7 @@ fn planes_side_by_side_share_their_colours() {
         [&contours[0]["showscale"], &contours[1]["showscale"]],
         [&json!(true), &json!(false)]
     );
-    // Seven are one too many, and a loss of 0 has no logarithm.
+    // At most six planes are drawn. A loss of 0 is replaced, because it has no logarithm.
     high.losses[[0, 0]] = 0.0;
     let json = figure::planes(&[("zero", &high); 7]).json();
     assert_eq!(json["data"].as_array().unwrap().len(), 12);

@@ -1,4 +1,4 @@
-//! Writing of files: atomicity, modes, links, concurrent writes, devices and pipes.
+//! Writing files: atomicity, modes, links, concurrent writes, devices and pipes.
 #![cfg(unix)]
 
 mod common;
@@ -30,7 +30,7 @@ fn names(dir: &Path) -> Vec<String> {
     names
 }
 
-/// A copy of a device if it can be created, which needs root: as root, a bug would replace the system's device.
+/// As root, a copy of a device, because a bug could replace the system's device. Otherwise the system's device.
 fn device(dir: &Path, name: &str, minor: &str) -> PathBuf {
     let copy = dir.join(name);
     let mut make = Command::new("mknod");
@@ -53,7 +53,7 @@ const TRAIN: [&str; 7] = [
 ];
 
 #[test]
-fn new_files_get_their_mode_from_the_umask_and_old_ones_keep_theirs() {
+fn new_files_use_the_umask_and_existing_files_keep_their_mode() {
     let dir = tempdir().unwrap();
     let path = dir.path().join("w.safetensors");
     let save = |umask: &str| {
@@ -99,7 +99,7 @@ fn links_are_followed() {
 }
 
 #[test]
-fn devices_and_pipes_are_written_to_and_stay() {
+fn devices_and_pipes_are_written_to_and_not_replaced() {
     let dir = tempdir().unwrap();
     let (pipe, file) = (dir.path().join("pipe"), dir.path().join("file"));
     assert!(
@@ -135,7 +135,7 @@ fn devices_and_pipes_are_written_to_and_stay() {
 }
 
 #[test]
-fn files_of_one_stem_are_written_side_by_side() {
+fn files_with_the_same_stem_can_be_written_concurrently() {
     let dir = tempdir().unwrap();
     std::thread::scope(|scope| {
         for name in ["run.0", "run.1", "run", "run.0.csv"] {
@@ -353,7 +353,7 @@ fn unwritable_files_are_rejected_before_the_work() {
 }
 
 #[test]
-fn weights_from_a_device_without_end_are_refused() {
+fn weights_from_an_endless_device_are_refused() {
     let error = error_of(&[
         "hvp",
         "--dataset",
@@ -402,7 +402,7 @@ fn truncated_foreign_or_damaged_checkpoints_are_rejected() {
     }
     refused(&whole[..whole.len() - 8], "is damaged");
     refused(&[&whole[..], &[0; 8]].concat(), "is damaged");
-    refused(b"the notes of a year", "is not a checkpoint");
+    refused(b"some unrelated text", "is not a checkpoint");
     let mut newer = whole.clone();
     newer["loss-landscape checkpoint ".len()] = b'2';
     refused(&newer, "another version");

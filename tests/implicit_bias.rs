@@ -1,4 +1,4 @@
-//! The modified loss of SGD against the exact mean over all orders of the samples, on a quadratic loss.
+//! The modified loss of SGD compared with the exact mean over all orders of the samples, on a quadratic loss.
 
 use loss_landscape::prelude::*;
 
@@ -56,7 +56,8 @@ impl LinearRegression {
         mean
     }
 
-    /// Returns the rate at which the mean over all orders approaches its fixed point, per time η/(1 − β) a step, and this point.
+    /// Returns the rate at which the mean over all orders approaches its fixed point, and this point. A step takes the time
+    /// η/(1 − β).
     fn exact(&self, rate: f64, batch: usize, momentum: f64) -> [f64; 2] {
         let [[ww, wb, w], [bw, bb, b], _] = self.epoch(rate, batch, momentum);
         let (trace, determinant) = (ww + bb, ww * bb - wb * bw);
@@ -72,7 +73,7 @@ impl LinearRegression {
         [-slow.ln() / time, fixed_point]
     }
 
-    /// Returns the same for the flow down the modified loss, a parabola.
+    /// Returns the same for the gradient flow of the modified loss, a parabola.
     fn modified(&self, rate: f64, batch: usize, momentum: f64) -> [f64; 2] {
         let objective = self.objective();
         let bias = ImplicitBias::new(rate, batch).with_momentum(momentum);
@@ -108,7 +109,7 @@ fn the_flow_is_right_to_second_order() {
     let mut checked = 0;
     for samples in [2, 5, 6] {
         for batch in 1..=samples {
-            // From equal batches to unequal ones, such as 5 = 2 + 2 + 1 = 3 + 2 = 4 + 1.
+            // Batches of equal and unequal sizes, such as 5 = 2 + 2 + 1 = 3 + 2 = 4 + 1.
             for momentum in [0.0, 0.5, 0.8] {
                 let regression = LinearRegression::new(samples);
                 let errors = [2e-3, 1e-3].map(|rate| {

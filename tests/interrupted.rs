@@ -107,7 +107,7 @@ fn an_interrupted_training_resumes() {
     assert_eq!(names, ["cut", "whole"]);
 }
 
-/// The same training would diverge again, and another training may use the path.
+/// A checkpoint would be useless, because the training would diverge again. It would also block other trainings with this path.
 #[test]
 fn a_diverging_training_leaves_no_checkpoint() {
     let dir = tempdir().unwrap();
@@ -120,7 +120,7 @@ fn a_diverging_training_leaves_no_checkpoint() {
         ];
         command(&arguments.concat()).output().unwrap()
     };
-    // λ‖θ‖² makes each step larger than the last; it overflows after some epochs.
+    // With the penalty λ‖θ‖², each step is larger than the last, and θ overflows after some epochs.
     let failed = train(&["--lr", "1.05", "--l2", "1", "--activation", "relu"]);
     let error = String::from_utf8_lossy(&failed.stderr);
     assert!(
@@ -165,7 +165,7 @@ fn closed_stderr_or_stdout_does_not_end_a_run() {
             .output()
             .unwrap()
     };
-    // The run warns of points without a finite loss.
+    // This run warns about points without a finite loss.
     let surface = [
         "surface",
         "--grid",
@@ -198,7 +198,7 @@ fn closed_stderr_or_stdout_does_not_end_a_run() {
 
 /// Timing runs emit no progress.
 #[test]
-fn a_long_silence_is_interrupted_by_a_line() {
+fn a_long_run_without_progress_prints_a_line() {
     let mut child = command(&["hvp", "--runs", "1000000", "--samples", "100"])
         .spawn()
         .unwrap();
@@ -218,7 +218,7 @@ fn a_long_silence_is_interrupted_by_a_line() {
 
 /// `script` runs its command in a terminal.
 #[test]
-fn a_dumb_terminal_gets_lines() {
+fn a_dumb_terminal_gets_progress_lines() {
     if Command::new("script").arg("--version").output().is_err() {
         return;
     }

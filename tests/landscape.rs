@@ -23,7 +23,7 @@ fn quadratic(limit: f64) -> (Objective, Parameters) {
             candle::bail!("a is too large");
         }
         let theta = Tensor::cat(&[a.as_tensor(), b.as_tensor()], 0)?;
-        // Times √2, for the mean over two samples.
+        // The factor √2 cancels the mean over two samples.
         x.matmul(&theta.unsqueeze(1)?)? * 2f64.sqrt()
     };
     let data = data.unwrap();
@@ -312,7 +312,7 @@ fn the_difference_of_two_models_connects_them() {
 }
 
 #[test]
-fn accuracies_on_a_plane_are_those_of_the_moved_model() {
+fn accuracies_on_a_plane_match_the_moved_model() {
     let (model, objective) = common::moons_network(&[2, 6, 2], Activation::Relu);
     let plane = Plane::random(&objective, 1, 1.5, 5).unwrap();
     let plain = Plane::random(&objective.clone().by_autograd(), 1, 1.5, 5).unwrap();
@@ -401,8 +401,8 @@ fn a_plane_resumes() {
     let file = folder.join("plane");
     let grid = Grid::square(3.0, 9).unwrap();
     let (d1, d2) = ([1.0, 0.0], [0.0, 1.0]);
-    let (sound, _) = quadratic(f64::INFINITY);
-    let whole = Plane::on_grid(&sound, &d1, &d2, &grid).unwrap();
+    let (working, _) = quadratic(f64::INFINITY);
+    let whole = Plane::on_grid(&working, &d1, &d2, &grid).unwrap();
 
     let grid = grid.with_checkpoint(&file);
     let (failing, parameters) = quadratic(1.0);
@@ -412,20 +412,20 @@ fn a_plane_resumes() {
     let done = (std::fs::metadata(&file).unwrap().len() - 55) / 32;
     assert_eq!(done, 5, "α = 0.75 is beyond the limit, the fifth of 9");
 
-    let resumed = Plane::on_grid(&sound, &d1, &d2, &grid).unwrap();
+    let resumed = Plane::on_grid(&working, &d1, &d2, &grid).unwrap();
     assert_eq!(resumed, whole);
     // All points are in the file: even an objective that always fails is not evaluated again.
     let again = Plane::on_grid(&failing, &d1, &d2, &grid).unwrap();
     assert_eq!(again.losses, whole.losses);
 
-    // Other work is an error and leaves the file unchanged.
+    // A checkpoint of other work is refused and stays unchanged.
     let other = Grid::square(2.0, 9).unwrap().with_checkpoint(&file);
-    let error = Plane::on_grid(&sound, &d1, &d2, &other)
+    let error = Plane::on_grid(&working, &d1, &d2, &other)
         .unwrap_err()
         .to_string();
     assert!(error.contains("other work"), "{error}");
     std::fs::write(&file, b"half a").unwrap();
-    assert!(Plane::on_grid(&sound, &d1, &d2, &grid).is_err());
+    assert!(Plane::on_grid(&working, &d1, &d2, &grid).is_err());
     std::fs::remove_dir_all(&folder).unwrap();
 }
 
@@ -433,10 +433,10 @@ fn a_plane_resumes() {
 fn an_objective_can_use_other_data() {
     let (model, objective) = common::moons_network(&[2, 4, 2], Activation::Tanh);
     let test = two_moons(50, 0.1, 9, &CPU).unwrap();
-    let there = objective.with_data(&test).unwrap();
+    let on_test = objective.with_data(&test).unwrap();
     let fresh = Objective::of(&model, &test, Loss::CrossEntropy).unwrap();
-    assert_eq!(there.loss().unwrap(), fresh.loss().unwrap());
-    assert!(there.is_hand_derived());
+    assert_eq!(on_test.loss().unwrap(), fresh.loss().unwrap());
+    assert!(on_test.is_hand_derived());
     assert!(
         objective
             .with_data(&test.to_dtype(DType::F32).unwrap())

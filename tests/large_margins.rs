@@ -1,4 +1,4 @@
-//! Loss and derivatives of samples classified with large margins: against closed forms, in both dtypes and by both engines.
+//! Loss and derivatives of samples classified with large margins, compared with closed forms, in both dtypes and by both engines.
 
 mod common;
 
@@ -159,7 +159,7 @@ fn losses_and_derivatives_at_large_margins() {
     }
 }
 
-/// The reference against textbook formulas.
+/// Compares the reference with textbook formulas.
 #[test]
 fn the_reference_matches_closed_forms() {
     for m in 5..=30 {

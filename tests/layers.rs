@@ -211,12 +211,12 @@ fn misfits_are_not_hand_derived() {
         parameters(&shapes),
     );
     assert!(Objective::of(&wrong, &data(5, &[4]), Loss::CrossEntropy).is_err());
-    let unknown = Layered::new(vec![linear("nobody")], parameters(&shapes));
+    let unknown = Layered::new(vec![linear("missing")], parameters(&shapes));
     let error = Objective::of(&unknown, &data(5, &[4]), Loss::CrossEntropy).unwrap_err();
     assert!(
         error
             .to_string()
-            .contains("no parameter is called `nobody.weight`"),
+            .contains("no parameter is called `missing.weight`"),
         "{error}"
     );
 }

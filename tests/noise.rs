@@ -1,4 +1,4 @@
-//! Gradient noise and its effect on a step, against sums over all samples and all batches, in f64.
+//! Gradient noise and its effect on a step, compared with sums over all samples and all batches, in f64.
 
 mod common;
 
@@ -60,7 +60,7 @@ fn closed_form(objective: &Objective) -> (Array2<f64>, Array2<f64>, Vec<f64>) {
 fn lists(n: usize, len: usize, keep: impl Fn(&[usize]) -> bool) -> Vec<Vec<usize>> {
     let list = |code: usize| -> Vec<usize> {
         (0..len)
-            .map(|place| code / n.pow(place as u32) % n)
+            .map(|digit| code / n.pow(digit as u32) % n)
             .collect()
     };
     (0..n.pow(len as u32))
@@ -156,7 +156,7 @@ fn the_modified_loss_is_the_mean_over_all_batches() {
         regression(6, 2),
         net().with_data(&net().data().first(6).unwrap()).unwrap(),
     ] {
-        // With batches of 4 and 5 the last one is smaller: see `implicit_bias`.
+        // Batches of 4 and 5 are unequal. `tests/implicit_bias.rs` covers them.
         for size in [1, 2, 3, 6] {
             let modified = ImplicitBias::new(0.3, size).run(&objective).unwrap();
             let squares = subsets(6, size).into_iter().map(|batch| {
@@ -174,8 +174,8 @@ fn the_modified_loss_is_the_mean_over_all_batches() {
     }
 }
 
-/// Returns θ after flowing along ∂θ/∂t = `flow` for `time`, by a Runge–Kutta method.
-fn flown(objective: &Objective, time: f64, flow: impl Fn(&Objective) -> Vec<f64>) -> Vec<f64> {
+/// Integrates ∂θ/∂t = `flow` for `time` with a Runge–Kutta method. Returns the final θ.
+fn integrate(objective: &Objective, time: f64, flow: impl Fn(&Objective) -> Vec<f64>) -> Vec<f64> {
     let parameters = objective.parameters();
     let start = parameters.to_flat().unwrap();
     let along = |from: &[f64], slope: &[f64], step: f64| -> Vec<f64> {
@@ -200,7 +200,7 @@ fn flown(objective: &Objective, time: f64, flow: impl Fn(&Objective) -> Vec<f64>
     theta
 }
 
-/// The local error of the flow −g is O(η²), that of the flow down the modified loss is O(η³).
+/// The local error of the gradient flow is O(η²), and O(η³) for the gradient flow of the modified loss.
 #[test]
 fn gradient_descent_follows_the_modified_flow() {
     let objective = net();
@@ -208,18 +208,18 @@ fn gradient_descent_follows_the_modified_flow() {
         objective.parameters().to_flat().unwrap(),
         objective.gradient().unwrap(),
     );
-    let downhill = |objective: &Objective| -> Vec<f64> {
+    let negative_gradient = |objective: &Objective| -> Vec<f64> {
         objective.gradient().unwrap().iter().map(|g| -g).collect()
     };
     let errors = [0.2, 0.1, 0.05, 0.025].map(|eta| {
         let modified = |objective: &Objective| {
             let n = objective.data().len();
             let drift = ImplicitBias::new(eta, n).run(objective).unwrap().drift;
-            let flow = downhill(objective).into_iter().zip(drift);
+            let flow = negative_gradient(objective).into_iter().zip(drift);
             flow.map(|(g, drift)| g + drift).collect()
         };
         let error = |flow: &dyn Fn(&Objective) -> Vec<f64>| {
-            let end = flown(&objective, eta, flow);
+            let end = integrate(&objective, eta, flow);
             let step = theta.iter().zip(&g).map(|(t, g)| t - eta * g);
             end.iter()
                 .zip(step)
@@ -227,7 +227,7 @@ fn gradient_descent_follows_the_modified_flow() {
                 .sum::<f64>()
                 .sqrt()
         };
-        [error(&downhill), error(&modified)]
+        [error(&negative_gradient), error(&modified)]
     });
     for pair in errors.windows(2) {
         let [plain, modified] = [0, 1].map(|i| pair[0][i] / pair[1][i]);
@@ -247,7 +247,7 @@ fn the_expected_change_is_the_mean_over_all_batches() {
     let report = GradientNoise::default().with_top(1).with_probes(20_000);
     let report = report.run(&objective).unwrap();
     let (sigma, hessian, _) = closed_form(&objective);
-    let off = trace(&hessian.dot(&sigma)) - report.alignment.product.value;
+    let trace_error = trace(&hessian.dot(&sigma)) - report.alignment.product.value;
     for size in 1..=6 {
         let after = subsets(6, size).into_iter().map(|batch| {
             let g = batch_gradient(&objective, &batch);
@@ -255,9 +255,9 @@ fn the_expected_change_is_the_mean_over_all_batches() {
             objective.loss_at(&step).unwrap() - before
         });
         let (truth, found) = (mean(after), report.expected_change(eta, size).unwrap());
-        // Exact with the exact tr(HΣ); with the estimated one, the interval covers.
+        // With the exact tr(HΣ), the result is exact. With the estimate, the interval covers the exact value.
         let share = (6.0 - size as f64) / (size as f64 * 5.0);
-        let exact = found.value + 0.5 * eta * eta * share * off;
+        let exact = found.value + 0.5 * eta * eta * share * trace_error;
         assert!(
             (exact - truth).abs() < 1e-13,
             "{size}: {exact} is not {truth}"
@@ -306,7 +306,7 @@ fn matrices_on_different_axes_have_cosine_zero() {
     assert!(a.subspace_overlap(&b, 0).is_err() && a.subspace_overlap(&b, 5).is_err());
 }
 
-/// The bounds of an overlap hold for eigenvectors as inaccurate as their residuals say.
+/// The bounds of an overlap account for the errors of the eigenvectors.
 #[test]
 fn overlap_bounds_hold() {
     let eigenvalues: Vec<f64> = (0..60).map(|i| 1.1f64.powi(-i)).collect();
@@ -345,23 +345,23 @@ fn standard_errors_of_alignment_cover() {
     let inner = trace(&a.matrix().dot(b.matrix()));
     let size = |m: &Dense| trace(&m.matrix().dot(m.matrix())).sqrt();
     let cosine = inner / (size(&a) * size(&b));
-    let mut held = [0, 0];
+    let mut covered = [0, 0];
     for seed in 0..200 {
         let found = Alignment::estimate(&a, &b, 40, seed).unwrap();
         assert!(found.cosine.value.abs() <= 1.0);
-        for ((held, estimate), truth) in held
+        for ((covered, estimate), truth) in covered
             .iter_mut()
             .zip([found.product, found.cosine])
             .zip([inner, cosine])
         {
             let [low, high] = estimate.interval(0.95).unwrap();
             assert!(low < high && estimate.products == 80);
-            *held += usize::from((low..=high).contains(&truth));
+            *covered += usize::from((low..=high).contains(&truth));
         }
     }
-    println!("cosine {cosine:.4}, covered {held:?} of 200");
-    for held in held {
-        assert!((180..=198).contains(&held), "{held} of 200");
+    println!("cosine {cosine:.4}, covered {covered:?} of 200");
+    for covered in covered {
+        assert!((180..=198).contains(&covered), "{covered} of 200");
     }
 }
 
@@ -419,12 +419,12 @@ fn one_sample_has_no_noise() {
             assert_eq!((report.overlap.low, report.overlap.high), (0.0, 1.0));
         }
     }
-    // Neither gradient nor noise.
-    let still = balanced(2)
+    // Without gradient and noise, the scales are 0.
+    let flat = balanced(2)
         .with_data(&balanced(4).data().select(&[0]).unwrap())
         .unwrap();
-    still.parameters().set_flat(&[1.0]).unwrap();
-    let report = settings.with_top(1).run(&still).unwrap();
+    flat.parameters().set_flat(&[1.0]).unwrap();
+    let report = settings.with_top(1).run(&flat).unwrap();
     assert_eq!(
         (report.gradient_norm, report.simple_noise_scale.value),
         (0.0, 0.0)

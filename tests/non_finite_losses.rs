@@ -53,14 +53,14 @@ fn a_non_finite_point_does_not_affect_the_others() {
                 "{found}"
             );
         }
-        // Read back from the checkpoint or from JSON it is the same.
+        // Reading from the checkpoint or from JSON gives the same plane.
         let again = Plane::on_grid(&objective, &d1, &d2, &grid).unwrap();
         assert_eq!(bits(&again.losses), bits(&plane.losses));
         let json = serde_json::to_value(&plane).unwrap();
         assert_eq!(json["losses"]["data"][4], Value::Null);
         let read: Plane = serde_json::from_value(json).unwrap();
         assert_eq!(bits(&read.losses), bits(&plane.losses));
-        // Every figure has a gap there.
+        // Figures have a gap at non-finite points.
         for figure in [
             figure::surface(&plane),
             figure::contour(&plane),
@@ -206,7 +206,7 @@ fn a_damaged_bit_costs_one_point() {
     }
     for foreign in [
         "notes",
-        "the notes of a year, and more than the bytes of a key",
+        "some text that is longer than the key of a checkpoint",
     ] {
         fs::write(&file, foreign).unwrap();
         assert!(run().unwrap_err().to_string().contains("not a checkpoint"));

@@ -1,4 +1,4 @@
-//! Each operator against the dense matrix from automatic differentiation.
+//! Compares each operator with the dense matrix from automatic differentiation.
 
 mod common;
 
@@ -13,11 +13,11 @@ use loss_landscape::ranks::Ranks;
 
 const CPU: Device = Device::Cpu;
 
-type Boxed = Box<dyn LinearOperator + Send + Sync>;
+type BoxedOperator = Box<dyn LinearOperator + Send + Sync>;
 
 struct Case {
     name: String,
-    operator: Boxed,
+    operator: BoxedOperator,
     /// The matrix, computed by another method.
     expected: Array2<f64>,
     /// Largest error, relative to the largest entry.
@@ -92,7 +92,7 @@ fn entries(operator: &impl LinearOperator) -> Array2<f64> {
 fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     let mut add = |name: String,
-                   operator: Boxed,
+                   operator: BoxedOperator,
                    expected: &Array2<f64>,
                    tolerance: f64,
                    is_positive_semidefinite: bool| {
@@ -234,17 +234,17 @@ fn every_operator_matches_its_matrix() {
         }
         assert!(operator.apply_block(&[]).unwrap().is_empty(), "{name}");
 
-        // Linear and symmetric.
+        // Products are linear and symmetric.
         let (u, v) = (numbers(n, 7), numbers(n, 8));
         let (hu, hv) = (operator.apply(&u).unwrap(), operator.apply(&v).unwrap());
         let mixed: Vec<f64> = u.iter().zip(&v).map(|(u, v)| 2.0 * u - 0.5 * v).collect();
         let sum: Vec<f64> = hu.iter().zip(&hv).map(|(u, v)| 2.0 * u - 0.5 * v).collect();
-        let room = tolerance * scale * n as f64;
+        let slack = tolerance * scale * n as f64;
         for (a, b) in operator.apply(&mixed).unwrap().iter().zip(&sum) {
-            assert!((a - b).abs() <= room, "{name}: not linear");
+            assert!((a - b).abs() <= slack, "{name}: not linear");
         }
         assert!(
-            (dot(&u, &hv) - dot(&v, &hu)).abs() <= room,
+            (dot(&u, &hv) - dot(&v, &hu)).abs() <= slack,
             "{name}: not symmetric"
         );
         assert!(
@@ -257,7 +257,7 @@ fn every_operator_matches_its_matrix() {
         );
         if case.is_positive_semidefinite {
             assert!(
-                dot(&u, &hu) >= -room && dot(&v, &hv) >= -room,
+                dot(&u, &hu) >= -slack && dot(&v, &hv) >= -slack,
                 "{name}: not positive"
             );
         }
@@ -265,7 +265,7 @@ fn every_operator_matches_its_matrix() {
         // A second call gives the same bits.
         assert_eq!(operator.apply(&u).unwrap(), hu, "{name}");
 
-        // Vectors of a wrong length or not finite.
+        // Vectors with a wrong length or non-finite entries are refused.
         for (wrong, words) in [
             (
                 vec![1.0; n + 1],
@@ -285,7 +285,7 @@ fn every_operator_matches_its_matrix() {
     }
 }
 
-/// More samples than fit in a tile or in a group of tiles, and an incomplete last tile, in both types.
+/// More samples than fit in a tile or in a group of tiles, and an incomplete last tile, in both dtypes.
 #[test]
 fn many_samples_and_any_number_of_threads() {
     let net = (Activation::Softplus, &[5, 7, 3][..], Loss::CrossEntropy);
@@ -322,7 +322,7 @@ fn products_by_autograd_do_not_depend_on_the_block() {
         let n = by_hand.dim();
         let by_graph = by_hand.clone().by_autograd().with_batch_size(10).unwrap();
         let vectors: Vec<_> = (0..4).map(|seed| numbers(n, 40 + seed)).collect();
-        let operators = |of: &Objective| -> [Boxed; 4] {
+        let operators = |of: &Objective| -> [BoxedOperator; 4] {
             [
                 Box::new(of.hessian()),
                 Box::new(of.gauss_newton()),
@@ -434,7 +434,7 @@ fn a_perfect_fit() {
 }
 
 #[test]
-fn not_finite_parameters_are_named() {
+fn non_finite_parameters_are_named() {
     let exact = objective(
         (Activation::Relu, &[5, 4, 3], Loss::CrossEntropy),
         9,
@@ -475,7 +475,7 @@ fn wrong_layers_are_detected() {
     }
     let model = Mlp::new(&[5, 4, 3], Activation::Tanh, 3, &CPU).unwrap();
     let data = dataset(9, 3, Loss::CrossEntropy, DType::F32);
-    let made = |layers: Vec<LayerKind>| {
+    let objective = |layers: Vec<LayerKind>| {
         Objective::of(
             &Mislabelled(model.clone(), layers),
             &data,
@@ -483,19 +483,19 @@ fn wrong_layers_are_detected() {
         )
     };
     let mut layers = model.layers().unwrap();
-    assert!(made(layers.clone()).unwrap().is_hand_derived());
+    assert!(objective(layers.clone()).unwrap().is_hand_derived());
     let is_activation = |layer: &LayerKind| matches!(layer, LayerKind::Activation(_));
     let activation = layers.iter().position(is_activation).unwrap();
     layers[activation] = LayerKind::Activation(Activation::Relu);
-    let message = made(layers.clone()).unwrap_err().to_string();
+    let message = objective(layers.clone()).unwrap_err().to_string();
     assert!(
         message.contains("the model's layers() describe a different network from its forward()"),
         "{message}"
     );
     // Layers that fit no network fall back to autograd.
     layers.drain(..activation);
-    assert!(!made(layers).unwrap().is_hand_derived());
-    assert!(!made(Vec::new()).unwrap().is_hand_derived());
+    assert!(!objective(layers).unwrap().is_hand_derived());
+    assert!(!objective(Vec::new()).unwrap().is_hand_derived());
 }
 
 #[test]
@@ -679,7 +679,7 @@ impl Ranks for SingleRank {
 }
 
 /// Every operator of an objective, and every wrapper, with their names.
-fn operators_of(objective: &Objective) -> Vec<(&'static str, Boxed)> {
+fn operators_of(objective: &Objective) -> Vec<(&'static str, BoxedOperator)> {
     let n = objective.dim();
     let covariance = objective.gradient_covariance().unwrap();
     let halves = vec![0.5; n];
@@ -743,13 +743,13 @@ fn an_operator_at_a_fixed_point_stays_there() {
     let net = (Activation::Tanh, &[5, 4, 3][..], Loss::CrossEntropy);
     let objective = objective(net, 23, DType::F64);
     let theta = objective.parameters().to_flat().unwrap();
-    let at_theta = || -> Vec<(&'static str, Boxed)> {
+    let at_theta = || -> Vec<(&'static str, BoxedOperator)> {
         let at = || theta.clone();
         let covariance = objective.gradient_covariance().unwrap();
         vec![
             (
                 "Hessian",
-                Box::new(objective.hessian().at(at()).unwrap()) as Boxed,
+                Box::new(objective.hessian().at(at()).unwrap()) as BoxedOperator,
             ),
             (
                 "GaussNewton",
@@ -779,7 +779,7 @@ fn an_operator_at_a_fixed_point_stays_there() {
     }
 }
 
-/// On L = b² + 4w² both gradients are 0 at the minimum, wherever the operator was created.
+/// At the minimum of L = b² + 4w², both gradients are 0, no matter where the operator was created.
 #[test]
 fn a_gradient_covariance_has_no_negative_eigenvalues_after_a_move() {
     let x = Tensor::new(&[[-2.0], [2.0]], &CPU).unwrap();
@@ -797,7 +797,7 @@ fn a_gradient_covariance_has_no_negative_eigenvalues_after_a_move() {
     assert_eq!(found, [0.0, 0.0]);
 }
 
-/// All products in a file are at one θ, also for wrappers. An operator at a fixed θ continues.
+/// All products in a file are at one θ, also for wrappers. An operator at a fixed θ can continue.
 #[test]
 fn a_record_is_refused_after_the_model_has_changed() {
     let directory = tempfile::tempdir().unwrap();

@@ -123,7 +123,7 @@ fn the_bound_equals_its_formula() {
     assert_eq!(row.empirical_error, found.empirical_error);
 }
 
-/// With few samples in many dimensions, the model overfits, and the bound must not.
+/// With few samples in many dimensions, the model overfits. The bound must still hold.
 #[test]
 fn the_bound_holds_where_the_true_error_is_known() {
     let (mut tightest, mut overfitted) = (f64::INFINITY, 0);

@@ -93,7 +93,7 @@ fn lengths_match_closed_forms() {
     let parabola = Curve::bezier(&[0.0, 0.0], &[0.5, 0.5], &[1.0, 0.0]).unwrap();
     let expected = 0.5 * (2f64.sqrt() + 1f64.asinh());
     assert!((parabola.length() - expected).abs() < 1e-8);
-    // Back and forth, with a cusp.
+    // A path back and forth, with a cusp.
     let back = Curve::bezier(&[0.0], &[1.0], &[0.0]).unwrap();
     assert!((back.length() - 1.0).abs() < 1e-8);
 }
@@ -141,7 +141,7 @@ fn a_convex_loss_has_no_barrier() {
 #[test]
 fn the_excess_is_measured_from_the_chord() {
     let objective = objective(&[1], &[0.4], |v| (v[0].sin()? * 3.0)?.sum_all());
-    // (3 sin w − 1)² from its highest peak, 16, over a lower one to a zero.
+    // The path leads from the highest peak of (3 sin w − 1)², 16, over a lower peak to a zero.
     let (a, b) = (
         -std::f64::consts::FRAC_PI_2,
         2.0 * std::f64::consts::PI + 0.3398,
@@ -204,7 +204,7 @@ fn a_profile_matches_the_objective_point_by_point() {
 }
 
 /// Among symmetric Bézier curves with the bend (c, c, c, c), the mean loss over t is smallest for c = 0.92268, where the
-/// maximum is 2.800e-4; no such curve has a maximum below 2.404e-4. Both by direct minimisation over c.
+/// maximum is 2.800e-4; no such curve has a maximum below 2.404e-4. Both values come from direct minimisation over c.
 #[test]
 fn a_trained_curve_finds_the_valley() {
     let objective = inner_product();
@@ -328,12 +328,12 @@ fn inverse(p: &[usize]) -> Vec<usize> {
 /// Permutes the blocks of units along `axis` of a variable by `p`.
 fn rearrange(parameters: &Parameters, name: &str, axis: usize, block: usize, p: &[usize]) {
     let var = parameters.get(name).unwrap();
-    let places = p
+    let indices = p
         .iter()
         .flat_map(|unit| (0..block).map(move |k| (unit * block + k) as u32));
-    let places: Vec<u32> = places.collect();
-    let places = Tensor::new(places, &CPU).unwrap();
-    let moved = var.as_tensor().index_select(&places, axis).unwrap();
+    let indices: Vec<u32> = indices.collect();
+    let indices = Tensor::new(indices, &CPU).unwrap();
+    let moved = var.as_tensor().index_select(&indices, axis).unwrap();
     var.set(&moved.detach()).unwrap();
 }
 
@@ -643,13 +643,13 @@ fn invalid_paths_and_settings_are_errors() {
     ] {
         assert!(wrong.connect(&objective, &a, &b).is_err());
     }
-    // Without training it is the straight line.
+    // Without training, the path is the straight line.
     let untrained = fine.with_epochs(0);
     let untrained = untrained.connect(&objective, &a, &b).unwrap();
     assert_eq!(untrained.points()[1], [0.0, 0.0]);
 }
 
-/// Channels of convolutions are units, too, up to the dense layer after a flattened image.
+/// Channels of convolutions are hidden units as well, also those that are flattened before a dense layer.
 #[test]
 fn planted_permutations_of_channels_are_recovered() {
     let conv = |name: &str, stride| {
@@ -687,7 +687,7 @@ fn planted_permutations_of_channels_are_recovered() {
         ("c.bias", tensor(&[3], 6)),
     ];
     let (p, q) = ([3u32, 0, 4, 2, 1], [2u32, 3, 1, 0]);
-    let places: Vec<u32> = q
+    let indices: Vec<u32> = q
         .iter()
         .flat_map(|c| (0..9).map(move |i| 9 * c + i))
         .collect();
@@ -700,7 +700,7 @@ fn planted_permutations_of_channels_are_recovered() {
             "a.weight" | "a.bias" => pick(t, &p, 0),
             "b.weight" => pick(&pick(t, &q, 0), &p, 1),
             "b.bias" => pick(t, &q, 0),
-            "c.weight" => pick(t, &places, 1),
+            "c.weight" => pick(t, &indices, 1),
             _ => t.clone(),
         };
         (*name, moved)

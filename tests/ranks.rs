@@ -109,12 +109,12 @@ fn close(a: &[f64], b: &[f64]) {
     common::assert_close(a, b, 1e-12);
 }
 
-/// Results of all calls of an objective.
+/// Results of all methods of an objective.
 fn all_of(objective: &Objective, theta: &[f64], test: &Dataset) -> Vec<f64> {
     let score = objective.score_at(theta).unwrap();
     let (loss, gradient) = objective.gradient_at(theta).unwrap();
-    let elsewhere = objective.with_data(test).unwrap().loss().unwrap();
-    let numbers = [score.loss, score.accuracy.unwrap(), loss, elsewhere];
+    let test_loss = objective.with_data(test).unwrap().loss().unwrap();
+    let numbers = [score.loss, score.accuracy.unwrap(), loss, test_loss];
     let covariance = objective.gradient_covariance().unwrap();
     let products = [
         objective.hessian().apply(theta).unwrap(),
@@ -142,15 +142,15 @@ fn sums_over_ranks_are_sums_over_samples() {
         let test = two_moons(40, 0.2, 5, &Device::Cpu).unwrap();
         for size in 1..=4 {
             let found = on_ranks(size, |ranks| {
-                let mine = objective().with_ranks(ranks).unwrap();
-                assert_eq!(mine.samples(), 61);
-                assert!(mine.data().len() <= 61_usize.div_ceil(size));
-                all_of(&mine, &theta, &test)
+                let local = objective().with_ranks(ranks).unwrap();
+                assert_eq!(local.samples(), 61);
+                assert!(local.data().len() <= 61_usize.div_ceil(size));
+                all_of(&local, &theta, &test)
             });
             let expected = all_of(&whole, &theta, &test);
-            for ours in &found {
-                close(ours, &expected);
-                assert_eq!(ours, &found[0]); // the same bits on each
+            for result in &found {
+                close(result, &expected);
+                assert_eq!(result, &found[0]); // the same bits on each
             }
         }
     }
@@ -234,18 +234,18 @@ fn a_plane_is_the_same_on_ranks_and_shards() {
     }
 }
 
-/// Other numbers of ranks or shards resume unfinished work. Truncated files only cost time.
+/// A different number of ranks or shards can resume unfinished work. Truncated files only cost time.
 #[test]
 fn unfinished_planes_resume_on_any_number_of_processes() {
     let dir = tempfile::tempdir().unwrap();
     let alone = plane(dir.path(), Share::default()).unwrap();
     let whole = std::fs::read(dir.path().join("unfinished")).unwrap();
-    for torn in [0, 10, 31, 32, 100, 32 + 24 * 11 + 7, whole.len() - 1] {
+    for length in [0, 10, 31, 32, 100, 32 + 24 * 11 + 7, whole.len() - 1] {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("unfinished"), &whole[..torn]).unwrap();
+        std::fs::write(dir.path().join("unfinished"), &whole[..length]).unwrap();
         let _ = plane(dir.path(), Share::shard(2, 3).unwrap());
         let found = on_ranks(2, |ranks| plane(dir.path(), Share::ranks(ranks)).unwrap());
-        assert!(found.iter().all(|plane| *plane == alone), "{torn} bytes");
+        assert!(found.iter().all(|plane| *plane == alone), "{length} bytes");
         assert_eq!(plane(dir.path(), Share::default()).unwrap(), alone);
     }
     let other = Grid::square(2.0, 7)
@@ -346,7 +346,7 @@ fn a_sweep_has_the_same_bytes_on_ranks_and_shards() {
         }
         assert_eq!(bytes(&apart), bytes(&alone));
     }
-    // Shards of another number, while some are at work.
+    // A different number of shards, while another shard is running.
     let dir = tempfile::tempdir().unwrap();
     let other = dir.path().join(".unfinished/shard-1-of-2");
     std::fs::create_dir_all(other.parent().unwrap()).unwrap();
@@ -358,7 +358,7 @@ fn a_sweep_has_the_same_bytes_on_ranks_and_shards() {
         "{error}"
     );
     drop(other);
-    // Shards at the same time.
+    // Concurrent shards.
     let dir = tempfile::tempdir().unwrap();
     thread::scope(|scope| {
         for i in 1..=3 {
@@ -388,9 +388,9 @@ fn no_rank_waits_for_one_that_failed() {
 
     let found = on_ranks(2, |ranks| {
         let whole = objective();
-        let mine = whole.clone().with_ranks(ranks.clone()).unwrap();
-        assert!(mine.clone().with_ranks(ranks.clone()).is_err());
-        assert!(mine.jacobian().is_err());
+        let local = whole.clone().with_ranks(ranks.clone()).unwrap();
+        assert!(local.clone().with_ranks(ranks.clone()).is_err());
+        assert!(local.jacobian().is_err());
         let d = direction::gaussian(whole.parameters(), 0);
         let grid = Grid::square(1.0, 3).unwrap();
         let shared = grid
@@ -399,13 +399,13 @@ fn no_rank_waits_for_one_that_failed() {
             .unwrap();
         let resumed = grid.with_checkpoint(dir.path().join("other"));
         for grid in [shared, resumed] {
-            assert!(Plane::on_grid(&mine, &d, &d, &grid).is_err());
-            assert!(ExtremeEigenvalues::on_grid(&mine, &d, &d, &grid).is_err());
+            assert!(Plane::on_grid(&local, &d, &d, &grid).is_err());
+            assert!(ExtremeEigenvalues::on_grid(&local, &d, &d, &grid).is_err());
         }
         let theta = whole.parameters().to_flat().unwrap();
         assert!(
             PathTrainer::default()
-                .connect(&mine, &theta, &theta)
+                .connect(&local, &theta, &theta)
                 .is_err()
         );
         let few = whole.with_data(&whole.data().first(1).unwrap()).unwrap();

@@ -9,7 +9,7 @@ use std::path::Path;
 use common::Laplacian;
 use loss_landscape::prelude::*;
 
-/// Counts its products, and fails after `limit` of them.
+/// Counts products and fails after `limit`.
 struct Counted<'a> {
     matrix: Laplacian,
     products: &'a Cell<usize>,
@@ -55,7 +55,7 @@ fn top(file: &Path, products: &Cell<usize>, limit: usize, block: usize) -> Resul
 }
 
 #[test]
-fn interrupted_anywhere_it_ends_with_the_same_bits() {
+fn a_decomposition_resumes_with_the_same_bits() {
     let dir = tempfile::tempdir().unwrap();
     let products = Cell::new(0);
     for block in [1, 3] {
@@ -100,14 +100,14 @@ fn a_truncated_or_damaged_file_only_costs_time() {
             "{len} bytes"
         );
     }
-    for place in [50, 80, 1000, whole.len() / 2, whole.len() - 1] {
+    for offset in [50, 80, 1000, whole.len() / 2, whole.len() - 1] {
         let mut damaged = whole.clone();
-        damaged[place] ^= 1;
+        damaged[offset] ^= 1;
         fs::write(&file, damaged).unwrap();
         assert_eq!(
             top(&file, &products, usize::MAX, 1).unwrap(),
             uninterrupted,
-            "byte {place}"
+            "byte {offset}"
         );
     }
 }
@@ -198,30 +198,30 @@ fn damage_costs_one_block() {
     let uninterrupted = top(&file, &products, usize::MAX, 1).unwrap();
     let whole = fs::read(&file).unwrap();
     let header = 42;
-    for place in (0..whole.len()).step_by(whole.len() / 97) {
+    for offset in (0..whole.len()).step_by(whole.len() / 97) {
         let mut damaged = whole.clone();
-        damaged[place] ^= 1 << (place % 8);
+        damaged[offset] ^= 1 << (offset % 8);
         fs::write(&file, damaged).unwrap();
-        if place < header {
+        if offset < header {
             assert!(
                 top(&file, &products, usize::MAX, 1).is_err(),
-                "byte {place}"
+                "byte {offset}"
             );
             continue;
         }
         assert_eq!(
             top(&file, &products, usize::MAX, 1).unwrap(),
             uninterrupted,
-            "byte {place}"
+            "byte {offset}"
         );
         // One product identifies the operator; the largest block checks all six eigenvectors.
         assert!(
             products.get() <= 1 + 6,
-            "byte {place}: {} products",
+            "byte {offset}: {} products",
             products.get()
         );
     }
-    // Without that vector the operator is unknown: the products are neither used nor removed.
+    // If the identifying product is damaged, the operator is unknown. The products are neither used nor removed.
     let record = 32 + 8 * N + 32;
     let mut unknown = whole.clone();
     for copy in 0..2 {

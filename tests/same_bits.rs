@@ -28,13 +28,13 @@ const CPU: Device = Device::Cpu;
 /// Hash, norm and component along a fixed direction of each vector, by its name.
 type Record = BTreeMap<String, (String, f64, f64)>;
 
-/// Ends the names of vectors that other arithmetic changes by more than rounding.
+/// Suffix of the names of vectors that change by more than rounding on other processors.
 const BITS_ONLY: &str = ", bits only";
 
 const PROBE: &str = "probe of the arithmetic, bits only";
 
 #[test]
-fn bits_are_those_recorded() {
+fn bits_equal_the_record() {
     let text = fs::read_to_string(path()).unwrap();
     let recorded: Record = serde_json::from_str(&text).unwrap();
     let found = measure().unwrap();
@@ -46,18 +46,18 @@ fn bits_are_those_recorded() {
     for (name, found) in found {
         let expected = &recorded[&name];
         let tolerance = if name.contains("f32") { 1e-4 } else { 1e-10 };
-        let far = |a: f64, b: f64| (a - b).abs() > tolerance * expected.1;
+        let differ = |a: f64, b: f64| (a - b).abs() > tolerance * expected.1;
         let wrong = match exactly {
             true => found.0 != expected.0,
             false if name.ends_with(BITS_ONLY) => false,
-            false => far(found.1, expected.1) || far(found.2, expected.2),
+            false => differ(found.1, expected.1) || differ(found.2, expected.2),
         };
         if wrong {
             writeln!(problems, "{name}: {found:?} instead of {expected:?}").unwrap();
         }
     }
     let how = if exactly { "bits" } else { "summaries" };
-    assert!(problems.is_empty(), "other {how}:\n{problems}");
+    assert!(problems.is_empty(), "different {how}:\n{problems}");
 }
 
 #[test]
@@ -103,7 +103,7 @@ impl Results {
             component,
         );
         let name = name.into();
-        assert!(!self.0.contains_key(&name), "{name} twice");
+        assert!(!self.0.contains_key(&name), "{name} is added twice");
         self.0.insert(name, value);
     }
 }
@@ -142,7 +142,7 @@ fn probe() -> Result<Vec<f64>, Error> {
     Ok(found)
 }
 
-/// `n` samples of this shape of 3 classes.
+/// `n` samples of this shape, in 3 classes.
 fn samples(n: usize, shape: &[usize], dtype: DType) -> Result<Dataset, Error> {
     let dims = [&[n][..], shape].concat();
     let inputs = Tensor::from_vec(numbers(dims.iter().product(), 3), dims, &CPU)?;
@@ -150,7 +150,7 @@ fn samples(n: usize, shape: &[usize], dtype: DType) -> Result<Dataset, Error> {
     Dataset::classification(&inputs.to_dtype(dtype)?, &Tensor::new(labels, &CPU)?)
 }
 
-/// Loss, gradient and products of an objective.
+/// Adds loss, gradient and products of an objective.
 fn derivatives(results: &mut Results, name: &str, objective: &Objective) -> Result<(), Error> {
     let score = objective.score()?;
     let mut scores = vec![score.loss];
@@ -167,8 +167,12 @@ fn derivatives(results: &mut Results, name: &str, objective: &Objective) -> Resu
     Ok(())
 }
 
-/// Products that need per-sample gradients, and the loss on a plane.
-fn more_results(results: &mut Results, name: &str, objective: &Objective) -> Result<(), Error> {
+/// Adds products that need per-sample gradients, and the loss on a plane.
+fn sample_products_and_plane(
+    results: &mut Results,
+    name: &str,
+    objective: &Objective,
+) -> Result<(), Error> {
     let v = numbers(objective.dim(), 4);
     let fisher = objective.fisher().apply(&v)?;
     results.add(format!("{name}: Fisher"), &fisher);
@@ -187,7 +191,7 @@ fn with_momentum(rate: f64, momentum: f64) -> Trainer {
     Trainer::new(Sgd::default().with_momentum(momentum), rate)
 }
 
-/// θ, running statistics and losses after a training; θ is then set back.
+/// Adds θ, running statistics and losses after a training, and restores θ.
 fn training<M>(
     results: &mut Results,
     name: &str,
@@ -214,7 +218,7 @@ where
     model.parameters().set_flat(&start)
 }
 
-/// All results for a model and its data.
+/// Adds all results for a model and its data.
 fn all_results<M>(results: &mut Results, name: &str, model: &M, data: &Dataset) -> Result<(), Error>
 where
     M: Model + Clone + Send + Sync + 'static,
@@ -222,7 +226,7 @@ where
     let objective = Objective::of(model, data, Loss::CrossEntropy)?.with_l2(0.01)?;
     assert!(objective.is_hand_derived(), "{name}");
     derivatives(results, name, &objective)?;
-    more_results(results, name, &objective)?;
+    sample_products_and_plane(results, name, &objective)?;
     let sgd = with_momentum(0.05, 0.9).with_l2(0.01);
     training(results, &format!("{name}: SGD"), &sgd, model, data)?;
     let adam = Trainer::adam(0.01);
@@ -276,8 +280,8 @@ fn networks(results: &mut Results) -> Result<(), Error> {
         let data = samples(24, shape, DType::F32)?;
         let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
         derivatives(results, &name, &objective)?;
-        more_results(results, &name, &objective)?;
-        // Short steps, since rounding grows in such a training.
+        sample_products_and_plane(results, &name, &objective)?;
+        // A small learning rate, because rounding errors grow during such a training.
         let sgd = with_momentum(1e-3, 0.9);
         training(results, &format!("{name}: SGD"), &sgd, &model, &data)?;
         derivatives(results, &format!("{name}, trained"), &objective)?;

@@ -195,16 +195,16 @@ fn intervals_of_a_convex_model_cover_the_values_of_all_samples() {
     assert!(coverage_of(&found, "flatness").width < 1.0);
 }
 
-/// At the minimum for all samples, halfway to it and at a random point.
+/// Checked at the minimum for all samples, halfway to it, and at a random point.
 #[test]
 fn a_subsample_does_not_contradict_all_samples_about_the_gradient() {
     let (trained, data) = logistic();
     let minimum = trained.parameters().to_flat().unwrap();
     let start = perceptron(&[49, 1], 0).parameters().to_flat().unwrap();
     for (share, expected) in [(1.0, true), (0.5, false), (0.0, false)] {
-        let place = start.iter().zip(&minimum);
-        let place: Vec<f64> = place.map(|(a, b)| a + share * (b - a)).collect();
-        trained.parameters().set_flat(&place).unwrap();
+        let theta = start.iter().zip(&minimum);
+        let theta: Vec<f64> = theta.map(|(a, b)| a + share * (b - a)).collect();
+        trained.parameters().set_flat(&theta).unwrap();
         let analyzer = analyzer(&trained, &data);
         let newton = |analyzer: &Analyzer| analyzer.hessian_metrics(1).unwrap().newton.unwrap();
         let whole = newton(&analyzer);
@@ -267,7 +267,7 @@ fn imbalanced_labels_are_handled() {
         .unwrap();
     assert!(report.gradient_norm < 1e-15, "{}", report.gradient_norm);
     assert_close(&[report.train.loss], &[loss], 1e-14);
-    // The subsamples' own losses and intercept gradients have no bias.
+    // Losses and intercept gradients of subsamples are unbiased.
     let runs = 2_000;
     let mut sums = [0.0; 2];
     for seed in 0..runs {
@@ -348,7 +348,7 @@ fn one_sample_states_no_interval() {
             .iter()
             .all(|(.., sampling)| sampling.is_none())
     );
-    // And a dataset of one sample is all of it.
+    // If the dataset has only one sample, this sample is the whole dataset.
     let single = data.first(1).unwrap();
     let report = analyzer(&model, &single)
         .with_eigenvalues(2)

@@ -138,7 +138,7 @@ fn the_loss_of_a_sample_is_the_mean_over_its_tokens() {
 }
 
 #[test]
-fn layers_over_the_last_axis_take_floats_and_fit_values_of_any_shape() {
+fn layers_over_the_last_axis_accept_floats_and_targets_of_any_shape() {
     let (n, shape) = (9, (9, LENGTH, WIDTH));
     let x = Tensor::from_vec(numbers(n * LENGTH * WIDTH, 5), shape, &CPU).unwrap();
     let y = Tensor::from_vec(numbers(n * LENGTH * TOKENS, 6), (n, LENGTH, TOKENS), &CPU).unwrap();

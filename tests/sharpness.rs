@@ -55,14 +55,14 @@ fn mean_over_a_gaussian_of_a_quadratic() {
 fn standard_errors_of_means_cover() {
     let objective = at_minimum();
     let exact = 0.36 * TRACE / 12.0;
-    let held = (0..200).filter(|seed| {
+    let covered = (0..200).filter(|seed| {
         let sharpness = Sharpness::new(0.6).with_pairs(30).with_seed(*seed);
         let found = sharpness.average(&objective).unwrap().mean;
         let [low, high] = found.interval(0.95).unwrap();
         low <= exact && exact <= high
     });
-    let held = held.count();
-    assert!((180..=198).contains(&held), "{held} of 200");
+    let covered = covered.count();
+    assert!((180..=198).contains(&covered), "{covered} of 200");
 }
 
 /// In f32, the error of a small mean rise is within the stated rounding.
@@ -112,9 +112,9 @@ fn random_search_has_its_stated_coverage() {
             4.0 * inside.sum::<f64>() / steps as f64 / std::f64::consts::PI
         }
     };
-    let held = rises.iter().filter(|r| share(r.maximum) >= r.coverage);
-    let held = held.count();
-    assert!(held >= 89, "{held} of 100");
+    let covered = rises.iter().filter(|r| share(r.maximum) >= r.coverage);
+    let covered = covered.count();
+    assert!(covered >= 89, "{covered} of 100");
     let found = many.random(&objective).unwrap();
     assert!(found.maximum <= 1.0 && found.maximum > 0.95, "{found}");
 }
@@ -381,7 +381,7 @@ fn unit_rows(n: usize) -> Vec<Vec<f64>> {
     (0..n).map(row).collect()
 }
 
-/// With separable coordinates, each one goes to the best point of its own interval |zᵢ| ≤ ε(|θᵢ| + 1).
+/// With separable coordinates, each coordinate is at the best point of its interval |zᵢ| ≤ ε(|θᵢ| + 1).
 #[test]
 fn keskars_sharpness_of_separable_coordinates() {
     let slopes = [0.3, -0.02, 0.0, 0.5, 1e-9, -0.7, 0.0, 0.2];
@@ -392,32 +392,32 @@ fn keskars_sharpness_of_separable_coordinates() {
         let before = bits(objective.parameters());
         let found = Sharpness::new(epsilon).keskar(&objective).unwrap();
         let mut rise = 0.0;
-        let mut places = Vec::new();
+        let mut bounds = Vec::new();
         for i in 0..8 {
             let (g, h) = (slopes[i] + curvatures[i] * start[i], curvatures[i]);
-            let wall = epsilon * (start[i].abs() + 1.0);
+            let bound = epsilon * (start[i].abs() + 1.0);
             let at = |z: f64| g * z + 0.5 * h * z * z;
             let top = if h < 0.0 {
-                (-g / h).clamp(-wall, wall)
+                (-g / h).clamp(-bound, bound)
             } else {
                 0.0
             };
-            rise += [at(wall), at(-wall), at(top)]
+            rise += [at(bound), at(-bound), at(top)]
                 .into_iter()
                 .fold(0.0, f64::max);
-            places.push(wall);
+            bounds.push(bound);
         }
         assert!(found.converged, "{found}");
         assert_close(&[found.rise], &[rise], 1e-9);
         let value = 100.0 * rise / (1.0 + objective.loss().unwrap());
         assert_close(&[found.value], &[value], 1e-9);
-        for (z, wall) in found.perturbation.iter().zip(&places) {
-            assert!(z.abs() <= *wall);
+        for (z, bound) in found.perturbation.iter().zip(&bounds) {
+            assert!(z.abs() <= *bound);
         }
         let theta = start.iter().zip(&found.perturbation);
-        let there: Vec<f64> = theta.map(|(t, z)| t + z).collect();
+        let moved: Vec<f64> = theta.map(|(t, z)| t + z).collect();
         assert_close(
-            &[objective.loss_at(&there).unwrap() - found.center],
+            &[objective.loss_at(&moved).unwrap() - found.center],
             &[rise],
             1e-9,
         );
@@ -434,7 +434,7 @@ fn keskars_sharpness_finds_an_interior_maximum() {
     let turned = common::with_eigenvalues(&values, 7);
     let spectrum = turned.eigen().unwrap();
     let vectors: Vec<Vec<f64>> = spectrum.pairs.iter().map(|p| p.vector.clone()).collect();
-    // Along each eigenvector a parabola with its maximum at ⅓.
+    // Along each eigenvector, the function is a parabola with its maximum at ⅓.
     let curvatures: Vec<f64> = spectrum.values().iter().map(|v| -v).collect();
     let slopes: Vec<f64> = spectrum.values().iter().map(|v| v / 3.0).collect();
     let objective = terms(&vectors, &slopes, &curvatures, 100.0, &vec![0.0; n]);
@@ -447,7 +447,7 @@ fn keskars_sharpness_finds_an_interior_maximum() {
     }
 }
 
-/// For a linear loss, every coordinate reaches its wall: Σ |aᵢ| ε(|θᵢ| + 1).
+/// For a linear loss, every coordinate reaches its bound, and the rise is Σ |aᵢ| ε(|θᵢ| + 1).
 #[test]
 fn keskars_sharpness_of_a_linear_loss_and_at_a_minimum() {
     let slopes = [1e-6, -3.0, 0.4];

@@ -1,4 +1,4 @@
-//! Objectives with candle's graph on several threads, and inside forward passes of other objectives.
+//! Objectives that use candle's graph, on several threads and inside forward passes of other objectives.
 
 mod common;
 
@@ -11,7 +11,7 @@ use common::numbers;
 use loss_landscape::prelude::*;
 
 const CPU: Device = Device::Cpu;
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 type Call = fn(&Objective) -> Result<(), Error>;
 
@@ -23,7 +23,7 @@ fn weight(seed: u64) -> Var {
     Var::from_vec(numbers(2, seed), (2, 1), &CPU).unwrap()
 }
 
-/// A linear classifier whose outputs go through `then`.
+/// A linear classifier with `then` applied to its outputs.
 fn objective(
     w: &Var,
     then: impl Fn(Tensor) -> candle::Result<Tensor> + Send + Sync + 'static,
@@ -44,7 +44,7 @@ fn must_end<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
         found
     });
     // If the thread panics, the channel closes at once.
-    let waited = ended.recv_timeout(PATIENCE);
+    let waited = ended.recv_timeout(TIMEOUT);
     assert_ne!(
         waited,
         Err(std::sync::mpsc::RecvTimeoutError::Timeout),
@@ -72,16 +72,16 @@ impl Barrier {
         self.changed.notify_all();
         let waited = self
             .changed
-            .wait_timeout_while(arrived, PATIENCE, |arrived| *arrived < both);
+            .wait_timeout_while(arrived, TIMEOUT, |arrived| *arrived < both);
         match waited.unwrap().1.timed_out() {
-            true => candle::bail!("the other model did not come"),
+            true => candle::bail!("the other model did not arrive"),
             false => Ok(()),
         }
     }
 }
 
 #[test]
-fn two_models_run_at_the_same_time() {
+fn two_models_run_concurrently() {
     let barrier = Arc::new(Barrier::default());
     let [a, b] = [1, 2].map(|seed| {
         let barrier = barrier.clone();
@@ -144,10 +144,10 @@ fn a_forward_pass_may_use_an_objective() {
     let by_hand = by_hand.to_dtype(DType::F64).unwrap();
     let by_hand = Objective::of(&by_hand, &data(), Loss::CrossEntropy).unwrap();
     let expected = {
-        let (loss, there) = (inner.loss().unwrap(), inner.loss_at(&[1.0, 1.0]).unwrap());
+        let (loss, moved) = (inner.loss().unwrap(), inner.loss_at(&[1.0, 1.0]).unwrap());
         let slope = inner.gradient_at(&[1.0, 0.0]).unwrap().1[0];
         let curvature = inner.hvp(&[1.0, 0.0]).unwrap()[0];
-        loss + there + slope + curvature + by_hand.loss().unwrap()
+        loss + moved + slope + curvature + by_hand.loss().unwrap()
     };
     must_end(move || {
         let (w, nested) = (weight(1), inner.clone());
@@ -155,9 +155,9 @@ fn a_forward_pass_may_use_an_objective() {
             let wrapped = |e| candle::Error::wrap(e);
             let slope = nested.gradient_at(&[1.0, 0.0]).map_err(wrapped)?.1[0];
             let curvature = nested.hvp(&[1.0, 0.0]).map_err(wrapped)?[0];
-            let (loss, there) = (nested.loss(), nested.loss_at(&[1.0, 1.0]));
+            let (loss, moved) = (nested.loss(), nested.loss_at(&[1.0, 1.0]));
             let hand = by_hand.loss().map_err(wrapped)?;
-            z * (loss.map_err(wrapped)? + there.map_err(wrapped)? + slope + curvature + hand)
+            z * (loss.map_err(wrapped)? + moved.map_err(wrapped)? + slope + curvature + hand)
         });
         let outer = outer.with_batch_size(11).unwrap();
         let plain = objective(&w, move |z| z * expected);

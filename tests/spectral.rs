@@ -247,7 +247,7 @@ fn a_multiple_eigenvalue_is_found_with_its_multiplicity_in_f32() {
     }
 }
 
-/// Copies of a hidden unit repeat an eigenvalue: the Hessian is the same for each difference of two of them.
+/// Copies of a hidden unit give a multiple eigenvalue, because all differences of two copies have the same curvature.
 #[test]
 fn equal_hidden_units_repeat_an_eigenvalue() {
     for dtype in [DType::F32, DType::F64] {
@@ -520,8 +520,11 @@ fn invalid_requests_are_refused() {
 
 #[test]
 fn errors_of_the_operator_are_returned() {
-    assert_eq!(Broken.top(1).unwrap_err().to_string(), "no more today");
-    assert_eq!(Broken.dense().unwrap_err().to_string(), "no more today");
+    assert_eq!(Broken.top(1).unwrap_err().to_string(), "the product failed");
+    assert_eq!(
+        Broken.dense().unwrap_err().to_string(),
+        "the product failed"
+    );
 }
 
 #[test]
@@ -597,9 +600,9 @@ fn dense_matrices_include_the_rounding_of_their_entries() {
         let matrix = convex.hessian().dense().unwrap();
         let found = matrix.eigen().unwrap();
         assert_eq!(found.inertia().unwrap().negative, 0, "{seed}");
-        let kept = serde_json::to_string(&matrix).unwrap();
-        let kept: Dense = serde_json::from_str(&kept).unwrap();
-        assert_eq!(kept.dtype(), Some(DType::F32));
+        let json = serde_json::to_string(&matrix).unwrap();
+        let read: Dense = serde_json::from_str(&json).unwrap();
+        assert_eq!(read.dtype(), Some(DType::F32));
 
         let net = model(&[2, 4, 3]).unwrap().to_dtype(DType::F32).unwrap();
         let exact = net.to_dtype(DType::F64).unwrap();

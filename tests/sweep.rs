@@ -305,7 +305,7 @@ fn a_directory_belongs_to_one_sweep() {
     ] {
         assert_refused(&other, dir.path(), &data, &["other settings", words]);
     }
-    // The sweep sets λ and the seed.
+    // λ and the seed of the trainer have no effect, because the sweep sets them.
     assert!(
         trained(trainer().with_l2(3.0).with_seed(9))
             .run(dir.path(), network, &data, &data)
@@ -477,7 +477,7 @@ fn a_diverging_training_names_its_strength_and_keeps_other_points() {
     );
 }
 
-/// A strength that overflows is named in the error; a tiny one gets a short file name; other points are computed.
+/// The error names strengths that overflow. A tiny strength gets a short file name. Other points are computed.
 #[test]
 fn extreme_strengths() {
     let ((sweep, data), dir) = (moons(), tempdir().unwrap());

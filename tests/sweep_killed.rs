@@ -36,12 +36,12 @@ fn points(dir: &Path) -> usize {
 }
 
 #[test]
-fn ten_kills_change_no_byte() {
+fn ten_kills_do_not_change_the_files() {
     let dir = tempdir().unwrap();
     let (whole, killed) = (dir.path().join("whole"), dir.path().join("killed"));
     let started = Instant::now();
     assert!(sweep(&whole, &[]).status().unwrap().success());
-    let took = started.elapsed().as_secs_f64();
+    let duration = started.elapsed().as_secs_f64();
 
     // Pseudo-random delays, a tenth of the total time on average.
     let mut state = 0x9E37_79B9_7F4A_7C15u64;
@@ -49,7 +49,7 @@ fn ten_kills_change_no_byte() {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        0.2 * took * (state >> 11) as f64 / (1u64 << 53) as f64
+        0.2 * duration * (state >> 11) as f64 / (1u64 << 53) as f64
     };
     let mut interrupted = 0;
     for kill in 0..10 {
@@ -61,7 +61,10 @@ fn ten_kills_change_no_byte() {
         let mut child = command.spawn().unwrap();
         // Wait for the first manifest.
         while !killed.join("manifest.json").exists() {
-            assert!(child.try_wait().unwrap().is_none(), "no sweep began");
+            assert!(
+                child.try_wait().unwrap().is_none(),
+                "the sweep ended before it wrote its manifest"
+            );
             sleep(Duration::from_millis(1));
         }
         sleep(Duration::from_secs_f64(delay()));

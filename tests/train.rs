@@ -175,13 +175,13 @@ fn momentum_matches_the_formula() {
     for nesterov in [false, true] {
         let (rate, momentum) = (0.3, 0.8);
         let mut theta = descent.start.clone();
-        let mut memory = vec![0.0; theta.len()];
+        let mut velocity = vec![0.0; theta.len()];
         for _ in 0..5 {
             let gradient = descent.gradient(&theta);
-            memory = plus(&gradient, momentum, &memory);
+            velocity = plus(&gradient, momentum, &velocity);
             let step = match nesterov {
-                true => plus(&gradient, momentum, &memory),
-                false => memory.clone(),
+                true => plus(&gradient, momentum, &velocity),
+                false => velocity.clone(),
             };
             theta = plus(&theta, -rate, &step);
         }
@@ -201,14 +201,18 @@ fn sharpness_aware_steps_match_the_formula() {
         for _ in 0..3 {
             let gradient = descent.gradient(&theta);
             let scale = |t: &f64| if adaptive { t.abs() } else { 1.0 };
-            let pull: Vec<f64> = theta
+            let scaled: Vec<f64> = theta
                 .iter()
                 .zip(&gradient)
                 .map(|(t, g)| scale(t) * g)
                 .collect();
-            let norm = pull.iter().map(|p| p * p).sum::<f64>().sqrt();
-            let uphill: Vec<f64> = theta.iter().zip(&pull).map(|(t, p)| scale(t) * p).collect();
-            let ahead = descent.gradient(&plus(&theta, radius / norm, &uphill));
+            let norm = scaled.iter().map(|p| p * p).sum::<f64>().sqrt();
+            let ascent: Vec<f64> = theta
+                .iter()
+                .zip(&scaled)
+                .map(|(t, p)| scale(t) * p)
+                .collect();
+            let ahead = descent.gradient(&plus(&theta, radius / norm, &ascent));
             theta = plus(&theta, -rate, &ahead);
         }
         let trainer = Trainer::sgd(rate);
@@ -227,9 +231,9 @@ fn l2_and_schedules_match_the_formula() {
     let mut theta = descent.start.clone();
     for step in 0..4 {
         let gradient = plus(&descent.gradient(&theta), 2.0 * strength, &theta);
-        let warm = [0.5, 1.0, 1.0, 1.0][step];
+        let warmup = [0.5, 1.0, 1.0, 1.0][step];
         let cosine = 0.5 * (1.0 + (std::f64::consts::PI * step as f64 / 4.0).cos());
-        theta = plus(&theta, -rate * warm * cosine, &gradient);
+        theta = plus(&theta, -rate * warmup * cosine, &gradient);
     }
     let trainer = Trainer::sgd(rate).with_l2(strength).with_warmup(2);
     close(
@@ -354,9 +358,9 @@ impl Optimizer for Heavy {
 #[test]
 fn a_custom_optimizer_trains_and_resumes() {
     let descent = Descent::new();
-    let own = descent.after(Trainer::new(Heavy(0.8), 0.3), 5);
+    let trained = descent.after(Trainer::new(Heavy(0.8), 0.3), 5);
     let sgd = Trainer::new(Sgd::default().with_momentum(0.8), 0.3);
-    close(&own, &descent.after(sgd, 5));
+    close(&trained, &descent.after(sgd, 5));
 
     let dir = tempfile::tempdir().unwrap();
     let parameters = descent.model.parameters();
@@ -370,12 +374,12 @@ fn a_custom_optimizer_trains_and_resumes() {
     trainer(5)
         .fit(&descent.model, &descent.data, &descent.data)
         .unwrap();
-    close(&parameters.to_flat().unwrap(), &own);
+    close(&parameters.to_flat().unwrap(), &trained);
     parameters.set_flat(&descent.start).unwrap();
     trainer(5)
         .fit(&descent.model, &descent.data, &descent.data)
         .unwrap();
-    close(&parameters.to_flat().unwrap(), &own); // restored from the file
+    close(&parameters.to_flat().unwrap(), &trained); // restored from the file
 }
 
 /// Training an objective gives the same bits as training its model, by the engine and by the graph.

@@ -1,5 +1,5 @@
-//! An interrupted training resumes from its checkpoint with the bits of an uninterrupted one. In a test binary of its own,
-//! because the progress listener that interrupts it is global.
+//! An interrupted training resumes from its checkpoint with the bits of an uninterrupted one. This is a separate test
+//! binary, because the progress listener that interrupts the training is global.
 
 mod common;
 

@@ -139,16 +139,16 @@ fn a_path_is_projected_on_a_plane() {
     let parameters = objective.parameters();
     let loss = |x: [f64; 3]| -> f64 { x.iter().zip(values).map(|(x, v)| 0.5 * v * x * x).sum() };
     let mut trajectory = Trajectory::at_steps([]);
-    let places = [[1.0, 2.0, 0.5], [0.5, -1.0, -0.25], [0.0, 0.0, 0.0]];
-    for (step, place) in places.iter().enumerate() {
-        parameters.set_flat(place).unwrap();
+    let points = [[1.0, 2.0, 0.5], [0.5, -1.0, -0.25], [0.0, 0.0, 0.0]];
+    for (step, point) in points.iter().enumerate() {
+        parameters.set_flat(point).unwrap();
         trajectory.push(step, parameters).unwrap();
     }
     let before = bits(parameters);
     // Directions that are neither orthogonal nor of length 1.
     let (d1, d2) = ([2.0, 0.0, 0.0], [1.0, 1.0, 0.0]);
     let found = Projection::onto(&objective, &d1, &d2, &trajectory).unwrap();
-    for (i, [x, y, z]) in places.into_iter().enumerate() {
+    for (i, [x, y, z]) in points.into_iter().enumerate() {
         assert!((found.alphas[i] - (x - y) / 2.0).abs() < 1e-14);
         assert!((found.betas[i] - y).abs() < 1e-14);
         assert!((found.distances[i] - z.abs()).abs() < 1e-14);
@@ -159,7 +159,7 @@ fn a_path_is_projected_on_a_plane() {
     assert_eq!(found.table().unwrap().shape(), (3, 6));
 
     let grid = found.grid(11).unwrap();
-    let inside = |places: &[f64], x: f64| places[0] < x && x < places[places.len() - 1];
+    let inside = |axis: &[f64], x: f64| axis[0] < x && x < axis[axis.len() - 1];
     for i in 0..3 {
         assert!(inside(grid.alphas(), found.alphas[i]) && inside(grid.betas(), found.betas[i]));
     }
@@ -177,7 +177,7 @@ fn a_path_is_projected_on_a_plane() {
     assert!(error.to_string().contains("no snapshots"), "{error}");
 }
 
-/// Snapshots that were taken before gradient descent diverges remain.
+/// Snapshots from before a divergence are kept.
 #[test]
 fn a_failed_training_keeps_its_snapshots() {
     let inputs = Tensor::new(&[[2f64, 0.0], [0.0, 1.0]], &CPU).unwrap();

@@ -134,7 +134,7 @@ impl LinearOperator for Broken {
     }
 
     fn apply(&self, _: &[f64]) -> Result<Vec<f64>, Error> {
-        Err(Error::Invalid("no more today".into()))
+        Err(Error::Invalid("the product failed".into()))
     }
 }
 
