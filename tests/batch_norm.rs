@@ -421,15 +421,15 @@ fn a_file_restores_parameters_and_statistics() {
     assert_eq!(all(&restored), all(&trained));
 
     // Copies have their own statistics; clones share them.
-    let (own, shared) = (copy(&trained), trained.clone());
+    let (copied, shared) = (copy(&trained), trained.clone());
     let zero = |model: &Layered| {
         let (_, var) = model.parameters().statistics().next().unwrap();
         var.set(&var.zeros_like().unwrap()).unwrap();
     };
-    zero(&own);
+    zero(&copied);
     assert_eq!(all(&restored).1, all(&trained).1);
     zero(&shared);
-    assert_eq!(all(&own).1, all(&trained).1);
+    assert_eq!(all(&copied).1, all(&trained).1);
     let single = trained.to_dtype(DType::F32).unwrap();
     let (name, var) = single.parameters().statistics().next().unwrap();
     assert_eq!(
@@ -959,19 +959,23 @@ fn per_sample_quantities_and_missing_statistics_are_refused() {
     // A closure with a training pass gives the same as a model.
     let (evaluated, trained) = (model.clone(), model.clone());
     let before = statistics(model.parameters());
-    let own = Objective::from_fn(model.parameters(), &data, Loss::CrossEntropy, move |x| {
+    let closure = Objective::from_fn(model.parameters(), &data, Loss::CrossEntropy, move |x| {
         evaluated.forward(x)
     });
-    let own = own.unwrap();
-    let own = own.with_training_pass(move |x| trained.forward_training(x, 0));
-    let profile = Curve::linear(&v, &v).unwrap().profile(&own, 2).unwrap();
+    let closure = closure.unwrap();
+    let closure = closure.with_training_pass(move |x| trained.forward_training(x, 0));
+    let profile = Curve::linear(&v, &v).unwrap().profile(&closure, 2).unwrap();
     assert_eq!(
         profile.statistics,
         StatisticsSource::Estimated { samples: 30 }
     );
-    let own = own.with_batch_statistics(10).unwrap();
-    assert_close(&own.hvp(&v).unwrap(), &batch.hvp(&v).unwrap(), 1e-12);
-    assert_close(&own.gradient().unwrap(), &batch.gradient().unwrap(), 1e-12);
+    let closure = closure.with_batch_statistics(10).unwrap();
+    assert_close(&closure.hvp(&v).unwrap(), &batch.hvp(&v).unwrap(), 1e-12);
+    assert_close(
+        &closure.gradient().unwrap(),
+        &batch.gradient().unwrap(),
+        1e-12,
+    );
     assert_eq!(statistics(model.parameters()), before);
 }
 
@@ -1219,7 +1223,7 @@ fn a_trajectory_is_projected_with_batch_statistics() {
     assert_eq!(plane.statistics, path.statistics);
     assert!((path.plane_losses[last] - plane.center).abs() < 1e-13);
     let grid = Grid::square(0.1, 2).unwrap();
-    let extremes = Plane::on_grid(&batch, d1, d2, &grid).unwrap();
-    let extremes = extremes.with_eigenvalues(&batch, d1, d2, &grid).unwrap();
-    assert!(extremes.eigenvalues.is_some());
+    let plane = Plane::on_grid(&batch, d1, d2, &grid).unwrap();
+    let plane = plane.with_eigenvalues(&batch, d1, d2, &grid).unwrap();
+    assert!(plane.eigenvalues.is_some());
 }

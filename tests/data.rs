@@ -412,7 +412,7 @@ fn wrong_labels_are_uniform_over_the_other_classes() {
     for (&from, &to) in data.labels().unwrap().iter().zip(&noisy) {
         counts[from as usize][to as usize] += 1.0;
     }
-    // Of the 3,000 samples of each class, a third goes to each other class.
+    // A third of the 3,000 samples of each class gets each other label.
     let deviation = (3_000.0 * 2.0 / 9.0_f64).sqrt();
     for (from, row) in counts.iter().enumerate() {
         for (to, &count) in row.iter().enumerate() {

@@ -164,8 +164,8 @@ fn temporary_files_of_dead_processes_are_removed() {
         at("w.part-1123456789abcdef"),
         at("w2.part-2123456789abcdef"),
     );
-    let (own, directory) = (at("w.part-notes"), at("w.part-3123456789abcdef"));
-    for path in [&dead, &alive, &other, &own] {
+    let (notes, directory) = (at("w.part-notes"), at("w.part-3123456789abcdef"));
+    for path in [&dead, &alive, &other, &notes] {
         fs::write(path, "half").unwrap();
     }
     fs::create_dir(&directory).unwrap();
@@ -173,7 +173,7 @@ fn temporary_files_of_dead_processes_are_removed() {
     lock.lock().unwrap();
     write(&at("w"), "whole").unwrap();
     assert!(!dead.exists());
-    assert!(alive.exists() && other.exists() && own.exists() && directory.exists());
+    assert!(alive.exists() && other.exists() && notes.exists() && directory.exists());
     drop(lock);
     write(&at("w"), "whole").unwrap();
     assert!(!alive.exists() && other.exists());

@@ -160,7 +160,7 @@ impl Case {
         };
         let (rows, columns) = (out(height, down), out(width, right));
         let (from, to) = (channels * height * width, outputs * rows * columns);
-        let mut places = vec![0.0; outputs * inputs * down * right * from * to];
+        let mut map = vec![0.0; outputs * inputs * down * right * from * to];
         for (o, row, column) in indices([outputs, rows, columns]) {
             for (i, u, v) in indices([inputs, down, right]) {
                 let y = (row * self.stride + u * self.dilation).checked_sub(self.padding);
@@ -170,15 +170,12 @@ impl Case {
                     let tap = ((o * inputs + i) * down + u) * right + v;
                     let source = (channel * height + y) * width + x;
                     let target = (o * rows + row) * columns + column;
-                    places[(tap * from + source) * to + target] = 1.0;
+                    map[(tap * from + source) * to + target] = 1.0;
                 }
             }
         }
-        let places = Tensor::from_vec(places, (weight.elem_count(), from * to), &CPU)?;
-        let matrix = weight
-            .reshape((1, ()))?
-            .matmul(&places)?
-            .reshape((from, to))?;
+        let map = Tensor::from_vec(map, (weight.elem_count(), from * to), &CPU)?;
+        let matrix = weight.reshape((1, ()))?.matmul(&map)?.reshape((from, to))?;
         x.flatten_from(1)?
             .matmul(&matrix)?
             .reshape(((), outputs, rows, columns))
@@ -459,15 +456,15 @@ fn pool_by_matrix(
     let mut matrices = vec![0.0; n * channels * from * to];
     let images = flat(x);
     for (image, row, column) in indices([n * channels, rows, columns]) {
-        let places: Vec<usize> = indices([1, kernel, kernel])
+        let pixels: Vec<usize> = indices([1, kernel, kernel])
             .map(|(_, i, j)| (row * stride + i) * width + column * stride + j)
             .collect();
-        let window: Vec<f64> = places
+        let window: Vec<f64> = pixels
             .iter()
-            .map(|place| images[image * from + place])
+            .map(|pixel| images[image * from + pixel])
             .collect();
-        for (place, share) in places.iter().zip(shares(&window)) {
-            matrices[(image * from + place) * to + row * columns + column] = share;
+        for (pixel, share) in pixels.iter().zip(shares(&window)) {
+            matrices[(image * from + pixel) * to + row * columns + column] = share;
         }
     }
     let matrices = Tensor::from_vec(matrices, (n * channels, from, to), &CPU)?;
