@@ -320,7 +320,7 @@ mod tests {
         let open = || LockFile::new(OpenOptions::new().write(true).open(file.path()).unwrap());
         let ours = open();
         assert!(!is_locked(&ours, true));
-        let _childs = ours.try_clone().unwrap();
+        let _inherited = ours.try_clone().unwrap();
         assert!(is_locked(&open(), true));
         drop(ours);
         assert!(!is_locked(&open(), true));

@@ -704,7 +704,10 @@ fn errors_of_wrong_names_list_valid_names() {
         ),
         (&["--momentum", "0.9"], "need --optimizer sgd"),
         (&["--epochs", "0", "--radius", "0"], "above 0"),
-        (&["--epochs", "0", "--samples", "0"], "subset of 0"),
+        (
+            &["--epochs", "0", "--samples", "0"],
+            "--samples must be at least 1",
+        ),
         (
             &["--epochs", "0", "--top", "0", "--compute-hessian"],
             "at least 1",

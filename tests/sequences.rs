@@ -114,6 +114,23 @@ fn a_loss_per_token_has_the_derivatives_of_candles_graph() {
     }
 }
 
+/// Objectives on other data share the engine, which keeps the converted tokens of the last dataset.
+#[test]
+fn each_product_is_on_its_own_tokens() {
+    let data = [1, 3].map(|step| Dataset::classification(&tokens(6, step), &tokens(6, 2)).unwrap());
+    let model = language_model(DType::F64);
+    let fresh = data
+        .clone()
+        .map(|data| Objective::of(&model, &data, Loss::CrossEntropy).unwrap());
+    let v = numbers(fresh[0].dim(), 3);
+    let expected = fresh.each_ref().map(|o| o.hvp(&v).unwrap());
+    assert_ne!(expected[0], expected[1]);
+    let shared = data.map(|data| fresh[0].with_data(&data).unwrap());
+    for i in [0, 1, 1, 0] {
+        assert_eq!(shared[i].hvp(&v).unwrap(), expected[i]);
+    }
+}
+
 #[test]
 fn the_loss_of_a_sample_is_the_mean_over_its_tokens() {
     let n = 6;

@@ -176,12 +176,12 @@ impl Convolution {
         let from = to.other();
         let (from_width, to_width) = (self.width(from), self.width(to));
         let samples = target.len() / (k * to_width);
-        let together = self.samples_per_layout::<T>(samples);
-        let planes = |(weights, rows)| (weights, rows, self.planes::<T>(from, together));
+        let per_layout = self.samples_per_layout::<T>(samples);
+        let planes = |(weights, rows)| (weights, rows, self.planes::<T>(from, per_layout));
         let (mut own, mut shared) = (own.map(planes), shared.map(planes));
-        let mut sums = self.planes(to, together);
-        for start in (0..samples).step_by(together) {
-            let count = together.min(samples - start);
+        let mut sums = self.planes(to, per_layout);
+        for start in (0..samples).step_by(per_layout) {
+            let count = per_layout.min(samples - start);
             let offsets = self.offsets(to, &sums, count);
             if let Some((_, rows, planes)) = &mut shared {
                 planes.load(&rows[start * from_width..], from_width, count);
@@ -265,15 +265,15 @@ impl Convolution {
         let (x_width, y_width) = (self.width(Side::Input), self.width(Side::Output));
         let samples = rdy.len() / (k * y_width);
         let each = gradient.len() / k;
-        let together = self.samples_per_layout::<T>(samples);
+        let per_layout = self.samples_per_layout::<T>(samples);
         let planes = || {
-            let planes = |side| self.planes::<T>(side, together);
+            let planes = |side| self.planes::<T>(side, per_layout);
             (planes(Side::Input), planes(Side::Output))
         };
         let (mut x_planes, mut rdy_planes) = planes();
         let mut second = second.map(|rows| (rows, planes()));
-        for start in (0..samples).step_by(together) {
-            let count = together.min(samples - start);
+        for start in (0..samples).step_by(per_layout) {
+            let count = per_layout.min(samples - start);
             let offsets = &self.offsets(Side::Output, &x_planes, count)[0];
             x_planes.load(&x[start * x_width..], x_width, count);
             if let Some(((_, dy), (_, dy_planes))) = &mut second {

@@ -48,7 +48,7 @@ impl Density {
     }
 
     pub fn run(&self) -> Result<Report, Error> {
-        let (objective, operator) = self.matrix.at(&self.point)?;
+        let (objective, operator) = self.matrix.build(&self.point)?;
         let settings = DensitySettings::default()
             .with_probes(self.probes)
             .with_steps(self.steps)

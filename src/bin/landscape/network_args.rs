@@ -395,8 +395,8 @@ impl SettingArgs {
 }
 
 impl MatrixArgs {
-    /// The objective and its curvature matrix.
-    pub fn at(&self, point: &PointArgs) -> Result<(Objective, Box<dyn LinearOperator>), Error> {
+    /// Builds the objective and its curvature matrix.
+    pub fn build(&self, point: &PointArgs) -> Result<(Objective, Box<dyn LinearOperator>), Error> {
         let objective = match self.divide {
             DivideName::Samples => point.distributed()?,
             DivideName::Vectors => point.objective()?,

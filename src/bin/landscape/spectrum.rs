@@ -63,7 +63,7 @@ impl Spectrum {
         if let Some(dir) = &self.out {
             prepare_dir(dir, &["spectrum.json", "eigenvectors.safetensors"])?;
         }
-        let (objective, operator) = self.matrix.at(&self.point)?;
+        let (objective, operator) = self.matrix.build(&self.point)?;
         let lanczos = Lanczos::default()
             .with_which(match self.which {
                 WhichName::Lm => Which::LargestMagnitude,

@@ -50,7 +50,7 @@ impl Trace {
     }
 
     pub fn run(&self) -> Result<Report, Error> {
-        let (objective, operator) = self.matrix.at(&self.point)?;
+        let (objective, operator) = self.matrix.build(&self.point)?;
         let settings = loss_landscape::spectral::Trace::default()
             .with_method(match self.method {
                 MethodName::Hutchinson => TraceMethod::Hutchinson,
