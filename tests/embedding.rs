@@ -506,7 +506,7 @@ fn invalid_points_are_errors() {
         .collect()
     };
     for (point, problem) in [
-        (vec![1.0], "1 entries"),
+        (vec![1.0], "1 entry"),
         (vec![1.0, 2.0, 3.0], "3 entries"),
         (vec![f64::NAN, 1.0], "not finite"),
         (vec![1.0, f64::INFINITY], "not finite"),

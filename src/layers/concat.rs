@@ -47,7 +47,7 @@ impl Concat {
         let mut dims = first.dims().to_vec();
         if self.axis >= dims.len() {
             return Err(misfit(format!(
-                "branches with an axis {}, not {first}",
+                "branches that have axis {}, not {first}",
                 self.axis
             )));
         }
