@@ -2,9 +2,10 @@
 
 mod png;
 
-use super::{Bundle, Show, escape};
+use super::table::escape;
+use super::{Bundle, Show};
 use crate::error::Result;
-use crate::figure::Figure;
+use crate::figure::{Chart, Figure};
 
 /// plotly's JSON for JupyterLab, HTML for exported pages, PNG for previews in repositories.
 ///
@@ -21,6 +22,20 @@ impl Show for Figure {
             bundle = bundle.with("image/png", image);
         }
         Ok(bundle)
+    }
+
+    fn inline(&self) -> Result<String> {
+        Ok(format!("Figure: {}", self.title()))
+    }
+}
+
+impl Show for Chart {
+    fn bundle(&self) -> Result<Bundle> {
+        self.figure().bundle()
+    }
+
+    fn inline(&self) -> Result<String> {
+        self.figure().inline()
     }
 }
 

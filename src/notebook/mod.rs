@@ -3,28 +3,23 @@
 //! The kernel calls `evcxr_display` on a cell's last value. It merges everything printed between `EVCXR_BEGIN_CONTENT` and
 //! `EVCXR_END_CONTENT` into one output with several MIME types, and each viewer shows the richest type it supports.
 
+mod arrays;
+mod data;
+#[cfg(feature = "tables")]
+mod data_frame;
+mod fields;
 #[cfg(feature = "figures")]
 mod figure;
-#[cfg(feature = "tables")]
+mod lists;
+mod models;
+mod numbers;
+mod operators;
+mod results;
 mod table;
 
-use std::fmt::{Debug, Display};
 use std::io::{self, Write};
-use std::path::PathBuf;
-use std::time::Duration;
 
-use candle_core::Tensor;
-
-use crate::data::{Dataset, Targets};
-use crate::error::{Error, Result, counted};
-use crate::landscape::{
-    AverageSharpness, FlatnessReport, KeskarSharpness, RandomSharpness, SamStep, StableRate,
-    StepChange, WorstCase,
-};
-use crate::model::{Activation, Mlp, Model};
-use crate::objective::{DerivativeCheck, Objective, Score};
-use crate::spectral::{Alignment, Bracket, Count, Estimate, Inertia};
-use crate::train::Trajectory;
+use crate::error::Result;
 
 /// One value in several MIME types.
 ///
@@ -100,6 +95,30 @@ pub trait Show {
     /// The error, if the value is an `Err`; errors in polars.
     fn bundle(&self) -> Result<Bundle>;
 
+    /// Renders the value on one line, as part of a list or tuple.
+    ///
+    /// # Errors
+    /// As [`Self::bundle`].
+    fn inline(&self) -> Result<String> {
+        let bundle = self.bundle()?;
+        let text = bundle.get("text/plain").unwrap_or_default();
+        Ok(match text.split_once('\n') {
+            Some((first, _)) => format!("{first} …"),
+            None => text.to_owned(),
+        })
+    }
+
+    /// Renders several values as one, such as a vector's.
+    ///
+    /// # Errors
+    /// As [`Self::bundle`].
+    fn bundle_list(items: &[Self]) -> Result<Bundle>
+    where
+        Self: Sized,
+    {
+        Ok(Bundle::text(lists::list(items, ['[', ']'])?))
+    }
+
     /// Displays the value in a cell. Prints an error to stderr, as `?` does.
     fn evcxr_display(&self) {
         let shown = self
@@ -112,89 +131,99 @@ pub trait Show {
     }
 }
 
-impl<T: Show, E: Display> Show for std::result::Result<T, E> {
-    fn bundle(&self) -> Result<Bundle> {
-        match self {
-            Ok(value) => value.bundle(),
-            Err(error) => Err(Error::invalid(error.to_string())),
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::prelude::*;
+
+    fn text(bundle: Result<Bundle>) -> String {
+        bundle.unwrap().get("text/plain").unwrap().to_owned()
     }
-}
 
-#[cfg(any(feature = "figures", feature = "tables"))]
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
-}
-
-impl Show for Dataset {
-    fn bundle(&self) -> Result<Bundle> {
-        let targets = match self.targets() {
-            Targets::Labels(_) => "labels".to_owned(),
-            Targets::Values(values) => {
-                format!("{} each", counted(values.dims()[1], "target value"))
-            }
-        };
-        Ok(Bundle::text(format!(
-            "{} of shape {:?} ({:?}) with {targets}",
-            counted(self.len(), "sample"),
-            &self.inputs().dims()[1..],
-            self.inputs().dtype()
-        )))
+    /// Expressions as they end cells, with the types that the compiler infers.
+    #[test]
+    fn expressions_at_the_end_of_cells() {
+        let values = vec![0.25, 0.5];
+        let (borrowed, end) = (&values, &values[1..]);
+        let (value, missing): (_, Option<&f64>) = (0.1 + 0.2, values.get(2));
+        assert_eq!(text((value).bundle()), "0.3");
+        assert_eq!(text((missing).bundle()), "None");
+        assert_eq!(text((values.get(1)).bundle()), "Some(0.5)");
+        assert_eq!(text((values).bundle()), "[0.25, 0.5]");
+        assert_eq!(text((borrowed).bundle()), "[0.25, 0.5]");
+        assert_eq!(text((end).bundle()), "[0.5]");
+        assert_eq!(text((values[1..]).bundle()), "[0.5]");
+        assert_eq!(text((values[1]).bundle()), "0.5");
+        assert_eq!(
+            text((1, 2.0, "a", 'b', true).bundle()),
+            r#"(1, 2.0, "a", 'b', true)"#
+        );
+        assert_eq!(text(([1, 2]).bundle()), "[1, 2]");
+        assert_eq!(
+            text((values.len(), [[0.5; 2]; 2]).bundle()),
+            "(2, [[0.5, 0.5], [0.5, 0.5]])"
+        );
+        assert_eq!(text(("a").bundle()), "a");
+        assert_eq!(text((format!("{}", 1)).bundle()), "1");
+        assert_eq!(text((Box::new(0.5)).bundle()), "0.5");
+        assert_eq!(text((0..3).bundle()), "0..3");
+        assert_eq!(text((DType::F32).bundle()), "F32");
+        assert_eq!(text((Device::Cpu).bundle()), "CPU");
+        assert_eq!(
+            text((std::time::Duration::from_micros(1_234_567)).bundle()),
+            "1.235s"
+        );
+        assert_eq!(().bundle().unwrap(), Bundle::default());
     }
-}
 
-impl Show for Mlp {
-    fn bundle(&self) -> Result<Bundle> {
-        let widths: Vec<_> = self.widths().iter().map(usize::to_string).collect();
-        Ok(Bundle::text(format!(
-            "Mlp {} with {:?}, {} ({:?})",
-            widths.join("-"),
-            self.activation(),
-            counted(self.parameters().len(), "parameter"),
-            self.parameters().dtype()
-        )))
-    }
-}
-
-macro_rules! show_as_text {
-    ($format:literal: $($type:ty),+) => {
-        $(impl Show for $type {
-            fn bundle(&self) -> Result<Bundle> {
-                Ok(Bundle::text(format!($format, self)))
-            }
-        })+
-    };
-}
-show_as_text!("{}": String, &str, bool, char, f32, f64, i32, i64, u8, u32, u64, usize, Tensor,
-    Inertia, DerivativeCheck, Estimate, Bracket, Count, Alignment, AverageSharpness,
-    FlatnessReport, KeskarSharpness, RandomSharpness, SamStep, StableRate, StepChange, WorstCase);
-show_as_text!("{:?}": Vec<f64>, Vec<f32>, Vec<i32>, Vec<u8>, Vec<u32>, Vec<u64>, Vec<usize>,
-    Vec<bool>, Vec<String>, Vec<&str>, Duration, PathBuf, Activation, Objective, Score, Trajectory);
-
-// The kernel's own fallback, without compiling the cell a second time.
-macro_rules! show_for_debugging {
-    ($([$($generics:tt)*] $type:ty),+) => {
-        $(impl<$($generics)*> Show for $type {
-            fn bundle(&self) -> Result<Bundle> {
-                Ok(Bundle::text(format!("{self:?}")))
-            }
-        })+
-    };
-}
-show_for_debugging!(
-    [T: Debug] Option<T>,
-    [T: Debug, const N: usize] [T; N],
-    [A: Debug, B: Debug] (A, B),
-    [A: Debug, B: Debug, C: Debug] (A, B, C),
-    [A: Debug, B: Debug, C: Debug, D: Debug] (A, B, C, D)
-);
-
-/// A cell that ends in a statement displays nothing.
-impl Show for () {
-    fn bundle(&self) -> Result<Bundle> {
-        Ok(Bundle::default())
+    #[test]
+    fn objectives_operators_and_results() {
+        let data = two_moons(60, 0.1, 0, &Device::Cpu).unwrap();
+        let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 1, &Device::Cpu).unwrap();
+        let model = model.to_dtype(DType::F64).unwrap();
+        let objective = Objective::of(&model, &data, Loss::CrossEntropy).unwrap();
+        let shown = text(objective.bundle());
+        assert!(
+            shown.starts_with("Objective         value\nparameters        13\n"),
+            "{shown}"
+        );
+        let hessian = objective.hessian();
+        assert_eq!(text(hessian.bundle()), "Hessian, 13 × 13 (F64)");
+        let dense = hessian.dense().unwrap();
+        assert!(text(dense.bundle()).starts_with("Array of shape [13, 13] (f64)\n[["));
+        let pair = &dense.eigen().unwrap().pairs[0];
+        let shown = text(pair.bundle());
+        assert!(shown.starts_with("eigenvalue ") && shown.ends_with(" (13 values, norm 1.0)"));
+        let score = objective.score().unwrap();
+        assert!(text(score.bundle()).starts_with("loss 0."));
+        let density = DensitySettings::default().with_probes(2).with_steps(3);
+        let density = density.run(&hessian).unwrap();
+        assert!(
+            text(density.bundle())
+                .starts_with("spectral density of a matrix of size 13 from 2 probes and ")
+        );
+        let curve = Curve::linear(&[0.0, 0.0], &[3.0, 4.0]).unwrap();
+        assert_eq!(
+            text(curve.bundle()),
+            "curve with 2 control points in 2 parameters, length 5.0"
+        );
+        let units = crate::landscape::align::hidden_units(&model).unwrap();
+        assert_eq!(
+            text(units.bundle()),
+            "[layers.0.weight (axis 0), layers.0.bias (axis 0), layers.1.weight (axis 1)]"
+        );
+        assert!(text(units[0].bundle()).starts_with("parameter        axis  block\n"));
+        let lines = |shown: String| shown.lines().count();
+        assert!(
+            lines(text(
+                Analyzer::new(&model, &data, &data, Loss::CrossEntropy)
+                    .unwrap()
+                    .bundle()
+            )) < 25
+        );
+        assert_eq!(
+            text((0.5, data).bundle()),
+            "(0.5, 60 samples of shape [2] (F64) with labels)"
+        );
     }
 }

@@ -1,146 +1,215 @@
-//! HTML tables.
+//! [`Table`]: rows and columns, as text and as HTML.
 
 use std::fmt::Write;
 
-use polars::df;
-use polars::prelude::{AnyValue, DataFrame};
-
-use super::{Bundle, Show, escape};
-use crate::analysis::{HessianMetrics, Report};
-use crate::embedding::{Comparison, Pca};
-use crate::error::{Result, counted};
-use crate::landscape::{
-    Connectivity, Evolution, Line, ModifiedLoss, NoiseReport, PacBayesBound, PathProfile, Plane,
-    Projection, StatisticsSource,
-};
-use crate::spectral::{DensityCurve, Participation, PowerResult, Spectrum};
-use crate::train::History;
-
-impl Show for DataFrame {
-    fn bundle(&self) -> Result<Bundle> {
-        Ok(Bundle::text(self.to_string()).with("text/html", html(self)?))
-    }
-}
-
-impl Show for Report {
-    fn bundle(&self) -> Result<Bundle> {
-        let table = html(&self.table()?)?;
-        Ok(Bundle::text(self.to_string()).with("text/html", table))
-    }
-}
-
-impl Show for Vec<Participation> {
-    fn bundle(&self) -> Result<Bundle> {
-        df!(
-            "rank" => self.iter().map(|p| p.rank as u64).collect::<Vec<_>>(),
-            "block" => self.iter().map(|p| p.block.clone()).collect::<Vec<_>>(),
-            "share" => self.iter().map(|p| p.share).collect::<Vec<_>>(),
-            "entries" => self.iter().map(|p| p.entries).collect::<Vec<_>>(),
-        )?
-        .bundle()
-    }
-}
-
-macro_rules! show_as_table {
-    ($($type:ty),+) => {
-        $(impl Show for $type {
-            fn bundle(&self) -> Result<Bundle> {
-                self.table()?.bundle()
-            }
-        })+
-    };
-}
-show_as_table!(
-    History,
-    Spectrum,
-    PowerResult,
-    NoiseReport,
-    ModifiedLoss,
-    PacBayesBound,
-    DensityCurve,
-    Connectivity,
-    HessianMetrics,
-    Pca,
-    Comparison
-);
-
-/// A table, followed by how batch normalisation was computed, if any.
-macro_rules! show_as_table_with_statistics {
-    ($($type:ty),+) => {
-        $(impl Show for $type {
-            fn bundle(&self) -> Result<Bundle> {
-                let table = self.table()?;
-                if self.statistics == StatisticsSource::None {
-                    return table.bundle();
-                }
-                let (text, html) = (table.to_string(), html(&table)?);
-                Ok(Bundle::text(format!("{text}\n{}", self.statistics))
-                    .with("text/html", format!("{html}<p>{}</p>", self.statistics)))
-            }
-        })+
-    };
-}
-show_as_table_with_statistics!(Line, Plane, Projection, PathProfile, Evolution);
+use super::Bundle;
+use crate::error::counted;
 
 /// Maximum number of rows; longer tables show half from each end.
 const MAX_ROWS: usize = 40;
 
-/// HTML table with right-aligned numbers of five significant digits.
-fn html(table: &DataFrame) -> Result<String> {
-    let mut html = String::from("<table>\n<thead><tr>");
-    for column in table.columns() {
-        let _ = write!(html, "<th>{}</th>", escape(column.name()));
+/// A table of which the first and last rows are shown.
+///
+/// The HTML has no colours, so that it suits light and dark themes.
+pub(super) struct Table {
+    height: usize,
+    columns: Vec<Column>,
+}
+
+struct Column {
+    title: String,
+    align: Align,
+    cells: Vec<String>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Align {
+    Left,
+    Right,
+}
+
+impl Table {
+    pub(super) fn new(height: usize) -> Self {
+        Self {
+            height,
+            columns: Vec::new(),
+        }
     }
-    html.push_str("</tr></thead>\n<tbody>\n");
-    let rows = table.height();
-    let (head, tail) = match rows {
-        0..=MAX_ROWS => (rows, rows),
-        _ => (MAX_ROWS / 2, rows - MAX_ROWS / 2),
+
+    fn head(&self) -> usize {
+        match self.height {
+            0..=MAX_ROWS => self.height,
+            _ => MAX_ROWS / 2,
+        }
+    }
+
+    fn num_hidden(&self) -> usize {
+        self.height.saturating_sub(MAX_ROWS)
+    }
+
+    /// Indices of the rows that are shown.
+    pub(super) fn rows(&self) -> impl Iterator<Item = usize> + use<> {
+        let head = self.head();
+        (0..head).chain(head + self.num_hidden()..self.height)
+    }
+
+    /// Adds a column with one cell per [shown row](Self::rows).
+    pub(super) fn with_column(
+        mut self,
+        title: impl Into<String>,
+        align: Align,
+        cells: Vec<String>,
+    ) -> Self {
+        self.columns.push(Column {
+            title: title.into(),
+            align,
+            cells,
+        });
+        self
+    }
+
+    /// Adds a column with one cell per row, of which [some](Self::rows) are shown.
+    pub(super) fn with_cells(
+        self,
+        title: impl Into<String>,
+        align: Align,
+        cells: &[impl ToString],
+    ) -> Self {
+        let shown = self.rows().map(|i| cells[i].to_string()).collect();
+        self.with_column(title, align, shown)
+    }
+
+    pub(super) fn bundle(&self) -> Bundle {
+        Bundle::text(self.text()).with("text/html", self.html())
+    }
+
+    fn gap(&self) -> String {
+        format!("… {} …", counted(self.num_hidden(), "more row"))
+    }
+
+    fn text(&self) -> String {
+        let width = |column: &Column| {
+            let cells = column.cells.iter().chain([&column.title]);
+            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = self.columns.iter().map(width).collect();
+        let line = |cell: &dyn Fn(&Column) -> String| {
+            let cells = self.columns.iter().zip(&widths).map(|(column, &width)| {
+                let cell = cell(column);
+                match column.align {
+                    Align::Left => format!("{cell:<width$}"),
+                    Align::Right => format!("{cell:>width$}"),
+                }
+            });
+            let cells: Vec<_> = cells.collect();
+            cells.join("  ").trim_end().to_owned()
+        };
+        let mut lines = vec![line(&|column| column.title.clone())];
+        for (i, row) in self.rows().enumerate() {
+            if i == self.head() && row > i {
+                lines.push(self.gap());
+            }
+            lines.push(line(&|column| column.cells[i].clone()));
+        }
+        lines.join("\n")
+    }
+
+    pub(super) fn html(&self) -> String {
+        let mut html = String::from("<table>\n<thead><tr>");
+        for column in &self.columns {
+            html.push_str(&cell("th", column.align, &column.title));
+        }
+        html.push_str("</tr></thead>\n<tbody>\n");
+        for (i, row) in self.rows().enumerate() {
+            if i == self.head() && row > i {
+                let (width, gap) = (self.columns.len(), self.gap());
+                let _ = writeln!(html, r#"<tr><td colspan="{width}">{gap}</td></tr>"#);
+            }
+            html.push_str("<tr>");
+            for column in &self.columns {
+                html.push_str(&cell("td", column.align, &column.cells[i]));
+            }
+            html.push_str("</tr>\n");
+        }
+        html.push_str("</tbody>\n</table>");
+        html
+    }
+}
+
+fn cell(tag: &str, align: Align, text: &str) -> String {
+    let align = match align {
+        Align::Left => "left",
+        Align::Right => "right",
     };
-    for row in (0..head).chain(tail..rows) {
-        if row == tail && tail > head {
-            let _ = writeln!(
-                html,
-                r#"<tr><td colspan="{}">… {} …</td></tr>"#,
-                table.width(),
-                counted(tail - head, "more row")
-            );
-        }
-        html.push_str("<tr>");
-        for column in table.columns() {
-            let (text, number) = cell(&column.get(row)?);
-            let side = if number { "right" } else { "left" };
-            let _ = write!(
-                html,
-                r#"<td style="text-align: {side}">{}</td>"#,
-                escape(&text)
-            );
-        }
-        html.push_str("</tr>\n");
-    }
-    html.push_str("</tbody>\n</table>");
-    Ok(html)
+    format!(
+        r#"<{tag} style="text-align: {align}">{}</{tag}>"#,
+        escape(text)
+    )
 }
 
-fn cell(value: &AnyValue) -> (String, bool) {
-    match value {
-        AnyValue::Null => (String::new(), false),
-        AnyValue::Float32(x) => (digits(f64::from(*x)), true),
-        AnyValue::Float64(x) => (digits(*x), true),
-        AnyValue::String(text) => ((*text).to_owned(), false),
-        other => (other.to_string(), other.is_primitive_numeric()),
-    }
+pub(super) fn escape(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
 }
 
-/// Five significant digits, scientific where plain notation would be long.
-fn digits(x: f64) -> String {
-    let magnitude = x.abs();
-    if x == 0.0 || !x.is_finite() {
-        format!("{x}")
-    } else if !(1e-4..1e6).contains(&magnitude) {
-        format!("{x:.3e}")
-    } else {
-        let before_point = magnitude.log10().floor() as i32 + 1;
-        format!("{x:.*}", (5 - before_point).clamp(0, 8) as usize)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(rows: usize) -> Table {
+        let table = Table::new(rows);
+        let rows: Vec<usize> = table.rows().collect();
+        table
+            .with_column(
+                "name",
+                Align::Left,
+                rows.iter().map(|i| format!("<{i}>")).collect(),
+            )
+            .with_column(
+                "n",
+                Align::Right,
+                rows.iter().map(usize::to_string).collect(),
+            )
+    }
+
+    #[test]
+    fn columns_are_aligned() {
+        let text = names(12).text();
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines[..2], ["name   n", "<0>    0"]);
+        assert_eq!(lines[12], "<11>  11");
+    }
+
+    #[test]
+    fn html_is_escaped_and_titles_stand_over_their_columns() {
+        let html = names(1).html();
+        assert_eq!(
+            html,
+            "<table>\n<thead><tr><th style=\"text-align: left\">name</th>\
+             <th style=\"text-align: right\">n</th></tr></thead>\n<tbody>\n\
+             <tr><td style=\"text-align: left\">&lt;0&gt;</td><td style=\"text-align: right\">0</td></tr>\n\
+             </tbody>\n</table>"
+        );
+    }
+
+    #[test]
+    fn long_tables_show_both_ends() {
+        assert_eq!(names(40).html().matches("<tr>").count(), 41);
+        assert!(!names(40).text().contains("more rows"));
+        for rows in [41, 100_000] {
+            let table = names(rows);
+            let gap = format!("… {} …", counted(rows - 40, "more row"));
+            assert_eq!(table.html().matches("<tr>").count(), 42);
+            assert!(table.html().contains(&gap));
+            let text = table.text();
+            let lines: Vec<_> = text.lines().map(str::trim_end).collect();
+            assert_eq!(lines.len(), 42);
+            assert!(lines[20].starts_with("<19>"));
+            assert_eq!(lines[21], gap);
+            assert!(lines[41].starts_with(&format!("<{}>", rows - 1)));
+        }
+        assert_eq!(names(0).text(), "name  n");
     }
 }

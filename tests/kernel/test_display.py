@@ -37,7 +37,34 @@ def test_plain_values(kernel):
     assert kernel.shown('(1, "a")') == '(1, "a")'
     assert kernel.shown("[0.5, 2.0]") == "[0.5, 2.0]"
     assert kernel.shown("Some(vec![1u8])") == "Some([1])"
-    assert "[2.]" in kernel.shown("Tensor::new(&[2f64], &Device::Cpu)?")
+    assert kernel.shown("Tensor::new(&[2f64], &Device::Cpu)?") == "Tensor of shape [1] (F64, CPU)\n[2.0]"
+
+
+def test_numbers_have_the_digits_that_mean_something(kernel):
+    kernel.shown("let sum = 0.1 + 0.2;")
+    assert kernel.shown("sum") == "0.3"
+    assert kernel.shown("(sum, 1.0f64, 0.1f32, -0.0f64, 1e-30)") == "(0.3, 1.0, 0.1, -0.0, 1e-30)"
+    assert kernel.shown("vec![1e-3; 118_282]") == (
+        "[0.001, 0.001, 0.001, …, 0.001, 0.001, 0.001] (118282 values, norm 0.343922)"
+    )
+
+
+def test_vectors_arrays_and_tensors_show_their_ends(kernel, plane):
+    assert "(17 values, norm " in kernel.shown("objective.gradient()?")
+    array = kernel.shown("loss_landscape::ndarray::Array2::<f64>::zeros((300, 400))")
+    assert array.startswith("Array of shape [300, 400] (f64)\n[[0.0, 0.0, 0.0, …, 0.0, 0.0, 0.0],")
+    assert len(array.splitlines()) == 8
+
+
+def test_settings_are_tables(kernel):
+    shown = kernel.run("Trainer::adam(0.01)")
+    assert '<td style="text-align: left">learning_rate</td><td style="text-align: left">0.01</td>' in shown["text/html"]
+    assert shown["text/plain"].startswith("Trainer")
+
+
+def test_a_type_without_show_is_shown_by_debug(kernel):
+    kernel.shown("#[derive(Debug)] struct Own(f64);")
+    assert kernel.shown("Some(Own(0.5))") == "Some(Own(0.5))"
 
 
 def test_a_figure_in_an_expression_that_moves_a_variable(kernel):

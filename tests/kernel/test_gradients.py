@@ -12,8 +12,8 @@ def test_a_product_across_cells(kernel):
     kernel.shown("let b = Var::new(5f32, &Device::Cpu)?;")
     kernel.shown("let f = (a.as_tensor() * b.as_tensor())?;")
     kernel.shown("let gradients = f.backward()?;")
-    assert kernel.shown("gradients.get(&a).unwrap().to_scalar::<f32>()?") == "5"
-    assert kernel.shown("gradients.get(&b).unwrap().to_scalar::<f32>()?") == "3"
+    assert kernel.shown("gradients.get(&a).unwrap().to_scalar::<f32>()?") == "5.0"
+    assert kernel.shown("gradients.get(&b).unwrap().to_scalar::<f32>()?") == "3.0"
 
 
 def test_a_model_trained_in_one_cell_differentiates_in_the_next(kernel):

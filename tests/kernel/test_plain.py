@@ -39,7 +39,7 @@ def test_a_model_and_its_figure(plain):
     plain.shown("let model = Mlp::new(&[2, 4, 1], Activation::Tanh, 1, &Device::Cpu)?.to_dtype(DType::F64)?;")
     plain.shown("let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;")
     assert float(plain.shown("objective.derivative_check().gradient")) < 1e-5
-    assert plain.shown("before.iter().sum::<f64>()") == "4"
+    assert plain.shown("before.iter().sum::<f64>()") == "4.0"
     shown = plain.run("figure::spectrum(&objective.hessian().dense()?.eigen()?)")
     assert shown["application/vnd.plotly.v1+json"]["data"]
 

@@ -1,0 +1,48 @@
+//! Operators, by their size.
+
+use super::{Bundle, Show};
+use crate::error::Result;
+use crate::operator::{
+    Block, Dense, Distributed, EmpiricalFisher, Fisher, GaussNewton, GradientCovariance, Hessian,
+    LinearOperator, Recorded, Scaled, Shifted,
+};
+
+fn size(name: &str, operator: &impl LinearOperator) -> String {
+    let n = operator.dim();
+    match operator.dtype() {
+        Some(dtype) => format!("{name}, {n} × {n} ({dtype:?})"),
+        None => format!("{name}, {n} × {n}"),
+    }
+}
+
+macro_rules! show_size {
+    ($($name:literal: [$($generics:tt)*] $type:ty),+ $(,)?) => {
+        $(impl<$($generics)*> Show for $type {
+            fn bundle(&self) -> Result<Bundle> {
+                Ok(Bundle::text(size($name, self)))
+            }
+        })+
+    };
+}
+show_size!(
+    "Hessian": [] Hessian,
+    "GaussNewton": [] GaussNewton,
+    "Fisher": [] Fisher,
+    "EmpiricalFisher": [] EmpiricalFisher,
+    "GradientCovariance": [] GradientCovariance,
+    "Block": [A: LinearOperator] Block<A>,
+    "Distributed": [A: LinearOperator] Distributed<A>,
+    "Recorded": [A: LinearOperator] Recorded<A>,
+    "Scaled": [A: LinearOperator] Scaled<A>,
+    "Shifted": [A: LinearOperator] Shifted<A>,
+);
+
+impl Show for Dense {
+    fn bundle(&self) -> Result<Bundle> {
+        self.matrix().bundle()
+    }
+
+    fn inline(&self) -> Result<String> {
+        Ok(size("Dense", self))
+    }
+}
