@@ -40,7 +40,7 @@ def test_plain_values(kernel):
     assert kernel.shown("Tensor::new(&[2f64], &Device::Cpu)?") == "Tensor of shape [1] (F64, CPU)\n[2.0]"
 
 
-def test_numbers_have_the_digits_that_mean_something(kernel):
+def test_floats_have_no_meaningless_digits(kernel):
     kernel.shown("let sum = 0.1 + 0.2;")
     assert kernel.shown("sum") == "0.3"
     assert kernel.shown("(sum, 1.0f64, 0.1f32, -0.0f64, 1e-30)") == "(0.3, 1.0, 0.1, -0.0, 1e-30)"
