@@ -96,6 +96,10 @@ pub enum Error {
     #[error("{0}")]
     NotFinite(String),
 
+    /// The work was asked to stop: see [`progress::interrupt`](crate::progress::interrupt).
+    #[error("interrupted")]
+    Interrupted,
+
     /// A panic in a model's forward pass or in one of candle's derivative rules.
     #[error("the model panicked: {0}")]
     Panicked(String),
@@ -166,8 +170,18 @@ impl From<candle::Error> for Error {
     fn from(error: candle::Error) -> Self {
         match error {
             candle::Error::WithBacktrace { inner, .. } => Self::from(*inner),
+            candle::Error::Wrapped(inner) if inner.to_string() == Self::Interrupted.to_string() => {
+                Self::Interrupted
+            }
             other => Self::Candle(Box::new(other)),
         }
+    }
+}
+
+/// For forward passes and losses, which return candle's error: an interrupt in them stays one.
+impl From<Error> for candle::Error {
+    fn from(error: Error) -> Self {
+        Self::wrap(error)
     }
 }
 

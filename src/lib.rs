@@ -32,7 +32,7 @@
 //!
 //! | module | contents |
 //! | --- | --- |
-//! | [`progress`], [`files`], [`ranks`] | progress of long work, files that are never half-written, cooperating processes |
+//! | [`progress`], [`files`], [`ranks`] | progress of long work and how to stop it, files that are never half-written, cooperating processes |
 //! | [`data`] | datasets, seeded subsets and batches; MNIST, CIFAR-10, synthetic sets |
 //! | [`nn`] | layers for candle models of your own: convolutions and pools that differentiate twice, and fast |
 //! | [`layers`] | the kinds of layers whose derivatives are hand-derived, one file each |
@@ -148,6 +148,7 @@ pub mod prelude {
         Block, Dense, EmpiricalFisher, Fisher, GaussNewton, GradientCovariance, Hessian,
         LinearOperator, Recorded, Scaled, Shifted,
     };
+    pub use crate::progress;
     pub use crate::spectral::{
         Alignment, Bracket, Density, DensitySettings, Diagonal, Eigenpair, Estimate, Inertia,
         Lanczos, PowerIteration, Spectral, Spectrum, Trace, TraceMethod, Which,

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use crate::checkpoint::{Key, OTHER_WORK, unusable};
 use crate::error::{Error, Result};
 use crate::files::{LockFile, is_locked, parent, read_bytes, with_ending};
-use crate::progress::Progress;
+use crate::progress::{self, Progress};
 use crate::ranks::{Kind, Ranks, Share, WorkQueue, agree_on_errors, partition};
 use crate::vector::to_bytes;
 
@@ -95,7 +95,8 @@ fn compute_missing<const N: usize>(
     let total = todo.iter().map(Range::len).sum();
     while let Some(turn) = queue.next()? {
         let items = todo[turn].clone();
-        let found = work(items.clone()).and_then(|found| {
+        let found = progress::check().and_then(|()| work(items.clone()));
+        let found = found.and_then(|found| {
             let saved = match &mut file {
                 Some((parts, file)) => parts.append(file, items.start, &found),
                 None => Ok(()),

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Points, check_components, overflow, reduced};
 use crate::error::{Error, Result};
-use crate::progress::Progress;
+use crate::progress::{self, Progress};
 use crate::random::{Purpose, generator};
 use crate::train::VarOptimizer;
 
@@ -168,6 +168,7 @@ impl Autoencoder {
         let mut optimizer = VarOptimizer::adam(weights.vars)?;
         let mut progress = Progress::start("autoencoder");
         for epoch in 0..self.epochs {
+            progress::check()?;
             let remaining = 1.0 - epoch as f64 / self.epochs as f64;
             optimizer.step(&loss()?.backward()?, self.learning_rate * remaining)?;
             progress.part(epoch + 1, self.epochs);

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Points, overflow, read, shape};
 use crate::error::{Error, Result, counted};
 use crate::kernels::simd::vectorised;
-use crate::progress::Progress;
+use crate::progress::{self, Progress};
 use crate::spectral::symmetric_eigen;
 
 /// Maximum size in bytes of the points held in memory at once.
@@ -64,6 +64,7 @@ impl Distances {
             let block = (start..end).map(|i| read(points, i));
             let block = block.collect::<Result<Vec<_>>>()?;
             for first in (start..n).step_by(TILE) {
+                progress::check()?;
                 let range = first..(first + TILE).min(n);
                 let other;
                 let columns = if first < end {

@@ -30,7 +30,7 @@ pub use umap::Umap;
 use ndarray::{Array2, ArrayView1};
 
 use crate::error::{Error, Result, check_finite, counted};
-use crate::progress::Progress;
+use crate::progress::{self, Progress};
 use crate::train::Trajectory;
 
 /// A set of n points with d entries each.
@@ -158,6 +158,7 @@ fn overflow() -> Error {
 
 /// Reads and checks one point.
 fn read(points: &(impl Points + ?Sized), i: usize) -> Result<Vec<f64>> {
+    progress::check()?;
     let point = points.point(i)?;
     if point.len() != points.dim() {
         return Err(Error::invalid(format!(

@@ -7,7 +7,7 @@ use umap_rs::{GraphParams, ManifoldParams, UmapConfig};
 
 use super::{Distances, Points, check_components};
 use crate::error::{Error, Result, counted};
-use crate::progress::Progress;
+use crate::progress::{self, Progress};
 use crate::random::{Purpose, generator, normal};
 use crate::vector::{axpy, dot};
 
@@ -127,7 +127,7 @@ impl Umap {
         let distances = Distances::new(points)?;
         let edges = self.edges(&distances)?;
         let start = self.start(&distances)?;
-        Ok(self.layout(edges, start))
+        self.layout(edges, start)
     }
 
     /// Returns the edges that are used at least once.
@@ -139,6 +139,7 @@ impl Umap {
         let mut indices = Array2::zeros((n, k));
         let mut lengths = Array2::zeros((n, k));
         for i in 0..n {
+            progress::check()?;
             let nearest = [i].into_iter().chain(distances.neighbors(i));
             for (j, neighbor) in nearest.take(k).enumerate() {
                 indices[[i, j]] = neighbor as u32;
@@ -201,12 +202,13 @@ impl Umap {
         Ok(rows.collect())
     }
 
-    fn layout(&self, mut edges: Vec<Edge>, mut points: Vec<Vec<f64>>) -> Array2<f64> {
+    fn layout(&self, mut edges: Vec<Edge>, mut points: Vec<Vec<f64>>) -> Result<Array2<f64>> {
         let n = points.len();
         let (a, b) = curve(self.min_distance);
         let mut rng = generator(Purpose::UmapNegatives, self.seed, 0);
         let mut progress = Progress::start("UMAP");
         for epoch in 0..self.epochs {
+            progress::check()?;
             let rate = 1.0 - epoch as f64 / self.epochs as f64;
             for edge in &mut edges {
                 if edge.next > epoch as f64 {
@@ -231,7 +233,9 @@ impl Umap {
             }
             progress.part(epoch + 1, self.epochs);
         }
-        Array2::from_shape_fn((n, self.components), |(i, j)| points[i][j])
+        Ok(Array2::from_shape_fn((n, self.components), |(i, j)| {
+            points[i][j]
+        }))
     }
 }
 

@@ -15,6 +15,7 @@ use crate::kernels::tiles::Tile;
 use crate::layers::no_variance;
 use crate::layers::rules::{BatchStatistics, ChannelMoments, Packed, Write};
 use crate::losses::TargetSlice;
+use crate::progress;
 
 /// Maximum number of parts of a batch, and bytes of their gradients: each part has its own.
 const PARTS: usize = 16;
@@ -72,7 +73,7 @@ impl<T: Scalar> Network<T> {
 
         for cut in cuts.windows(2) {
             let each = |part: &mut Part<T>| self.forward_between(cut, &packed, part);
-            parts.par_iter_mut().with_max_len(1).for_each(each);
+            parts.par_iter_mut().with_max_len(1).try_for_each(each)?;
             if let Some(norm) = self.batch_statistics(cut[1]) {
                 if norm.count(count) < 2 {
                     return Err(no_variance());
@@ -88,7 +89,7 @@ impl<T: Scalar> Network<T> {
         }
         for cut in cuts.windows(2).rev() {
             let each = |part: &mut Part<T>| self.backward_between(cut, &packed, part);
-            parts.par_iter_mut().with_max_len(1).for_each(each);
+            parts.par_iter_mut().with_max_len(1).try_for_each(each)?;
             if let Some(norm) = self.batch_statistics(cut[0]) {
                 let mut sums = vec![0.0; parts[0].gradients[cut[0]].len()];
                 for part in &*parts {
@@ -128,9 +129,15 @@ impl<T: Scalar> Network<T> {
     }
 
     /// Forward pass from one cut to the next, with the moments there.
-    fn forward_between(&self, cut: &[usize], packed: &[Packed<T>], part: &mut Part<T>) {
+    fn forward_between(
+        &self,
+        cut: &[usize],
+        packed: &[Packed<T>],
+        part: &mut Part<T>,
+    ) -> Result<()> {
         part.moments.clear();
         for Gathered { inputs, cached, .. } in &mut part.tiles {
+            progress::check()?;
             let x = &inputs[..];
             self.forward_from(
                 cut[0],
@@ -145,11 +152,17 @@ impl<T: Scalar> Network<T> {
                 part.moments.push(norm.moments(value));
             }
         }
+        Ok(())
     }
 
     /// Backward pass from one cut to the previous one, with the gradients of the layers between and of the batch
     /// normalisation at its end.
-    fn backward_between(&self, cut: &[usize], packed: &[Packed<T>], part: &mut Part<T>) {
+    fn backward_between(
+        &self,
+        cut: &[usize],
+        packed: &[Packed<T>],
+        part: &mut Part<T>,
+    ) -> Result<()> {
         let depth = self.nodes.len();
         let Part {
             tiles,
@@ -163,6 +176,7 @@ impl<T: Scalar> Network<T> {
             *score = (0.0, 0);
         }
         for (i, tile) in tiles.iter_mut().enumerate() {
+            progress::check()?;
             let len = tile.place.len;
             let (x, targets, cached) = tile.parts();
             cached.adjoints.resize_with(depth + 1, Vec::new);
@@ -187,6 +201,7 @@ impl<T: Scalar> Network<T> {
                 }
             }
         }
+        Ok(())
     }
 
     /// The backward pass of one node; buffers are taken from the free ones and returned.

@@ -1,6 +1,7 @@
 //! [`LayerTile`]: a layer's inputs and output gradients, as K-FAC, activation statistics and per-layer spectra read them.
 
 use super::network::{Network, Samples};
+use crate::error::Result;
 use crate::kernels::Scalar;
 
 /// A layer's inputs, outputs and output gradients, for a tile of samples at a point.
@@ -32,7 +33,7 @@ impl<T: Scalar> Network<T> {
         theta: &[T],
         samples: Samples<T>,
         visitor: &mut (dyn FnMut(LayerTile) + Send),
-    ) {
+    ) -> Result<()> {
         let names = self.param_names();
         let wide = |numbers: &[T]| -> Vec<f64> { numbers.iter().map(|x| x.f64()).collect() };
         self.over_layers(
@@ -55,7 +56,7 @@ impl<T: Scalar> Network<T> {
                     });
                 }
             },
-        );
+        )
     }
 
     /// For each node the names of its parameters.

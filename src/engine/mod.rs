@@ -178,7 +178,7 @@ impl<T: Scalar + WithDType> Typed<T> {
         theta: Vec<T>,
         (id, samples): (DataId, Samples<T>),
         budget: usize,
-    ) -> Arc<CachedPoint<T>> {
+    ) -> Result<Arc<CachedPoint<T>>> {
         let lock = || self.cached.lock().unwrap_or_else(PoisonError::into_inner);
         let mut cached = lock();
         if let Some((cached_id, point)) = &*cached
@@ -186,15 +186,15 @@ impl<T: Scalar + WithDType> Typed<T> {
             && point.theta == theta
             && point.budget == budget
         {
-            return point.clone();
+            return Ok(point.clone());
         }
         // Drops the old point first: two would need twice the memory.
         *cached = None;
         // The lock is free during the pass: rayon may run another call to this engine on this thread meanwhile.
         drop(cached);
-        let point = Arc::new(self.network.cached_point(theta, samples, budget));
+        let point = Arc::new(self.network.cached_point(theta, samples, budget)?);
         *lock() = Some((id, point.clone()));
-        point
+        Ok(point)
     }
 }
 
@@ -239,23 +239,23 @@ impl<T: Scalar + WithDType> Typed<T> {
 impl<T: Scalar + WithDType> HandDerived for Typed<T> {
     fn outputs(&self, point: &[f64], data: &Dataset) -> Result<Vec<f64>> {
         let point = self.vector(point);
-        let outputs = self.with_samples(data, |samples| self.network.outputs(&point, samples))?;
+        let outputs =
+            self.with_samples(data, |samples| self.network.outputs(&point, samples))??;
         Ok(outputs.into_iter().map(T::f64).collect())
     }
 
     fn loss(&self, point: &[f64], data: &Dataset) -> Result<(f64, usize)> {
         let point = self.vector(point);
         let (total, correct) =
-            self.with_samples(data, |samples| self.network.loss(&point, samples))?;
+            self.with_samples(data, |samples| self.network.loss(&point, samples))??;
         Ok((total / data.len() as f64, correct))
     }
 
     fn gradient(&self, point: &[f64], data: &Dataset) -> Result<(f64, Vec<f64>)> {
         let point = self.vector(point);
-        self.with_samples(data, |samples| {
-            let (total, gradient) = self.network.gradient(&point, samples);
-            (total / data.len() as f64, gradient)
-        })
+        let (total, gradient) =
+            self.with_samples(data, |samples| self.network.gradient(&point, samples))??;
+        Ok((total / data.len() as f64, gradient))
     }
 
     fn on_plane(
@@ -273,13 +273,15 @@ impl<T: Scalar + WithDType> HandDerived for Typed<T> {
             .iter()
             .map(|point| point.map(Scalar::from_f64))
             .collect();
-        self.with_samples(data, |samples| {
-            let vectors = [&vectors[0][..], &vectors[1], &vectors[2]];
-            let totals = self.network.on_plane(vectors, samples, &points);
-            let means = totals.into_iter();
-            let n = data.len() as f64;
-            Some(means.map(|(total, correct)| (total / n, correct)).collect())
-        })
+        let vectors = [&vectors[0][..], &vectors[1], &vectors[2]];
+        let totals = self.with_samples(data, |samples| {
+            self.network.on_plane(vectors, samples, &points)
+        })??;
+        let n = data.len() as f64;
+        let means = totals.into_iter();
+        Ok(Some(
+            means.map(|(total, correct)| (total / n, correct)).collect(),
+        ))
     }
 
     fn products(
@@ -294,10 +296,10 @@ impl<T: Scalar + WithDType> HandDerived for Typed<T> {
         let directions: Vec<Vec<T>> = directions.iter().map(|v| self.vector(v)).collect();
         let directions: Vec<&[T]> = directions.iter().map(Vec::as_slice).collect();
         self.with_samples(data, |samples| {
-            let point = self.cached_point(self.vector(point), (id_of(data), samples), budget);
+            let point = self.cached_point(self.vector(point), (id_of(data), samples), budget)?;
             self.network
                 .products(&point, samples, &directions, curvature, block)
-        })
+        })?
     }
 
     fn visit(
@@ -307,7 +309,7 @@ impl<T: Scalar + WithDType> HandDerived for Typed<T> {
         visitor: &mut (dyn FnMut(LayerTile) + Send),
     ) -> Result<()> {
         let point = self.vector(point);
-        self.with_samples(data, |samples| self.network.visit(&point, samples, visitor))
+        self.with_samples(data, |samples| self.network.visit(&point, samples, visitor))?
     }
 }
 

@@ -4,9 +4,10 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::plan::Plan;
+use crate::error::Result;
 use crate::kernels::Scalar;
 use crate::kernels::elementwise::add;
-use crate::kernels::tiles::{Split, Tile, over_groups};
+use crate::kernels::tiles::{Split, Tile, over_tiles};
 use crate::layers::graph::Node;
 use crate::layers::rules::{Layouts, Packed, Primal, Write};
 use crate::losses::{LossRules, TargetSlice};
@@ -119,51 +120,48 @@ impl<T: Scalar> Network<T> {
     }
 
     /// All samples' outputs, one after another.
-    pub(super) fn outputs(&self, theta: &[T], samples: Samples<T>) -> Vec<T> {
+    pub(super) fn outputs(&self, theta: &[T], samples: Samples<T>) -> Result<Vec<T>> {
         let packed = self.pack(0, &[theta]);
         let mut outputs = Vec::with_capacity(samples.count * self.loss.size());
-        over_groups(
+        over_tiles(
             samples.count,
             self.split(samples.count),
             || (CachedTile::default(), Vec::new()),
-            |tiles, (cached, group)| {
-                for tile in tiles {
-                    self.forward(&packed, samples.tile(*tile, self), Purpose::Values, cached);
-                    group.extend_from_slice(&cached.values[self.nodes.len()]);
-                }
+            |_, tile, (cached, group)| {
+                self.forward(&packed, samples.tile(tile, self), Purpose::Values, cached);
+                group.extend_from_slice(&cached.values[self.nodes.len()]);
+                Ok(())
             },
             |(_, group)| outputs.append(group),
-        );
-        outputs
+        )?;
+        Ok(outputs)
     }
 
     /// The sum of all samples' losses, and the number of correct labels.
-    pub(super) fn loss(&self, theta: &[T], samples: Samples<T>) -> (f64, usize) {
+    pub(super) fn loss(&self, theta: &[T], samples: Samples<T>) -> Result<(f64, usize)> {
         let packed = self.pack(0, &[theta]);
         let mut total = (0.0, 0);
-        over_groups(
+        over_tiles(
             samples.count,
             self.split(samples.count),
             || (CachedTile::default(), (0.0, 0)),
-            |tiles, (cached, sum)| {
-                for tile in tiles {
-                    self.forward(&packed, samples.tile(*tile, self), Purpose::Values, cached);
-                    let targets = samples.targets(*tile, self);
-                    let (loss, correct) =
-                        self.loss.score(&cached.values[self.nodes.len()], targets);
-                    *sum = (sum.0 + loss, sum.1 + correct);
-                }
+            |_, tile, (cached, sum)| {
+                self.forward(&packed, samples.tile(tile, self), Purpose::Values, cached);
+                let targets = samples.targets(tile, self);
+                let (loss, correct) = self.loss.score(&cached.values[self.nodes.len()], targets);
+                *sum = (sum.0 + loss, sum.1 + correct);
+                Ok(())
             },
             |(_, sum)| {
                 let (loss, correct) = std::mem::take(sum);
                 total = (total.0 + loss, total.1 + correct);
             },
-        );
-        total
+        )?;
+        Ok(total)
     }
 
     /// The sum of all samples' losses, and the gradient of the mean loss.
-    pub(super) fn gradient(&self, theta: &[T], samples: Samples<T>) -> (f64, Vec<f64>) {
+    pub(super) fn gradient(&self, theta: &[T], samples: Samples<T>) -> Result<(f64, Vec<f64>)> {
         let mut total = 0.0;
         let mut gradient = [vec![0.0; self.num_params]];
         self.over_layers(
@@ -179,10 +177,10 @@ impl<T: Scalar> Network<T> {
                 total += loss;
                 self.add_gradients(buffers, &mut gradient);
             },
-        );
+        )?;
         let [mut gradient] = gradient;
         scale(&mut gradient, 1.0 / samples.count as f64);
-        (total, gradient)
+        Ok((total, gradient))
     }
 
     /// The forward and backward pass of every tile, on all threads. `work` is called for each layer of a tile, with a
@@ -195,36 +193,30 @@ impl<T: Scalar> Network<T> {
         state: impl Fn() -> S + Sync,
         work: impl Fn(&mut S, Tile, Write, usize, Primal<T>) + Sync,
         mut finish: impl FnMut(&mut S, f64) + Send,
-    ) {
+    ) -> Result<()> {
         let packed = self.pack(0, &[theta]);
-        over_groups(
+        over_tiles(
             samples.count,
             self.split(samples.count),
             || (CachedTile::default(), state(), 0.0),
-            |tiles, (cached, state, sum)| {
-                for (i, tile) in tiles.iter().enumerate() {
-                    let x = samples.tile(*tile, self);
-                    self.forward(&packed, x, Purpose::Derivatives, cached);
-                    let targets = samples.targets(*tile, self);
-                    let (loss, _) = self.loss.score(&cached.values[self.nodes.len()], targets);
-                    *sum += loss;
-                    self.backward(&packed, x, targets, cached);
-                    let write = if i == 0 { Write::Replace } else { Write::Add };
-                    for (l, node) in self.nodes.iter().enumerate() {
-                        if node.rules().is_some() {
-                            work(
-                                state,
-                                *tile,
-                                write,
-                                l,
-                                self.primal(l, &packed[l], x, cached),
-                            );
-                        }
+            |i, tile, (cached, state, sum)| {
+                let x = samples.tile(tile, self);
+                self.forward(&packed, x, Purpose::Derivatives, cached);
+                let targets = samples.targets(tile, self);
+                let (loss, _) = self.loss.score(&cached.values[self.nodes.len()], targets);
+                *sum += loss;
+                self.backward(&packed, x, targets, cached);
+                let write = if i == 0 { Write::Replace } else { Write::Add };
+                for (l, node) in self.nodes.iter().enumerate() {
+                    if node.rules().is_some() {
+                        let primal = self.primal(l, &packed[l], x, cached);
+                        work(state, tile, write, l, primal);
                     }
                 }
+                Ok(())
             },
             |(_, state, sum)| finish(state, std::mem::take(sum)),
-        );
+        )
     }
 
     /// The passes at θ, cached for products up to `budget` bytes.
@@ -233,35 +225,34 @@ impl<T: Scalar> Network<T> {
         theta: Vec<T>,
         samples: Samples<T>,
         budget: usize,
-    ) -> CachedPoint<T> {
+    ) -> Result<CachedPoint<T>> {
         let packed = self.pack(0, &[&theta]);
         let mut groups = Vec::new();
         let held = AtomicUsize::new(0);
-        over_groups(
+        over_tiles(
             samples.count,
             self.split(samples.count),
             Vec::new,
-            |tiles, group| {
-                for tile in tiles {
-                    if held.load(Ordering::Relaxed) >= budget {
-                        group.push(None);
-                        continue;
-                    }
-                    let mut cached = CachedTile::default();
-                    self.first_passes(&packed, samples, *tile, &mut cached);
-                    let cached = cached.thin(self);
-                    let before = held.fetch_add(cached.bytes(), Ordering::Relaxed);
-                    group.push((before + cached.bytes() <= budget).then_some(cached));
+            |_, tile, group| {
+                if held.load(Ordering::Relaxed) >= budget {
+                    group.push(None);
+                    return Ok(());
                 }
+                let mut cached = CachedTile::default();
+                self.first_passes(&packed, samples, tile, &mut cached);
+                let cached = cached.thin(self);
+                let before = held.fetch_add(cached.bytes(), Ordering::Relaxed);
+                group.push((before + cached.bytes() <= budget).then_some(cached));
+                Ok(())
             },
             |group| groups.push(std::mem::take(group)),
-        );
-        CachedPoint {
+        )?;
+        Ok(CachedPoint {
             theta,
             budget,
             packed,
             groups,
-        }
+        })
     }
 
     /// The forward pass and the first backward pass of a tile.

@@ -3,10 +3,12 @@
 use rayon::prelude::*;
 
 use super::network::{CachedTile, Network, Purpose, Samples};
+use crate::error::Result;
 use crate::kernels::Scalar;
 use crate::kernels::simd::vectorised;
-use crate::kernels::tiles::over_groups;
+use crate::kernels::tiles::over_tiles;
 use crate::layers::rules::{Layouts, Packed, Primal, Tangent};
+use crate::progress;
 
 impl<T: Scalar> Network<T> {
     /// Whether [`Network::on_plane`] applies.
@@ -24,9 +26,9 @@ impl<T: Scalar> Network<T> {
         vectors: [&[T]; 3],
         samples: Samples<T>,
         points: &[[T; 2]],
-    ) -> Vec<(f64, usize)> {
+    ) -> Result<Vec<(f64, usize)>> {
         let Some(rules) = self.nodes[0].rules() else {
-            return Vec::new();
+            return Ok(Vec::new());
         };
         let first = vectors.map(|v| Packed::new(rules, &[v], Layouts::Forward));
         let moved = |point: &[T; 2]| -> Vec<Packed<T>> {
@@ -37,7 +39,7 @@ impl<T: Scalar> Network<T> {
         let moved: Vec<Vec<Packed<T>>> = points.par_iter().map(moved).collect();
         let (width, split) = (rules.output_len(), self.split(samples.count));
         let mut totals = vec![(0.0, 0); points.len()];
-        over_groups(
+        over_tiles(
             samples.count,
             split,
             || {
@@ -47,37 +49,38 @@ impl<T: Scalar> Network<T> {
                     vec![(0.0, 0); points.len()],
                 )
             },
-            |tiles, (parts, cached, sums)| {
-                for tile in tiles {
-                    let x = samples.tile(*tile, self);
-                    for (first, part) in first.iter().zip(parts.iter_mut()) {
-                        let primal = Primal {
-                            theta: first,
-                            samples: tile.len,
-                            x,
-                            y: &[],
-                            cached: &[],
-                            dy: &[],
-                        };
-                        let tangent = Tangent {
-                            directions: first,
-                            rx: None,
-                            rdy: &[],
-                        };
-                        let part = &mut part[..width * tile.len];
-                        rules.forward_tangent(&primal, &tangent, part);
-                    }
-                    let [a, b, c] = &*parts;
-                    let targets = samples.targets(*tile, self);
-                    for ((packed, point), sum) in moved.iter().zip(points).zip(sums.iter_mut()) {
-                        cached.fit(self, 0, tile.len, Purpose::Values);
-                        combine([a, b, c], *point, &mut cached.values[1]);
-                        self.forward_from(1, packed, x, Purpose::Values, cached);
-                        let (loss, correct) =
-                            self.loss.score(&cached.values[self.nodes.len()], targets);
-                        *sum = (sum.0 + loss, sum.1 + correct);
-                    }
+            |_, tile, (parts, cached, sums)| {
+                let x = samples.tile(tile, self);
+                for (first, part) in first.iter().zip(parts.iter_mut()) {
+                    let primal = Primal {
+                        theta: first,
+                        samples: tile.len,
+                        x,
+                        y: &[],
+                        cached: &[],
+                        dy: &[],
+                    };
+                    let tangent = Tangent {
+                        directions: first,
+                        rx: None,
+                        rdy: &[],
+                    };
+                    let part = &mut part[..width * tile.len];
+                    rules.forward_tangent(&primal, &tangent, part);
                 }
+                let [a, b, c] = &*parts;
+                let targets = samples.targets(tile, self);
+                for ((packed, point), sum) in moved.iter().zip(points).zip(sums.iter_mut()) {
+                    // A tile goes through the network once for each point.
+                    progress::check()?;
+                    cached.fit(self, 0, tile.len, Purpose::Values);
+                    combine([a, b, c], *point, &mut cached.values[1]);
+                    self.forward_from(1, packed, x, Purpose::Values, cached);
+                    let (loss, correct) =
+                        self.loss.score(&cached.values[self.nodes.len()], targets);
+                    *sum = (sum.0 + loss, sum.1 + correct);
+                }
+                Ok(())
             },
             |(_, _, sums)| {
                 for (total, sum) in totals.iter_mut().zip(sums) {
@@ -85,8 +88,8 @@ impl<T: Scalar> Network<T> {
                     *total = (total.0 + loss, total.1 + correct);
                 }
             },
-        );
-        totals
+        )?;
+        Ok(totals)
     }
 }
 

@@ -6,9 +6,10 @@
 use std::ops::Range;
 
 use super::network::{CachedPoint, CachedTile, Network, Samples};
+use crate::error::Result;
 use crate::kernels::Scalar;
 use crate::kernels::elementwise::add;
-use crate::kernels::tiles::{Tile, over_groups};
+use crate::kernels::tiles::{Tile, over_tiles};
 use crate::layers::graph::Node;
 use crate::layers::rules::{Mode, Packed, Tangent, Write};
 use crate::losses::Curvature;
@@ -53,16 +54,15 @@ impl<T: Scalar> Network<T> {
         directions: &[&[T]],
         curvature: Curvature,
         block: Option<&[Range<usize>]>,
-    ) -> Vec<Vec<f64>> {
+    ) -> Result<Vec<Vec<f64>>> {
         let row = self.widest() * self.split(samples.count).tile * size_of::<T>();
         let together = (CACHE_BYTES / row).max(2);
-        let chunks = directions.chunks(together);
-        chunks
-            .flat_map(|chunk| {
-                let pass = self.pass(chunk, curvature, block);
-                self.products_together(point, samples, &pass, chunk.len())
-            })
-            .collect()
+        let mut products = Vec::with_capacity(directions.len());
+        for chunk in directions.chunks(together) {
+            let pass = self.pass(chunk, curvature, block);
+            products.extend(self.products_together(point, samples, &pass, chunk.len())?);
+        }
+        Ok(products)
     }
 
     fn pass(
@@ -111,10 +111,10 @@ impl<T: Scalar> Network<T> {
         samples: Samples<T>,
         pass: &Pass<T>,
         k: usize,
-    ) -> Vec<Vec<f64>> {
+    ) -> Result<Vec<Vec<f64>>> {
         let mut products = vec![vec![0.0; self.num_params]; k];
         if !pass.has_tangent[self.nodes.len()] {
-            return products;
+            return Ok(products);
         }
         let split = self.split(samples.count);
         let (rows, widest) = (split.tile * k, self.widest());
@@ -133,33 +133,32 @@ impl<T: Scalar> Network<T> {
             gradients: self.gradient_buffers(k, |l| pass.needs_gradient[l]),
             tile: CachedTile::default(),
         };
-        over_groups(
+        over_tiles(
             samples.count,
             split,
             scratch,
-            |tiles, scratch| {
-                for (i, tile) in tiles.iter().enumerate() {
-                    let write = if i == 0 { Write::Replace } else { Write::Add };
-                    let x = samples.tile(*tile, self);
-                    match &point.groups[tile.start / split.group][i] {
-                        Some(cached) => {
-                            self.tile_products(pass, point, (*tile, x, cached), scratch, write);
-                        }
-                        None => {
-                            let mut cached = std::mem::take(&mut scratch.tile);
-                            self.first_passes(&point.packed, samples, *tile, &mut cached);
-                            self.tile_products(pass, point, (*tile, x, &cached), scratch, write);
-                            scratch.tile = cached;
-                        }
+            |i, tile, scratch| {
+                let write = if i == 0 { Write::Replace } else { Write::Add };
+                let x = samples.tile(tile, self);
+                match &point.groups[tile.start / split.group][i] {
+                    Some(cached) => {
+                        self.tile_products(pass, point, (tile, x, cached), scratch, write);
+                    }
+                    None => {
+                        let mut cached = std::mem::take(&mut scratch.tile);
+                        self.first_passes(&point.packed, samples, tile, &mut cached);
+                        self.tile_products(pass, point, (tile, x, &cached), scratch, write);
+                        scratch.tile = cached;
                     }
                 }
+                Ok(())
             },
             |scratch| self.add_gradients(&scratch.gradients, &mut products),
-        );
+        )?;
         for product in &mut products {
             scale(product, 1.0 / samples.count as f64);
         }
-        products
+        Ok(products)
     }
 
     fn tile_products(

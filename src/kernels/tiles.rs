@@ -1,7 +1,10 @@
-//! [`over_groups`]: processes samples in tiles, on all threads, with sums in a fixed order.
+//! [`over_tiles`]: processes samples in tiles, on all threads, with sums in a fixed order.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
+
+use crate::error::Result;
+use crate::progress;
 
 /// How samples are split: into groups, which threads take one at a time, and groups into tiles, whose buffers stay in
 /// a core's cache.
@@ -36,21 +39,25 @@ impl Split {
     }
 }
 
-/// Runs `work` on the tiles of every group, on all threads, each with its own state, and `finish` on the states, in
-/// the order of the groups.
-pub(crate) fn over_groups<S: Send>(
+/// Runs `work` on every tile, on all threads, each with its own state, and `finish` on the states, in the order of the groups.
+/// `work` gets the tile's index within its group. A thread takes the tiles of a group one after another.
+///
+/// # Errors
+/// An error of `work`, or an interrupt. The loop then ends after the current tiles.
+pub(crate) fn over_tiles<S: Send>(
     samples: usize,
     split: Split,
     state: impl Fn() -> S + Sync,
-    work: impl Fn(&[Tile], &mut S) + Sync,
+    work: impl Fn(usize, Tile, &mut S) -> Result<()> + Sync,
     finish: impl FnMut(&mut S) + Send,
-) {
+) -> Result<()> {
     let groups = samples.div_ceil(split.group);
     let next = AtomicUsize::new(0);
     let turns = Turns {
         now: Mutex::new((Some(0), finish)),
         changed: Condvar::new(),
     };
+    let failed = Mutex::new(Ok(()));
     let run = || {
         let _abort = turns.abort_on_panic();
         let mut state = state();
@@ -60,15 +67,18 @@ pub(crate) fn over_groups<S: Send>(
                 break;
             }
             let end = ((group + 1) * split.group).min(samples);
-            let tile = |start| Tile {
-                start,
-                len: split.tile.min(end - start),
-            };
-            let tiles: Vec<_> = (group * split.group..end)
-                .step_by(split.tile)
-                .map(tile)
-                .collect();
-            work(&tiles, &mut state);
+            let starts = (group * split.group..end).step_by(split.tile);
+            let done = starts.enumerate().try_for_each(|(i, start)| {
+                progress::check()?;
+                let len = split.tile.min(end - start);
+                work(i, Tile { start, len }, &mut state)
+            });
+            if done.is_err() {
+                *failed.lock().unwrap_or_else(PoisonError::into_inner) = done;
+                turns.abort();
+                next.store(groups, Ordering::Relaxed);
+                break;
+            }
             turns.take(group, |finish| finish(&mut state));
         }
     };
@@ -79,11 +89,12 @@ pub(crate) fn over_groups<S: Send>(
         }
         run();
     });
+    failed.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Runs threads' critical sections in the order of their numbers.
 struct Turns<F> {
-    /// The number whose turn it is, or `None` after a panic.
+    /// The number whose turn it is, or `None` after a failure.
     now: Mutex<(Option<usize>, F)>,
     changed: Condvar,
 }
@@ -104,14 +115,19 @@ impl<F> Turns<F> {
         self.changed.notify_all();
     }
 
+    /// Releases all waiting threads.
+    fn abort(&self) {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner).0 = None;
+        self.changed.notify_all();
+    }
+
     /// Releases all waiting threads if the current thread panics.
     fn abort_on_panic(&self) -> impl Drop + '_ {
         struct Abort<'a, F>(&'a Turns<F>);
         impl<F> Drop for Abort<'_, F> {
             fn drop(&mut self) {
                 if std::thread::panicking() {
-                    self.0.now.lock().unwrap_or_else(PoisonError::into_inner).0 = None;
-                    self.0.changed.notify_all();
+                    self.0.abort();
                 }
             }
         }

@@ -2,10 +2,12 @@
 
 use rayon::prelude::*;
 
+use crate::error::{Error, Result};
 use crate::kernels::Scalar;
 use crate::kernels::convolution::{Convolution, ConvolutionShape};
 use crate::kernels::image_grid::Side;
-use crate::kernels::tiles::{Split, over_groups};
+use crate::kernels::tiles::{Split, over_tiles};
+use crate::progress;
 
 /// y = x ∗ W + b for images of shape (channels, height, width), and its transposes in x and in θ. θ is W, followed by
 /// b if there is a bias.
@@ -47,7 +49,12 @@ impl BatchedConvolution {
     }
 
     /// y, or y − b.
-    pub(super) fn forward<T: Scalar>(&self, x: &[T], theta: &[T], with_bias: bool) -> Vec<T> {
+    pub(super) fn forward<T: Scalar>(
+        &self,
+        x: &[T],
+        theta: &[T],
+        with_bias: bool,
+    ) -> Result<Vec<T>> {
         let (weights, bias) = theta.split_at(self.convolution.num_weights());
         let packed = self.pack(Side::Output, weights);
         let zeros = vec![T::ZERO; self.biases];
@@ -59,7 +66,7 @@ impl BatchedConvolution {
     }
 
     /// dx
-    pub(super) fn input_gradient<T: Scalar>(&self, theta: &[T], dy: &[T]) -> Vec<T> {
+    pub(super) fn input_gradient<T: Scalar>(&self, theta: &[T], dy: &[T]) -> Result<Vec<T>> {
         let packed = self.pack(Side::Input, &theta[..self.convolution.num_weights()]);
         self.map(Side::Input, dy, |dy, dx| {
             self.convolution
@@ -68,34 +75,35 @@ impl BatchedConvolution {
     }
 
     /// dθ; the entries of db are zero without `with_bias`.
-    pub(super) fn gradient<T: Scalar>(&self, x: &[T], dy: &[T], with_bias: bool) -> Vec<T> {
+    pub(super) fn gradient<T: Scalar>(&self, x: &[T], dy: &[T], with_bias: bool) -> Result<Vec<T>> {
         let [inputs, outputs] =
             [Side::Input, Side::Output].map(|side| self.convolution.width(side));
         let samples = x.len() / inputs;
         let mut total = vec![0.0; self.num_params()];
-        over_groups(
+        over_tiles(
             samples,
             self.split::<T>(samples),
             || vec![T::ZERO; self.num_params()],
-            |tiles, gradient| {
-                gradient.fill(T::ZERO);
-                for tile in tiles {
-                    let samples = tile.start..tile.start + tile.len;
-                    let x = &x[samples.start * inputs..samples.end * inputs];
-                    let dy = &dy[samples.start * outputs..samples.end * outputs];
-                    self.convolution.add_gradient((x, dy), None, gradient, 1);
+            |i, tile, gradient| {
+                if i == 0 {
+                    gradient.fill(T::ZERO);
                 }
+                let samples = tile.start..tile.start + tile.len;
+                let x = &x[samples.start * inputs..samples.end * inputs];
+                let dy = &dy[samples.start * outputs..samples.end * outputs];
+                self.convolution.add_gradient((x, dy), None, gradient, 1);
+                Ok(())
             },
             |gradient| {
                 for (total, part) in total.iter_mut().zip(gradient.iter()) {
                     *total += part.f64();
                 }
             },
-        );
+        )?;
         if !with_bias {
             total[self.convolution.num_weights()..].fill(0.0);
         }
-        total.iter().map(|sum| T::from_f64(*sum)).collect()
+        Ok(total.iter().map(|sum| T::from_f64(*sum)).collect())
     }
 
     fn pack<T: Scalar>(&self, to: Side, weights: &[T]) -> Vec<T> {
@@ -105,7 +113,12 @@ impl BatchedConvolution {
     }
 
     /// Applies `f` to groups of images, on all threads.
-    fn map<T: Scalar>(&self, to: Side, source: &[T], f: impl Fn(&[T], &mut [T]) + Sync) -> Vec<T> {
+    fn map<T: Scalar>(
+        &self,
+        to: Side,
+        source: &[T],
+        f: impl Fn(&[T], &mut [T]) + Sync,
+    ) -> Result<Vec<T>> {
         let [from, to] = [to.other(), to].map(|side| self.convolution.width(side));
         let samples = source.len() / from;
         let group = self.split::<T>(samples).group;
@@ -113,7 +126,11 @@ impl BatchedConvolution {
         target
             .par_chunks_mut(group * to)
             .zip(source.par_chunks(group * from))
-            .for_each(|(target, source)| f(source, target));
-        target
+            .try_for_each(|(target, source)| {
+                progress::check()?;
+                f(source, target);
+                Ok::<_, Error>(())
+            })?;
+        Ok(target)
     }
 }

@@ -61,9 +61,9 @@ impl Derivative {
             _ => bail!("{} of tensors that are not contiguous", self.name()),
         };
         Ok(T::to_cpu_storage_owned(match self.by {
-            Slot::Input => self.convolution.input_gradient(a, b),
-            Slot::Parameters => self.convolution.gradient(a, b, self.with_bias),
-            Slot::Output => self.convolution.forward(a, b, self.with_bias),
+            Slot::Input => self.convolution.input_gradient(a, b)?,
+            Slot::Parameters => self.convolution.gradient(a, b, self.with_bias)?,
+            Slot::Output => self.convolution.forward(a, b, self.with_bias)?,
         }))
     }
 }

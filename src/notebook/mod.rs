@@ -4,6 +4,8 @@
 //! `EVCXR_END_CONTENT` into one output with several MIME types, and each viewer shows the richest type it supports.
 
 mod arrays;
+#[doc(hidden)]
+pub mod cell;
 mod data;
 #[cfg(feature = "tables")]
 mod data_frame;

@@ -22,6 +22,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use super::in_use::{current_use, with_parent};
 use crate::error::{Error, Result};
 use crate::model::Parameters;
+use crate::progress;
 
 /// candle walks a graph recursively, and a deep model has a deep graph.
 const STACK_BYTES: usize = 256 << 20;
@@ -42,7 +43,8 @@ pub(super) fn on_workers<I: Sync, T: Send>(
     items: &[I],
     f: impl Fn(&I) -> Result<T> + Sync,
 ) -> Result<Vec<Result<T>>> {
-    let guarded = |item| catch_unwind(AssertUnwindSafe(|| f(item))).unwrap_or_else(panicked);
+    let checked = |item| progress::check().and_then(|()| f(item));
+    let guarded = |item| catch_unwind(AssertUnwindSafe(|| checked(item))).unwrap_or_else(panicked);
     if IS_WORKER.get() {
         return Ok(items.iter().map(guarded).collect());
     }

@@ -208,6 +208,7 @@ impl<'a> ComparisonPoint<'a> {
         for i in 0..MOST_STEPS {
             match self.loss_difference(&direction, self.steps.loss / 4f64.powi(i)) {
                 Ok(difference) => found.push(difference),
+                Err(Error::Interrupted) => return Err(Error::Interrupted),
                 // A step can leave the model's domain; then try a smaller one.
                 Err(error) => {
                     found.clear();
@@ -270,11 +271,15 @@ impl<'a> ComparisonPoint<'a> {
             return Ok(error);
         };
         // The longer step can leave the model's domain.
-        let Ok((again, other)) = self.product_difference(&direction, longer * step) else {
-            return Ok(ProductError {
-                uncertainty: f64::INFINITY,
-                ..error
-            });
+        let (again, other) = match self.product_difference(&direction, longer * step) {
+            Ok(found) => found,
+            Err(Error::Interrupted) => return Err(Error::Interrupted),
+            Err(_) => {
+                return Ok(ProductError {
+                    uncertainty: f64::INFINITY,
+                    ..error
+                });
+            }
         };
         let size = norm(&difference).max(norm(&other));
         let best = if again.judged < error.judged {
@@ -355,9 +360,12 @@ fn generic_point(
             *t += SHIFT * size * shift;
         }
     }
-    if let Ok((loss, gradient)) = objective.gradient_at(&moved) {
-        return Ok((moved, loss, gradient));
+    match objective.gradient_at(&moved) {
+        Ok((loss, gradient)) => Ok((moved, loss, gradient)),
+        Err(Error::Interrupted) => Err(Error::Interrupted),
+        Err(_) => {
+            let (loss, gradient) = objective.gradient_at(&theta)?;
+            Ok((theta, loss, gradient))
+        }
     }
-    let (loss, gradient) = objective.gradient_at(&theta)?;
-    Ok((theta, loss, gradient))
 }

@@ -76,6 +76,7 @@ use candle_core::DType;
 
 use crate::error::{Error, Result, check_finite, counted};
 use crate::parameters::epsilon_of;
+use crate::progress;
 
 /// A real symmetric n × n matrix A, given by its products Av.
 ///
@@ -119,7 +120,11 @@ pub trait LinearOperator {
     /// # Errors
     /// As [`apply`](Self::apply).
     fn apply_block(&self, vectors: &[Vec<f64>]) -> Result<Vec<Vec<f64>>> {
-        vectors.iter().map(|v| self.apply(v)).collect()
+        let product = |v: &Vec<f64>| {
+            progress::check()?;
+            self.apply(v)
+        };
+        vectors.iter().map(product).collect()
     }
 
     /// Returns the products of a [`Block`] with several vectors: v is zero outside the `ranges` of rows, and only these rows
@@ -249,11 +254,12 @@ pub(crate) fn epsilon(operator: &(impl LinearOperator + ?Sized)) -> f64 {
 /// Returns Av for several vectors, with the checks that algorithms rely on.
 ///
 /// # Errors
-/// The operator's; a wrong number or length of products; products that are not finite.
+/// The operator's; a wrong number or length of products; products that are not finite; an interrupt.
 pub(crate) fn checked_products(
     operator: &(impl LinearOperator + ?Sized),
     vectors: &[Vec<f64>],
 ) -> Result<Vec<Vec<f64>>> {
+    progress::check()?;
     let products = operator.apply_block(vectors)?;
     check_products(&products, vectors.len(), operator.dim())?;
     Ok(products)

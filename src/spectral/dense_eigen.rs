@@ -8,6 +8,7 @@ use faer::{Mat, Par, Spec};
 use super::{Eigenpair, Rank, Spectrum};
 use crate::error::{Error, Result};
 use crate::operator::{Dense, LinearOperator, epsilon};
+use crate::progress;
 use crate::vector::{axpy, largest, norm};
 
 impl Dense {
@@ -26,7 +27,7 @@ impl Dense {
     /// ```
     ///
     /// # Errors
-    /// An eigenvalue iteration that does not converge.
+    /// An eigenvalue iteration that does not converge; [`Error::Interrupted`].
     pub fn eigen(&self) -> Result<Spectrum> {
         let n = self.dim();
         let (values, vectors) = symmetric_eigen(n, |i, j| self.matrix()[[i, j]])?;
@@ -71,8 +72,19 @@ pub(crate) fn symmetric_eigen(
     n: usize,
     entry: impl Fn(usize, usize) -> f64,
 ) -> Result<(Vec<f64>, Vec<Vec<f64>>)> {
-    let (matrix, mut values) = (Mat::from_fn(n, n, entry), Diag::zeros(n));
-    let mut vectors = Mat::zeros(n, n);
+    let matrix = Mat::from_fn(n, n, entry);
+    match n < LARGE {
+        true => decompose(&matrix),
+        false => progress::abandon_on_interrupt(move || decompose(&matrix))?,
+    }
+}
+
+/// Number of rows from which a decomposition can take longer than an interrupt may wait.
+const LARGE: usize = 512;
+
+fn decompose(matrix: &Mat<f64>) -> Result<(Vec<f64>, Vec<Vec<f64>>)> {
+    let n = matrix.nrows();
+    let (mut values, mut vectors) = (Diag::zeros(n), Mat::zeros(n, n));
     // With a single thread, because with several the last bits depend on their load.
     let (par, settings) = (Par::Seq, Spec::default());
     let scratch = self_adjoint_evd_scratch::<f64>(n, ComputeEigenvectors::Yes, par, settings);

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::objective::{Loss, Objective, check_l2};
 use crate::parameters::{Parameters, Restore};
-use crate::progress::Progress;
+use crate::progress::{self, Progress};
 use crate::vector::stream;
 
 /// Settings of a mini-batch training. [`fit`](Self::fit) trains a model: with cross-entropy on labels, with mean squared
@@ -322,8 +322,8 @@ impl Trainer {
     ///
     /// # Errors
     /// Settings outside their range; a loss that is not finite, with the step at which it appeared; a
-    /// [checkpoint](Self::with_checkpoint) that cannot be used; errors of [`Objective::of`]. The model keeps the parameters of
-    /// the last step.
+    /// [checkpoint](Self::with_checkpoint) that cannot be used; errors of [`Objective::of`];
+    /// [`Error::Interrupted`]. The model keeps the parameters after the last finished step.
     pub fn fit<M>(&self, model: &M, train: &Dataset, test: &Dataset) -> Result<History>
     where
         M: Model + Clone + Send + Sync + 'static,
@@ -481,8 +481,9 @@ impl Trainer {
                 let rate = self.rate(step, total, steps_per_epoch);
                 // The complement of the seed, because the seed itself is that of the orders.
                 let dropout_seed = stream(!self.seed, step as u64);
-                let batch = stepper.step(rows, dropout_seed, rate).map_err(|error| {
-                    // The model keeps the parameters that are not finite.
+                let batch = progress::check().and_then(|()| stepper.step(rows, dropout_seed, rate));
+                let batch = batch.map_err(|error| {
+                    // The model gets the parameters of the last step, even if they are not finite.
                     let _ = stepper.update_model();
                     diverged(error, step, rate)
                 })?;
@@ -493,7 +494,11 @@ impl Trainer {
                     stepper.update_model()?;
                     trajectory.offer(step + 1, parameters)?;
                 }
-                progress.part(step + 1, total);
+                progress.part_with(step + 1, total, || {
+                    let seen = ((step + 1 - first) * self.batch_size).min(data.len());
+                    let loss = sums.loss / seen as f64;
+                    format!("epoch {} of {}, loss {loss:.3}", epoch + 1, self.epochs)
+                });
             }
             let steps = (epoch as usize + 1) * steps_per_epoch;
             let rate = self.rate(steps - 1, total, steps_per_epoch);
@@ -540,14 +545,14 @@ impl Trainer {
         }
         let _restore = Restore::new(statistics.map(|(_, var)| var))?;
         let one = data.select(&[0])?;
-        train.training_pass()(one.inputs()).map_err(|e| {
-            Error::invalid(format!(
-                "the last batch has a single sample, with {} samples in batches of {size}: choose another batch size ({})",
-                data.len(),
-                Error::from(e)
-            ))
-        })?;
-        Ok(())
+        match train.training_pass()(one.inputs()).map_err(Error::from) {
+            Ok(_) => Ok(()),
+            Err(Error::Interrupted) => Err(Error::Interrupted),
+            Err(e) => Err(Error::invalid(format!(
+                "the last batch has a single sample, with {} samples in batches of {size}: choose another batch size ({e})",
+                data.len()
+            ))),
+        }
     }
 
     fn is_out_of_patience(&self, history: &History, best: Option<&Best>) -> bool {

@@ -9,7 +9,7 @@ use crate::data::Dataset;
 use crate::error::{Error, Result, check_finite};
 use crate::layers::{Layer, Pass, Units};
 use crate::model::Model;
-use crate::progress::Progress;
+use crate::progress::{self, Progress};
 
 /// Number of samples in a forward pass.
 const BATCH_SIZE: usize = 512;
@@ -56,6 +56,7 @@ pub fn match_activations<M: Model>(a: &M, b: &M, data: &Dataset) -> Result<Match
         let inputs = batch?.inputs().clone();
         let [a, b] = both.map(|model| hidden(model, &inputs));
         for (layer, (a, b)) in a?.into_iter().zip(b?).enumerate() {
+            progress::check()?;
             if moments.len() == layer {
                 moments.push(Moments::around(&a, &b)?);
             }
@@ -65,7 +66,8 @@ pub fn match_activations<M: Model>(a: &M, b: &M, data: &Dataset) -> Result<Match
     }
     let correlations = moments.iter().map(Moments::correlations);
     let correlations = correlations.collect::<Result<Vec<_>>>()?;
-    let permutations: Vec<Vec<usize>> = correlations.iter().map(assign).collect();
+    let permutations = correlations.iter().map(assign);
+    let permutations = permutations.collect::<Result<Vec<_>>>()?;
     let units: usize = permutations.iter().map(Vec::len).sum();
     let mean = |place: &dyn Fn(usize, usize) -> usize| {
         let layers = correlations.iter().enumerate();
@@ -90,6 +92,7 @@ fn hidden(model: &impl Model, inputs: &Tensor) -> Result<Vec<Tensor>> {
     let mut entered = Vec::new();
     let mut units = None;
     for layer in model.layers().unwrap_or_default() {
+        progress::check()?;
         if let Units::New { weight, .. } = layer.units() {
             if let Some(units) = units {
                 let by_unit = if h.rank() != 4 && h.dims().last() == Some(&units) {

@@ -7,7 +7,7 @@ use super::assignment::assign;
 use super::{HiddenUnits, Matching, Strip, order, permute, strips};
 use crate::error::Result;
 use crate::model::Parameters;
-use crate::progress::Progress;
+use crate::progress::{self, Progress};
 use crate::random::{Purpose, generator};
 use crate::vector::{dot, norm};
 
@@ -56,8 +56,9 @@ pub fn match_weights(
         changed = false;
         turn.shuffle(&mut rng);
         for g in &turn {
+            progress::check()?;
             let strips = &groups[*g];
-            let best = assign(&inner_products(strips, theta_a, &moved));
+            let best = assign(&inner_products(strips, theta_a, &moved))?;
             if best.iter().enumerate().all(|(i, j)| i == *j) {
                 continue;
             }

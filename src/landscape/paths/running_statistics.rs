@@ -12,6 +12,7 @@ use crate::data::{Dataset, even_parts};
 use crate::error::{Error, Result, check_finite, counted};
 use crate::objective::Objective;
 use crate::parameters::{Parameters, Restore};
+use crate::progress;
 use crate::vector::axpy;
 
 /// Start value that shows the momentum: the update of a running value scales it exactly, and it is much larger than a
@@ -222,6 +223,7 @@ impl RunningStatistics {
         for Running { var, .. } in &self.running {
             var.set(&Tensor::full(start, var.shape(), var.device())?.to_dtype(var.dtype())?)?;
         }
+        progress::check()?;
         (self.forward)(batch.inputs())?;
         self.running.iter().map(|r| host(&r.var)).collect()
     }
