@@ -1,6 +1,9 @@
-//! Functions of candle tensors that are accurate and differentiable twice where candle's own are not.
+//! Functions of candle tensors that are accurate and differentiable twice where candle's own are not, and one that stops on an
+//! interrupt.
 
-use candle_core::{Result, Tensor};
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+
+use crate::progress;
 
 /// ln(1 + eˣ) = max(x, 0) + ln(1 + exp(−|x|)), right for every x and differentiable twice: candle takes 1 for the derivatives of
 /// max(x, 0) and |x| at 0, and together they give ½.
@@ -14,4 +17,32 @@ pub(crate) fn ln_1p(x: &Tensor) -> Result<Tensor> {
     // The rounding of the sum, put right to first order. As a constant it leaves the derivative at 1 / (1 + x).
     let lost = ((x - (&sum - 1.0)?)? / &sum)?.detach();
     sum.log()? + lost
+}
+
+/// x itself, on a CPU as a copy that checks for an interrupt in the forward pass and in each backward pass. candle calls no other
+/// code in the backward pass of a batch.
+pub(crate) fn interruptible(x: &Tensor) -> Result<Tensor> {
+    let is_first = x.is_contiguous() && x.layout().start_offset() == 0;
+    match x.device().is_cpu() && is_first {
+        true => x.apply_op1(Interruptible),
+        false => Ok(x.clone()),
+    }
+}
+
+struct Interruptible;
+
+impl CustomOp1 for Interruptible {
+    fn name(&self) -> &'static str {
+        "interruptible"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        progress::check()?;
+        Ok((storage.clone(), layout.shape().clone()))
+    }
+
+    fn bwd(&self, _x: &Tensor, _y: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+        progress::check()?;
+        Ok(Some(gradient.clone()))
+    }
 }

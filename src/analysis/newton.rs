@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::sampling::Groups;
 use crate::error::Result;
 use crate::operator::{Hessian, checked_products};
+use crate::progress::Progress;
 use crate::spectral::symmetric_eigen;
 use crate::vector::{axpy, dot, norm, scale};
 
@@ -113,9 +114,11 @@ impl NewtonDecrement {
         let mut next = gradient.to_vec();
         scale(&mut next, 1.0 / length);
         let (mut basis, mut diagonal, mut beside) = (Vec::new(), Vec::new(), Vec::new());
+        let mut progress = Progress::start("Newton step");
         loop {
             basis.push(next);
             let m = basis.len();
+            progress.tick(|| format!("{m} products"));
             let mut image = checked_products(hessian, &basis[m - 1..])?.swap_remove(0);
             diagonal.push(dot(&image, &basis[m - 1]));
             // Two passes are enough (Kahan and Parlett).

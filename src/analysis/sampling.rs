@@ -19,6 +19,7 @@ use crate::data::Dataset;
 use crate::error::Result;
 use crate::objective::Objective;
 use crate::operator::{Hessian, LinearOperator};
+use crate::progress::Progress;
 use crate::vector::{axpy, scale};
 
 /// Number of groups, or the number of samples if smaller.
@@ -119,7 +120,17 @@ impl Groups {
         &self,
         f: impl Fn(&Objective) -> Result<[f64; K]>,
     ) -> Result<[ByGroup; K]> {
-        let over = |groups: &[Objective]| groups.iter().map(&f).collect::<Result<Vec<_>>>();
+        let mut progress = Progress::start("sampling error");
+        let (mut done, total) = (0, self.measured.len() + self.others.len());
+        let mut over = |groups: &[Objective]| -> Result<Vec<[f64; K]>> {
+            let mut rows = Vec::with_capacity(groups.len());
+            for group in groups {
+                rows.push(f(group)?);
+                done += 1;
+                progress.part(done, total);
+            }
+            Ok(rows)
+        };
         let (measured, others) = (over(&self.measured)?, over(&self.others)?);
         let column = |rows: &[[f64; K]], k: usize| rows.iter().map(|row| row[k]).collect();
         Ok(std::array::from_fn(|k| ByGroup {

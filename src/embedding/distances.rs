@@ -146,11 +146,12 @@ impl Distances {
     }
 
     /// Returns the indices of all other points, nearest first; ties in order of the index.
-    pub(super) fn neighbors(&self, i: usize) -> Vec<usize> {
+    pub(super) fn neighbors(&self, i: usize) -> Result<Vec<usize>> {
+        progress::check()?;
         let mut others: Vec<usize> = (0..self.count()).filter(|j| *j != i).collect();
         let row = self.squared.row(i);
         others.sort_by(|a, b| row[*a].total_cmp(&row[*b]));
-        others
+        Ok(others)
     }
 }
 

@@ -77,16 +77,17 @@ impl Distances {
         }
         // ‖x − mean of y‖² = mean ‖x − y‖² − mean ‖y − y'‖² / 2, which needs distances only.
         let size = k as f64;
-        let squares = (0..n).map(|i| {
-            let nearest = &embedded.neighbors(i)[..k];
+        let square = |i: usize| -> Result<f64> {
+            let nearest = &embedded.neighbors(i)?[..k];
             let to_point: f64 = nearest.iter().map(|j| self.squared[[i, *j]]).sum();
             let pairs = nearest
                 .iter()
                 .flat_map(|j| nearest.iter().map(move |l| [*j, *l]));
             let among: f64 = pairs.map(|pair| self.squared[pair]).sum();
-            to_point / size - among / (2.0 * size * size)
-        });
-        Ok((squares.sum::<f64>() / total).max(0.0).sqrt())
+            Ok(to_point / size - among / (2.0 * size * size))
+        };
+        let squares = (0..n).map(square).sum::<Result<f64>>()?;
+        Ok((squares / total).max(0.0).sqrt())
     }
 
     /// Returns the distances between the rows of `coordinates`, one row per point.
@@ -114,10 +115,10 @@ fn neighbor_preservation(truth: &Distances, found: &Distances, k: usize) -> Resu
     let mut excess = 0;
     let mut ranks = vec![0; n];
     for i in 0..n {
-        for (rank, j) in truth.neighbors(i).into_iter().enumerate() {
+        for (rank, j) in truth.neighbors(i)?.into_iter().enumerate() {
             ranks[j] = rank + 1;
         }
-        let nearest = &found.neighbors(i)[..k];
+        let nearest = &found.neighbors(i)?[..k];
         excess += nearest
             .iter()
             .map(|j| ranks[*j].saturating_sub(k))

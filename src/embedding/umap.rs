@@ -139,8 +139,7 @@ impl Umap {
         let mut indices = Array2::zeros((n, k));
         let mut lengths = Array2::zeros((n, k));
         for i in 0..n {
-            progress::check()?;
-            let nearest = [i].into_iter().chain(distances.neighbors(i));
+            let nearest = [i].into_iter().chain(distances.neighbors(i)?);
             for (j, neighbor) in nearest.take(k).enumerate() {
                 indices[[i, j]] = neighbor as u32;
                 lengths[[i, j]] = (distances.between(i, neighbor)? / size) as f32;

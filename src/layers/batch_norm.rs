@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::graph::GraphBuilder;
 use super::rules::{BatchStatistics, ChannelMoments, Mode, Packed, Primal, Rules, Tangent, Write};
 use super::scale_shift::{ScaleShift, check_dims, check_len, per_channel, scaled};
-use super::{Layer, LayerInit, LayerKind, Misfit, Pass, Shape, Units, var, wrapped};
+use super::{Layer, LayerInit, LayerKind, Misfit, Pass, Shape, Units, var};
 use crate::error::{Error, Result};
 use crate::kernels::Scalar;
 use crate::kernels::channels::{combine, distances, sums};
@@ -117,7 +117,7 @@ impl Layer for BatchNorm {
         if let Some(wanted) = self.problem() {
             candle_core::bail!("BatchNorm needs {wanted}");
         }
-        let statistic = |name| parameters.statistic(name).map_err(wrapped);
+        let statistic = |name| parameters.statistic(name).map_err(candle_core::Error::from);
         let running = [statistic(&self.mean)?, statistic(&self.variance)?];
         let normal = match pass {
             Pass::Training(_) => self.normal_in_batch(x, running)?,
@@ -164,7 +164,7 @@ impl BatchNorm {
         let rows = channels.flatten_from(1)?.contiguous()?;
         let n = rows.dim(1)?;
         if n == 1 {
-            return Err(wrapped(no_variance()));
+            return Err(no_variance().into());
         }
         let mean = rows.mean_keepdim(1)?;
         let centered = rows.broadcast_sub(&mean)?;

@@ -13,6 +13,7 @@ use crate::kernels::Scalar;
 use crate::kernels::convolution::{Convolution, ConvolutionShape};
 use crate::kernels::image_grid::Side;
 use crate::parameters::Parameters;
+use crate::tensor_functions::interruptible;
 
 /// A two-dimensional convolution (cross-correlation, as in PyTorch) with zero padding.
 ///
@@ -169,7 +170,7 @@ impl Layer for Conv2d {
         parameters: &Parameters,
         _pass: &mut Pass,
     ) -> candle_core::Result<Tensor> {
-        let weight = var(parameters, &self.weight)?;
+        let weight = interruptible(&var(parameters, &self.weight)?)?;
         let y = x.conv2d(
             &weight,
             self.padding,

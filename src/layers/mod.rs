@@ -25,9 +25,9 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use self::graph::GraphBuilder;
-use crate::error::Error;
 use crate::kernels::Scalar;
 use crate::parameters::Parameters;
+use crate::progress;
 
 /// What every kind of layer implements.
 pub(crate) trait Layer: std::fmt::Debug {
@@ -181,6 +181,7 @@ pub(crate) fn forward(
 ) -> candle_core::Result<Tensor> {
     let mut x = x.clone();
     for layer in layers {
+        progress::check()?;
         x = layer.forward(&x, parameters, pass)?;
     }
     Ok(x)
@@ -188,7 +189,7 @@ pub(crate) fn forward(
 
 /// A parameter in candle's graph.
 fn var(parameters: &Parameters, name: &str) -> candle_core::Result<Tensor> {
-    let var = parameters.get(name).map_err(wrapped)?;
+    let var = parameters.get(name)?;
     Ok(var.as_tensor().clone())
 }
 
@@ -202,8 +203,4 @@ fn param<'a>(
     let var = parameters.get(name);
     let var = var.map_err(|e| Misfit::new(layer, input, format!("its parameters: {e}")))?;
     Ok(var.as_tensor())
-}
-
-fn wrapped(error: Error) -> candle_core::Error {
-    candle_core::Error::wrap(error)
 }

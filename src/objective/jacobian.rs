@@ -5,6 +5,7 @@ use ndarray::Array2;
 use super::in_use::InUse;
 use super::{Objective, autograd};
 use crate::error::{Error, Result, check_finite};
+use crate::progress::Progress;
 
 /// Largest number of entries: 2 GiB of them.
 const MOST: usize = 1 << 28;
@@ -41,6 +42,7 @@ impl Objective {
             )));
         }
         let mut entries = Vec::with_capacity(rows * columns);
+        let mut progress = Progress::start("Jacobian");
         // One sample at a time, because each backward pass goes through the whole batch.
         self.clone().with_batch_size(1)?.over_batches(
             |sample| {
@@ -48,7 +50,10 @@ impl Objective {
                 let row = |j| autograd::gradient(&self.parameters, &outputs.get(j)?);
                 (0..outputs.dim(0)?).map(row).collect::<Result<Vec<_>>>()
             },
-            |rows| entries.extend(rows.concat()),
+            |some| {
+                entries.extend(some.concat());
+                progress.part(entries.len() / columns, rows);
+            },
         )?;
         check_finite(&entries, "the Jacobian")?;
         Array2::from_shape_vec((rows, columns), entries)

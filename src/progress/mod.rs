@@ -20,9 +20,13 @@
 //!   parameters after its last finished step.
 //! - Checkpoints, products and the points of a sweep that are finished stay on disk, and the work resumes from them.
 //!
-//! Three cases take longer. An eigendecomposition of a dense matrix and an assignment of units return at once, but their threads
-//! run to the end in the background. An operation of candle, such as a matrix product, and a product of a
-//! [`LinearOperator`](crate::operator::LinearOperator) of your own are finished first.
+//! Limits:
+//!
+//! - An operation of candle is finished first, such as a product of two matrices. So is candle's backward pass through a batch, if
+//!   the model has no convolutions of this crate: smaller batches end sooner.
+//! - A product of a [`LinearOperator`](crate::operator::LinearOperator) of your own is finished first, unless it calls [`check`].
+//! - The eigendecomposition of a dense matrix and the assignment of hidden units return at once, but their threads run to the end
+//!   in the background.
 
 mod interrupt;
 mod kernel;

@@ -46,6 +46,7 @@ impl Dense {
                 .rev()
                 .enumerate()
                 .map(|(i, (value, vector))| {
+                    progress::check()?;
                     let mut residual = self.apply(&vector)?;
                     axpy(-value, &vector, &mut residual);
                     Ok(Eigenpair {

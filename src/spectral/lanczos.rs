@@ -337,7 +337,8 @@ impl Lanczos {
             let mut is_complete = m == n;
             if !is_complete && m >= k && wanted.unconverged().is_empty() {
                 let budget = self.max_products.saturating_sub(products);
-                let (outcome, more) = wanted.search(operator, &space, budget, &mut sampler)?;
+                let (outcome, more) =
+                    wanted.search(operator, &space, budget, &mut sampler, &mut progress)?;
                 products += more;
                 match outcome {
                     Outcome::Nothing => is_complete = true,
@@ -480,6 +481,7 @@ impl WantedPairs {
         space: &KrylovSpace,
         budget: usize,
         sampler: &mut Sampler,
+        progress: &mut Progress,
     ) -> Result<(Outcome, usize)> {
         let mut products = 0;
         for group in &self.groups {
@@ -487,8 +489,14 @@ impl WantedPairs {
             for threshold in group.limit.end.thresholds(&values, group.limit.rank_error) {
                 let complement = SchurComplement::new(space, &self.ritz, threshold.value());
                 let left = budget.saturating_sub(products);
-                let (outcome, more) =
-                    missed_eigenvalues::search(operator, &complement, threshold, left, sampler)?;
+                let (outcome, more) = missed_eigenvalues::search(
+                    operator,
+                    &complement,
+                    threshold,
+                    left,
+                    sampler,
+                    progress,
+                )?;
                 products += more;
                 if !matches!(outcome, Outcome::Nothing) {
                     return Ok((outcome, products));

@@ -9,6 +9,7 @@ use super::schur_complement::SchurComplement;
 use super::thick_restart::ROUNDING;
 use crate::error::Result;
 use crate::operator::LinearOperator;
+use crate::progress::Progress;
 use crate::vector::{axpy, norm, scale};
 
 /// Largest probability of missing an eigenvalue beyond a threshold.
@@ -58,12 +59,14 @@ pub(super) fn search(
     threshold: Threshold,
     budget: usize,
     sampler: &mut Sampler,
+    progress: &mut Progress,
 ) -> Result<(Outcome, usize)> {
     let start = b.random(sampler);
     let mut chain = Chain::new(start.clone());
     let mut bound = Bound::new(b.dim(), threshold);
     while chain.len() < budget {
         chain.extend(operator, b)?;
+        progress.tick(|| format!("search for missed eigenvalues, {} products", chain.len()));
         bound.extend(chain.alpha[chain.len() - 1], chain.beta[chain.len() - 1]);
         if bound.has_found() {
             let found = chain.ritz_vector(threshold, operator, b, start)?;

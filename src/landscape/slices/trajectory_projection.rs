@@ -7,6 +7,7 @@ use super::statistics_source::needs_statistics_everywhere;
 use super::{Grid, StatisticsSource, direction, nan_as_null};
 use crate::error::{Error, Result};
 use crate::objective::Objective;
+use crate::progress::Progress;
 use crate::train::Trajectory;
 use crate::vector::{axpy, dot, minus, norm};
 
@@ -85,6 +86,7 @@ impl Projection {
         }
         let mut projections = Vec::with_capacity(steps.len());
         let (mut losses, mut distances) = (Vec::new(), Vec::new());
+        let mut progress = Progress::start("snapshots");
         for i in 0..steps.len() {
             let snapshot = trajectory.snapshot(i)?;
             losses.push(objective.loss_at(&snapshot)?);
@@ -95,7 +97,9 @@ impl Projection {
             axpy(-projection[1], d2, &mut offset);
             distances.push(norm(&offset));
             projections.push(projection);
+            progress.part(i + 1, steps.len());
         }
+        drop(progress);
         let on_plane = scores(
             "projection",
             objective,
