@@ -157,7 +157,7 @@ fn one_long_evaluation() {
     ends("a training step", || trainer.fit(&model, &data, &data));
     assert_eq!(model.parameters().to_flat().unwrap(), theta);
     // Locks are released: the same evaluations work again.
-    let some = objective.on(&data.first(4).unwrap()).unwrap();
+    let some = objective.with_data(&data.first(4).unwrap()).unwrap();
     assert_eq!(some.hvp(&v).unwrap().len(), v.len());
     assert!(some.by_autograd().loss().unwrap() > 0.0);
 }
@@ -324,7 +324,13 @@ fn slices_and_paths() {
     let other = Mlp::new(&[2, 8, 8, 1], Activation::Tanh, 1, &Device::Cpu).unwrap();
     let other = other.to_dtype(DType::F64).unwrap();
     ends("connectivity", || {
-        Connectivity::between(&objective, &model, &other, &[trainer.clone()], 11)
+        Connectivity::between(
+            &objective,
+            &model,
+            &other,
+            std::slice::from_ref(&trainer),
+            11,
+        )
     });
     assert_eq!(bits(model.parameters()), before);
 
