@@ -275,8 +275,6 @@ fn spectra() {
             krylov.frobenius_squared(operator)
         });
     }
-    let dense = Laplacian(4_000);
-    ends("dense matrix", || Dense::from_operator(&dense));
     let (_, large) = moons(30, 3_000);
     ends("dense Hessian", || large.hessian().dense());
     ends("Jacobian", || large.jacobian());
