@@ -133,3 +133,45 @@ fn the_architecture_page_names_what_exists() {
     let others: Vec<_> = files.iter().filter(|file| mentions(file)).collect();
     assert_eq!(others.len(), 1, "{others:?}");
 }
+
+/// Without an implementation of `Show`, the kernel compiles a cell that ends in the type twice.
+#[test]
+fn cells_display_every_type_of_the_prelude() {
+    const TRAITS: [&str; 8] = [
+        "LinearOperator",
+        "Model",
+        "Module",
+        "Optimizer",
+        "Points",
+        "Show",
+        "SimpleBackend",
+        "Spectral",
+    ];
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let words = |text: &str| {
+        let words = text.split(|c| !is_word(c)).map(str::to_owned);
+        words.collect::<BTreeSet<_>>()
+    };
+    let library = fs::read_to_string(root.join("src/lib.rs")).unwrap();
+    let (_, prelude) = library.split_once("pub mod prelude {").unwrap();
+    let code = prelude
+        .lines()
+        .filter(|l| !l.trim_start().starts_with("//"));
+    let names = words(&code.collect::<Vec<_>>().join("\n"));
+    let is_type = |name: &&String| name.starts_with(|c: char| c.is_uppercase());
+    let mut files = Vec::new();
+    sources(&root.join("src/notebook"), &mut files);
+    let displayed = files.iter().flat_map(|file| {
+        let text = fs::read_to_string(file).unwrap();
+        words(text.split("#[cfg(test)]\nmod tests {").next().unwrap())
+    });
+    let displayed: BTreeSet<String> = displayed.collect();
+    let types: Vec<_> = names.iter().filter(is_type).collect();
+    assert!(types.len() > 80, "{types:?}");
+    let missing = types.into_iter().filter(|name| !displayed.contains(*name));
+    let missing: Vec<_> = missing
+        .filter(|name| !TRAITS.contains(&name.as_str()))
+        .collect();
+    assert!(missing.is_empty(), "without Show: {missing:?}");
+}

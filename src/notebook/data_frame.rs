@@ -2,7 +2,8 @@
 
 use polars::prelude::{AnyValue, DataFrame};
 
-use super::table::{Align, Table};
+use super::numbers::significant;
+use super::table::{Align, Table, escape};
 use super::{Bundle, Show};
 use crate::analysis::{HessianMetrics, Report};
 use crate::embedding::{Comparison, Pca};
@@ -17,7 +18,7 @@ use crate::train::History;
 
 impl Show for DataFrame {
     fn bundle(&self) -> Result<Bundle> {
-        Ok(Bundle::text(self.to_string()).with("text/html", html(self)?))
+        with_notes(self, &[])
     }
 
     fn inline(&self) -> Result<String> {
@@ -37,11 +38,22 @@ impl Show for Report {
     }
 }
 
+/// A table, followed by lines of text.
+fn with_notes(table: &DataFrame, notes: &[String]) -> Result<Bundle> {
+    let (mut text, mut html) = (table.to_string(), html(table)?);
+    for note in notes {
+        text += &format!("\n{note}");
+        html += &format!("<p>{}</p>", escape(note));
+    }
+    Ok(Bundle::text(text).with("text/html", html))
+}
+
 macro_rules! show_as_table {
-    ($($type:ty),+) => {
+    ($($type:ty: $notes:expr;)+) => {
         $(impl Show for $type {
             fn bundle(&self) -> Result<Bundle> {
-                self.table()?.bundle()
+                let notes: fn(&Self) -> Vec<String> = $notes;
+                with_notes(&self.table()?, &notes(self))
             }
 
             fn inline(&self) -> Result<String> {
@@ -50,42 +62,52 @@ macro_rules! show_as_table {
         })+
     };
 }
-show_as_table!(
-    History,
-    Spectrum,
-    PowerResult,
-    NoiseReport,
-    ModifiedLoss,
-    PacBayesBound,
-    DensityCurve,
-    Connectivity,
-    HessianMetrics,
-    Pca,
-    Comparison,
-    SweepReport
-);
-
-/// A table, followed by how batch normalisation was computed, if any.
-macro_rules! show_as_table_with_statistics {
-    ($($type:ty),+) => {
-        $(impl Show for $type {
-            fn bundle(&self) -> Result<Bundle> {
-                let table = self.table()?;
-                if self.statistics == StatisticsSource::None {
-                    return table.bundle();
-                }
-                let (text, html) = (table.to_string(), html(&table)?);
-                Ok(Bundle::text(format!("{text}\n{}", self.statistics))
-                    .with("text/html", format!("{html}<p>{}</p>", self.statistics)))
-            }
-
-            fn inline(&self) -> Result<String> {
-                self.table()?.inline()
-            }
-        })+
-    };
+show_as_table! {
+    Comparison: |_| vec![];
+    Connectivity: |_| vec![];
+    DensityCurve: |_| vec![];
+    Evolution: |x| statistics(x.statistics);
+    HessianMetrics: |_| vec![];
+    History: |_| vec![];
+    Line: |x| statistics(x.statistics);
+    ModifiedLoss: |_| vec![];
+    NoiseReport: |_| vec![];
+    PacBayesBound: |_| vec![];
+    PathProfile: |x| [vec![barrier(x)], statistics(x.statistics)].concat();
+    Pca: |_| vec![];
+    Plane: |x| statistics(x.statistics);
+    PowerResult: |x| unconverged(x.converged, x.values.len());
+    Projection: |x| statistics(x.statistics);
+    Spectrum: |x| unconverged(x.converged, x.products);
+    SweepReport: |_| vec![];
 }
-show_as_table_with_statistics!(Line, Plane, Projection, PathProfile, Evolution);
+
+/// How batch normalisation was computed, if the model has any.
+fn statistics(source: StatisticsSource) -> Vec<String> {
+    match source {
+        StatisticsSource::None => vec![],
+        source => vec![source.to_string()],
+    }
+}
+
+fn unconverged(converged: bool, products: usize) -> Vec<String> {
+    match converged {
+        true => vec![],
+        false => vec![format!(
+            "not converged after {}",
+            counted(products, "product")
+        )],
+    }
+}
+
+fn barrier(path: &PathProfile) -> String {
+    format!(
+        "barrier {} at t = {}: {}",
+        significant(path.barrier_height, 5),
+        significant(path.barrier_time, 5),
+        path.verdict()
+    )
+}
 
 /// HTML table with right-aligned numbers of five significant digits.
 fn html(frame: &DataFrame) -> Result<String> {
@@ -127,9 +149,11 @@ fn digits(x: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use ndarray::array;
     use polars::df;
 
     use super::*;
+    use crate::operator::Dense;
 
     #[test]
     fn html_aligns_and_escapes() {
@@ -146,6 +170,50 @@ mod tests {
             )
         );
         assert_eq!(frame.inline().unwrap(), "table of 2 rows and 2 columns");
+    }
+
+    #[test]
+    fn notes_stand_below_the_table() {
+        let path = PathProfile {
+            times: vec![0.0, 1.0],
+            losses: vec![1.0, 3.0],
+            accuracies: None,
+            barrier_height: 2.0,
+            barrier_error: 0.0,
+            barrier_time: 0.5,
+            barrier_interval: [0.0, 1.0],
+            accuracy_at_barrier: None,
+            excess: 2.0,
+            connectivity_score: 1.0 / 3.0,
+            path_norm: 1.0,
+            statistics: StatisticsSource::Model,
+        };
+        let note = format!("barrier 2.0 at t = 0.5: {}", path.verdict());
+        let bundle = path.bundle().unwrap();
+        let text = bundle.get("text/plain").unwrap();
+        assert!(text.ends_with(&format!("\n{note}\n{}", path.statistics)));
+        let html = bundle.get("text/html").unwrap();
+        let notes = format!("<p>{note}</p><p>{}</p>", path.statistics);
+        assert!(html.ends_with(&format!("</table>{notes}")), "{html}");
+
+        let matrix = Dense::new(array![[2.0, 0.0], [0.0, 1.0]]).unwrap();
+        let mut spectrum = matrix.eigen().unwrap();
+        assert!(
+            spectrum
+                .bundle()
+                .unwrap()
+                .get("text/html")
+                .unwrap()
+                .ends_with("</table>")
+        );
+        (spectrum.converged, spectrum.products) = (false, 1);
+        let bundle = spectrum.bundle().unwrap();
+        assert!(
+            bundle
+                .get("text/plain")
+                .unwrap()
+                .ends_with("\nnot converged after 1 product")
+        );
     }
 
     #[test]

@@ -2,6 +2,9 @@
 //!
 //! The kernel calls `evcxr_display` on a cell's last value. It merges everything printed between `EVCXR_BEGIN_CONTENT` and
 //! `EVCXR_END_CONTENT` into one output with several MIME types, and each viewer shows the richest type it supports.
+//!
+//! Floats have at most ten significant digits, in lists six. Lists of more than ten values show three at each end, their length, and
+//! a summary: the norm of floats, the extremes of integers. Settings and results are tables of at most forty rows.
 
 mod arrays;
 #[doc(hidden)]
