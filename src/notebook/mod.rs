@@ -85,6 +85,11 @@ impl Bundle {
 /// }
 ///
 /// assert_eq!(Celsius(21.5).bundle()?.get("text/plain"), Some("21.5 °C"));
+/// let list = vec![Celsius(21.5), Celsius(-3.0)];
+/// assert_eq!(list.bundle()?.get("text/plain"), Some("[21.5 °C, -3 °C]"));
+/// let gradient = vec![0.5; 118_282];
+/// let shown = "[0.5, 0.5, 0.5, …, 0.5, 0.5, 0.5] (118282 values, norm 171.961)";
+/// assert_eq!(gradient.bundle()?.get("text/plain"), Some(shown));
 /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
 /// let shown = data.bundle()?;
 /// assert_eq!(
