@@ -44,7 +44,11 @@ fn ends<T>(what: &str, work: impl FnOnce() -> Result<T, Error> + Send) {
         );
         let asked = Instant::now();
         progress::interrupt();
-        let found = receiver.recv().expect("the work does not panic");
+        let found = receiver.recv_timeout(30 * LIMIT).unwrap_or_else(|error| {
+            // Work that does not end cannot be joined.
+            eprintln!("{what} does not end: {error}");
+            std::process::exit(1)
+        });
         let took = asked.elapsed();
         progress::resume();
         assert!(
