@@ -52,7 +52,15 @@ def main(evcxr: str) -> None:
     shutil.copy(HERE / "jupyter_nbconvert_config.py", config / "jupyter_server_config.py")
     for file in (HERE / "template").iterdir():
         shutil.copy(file, template)
-    shutil.copy(PLOTLY_JS, template)
+    figure = HERE.parents[1] / "src/figure/figure.js"
+    for file in (PLOTLY_JS, figure):
+        shutil.copy(file, template)
+
+    extension = VENV / "share/jupyter/labextensions/loss-landscape"
+    (extension / "static").mkdir(parents=True, exist_ok=True)
+    shutil.copy(HERE / "labextension/package.json", extension)
+    script = figure.read_text() + (HERE / "labextension/figures.js").read_text()
+    (extension / "static/figures.js").write_text(f"(() => {{\n{script}}})();\n")
 
     settings = VENV / "share/jupyter/lab/settings"
     settings.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,4 @@
-"""Copies the executed notebooks from target/notebooks/ to notebooks/, for previews without execution.
-
-A figure keeps its data and its image, but not its HTML, which repeats both.
-"""
+"""Copies the executed notebooks from target/notebooks/ to notebooks/, for previews without execution."""
 
 from pathlib import Path
 
@@ -13,9 +10,6 @@ PROJECT = Path(__file__).parent.parent
 def thin(book):
     for cell in book.cells:
         cell.metadata.pop("execution", None)
-        for output in cell.get("outputs", []):
-            if "application/vnd.plotly.v1+json" in output.get("data", {}):
-                output.data.pop("text/html", None)
     return book
 
 

@@ -71,7 +71,7 @@ const COLORS: [&str; 6] = [ORANGE, BLUE, GREEN, PURPLE, YELLOW, SKY];
 /// Significant digits of the numbers in a figure's JSON.
 const DIGITS: i32 = 6;
 
-/// A plotly figure. Notebooks show it as JSON, HTML and PNG in one output.
+/// A plotly figure. Notebooks show it as JSON and PNG in one output.
 ///
 /// ```
 /// use loss_landscape::plotly::{Plot, Scatter};
@@ -124,7 +124,7 @@ impl Figure {
         self
     }
 
-    /// A self-contained web page with the figure, about 7 MB.
+    /// A self-contained web page with the figure, about 7 MB. The figure becomes narrower in a narrow window.
     pub fn page(&self) -> String {
         // Inside a script element a tag could end it.
         let json = self.json().to_string().replace('<', r"\u003c");
@@ -136,11 +136,16 @@ impl Figure {
 {}</head>
 <body>
 <div id="figure"></div>
-<script>Plotly.newPlot("figure", {json});</script>
+<script>
+{}
+const box = document.getElementById("figure");
+Plotly.newPlot(box, fitFigure(box, {json}));
+</script>
 </body>
 </html>
 "#,
-            Plot::offline_js_sources()
+            Plot::offline_js_sources(),
+            include_str!("figure.js")
         )
     }
 

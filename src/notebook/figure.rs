@@ -1,24 +1,22 @@
-//! Figures as plotly's JSON, HTML and PNG.
+//! Figures as plotly's JSON and a PNG.
 
 mod png;
 
-use super::table::escape;
 use super::{Bundle, Show};
 use crate::error::Result;
 use crate::figure::{Chart, Figure};
 
-/// plotly's JSON for JupyterLab, HTML for exported pages, PNG for previews in repositories.
+pub(super) use png::start_in_background;
+
+/// plotly's JSON for JupyterLab and exported pages, PNG for viewers that show only images.
 ///
-/// The HTML uses the page's plotly.js, which the project's export templates include; pages without plotly.js show the image.
-/// There is no image if kaleido is not installed.
+/// There is no image if neither Chrome, Chromium nor kaleido is installed, or if `LOSS_LANDSCAPE_IMAGES=0`.
 impl Show for Figure {
     fn bundle(&self) -> Result<Bundle> {
         let json = self.json();
-        let image = png::png(&json);
         let mut bundle = Bundle::text(format!("Figure: {}", self.title()))
-            .with("application/vnd.plotly.v1+json", json.to_string())
-            .with("text/html", html(self.title(), &json, image.as_deref()));
-        if let Some(image) = image {
+            .with("application/vnd.plotly.v1+json", json.to_string());
+        if let Some(image) = png::png(&json) {
             bundle = bundle.with("image/png", image);
         }
         Ok(bundle)
@@ -37,28 +35,4 @@ impl Show for Chart {
     fn inline(&self) -> Result<String> {
         self.figure().inline()
     }
-}
-
-fn html(title: &str, json: &serde_json::Value, image: Option<&str>) -> String {
-    let title = escape(title);
-    let fallback = match image {
-        Some(image) => format!(r#"<img alt="{title}" src="data:image/png;base64,{image}">"#),
-        None => format!("{title} (figure; this page has no plotly.js)"),
-    };
-    // A tag could end the script element.
-    let json = json.to_string().replace('<', r"\u003c");
-    format!(
-        r#"<div>{fallback}</div>
-<script>(function (script) {{
-  if (!script) return;
-  const figure = {json};
-  const box = script.previousElementSibling;
-  const draw = () => {{
-    if (!window.Plotly) return;
-    box.replaceChildren();
-    window.Plotly.newPlot(box, figure);
-  }};
-  if (document.readyState === "complete") draw(); else window.addEventListener("load", draw);
-}})(document.currentScript);</script>"#
-    )
 }

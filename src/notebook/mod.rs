@@ -131,6 +131,9 @@ pub trait Show {
 
     /// Displays the value in a cell. Prints an error to stderr, as `?` does.
     fn evcxr_display(&self) {
+        // Figures often follow values.
+        #[cfg(feature = "figures")]
+        figure::start_in_background();
         let shown = self
             .bundle()
             .map_err(|e| e.to_string())

@@ -56,6 +56,24 @@ def cells_with_figures(name):
     return sum(any(PLOTLY in output.get("data", {}) for output in cell.get("outputs", [])) for cell in cells)
 
 
+def check_wheel(page, surface, outer):
+    """The wheel over a surface scrolls the page. With Ctrl it zooms."""
+    camera = "plot => plot._fullLayout.scene._scene.getCamera().eye.x"
+    surface.scroll_into_view_if_needed()
+    for ctrl in (False, True):
+        surface.hover(position={"x": 250, "y": 200})
+        before, top = surface.evaluate(camera), outer.evaluate("e => e.scrollTop")
+        if ctrl:
+            page.keyboard.down("Control")
+        page.mouse.wheel(0, -40)
+        page.wait_for_timeout(500)
+        if ctrl:
+            page.keyboard.up("Control")
+        zoomed = abs(surface.evaluate(camera) - before) > 1e-3
+        scrolled = outer.evaluate("e => e.scrollTop") != top
+        assert (zoomed, scrolled) == (ctrl, not ctrl)
+
+
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_exported_pages_draw_figures_offline(executed, browser, name):
     figures = cells_with_figures(name)
@@ -68,8 +86,12 @@ def test_exported_pages_draw_figures_offline(executed, browser, name):
     assert page.problems == []
     if name == FIRST:
         assert page.locator(".js-plotly-plot .contourlayer path").count() > 5
-        assert page.locator(".js-plotly-plot .gl-container canvas").count() > 0
+        surface = page.locator(".js-plotly-plot", has=page.locator(".gl-container canvas")).first
+        check_wheel(page, surface, page.locator("html"))
     page.screenshot(path=OUT / f"{name}.page.png", full_page=True)
+    page.set_viewport_size({"width": 600, "height": 1000})
+    page.wait_for_function("[...document.querySelectorAll('.js-plotly-plot')].every(plot => plot._fullLayout.width < 600)")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 600
     page.context.close()
 
 
@@ -121,7 +143,13 @@ def test_jupyterlab_draws_every_figure(lab, browser, name):
             plot = page.locator(".js-plotly-plot", has=page.locator(drawn)).first
             plot.scroll_into_view_if_needed()
             assert plot.is_visible()
+            if kind == "surface":
+                check_wheel(page, plot, page.locator(".jp-WindowedPanel-outer"))
             page.screenshot(path=OUT / f"jupyterlab.{kind}.png")
     page.screenshot(path=OUT / f"{name}.jupyterlab.png")
+    page.set_viewport_size({"width": 700, "height": 1000})
+    fits = "plot => plot._fullLayout.width <= plot.parentElement.clientWidth"
+    for plot in page.locator(".jp-RenderedPlotly.js-plotly-plot").all():
+        page.wait_for_function(fits, arg=plot.element_handle())
     assert page.problems == []
     page.context.close()

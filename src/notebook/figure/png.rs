@@ -1,117 +1,78 @@
-//! PNG images of figures by kaleido, a headless browser with plotly.js. It reads one figure per line and writes one image per
-//! line. One process serves a session.
+//! PNG images of figures, drawn by a program that serves the whole session.
 
-use std::io::{BufRead, BufReader, Write};
-use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Mutex, PoisonError};
+mod chrome;
+mod kaleido;
+
+use std::path::Path;
+use std::sync::{Mutex, Once, OnceLock, PoisonError};
+use std::thread;
 use std::time::Duration;
 
+use chrome::Chrome;
+use kaleido::Kaleido;
 use serde_json::{Value, json};
 
 use crate::figure::{HEIGHT, WIDTH};
 use crate::progress;
 
-/// Environment variable with kaleido's `executable` directory. Set by the project's kernel.
-const KALEIDO: &str = "LOSS_LANDSCAPE_KALEIDO";
+/// Environment variable: 0 leaves the images out.
+const IMAGES: &str = "LOSS_LANDSCAPE_IMAGES";
 /// Environment variable with the path of plotly.js. Set by the project's kernel.
 const PLOTLY_JS: &str = "LOSS_LANDSCAPE_PLOTLY_JS";
+
+/// Pixels of the image per pixel of the figure.
+const SCALE: u32 = 2;
 
 /// Figures take less than a second, surfaces a few seconds.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-enum State {
-    NotStarted,
-    Running(Kaleido),
-    Absent,
+/// A running program that draws figures.
+trait Painter: Send {
+    /// Draws the figure with the `options` of `Plotly.toImage`. Returns a base64 PNG, or `None` after an error.
+    fn draw(&mut self, figure: &Value, options: &Value) -> Option<String>;
 }
 
-/// Renders the figure as a base64 PNG. Returns `None` if kaleido is missing or does not answer.
-pub(super) fn png(figure: &Value) -> Option<String> {
-    static STATE: Mutex<State> = Mutex::new(State::NotStarted);
-    let mut state = STATE.lock().unwrap_or_else(PoisonError::into_inner);
-    if let State::NotStarted = *state {
-        *state = Kaleido::start().map_or(State::Absent, State::Running);
-    }
-    let State::Running(kaleido) = &mut *state else {
+static PAINTER: OnceLock<Mutex<Option<Box<dyn Painter>>>> = OnceLock::new();
+
+fn painter() -> &'static Mutex<Option<Box<dyn Painter>>> {
+    PAINTER.get_or_init(|| Mutex::new(start()))
+}
+
+/// An installed Chrome or Chromium, or else kaleido. `None` if there is neither.
+fn start() -> Option<Box<dyn Painter>> {
+    if std::env::var(IMAGES).is_ok_and(|images| images == "0") {
         return None;
-    };
-    let image = kaleido.draw(figure);
+    }
+    let plotly_js = std::env::var(PLOTLY_JS).ok()?;
+    let plotly_js = Path::new(&plotly_js);
+    match Chrome::start(plotly_js) {
+        Some(chrome) => Some(Box::new(chrome)),
+        None => Some(Box::new(Kaleido::start(plotly_js)?)),
+    }
+}
+
+/// Starts the program in the background, because it takes one to two seconds.
+pub(in crate::notebook) fn start_in_background() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        thread::spawn(painter);
+    });
+}
+
+/// Renders the figure as a base64 PNG. Returns `None` if no program can draw it.
+pub(super) fn png(figure: &Value) -> Option<String> {
+    let mut painter = painter().lock().unwrap_or_else(PoisonError::into_inner);
+    let layout = &figure["layout"];
+    let options = json!({
+        "format": "png",
+        "width": layout["width"].as_u64().unwrap_or(WIDTH as u64),
+        "height": layout["height"].as_u64().unwrap_or(HEIGHT as u64),
+        "scale": SCALE,
+    });
+    let image = painter.as_mut()?.draw(figure, &options);
     if image.is_none() {
-        *state = State::Absent;
-        progress::print("note: kaleido failed; figures have no PNG image from now on");
+        *painter = None;
+        progress::print("note: a figure could not be drawn; figures have no image from now on");
     }
     image
-}
-
-struct Kaleido {
-    process: Child,
-    requests: ChildStdin,
-    answers: Receiver<String>,
-}
-
-impl Kaleido {
-    fn start() -> Option<Self> {
-        let home = PathBuf::from(std::env::var_os(KALEIDO)?);
-        let plotly_js = std::env::var(PLOTLY_JS).ok()?;
-        let mut process = Command::new(home.join("bin/kaleido"))
-            .args(["plotly", "--no-sandbox", "--disable-breakpad"])
-            .args(["--allow-file-access-from-files", "--disable-dev-shm-usage"])
-            .arg(format!("--plotlyjs={plotly_js}"))
-            .env("LD_LIBRARY_PATH", home.join("lib"))
-            .env("FONTCONFIG_PATH", home.join("etc/fonts"))
-            .env("XDG_DATA_HOME", home.join("xdg"))
-            .current_dir(&home)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .ok()?;
-        let requests = process.stdin.take()?;
-        let lines = BufReader::new(process.stdout.take()?).lines();
-        let (send, answers) = channel();
-        std::thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                if send.send(line).is_err() {
-                    break;
-                }
-            }
-        });
-        let kaleido = Self {
-            process,
-            requests,
-            answers,
-        };
-        kaleido.answer()?;
-        Some(kaleido)
-    }
-
-    fn draw(&mut self, figure: &Value) -> Option<String> {
-        let layout = &figure["layout"];
-        let request = json!({
-            "format": "png",
-            "width": layout["width"].as_u64().unwrap_or(WIDTH as u64),
-            "height": layout["height"].as_u64().unwrap_or(HEIGHT as u64),
-            "scale": 1,
-            "data": figure,
-        });
-        writeln!(self.requests, "{request}").ok()?;
-        self.requests.flush().ok()?;
-        self.answer()?["result"].as_str().map(str::to_owned)
-    }
-
-    /// The next answer, unless it is late or reports an error.
-    fn answer(&self) -> Option<Value> {
-        let line = self.answers.recv_timeout(TIMEOUT).ok()?;
-        let answer: Value = serde_json::from_str(&line).ok()?;
-        (answer["code"] == 0).then_some(answer)
-    }
-}
-
-impl Drop for Kaleido {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
 }
