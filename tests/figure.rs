@@ -270,7 +270,7 @@ fn tables_are_html() {
     let table = spectrum().bundle().unwrap();
     let html = table.get("text/html").unwrap();
     assert!(
-        html.contains("<th>eigenvalue</th>") && html.contains(">2.0000</td>"),
+        html.contains(">eigenvalue</th>") && html.contains(">2.0000</td>"),
         "{html}"
     );
     assert!(table.get("text/plain").unwrap().contains("eigenvalue"));

@@ -5,7 +5,8 @@ use plotly::layout::update_menu::{
     Button, ButtonMethod, UpdateMenu, UpdateMenuDirection, UpdateMenuType,
 };
 use plotly::layout::{
-    AxisRange, Frame, Margin, Slider, SliderCurrentValue, SliderMethod, SliderStep,
+    AxisRange, Frame, Margin, Slider, SliderCurrentValue, SliderCurrentValueXAnchor, SliderMethod,
+    SliderStep,
 };
 use plotly::{Plot, Scatter, Trace, Traces};
 use serde_json::{Value, json};
@@ -60,9 +61,13 @@ pub fn animation(spectra: &[(usize, Spectrum)]) -> Figure {
     }
     let slider = Slider::new()
         .steps(steps)
-        .current_value(SliderCurrentValue::new().prefix("after step "))
-        .x(0.2)
-        .length(0.8)
+        .current_value(
+            SliderCurrentValue::new()
+                .prefix("after step ")
+                .x_anchor(SliderCurrentValueXAnchor::Right),
+        )
+        .x(0.3)
+        .length(0.7)
         .pad(Pad::new(50, 10, 0));
     let button = |label: &str, frames, frame_ms| {
         let args = animate_args(frames, frame_ms);

@@ -43,7 +43,8 @@ use plotly::common::{
     Anchor, ColorScale, ColorScaleElement, ColorScalePalette, ExponentFormat, Font, Title,
 };
 use plotly::layout::{
-    Annotation, AspectMode, Axis, AxisConstrain, AxisType, Camera, Eye, Layout, LayoutScene, Margin,
+    Annotation, AspectMode, Axis, AxisConstrain, AxisType, Camera, Eye, HAlign, Layout,
+    LayoutScene, Margin,
 };
 use plotly::{HeatMap, Plot, Trace};
 use serde::Serialize;
@@ -250,6 +251,7 @@ fn scene() -> LayoutScene {
 fn heading(name: &str, x: f64, y: f64) -> Annotation {
     Annotation::new()
         .text(name)
+        .align(HAlign::Left)
         .x_ref("paper")
         .y_ref("paper")
         .x(x)

@@ -114,7 +114,7 @@ pub fn overview(
         .x_axis4(place(side("column", -0.5, end), left, "y4"))
         .y_axis4(place(side("row", end, -0.5), ROWS[2], "x4"))
         .x_axis5(place(axis("α"), right, "y5"))
-        .y_axis5(place(axis("loss"), ROWS[2], "x5"))
+        .y_axis5(place(axis(""), ROWS[2], "x5"))
         .x_axis6(place(axis("rank of |λ|"), left, "y6"))
         .y_axis6(place(log_axis(""), ROWS[3], "x6"))
         .x_axis7(place(axis("epoch"), right, "y7"))
@@ -127,7 +127,7 @@ pub fn overview(
         format!("eigenvalues, {signs}"),
         "histogram of eigenvalues".to_owned(),
         "Hessian".to_owned(),
-        format!("loss along lines: {}", curvatures.join(", ")),
+        format!("loss along lines<br>{}", curvatures.join(", ")),
         format!("|λ|, {signs}"),
         format!("{losses} loss"),
     ]

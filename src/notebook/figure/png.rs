@@ -4,6 +4,7 @@ mod chrome;
 mod kaleido;
 
 use std::path::Path;
+use std::process::Command;
 use std::sync::{Mutex, Once, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -49,6 +50,13 @@ fn start() -> Option<Box<dyn Painter>> {
         Some(chrome) => Some(Box::new(chrome)),
         None => Some(Box::new(Kaleido::start(plotly_js)?)),
     }
+}
+
+/// Interrupts of the kernel reach its whole process group. They must not end the program.
+fn in_own_group(command: &mut Command) -> &mut Command {
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(command, 0);
+    command
 }
 
 /// Starts the program in the background, because it takes one to two seconds.

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::{Painter, TIMEOUT};
+use super::{Painter, TIMEOUT, in_own_group};
 
 const PROGRAMS: [&str; 4] = [
     "google-chrome",
@@ -45,7 +45,7 @@ impl Chrome {
     }
 
     fn spawn(program: &str) -> Option<Self> {
-        let mut process = Command::new("sh")
+        let mut process = in_own_group(&mut Command::new("sh"))
             .args(["-c", START, "sh", program])
             .args(["--headless", "--no-sandbox", "--remote-debugging-pipe"])
             .args(["--use-angle=swiftshader", "--enable-unsafe-swiftshader"])
@@ -140,12 +140,8 @@ mod tests {
         }}";
         std::fs::write(&plotly_js, toy).unwrap();
         let Some(mut chrome) = Chrome::start(&plotly_js) else {
-            let installed =
-                |program: &&str| Command::new(program).arg("--version").output().is_ok();
-            assert!(
-                !PROGRAMS.iter().any(|p| installed(&p)),
-                "the browser did not start"
-            );
+            let starts = |program: &&str| Command::new(program).arg("--version").output().is_ok();
+            assert_eq!(PROGRAMS.iter().find(|p| starts(p)), None);
             return;
         };
         let mut draw = |data: &str| chrome.draw(&json!({"data": data}), &json!({"scale": 2}));

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, channel};
 
 use serde_json::Value;
 
-use super::{Painter, TIMEOUT};
+use super::{Painter, TIMEOUT, in_own_group};
 
 /// Environment variable with kaleido's `executable` directory. Set by the project's kernel.
 const KALEIDO: &str = "LOSS_LANDSCAPE_KALEIDO";
@@ -21,7 +21,7 @@ pub(super) struct Kaleido {
 impl Kaleido {
     pub(super) fn start(plotly_js: &Path) -> Option<Self> {
         let home = PathBuf::from(std::env::var_os(KALEIDO)?);
-        let mut process = Command::new(home.join("bin/kaleido"))
+        let mut process = in_own_group(&mut Command::new(home.join("bin/kaleido")))
             .args(["plotly", "--no-sandbox", "--disable-breakpad"])
             .args(["--allow-file-access-from-files", "--disable-dev-shm-usage"])
             .arg(format!("--plotlyjs={}", plotly_js.display()))
