@@ -6,6 +6,7 @@ mod models;
 
 use std::time::Instant;
 
+use loss_landscape::operator::Hessian;
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json::json;
 

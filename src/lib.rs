@@ -67,7 +67,7 @@
 //! Cells must reach candle, plotly, polars, ndarray and serde through this crate, which re-exports
 //! them: a cell that links candle by itself gets a second copy whose tensors share numbers with
 //! the first's, and gradients come out wrong without an error. `use loss_landscape::prelude::*`
-//! brings what cells usually name; the rest is in the modules.
+//! imports what cells usually name; the rest is in the modules.
 
 mod checkpoint;
 mod engine;
@@ -113,53 +113,40 @@ pub use plotly;
 pub use polars;
 pub use {candle_nn, ndarray, serde, serde_json};
 
-/// Everything that a cell or a program usually needs.
+/// The names that cells and programs usually write: tensors and devices, data, models, settings, types with
+/// constructors, and traits whose methods must be in scope.
 ///
-/// It has no `Result`: the kernel wraps cells in code that uses the standard one by that name.
+/// Import all other names from their modules, also types that are only results, such as
+/// [`spectral::Spectrum`](crate::spectral::Spectrum). The prelude has no `Result`, because the kernel wraps cells in
+/// code that uses the standard one by that name.
 pub mod prelude {
     pub use crate::candle::{self, DType, Device, Module, Tensor, Var};
     pub use crate::candle_nn::{self, VarBuilder, VarMap};
-    // The kernel names it when a cell keeps a `VarBuilder`.
-    pub use crate::candle_nn::var_builder::SimpleBackend;
 
     pub use crate::Error;
-    pub use crate::analysis::{Analyzer, HessianMetrics, Report};
-    pub use crate::data::synthetic::{
-        TeacherStudent, linearly_separable, spirals, sum_of_two, teacher_student, two_moons,
-    };
-    pub use crate::data::{Cifar10, Dataset, Mnist, Targets};
-    pub use crate::embedding::{Autoencoder, Comparison, Distances, Pca, Points, Umap};
+    pub use crate::analysis::Analyzer;
+    pub use crate::data::synthetic::{spirals, teacher_student, two_moons};
+    pub use crate::data::{Dataset, Mnist, Targets};
+    pub use crate::embedding::{Autoencoder, Comparison, Pca};
     pub use crate::landscape::{
-        Connectivity, Curve, Evolution, EvolutionSettings, Flatness, GradientNoise, Grid,
-        HiddenUnits, ImplicitBias, Line, Matching, ModifiedLoss, NoiseReport, PacBayes,
-        PacBayesBound, PacBayesRow, PathProfile, PathShape, PathTrainer, Plane, Projection,
-        RunningStatistics, Sharpness, StableRate, StatisticsSource, StepChange, UnitAxis, align,
-        direction::{self, Normalization},
-        directional_sharpness,
+        Connectivity, EvolutionSettings, GradientNoise, Grid, ImplicitBias, Line, PacBayes,
+        PathTrainer, Plane, Projection, Sharpness, StableRate, StepChange, direction,
     };
     pub use crate::model::{
-        Activation, Architecture, Design, LayerKind, Layered, Mlp, Model, Norm, Parameters,
-        best_device, cuda_device,
+        Activation, Architecture, Layered, Mlp, Model, Norm, Parameters, best_device,
     };
     pub use crate::nn;
     pub use crate::notebook::Show;
-    pub use crate::objective::{Loss, Objective, Score};
-    pub use crate::operator::{
-        Block, Dense, EmpiricalFisher, Fisher, GaussNewton, GradientCovariance, Hessian,
-        LinearOperator, Recorded, Scaled, Shifted,
-    };
+    pub use crate::objective::{Loss, Objective};
+    pub use crate::operator::{Dense, LinearOperator};
     pub use crate::progress;
     pub use crate::spectral::{
-        Alignment, Bracket, Density, DensitySettings, Diagonal, Eigenpair, Estimate, Inertia,
-        Lanczos, PowerIteration, Spectral, Spectrum, Trace, TraceMethod, Which,
+        Alignment, DensitySettings, Lanczos, PowerIteration, Spectral, Trace, TraceMethod, Which,
     };
-    pub use crate::train::{Adam, History, Optimizer, Schedule, Sgd, Step, Trainer, Trajectory};
+    pub use crate::train::{Trainer, Trajectory};
 
     #[cfg(feature = "figures")]
-    pub use crate::figure::{self, Figure};
+    pub use crate::figure;
     #[cfg(feature = "tables")]
-    pub use {
-        crate::polars::prelude::DataFrame,
-        crate::sweep::{Sweep, SweepPoint, SweepReport},
-    };
+    pub use crate::sweep::Sweep;
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::numbers;
 use loss_landscape::prelude::*;
+use loss_landscape::spectral::{Eigenpair, Spectrum};
 
 /// A diagonal matrix whose products are exact, or rounded like those of an `f32` model.
 struct Diag {

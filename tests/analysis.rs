@@ -3,8 +3,9 @@
 mod common;
 
 use common::{assert_close, bits, dot, numbers};
-use loss_landscape::analysis::Subsample;
-use loss_landscape::polars::prelude::AnyValue;
+use loss_landscape::analysis::{Report, Subsample};
+use loss_landscape::model::Design;
+use loss_landscape::polars::prelude::{AnyValue, DataFrame};
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json;
 

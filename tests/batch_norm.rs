@@ -3,7 +3,11 @@
 mod common;
 
 use common::{Opaque, assert_close, bits, dot, numbers};
+use loss_landscape::landscape::{
+    Curve, RunningStatistics, StatisticsSource, directional_sharpness,
+};
 use loss_landscape::layers;
+use loss_landscape::model::LayerKind;
 use loss_landscape::prelude::*;
 
 const CPU: Device = Device::Cpu;

@@ -13,6 +13,7 @@ use std::thread;
 
 use common::numbers;
 use loss_landscape::prelude::*;
+use loss_landscape::spectral::{Diagonal, Estimate};
 use statrs::function::erf::erfc;
 
 /// Number of seeded runs per entry. The coverage in 1,000 runs has a standard deviation of 0.7 %: for an estimator with a

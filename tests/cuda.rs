@@ -5,6 +5,7 @@
 mod common;
 
 use common::{assert_close, labelled, numbers, small_shape};
+use loss_landscape::model::{Design, cuda_device};
 use loss_landscape::prelude::*;
 
 fn objective(design: Design, shape: &[usize], device: &Device) -> Result<Objective, Error> {

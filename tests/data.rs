@@ -7,6 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use common::{assert_close, dot};
+use loss_landscape::data::Cifar10;
+use loss_landscape::data::synthetic::{linearly_separable, sum_of_two};
 use loss_landscape::prelude::*;
 use tempfile::TempDir;
 

@@ -5,6 +5,7 @@ mod common;
 
 use common::{assert_close, dot, numbers};
 use faer::Mat;
+use loss_landscape::embedding::{Distances, Points, Umap};
 use loss_landscape::ndarray::{Array2, Axis, concatenate, s};
 use loss_landscape::prelude::*;
 

@@ -1,9 +1,12 @@
 //! Content of figures, and their display in cells.
 
+use loss_landscape::figure::Figure;
+use loss_landscape::landscape::StatisticsSource;
 use loss_landscape::ndarray::Array2;
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json::{Value, json};
-use loss_landscape::train::Epoch;
+use loss_landscape::spectral::{Eigenpair, Spectrum};
+use loss_landscape::train::{Epoch, History};
 
 fn plane() -> Plane {
     Plane {

@@ -3,6 +3,9 @@
 mod common;
 
 use common::{bits, moons_network};
+use loss_landscape::embedding::Umap;
+use loss_landscape::landscape::direction::Normalization;
+use loss_landscape::landscape::{Curve, Flatness, PathShape};
 use loss_landscape::prelude::*;
 use loss_landscape::{serde, serde_json};
 

@@ -4,6 +4,7 @@ mod common;
 
 use common::{assert_close, dot, numbers};
 use loss_landscape::layers;
+use loss_landscape::model::LayerKind;
 use loss_landscape::prelude::*;
 
 const CPU: Device = Device::Cpu;

@@ -3,9 +3,11 @@
 mod common;
 
 use common::{Broken, OnDiagonal, assert_close, dot, numbers, with_eigenvalues};
+use loss_landscape::landscape::{ModifiedLoss, NoiseReport};
 use loss_landscape::ndarray::Array2;
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json;
+use loss_landscape::spectral::Estimate;
 
 const CPU: Device = Device::Cpu;
 

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use common::{Opaque, error_of, landscape};
+use loss_landscape::landscape::direction::Normalization;
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json::{self, Value};
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use common::{OnDiagonal, assert_close, dot, numbers, with_eigenvalues};
 use loss_landscape::model::LayerKind;
 use loss_landscape::ndarray::Array2;
-use loss_landscape::operator::Distributed;
+use loss_landscape::operator::{Block, Distributed, Scaled, Shifted};
 use loss_landscape::prelude::*;
 use loss_landscape::ranks::Ranks;
 

@@ -3,6 +3,7 @@
 mod common;
 
 use common::{assert_close, dot};
+use loss_landscape::landscape::PacBayesBound;
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json;
 use rand::{Rng, SeedableRng};

@@ -3,7 +3,9 @@
 mod common;
 
 use common::{assert_close, numbers};
+use loss_landscape::landscape::{Curve, HiddenUnits, PathProfile, PathShape, UnitAxis, align};
 use loss_landscape::layers;
+use loss_landscape::model::LayerKind;
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json::json;
 

@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use common::{assert_close, dot, numbers};
 use loss_landscape::layers;
+use loss_landscape::model::LayerKind;
 use loss_landscape::prelude::*;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;

@@ -9,9 +9,10 @@ use std::thread;
 
 use common::{Laplacian, bytes};
 use loss_landscape::landscape::ExtremeEigenvalues;
-use loss_landscape::operator::Distributed;
+use loss_landscape::operator::{Distributed, Recorded};
 use loss_landscape::prelude::*;
 use loss_landscape::ranks::{Ranks, Share};
+use loss_landscape::spectral::Density;
 
 /// State shared by the ranks.
 struct Group {

@@ -7,7 +7,9 @@ use std::fs;
 use std::path::Path;
 
 use common::Laplacian;
+use loss_landscape::operator::Shifted;
 use loss_landscape::prelude::*;
+use loss_landscape::spectral::Spectrum;
 
 /// Counts products and fails after `limit`.
 struct Counted<'a> {

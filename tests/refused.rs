@@ -5,6 +5,7 @@ mod common;
 use std::fs;
 
 use common::{error_of, landscape};
+use loss_landscape::model::Design;
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json::{self, Value};
 use tempfile::tempdir;

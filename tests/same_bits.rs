@@ -19,9 +19,13 @@ use std::fs;
 use std::path::PathBuf;
 
 use common::{dot, numbers};
+use loss_landscape::landscape::PathShape;
 use loss_landscape::layers;
+use loss_landscape::model::LayerKind;
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json;
+use loss_landscape::spectral::Diagonal;
+use loss_landscape::train::{Schedule, Sgd};
 
 const CPU: Device = Device::Cpu;
 

@@ -3,8 +3,9 @@
 mod common;
 
 use common::{assert_close, numbers};
-use loss_landscape::analysis::{HessianSampling, SamplingError, Subsample};
+use loss_landscape::analysis::{HessianSampling, Report, SamplingError, Subsample};
 use loss_landscape::prelude::*;
+use loss_landscape::spectral::Bracket;
 
 /// Deterministic, approximately normal numbers: sums of twelve uniform ones.
 fn normals(n: usize, seed: u64) -> Vec<f64> {

@@ -4,6 +4,7 @@ mod common;
 
 use common::{assert_close, numbers};
 use loss_landscape::layers::{Concat, Embedding, Flatten, LayerNorm, Linear, Residual};
+use loss_landscape::model::LayerKind;
 use loss_landscape::objective::{Engine, GraphReason, LayerTile};
 use loss_landscape::prelude::*;
 

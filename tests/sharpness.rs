@@ -3,6 +3,7 @@
 mod common;
 
 use common::{assert_close, bits, dot, moons_network, numbers, quadratic, rescale};
+use loss_landscape::landscape::{Flatness, directional_sharpness};
 use loss_landscape::prelude::*;
 
 const VALUES: [f64; 6] = [4.0, 2.5, 1.0, 0.5, 0.25, 0.125];

@@ -6,6 +6,7 @@ use common::{Broken, Laplacian, OnDiagonal, assert_close, numbers, with_eigenval
 use loss_landscape::ndarray::Array2;
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json;
+use loss_landscape::spectral::{Diagonal, Spectrum};
 
 fn check_vectors(spectrum: &Spectrum, operator: &impl LinearOperator) {
     for (i, pair) in spectrum.pairs.iter().enumerate() {

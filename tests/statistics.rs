@@ -4,6 +4,7 @@ mod common;
 
 use common::{assert_close, numbers};
 use loss_landscape::candle_nn::{BatchNorm, BatchNormConfig, Linear, ModuleT, batch_norm, linear};
+use loss_landscape::landscape::{Curve, RunningStatistics, StatisticsSource};
 use loss_landscape::prelude::*;
 
 const CPU: Device = Device::Cpu;

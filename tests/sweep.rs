@@ -7,9 +7,12 @@ use std::path::Path;
 use std::process::Command;
 
 use common::{Opaque, bytes};
-use loss_landscape::polars::prelude::{CsvReadOptions, DataType, ParquetReader, SerReader};
+use loss_landscape::polars::prelude::{
+    CsvReadOptions, DataFrame, DataType, ParquetReader, SerReader,
+};
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json;
+use loss_landscape::sweep::SweepReport;
 use tempfile::{TempDir, tempdir};
 
 #[track_caller]

@@ -4,6 +4,7 @@ mod common;
 
 use common::{Broken, OnDiagonal, assert_close, with_eigenvalues};
 use loss_landscape::prelude::*;
+use loss_landscape::spectral::Diagonal;
 
 const METHODS: [TraceMethod; 3] = [
     TraceMethod::Hutchinson,

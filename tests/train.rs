@@ -4,6 +4,7 @@ mod common;
 
 use common::Opaque;
 use loss_landscape::prelude::*;
+use loss_landscape::train::{Adam, History, Optimizer, Schedule, Sgd, Step};
 use loss_landscape::{serde, serde_json};
 
 const CPU: Device = Device::Cpu;

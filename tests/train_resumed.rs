@@ -9,7 +9,7 @@ use std::path::Path;
 use common::Opaque;
 use loss_landscape::prelude::*;
 use loss_landscape::progress::{Event, listen};
-use loss_landscape::train::Epoch;
+use loss_landscape::train::{Epoch, History, Schedule, Sgd};
 
 const CPU: Device = Device::Cpu;
 

@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use common::{Opaque, clearest, labelled, numbers, small_shape};
 use loss_landscape::candle::{CpuStorage, CustomOp1, Layout, Shape};
 use loss_landscape::layers;
+use loss_landscape::model::LayerKind;
 use loss_landscape::prelude::*;
 use loss_landscape::progress::{Event, listen};
 

@@ -3,6 +3,7 @@
 mod common;
 
 use common::{assert_close, dot, labelled, numbers, small_shape};
+use loss_landscape::model::Design;
 use loss_landscape::prelude::*;
 
 const CPU: Device = Device::Cpu;

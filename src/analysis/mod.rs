@@ -43,6 +43,7 @@ const STEP: f64 = 0.01;
 /// Analyses the loss of a model at its current θ. After more training, the same analyzer analyses the new θ.
 ///
 /// ```
+/// use loss_landscape::analysis::Report;
 /// use loss_landscape::prelude::*;
 ///
 /// # fn main() -> Result<(), Error> {

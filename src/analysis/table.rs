@@ -55,6 +55,7 @@ impl Report {
     /// in brackets, the 95 % interval for all samples.
     ///
     /// ```
+    /// # use loss_landscape::analysis::Report;
     /// # use loss_landscape::prelude::*;
     /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
     /// let model =

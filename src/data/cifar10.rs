@@ -23,6 +23,7 @@ const ADVICE: &str = "Give the directory with the six .bin files of the binary v
 /// dog, 6 frog, 7 horse, 8 ship, 9 truck.
 ///
 /// ```
+/// use loss_landscape::data::Cifar10;
 /// use loss_landscape::prelude::*;
 ///
 /// // Files with one image each: the label 3 (cat), then 3,072 pixels.

@@ -20,6 +20,7 @@ const CHUNK: usize = 1024;
 /// differences, so close points far from the origin keep their precision.
 ///
 /// ```
+/// use loss_landscape::embedding::Distances;
 /// use loss_landscape::prelude::*;
 ///
 /// let points = vec![vec![0.0, 0.0], vec![3.0, 4.0], vec![6.0, 8.0]];

@@ -36,6 +36,7 @@ use crate::train::Trajectory;
 /// A set of n points with d entries each.
 ///
 /// ```
+/// use loss_landscape::embedding::{Distances, Points};
 /// use loss_landscape::prelude::*;
 ///
 /// // The corners of a square, computed on demand.

@@ -13,6 +13,7 @@ impl Distances {
     ///
     /// ```
     /// use loss_landscape::ndarray::Array2;
+    /// # use loss_landscape::embedding::Distances;
     /// # use loss_landscape::prelude::*;
     ///
     /// let line = Array2::from_shape_fn((10, 1), |(i, _)| i as f64);
@@ -47,6 +48,7 @@ impl Distances {
     ///
     /// ```
     /// use loss_landscape::ndarray::array;
+    /// # use loss_landscape::embedding::Distances;
     /// # use loss_landscape::prelude::*;
     ///
     /// // Each point is predicted by its neighbour at distance 1; the mean is 5.

@@ -18,6 +18,7 @@ use crate::vector::{axpy, dot};
 /// library's own layout takes no seed and lets its threads race. The same seed gives the same bits.
 ///
 /// ```
+/// use loss_landscape::embedding::{Distances, Umap};
 /// use loss_landscape::prelude::*;
 ///
 /// // Two distant clusters stay apart.

@@ -76,6 +76,7 @@ const DIGITS: i32 = 6;
 ///
 /// ```
 /// use loss_landscape::plotly::{Plot, Scatter};
+/// use loss_landscape::figure::Figure;
 /// use loss_landscape::prelude::*;
 ///
 /// let mut figure = Figure::new(&Plot::new(), "Squares");

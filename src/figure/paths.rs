@@ -13,6 +13,7 @@ use crate::landscape::PathProfile;
 /// paths.
 ///
 /// ```
+/// use loss_landscape::landscape::Curve;
 /// use loss_landscape::prelude::*;
 ///
 /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;

@@ -102,6 +102,7 @@ pub fn best_device() -> Result<Device> {
 /// The first CUDA device. Every call returns the same one, so that models and data on it can be combined.
 ///
 /// ```
+/// use loss_landscape::model::cuda_device;
 /// use loss_landscape::prelude::*;
 ///
 /// match cuda_device() {

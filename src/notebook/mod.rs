@@ -147,6 +147,7 @@ pub trait Show {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::landscape::Curve;
     use crate::prelude::*;
 
     fn text(bundle: Result<Bundle>) -> String {

@@ -12,6 +12,7 @@ use crate::error::Result;
 /// parameters.
 ///
 /// ```
+/// use loss_landscape::operator::Block;
 /// use loss_landscape::prelude::*;
 ///
 /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;

@@ -143,6 +143,7 @@ curvature_operator! {
     /// insights and perspectives on the natural gradient method", 2020), as which it is computed, without sampling.
     ///
     /// ```
+    /// use loss_landscape::operator::Shifted;
     /// use loss_landscape::prelude::*;
     ///
     /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;

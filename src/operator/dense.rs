@@ -11,6 +11,7 @@ use crate::progress::Progress;
 ///
 /// ```
 /// use loss_landscape::ndarray::array;
+/// use loss_landscape::operator::Shifted;
 /// use loss_landscape::prelude::*;
 ///
 /// let a = Dense::new(array![[2.0, 1.0], [1.0, 2.0]])?;

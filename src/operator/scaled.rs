@@ -13,6 +13,7 @@ use crate::vector::largest;
 ///
 /// ```
 /// use loss_landscape::ndarray::array;
+/// use loss_landscape::operator::Scaled;
 /// use loss_landscape::prelude::*;
 ///
 /// let a = Dense::new(array![[4.0, 2.0], [2.0, 4.0]])?;

@@ -18,6 +18,7 @@ use crate::vector::dot;
 ///
 /// ```
 /// use loss_landscape::ndarray::array;
+/// use loss_landscape::operator::Scaled;
 /// use loss_landscape::prelude::*;
 ///
 /// let a = Dense::new(array![[2.0, 1.0], [1.0, 2.0]])?;

@@ -16,6 +16,7 @@ use crate::random::Purpose;
 /// ```
 /// use loss_landscape::ndarray::array;
 /// use loss_landscape::prelude::*;
+/// use loss_landscape::spectral::Diagonal;
 ///
 /// let exact = Diagonal::estimate(&Dense::new(array![[3.0, 0.0], [0.0, -1.0]])?, 2, 0)?;
 /// assert_eq!(exact.values, [3.0, -1.0]);

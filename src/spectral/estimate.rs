@@ -9,6 +9,7 @@ use crate::error::{Error, Result, counted};
 ///
 /// ```
 /// use loss_landscape::prelude::*;
+/// use loss_landscape::spectral::Estimate;
 ///
 /// let (value, standard_error) = (10.0, 0.5);
 /// let estimate = Estimate {
@@ -157,6 +158,7 @@ impl std::fmt::Display for Estimate {
 ///
 /// ```
 /// use loss_landscape::prelude::*;
+/// use loss_landscape::spectral::Bracket;
 ///
 /// let bracket = Bracket {
 ///     value: 2.5,

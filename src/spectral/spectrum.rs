@@ -394,6 +394,7 @@ pub struct Participation {
 /// ```
 /// use loss_landscape::ndarray::{Array2, array};
 /// use loss_landscape::prelude::*;
+/// use loss_landscape::spectral::Inertia;
 ///
 /// let inertia = Dense::new(Array2::from_diag(&array![3.0, 0.0, -1.0]))?
 ///     .eigen()?

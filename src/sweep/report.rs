@@ -51,6 +51,7 @@ pub struct SweepPoint {
 ///
 /// ```
 /// use loss_landscape::prelude::*;
+/// use loss_landscape::sweep::SweepReport;
 ///
 /// # let dir = tempfile::tempdir().unwrap();
 /// # let dir = dir.path().join("moons");

@@ -17,6 +17,7 @@ use crate::kernels::simd::vectorised;
 ///
 /// ```
 /// use loss_landscape::prelude::*;
+/// use loss_landscape::train::Adam;
 ///
 /// // The first step is as long as the learning rate in each parameter, whatever the gradient.
 /// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;

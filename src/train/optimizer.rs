@@ -20,6 +20,7 @@ use crate::error::Result;
 ///
 /// ```
 /// use loss_landscape::prelude::*;
+/// use loss_landscape::train::{Optimizer, Step};
 /// use loss_landscape::serde_json::{Value, json};
 ///
 /// /// θ ← θ − η sign(g)

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 ///
 /// ```
 /// use loss_landscape::prelude::*;
+/// use loss_landscape::train::Schedule;
 ///
 /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
 /// let model = Mlp::new(&[2, 1], Activation::Tanh, 0, &Device::Cpu)?;

@@ -13,6 +13,7 @@ use crate::kernels::simd::vectorised;
 ///
 /// ```
 /// use loss_landscape::prelude::*;
+/// use loss_landscape::train::Sgd;
 ///
 /// // Two steps on L(b, w) = b² + 4w² from (1, 0): g = 2 and b ← 0.5 · 2 + 1.5.
 /// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
@@ -48,6 +49,7 @@ impl Sgd {
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
+    /// # use loss_landscape::train::Sgd;
     /// // One step on L(b, w) = b² + 4w² from (1, 0), where b ← g: θ − η (g + μg).
     /// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
     /// let data = Dataset::regression(&x, &x.zeros_like()?)?;

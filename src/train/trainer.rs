@@ -27,6 +27,7 @@ use crate::vector::stream;
 ///
 /// ```
 /// use loss_landscape::prelude::*;
+/// use loss_landscape::train::{Schedule, Sgd};
 ///
 /// # fn main() -> Result<(), Error> {
 /// let data = two_moons(200, 0.1, 0, &Device::Cpu)?;

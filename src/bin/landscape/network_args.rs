@@ -6,7 +6,10 @@ use std::sync::OnceLock;
 use clap::builder::PossibleValue;
 use clap::{ArgAction, Args, ValueEnum};
 use loss_landscape::Error;
-use loss_landscape::operator::Distributed;
+use loss_landscape::data::Cifar10;
+use loss_landscape::data::synthetic::sum_of_two;
+use loss_landscape::model::cuda_device;
+use loss_landscape::operator::{Distributed, Fisher, Hessian, Recorded};
 use loss_landscape::prelude::*;
 use loss_landscape::serde::{Serialize, Serializer};
 

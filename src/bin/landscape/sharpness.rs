@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use clap::Args;
 use loss_landscape::Error;
+use loss_landscape::landscape::Flatness;
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json::json;
 

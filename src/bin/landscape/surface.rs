@@ -6,6 +6,7 @@ use std::time::Instant;
 use clap::{Args, ValueEnum};
 use loss_landscape::Error;
 use loss_landscape::landscape::ExtremeEigenvalues;
+use loss_landscape::landscape::direction::Normalization;
 use loss_landscape::prelude::*;
 use loss_landscape::ranks::Share;
 use loss_landscape::serde_json::json;

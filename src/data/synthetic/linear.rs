@@ -18,6 +18,7 @@ use crate::vector::{axpy, dot, gaussian, norm, scale};
 /// Inputs `(n, dim)`, `f64`; labels `(n,)`.
 ///
 /// ```
+/// use loss_landscape::data::synthetic::linearly_separable;
 /// use loss_landscape::prelude::*;
 ///
 /// let data = linearly_separable(60, 1, 0.5, 0, &Device::Cpu)?; // in one dimension w = ±1
@@ -70,6 +71,7 @@ pub fn linearly_separable(
 /// Inputs `(1000, 20)`, `f64`; labels `(1000,)`.
 ///
 /// ```
+/// use loss_landscape::data::synthetic::sum_of_two;
 /// use loss_landscape::prelude::*;
 ///
 /// let data = sum_of_two(0, &Device::Cpu)?;

@@ -22,6 +22,7 @@ const BATCH_SIZE: usize = 512;
 /// Without hidden layers the alignment is the identity.
 ///
 /// ```
+/// use loss_landscape::landscape::align;
 /// use loss_landscape::prelude::*;
 ///
 /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;

@@ -23,6 +23,7 @@ use crate::parameters::Parameters;
 /// Hidden units that can be permuted among themselves, such as a layer's, and the axes along them.
 ///
 /// ```
+/// use loss_landscape::landscape::{HiddenUnits, UnitAxis, align};
 /// use loss_landscape::prelude::*;
 ///
 /// let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu)?;
@@ -45,6 +46,7 @@ pub struct HiddenUnits {
 /// An axis of a parameter that runs along hidden units.
 ///
 /// ```
+/// use loss_landscape::landscape::UnitAxis;
 /// use loss_landscape::prelude::*;
 ///
 /// // Channels of 4 × 4 pixels that are flattened into a dense layer.
@@ -83,6 +85,7 @@ impl UnitAxis {
 /// convolutions.
 ///
 /// ```
+/// use loss_landscape::landscape::{UnitAxis, align};
 /// use loss_landscape::prelude::*;
 ///
 /// let model = Mlp::new(&[2, 4, 3, 1], Activation::Tanh, 0, &Device::Cpu)?;
@@ -142,6 +145,7 @@ fn undescribed(problem: &str) -> Error {
 /// A permutation of the second model's hidden units that matches them with the first model's.
 ///
 /// ```
+/// use loss_landscape::landscape::align;
 /// use loss_landscape::prelude::*;
 ///
 /// // The same network with its hidden units in another order: their biases are 1 and 2.

@@ -18,6 +18,7 @@ use crate::vector::{dot, norm};
 /// Without groups the alignment is the identity.
 ///
 /// ```
+/// use loss_landscape::landscape::align;
 /// use loss_landscape::prelude::*;
 ///
 /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;

@@ -8,6 +8,7 @@ use crate::vector::{axpy, dot, minus, norm};
 /// A path φ(t), 0 ≤ t ≤ 1, between two fixed endpoints in parameter space.
 ///
 /// ```
+/// use loss_landscape::landscape::Curve;
 /// use loss_landscape::prelude::*;
 ///
 /// let corner = Curve::chain(vec![vec![0.0, 0.0], vec![3.0, 0.0], vec![3.0, 4.0]])?;

@@ -23,6 +23,7 @@ const POINTS: usize = 8;
 /// points find it.
 ///
 /// ```
+/// use loss_landscape::landscape::Curve;
 /// use loss_landscape::prelude::*;
 ///
 /// // L(b, w) = b² + 4w² from (−1, 0) over (0, 1) to (1, 0).
@@ -126,6 +127,7 @@ impl Curve {
     /// `objective` evaluates the model in evaluation mode.
     ///
     /// ```
+    /// # use loss_landscape::landscape::{Curve, RunningStatistics};
     /// # use loss_landscape::prelude::*;
     /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
     /// let design = Architecture::Toy.design().normalization(Norm::Batch);

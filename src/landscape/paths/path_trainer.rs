@@ -22,6 +22,7 @@ const STRATA: usize = 16;
 /// Kind of path to train.
 ///
 /// ```
+/// use loss_landscape::landscape::PathShape;
 /// use loss_landscape::prelude::*;
 ///
 /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
@@ -52,6 +53,7 @@ pub enum PathShape {
 /// seed gives the same bits on a CPU. Batch normalisation uses the statistics of each batch, as in training.
 ///
 /// ```
+/// use loss_landscape::landscape::Curve;
 /// use loss_landscape::prelude::*;
 ///
 /// // L(a, b) = (ab − 1)² is 0 on a hyperbola, which a bent path can follow.

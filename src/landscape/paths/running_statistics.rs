@@ -33,6 +33,7 @@ type Forward = dyn Fn(&Tensor) -> candle_core::Result<Tensor> + Send + Sync;
 /// relative error is about 10⁻⁷/m.
 ///
 /// ```
+/// use loss_landscape::landscape::RunningStatistics;
 /// use loss_landscape::prelude::*;
 ///
 /// // With all parameters ½, each unit of the first layer computes ½(x₁ + x₂ + 1).
@@ -87,6 +88,7 @@ impl RunningStatistics {
     /// Creates an estimator for the objective's model, on its data in batches of at most 512 samples.
     ///
     /// ```
+    /// # use loss_landscape::landscape::RunningStatistics;
     /// # use loss_landscape::prelude::*;
     /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
     /// let design = Architecture::Toy.design().normalization(Norm::Batch);

@@ -7,6 +7,7 @@ use crate::vector::{dot, norm};
 /// Returns vᵀHv / ‖v‖², the curvature of the loss along `v`.
 ///
 /// ```
+/// use loss_landscape::landscape::directional_sharpness;
 /// use loss_landscape::prelude::*;
 ///
 /// // L(b, w) = b² + 4w².

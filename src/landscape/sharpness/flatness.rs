@@ -40,6 +40,7 @@ pub struct Flatness {
 /// Result of [`Flatness`].
 ///
 /// ```
+/// use loss_landscape::landscape::Flatness;
 /// use loss_landscape::prelude::*;
 ///
 /// // L(b, w) = b² + w² has risen by 0.09 at a distance of 0.3.

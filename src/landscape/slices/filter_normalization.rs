@@ -12,6 +12,7 @@ use crate::vector::{axpy, dot, norm, scale};
 /// direction is then as large as the weights it changes, whatever their scale.
 ///
 /// ```
+/// use loss_landscape::landscape::direction::Normalization;
 /// use loss_landscape::prelude::*;
 ///
 /// let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
