@@ -8,6 +8,7 @@ use loss_landscape::model::Design;
 use loss_landscape::polars::prelude::{AnyValue, DataFrame};
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json;
+use loss_landscape::spectral::Spectrum;
 
 fn values(x: Vec<f64>, y: Vec<f64>) -> Dataset {
     let (n, width) = (y.len(), x.len() / y.len());

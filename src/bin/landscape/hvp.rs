@@ -5,7 +5,6 @@ use std::time::Instant;
 use clap::Args;
 use loss_landscape::Error;
 use loss_landscape::memory;
-use loss_landscape::operator::Hessian;
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json::json;
 

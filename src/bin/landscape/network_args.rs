@@ -9,7 +9,7 @@ use loss_landscape::Error;
 use loss_landscape::data::Cifar10;
 use loss_landscape::data::synthetic::sum_of_two;
 use loss_landscape::model::cuda_device;
-use loss_landscape::operator::{Distributed, Fisher, Hessian, Recorded};
+use loss_landscape::operator::{Distributed, Recorded};
 use loss_landscape::prelude::*;
 use loss_landscape::serde::{Serialize, Serializer};
 

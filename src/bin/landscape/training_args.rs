@@ -4,7 +4,7 @@ use clap::{ArgAction, Args, ValueEnum};
 use loss_landscape::Error;
 use loss_landscape::prelude::*;
 use loss_landscape::serde::Serialize;
-use loss_landscape::train::{Adam, Schedule, Sgd};
+use loss_landscape::train::{Schedule, Sgd};
 
 use crate::config_file;
 
