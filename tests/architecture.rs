@@ -150,14 +150,13 @@ fn cells_display_every_type_that_they_name_or_compute() {
         "sweep",
         "train",
     ];
-    const TRAITS: [&str; 9] = [
+    const TRAITS: [&str; 8] = [
         "LinearOperator",
         "Model",
         "Module",
         "Optimizer",
         "Points",
         "Show",
-        "SimpleBackend",
         "SliceUpdate",
         "Spectral",
     ];
