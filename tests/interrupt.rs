@@ -11,9 +11,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Laplacian, Opaque, bits, numbers};
+use loss_landscape::embedding::{Distances, Umap};
 use loss_landscape::landscape::align::{hidden_units, match_activations, match_weights};
+use loss_landscape::landscape::{Curve, Flatness};
 use loss_landscape::ndarray::Array2;
 use loss_landscape::prelude::*;
+use loss_landscape::spectral::Diagonal;
 use tempfile::tempdir;
 
 /// How long work runs before it is interrupted.
