@@ -1,4 +1,4 @@
-"""Installs the project's kernel and Jupyter settings into .venv: install_kernel.py EVCXR_JUPYTER
+"""Installs the project's kernel and Jupyter settings into .venv: install_kernel.py EVALUATOR
 
 No file outside .venv is changed.
 """
@@ -15,14 +15,14 @@ PACKAGES = Path(find_spec("plotly").origin).parent.parent
 PLOTLY_JS = PACKAGES / "plotly/package_data/plotly.min.js"
 
 
-def main(evcxr: str) -> None:
+def main(evaluator: str) -> None:
     kernel = VENV / "share/jupyter/kernels/loss-landscape"
     template = VENV / "share/jupyter/nbconvert/templates/loss_landscape"
     config = VENV / "etc/jupyter"
     for folder in (kernel, template, config):
         folder.mkdir(parents=True, exist_ok=True)
 
-    for name in ("launch.py", "cargo.py", "mold.py"):
+    for name in ("kernel.py", "cell_output.py", "evaluator.py", "launch.py", "cargo.py", "mold.py"):
         shutil.copy(HERE / name, kernel)
     for name, folder in (("mold", "bin"), ("cargo", "analysis")):
         program = kernel / folder / name
@@ -34,7 +34,9 @@ def main(evcxr: str) -> None:
     (kernel / "kernel.json").write_text(json.dumps({
         "display_name": "Rust (loss-landscape)",
         "language": "rust",
-        "argv": [sys.executable, str(kernel / "launch.py"), evcxr, "{connection_file}"],
+        "argv": [sys.executable, str(kernel / "kernel.py"), evaluator, "{connection_file}"],
+        # An interrupt is for the cell that runs, not for all processes of the kernel.
+        "interrupt_mode": "message",
         "env": {
             # candle would use all cores for each element-wise operation, while batches already run in parallel.
             "CANDLE_NUM_THREADS": "1",

@@ -7,7 +7,6 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-EVCXR_VERSION=0.22.0
 export LOSS_LANDSCAPE_CACHE="${LOSS_LANDSCAPE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/loss-landscape}"
 
 say() { printf '\033[1m[set-up]\033[0m %s\n' "$*"; }
@@ -35,15 +34,16 @@ TAG="rustc-$RUSTC-$(rustc -vV | sed -n 's/^commit-hash: \(........\).*/\1/p')"
 
 # --- the kernel
 
-KERNEL="$LOSS_LANDSCAPE_CACHE/evcxr-$EVCXR_VERSION-$TAG"
-if [ ! -x "$KERNEL/bin/evcxr_jupyter" ]; then
-    say "building the Rust kernel, evcxr $EVCXR_VERSION (about 7 minutes on two cores, once) …"
-    rm -rf "$KERNEL.part"
-    # Not in this directory: its .cargo/config.toml is for this project only.
-    (cd / && cargo install evcxr_jupyter --version "$EVCXR_VERSION" --locked --root "$KERNEL.part" \
-        --target-dir "$LOSS_LANDSCAPE_CACHE/evcxr-target")
-    rm -rf "$LOSS_LANDSCAPE_CACHE/evcxr-target" "$KERNEL"
-    mv "$KERNEL.part" "$KERNEL"
+HOST=$(rustc -vV | sed -n 's/^host: //p')
+KERNEL="$LOSS_LANDSCAPE_CACHE/evaluator-$HOST-$(cat environment/kernel/Cargo.* environment/kernel/src/*.rs | sha256sum | cut -c1-16)"
+if [ ! -x "$KERNEL/evaluator" ]; then
+    say "building the kernel's evaluator (about 4 minutes on two cores, once) …"
+    # Not in this directory: its .cargo/config.toml is for the crate.
+    (manifest="$PWD/environment/kernel/Cargo.toml"; cd / && cargo build --release --locked --manifest-path "$manifest" \
+        --target "$HOST" --target-dir "$LOSS_LANDSCAPE_CACHE/evaluator-target")
+    mkdir -p "$KERNEL"
+    cp "$LOSS_LANDSCAPE_CACHE/evaluator-target/$HOST/release/evaluator" "$KERNEL/evaluator.part"
+    mv "$KERNEL/evaluator.part" "$KERNEL/evaluator"
 fi
 
 # --- Jupyter
@@ -63,7 +63,7 @@ if [ "${1:-}" = --tests ] && [ "$(cat .venv/stamp-tests 2>/dev/null)" != "$STAMP
     "${PIP[@]}" environment/requirements-test.txt
     echo "$STAMP" > .venv/stamp-tests
 fi
-.venv/bin/python environment/install_kernel.py "$KERNEL/bin/evcxr_jupyter"
+.venv/bin/python environment/install_kernel.py "$KERNEL/evaluator"
 
 # --- the crate
 

@@ -1,4 +1,4 @@
-"""Starts the Rust kernel with a build directory of its own: launch.py EVCXR_JUPYTER CONNECTION_FILE
+"""Starts the program that evaluates cells, in a build directory of its own.
 
 A kernel compiles every cell in its build directory, and two kernels in one directory would break each other. So each
 kernel takes the first directory that no other kernel has locked. The lock lasts as long as the kernel. The directory
@@ -20,6 +20,14 @@ import sys
 from pathlib import Path
 
 import cargo
+from evaluator import Evaluator
+
+# Cells need little optimisation because the crate has the hot loops, and rustc takes two thirds of a cell's time.
+CONFIG = '[evcxr]\nopt_level = "1"\n'
+
+FIRST_CELL = """:dep loss-landscape = {{ path = "{project}" }}
+use loss_landscape::prelude::*;
+"""
 
 LOCKED = """[package]
 name = "locked"
@@ -171,18 +179,34 @@ def install_shims(build: Path, libraries: Path) -> None:
     cargo.stand_in(cargo_home)
 
 
-def main(evcxr: str, connection_file: str) -> None:
+def build_directory() -> Path:
+    """The build directory of this kernel."""
+    return Path(os.environ["EVCXR_TMPDIR"]).parent
+
+
+def find_rust() -> None:
+    """Adds the directory of cargo to the search path if it is not there, as under editors that do not read a shell's settings."""
+    programs = cargo.home() / "bin"
+    if shutil.which("cargo") is None and (programs / "cargo").exists():
+        os.environ["PATH"] = os.pathsep.join([str(programs), os.environ.get("PATH", os.defpath)])
+
+
+def start(program: str) -> Evaluator:
+    """Starts the evaluator in a build directory of its own."""
     plain = os.environ.get("LOSS_LANDSCAPE_PLAIN") == "1"
+    find_rust()
     folder = home(project())
-    build, _ = claim(folder)
+    build, lock = claim(folder)
     seed(build, folder, project())
     prepare(build, folder, project())
     clean(folder)
-    # With `:linker mold` the kernel starts the program of that name, mold.py. It links with mold if that is installed.
-    # Cells need little optimisation because the crate has the hot loops, and rustc takes two thirds of a cell's time.
-    write(build / "config/init.evcxr", ":linker system\n" if plain else ":linker mold\n:opt 1\n")
+    write(build / "config/evcxr.toml", CONFIG)
+    write(build / "config/init.evcxr", FIRST_CELL.format(project=project()))
     os.environ["EVCXR_TMPDIR"] = str(build / "cell")
     os.environ["EVCXR_CONFIG_DIR"] = str(build / "config")
+    os.environ["LOSS_LANDSCAPE_KERNEL"] = "1"
+    # ipykernel's own settings and history.
+    os.environ.setdefault("IPYTHONDIR", str(folder / "ipython"))
     os.environ |= NO_RUSTFLAGS
 
     standard = Path(subprocess.check_output(["rustc", "--print", "target-libdir"], text=True).strip())
@@ -191,10 +215,4 @@ def main(evcxr: str, connection_file: str) -> None:
     libraries = build / "cell/target" / standard.parent.name / "debug/deps"
     paths = [str(libraries), str(standard), os.environ.get("LD_LIBRARY_PATH")]
     os.environ["LD_LIBRARY_PATH"] = os.pathsep.join(path for path in paths if path)
-    # The kernel prints here which configuration it found. Output of cells does not use it.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    os.execv(evcxr, [evcxr, "--control_file", connection_file])
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    return Evaluator(program, os.environ, build / "evaluator.log", lock)

@@ -1,0 +1,117 @@
+"""What a cell shows: text, values and progress, as messages of Jupyter."""
+
+import html
+import json
+import tempfile
+import uuid
+from pathlib import Path
+
+# A cell that prints more than this is cut; a file has all of its text.
+LINES = 5_000
+CHARACTERS = 1_000_000
+
+
+class CellOutput:
+    def __init__(self, send, count):
+        """`send(message_type, content)` publishes a message. `count` is the number of the cell."""
+        self.send = send
+        self.count = count
+        self.value = None  # the last value, which is the cell's result if nothing follows
+        self.bars = {}  # id of a task -> display id
+        self.lines = self.characters = 0
+        self.head, self.rest = [], None
+
+    def hear(self, event):
+        """Shows an event of the evaluator."""
+        if "stream" in event:
+            self.text(event["stream"], event["text"])
+        elif "display" in event:
+            self.flush()
+            self.value = bundle(event["display"])
+        elif "progress" in event:
+            self.progress(event["progress"])
+
+    def text(self, stream, text):
+        self.flush()
+        kept = text
+        if self.rest is None:
+            self.head.append(text)
+            self.lines += text.count("\n")
+            self.characters += len(text)
+            if self.lines <= LINES and self.characters <= CHARACTERS:
+                self.send("stream", {"name": stream, "text": text})
+                return
+            self.rest = self.open_file()
+            kept = "".join(self.head)
+            shown = text[: max(0, len(text) - (self.characters - CHARACTERS))].splitlines(keepends=True)
+            shown = shown[: max(0, len(shown) - (self.lines - LINES))]
+            self.send("stream", {"name": stream, "text": "".join(shown)})
+            self.head.clear()
+        self.rest.write(kept)
+
+    def open_file(self):
+        folder = Path(tempfile.mkdtemp(prefix="loss-landscape-"))
+        return (folder / f"cell-{self.count}.txt").open("w", errors="replace")
+
+    def progress(self, state):
+        """One line that is updated in place, and removed when the task has ended."""
+        known = self.bars.get(state["id"])
+        if known is None:
+            self.flush()
+            known = self.bars[state["id"]] = uuid.uuid4().hex
+            self.send("display_data", shown_progress(state, known))
+        elif state["done"]:
+            self.remove(state["id"])
+        else:
+            self.send("update_display_data", shown_progress(state, known))
+
+    def remove(self, task):
+        transient = {"display_id": self.bars.pop(task)}
+        self.send("update_display_data", {"data": {"text/plain": ""}, "metadata": {}, "transient": transient})
+
+    def flush(self):
+        """Shows the value before the next output."""
+        if self.value:
+            self.send("display_data", {"data": self.value, "metadata": {}})
+            self.value = None
+
+    def end(self):
+        """Shows the result, and removes what is left of progress."""
+        if self.value:
+            self.send("execute_result", {"execution_count": self.count, "data": self.value, "metadata": {}})
+            self.value = None
+        for task in list(self.bars):
+            self.remove(task)
+        if self.rest:
+            self.rest.close()
+            notice = f"… The output is longer than {LINES:,} lines or {CHARACTERS:,} characters. All of it is in {self.rest.name}\n"
+            self.send("stream", {"name": "stderr", "text": notice})
+
+
+def bundle(contents):
+    """Values by MIME type, with JSON parsed."""
+    data = {}
+    for mime, content in contents.items():
+        if mime.endswith("json"):
+            try:
+                content = json.loads(content)
+            except ValueError:
+                pass
+        data[mime] = content
+    return data
+
+
+def shown_progress(state, display_id):
+    left = f", {duration(state['left_seconds'])} left" if state["left_seconds"] is not None else ""
+    line = f"{state['task']}: {state['status']}{left}"
+    bar = ""
+    if state["fraction"] is not None:
+        bar = f'<progress value="{state["fraction"]:.4f}" max="1" style="width: 12em; vertical-align: middle"></progress> '
+    data = {"text/plain": line, "text/html": f"{bar}<span>{html.escape(line)}</span>"}
+    return {"data": data, "metadata": {}, "transient": {"display_id": display_id}}
+
+
+def duration(seconds):
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,110 @@
+"""The program that evaluates cells, as a child process: requests and replies are lines of JSON (see evaluator.rs)."""
+
+import json
+import os
+import signal
+import subprocess
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+
+class Broken(Exception):
+    """The evaluator could not start, or has ended."""
+
+
+class Evaluator:
+    def __init__(self, program, environment, log, lock):
+        """`log` is a file for messages of the evaluator itself. Its processes keep the file `lock` open."""
+        self.log = Path(log)
+        with self.log.open("w") as errors:
+            self.process = subprocess.Popen(
+                [program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=environment, pass_fds=(lock,)
+            )
+        self.cells = None  # the process that runs cells
+        self.running = False
+        self.interrupts = 0
+        self.state = threading.Lock()
+        self.ready = False
+
+    def request(self, request, hear):
+        """Sends a request, calls `hear` on each event before the reply, and returns the reply."""
+        self.await_ready(hear)
+        with self.state:
+            self.interrupts = 0
+        try:
+            self.process.stdin.write(json.dumps(request).encode() + b"\n")
+            self.process.stdin.flush()
+        except OSError:
+            raise Broken(self.reason()) from None
+        try:
+            return self.await_line("reply", hear)["reply"]
+        finally:
+            self.running = False
+
+    def await_ready(self, hear):
+        if not self.ready:
+            self.await_line("ready", hear)
+            self.ready = True
+
+    def await_line(self, key, hear):
+        for line in self.process.stdout:
+            event = json.loads(line)
+            if "running" in event:
+                self.begin(event["running"])
+            elif "broken" in event:
+                raise Broken(event["broken"])
+            elif key in event:
+                return event
+            else:
+                hear(event)
+        raise Broken(self.reason())
+
+    def begin(self, process):
+        with self.state:
+            self.cells, self.running = process, True
+            if self.interrupts:  # while the cell was compiled
+                self.signal(signal.SIGINT)
+
+    def interrupt(self):
+        """Asks a cell to stop, and ends the process that runs it if it was asked before. Returns how often it was asked."""
+        with self.state:
+            self.interrupts += 1
+            if not self.running:
+                for process in self.compilers():
+                    with suppress(ProcessLookupError):
+                        os.kill(process, signal.SIGTERM)
+            else:
+                self.signal(signal.SIGINT if self.interrupts == 1 else signal.SIGKILL)
+            return self.interrupts
+
+    def signal(self, number):
+        if self.cells:
+            with suppress(ProcessLookupError):
+                os.kill(self.cells, number)
+
+    def compilers(self):
+        """The evaluator's descendants, without those that run cells."""
+        children = {}
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):
+                fields = stat.read_text().rpartition(") ")[2].split()
+                children.setdefault(int(fields[1]), []).append(int(stat.parent.name))
+        found, todo = [], [p for p in children.get(self.process.pid, []) if self.cells not in children.get(p, [])]
+        while todo:
+            process = todo.pop()
+            found.append(process)
+            todo += children.get(process, [])
+        return found
+
+    def reason(self):
+        last = self.log.read_text(errors="replace").strip().splitlines()[-20:]
+        return "\n".join(["The program that evaluates cells has ended. Restart the kernel.", *last])
+
+    def stop(self):
+        self.process.stdin.close()
+        try:
+            self.process.wait(1)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()

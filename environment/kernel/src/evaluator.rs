@@ -1,0 +1,156 @@
+//! The evaluator: answers requests on standard input, one JSON object a line, on standard output.
+//!
+//! Requests: `{"execute": CODE}`, `{"complete": CODE, "position": BYTE}` and `{"inspect": CODE, "position": BYTE}`. Each gets
+//! one line `{"reply": …}`. Before it come the guard's events, and at the start `{"ready": true}` or `{"broken": REASON}`.
+
+use std::fs::File;
+use std::io::{BufRead, Write};
+use std::os::fd::FromRawFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::{Command, exit};
+use std::thread;
+
+use crossbeam_channel::{Receiver, Sender, select, unbounded};
+use evcxr::{CommandContext, CompilationError, Error, EvalContext, EvalContextOutputs, EvalOutputs, Theme};
+use serde_json::{Value, json};
+
+use crate::guard::die_with_parent;
+
+pub fn run() {
+    die_with_parent();
+    let (answers, receiver) = unbounded();
+    let (context, outputs) = match start() {
+        Ok(started) => started,
+        Err(reason) => {
+            println!("{}", json!({ "broken": reason }));
+            exit(1);
+        }
+    };
+    let writer = protocol();
+    thread::spawn(move || forward(writer, &receiver, &outputs));
+    answer(context, &answers);
+}
+
+fn start() -> Result<(CommandContext, EvalContextOutputs), String> {
+    let program = std::env::current_exe().map_err(|error| error.to_string())?;
+    let (context, outputs) = EvalContext::with_subprocess_command(Command::new(program)).map_err(|error| error.to_string())?;
+    Ok((CommandContext::with_eval_context(context), outputs))
+}
+
+/// Moves the protocol away from standard output, where evcxr prints messages of its own. These go to standard error.
+fn protocol() -> File {
+    unsafe {
+        let writer = File::from_raw_fd(libc::fcntl(1, libc::F_DUPFD_CLOEXEC, 10));
+        libc::dup2(2, 1);
+        writer
+    }
+}
+
+/// Writes events and replies. When a reply arrives, evcxr has sent all events of its cell.
+fn forward(mut writer: File, answers: &Receiver<Value>, outputs: &EvalContextOutputs) {
+    let mut write = |line: &str| {
+        if writer.write_all(format!("{line}\n").as_bytes()).is_err() {
+            exit(0); // The kernel has ended.
+        }
+    };
+    loop {
+        select! {
+            recv(outputs.stdout) -> line => if let Ok(line) = line { write(&line) },
+            // Only what the guard says of itself: a cell's standard error is an event.
+            recv(outputs.stderr) -> line => if let Ok(line) = line { write(&json!({ "stream": "stderr", "text": line + "\n" }).to_string()) },
+            recv(answers) -> answer => {
+                while let Ok(line) = outputs.stdout.try_recv() {
+                    write(&line);
+                }
+                match answer {
+                    Ok(answer) => write(&answer.to_string()),
+                    Err(_) => exit(0),
+                }
+            }
+        }
+    }
+}
+
+/// Answers requests until standard input ends.
+fn answer(mut context: CommandContext, answers: &Sender<Value>) {
+    let ready = match context.execute(":load_config --quiet") {
+        Ok(_) => json!({ "ready": true }),
+        Err(error) => json!({ "broken": error.to_string() }),
+    };
+    let _ = answers.send(ready);
+    for line in std::io::stdin().lock().lines() {
+        let Some(request) = line.ok().and_then(|line| serde_json::from_str::<Value>(&line).ok()) else {
+            break;
+        };
+        let position = request["position"].as_u64().unwrap_or(0) as usize;
+        // The code analysis can panic. A panic must not end the kernel.
+        let reply = catch_unwind(AssertUnwindSafe(|| {
+            if let Some(code) = request["execute"].as_str() {
+                execute(&mut context, code)
+            } else if let Some(code) = request["complete"].as_str() {
+                complete(&mut context, code, position)
+            } else {
+                inspect(&mut context, request["inspect"].as_str().unwrap_or(""), position)
+            }
+        }));
+        let reply = reply.unwrap_or_else(|_| json!({ "status": "error", "name": "AnalysisPanicked" }));
+        let _ = answers.send(json!({ "reply": reply }));
+    }
+    exit(0);
+}
+
+fn execute(context: &mut CommandContext, code: &str) -> Value {
+    match context.execute(code) {
+        Ok(EvalOutputs { content_by_mime_type, timing, .. }) => {
+            let seconds = timing.map(|timing| timing.as_secs_f64());
+            json!({ "status": "ok", "display": content_by_mime_type, "seconds": seconds })
+        }
+        Err(Error::CompilationErrors(errors)) => {
+            let report: Vec<String> = errors.iter().map(|error| described(error, code)).collect();
+            let message = errors.first().map(CompilationError::message).unwrap_or_default();
+            json!({ "status": "error", "name": "CompilationError", "message": message, "report": report.join("\n") })
+        }
+        Err(Error::SubprocessTerminated(reason)) => json!({ "status": "error", "name": "ProcessEnded", "message": reason }),
+        Err(error) => json!({ "status": "error", "name": "Error", "message": error.to_string() }),
+    }
+}
+
+/// An error of the compiler, with the lines that it is about.
+fn described(error: &CompilationError, code: &str) -> String {
+    let file = "cell".to_owned();
+    if error.is_from_user_code()
+        && let Some(report) = error.build_report(file.clone(), code.to_owned(), Theme::Light)
+    {
+        let mut text = Vec::new();
+        if report.write(ariadne::sources([(file, code)]), &mut text).is_ok() {
+            return String::from_utf8_lossy(&text).into_owned();
+        }
+    }
+    let mut lines = vec![error.message()];
+    if error.is_from_user_code() {
+        for message in error.spanned_messages() {
+            lines.extend(message.lines.iter().cloned());
+            if let Some(span) = &message.span {
+                let (start, end) = (span.start_column, span.end_column.max(span.start_column + 1));
+                lines.push(format!("{}{} {}", " ".repeat(start - 1), "^".repeat(end - start), message.label));
+            }
+        }
+        lines.extend(error.help().into_iter().map(|help| format!("help: {help}")));
+    }
+    lines.join("\n")
+}
+
+fn complete(context: &mut CommandContext, code: &str, position: usize) -> Value {
+    let Ok(found) = context.completions(code, position) else {
+        return json!({ "matches": [], "kinds": [], "start": position, "end": position });
+    };
+    let (codes, kinds): (Vec<&str>, Vec<&str>) = found.completions.iter().map(|c| (c.code.as_str(), c.kind)).unzip();
+    json!({ "matches": codes, "kinds": kinds, "start": found.start_offset, "end": found.end_offset })
+}
+
+fn inspect(context: &mut CommandContext, code: &str, position: usize) -> Value {
+    match context.hover_at(code, position) {
+        Ok((plain, html)) if plain != "No documentation found" => json!({ "found": true, "text": plain, "html": html }),
+        _ => json!({ "found": false }),
+    }
+}
