@@ -194,7 +194,7 @@ def main(program, connection_file):
 
     kernel = kernel_class()
     kernel.evaluator = evaluator
-    IPKernelApp.launch_instance(kernel_class=kernel, argv=["-f", connection_file])
+    IPKernelApp.launch_instance(kernel_class=kernel, argv=["-f", connection_file, "--log-level=ERROR"])
 
 
 if __name__ == "__main__":

@@ -3,9 +3,7 @@
 import os
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
-from queue import Empty
 
 import nbformat
 import pytest
@@ -25,26 +23,45 @@ class Kernel:
             kernel_name="loss-landscape", cwd=cwd, startup_timeout=180, env={**os.environ, **environment}
         )
 
-    def run(self, source):
-        """Runs a cell and returns its outputs, by MIME type or as `stdout`, `stderr` and `error`."""
+    def run(self, source, limit=300):
+        """Runs a cell and returns its outputs, by MIME type or as `stdout`, `stderr` and `error`.
+
+        `progress` lists the states of lines that were updated in place. Every message must belong to this cell.
+        """
         outputs = {}
+        request = self.client.execute(source)
 
         def keep(message):
             content = message["content"]
+            if message["parent_header"].get("msg_id") != request:
+                assert message["msg_type"] == "status", f"a message of another cell: {content}"
+                return False
             match message["msg_type"]:
                 case "stream":
                     outputs[content["name"]] = outputs.get(content["name"], "") + content["text"]
-                case "execute_result":
-                    outputs.update(content["data"])
+                case "execute_result" | "display_data" | "update_display_data":
+                    if content.get("transient"):
+                        outputs.setdefault("progress", []).append(content["data"]["text/plain"])
+                    else:
+                        outputs.update(content["data"])
                 case "error":
                     outputs["error"] = outputs.get("error", "") + "\n".join(content["traceback"])
+                    outputs["ename"] = content["ename"]
+                case "status":
+                    return content["execution_state"] == "idle"
+            return False
 
-        self.client.execute_interactive(source, timeout=300, output_hook=keep)
-        # Standard error can come after the cell's end.
-        with suppress(Empty):
-            while True:
-                keep(self.client.get_iopub_msg(timeout=0.2))
+        while not keep(self.client.get_iopub_msg(timeout=limit)):
+            pass
+        reply = self.reply(request, limit)
+        assert (reply["content"]["status"] == "error") == ("error" in outputs), (reply["content"], outputs)
         return outputs
+
+    def reply(self, request, limit=60):
+        """The reply to a request."""
+        while (reply := self.client.get_shell_msg(timeout=limit))["parent_header"]["msg_id"] != request:
+            pass
+        return reply
 
     def shown(self, source):
         """Runs a cell that must not fail and returns its plain-text output."""
