@@ -202,6 +202,10 @@ impl Guard {
             self.text(stream, PREFIX.len());
             return true;
         };
+        if let Some(edge) = edge.filter(|&edge| 0 < edge && edge < end) {
+            self.text(stream, edge);
+            return true;
+        }
         let line: Vec<u8> = self.unread[stream].drain(..=end).collect();
         match edge {
             Some(0) => self.edge(stream, line[BORDER - 2]),
@@ -297,8 +301,7 @@ impl Guard {
     fn edge(&mut self, stream: usize, event: u8) {
         if event == b'B' {
             if stream == OUT {
-                self.flush(true);
-                (self.failed, self.muted) = (None, false);
+                self.muted = false;
                 self.send(&json!({ "running": self.process }));
             }
             return;
