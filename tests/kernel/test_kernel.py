@@ -177,6 +177,48 @@ def test_an_interrupt_keeps_the_variables(own):
     assert own.shown("kept") == "5"
 
 
+WORK = {
+    "training": "Trainer::adam(0.001).with_batch_size(20).with_epochs(1_000_000).fit(&large, &points, &points)?;",
+    "Lanczos": "Lanczos::default().with_tolerance(1e-15).with_max_products(1_000_000_000).with_max_basis(60).run(&hessian, 20)?;",
+    "density": "DensitySettings::default().with_probes(1_000_000).run(&hessian)?;",
+    "trace": """Trace::default().with_method(TraceMethod::Hutchinson).with_relative_error(1e-12)
+    .with_max_products(1_000_000_000).trace(&hessian)?;""",
+    "plane": "Plane::random(&work, 0, 1.0, 2_001)?;",
+    "sweep": """let folder = std::env::temp_dir().join(format!("sweep-{}", std::process::id()));
+{ let build = |_: u64| Mlp::new(&[2, 8, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64);
+let trainer = Trainer::adam(0.01).with_batch_size(20).with_epochs(1_000_000);
+Sweep::new([0.0, 0.01]).with_trainer(trainer).run(&folder, build, &points, &points)?; }""",
+    "path": "PathTrainer::default().with_epochs(1_000_000).connect(&work, &theta, &vec![0.1; theta.len()])?;",
+    "embedding": "Autoencoder::default().with_epochs(1_000_000_000).run(&rows)?;",
+}
+
+
+@pytest.fixture(scope="module")
+def work(own):
+    own.shown("""let points = two_moons(20_000, 0.1, 0, &Device::Cpu)?;
+let large = Mlp::new(&[2, 64, 64, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+let work = Objective::of(&large, &points, Loss::CrossEntropy)?;
+let hessian = work.hessian();
+let theta = large.parameters().to_flat()?;
+let rows: Vec<Vec<f64>> = (0..200).map(|i| (0..10).map(|j| f64::from(i * j).sin()).collect()).collect();""")
+
+
+@pytest.mark.parametrize("kind", WORK)
+def test_an_interrupt_ends_work_within_a_second(own, work, kind):
+    outputs, seconds = interrupted(own, WORK[kind], 3)
+    assert outputs.get("ename") == "Interrupted" and outputs["error"] == "interrupted", outputs
+    assert seconds < 1
+    assert own.shown("theta.len()") == "4417", "variables are lost"
+
+
+def test_progress_is_one_line_that_is_updated(own, work):
+    outputs, _ = interrupted(own, WORK["training"], 4)
+    states = outputs["progress"]
+    assert len(states) > 3 and states[0].startswith("training: ") and " left" in states[1], states
+    assert states[-1] == "" and all(states[:-1])
+    assert not {"stdout", "stderr"} & outputs.keys()
+
+
 def test_an_interrupt_while_a_cell_is_compiled(own):
     outputs, seconds = interrupted(own, 'println!("ran"); 1', 0.15)
     assert seconds < 5
