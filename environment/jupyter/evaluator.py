@@ -13,6 +13,25 @@ class Broken(Exception):
     """The evaluator could not start, or has ended."""
 
 
+class Unstarted:
+    """Stands for an evaluator that could not start: each request says why."""
+
+    interrupts = 0
+    running = False
+
+    def __init__(self, reason):
+        self.reason = reason
+
+    def request(self, request, hear):
+        raise Broken(self.reason)
+
+    def interrupt(self):
+        return 0
+
+    def stop(self):
+        pass
+
+
 class Evaluator:
     def __init__(self, program, environment, log, lock):
         """`log` is a file for messages of the evaluator itself. Its processes keep the file `lock` open."""

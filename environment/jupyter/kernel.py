@@ -4,12 +4,13 @@ ipykernel speaks Jupyter's protocol, for every client. A child process, the eval
 """
 
 import re
+import subprocess
 import sys
 import threading
 
 import launch
 from cell_output import CellOutput
-from evaluator import Broken
+from evaluator import Broken, Unstarted
 
 PANIC = re.compile(r"\n?thread '[^\n]*' (?:\(\d+\) )?panicked at ([^\n]*):(\d+):\d+:\n(.*?)(?:\nnote: run with [^\n]*\n?)?$", re.S)
 STDIN = re.compile(r"\bstdin\s*\(\s*\)")
@@ -189,7 +190,10 @@ def panic_message(text, code, source):
 
 
 def main(program, connection_file):
-    evaluator = launch.start(program)
+    try:
+        evaluator = launch.start(program)
+    except (OSError, subprocess.CalledProcessError) as error:
+        evaluator = Unstarted(f"The kernel cannot compile cells: {error}. Install Rust with rustup and run environment/setup.sh.")
     from ipykernel.kernelapp import IPKernelApp
 
     kernel = kernel_class()

@@ -300,6 +300,17 @@ def await_end(processes):
         time.sleep(0.1)
 
 
+def test_a_kernel_without_rust(tmp_path):
+    (tmp_path / "cargo").mkdir()
+    kernel = Kernel(tmp_path, PATH="/usr/bin:/bin", CARGO_HOME=str(tmp_path / "cargo"))
+    try:
+        outputs = kernel.run("1 + 1")
+        assert outputs["ename"] == "KernelError" and "Install Rust with rustup" in outputs["error"]
+        assert "error" in kernel.run("2")
+    finally:
+        kernel.stop()
+
+
 @pytest.mark.parametrize("victim", [0, 1, 2, 3])
 def test_killed_processes_leave_no_orphans(tmp_path, victim):
     """0: the kernel, 1: the evaluator, 2: the guard, 3: the process that runs cells."""
