@@ -47,8 +47,12 @@ def main(evaluator: str) -> None:
         },
     }, indent=1))
 
-    for name in ("checked_execution.py", "stuck_kernel.py"):
+    for name in ("checked_execution.py", "stuck_kernel.py", "papermill_rust.py"):
         shutil.copy(HERE / name, PACKAGES)
+    package = PACKAGES / "loss_landscape_jupyter-0.1.0.dist-info"
+    package.mkdir(exist_ok=True)
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: loss-landscape-jupyter\nVersion: 0.1.0\n")
+    (package / "entry_points.txt").write_text("[papermill.engine]\nloss-landscape = papermill_rust:Engine\n")
     shutil.copy(HERE / "jupyter_nbconvert_config.py", config)
     # JupyterLab exports pages with the server's settings.
     shutil.copy(HERE / "jupyter_nbconvert_config.py", config / "jupyter_server_config.py")

@@ -1,0 +1,45 @@
+"""Other clients than nbconvert and JupyterLab."""
+
+import nbformat
+import pytest
+from conftest import VENV, run
+
+
+def test_parameters_of_papermill(notebook, tmp_path):
+    path = notebook(
+        "parameters",
+        ("let lr = 0.5; let steps = 3; let name = String::new();", "parameters"),
+        'format!("{lr} {steps} {name} {on} {big} {widths:?} {options:?} {none:?}")',
+    )
+    settings = tmp_path / "settings.yaml"
+    settings.write_text(
+        "lr: 1.0e-3\nsteps: -7\nname: 'say \"#é\\n'\non: true\nbig: 5000000000\nwidths: [1.5, 2.0]\noptions: {a: 1}\nnone: null\n"
+    )
+    code, output = run(VENV / "bin/papermill", path, tmp_path / "out.ipynb", "-f", settings)
+    assert code == 0, output
+    shown = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[-1].outputs[0]["data"]["text/plain"]
+    assert shown == '0.001 -7 say "#é\\n true 5000000000 [1.5, 2.0] {"a": 1} None'
+
+
+@pytest.mark.parametrize("cell, message", [('Err::<(), _>("stopped here")?', "stopped here"), ('panic!("boom");', "boom")])
+def test_papermill_stops_at_an_error(notebook, tmp_path, cell, message):
+    path = notebook("stops", "1", cell, 'println!("never");')
+    code, output = run(VENV / "bin/papermill", path, tmp_path / "out.ipynb")
+    assert code != 0 and message in output, output
+    assert nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[-1].get("outputs", []) == []
+
+
+def test_slides(notebook, tmp_path):
+    path = notebook("slides", "1 + 1")
+    code, output = run("jupyter", "nbconvert", "--to", "slides", "--execute", path, "--output-dir", tmp_path)
+    assert code == 0, output
+    assert "reveal" in (tmp_path / "slides.slides.html").read_text()
+
+
+def test_jupytext_round_trip(notebook, tmp_path):
+    path = notebook("round", "let x = 20;", "x + 1")
+    code, output = run(VENV / "bin/jupytext", "--to", "rs:percent", path, "--output", tmp_path / "round.rs")
+    assert code == 0, output
+    code, output = run(VENV / "bin/jupytext", "--to", "ipynb", "--execute", tmp_path / "round.rs", "--output", tmp_path / "back.ipynb")
+    assert code == 0, output
+    assert nbformat.read(tmp_path / "back.ipynb", as_version=4).cells[-1].outputs[0]["data"]["text/plain"] == "21"
