@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import signal
 import subprocess
 import threading
@@ -24,6 +25,9 @@ class Unstarted:
 
     def request(self, request, hear):
         raise Broken(self.reason)
+
+    def starts_within(self, seconds):
+        pass
 
     def interrupt(self):
         return 0
@@ -60,6 +64,11 @@ class Evaluator:
             return self.await_line("reply", hear)["reply"]
         finally:
             self.running = False
+
+    def starts_within(self, seconds):
+        """Waits until the evaluator is ready or broken, at most for some seconds."""
+        if not self.ready:
+            select.select([self.process.stdout], [], [], seconds)
 
     def await_ready(self, hear):
         if not self.ready:

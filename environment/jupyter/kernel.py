@@ -17,6 +17,8 @@ STDIN = re.compile(r"\bstdin\s*\(\s*\)")
 # Brackets are counted outside of these.
 IGNORED = re.compile(r"//[^\n]*|/\*.*?\*/|r(#*)\".*?\"\1|\"(?:\\.|[^\"\\])*\"|'(?:\\.[^']*|[^'\\])'", re.S)
 PATIENCE_SECONDS = 1.5
+# Clients wait for about a minute.
+START_SECONDS = 40
 STILL_RUNNING = (
     "The cell was asked to stop and still runs: it does not look for interrupts. Interrupt it again to end its process, "
     "which loses all variables, or let its loops call `progress::check()?`.\n"
@@ -49,6 +51,11 @@ def kernel_class():
 
         def show_error(self, text):
             self.publish("stream", {"name": "stderr", "text": text})
+
+        async def kernel_info_request(self, stream, ident, parent):
+            """Answers when cells can run, so that the time limit of the first cell does not include the start."""
+            self.evaluator.starts_within(START_SECONDS)
+            await super().kernel_info_request(stream, ident, parent)
 
         async def do_execute(self, code, silent, store_history=True, user_expressions=None, allow_stdin=False, **_):
             output = CellOutput((lambda *_: None) if silent else self.publish, self.execution_count)

@@ -11,11 +11,11 @@ from conftest import PROJECT, run
 OUT = PROJECT / "target/notebooks"
 
 # The process that runs cells is a child of the guard, which is a child of the evaluator, which is a child of the kernel.
-KILL_THE_KERNEL = """let parent = |pid: String| -> std::io::Result<String> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    Ok(stat.rsplit(") ").next().unwrap().split(' ').nth(1).unwrap().to_owned())
-};
-let kernel = { let evaluator = parent(std::os::unix::process::parent_id().to_string())?; parent(evaluator)? };
+KILL_THE_KERNEL = """fn parent(pid: &str) -> String {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit(") ").next().unwrap().split(' ').nth(1).unwrap().to_owned()
+}
+let kernel = parent(&parent(&std::os::unix::process::parent_id().to_string()));
 std::process::Command::new("kill").args(["-9", &kernel]).status()?;
 std::thread::sleep(std::time::Duration::from_secs(60));"""
 
