@@ -9,11 +9,11 @@ def test_parameters_of_papermill(notebook, tmp_path):
     path = notebook(
         "parameters",
         ("let lr = 0.5; let steps = 3; let name = String::new();", "parameters"),
-        'format!("{lr} {steps} {name} {on} {big} {widths:?} {options:?} {none:?}")',
+        'format!("{lr} {steps} {name} {flag} {big} {widths:?} {options:?} {none:?}")',
     )
     settings = tmp_path / "settings.yaml"
     settings.write_text(
-        "lr: 1.0e-3\nsteps: -7\nname: 'say \"#é\\n'\non: true\nbig: 5000000000\nwidths: [1.5, 2.0]\noptions: {a: 1}\nnone: null\n"
+        "lr: 1.0e-3\nsteps: -7\nname: 'say \"#é\\n'\nflag: true\nbig: 5000000000\nwidths: [1.5, 2.0]\noptions: {a: 1}\nnone: null\n"
     )
     code, output = run(VENV / "bin/papermill", path, tmp_path / "out.ipynb", "-f", settings)
     assert code == 0, output

@@ -72,6 +72,7 @@ fn secret() -> u64 {
 enum Item {
     Text(usize, String),
     Display(serde_json::Map<String, Value>),
+    Progress(Value),
 }
 
 const STREAMS: [&str; 2] = ["stdout", "stderr"];
@@ -147,9 +148,9 @@ impl Guard {
         exit(if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { 1 })
     }
 
-    /// Milliseconds until text must be sent; -1 without text.
+    /// Milliseconds until text or progress must be sent; -1 without any.
     fn wait(&self) -> i32 {
-        if !self.items.iter().any(|item| matches!(item, Item::Text(..))) {
+        if self.items.iter().all(|item| matches!(item, Item::Display(_))) {
             return -1;
         }
         let panics = self.items.iter().any(|item| matches!(item, Item::Text(ERR, text) if text.contains("panicked at ")));
@@ -254,9 +255,8 @@ impl Guard {
 
     fn value(&mut self, mime: String, content: &str) {
         if mime == PROGRESS {
-            self.flush(false);
-            if let Ok(progress) = serde_json::from_str::<Value>(content) {
-                self.send(&json!({ "progress": progress }));
+            if let Ok(progress) = serde_json::from_str(content) {
+                self.item(Item::Progress(progress));
             }
             return;
         }
@@ -359,6 +359,7 @@ impl Guard {
             match item {
                 Item::Text(stream, text) => self.send(&json!({ "stream": STREAMS[stream], "text": text })),
                 Item::Display(value) => self.send(&json!({ "display": value })),
+                Item::Progress(state) => self.send(&json!({ "progress": state })),
             }
         }
     }
