@@ -25,6 +25,7 @@ mod table;
 use std::io::{self, Write};
 
 use crate::error::Result;
+use crate::progress;
 
 /// One value in several MIME types.
 ///
@@ -129,7 +130,7 @@ pub trait Show {
         Ok(Bundle::text(lists::list(items, ['[', ']'])?))
     }
 
-    /// Displays the value in a cell. Prints an error to stderr, as `?` does.
+    /// Displays the value in a cell. An error ends the cell, as `?` does.
     fn evcxr_display(&self) {
         // Figures often follow values.
         #[cfg(feature = "figures")]
@@ -140,6 +141,9 @@ pub trait Show {
             .and_then(|bundle| bundle.print().map_err(|e| e.to_string()));
         if let Err(message) = shown {
             let _ = writeln!(std::io::stderr(), "{message}");
+            if progress::is_running_cells() {
+                progress::print("EVCXR_SHOWN_ERROR");
+            }
         }
     }
 }

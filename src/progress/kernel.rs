@@ -38,7 +38,7 @@ impl Message<'_> {
 }
 
 /// Whether this process runs the cells of the notebooks' kernel.
-pub(super) fn is_running_cells() -> bool {
+pub(crate) fn is_running_cells() -> bool {
     static IS_RUNNING_CELLS: OnceLock<bool> = OnceLock::new();
     *IS_RUNNING_CELLS.get_or_init(|| std::env::var_os(VARIABLE).is_some())
 }

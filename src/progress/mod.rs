@@ -39,7 +39,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use self::kernel::{Message, is_running_cells};
+use self::kernel::Message;
+pub(crate) use self::kernel::is_running_cells;
 #[cfg(doc)]
 use crate::error::Error;
 

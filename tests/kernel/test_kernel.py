@@ -81,6 +81,7 @@ def test_values_and_text_keep_their_order(own):
     ('std::fs::read_to_string("/no/such/file")?;', "Error", "No such file or directory (os error 2)"),
     ('print!("step 1 …"); let lost = 7; Err::<(), Error>(two_moons(1, 0.1, 0, &Device::Cpu).unwrap_err())?;', "Error",
      "two moons need at least 2 samples, found 1"),
+    ('"seven".parse::<i32>()', "Error", "invalid digit found in string"),
     ('let n = 3;\npanic!("boom {n}");', "Panic", "panicked in line 2: boom 3"),
     ('assert_eq!(1 + 1, 3, "sums");', "Panic", "panicked in line 1: assertion `left == right` failed: sums\n  left: 2\n right: 3"),
     ('let x: i32 = "seven";', "CompilationError", "mismatched types"),

@@ -26,7 +26,7 @@ def test_sharpness(kernel, networks):
     kernel.shown("let sharpness = Sharpness::new(0.1);")
     assert "worst rise" in kernel.shown("sharpness.worst_case(&objective)")
     assert "gradient descent is stable below" in kernel.shown("StableRate::estimate(&objective)?")
-    assert "above 0" in kernel.run("Sharpness::new(0.0).sam(&objective)")["stderr"]
+    assert "above 0" in kernel.run("Sharpness::new(0.0).sam(&objective)")["error"]
 
 
 def test_two_models(kernel, networks):

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::marks::{BEGIN_CONTENT, BORDER, COMPLETE, END_CONTENT, ERROR, PANIC, PREFIX, TYPE_CHANGED, border};
+use crate::marks::{BEGIN_CONTENT, BORDER, COMPLETE, END_CONTENT, ERROR, PANIC, PREFIX, SHOWN_ERROR, TYPE_CHANGED, border};
 use crate::runner;
 
 /// Text waits this long, so that many short lines become one message, and an error's message is recognised as such.
@@ -271,10 +271,12 @@ impl Guard {
     fn mark(&mut self, line: &[u8]) {
         let line = String::from_utf8_lossy(line);
         let text = line.trim_end_matches('\n');
-        if text == PANIC || text == ERROR {
+        if [PANIC, ERROR, SHOWN_ERROR].contains(&text) {
             let kind = if text == PANIC { "panic" } else { "error" };
             self.failed = Some((kind, self.last_errors()));
-            self.pass(text);
+            if text != SHOWN_ERROR {
+                self.pass(text);
+            }
         } else if text.starts_with(TYPE_CHANGED) {
             self.pass(text);
         } else if let Some(mime) = text.strip_prefix(BEGIN_CONTENT) {

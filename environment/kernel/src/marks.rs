@@ -8,6 +8,9 @@ pub const TYPE_CHANGED: &str = "EVCXR_VARIABLE_CHANGED_TYPE:";
 pub const BEGIN_CONTENT: &str = "EVCXR_BEGIN_CONTENT ";
 pub const END_CONTENT: &str = "EVCXR_END_CONTENT";
 
+/// The crate writes this line if a cell's value is an error.
+pub const SHOWN_ERROR: &str = "EVCXR_SHOWN_ERROR";
+
 /// Starts every line of evcxr.
 pub const PREFIX: &[u8] = b"EVCXR_";
 
