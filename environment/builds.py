@@ -1,13 +1,10 @@
 """Copies cargo's build directories, so that nothing is compiled twice.
 
-    builds.py copy FROM TO        copies the compiled dependencies of FROM to TO, all or nothing
-
 Cargo's fingerprints decide which files of a copy are still valid. A wrong copy therefore costs only time.
 """
 
 import os
 import shutil
-import sys
 from pathlib import Path
 
 CRATE = ("loss", "libloss")
@@ -69,11 +66,3 @@ def prune(cache: Path, keep: Path) -> None:
     for checkout in cache.glob("kernels/*/checkout"):
         if not (Path(checkout.read_text()) / "Cargo.toml").exists():
             shutil.rmtree(checkout.parent, ignore_errors=True)
-
-
-if __name__ == "__main__":
-    match sys.argv[1:]:
-        case ["copy", source, target]:
-            copy(Path(source), Path(target))
-        case _:
-            sys.exit(__doc__)

@@ -1,9 +1,7 @@
-"""Installs the project's kernel and Jupyter settings into .venv: install_kernel.py EVALUATOR
-
-No file outside .venv is changed.
-"""
+"""Installs the project's kernel and Jupyter settings into .venv. No file outside .venv is changed."""
 
 import json
+import shlex
 import shutil
 import sys
 from importlib.util import find_spec
@@ -27,9 +25,10 @@ def main(evaluator: str) -> None:
     for name, folder in (("mold", "bin"), ("cargo", "analysis")):
         program = kernel / folder / name
         program.parent.mkdir(exist_ok=True)
-        # -IS (isolated, without site) starts Python in a few milliseconds.
-        start = f"import sys; sys.path.insert(0, {str(kernel)!r}); import {name}; sys.exit({name}.main(sys.argv[1:]))"
-        program.write_text(f"#!{sys.executable} -IS\n{start}\n")
+        # -IS (isolated, without site) starts Python in a few milliseconds. A `#!` line that names Python would fail if its
+        # path contains a space or is long.
+        start = f"import sys; sys.argv[0] = {str(program)!r}; sys.path.insert(0, {str(kernel)!r}); import {name}; sys.exit({name}.main(sys.argv[1:]))"
+        program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -IS -c {shlex.quote(start)} "$@"\n')
         program.chmod(0o755)
     (kernel / "kernel.json").write_text(json.dumps({
         "display_name": "Rust (loss-landscape)",
@@ -71,7 +70,3 @@ def main(evaluator: str) -> None:
     settings = VENV / "share/jupyter/lab/settings"
     settings.mkdir(parents=True, exist_ok=True)
     shutil.copy(HERE / "overrides.json", settings)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -1,0 +1,144 @@
+"""Runs builds of cargo and shows one line about all of them. Everything that cargo prints goes to log files."""
+
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+# Cargo's own bar, which it prints again for each package that it has finished.
+BAR = re.compile(r"\s*Building \[[=> ]*\] (\d+)/(\d+)")
+# What cargo prints about work that succeeds.
+STATUS = re.compile(
+    r"\s*(Adding|Blocking|Building|Checking|Compiling|Downloaded|Downloading|Finished|Fresh|Locking|Unpacking|Updating|Waiting)\b"
+)
+AS_WITHOUT_A_TERMINAL = {
+    "CARGO_TERM_COLOR": "never",
+    "CARGO_TERM_PROGRESS_WHEN": "always",
+    "CARGO_TERM_PROGRESS_WIDTH": "200",
+    "CARGO_TERM_QUIET": "false",
+    "CARGO_TERM_VERBOSE": "false",
+}
+EVERY_SECONDS = 60
+# An estimate from the first packages says little: they are small.
+ESTIMATE_AFTER_SECONDS = 20
+
+
+@dataclass
+class Build:
+    """A build of cargo. `name` is shown, as in "the kernel"."""
+
+    name: str
+    command: list
+    log: Path
+    folder: Path = Path("/")
+    environment: dict = field(default_factory=dict)
+    done: int = 0
+    total: int = 0
+    code: int | None = None
+    process: subprocess.Popen | None = None
+
+    def run(self) -> None:
+        """Runs cargo. Meanwhile another thread can read `done` and `total`."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        environment = {**os.environ, **self.environment, **AS_WITHOUT_A_TERMINAL}
+        with self.log.open("w") as log:
+            log.write(f"{' '.join(map(str, self.command))}\n")
+            self.process = subprocess.Popen(
+                self.command, cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            )
+            try:
+                for line in lines(self.process.stdout):
+                    self.hear(line, log)
+            finally:
+                self.code = self.process.wait()
+
+    def hear(self, line: str, log) -> None:
+        if bar := BAR.match(line):
+            self.done, self.total = int(bar[1]), int(bar[2])
+        elif line.strip():
+            log.write(f"{line.rstrip()}\n")
+
+    def errors(self) -> str:
+        """What cargo printed about the failure."""
+        printed = self.log.read_text().splitlines()[1:]
+        return "\n".join(line for line in printed if not STATUS.match(line))
+
+    def progress(self) -> str:
+        return f"{self.name}: {self.done} of {self.total}" if self.total else self.name
+
+
+def lines(stream):
+    """The lines of a byte stream. A carriage return ends a line too."""
+    rest = b""
+    while chunk := stream.read1():
+        *whole, rest = re.split(rb"[\r\n]", rest + chunk)
+        yield from (line.decode(errors="replace") for line in whole)
+    if rest:
+        yield rest.decode(errors="replace")
+
+
+def time_left(done: float, seconds: float) -> str:
+    """The time left after a fraction of the packages, in words. Empty if it cannot be estimated yet."""
+    if seconds < ESTIMATE_AFTER_SECONDS or done <= 0:
+        return ""
+    left = seconds / time_spent(done) - seconds
+    return f", about {round(left / 60)} min left" if left >= 90 else ", about a minute left"
+
+
+def time_spent(done: float) -> float:
+    """The fraction of the time that a fraction of the packages takes. Large packages come last."""
+    return done**1.5
+
+
+class Line:
+    """A line on standard output that is updated in place on a terminal, and printed once a minute elsewhere."""
+
+    def __init__(self):
+        self.terminal = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+        self.printed = time.monotonic()
+
+    def show(self, text: str) -> None:
+        if self.terminal:
+            width = os.get_terminal_size().columns
+            print(f"\r\033[K{text[: width - 1]}", end="", flush=True)
+        elif time.monotonic() - self.printed >= EVERY_SECONDS:
+            print(text, flush=True)
+            self.printed = time.monotonic()
+
+    def end(self) -> None:
+        if self.terminal:
+            print("\r\033[K", end="", flush=True)
+
+
+def run(builds: list[Build], at_once: bool) -> None:
+    """Runs builds, all at once or one after the other. Exits with cargo's errors if one fails."""
+    for group in [builds] if at_once else [[build] for build in builds]:
+        run_together(group)
+
+
+def run_together(builds: list[Build]) -> None:
+    threads = [threading.Thread(target=build.run, daemon=True) for build in builds]
+    line, start = Line(), time.monotonic()
+    for thread in threads:
+        thread.start()
+    try:
+        while any(thread.is_alive() for thread in threads) and not any(build.code for build in builds):
+            time.sleep(0.2)
+            done, total = sum(build.done for build in builds), sum(build.total for build in builds)
+            left = time_left(done / total, time.monotonic() - start) if all(build.total for build in builds) else ""
+            line.show(f"[set-up] building {', '.join(build.progress() for build in builds)} packages{left} …")
+    finally:
+        line.end()
+        failed = [build for build in builds if build.code]
+        for build in builds:
+            if build.code is None and build.process:
+                build.process.terminate()
+        for thread in threads:
+            thread.join()
+    for build in failed:
+        print(build.errors(), file=sys.stderr)
+        sys.exit(f"[set-up] cargo could not build {build.name}; its errors are above, and all its output is in {build.log}.")

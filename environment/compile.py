@@ -1,0 +1,75 @@
+"""Compiles the kernel and the crate, and installs the kernel: compile.py [--tests]
+
+--tests also gives the compiled dependencies to the builds of the tests.
+"""
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import builds
+import cargo_progress
+import compile_crate
+import compile_kernel
+import install_kernel
+
+# With fewer cores, two builds at once only compete.
+CORES_FOR_BOTH = 4
+PROJECT = Path(__file__).parent.parent.resolve()
+NO_SOURCES = (
+    "[set-up] The sources of Rust packages could not be downloaded; cargo's message is above. Check the network, and "
+    "HTTPS_PROXY if there is a proxy, then run this again."
+)
+
+
+def say(text: str) -> None:
+    print(f"[set-up] {text}", flush=True)
+
+
+def fetch(manifest: Path, host: str) -> None:
+    """Downloads the sources of packages, unless all are there."""
+    command = ["cargo", "fetch", "--locked", "--target", host, "--manifest-path", manifest]
+    if subprocess.run([*command, "--offline"], cwd="/", capture_output=True).returncode != 0:
+        say("downloading the sources of Rust packages (about a minute) …")
+        if subprocess.run([*command, "--quiet"], cwd="/").returncode != 0:
+            sys.exit(NO_SOURCES)
+
+
+def main(tests: bool) -> None:
+    cache = Path(os.environ["LOSS_LANDSCAPE_CACHE"])
+    host, rustc = compile_kernel.host()
+    locked = b"".join((PROJECT / name).read_bytes() for name in ("Cargo.lock", ".cargo/config.toml"))
+    dependencies = cache / f"dependencies-{rustc}-{hashlib.sha256(locked).hexdigest()[:16]}"
+    evaluator = compile_kernel.evaluator(cache, host)
+
+    crate = compile_crate.Crate(dependencies)
+    todo = []
+    if not evaluator.exists():
+        fetch(compile_kernel.SOURCES / "Cargo.toml", host)
+        todo.append(compile_kernel.build(cache, host))
+    if not crate.is_compiled():
+        fetch(PROJECT / "Cargo.toml", host)
+        todo.append(crate.build())
+    if todo:
+        say(f"building {' and '.join(build.name for build in todo)} …")
+        cargo_progress.run(todo, at_once=len(os.sched_getaffinity(0)) >= CORES_FOR_BOTH)
+    if not evaluator.exists():
+        compile_kernel.keep(cache, host)
+    install_kernel.main(str(evaluator))
+    if not crate.is_compiled():
+        crate.keep()
+        builds.prune(cache, dependencies)
+        say("starting the kernel once (about half a minute) …")
+        crate.start()
+    compile_kernel.prune(cache)
+    if tests and not (PROJECT / "target/debug").exists():
+        builds.copy(dependencies, PROJECT / "target")
+
+
+if __name__ == "__main__":
+    try:
+        main("--tests" in sys.argv[1:])
+    except KeyboardInterrupt:
+        sys.exit("[set-up] interrupted. What is built is kept: run this again to resume.")

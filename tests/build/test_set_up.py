@@ -1,0 +1,285 @@
+"""The set-up: checks before any work, one line of progress, and clones that moved."""
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+sys.path.insert(0, str(PROJECT / "environment"))
+import cargo_progress
+import compile_kernel
+from cargo_progress import Build
+
+TOOLS = "awk bash cat cut df dirname grep head mkdir mv rm sed sha256sum sh sort tail uname".split()
+RUSTC = """case "$*" in
+    -vV) printf 'rustc 1.95.0\\nhost: x86_64-unknown-linux-gnu\\nrelease: 1.95.0\\n' ;;
+    *sysroot*) echo "$SYSROOT" ;;
+esac"""
+PYTHON = """case "$*" in
+    --version) echo Python 3.12.0 ;;
+    "-m venv .venv") mkdir -p .venv/bin; printf '#!/bin/sh\\n' > .venv/bin/python; /bin/chmod +x .venv/bin/python ;;
+esac"""
+
+
+class Clone:
+    """A clone with the set-up's scripts, on a machine whose programs are fakes."""
+
+    def __init__(self, folder):
+        self.folder, self.programs, self.cache = folder / "clone", folder / "programs", folder / "cache"
+        (self.folder / "environment").mkdir(parents=True)
+        for file in (PROJECT / "environment").glob("*"):
+            if file.suffix in (".sh", ".txt"):
+                shutil.copy(file, self.folder / "environment")
+        self.programs.mkdir()
+        for tool in TOOLS:
+            (self.programs / tool).symlink_to(shutil.which(tool, path="/usr/local/bin:/usr/bin:/bin"))
+        (folder / "sysroot/lib/rustlib/src/rust/library/core").mkdir(parents=True)
+        self.environment = {"SYSROOT": str(folder / "sysroot"), "HOME": str(folder), "LOSS_LANDSCAPE_CACHE": str(self.cache)}
+        for name, text in {"rustc": RUSTC, "cargo": "", "cc": "", "python3": PYTHON}.items():
+            self.fake(name, text)
+        self.fake("df", "printf 'Filesystem 1K Used Available\\n/dev/x 9 9 %s 1%% /\\n' \"${FREE:-99000000}\"")
+
+    def fake(self, name, text):
+        program = self.programs / name
+        program.unlink(missing_ok=True)
+        program.write_text(f"#!/bin/sh\n{text}\n")
+        program.chmod(0o755)
+
+    def run(self, script="checks.sh", **environment):
+        """The exit code of a script, and what it prints."""
+        done = subprocess.run(
+            ["bash", self.folder / "environment" / script],
+            env={"PATH": str(self.programs), **self.environment, **environment},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        return done.returncode, done.stdout
+
+
+@pytest.fixture
+def clone(tmp_path):
+    return Clone(tmp_path)
+
+
+def test_a_complete_machine_passes_without_a_word(clone):
+    assert clone.run() == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("program", "text", "said"),
+    [
+        ("cargo", None, "Rust is missing: install it with rustup"),
+        ("rustc", RUSTC.replace("1.95.0", "1.89.1"), "rustc 1.89.1 is too old: install 1.95 or newer"),
+        ("rustc", "echo 'error: damaged' >&2; exit 1", "rustc does not run: install Rust again. rustc says: error: damaged"),
+        ("rustc", RUSTC.replace("-gnu", "-musl"), "Rust does not build with musl"),
+        ("cc", None, "A C compiler is missing"),
+        ("cc", "exit 1", "install the C library's headers"),
+        ("python3", None, "Python is missing"),
+        ("python3", 'case "$*" in --version) echo Python 3.10.2 ;; *version_info*) exit 1 ;; esac', "Python 3.10.2 is too old"),
+        ("python3", 'case "$*" in *venv*) exit 1 ;; esac', "Python's venv module is missing"),
+        ("uname", "echo Darwin", "macOS: the kernel does not work here"),
+        ("uname", 'case "$1" in -s) echo Linux ;; -m) echo riscv64 ;; esac', "riscv64: the kernel needs x86-64 or aarch64"),
+    ],
+)
+def test_a_problem_is_said_with_its_remedy(clone, program, text, said):
+    if text is None:
+        (clone.programs / program).unlink()
+    else:
+        clone.fake(program, text)
+    code, printed = clone.run()
+    assert code == 1
+    assert said in printed
+    assert not (clone.folder / ".venv").exists()
+
+
+def test_a_newer_rustc_passes(clone):
+    clone.fake("rustc", RUSTC.replace("1.95.0", "1.100.0"))
+    assert clone.run() == (0, "")
+
+
+def test_rustup_without_a_toolchain(clone):
+    refusal = "rustup could not choose a version of rustc to run"
+    for proxy in ("rustc", "cargo"):
+        clone.fake(proxy, f"echo 'error: {refusal}' >&2; exit 1")
+    clone.fake("rustup", "")
+    code, printed = clone.run()
+    assert code == 1
+    assert "run `rustup default stable`" in printed and refusal in printed
+
+
+def test_all_problems_are_said_at_once(clone):
+    for program in ("cargo", "cc", "python3"):
+        (clone.programs / program).unlink()
+    code, printed = clone.run(FREE="1000000")
+    assert code == 1
+    for said in ("Rust is missing", "C compiler is missing", "Python is missing", "0 GiB are free, and the set-up needs about 10"):
+        assert said in printed
+
+
+def test_a_later_set_up_needs_little_space(clone):
+    assert clone.run(FREE="9000000")[0] == 1
+    (clone.cache / "dependencies-of-a-version").mkdir(parents=True)
+    (clone.folder / ".venv").mkdir()
+    assert clone.run(FREE="9000000") == (0, "")
+    assert clone.run(FREE="900000")[0] == 1
+
+
+@pytest.mark.parametrize("name", ["a:b", 'a"b', "a\\b"])
+def test_paths_that_cannot_work_are_refused(clone, name):
+    cache = clone.cache / name
+    code, printed = clone.run(LOSS_LANDSCAPE_CACHE=str(cache))
+    assert code == 1 and "The path of the cache contains" in printed and not cache.exists()
+    moved = clone.folder.with_name(name)
+    clone.folder = clone.folder.rename(moved)
+    code, printed = clone.run()
+    assert code == 1 and "The path of the checkout contains" in printed
+
+
+def test_a_relative_cache_is_refused(clone):
+    code, printed = clone.run(LOSS_LANDSCAPE_CACHE="cache")
+    assert code == 1 and "not absolute" in printed
+
+
+def test_missing_sources_of_rust_are_installed_or_mentioned(clone):
+    shutil.rmtree(clone.environment["SYSROOT"])
+    code, printed = clone.run()
+    assert code == 0 and "Rust's sources are missing" in printed
+    clone.fake("rustup", f'echo "$@" > {clone.folder}/called')
+    assert clone.run("setup.sh")[0] == 0
+    assert "component add rust-src" in (clone.folder / "called").read_text()
+    clone.fake("rustup", "exit 1")
+    code, printed = clone.run("setup.sh")
+    assert code == 0 and "they could not be installed" in printed
+
+
+def test_a_moved_clone_gets_a_new_virtual_environment(clone):
+    installs = "installing Jupyter"
+    assert installs in clone.run("setup.sh")[1]
+    assert installs not in clone.run("setup.sh")[1]
+    clone.folder = clone.folder.rename(clone.folder.with_name("moved clone"))
+    assert installs in clone.run("setup.sh")[1]
+    assert installs not in clone.run("setup.sh")[1]
+    clone.fake("python3", PYTHON.replace("3.12.0", "3.13.1"))
+    assert installs in clone.run("setup.sh")[1]
+
+
+def test_the_set_up_finds_cargo_outside_of_the_search_path(clone):
+    programs = clone.folder.parent / ".cargo/bin"
+    programs.mkdir(parents=True)
+    for name in ("cargo", "rustc"):
+        (clone.programs / name).rename(programs / name)
+    code, printed = clone.run("setup.sh")
+    assert code == 0, printed
+
+
+# --- progress
+
+# What cargo 1.95 prints to a pipe, shortened.
+RECORDED = (
+    b"   Compiling serde_core v1.0.229\n   Compiling zmij v1.0.21\n"
+    b"    Building [                      ] 0/14: zmij(build.rs), serde_core(build.rs)   \r"
+    b"    Building [=====>                ] 4/14: anyhow(build.rs), serde_json(build.rs) \r   Compiling itoa v1.0.18\n"
+    b"    Building [============>         ] 9/14: itoa, serde_core                       \r"
+    b"error[E0432]: unresolved import `x`\n --> src/lib.rs:1:5\n  |\n1 | use x::y;\n  |     ^\n\n"
+    b"error: could not compile `itoa` (lib) due to 1 previous error\n"
+)
+
+
+def recorded(tmp_path, printed=RECORDED, code=0, seconds=0):
+    """A build whose cargo prints something recorded."""
+    file = tmp_path / "recorded"
+    file.write_bytes(printed)
+    return Build("the crate", ["sh", "-c", f"cat '{file}'; sleep {seconds}; exit {code}"], tmp_path / "log/build.log")
+
+
+def test_cargo_is_counted_and_logged(tmp_path):
+    build = recorded(tmp_path)
+    build.run()
+    assert (build.done, build.total, build.code) == (9, 14, 0)
+    assert build.progress() == "the crate: 9 of 14"
+    logged = build.log.read_text()
+    assert "Compiling itoa" in logged and "use x::y" in logged and "Building" not in logged
+
+
+def test_only_the_errors_of_a_failed_build_are_shown(tmp_path, capsys):
+    build = recorded(tmp_path, code=101)
+    with pytest.raises(SystemExit) as stopped:
+        cargo_progress.run([build], at_once=True)
+    shown = capsys.readouterr().err
+    assert "unresolved import `x`" in shown and "1 | use x::y;" in shown and "could not compile `itoa`" in shown
+    assert "Compiling" not in shown and "Building" not in shown
+    assert str(build.log) in str(stopped.value)
+
+
+def test_a_failure_ends_the_other_build(tmp_path):
+    (tmp_path / "other").mkdir()
+    other = Build("the kernel", ["sleep", "60"], tmp_path / "other.log")
+    start = time.monotonic()
+    with pytest.raises(SystemExit):
+        cargo_progress.run([other, recorded(tmp_path, code=101)], at_once=True)
+    assert other.code != 0 and time.monotonic() - start < 10
+
+
+def test_builds_run_at_once_or_one_after_the_other(tmp_path):
+    for at_once in (True, False):
+        builds = [Build(name, ["sh", "-c", f"date +%s%N > {tmp_path}/{name}; sleep 0.6"], tmp_path / f"{name}.log") for name in "ab"]
+        cargo_progress.run(builds, at_once)
+        first, second = (int((tmp_path / name).read_text()) for name in "ab")
+        assert (second - first < 5e8) == at_once
+
+
+def test_without_a_terminal_a_line_is_printed_once_a_minute(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    line = cargo_progress.Line()
+    for now[0] in range(0, 150):
+        line.show(f"at {now[0]} s")
+    assert capsys.readouterr().out == "at 60 s\nat 120 s\n"
+
+
+def test_on_a_terminal_the_line_is_updated_in_place(monkeypatch):
+    class Terminal(io.StringIO):
+        isatty = lambda self: True
+
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setattr(os, "get_terminal_size", lambda: os.terminal_size((30, 20)))
+    line = cargo_progress.Line()
+    line.show("[set-up] building the crate: 143 of 412 packages")
+    line.show("[set-up] building")
+    line.end()
+    assert sys.stdout.getvalue() == "\r\033[K[set-up] building the crate: \r\033[K[set-up] building\r\033[K"
+
+
+def test_the_time_left_is_estimated_in_words():
+    assert cargo_progress.time_left(0.3, 5) == ""
+    assert cargo_progress.time_left(0, 50) == ""
+    assert cargo_progress.time_left(0.99, 300) == ", about a minute left"
+    left = [int(cargo_progress.time_left(done, 120).split()[2]) for done in (0.2, 0.4, 0.6)]
+    assert left == sorted(left, reverse=True) and left[-1] >= 2
+
+
+# --- the cache
+
+
+def test_evaluators_that_no_clone_uses_are_removed(tmp_path):
+    cache, clone = tmp_path / "cache", tmp_path / "clone"
+    for name in ("used", "old", "new"):
+        (cache / f"evaluator-host-{name}").mkdir(parents=True)
+        if name != "new":
+            os.utime(cache / f"evaluator-host-{name}", (0, 0))
+    (cache / "evaluator-target").mkdir()
+    os.utime(cache / "evaluator-target", (0, 0))
+    specification = clone / ".venv/share/jupyter/kernels/loss-landscape/kernel.json"
+    specification.parent.mkdir(parents=True)
+    specification.write_text(json.dumps({"argv": ["python", "kernel.py", str(cache / "evaluator-host-used/evaluator")]}))
+    (cache / "kernels/1").mkdir(parents=True)
+    (cache / "kernels/1/checkout").write_text(str(clone))
+    compile_kernel.prune(cache)
+    assert {path.name for path in cache.glob("evaluator*")} == {"evaluator-host-used", "evaluator-host-new", "evaluator-target"}
