@@ -4,12 +4,14 @@ Cargo's fingerprints decide which files of a copy are still valid. A wrong copy 
 """
 
 import os
+import re
 import shutil
 from pathlib import Path
 
 CRATE = ("loss", "libloss")
 CELLS = ("ctx", "libctx", "libcode", "locked", "liblocked")
 FOLDERS = (".fingerprint", "build", "deps")
+HASH = re.compile(r"-([0-9a-f]{16})\b")
 
 
 def copy(source: Path, target: Path) -> None:
@@ -32,7 +34,7 @@ def copy_crate(source: Path, target: Path) -> None:
 
 
 def copy_matching(source: Path, target: Path, wanted) -> None:
-    for profile in [source / "debug", *source.glob("*-*-*/debug")]:
+    for profile in profiles(source):
         for folder in FOLDERS:
             for directory, _, files in os.walk(profile / folder):
                 inside = Path(directory).relative_to(source)
@@ -46,6 +48,19 @@ def copy_matching(source: Path, target: Path, wanted) -> None:
                         link(old, new)
                     else:
                         shutil.copy2(old, new)
+
+
+def profiles(target: Path) -> list[Path]:
+    return [target / "debug", *target.glob("*-*-*/debug")]
+
+
+def drop_others(target: Path, messages: str) -> None:
+    """Removes compiled packages that are not in cargo's JSON messages about a build: those of an older lock file."""
+    used = set(HASH.findall(messages))
+    for folder in (profile / name for profile in profiles(target) for name in FOLDERS):
+        for path in folder.iterdir() if folder.exists() else ():
+            if (found := HASH.search(path.name)) and found[1] not in used:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def link(old: Path | str, new: Path | str) -> None:

@@ -62,6 +62,13 @@ class Build:
         elif line.strip():
             log.write(f"{line.rstrip()}\n")
 
+    def messages(self) -> str:
+        """Cargo's JSON messages about a build that has succeeded."""
+        command = [*self.command, "--message-format=json", "--quiet"]
+        return subprocess.run(
+            command, cwd=self.folder, env={**os.environ, **self.environment}, check=True, capture_output=True, text=True
+        ).stdout
+
     def errors(self) -> str:
         """What cargo printed about the failure."""
         printed = self.log.read_text().splitlines()[1:]

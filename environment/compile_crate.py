@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent / "jupyter"))
 import launch
 
 CELL = ":dep loss-landscape = { path = \"..\" }\nuse loss_landscape::prelude::*;"
+COMMAND = ["cargo", "build", "--package", "locked"]
 LIMIT_SECONDS = 600
 PROJECT = Path(__file__).parent.parent.resolve()
 CELL_MANIFEST = '[package]\nname = "ctx"\nversion = "1.0.0"\nedition = "2024"\n\n[lib]\ncrate-type = ["cdylib"]\n'
@@ -58,14 +59,15 @@ class Crate:
 
         target = str(directory / "cell/target")
         as_in_the_kernel = {"CARGO_TARGET_DIR": target, "CARGO_BUILD_BUILD_DIR": target, **launch.NO_RUSTFLAGS}
-        command = ["cargo", "build", "--package", "locked"]
-        return Build("the crate", command, self.home / "build.log", directory / "cell", as_in_the_kernel)
+        self.cargo = Build("the crate", COMMAND, self.home / "build.log", directory / "cell", as_in_the_kernel)
+        return self.cargo
 
     def keep(self) -> None:
         """Copies the results to where later kernels and other clones look for them."""
         directory, home = self.directory, self.home
         target = directory / "cell/target"
         if not self.dependencies.exists():
+            builds.drop_others(target, self.cargo.messages())
             builds.copy(target, self.dependencies)
         launch.link(home / "dependencies", self.dependencies)
         crate = home / f"crate-{self.state[:16]}"

@@ -13,6 +13,7 @@ import pytest
 
 PROJECT = Path(__file__).parents[2]
 sys.path.insert(0, str(PROJECT / "environment"))
+import builds
 import cargo_progress
 import compile_kernel
 from cargo_progress import Build
@@ -266,6 +267,39 @@ def test_the_time_left_is_estimated_in_words():
 
 
 # --- the cache
+
+
+def test_compiled_packages_of_an_older_lock_file_are_removed(tmp_path):
+    """With a real build: a crate is compiled with two settings, and then only the second's files remain."""
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src/lib.rs").write_text("pub fn one() -> usize { 1 }\n")
+    (tmp_path / "build.rs").write_text("fn main() {}\n")
+    (tmp_path / "Cargo.toml").write_text('[package]\nname = "small"\nversion = "0.1.0"\n[workspace]\n')
+    target = tmp_path / "target"
+    build = Build("small", ["cargo", "build", "--offline", "--target-dir", target], tmp_path / "log", tmp_path)
+    build.environment = {"CARGO_PROFILE_DEV_OPT_LEVEL": "1"}
+    build.run()
+    old = files(target)
+    build.environment = {"CARGO_PROFILE_DEV_OPT_LEVEL": "2"}
+    build.run()
+    both = files(target)
+    libraries = lambda names: {name for name in names if name.endswith(".rlib")}
+    assert old < both and len(libraries(both)) == 2
+    builds.drop_others(target, build.messages())
+    new = files(target)
+    assert new < both and len(libraries(new - old)) == 1 and not libraries(new & old)
+    stamps = {name: os.stat(target / name).st_mtime_ns for name in new}
+    build.run()
+    assert build.code == 0 and "Compiling" not in build.log.read_text()
+    assert stamps == {name: os.stat(target / name).st_mtime_ns for name in new}
+
+
+def files(target):
+    """The files that hold a compiled package."""
+    return {
+        str(path.relative_to(target))
+        for folder in builds.FOLDERS for path in (target / "debug" / folder).rglob("*") if path.is_file()
+    }
 
 
 def test_evaluators_that_no_clone_uses_are_removed(tmp_path):
