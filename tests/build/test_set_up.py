@@ -271,12 +271,12 @@ def test_the_time_left_is_estimated_in_words():
 
 def test_compiled_packages_of_an_older_lock_file_are_removed(tmp_path):
     """With a real build: a crate is compiled with two settings, and then only the second's files remain."""
-    (tmp_path / "src").mkdir()
-    (tmp_path / "src/lib.rs").write_text("pub fn one() -> usize { 1 }\n")
-    (tmp_path / "build.rs").write_text("fn main() {}\n")
-    (tmp_path / "Cargo.toml").write_text('[package]\nname = "small"\nversion = "0.1.0"\n[workspace]\n')
-    target = tmp_path / "target"
-    build = Build("small", ["cargo", "build", "--offline", "--target-dir", target], tmp_path / "log", tmp_path)
+    package, target = tmp_path / "package", tmp_path / "target"
+    (package / "src").mkdir(parents=True)
+    (package / "src/lib.rs").write_text("pub fn one() -> usize { 1 }\n")
+    (package / "build.rs").write_text("fn main() {}\n")
+    (package / "Cargo.toml").write_text('[package]\nname = "small"\nversion = "0.1.0"\n[workspace]\n')
+    build = Build("small", ["cargo", "build", "--offline", "--target-dir", target], tmp_path / "log", package)
     build.environment = {"CARGO_PROFILE_DEV_OPT_LEVEL": "1"}
     build.run()
     old = files(target)
