@@ -99,8 +99,9 @@ check_rust() {
     case "$host" in
         *-musl) problem "$host: cells are dynamic libraries, which Rust does not build with musl by default. Use a system with glibc, or the Dockerfile." ;;
     esac
+    # setup.sh installs them with rustup.
     if [ ! -d "$(rustc --print sysroot)/lib/rustlib/src/rust/library/core" ] && ! command -v rustup >/dev/null; then
-        note "Rust's sources are missing (Debian, Ubuntu: apt install rust-src). Without them, completion and help know nothing of the standard library, and cells are slower."
+        problem "Rust's sources are missing, and the kernel infers the types of variables from them: install them (Debian, Ubuntu: apt install rust-src), or install Rust with rustup (https://rustup.rs)."
     fi
 }
 

@@ -18,10 +18,10 @@ environment/checks.sh
 
 # --- Rust's sources
 
-if [ ! -d "$(rustc --print sysroot)/lib/rustlib/src/rust/library/core" ] && command -v rustup >/dev/null; then
-    say "installing Rust's sources, for completion of the standard library (seconds) …"
+if [ ! -d "$(rustc --print sysroot)/lib/rustlib/src/rust/library/core" ]; then
+    say "installing Rust's sources, from which the kernel infers types (seconds) …"
     rustup --quiet component add rust-src ||
-        say "note: they could not be installed. Completion and help know nothing of the standard library, and cells are slower, until \`rustup component add rust-src\` succeeds."
+        stop "Rust's sources could not be installed; rustup's message is above. Check the network, then run this again."
 fi
 
 # --- Jupyter
