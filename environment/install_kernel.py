@@ -37,6 +37,8 @@ def main(evaluator: str) -> None:
         # An interrupt is for the cell that runs, not for all processes of the kernel.
         "interrupt_mode": "message",
         "env": {
+            # The cache of the set-up, also if a later client does not know the variable.
+            "LOSS_LANDSCAPE_CACHE": str(Path(evaluator).parents[1]),
             # candle would use all cores for each element-wise operation, while batches already run in parallel.
             "CANDLE_NUM_THREADS": "1",
             # A backtrace through the kernel would hide the error message.
