@@ -13,6 +13,18 @@ PACKAGES = Path(find_spec("plotly").origin).parent.parent
 PLOTLY_JS = PACKAGES / "plotly/package_data/plotly.min.js"
 
 
+def write_program(program: Path, folder: Path, module: str) -> None:
+    """Writes a program that calls `main` of a module in a folder.
+
+    -IS (isolated, without site) starts Python in a few milliseconds. A `#!` line with Python's path would fail if that
+    contains a space or is long.
+    """
+    start = f"import sys; sys.argv[0] = {str(program)!r}; sys.path.insert(0, {str(folder)!r}); import {module}; sys.exit({module}.main(sys.argv[1:]))"
+    program.parent.mkdir(exist_ok=True)
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -IS -c {shlex.quote(start)} "$@"\n')
+    program.chmod(0o755)
+
+
 def main(evaluator: str) -> None:
     kernel = VENV / "share/jupyter/kernels/loss-landscape"
     template = VENV / "share/jupyter/nbconvert/templates/loss_landscape"
@@ -23,13 +35,7 @@ def main(evaluator: str) -> None:
     for name in ("kernel.py", "cell_output.py", "evaluator.py", "launch.py", "cargo.py", "mold.py"):
         shutil.copy(HERE / name, kernel)
     for name, folder in (("mold", "bin"), ("cargo", "analysis")):
-        program = kernel / folder / name
-        program.parent.mkdir(exist_ok=True)
-        # -IS (isolated, without site) starts Python in a few milliseconds. A `#!` line that names Python would fail if its
-        # path contains a space or is long.
-        start = f"import sys; sys.argv[0] = {str(program)!r}; sys.path.insert(0, {str(kernel)!r}); import {name}; sys.exit({name}.main(sys.argv[1:]))"
-        program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -IS -c {shlex.quote(start)} "$@"\n')
-        program.chmod(0o755)
+        write_program(kernel / folder / name, kernel, name)
     (kernel / "kernel.json").write_text(json.dumps({
         "display_name": "Rust (loss-landscape)",
         "language": "rust",

@@ -16,6 +16,7 @@ sys.path.insert(0, str(PROJECT / "environment"))
 import builds
 import cargo_progress
 import compile_kernel
+import install_kernel
 from cargo_progress import Build
 
 TOOLS = "awk bash cat cut df dirname grep head mkdir mv rm sed sha256sum sh sort tail uname".split()
@@ -177,6 +178,16 @@ def test_the_set_up_finds_cargo_outside_of_the_search_path(clone):
         (clone.programs / name).rename(programs / name)
     code, printed = clone.run("setup.sh")
     assert code == 0, printed
+
+
+def test_the_kernels_programs_run_from_any_path(tmp_path):
+    folder = tmp_path / f"a 'folder' with {'a long name ' * 15}"
+    folder.mkdir()
+    (folder / "shim.py").write_text("import sys\ndef main(arguments):\n    print(sys.argv[0], arguments)\n    return 3\n")
+    program = folder / "bin/shim"
+    install_kernel.write_program(program, folder, "shim")
+    done = subprocess.run([program, "an argument", "'$x'"], capture_output=True, text=True)
+    assert (done.stdout, done.returncode) == (f"{program} ['an argument', \"'$x'\"]\n", 3)
 
 
 # --- progress
