@@ -25,6 +25,10 @@ AS_WITHOUT_A_TERMINAL = {
 EVERY_SECONDS = 60
 # An estimate from the first packages says little: they are small.
 ESTIMATE_AFTER_SECONDS = 20
+# Cargo goes over packages that are already compiled at once.
+FRESH_SECONDS = 3
+# The fraction of the time that a fraction of the packages takes, from builds of this crate. The largest come last.
+TIME_SPENT = ((0, 0), (0.5, 0.25), (0.75, 0.4), (0.95, 0.7), (1, 0.8))
 
 
 @dataclass
@@ -37,13 +41,16 @@ class Build:
     folder: Path = Path("/")
     environment: dict = field(default_factory=dict)
     done: int = 0
+    fresh: int = 0
     total: int = 0
+    started: float = 0
     code: int | None = None
     process: subprocess.Popen | None = None
 
     def run(self) -> None:
         """Runs cargo. Meanwhile another thread can read `done` and `total`."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
+        self.started = time.monotonic()
         environment = {**os.environ, **self.environment, **AS_WITHOUT_A_TERMINAL}
         with self.log.open("w") as log:
             log.write(f"{' '.join(map(str, self.command))}\n")
@@ -59,6 +66,8 @@ class Build:
     def hear(self, line: str, log) -> None:
         if bar := BAR.match(line):
             self.done, self.total = int(bar[1]), int(bar[2])
+            if time.monotonic() - self.started < FRESH_SECONDS:
+                self.fresh = self.done
         elif line.strip():
             log.write(f"{line.rstrip()}\n")
 
@@ -75,7 +84,7 @@ class Build:
         return "\n".join(line for line in printed if not STATUS.match(line))
 
     def progress(self) -> str:
-        return f"{self.name}: {self.done} of {self.total}" if self.total else self.name
+        return f"{self.name}: {self.done} of {self.total} packages" if self.total else self.name
 
 
 def lines(stream):
@@ -88,8 +97,16 @@ def lines(stream):
         yield rest.decode(errors="replace")
 
 
+def estimate(builds: list[Build]) -> str:
+    """The time left until all builds have ended, in words. Empty if it cannot be estimated yet."""
+    total = sum(build.total - build.fresh for build in builds)
+    if not total or not all(build.total for build in builds):
+        return ""
+    done = sum(build.done - build.fresh for build in builds)
+    return time_left(done / total, time.monotonic() - min(build.started for build in builds))
+
+
 def time_left(done: float, seconds: float) -> str:
-    """The time left after a fraction of the packages, in words. Empty if it cannot be estimated yet."""
     if seconds < ESTIMATE_AFTER_SECONDS or done <= 0:
         return ""
     left = seconds / time_spent(done) - seconds
@@ -97,8 +114,10 @@ def time_left(done: float, seconds: float) -> str:
 
 
 def time_spent(done: float) -> float:
-    """The fraction of the time that a fraction of the packages takes. Large packages come last."""
-    return done**1.5
+    for (x, y), (next_x, next_y) in zip(TIME_SPENT, TIME_SPENT[1:]):
+        if done <= next_x:
+            break
+    return y + (next_y - y) * (done - x) / (next_x - x)
 
 
 class Line:
@@ -129,15 +148,13 @@ def run(builds: list[Build], at_once: bool) -> None:
 
 def run_together(builds: list[Build]) -> None:
     threads = [threading.Thread(target=build.run, daemon=True) for build in builds]
-    line, start = Line(), time.monotonic()
+    line = Line()
     for thread in threads:
         thread.start()
     try:
         while any(thread.is_alive() for thread in threads) and not any(build.code for build in builds):
             time.sleep(0.2)
-            done, total = sum(build.done for build in builds), sum(build.total for build in builds)
-            left = time_left(done / total, time.monotonic() - start) if all(build.total for build in builds) else ""
-            line.show(f"[set-up] building {', '.join(build.progress() for build in builds)} packages{left} …")
+            line.show(f"[set-up] building {', '.join(build.progress() for build in builds)}{estimate(builds)} …")
     finally:
         line.end()
         failed = [build for build in builds if build.code]

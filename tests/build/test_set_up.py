@@ -214,7 +214,7 @@ def test_cargo_is_counted_and_logged(tmp_path):
     build = recorded(tmp_path)
     build.run()
     assert (build.done, build.total, build.code) == (9, 14, 0)
-    assert build.progress() == "the crate: 9 of 14"
+    assert build.progress() == "the crate: 9 of 14 packages"
     logged = build.log.read_text()
     assert "Compiling itoa" in logged and "use x::y" in logged and "Building" not in logged
 
@@ -272,9 +272,20 @@ def test_on_a_terminal_the_line_is_updated_in_place(monkeypatch):
 def test_the_time_left_is_estimated_in_words():
     assert cargo_progress.time_left(0.3, 5) == ""
     assert cargo_progress.time_left(0, 50) == ""
-    assert cargo_progress.time_left(0.99, 300) == ", about a minute left"
-    left = [int(cargo_progress.time_left(done, 120).split()[2]) for done in (0.2, 0.4, 0.6)]
-    assert left == sorted(left, reverse=True) and left[-1] >= 2
+    assert cargo_progress.time_left(0.99, 200) == ", about a minute left"
+    assert cargo_progress.time_left(0.5, 120) == ", about 6 min left"
+    spent = [cargo_progress.time_spent(done / 100) for done in range(101)]
+    assert spent == sorted(spent) and spent[-1] < 1
+
+
+def test_the_estimate_leaves_out_packages_that_were_compiled_before(tmp_path):
+    build = recorded(tmp_path)
+    build.started, build.total, build.fresh, build.done = time.monotonic() - 120, 400, 360, 360
+    assert cargo_progress.estimate([build]) == ""
+    build.done = 380
+    assert cargo_progress.estimate([build]) == ", about 6 min left"
+    # Another build that has not said yet how many packages it has.
+    assert cargo_progress.estimate([build, Build("the kernel", [], tmp_path / "log")]) == ""
 
 
 # --- the cache
