@@ -68,7 +68,7 @@ class Build:
             self.done, self.total = int(bar[1]), int(bar[2])
             if time.monotonic() - self.started < FRESH_SECONDS:
                 self.fresh = self.done
-        elif line.strip():
+        elif not line.isspace():
             log.write(f"{line.rstrip()}\n")
 
     def messages(self) -> str:

@@ -224,7 +224,7 @@ def test_only_the_errors_of_a_failed_build_are_shown(tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         cargo_progress.run([build], at_once=True)
     shown = capsys.readouterr().err
-    assert "unresolved import `x`" in shown and "1 | use x::y;" in shown and "could not compile `itoa`" in shown
+    assert "unresolved import `x`" in shown and "1 | use x::y;\n  |     ^\n\nerror: could" in shown and "could not compile `itoa`" in shown
     assert "Compiling" not in shown and "Building" not in shown
     assert str(build.log) in str(stopped.value)
 
