@@ -25,8 +25,8 @@ AS_WITHOUT_A_TERMINAL = {
 EVERY_SECONDS = 60
 # An estimate from the first packages says little: they are small.
 ESTIMATE_AFTER_SECONDS = 20
-# Cargo goes over packages that are already compiled at once.
-FRESH_SECONDS = 3
+# In this time cargo goes over the packages that are already compiled.
+FRESH_SECONDS = 10
 # The fraction of the time that a fraction of the packages takes, from builds of this crate. The largest come last.
 TIME_SPENT = ((0, 0), (0.5, 0.25), (0.75, 0.4), (0.95, 0.7), (1, 0.8))
 
