@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -15,7 +16,8 @@ BAR = re.compile(r"\s*Building \[[=> ]*\] (\d+)/(\d+)")
 STATUS = re.compile(
     r"\s*(Adding|Blocking|Building|Checking|Compiling|Downloaded|Downloading|Finished|Fresh|Locking|Unpacking|Updating|Waiting)\b"
 )
-AS_WITHOUT_A_TERMINAL = {
+# Cargo prints its bar to a pipe too.
+SETTINGS = {
     "CARGO_TERM_COLOR": "never",
     "CARGO_TERM_PROGRESS_WHEN": "always",
     "CARGO_TERM_PROGRESS_WIDTH": "200",
@@ -51,8 +53,8 @@ class Build:
         """Runs cargo. Meanwhile another thread can read `done` and `total`."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.started = time.monotonic()
-        environment = {**os.environ, **self.environment, **AS_WITHOUT_A_TERMINAL}
-        with self.log.open("w") as log:
+        environment = {**os.environ, **self.environment, **SETTINGS}
+        with self.log.open("w", buffering=1) as log:
             log.write(f"{' '.join(map(str, self.command))}\n")
             self.process = subprocess.Popen(
                 self.command, cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -129,7 +131,7 @@ class Line:
 
     def show(self, text: str) -> None:
         if self.terminal:
-            width = os.get_terminal_size().columns
+            width = shutil.get_terminal_size().columns
             print(f"\r\033[K{text[: width - 1]}", end="", flush=True)
         elif time.monotonic() - self.printed >= EVERY_SECONDS:
             print(text, flush=True)

@@ -261,7 +261,7 @@ def test_on_a_terminal_the_line_is_updated_in_place(monkeypatch):
 
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys, "stdout", Terminal())
-    monkeypatch.setattr(os, "get_terminal_size", lambda: os.terminal_size((30, 20)))
+    monkeypatch.setenv("COLUMNS", "30")
     line = cargo_progress.Line()
     line.show("[set-up] building the crate: 143 of 412 packages")
     line.show("[set-up] building")
