@@ -122,6 +122,8 @@ pub use {candle_nn, ndarray, serde, serde_json};
 pub mod prelude {
     pub use crate::candle::{self, DType, Device, Module, Tensor, Var};
     pub use crate::candle_nn::{self, VarBuilder, VarMap};
+    // The kernel names it in the type of a stored `VarBuilder`, without its path.
+    pub use crate::candle_nn::var_builder::SimpleBackend;
 
     pub use crate::Error;
     pub use crate::analysis::Analyzer;
