@@ -1,6 +1,7 @@
 """What any client sees of the kernel: output, errors, interrupts and crashes, each with the cell that it belongs to."""
 
 import os
+import shutil
 import signal
 import threading
 import time
@@ -303,6 +304,7 @@ def await_end(processes):
         time.sleep(0.1)
 
 
+@pytest.mark.skipif(shutil.which("rustc", path="/usr/bin:/bin") is not None, reason="Rust is part of the system")
 def test_a_kernel_without_rust(tmp_path):
     (tmp_path / "cargo").mkdir()
     kernel = Kernel(tmp_path, PATH="/usr/bin:/bin", CARGO_HOME=str(tmp_path / "cargo"))
