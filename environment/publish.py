@@ -10,6 +10,9 @@ PROJECT = Path(__file__).parent.parent
 def thin(book):
     for cell in book.cells:
         cell.metadata.pop("execution", None)
+        if "outputs" in cell:
+            # A line of progress is empty after its task.
+            cell.outputs = [output for output in cell.outputs if output.get("data") != {"text/plain": ""}]
     return book
 
 

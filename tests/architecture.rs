@@ -150,13 +150,14 @@ fn cells_display_every_type_that_they_name_or_compute() {
         "sweep",
         "train",
     ];
-    const TRAITS: [&str; 8] = [
+    const TRAITS: [&str; 9] = [
         "LinearOperator",
         "Model",
         "Module",
         "Optimizer",
         "Points",
         "Show",
+        "SimpleBackend",
         "SliceUpdate",
         "Spectral",
     ];

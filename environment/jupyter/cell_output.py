@@ -18,6 +18,7 @@ class CellOutput:
         self.count = count
         self.value = None  # the last value, which is the cell's result if nothing follows
         self.bars = {}  # id of a task -> display id
+        self.free = []  # display ids of tasks that have ended, for the next ones
         self.lines = self.characters = 0
         self.head, self.rest = [], None
 
@@ -56,18 +57,22 @@ class CellOutput:
     def progress(self, state):
         """One line that is updated in place, and removed when the task has ended."""
         known = self.bars.get(state["id"])
-        if known is None:
+        if state["done"]:
+            if known is not None:
+                self.remove(state["id"])
+        elif known is None and not self.free:
             self.flush()
             known = self.bars[state["id"]] = uuid.uuid4().hex
             self.send("display_data", shown_progress(state, known))
-        elif state["done"]:
-            self.remove(state["id"])
         else:
+            known = self.bars[state["id"]] = known or self.free.pop()
             self.send("update_display_data", shown_progress(state, known))
 
     def remove(self, task):
-        transient = {"display_id": self.bars.pop(task)}
-        self.send("update_display_data", {"data": {"text/plain": ""}, "metadata": {}, "transient": transient})
+        display_id = self.bars.pop(task)
+        self.free.append(display_id)
+        empty = {"data": {"text/plain": ""}, "metadata": {}, "transient": {"display_id": display_id}}
+        self.send("update_display_data", empty)
 
     def flush(self):
         """Shows the value before the next output."""

@@ -227,6 +227,25 @@ def test_progress_is_one_line_that_is_updated(own, work):
     assert not {"stdout", "stderr"} & outputs.keys()
 
 
+def test_tasks_of_a_cell_share_the_line_of_progress(own):
+    cell = """for id in 0..3 { for done in [false, true] {
+    let state = format!(r#"{{"id": {id}, "task": "task {id}", "status": "s", "fraction": null, "left_seconds": null, "done": {done}}}"#);
+    println!("EVCXR_BEGIN_CONTENT application/vnd.loss-landscape.progress+json\\n{state}\\nEVCXR_END_CONTENT");
+} }"""
+    request = own.client.execute(cell)
+    messages = []
+    while True:
+        message = own.client.get_iopub_msg(timeout=60)
+        if message["msg_type"] == "status" and message["content"]["execution_state"] == "idle":
+            break
+        if "transient" in message["content"]:
+            messages.append((message["msg_type"], message["content"]["transient"]["display_id"], message["content"]["data"]["text/plain"]))
+    own.reply(request)
+    kinds, lines, texts = zip(*messages)
+    assert kinds == ("display_data", *["update_display_data"] * 5) and len(set(lines)) == 1
+    assert texts == ("task 0: s", "", "task 1: s", "", "task 2: s", "")
+
+
 def test_an_interrupt_while_a_cell_is_compiled(own):
     outputs, seconds = interrupted(own, 'println!("ran"); 1', 0.15)
     assert seconds < INTERRUPT_SECONDS
