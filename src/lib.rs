@@ -117,7 +117,7 @@ pub use {candle_nn, ndarray, serde, serde_json};
 /// constructors, and traits whose methods must be in scope.
 ///
 /// Import all other names from their modules, also types that are only results, such as
-/// [`spectral::Spectrum`](crate::spectral::Spectrum). The prelude has no `Result`, because the kernel wraps cells in
+/// [`spectral::Spectrum`]. The prelude has no `Result`, because the kernel wraps cells in
 /// code that uses the standard one by that name.
 pub mod prelude {
     pub use crate::candle::{self, DType, Device, Module, Tensor, Var};
