@@ -62,9 +62,7 @@ def kernel_class():
             failures = []
 
             def hear(event):
-                if "failed" in event:
-                    failures.append(event)
-                elif "ended" in event:
+                if "failed" in event or "ended" in event:
                     failures.append(event)
                 else:
                     output.hear(event)

@@ -218,16 +218,8 @@ impl Show for Device {
 mod tests {
     use ndarray::{Array1, Array2, array};
 
+    use super::super::plain_text as text;
     use super::*;
-
-    fn text(value: impl Show) -> String {
-        value
-            .bundle()
-            .unwrap()
-            .get("text/plain")
-            .unwrap()
-            .to_owned()
-    }
 
     fn tensor(values: impl candle_core::NdArray) -> String {
         text(Tensor::new(values, &Device::Cpu).unwrap())

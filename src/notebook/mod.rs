@@ -148,6 +148,13 @@ pub trait Show {
     }
 }
 
+/// The plain text of a value, for tests.
+#[cfg(test)]
+fn plain_text(value: impl Show) -> String {
+    let bundle = value.bundle().unwrap();
+    bundle.get("text/plain").unwrap().to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -107,16 +107,8 @@ impl Show for bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::plain_text as text;
     use super::*;
-
-    fn text<T: Show>(value: T) -> String {
-        value
-            .bundle()
-            .unwrap()
-            .get("text/plain")
-            .unwrap()
-            .to_owned()
-    }
 
     #[test]
     fn one_number() {

@@ -93,6 +93,7 @@ struct Guard {
     since: Instant,
     /// Whether the end of the cell was seen on each stream.
     ended: [bool; 2],
+    /// How the cell failed, and the message.
     failed: Option<(&'static str, String)>,
     /// evcxr runs a cell of its own at the start, and would wait for ever until somebody hears its events.
     muted: bool,
@@ -118,7 +119,7 @@ impl Guard {
         }
     }
 
-    /// Passes output on until the process ends, and ends in the same way.
+    /// Passes output on until the process ends. Then ends with its exit status, or with 1 after a signal.
     fn watch(mut self, mut streams: [PipeReader; 2], alive: &PipeReader) -> ! {
         for stream in &streams {
             unsafe { libc::fcntl(stream.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
@@ -169,13 +170,9 @@ impl Guard {
             }
             let marked = find(&self.unread[OUT][start.saturating_sub(PREFIX.len())..], PREFIX).is_some();
             for stream in if marked { [ERR, OUT] } else { [OUT, ERR] } {
-                self.take_apart(stream);
+                while self.step(stream) {}
             }
         }
-    }
-
-    fn take_apart(&mut self, stream: usize) {
-        while self.step(stream) {}
     }
 
     /// Takes the next part off a stream. Returns false if more bytes are needed.
