@@ -108,7 +108,6 @@ impl Show for bool {
 #[cfg(test)]
 mod tests {
     use super::super::plain_text as text;
-    use super::*;
 
     #[test]
     fn one_number() {
