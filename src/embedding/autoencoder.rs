@@ -114,7 +114,7 @@ impl Autoencoder {
     /// # Errors
     /// `components`, `hidden` or `epochs` is 0; the learning rate is not positive or training diverges; all points are equal; as
     /// [`Distances::new`](super::Distances::new).
-    pub fn run(&self, points: &(impl Points + ?Sized)) -> Result<Encoded> {
+    pub fn run(&self, points: &dyn Points) -> Result<Encoded> {
         check_components(self.components)?;
         let positive = self.learning_rate > 0.0 && self.learning_rate.is_finite();
         if self.hidden == 0 || self.epochs == 0 || !positive {

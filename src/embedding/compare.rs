@@ -76,7 +76,7 @@ impl Comparison {
     ///
     /// # Errors
     /// There are fewer than 3 points, or all are equal; as [`Distances::new`].
-    pub fn new(points: &(impl Points + ?Sized), seed: u64) -> Result<Self> {
+    pub fn new(points: &dyn Points, seed: u64) -> Result<Self> {
         let n = points.count();
         if n < 3 {
             return Err(Error::invalid(format!(

@@ -45,7 +45,7 @@ impl Distances {
     /// # Errors
     /// There are no points or more than [`Distances::MAX_COUNT`]; points have no entries or unequal lengths; entries or their
     /// squares are not finite; a point cannot be read.
-    pub fn new(points: &(impl Points + ?Sized)) -> Result<Self> {
+    pub fn new(points: &dyn Points) -> Result<Self> {
         let (n, d) = shape(points)?;
         if n > Self::MAX_COUNT {
             return Err(Error::invalid(format!(

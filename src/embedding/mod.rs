@@ -131,7 +131,7 @@ fn out_of_range(i: usize, count: usize) -> Error {
 }
 
 /// Returns the number of points and of their entries; 0 is an error.
-fn shape(points: &(impl Points + ?Sized)) -> Result<(usize, usize)> {
+fn shape(points: &dyn Points) -> Result<(usize, usize)> {
     match (points.count(), points.dim()) {
         (0, _) => Err(Error::invalid(
             "there are no points: give at least one to embed",
@@ -158,7 +158,7 @@ fn overflow() -> Error {
 }
 
 /// Reads and checks one point.
-fn read(points: &(impl Points + ?Sized), i: usize) -> Result<Vec<f64>> {
+fn read(points: &dyn Points, i: usize) -> Result<Vec<f64>> {
     progress::check()?;
     let point = points.point(i)?;
     if point.len() != points.dim() {
@@ -174,7 +174,7 @@ fn read(points: &(impl Points + ?Sized), i: usize) -> Result<Vec<f64>> {
 
 /// Calls `visit` with each point in order.
 fn for_each(
-    points: &(impl Points + ?Sized),
+    points: &dyn Points,
     task: &'static str,
     mut visit: impl FnMut(usize, Vec<f64>),
 ) -> Result<()> {
@@ -187,7 +187,7 @@ fn for_each(
 }
 
 /// Returns the mean, computed from the differences to the first point, so that equal points have exactly this mean.
-fn mean(points: &(impl Points + ?Sized)) -> Result<Vec<f64>> {
+fn mean(points: &dyn Points) -> Result<Vec<f64>> {
     let (n, _) = shape(points)?;
     let first = read(points, 0)?;
     let mut mean = first.clone();
@@ -200,7 +200,7 @@ fn mean(points: &(impl Points + ?Sized)) -> Result<Vec<f64>> {
 
 /// Returns points with the same distances in fewer dimensions: coordinates in their span if they have more entries than
 /// there are points, otherwise the points themselves.
-fn reduced(points: &(impl Points + ?Sized)) -> Result<Array2<f64>> {
+fn reduced(points: &dyn Points) -> Result<Array2<f64>> {
     let (n, d) = shape(points)?;
     if d > n {
         return Distances::new(points)?.coordinates();

@@ -58,7 +58,7 @@ impl Pca {
     /// # Errors
     /// `k` is 0; there are no points; points have no entries or unequal lengths; entries or their squares are not finite; there
     /// are more than [`Distances::MAX_COUNT`] points with more entries than that; a point cannot be read.
-    pub fn fit(points: &(impl Points + ?Sized), k: usize) -> Result<Self> {
+    pub fn fit(points: &dyn Points, k: usize) -> Result<Self> {
         check_components(k)?;
         let (n, d) = shape(points)?;
         let mean = mean(points)?;
@@ -165,7 +165,7 @@ fn check(v: &[f64], expected: usize, what: &str) -> Result<()> {
 }
 
 /// Returns directions that span the first `k` components, from eigenvectors u of the Gram matrix: Σᵢ uᵢ (xᵢ − mean).
-fn by_gram(points: &(impl Points + ?Sized), mean: &[f64], k: usize) -> Result<Vec<Vec<f64>>> {
+fn by_gram(points: &dyn Points, mean: &[f64], k: usize) -> Result<Vec<Vec<f64>>> {
     let mut pairs = Distances::new(points)?.principal()?;
     pairs.truncate(k);
     combinations(points, mean, pairs.len(), |j, i, _| pairs[j].1[i])
@@ -173,7 +173,7 @@ fn by_gram(points: &(impl Points + ?Sized), mean: &[f64], k: usize) -> Result<Ve
 
 /// Returns the same from eigenvectors v of Σᵢ (xᵢ − mean)(xᵢ − mean)ᵀ. This matrix is applied to v once more, computed from
 /// the points, to remove the part of v outside their span that rounding adds.
-fn by_covariance(points: &(impl Points + ?Sized), mean: &[f64], k: usize) -> Result<Vec<Vec<f64>>> {
+fn by_covariance(points: &dyn Points, mean: &[f64], k: usize) -> Result<Vec<Vec<f64>>> {
     let d = mean.len();
     let mut rows = vec![vec![0.0; d]; d];
     for_each(points, "covariance", |_, point| {
@@ -193,7 +193,7 @@ fn by_covariance(points: &(impl Points + ?Sized), mean: &[f64], k: usize) -> Res
 
 /// Returns `count` sums Σᵢ w (xᵢ − mean), with weights w(j, i, xᵢ − mean) in the j-th.
 fn combinations(
-    points: &(impl Points + ?Sized),
+    points: &dyn Points,
     mean: &[f64],
     count: usize,
     weight: impl Fn(usize, usize, &[f64]) -> f64,

@@ -107,7 +107,7 @@ impl Umap {
     ///
     /// # Errors
     /// There are fewer than 3 points; a setting is out of its range, or `components` or `epochs` is 0; as [`Distances::new`].
-    pub fn run(&self, points: &(impl Points + ?Sized)) -> Result<Array2<f64>> {
+    pub fn run(&self, points: &dyn Points) -> Result<Array2<f64>> {
         check_components(self.components)?;
         if self.neighbors < 2 || self.epochs == 0 || !(0.0..=1.0).contains(&self.min_distance) {
             return Err(Error::invalid(format!(

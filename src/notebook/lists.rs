@@ -1,7 +1,10 @@
 //! Values made of other values: lists, tuples, options, maps.
+//!
+//! Cells compile the implementations for their own types, so these only call functions that the crate has compiled.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::table::escape;
@@ -39,15 +42,23 @@ pub(super) fn abbreviated<T>(
 }
 
 /// Items on one line, or else one per line; both ends of a long list.
-pub(super) fn list<T: Show>(items: &[T], [open, close]: [char; 2]) -> Result<String> {
-    let inline = |items: &[T]| items.iter().map(T::inline).collect::<Result<Vec<_>>>();
-    let (parts, size) = if items.len() <= MAX_ITEMS {
-        (inline(items)?, String::new())
+pub(super) fn list<T: Show>(items: &[T], brackets: [char; 2]) -> Result<String> {
+    list_of(items.len(), &|i| items[i].inline(), brackets)
+}
+
+fn list_of(
+    count: usize,
+    inline: &dyn Fn(usize) -> Result<String>,
+    [open, close]: [char; 2],
+) -> Result<String> {
+    let inline = |range: Range<usize>| range.map(inline).collect::<Result<Vec<_>>>();
+    let (parts, size) = if count <= MAX_ITEMS {
+        (inline(0..count)?, String::new())
     } else {
-        let mut parts = inline(&items[..ENDS])?;
+        let mut parts = inline(0..ENDS)?;
         parts.push("…".into());
-        parts.extend(inline(&items[items.len() - ENDS..])?);
-        (parts, format!(" ({} values)", items.len()))
+        parts.extend(inline(count - ENDS..count)?);
+        (parts, format!(" ({count} values)"))
     };
     let length: usize = parts.iter().map(|part| part.chars().count() + 2).sum();
     let separator = if length <= LINE { ", " } else { ",\n " };
@@ -65,11 +76,14 @@ impl<T: Show> Show for [T] {
     }
 
     fn inline(&self) -> Result<String> {
-        let bundle = self.bundle()?;
-        Ok(match bundle.get("text/plain") {
-            Some(text) if !text.contains('\n') => text.to_owned(),
-            _ => format!("[{} values]", self.len()),
-        })
+        self.bundle().map(|bundle| inline_list(&bundle, self.len()))
+    }
+}
+
+fn inline_list(bundle: &Bundle, count: usize) -> String {
+    match bundle.get("text/plain") {
+        Some(text) if !text.contains('\n') => text.to_owned(),
+        _ => format!("[{count} values]"),
     }
 }
 
@@ -108,18 +122,26 @@ show_pointee!(&T, &mut T, Box<T>, Arc<T>);
 
 impl<T: Show> Show for Option<T> {
     fn bundle(&self) -> Result<Bundle> {
-        match self.as_ref().map(T::bundle).transpose()? {
-            Some(bundle) if !is_line(&bundle) => Ok(bundle),
-            _ => Ok(Bundle::text(self.inline()?)),
-        }
+        option(self.as_ref().map(|value| value as &dyn Show))
     }
 
     fn inline(&self) -> Result<String> {
-        Ok(match self {
-            Some(value) => format!("Some({})", value.inline()?),
-            None => "None".to_owned(),
-        })
+        inline_option(self.as_ref().map(|value| value as &dyn Show))
     }
+}
+
+fn option(value: Option<&dyn Show>) -> Result<Bundle> {
+    match value.map(Show::bundle).transpose()? {
+        Some(bundle) if !is_line(&bundle) => Ok(bundle),
+        _ => Ok(Bundle::text(inline_option(value)?)),
+    }
+}
+
+fn inline_option(value: Option<&dyn Show>) -> Result<String> {
+    Ok(match value {
+        Some(value) => format!("Some({})", value.inline()?),
+        None => "None".to_owned(),
+    })
 }
 
 /// An error is displayed as `?` displays it.
@@ -160,20 +182,15 @@ fn stacked(bundles: &[Bundle]) -> Bundle {
     }
 }
 
-/// A tuple on one line if each part fits on one; else the parts one below the other.
 macro_rules! tuples {
     ($($($T:ident $i:tt),+;)+) => {
         $(impl<$($T: Show),+> Show for ($($T,)+) {
             fn bundle(&self) -> Result<Bundle> {
-                let bundles = [$(self.$i.bundle()?),+];
-                match bundles.iter().all(is_line) {
-                    true => Ok(Bundle::text(self.inline()?)),
-                    false => Ok(stacked(&bundles)),
-                }
+                tuple(&[$(&self.$i),+])
             }
 
             fn inline(&self) -> Result<String> {
-                Ok(format!("({})", [$(self.$i.inline()?),+].join(", ")))
+                inline_tuple(&[$(&self.$i),+])
             }
         })+
     };
@@ -185,6 +202,26 @@ tuples!(
     A 0, B 1, C 2, D 3, E 4;
     A 0, B 1, C 2, D 3, E 4, F 5;
 );
+
+/// A tuple on one line if each part fits on one; else the parts one below the other.
+fn tuple(parts: &[&dyn Show]) -> Result<Bundle> {
+    let bundles: Vec<_> = parts
+        .iter()
+        .map(|part| part.bundle())
+        .collect::<Result<_>>()?;
+    match bundles.iter().all(is_line) {
+        true => Ok(Bundle::text(inline_tuple(parts)?)),
+        false => Ok(stacked(&bundles)),
+    }
+}
+
+fn inline_tuple(parts: &[&dyn Show]) -> Result<String> {
+    let parts: Vec<_> = parts
+        .iter()
+        .map(|part| part.inline())
+        .collect::<Result<_>>()?;
+    Ok(format!("({})", parts.join(", ")))
+}
 
 struct Entry<'a, K, V>(&'a K, &'a V);
 

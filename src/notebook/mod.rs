@@ -132,18 +132,22 @@ pub trait Show {
 
     /// Displays the value in a cell. An error ends the cell, as `?` does.
     fn evcxr_display(&self) {
-        // Figures often follow values.
-        #[cfg(feature = "figures")]
-        figure::start_in_background();
-        let shown = self
-            .bundle()
-            .map_err(|e| e.to_string())
-            .and_then(|bundle| bundle.print().map_err(|e| e.to_string()));
-        if let Err(message) = shown {
-            let _ = writeln!(std::io::stderr(), "{message}");
-            if progress::is_running_cells() {
-                progress::print("EVCXR_SHOWN_ERROR");
-            }
+        display(self.bundle());
+    }
+}
+
+/// Outside of the trait, so that cells need not compile it.
+fn display(bundle: Result<Bundle>) {
+    // Figures often follow values.
+    #[cfg(feature = "figures")]
+    figure::start_in_background();
+    let shown = bundle
+        .map_err(|e| e.to_string())
+        .and_then(|bundle| bundle.print().map_err(|e| e.to_string()));
+    if let Err(message) = shown {
+        let _ = writeln!(std::io::stderr(), "{message}");
+        if progress::is_running_cells() {
+            progress::print("EVCXR_SHOWN_ERROR");
         }
     }
 }

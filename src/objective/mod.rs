@@ -102,7 +102,10 @@ impl Objective {
     where
         M: Model + Clone + Send + Sync + 'static,
     {
-        let model = model.clone();
+        Self::of_shared(Arc::new(model.clone()), data, loss)
+    }
+
+    fn of_shared(model: Arc<dyn Model + Send + Sync>, data: &Dataset, loss: Loss) -> Result<Self> {
         let (parameters, layers) = (model.parameters().clone(), model.layers());
         let trained = model.clone();
         let training = move |x: &Tensor, seed| trained.forward_training(x, seed);

@@ -88,7 +88,7 @@ impl Dense {
     ///
     /// # Errors
     /// More than [`Dense::MAX_DIM`] rows; failed products; errors of [`Dense::new`].
-    pub fn from_operator(operator: &(impl LinearOperator + ?Sized)) -> Result<Self> {
+    pub fn from_operator(operator: &dyn LinearOperator) -> Result<Self> {
         let n = operator.dim();
         if n > Self::MAX_DIM {
             return Err(Error::invalid(format!(

@@ -247,7 +247,7 @@ macro_rules! forward {
 forward!(&A, Box<A>, Arc<A>);
 
 /// Machine epsilon of the type in which products are computed.
-pub(crate) fn epsilon(operator: &(impl LinearOperator + ?Sized)) -> f64 {
+pub(crate) fn epsilon(operator: &dyn LinearOperator) -> f64 {
     operator.dtype().map_or(f64::EPSILON, epsilon_of)
 }
 
@@ -256,7 +256,7 @@ pub(crate) fn epsilon(operator: &(impl LinearOperator + ?Sized)) -> f64 {
 /// # Errors
 /// The operator's; a wrong number or length of products; products that are not finite; an interrupt.
 pub(crate) fn checked_products(
-    operator: &(impl LinearOperator + ?Sized),
+    operator: &dyn LinearOperator,
     vectors: &[Vec<f64>],
 ) -> Result<Vec<Vec<f64>>> {
     progress::check()?;

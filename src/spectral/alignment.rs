@@ -45,8 +45,8 @@ impl Alignment {
     /// # Errors
     /// Matrices of different sizes; fewer than 2 samples; products that fail or are not finite.
     pub fn estimate(
-        a: &(impl LinearOperator + ?Sized),
-        b: &(impl LinearOperator + ?Sized),
+        a: &dyn LinearOperator,
+        b: &dyn LinearOperator,
         samples: usize,
         seed: u64,
     ) -> Result<Self> {
@@ -97,7 +97,7 @@ impl Alignment {
 }
 
 /// Rounding of the products of A = `operator`, relative to ‖A‖_F; `square` is ‖A‖²_F.
-fn relative_rounding(operator: &(impl LinearOperator + ?Sized), square: f64) -> Result<f64> {
+fn relative_rounding(operator: &dyn LinearOperator, square: f64) -> Result<f64> {
     let size = match operator.cancellation()? {
         0.0 => 1.0,
         cancellation => 1.0 + cancellation / square.sqrt(),

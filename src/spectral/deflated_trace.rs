@@ -57,7 +57,7 @@ impl DeflatedTrace {
     pub(super) fn new(
         trace_of: TraceOf,
         method: TraceMethod,
-        operator: &(impl LinearOperator + ?Sized),
+        operator: &dyn LinearOperator,
     ) -> Result<Self> {
         Ok(Self {
             trace_of,
@@ -102,7 +102,7 @@ impl DeflatedTrace {
     /// Computes and counts products for the basis.
     pub(super) fn counted_products(
         &mut self,
-        operator: &(impl LinearOperator + ?Sized),
+        operator: &dyn LinearOperator,
         vectors: &[Vec<f64>],
     ) -> Result<Vec<Vec<f64>>> {
         self.products += vectors.len();
@@ -113,7 +113,7 @@ impl DeflatedTrace {
     /// directions of the vectors are uniformly distributed, or their entries are random signs.
     pub(super) fn projected_products(
         &self,
-        operator: &(impl LinearOperator + ?Sized),
+        operator: &dyn LinearOperator,
         mut vectors: Vec<Vec<f64>>,
     ) -> Result<Vec<(Vec<f64>, Vec<f64>)>> {
         let length = (self.undeflated_dim() as f64).sqrt();
@@ -154,7 +154,7 @@ impl DeflatedTrace {
     /// the new basis: C = PAQ for the new P.
     pub(super) fn deflate(
         &mut self,
-        operator: &(impl LinearOperator + ?Sized),
+        operator: &dyn LinearOperator,
         block: Vec<Vec<f64>>,
     ) -> Result<Vec<Vec<f64>>> {
         if block.is_empty() {

@@ -229,7 +229,7 @@ impl DensitySettings {
     ///
     /// # Errors
     /// Fewer than 2 probes; no steps; products that fail or are not finite.
-    pub fn run(&self, operator: &(impl LinearOperator + ?Sized)) -> Result<Density> {
+    pub fn run(&self, operator: &dyn LinearOperator) -> Result<Density> {
         if self.probes < 2 || self.steps == 0 {
             return Err(Error::invalid(format!(
                 "a density from {} with {} has no standard error: use at least 2 probes and 1 step",

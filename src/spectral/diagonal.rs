@@ -41,11 +41,7 @@ impl Diagonal {
     ///
     /// # Errors
     /// Fewer than 2 samples; products that fail or are not finite.
-    pub fn estimate(
-        operator: &(impl LinearOperator + ?Sized),
-        samples: usize,
-        seed: u64,
-    ) -> Result<Self> {
+    pub fn estimate(operator: &dyn LinearOperator, samples: usize, seed: u64) -> Result<Self> {
         if samples < 2 {
             return Err(Error::invalid(format!(
                 "a diagonal from {} has no standard error: use at least 2",

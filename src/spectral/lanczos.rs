@@ -244,7 +244,7 @@ impl Lanczos {
     /// `k` = 0 or `k` > n; a block size of 0; not enough memory; start vectors of a wrong length or not finite; products that
     /// fail or are not finite. Reaching `max_products` is not an error: the result has then not
     /// [converged](Spectrum::converged).
-    pub fn run(&self, operator: &(impl LinearOperator + ?Sized), k: usize) -> Result<Spectrum> {
+    pub fn run(&self, operator: &dyn LinearOperator, k: usize) -> Result<Spectrum> {
         let n = operator.dim();
         if k == 0 || k > n {
             return Err(Error::invalid(format!(
@@ -296,7 +296,7 @@ impl Lanczos {
         })
     }
 
-    fn iterate(&self, operator: &(impl LinearOperator + ?Sized), k: usize) -> Result<Found> {
+    fn iterate(&self, operator: &dyn LinearOperator, k: usize) -> Result<Found> {
         let n = operator.dim();
         let width = self.block_size.max(self.start_vectors.len()).min(n);
         let by_memory = BASIS_BYTES / (8 * n);
@@ -477,7 +477,7 @@ impl WantedPairs {
     /// Searches for eigenvalues beyond the wanted ones. Also returns the number of products.
     fn search(
         &self,
-        operator: &(impl LinearOperator + ?Sized),
+        operator: &dyn LinearOperator,
         space: &KrylovSpace,
         budget: usize,
         sampler: &mut Sampler,

@@ -54,7 +54,7 @@ pub(super) enum Outcome {
 /// Lanczos recurrence from one random vector with at most `budget` products; if it finds an eigenvalue, the recurrence is
 /// repeated to compute its vector. Also returns the number of products.
 pub(super) fn search(
-    operator: &(impl LinearOperator + ?Sized),
+    operator: &dyn LinearOperator,
     b: &SchurComplement,
     threshold: Threshold,
     budget: usize,
@@ -105,11 +105,7 @@ impl Chain {
     }
 
     /// Multiplies the last vector.
-    fn extend(
-        &mut self,
-        operator: &(impl LinearOperator + ?Sized),
-        b: &SchurComplement,
-    ) -> Result<()> {
+    fn extend(&mut self, operator: &dyn LinearOperator, b: &SchurComplement) -> Result<()> {
         let last = self.recent.len() - 1;
         let (mut image, size) = b.apply(operator, &self.recent[last])?;
         self.size = self.size.max(size);
@@ -134,7 +130,7 @@ impl Chain {
     fn ritz_vector(
         &self,
         threshold: Threshold,
-        operator: &(impl LinearOperator + ?Sized),
+        operator: &dyn LinearOperator,
         b: &SchurComplement,
         start: Vec<f64>,
     ) -> Result<Vec<f64>> {

@@ -63,7 +63,7 @@ pub trait Spectral: LinearOperator {
     /// # Errors
     /// `k` = 0 or `k` > n; failed products.
     fn top(&self, k: usize) -> Result<Spectrum> {
-        Lanczos::default().run(self, k)
+        Lanczos::default().run(&self, k)
     }
 
     /// The spectral density, by [`DensitySettings`].
@@ -71,7 +71,7 @@ pub trait Spectral: LinearOperator {
     /// # Errors
     /// Failed products.
     fn density(&self) -> Result<Density> {
-        DensitySettings::default().run(self)
+        DensitySettings::default().run(&self)
     }
 
     /// tr(A), the sum of all eigenvalues, by [`Trace`].
@@ -79,7 +79,7 @@ pub trait Spectral: LinearOperator {
     /// # Errors
     /// Failed products.
     fn trace(&self) -> Result<Estimate> {
-        Trace::default().trace(self)
+        Trace::default().trace(&self)
     }
 
     /// ‖A‖²_F, the sum of all squared eigenvalues, by [`Trace`].
@@ -87,7 +87,7 @@ pub trait Spectral: LinearOperator {
     /// # Errors
     /// Failed products.
     fn frobenius_squared(&self) -> Result<Estimate> {
-        Trace::default().frobenius_squared(self)
+        Trace::default().frobenius_squared(&self)
     }
 
     /// All entries of a small matrix; see [`Dense::from_operator`].
@@ -95,7 +95,7 @@ pub trait Spectral: LinearOperator {
     /// # Errors
     /// As [`Dense::from_operator`].
     fn dense(&self) -> Result<Dense> {
-        Dense::from_operator(self)
+        Dense::from_operator(&self)
     }
 }
 

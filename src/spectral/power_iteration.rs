@@ -106,7 +106,7 @@ impl PowerIteration {
     ///
     /// # Errors
     /// `max_products` = 0; products that fail or are not finite. An iteration that does not converge is not an error.
-    pub fn run(&self, operator: &(impl LinearOperator + ?Sized)) -> Result<PowerResult> {
+    pub fn run(&self, operator: &dyn LinearOperator) -> Result<PowerResult> {
         if self.max_products == 0 {
             return Err(Error::invalid(
                 "max_products is 0: allow at least one product",

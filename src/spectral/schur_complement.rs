@@ -40,7 +40,7 @@ impl<'a> SchurComplement<'a> {
     /// Returns Bv for a v in the complement, and ‖Av‖.
     pub(super) fn apply(
         &self,
-        operator: &(impl LinearOperator + ?Sized),
+        operator: &dyn LinearOperator,
         v: &[f64],
     ) -> Result<(Vec<f64>, f64)> {
         let mut image = checked_products(operator, &[v.to_vec()])?.swap_remove(0);

@@ -66,7 +66,7 @@ impl KrylovSpace {
     /// Multiplies the orthonormal `block`, which is orthogonal to the basis and the pending vectors, and adds it to the basis.
     pub(super) fn expand(
         &mut self,
-        operator: &(impl LinearOperator + ?Sized),
+        operator: &dyn LinearOperator,
         block: Vec<Vec<f64>>,
     ) -> Result<()> {
         let images = checked_products(operator, &block)?;
@@ -214,7 +214,7 @@ impl KrylovSpace {
     /// combination can miss.
     pub(super) fn product_error(
         &self,
-        operator: &(impl LinearOperator + ?Sized),
+        operator: &dyn LinearOperator,
         ritz: &Ritz,
         indices: &[usize],
         sampler: &mut Sampler,

@@ -137,7 +137,7 @@ impl Trace {
     /// # Errors
     /// Fewer than 12 products; a relative error that is not a positive number; products that fail or are not finite. An
     /// accuracy that is not reached is not an error: see [`Estimate::converged`].
-    pub fn trace(&self, operator: &(impl LinearOperator + ?Sized)) -> Result<Estimate> {
+    pub fn trace(&self, operator: &dyn LinearOperator) -> Result<Estimate> {
         self.run(operator, TraceOf::Matrix)
     }
 
@@ -146,15 +146,11 @@ impl Trace {
     ///
     /// # Errors
     /// As [`Trace::trace`].
-    pub fn frobenius_squared(&self, operator: &(impl LinearOperator + ?Sized)) -> Result<Estimate> {
+    pub fn frobenius_squared(&self, operator: &dyn LinearOperator) -> Result<Estimate> {
         self.run(operator, TraceOf::Square)
     }
 
-    fn run(
-        &self,
-        operator: &(impl LinearOperator + ?Sized),
-        trace_of: TraceOf,
-    ) -> Result<Estimate> {
+    fn run(&self, operator: &dyn LinearOperator, trace_of: TraceOf) -> Result<Estimate> {
         if !(self.relative_error > 0.0 && self.relative_error.is_finite()) {
             return Err(Error::invalid(format!(
                 "the relative error is {}: give a finite number above 0",
@@ -184,7 +180,7 @@ impl Trace {
             TraceMethod::Hutchinson => sampler.signs(n),
             _ => sampler.gaussian(n),
         };
-        let integrand = |estimator: &TraceEstimator<_>, probes| {
+        let integrand = |estimator: &TraceEstimator, probes| {
             estimator.deflated.projected_products(operator, probes)
         };
         let estimator = TraceEstimator {
@@ -213,7 +209,7 @@ impl Trace {
     /// Deflates the range of A times random vectors, which contains the largest eigenvalues approximately.
     fn deflate_range(
         &self,
-        operator: &(impl LinearOperator + ?Sized),
+        operator: &dyn LinearOperator,
         deflated: &mut DeflatedTrace,
     ) -> Result<()> {
         let n = operator.dim();
@@ -250,9 +246,9 @@ impl Trace {
 }
 
 /// The estimator of the probe loop: samples a deflated trace and, between rounds, grows the deflated space.
-struct TraceEstimator<'a, A: ?Sized> {
+struct TraceEstimator<'a> {
     settings: &'a Trace,
-    operator: &'a A,
+    operator: &'a dyn LinearOperator,
     deflated: DeflatedTrace,
     krylov: Option<BlockKrylov>,
     /// Number of directions to deflate after this round.
@@ -260,7 +256,7 @@ struct TraceEstimator<'a, A: ?Sized> {
     progress: Progress,
 }
 
-impl<A: LinearOperator + ?Sized> Estimator for TraceEstimator<'_, A> {
+impl Estimator for TraceEstimator<'_> {
     type Sample = (Vec<f64>, Vec<f64>);
 
     fn next_round(&mut self) -> Result<usize> {
@@ -303,10 +299,7 @@ impl<A: LinearOperator + ?Sized> Estimator for TraceEstimator<'_, A> {
 }
 
 /// Deflates the whole space, which makes the trace exact.
-fn deflate_all(
-    operator: &(impl LinearOperator + ?Sized),
-    deflated: &mut DeflatedTrace,
-) -> Result<()> {
+fn deflate_all(operator: &dyn LinearOperator, deflated: &mut DeflatedTrace) -> Result<()> {
     let n = operator.dim();
     let unit = |i: usize| {
         let mut unit = vec![0.0; n];
@@ -338,7 +331,7 @@ impl BlockKrylov {
     /// Deflates this many more directions, or all that are left.
     fn grow(
         &mut self,
-        operator: &(impl LinearOperator + ?Sized),
+        operator: &dyn LinearOperator,
         deflated: &mut DeflatedTrace,
         directions: usize,
     ) -> Result<()> {
