@@ -46,13 +46,18 @@ def stamps(files) -> dict:
     for file in map(str, files):
         try:
             if file.endswith((".toml", ".lock")):
-                found[file] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+                found[file] = hashlib.sha256(without_cell(Path(file).read_bytes())).hexdigest()
             else:
                 stat = os.stat(file)
                 found[file] = [stat.st_mtime_ns, stat.st_size]
         except FileNotFoundError:
             found[file] = None
     return found
+
+
+def without_cell(settings: bytes) -> bytes:
+    """A lock file without the dependencies of the cell's package, which repeat its manifest. Cargo rewrites them after each `:dep`."""
+    return b"\n\n".join(part for part in settings.split(b"\n\n") if not part.startswith(b'[[package]]\nname = "ctx"\n'))
 
 
 def settings(folder: Path) -> list[Path]:

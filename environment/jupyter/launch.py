@@ -172,6 +172,8 @@ def install_shims(build: Path, libraries: Path) -> None:
         link(build / "library" / name / "src", libraries / name / "src")
     if (build / "library/core/src").exists():
         os.environ["RUST_SRC_PATH"] = str(build / "library")
+        # An empty library, for the cell that needs none (see evaluator.rs).
+        (build / "library/none/core").mkdir(parents=True, exist_ok=True)
     cargo_home = build / "cargo"
     for name in ("registry", "git", "config.toml", "credentials.toml"):
         link(cargo_home / name, cargo.home() / name)

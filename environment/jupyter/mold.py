@@ -3,7 +3,8 @@
 The kernel compiles each cell by `mold -run cargo build …`, and mold is the one program that it finds by its search path.
 So launch.py puts this program there under that name. Cargo needs about 0.4 seconds per cell to find that none of 300
 packages has changed. This program checks only files that can change, those of packages with a path, and then repeats
-cargo's last call of rustc. It passes every other command, and every case that looks different, on to cargo.
+cargo's last call of rustc. A source that was compiled before is not compiled again: each kernel starts with the same cells,
+and so does a notebook that runs again. It passes every other command, and every case that looks different, on to cargo.
 
 For a cell with a variable that cannot be stored, the kernel also runs `cargo check`, to report compile errors first. The
 set-up compiles the dependencies for `cargo build`, and in a new build directory `cargo check` would check all of them,
@@ -22,6 +23,10 @@ from pathlib import Path
 import cargo
 
 RECORDS = Path("target/cells")
+# The file of the present cell, as seen by cargo.
+SOURCE = "cell/src/lib.rs"
+# Number of kept outcomes for one record. One takes 100 to 300 kB.
+OUTCOMES = 200
 # Set for a recorded call of cargo, to the file for the record.
 RECORD = "LOSS_LANDSCAPE_RECORD"
 
@@ -76,20 +81,59 @@ def record(arguments: list[str]) -> None:
     os.execvp(arguments[0], arguments)
 
 
-def repeat(known: dict) -> int:
-    """Compiles the cell as recorded."""
-    arguments = known["arguments"]
-    out = Path(known["folder"], arguments[arguments.index("--out-dir") + 1])
-    library, shown = out / "libctx.so", out.parent / "libctx.so"
+def repeat(known: dict, outcomes: Path) -> int:
+    """Compiles the cell as recorded, or takes the outcome of an earlier cell with the same source."""
+    arguments, folder = known["arguments"], Path(known["folder"])
+    out = Path(folder, arguments[arguments.index("--out-dir") + 1])
+    library, shown, dependencies = out / "libctx.so", out.parent / "libctx.so", out / "ctx.d"
     # The libraries of earlier cells are links to the same file, and loaded.
-    for file in (library, shown):
+    for file in (library, shown, dependencies):
         file.unlink(missing_ok=True)
-    # The kernel reads rustc's messages from cargo's output.
-    done = subprocess.run(linked(arguments), env=known["environment"], cwd=known["folder"], stderr=subprocess.STDOUT)
-    if done.returncode == 0:
+    outcome = outcomes / hashlib.sha256((folder / SOURCE).read_bytes()).hexdigest()[:32]
+    compiled = outcome.with_suffix(".so")
+    try:
+        code, messages = json.loads(outcome.read_text())
+        if code == 0:
+            os.link(compiled, library)
+    except (OSError, ValueError):
+        # The kernel reads rustc's messages from cargo's output.
+        done = subprocess.run(
+            linked(arguments), env=known["environment"], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        code, messages = done.returncode, done.stdout.decode(errors="replace")
+        if lasting(code, messages, dependencies):
+            keep(outcome, compiled, library, code, messages)
+    sys.stdout.write(messages)
+    if code == 0:
         os.link(library, shown)
         print(json.dumps({"reason": "compiler-artifact", "target": {"name": "ctx"}, "filenames": [str(shown)]}))
-    return done.returncode
+    return code
+
+
+def lasting(code: int, messages: str, dependencies: Path) -> bool:
+    """Whether the same source will have the same outcome: it reads no other file, and only the type checker found errors."""
+    try:
+        sources = [line for line in dependencies.read_text().splitlines() if line.endswith(":")]
+        errors = [e for e in map(json.loads, messages.splitlines()) if e.get("level") == "error"]
+    except (OSError, ValueError):
+        return False
+    # Errors of macros, which may have tried to read a file, have no code.
+    coded = all(error["code"] or error["message"].startswith("aborting due to") for error in errors)
+    return sources == [f"{SOURCE}:"] and (code == 0 or (errors != [] and coded))
+
+
+def keep(outcome: Path, compiled: Path, library: Path, code: int, messages: str) -> None:
+    """Keeps an outcome, and removes the oldest."""
+    outcome.parent.mkdir(parents=True, exist_ok=True)
+    for file in (outcome, compiled):
+        file.unlink(missing_ok=True)
+    if code == 0:
+        os.link(library, compiled)
+    outcome.write_text(json.dumps([code, messages]))
+    kept = sorted((file for file in outcome.parent.iterdir() if not file.suffix), key=lambda file: file.stat().st_mtime_ns)
+    for file in kept[:-OUTCOMES]:
+        file.with_suffix(".so").unlink(missing_ok=True)
+        file.unlink()
 
 
 def build(command: list[str]) -> int:
@@ -97,9 +141,9 @@ def build(command: list[str]) -> int:
     try:
         known = json.loads(recorded.read_text())
         if cargo.stamps(known["files"]) == known["files"]:
-            return repeat(known)
+            return repeat(known, recorded.with_suffix(""))
     except (FileNotFoundError, ValueError):
-        pass
+        shutil.rmtree(recorded.with_suffix(""), ignore_errors=True)
 
     start = time.time_ns()
     recorded.unlink(missing_ok=True)
@@ -112,7 +156,9 @@ def build(command: list[str]) -> int:
         note = json.loads(new.read_text())
         note["files"] = cargo.stamps(watched(note["arguments"]))
         # A file that changed during the build may be older or newer than what was compiled from it.
-        if all(stamp is None or os.stat(file).st_mtime_ns < start for file, stamp in note["files"].items()):
+        # Cargo itself writes the lock file, before it compiles.
+        checked = [file for file, stamp in note["files"].items() if stamp and not file.endswith(".lock")]
+        if all(os.stat(file).st_mtime_ns < start for file in checked):
             new.write_text(json.dumps(note))
             new.rename(recorded)
     return code

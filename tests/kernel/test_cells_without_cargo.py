@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 
 import pytest
 from conftest import INSTALLED
@@ -82,4 +83,59 @@ def test_a_change_elsewhere_is_detected(build, tmp_path, file, text):
     for code in range(3):
         assert build(f"pub fn f() -> i32 {{ helper::one() + {code} }}")[0]
     (tmp_path / file).write_text(text)
-    assert not build("pub fn f() -> i32 { helper::one() }")[0]
+    assert not build("pub fn f() -> i32 { helper::one() + 2 }")[0]
+
+
+@pytest.fixture
+def compiled(build, tmp_path):
+    """Builds a cell after others, without cargo. Returns whether it succeeded and whether rustc ran."""
+    for code in range(2):
+        build(f"pub fn f() -> i32 {{ helper::one() + {code} }}")
+
+    def compiled(code):
+        succeeded, by_cargo = build(code)
+        assert not by_cargo
+        (folder,) = tmp_path.glob("kernel/cell/target/*-*/debug/deps")
+        return succeeded, (folder / "ctx.d").exists()
+
+    return compiled
+
+
+def test_the_same_source_is_compiled_once(compiled, tmp_path):
+    library = lambda: next(tmp_path.glob("kernel/cell/target/*-*/debug/libctx.so")).read_bytes()  # noqa: E731
+    three, four = (f"#[unsafe(no_mangle)] pub extern \"C\" fn f{n}() -> i32 {{ helper::one() + {n} }}" for n in (3, 4))
+    assert compiled(three) == (True, True)
+    first = library()
+    assert compiled(four) == (True, True)
+    assert library() != first
+    assert compiled(three) == (True, False)
+    assert library() == first
+    wrong = 'pub fn f() -> i32 { "three" }'
+    assert compiled(wrong) == (False, True)
+    assert compiled(wrong) == (False, False)
+    assert compiled(four) == (True, False)
+
+
+def test_a_source_that_reads_a_file_is_compiled_again(compiled, tmp_path):
+    code = 'pub fn f() -> [u8; 3] { *include_bytes!("../../../text") }'
+    assert compiled(code) == (False, True)
+    for text in ("one", "two"):
+        (tmp_path / "text").write_text(text)
+        assert compiled(code) == (True, True)
+    (tmp_path / "text").write_text("three")
+    assert compiled(code) == (False, True)
+    (tmp_path / "text").write_text("six")
+    assert compiled(code) == (True, True)
+
+
+def test_few_sources_are_kept(compiled, tmp_path):
+    sys.path.insert(0, str(INSTALLED))
+    import mold
+
+    compiled("")
+    (outcomes,) = tmp_path.glob("kernel/cell/target/cells/*/")
+    for n in range(mold.OUTCOMES + 10):
+        (outcomes / f"{n:032}").write_text("[1, \"\"]")
+    assert compiled("pub fn f() -> i32 { helper::one() + 9 }") == (True, True)
+    assert len([file for file in outcomes.iterdir() if not file.suffix]) == mold.OUTCOMES
+    assert compiled("pub fn f() -> i32 { helper::one() + 9 }") == (True, False)

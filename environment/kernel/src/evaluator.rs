@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{BufRead, Write};
 use std::os::fd::FromRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::process::{Command, exit};
 use std::thread;
 
@@ -31,9 +32,23 @@ pub fn run() {
     answer(context, &answers);
 }
 
+/// Directory of the standard library's sources, for the analysis.
+const LIBRARY: &str = "RUST_SRC_PATH";
+
+/// evcxr first runs the cell `42`, whose analysis needs no library. The analysis reads the library again for the first cell
+/// with dependencies.
 fn start() -> Result<(CommandContext, EvalContextOutputs), String> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
+    let library = std::env::var_os(LIBRARY);
+    if let Some(library) = &library {
+        // Safe: there are no other threads.
+        unsafe { std::env::set_var(LIBRARY, Path::new(library).join("none")) };
+    }
     let (context, outputs) = EvalContext::with_subprocess_command(Command::new(program)).map_err(|error| error.to_string())?;
+    if let Some(library) = library {
+        // Safe: evcxr's threads read only pipes and files.
+        unsafe { std::env::set_var(LIBRARY, library) };
+    }
     Ok((CommandContext::with_eval_context(context), outputs))
 }
 

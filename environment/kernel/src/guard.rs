@@ -21,8 +21,10 @@ use serde_json::{Value, json};
 use crate::marks::{BEGIN_CONTENT, BORDER, COMPLETE, END_CONTENT, ERROR, PANIC, PREFIX, SHOWN_ERROR, TYPE_CHANGED, border};
 use crate::runner;
 
-/// Text waits this long, so that many short lines become one message, and an error's message is recognised as such.
-const DELAY: Duration = Duration::from_millis(40);
+/// Text waits this long, so that many short lines become one message.
+const DELAY: Duration = Duration::from_millis(5);
+/// Text on standard error waits longer: the mark that follows shows that it is an error's message.
+const ERROR_DELAY: Duration = Duration::from_millis(40);
 /// The mark of a panic follows its message when the stack is unwound.
 const UNWINDING: Duration = Duration::from_secs(2);
 const CHUNK: usize = 64 << 10;
@@ -154,8 +156,12 @@ impl Guard {
         if self.items.iter().all(|item| matches!(item, Item::Display(_))) {
             return -1;
         }
-        let panics = self.items.iter().any(|item| matches!(item, Item::Text(ERR, text) if text.contains("panicked at ")));
-        let left = if panics { UNWINDING } else { DELAY }.saturating_sub(self.since.elapsed());
+        let errors = self.items.iter().map(|item| match item {
+            Item::Text(ERR, text) if text.contains("panicked at ") => UNWINDING,
+            Item::Text(ERR, _) => ERROR_DELAY,
+            _ => DELAY,
+        });
+        let left = errors.max().unwrap_or(DELAY).saturating_sub(self.since.elapsed());
         left.as_micros().div_ceil(1000) as i32
     }
 
