@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Checks what setup.sh needs before it starts to work. Prints every problem with what to do, and exits with 1 if there is
-# one. Notes do not stop the set-up.
+# one. Notes do not stop the set-up. With --cuda, also checks what a kernel for an NVIDIA GPU needs.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -123,12 +123,38 @@ check_python() {
     fi
 }
 
+check_cuda() {
+    local name missing=()
+    . environment/find_cuda.sh
+    if [ -z "$CUDA_HOME" ]; then
+        problem "CUDA's compiler nvcc is missing: install the CUDA toolkit (https://developer.nvidia.com/cuda-downloads), set CUDA_HOME to its directory, or run environment/cuda_toolkit.sh, which downloads CUDA 13.0 into the cache (1.2 GB)."
+    elif [ -z "$(toolkit_version)" ]; then
+        problem "$CUDA_HOME/bin/nvcc does not run: install the CUDA toolkit again, or set CUDA_HOME to the directory of another."
+    else
+        for name in cublas cublasLt cudart curand nvrtc; do
+            has_library $name || missing+=("lib$name.so")
+        done
+        [ ${#missing[@]} -eq 0 ] || problem "The CUDA toolkit in $CUDA_HOME lacks ${missing[*]}: install its development libraries, or set CUDA_HOME to the directory of another toolkit."
+    fi
+    command -v g++ >/dev/null || problem "A C++ compiler is missing, which nvcc needs: install g++ (Debian, Ubuntu: apt install build-essential)."
+    if [ -z "$CUDA_COMPUTE_CAP" ]; then
+        problem "No NVIDIA GPU is found: nvidia-smi is missing or reports none. Install NVIDIA's driver. For the GPU of another machine, set CUDA_COMPUTE_CAP to its compute capability, such as 90. Without --cuda, cells run on the CPU."
+    elif ! [[ "$CUDA_COMPUTE_CAP" =~ ^[0-9]{2,3}[af]?$ ]]; then
+        problem "CUDA_COMPUTE_CAP=$CUDA_COMPUTE_CAP is not a compute capability: write 90 for 9.0."
+    elif [ -z "$(driver_version)" ]; then
+        note "No NVIDIA GPU is found here. The kernel is built for compute capability $CUDA_COMPUTE_CAP, and \`best_device()\` is the CPU until there is a GPU."
+    elif older "$(driver_version)" "$(toolkit_version)"; then
+        problem "The driver supports CUDA $(driver_version), and $CUDA_HOME has CUDA $(toolkit_version): update NVIDIA's driver, or set CUDA_HOME to an older toolkit."
+    fi
+}
+
 check_paths
 check_space
 check_system
 check_rust
 check_compiler
 check_python
+[[ " $* " != *" --cuda "* ]] || check_cuda
 
 for each in "${NOTES[@]}"; do
     printf '\033[1m[set-up]\033[0m note: %s\n' "$each"

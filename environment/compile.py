@@ -1,9 +1,11 @@
-"""Compiles the kernel and the crate, and installs the kernel: compile.py [--tests]
+"""Compiles the kernel and the crate, and installs the kernel: compile.py [--tests] [--cuda | --cpu]
 
---tests also gives the compiled dependencies to the builds of the tests.
+--tests also gives the compiled dependencies to the builds of the tests. --cuda compiles the crate for the GPU that the
+environment names, also in later set-ups, and --cpu for the CPU again.
 """
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import cargo_progress
 import compile_crate
 import compile_kernel
 import install_kernel
+from compile_crate import cuda, launch
 
 # With fewer cores, two builds at once only compete.
 CORES_FOR_BOTH = 4
@@ -21,6 +24,10 @@ PROJECT = Path(__file__).parent.parent.resolve()
 NO_SOURCES = (
     "[set-up] The sources of Rust packages could not be downloaded; cargo's message is above. Check the network, and "
     "HTTPS_PROXY if there is a proxy, then run this again."
+)
+NO_TOOLKIT = (
+    "[set-up] The kernel of this clone is for the GPU, and its CUDA compiler {} is missing. Run environment/setup.sh --cuda to "
+    "use another, or environment/setup.sh --cpu for a kernel without CUDA."
 )
 
 
@@ -37,10 +44,25 @@ def fetch(manifest: Path, host: str) -> None:
             sys.exit(NO_SOURCES)
 
 
-def main(tests: bool) -> None:
+def choose_device(options: list[str]) -> dict[str, str]:
+    """Stores the choice of a device, if there is a new one, and returns the variables for CUDA."""
+    folder = launch.home(PROJECT)
+    if "--cuda" in options:
+        cuda.choose(folder)
+    elif "--cpu" in options:
+        cuda.forget(folder)
+    variables = cuda.variables(folder)
+    if variables and not Path(variables["NVCC"]).exists():
+        sys.exit(NO_TOOLKIT.format(variables["NVCC"]))
+    return variables
+
+
+def main(options: list[str]) -> None:
     cache = Path(os.environ["LOSS_LANDSCAPE_CACHE"])
     host, rustc = compile_kernel.host()
     locked = b"".join((PROJECT / name).read_bytes() for name in ("Cargo.lock", ".cargo/config.toml"))
+    if variables := choose_device(options):
+        locked += json.dumps(variables).encode()
     dependencies = cache / f"dependencies-{rustc}-{hashlib.sha256(locked).hexdigest()[:16]}"
     evaluator = compile_kernel.evaluator(cache, host)
 
@@ -64,12 +86,14 @@ def main(tests: bool) -> None:
         say("starting the kernel once (about half a minute) …")
         crate.start()
     compile_kernel.prune(cache)
-    if tests and not (PROJECT / "target/debug").exists():
+    if "--cuda" in options:
+        say(compile_crate.execute('println!("best_device() in a cell: {:?}", best_device()?);').strip())
+    if "--tests" in options and not (PROJECT / "target/debug").exists():
         builds.copy(dependencies, PROJECT / "target")
 
 
 if __name__ == "__main__":
     try:
-        main("--tests" in sys.argv[1:])
+        main(sys.argv[1:])
     except KeyboardInterrupt:
         sys.exit("[set-up] interrupted. What is built is kept: run this again to resume.")

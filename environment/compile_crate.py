@@ -1,6 +1,7 @@
 """Compiles the crate and its dependencies for the notebooks' kernels."""
 
 import hashlib
+import json
 import os
 import shutil
 import sys
@@ -11,6 +12,7 @@ from cargo_progress import Build
 from jupyter_client.manager import start_new_kernel
 
 sys.path.insert(0, str(Path(__file__).parent / "jupyter"))
+import cuda
 import launch
 
 CELL = ":dep loss-landscape = { path = \"..\" }\nuse loss_landscape::prelude::*;"
@@ -20,12 +22,12 @@ PROJECT = Path(__file__).parent.parent.resolve()
 CELL_MANIFEST = '[package]\nname = "ctx"\nversion = "1.0.0"\nedition = "2024"\n\n[lib]\ncrate-type = ["cdylib"]\n'
 
 
-def state() -> str:
-    """A hash of everything that the kernel compiles."""
+def state(home: Path) -> str:
+    """A hash of everything that the kernel compiles, and how."""
     files = [PROJECT / name for name in ("Cargo.toml", "Cargo.lock", ".cargo/config.toml")]
     files += sorted((PROJECT / "src").rglob("*.rs"))
     files += sorted((PROJECT / "environment/jupyter").glob("*.py"))
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(json.dumps(cuda.variables(home)).encode())
     for file in files:
         digest.update(str(file).encode() + file.read_bytes())
     return digest.hexdigest()
@@ -36,7 +38,8 @@ class Crate:
         """`dependencies` is the directory in the per-user cache for the compiled dependencies of this lock file. It is
         created if it does not exist, and later clones use it."""
         self.dependencies = dependencies
-        self.home, self.state = launch.home(PROJECT), state()
+        self.home = launch.home(PROJECT)
+        self.state = state(self.home)
         self.stamp = self.home / "compiled"
 
     def is_compiled(self) -> bool:
@@ -59,6 +62,7 @@ class Crate:
 
         target = str(directory / "cell/target")
         as_in_the_kernel = {"CARGO_TARGET_DIR": target, "CARGO_BUILD_BUILD_DIR": target, **launch.NO_RUSTFLAGS}
+        as_in_the_kernel |= cuda.variables(self.home)
         self.cargo = Build("the crate", COMMAND, self.home / "build.log", directory / "cell", as_in_the_kernel)
         return self.cargo
 
@@ -90,8 +94,8 @@ class Crate:
         self.stamp.write_text(self.state)
 
 
-def execute(source: str) -> None:
-    """Executes a cell in a new kernel. Exits if it fails."""
+def execute(source: str) -> str:
+    """Executes a cell in a new kernel, and returns what it prints. Exits if it fails."""
     manager, client = start_new_kernel(kernel_name="loss-landscape", cwd=PROJECT / "notebooks", startup_timeout=180)
     messages = []
     try:
@@ -99,8 +103,9 @@ def execute(source: str) -> None:
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
+    printed = [message["content"].get("text") or message["content"].get("evalue") or "" for message in messages]
     if reply["content"]["status"] != "ok":
-        for message in messages:
-            print(message["content"].get("text") or message["content"].get("evalue") or "", file=sys.stderr)
+        print("\n".join(printed), file=sys.stderr)
         sys.exit("The crate does not build in the notebooks' kernel; the errors are above. If they come from the kernel's "
                  "shims, LOSS_LANDSCAPE_PLAIN=1 turns these off: see docs/kernel.md.")
+    return "".join(printed)

@@ -32,7 +32,7 @@ def main(evaluator: str) -> None:
     for folder in (kernel, template, config):
         folder.mkdir(parents=True, exist_ok=True)
 
-    for name in ("kernel.py", "cell_output.py", "evaluator.py", "launch.py", "cargo.py", "mold.py"):
+    for name in ("kernel.py", "cell_output.py", "evaluator.py", "launch.py", "cargo.py", "cuda.py", "mold.py"):
         shutil.copy(HERE / name, kernel)
     for name, folder in (("mold", "bin"), ("cargo", "analysis")):
         write_program(kernel / folder / name, kernel, name)

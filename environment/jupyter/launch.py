@@ -14,12 +14,14 @@ LOSS_LANDSCAPE_PLAIN=1 starts the kernel without the shims cargo.py and mold.py.
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import cargo
+import cuda
 from evaluator import Evaluator
 
 # Cells need little optimisation because the crate has the hot loops, and rustc takes two thirds of a cell's time.
@@ -121,11 +123,16 @@ def seed(build: Path, folder: Path, project: Path) -> None:
 
 
 def package(folder: Path, project: Path) -> Path:
-    """Writes the crate as a package whose library is dynamic."""
+    """Writes the crate as a package whose library is dynamic.
+
+    With CUDA, the feature is one of its default features. So every cell gets it, whatever its `:dep` lists.
+    """
     package = folder / "package"
     for name in ("benches", "data", "src"):
         link(package / name, project / name)
     manifest = (project / "Cargo.toml").read_text()
+    if cuda.variables(folder):
+        manifest = re.sub(r"^default = \[", 'default = ["cuda", ', manifest, count=1, flags=re.MULTILINE)
     write(package / "Cargo.toml", f'{manifest}\n[lib]\ncrate-type = ["dylib"]\n')
     return package
 
@@ -181,6 +188,15 @@ def install_shims(build: Path, libraries: Path) -> None:
     cargo.stand_in(cargo_home)
 
 
+def cuda_libraries(folder: Path) -> list[Path]:
+    """Directories of the libraries that the crate with CUDA is linked to, if it is built with CUDA."""
+    found = cuda.libraries(folder)
+    if stub := cuda.stub(folder):
+        link(folder / "driver" / cuda.DRIVER, stub)
+        found.append(folder / "driver")
+    return found
+
+
 def build_directory() -> Path:
     """The build directory of this kernel."""
     return Path(os.environ["EVCXR_TMPDIR"]).parent
@@ -209,12 +225,12 @@ def start(program: str) -> Evaluator:
     os.environ["LOSS_LANDSCAPE_KERNEL"] = "1"
     # ipykernel's own settings and history.
     os.environ.setdefault("IPYTHONDIR", str(folder / "ipython"))
-    os.environ |= NO_RUSTFLAGS
+    os.environ |= NO_RUSTFLAGS | cuda.variables(folder)
 
     standard = Path(subprocess.check_output(["rustc", "--print", "target-libdir"], text=True).strip())
     if not plain:
         install_shims(build, standard.parents[1] / "src/rust/library")
     libraries = build / "cell/target" / standard.parent.name / "debug/deps"
-    paths = [str(libraries), str(standard), os.environ.get("LD_LIBRARY_PATH")]
-    os.environ["LD_LIBRARY_PATH"] = os.pathsep.join(path for path in paths if path)
+    paths = [libraries, standard, *cuda_libraries(folder), os.environ.get("LD_LIBRARY_PATH")]
+    os.environ["LD_LIBRARY_PATH"] = os.pathsep.join(str(path) for path in paths if path)
     return Evaluator(program, os.environ, build / "evaluator.log", lock)
