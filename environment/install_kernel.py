@@ -27,9 +27,10 @@ def write_program(program: Path, folder: Path, module: str) -> None:
 
 def main(evaluator: str) -> None:
     kernel = VENV / "share/jupyter/kernels/loss-landscape"
-    template = VENV / "share/jupyter/nbconvert/templates/loss_landscape"
+    templates = VENV / "share/jupyter/nbconvert/templates"
+    template = templates / "loss_landscape"
     config = VENV / "etc/jupyter"
-    for folder in (kernel, template, config):
+    for folder in (kernel, template, templates / "loss_landscape_latex", config):
         folder.mkdir(parents=True, exist_ok=True)
 
     for name in ("kernel.py", "cell_output.py", "evaluator.py", "launch.py", "cargo.py", "cuda.py", "mold.py"):
@@ -65,6 +66,8 @@ def main(evaluator: str) -> None:
     shutil.copy(HERE / "jupyter_nbconvert_config.py", config / "jupyter_server_config.py")
     for file in (HERE / "template").iterdir():
         shutil.copy(file, template)
+    for file in (HERE / "latex_template").iterdir():
+        shutil.copy(file, templates / "loss_landscape_latex")
     figure = HERE.parents[1] / "src/figure/figure.js"
     for file in (PLOTLY_JS, figure):
         shutil.copy(file, template)

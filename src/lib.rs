@@ -57,7 +57,7 @@
 //! | `figures` | yes | [`figure`], with plotly |
 //! | `tables` | yes | the `table` methods of results, [`tables`] and [`sweep`], with polars |
 //! | `cli` | yes | the program `landscape`, with clap and indicatif; needs `figures` and `tables` |
-//! | `cuda` | no | models and data on an NVIDIA GPU ([`model::cuda_device`]) |
+//! | `cuda` | no | models and data on an NVIDIA GPU ([`model::best_device`]) |
 //! | `mpi` | no | several processes under `mpirun` ([`ranks`]) |
 //!
 //! `default-features = false` compiles the numerical code alone.

@@ -16,5 +16,6 @@ c.ExecutePreprocessor.startup_timeout = 180
 # Timestamps would change the file in every run.
 c.ExecutePreprocessor.record_timing = False
 c.HTMLExporter.template_name = "loss_landscape"
-# The template above has no slides.
+c.LatexExporter.template_name = "loss_landscape_latex"
+# The template for HTML has no slides.
 c.SlidesExporter.template_name = "reveal"

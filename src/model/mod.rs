@@ -93,7 +93,7 @@ pub trait Model: Module {
 pub fn best_device() -> Result<Device> {
     Ok(cuda_device().unwrap_or_else(|problem| {
         if cfg!(feature = "cuda") {
-            crate::progress::warn(&format!("{problem}: computing on the CPU"));
+            crate::progress::warn(&format!("computing on the CPU: {problem}"));
         }
         Device::Cpu
     }))
@@ -119,7 +119,8 @@ pub fn cuda_device() -> Result<Device> {
         if !cfg!(feature = "cuda") {
             return Err(
                 "this build lacks the feature `cuda` and cannot use CUDA devices: build with \
-                 `--features cuda`, or by environment/cuda.sh"
+                 `--features cuda`; environment/cuda.sh builds the command line, and `environment/setup.sh --cuda` \
+                 the notebooks' kernel"
                     .into(),
             );
         }

@@ -1,4 +1,4 @@
-"""The set-up: checks before any work, one line of progress, and clones that moved."""
+"""The set-up: checks before any work, the choice of a device, one line of progress, and clones that moved."""
 
 import io
 import json
@@ -15,11 +15,14 @@ PROJECT = Path(__file__).parents[2]
 sys.path.insert(0, str(PROJECT / "environment"))
 import builds
 import cargo_progress
+import compile as set_up
+import compile_crate
 import compile_kernel
 import install_kernel
 from cargo_progress import Build
+from compile_crate import cuda, launch
 
-TOOLS = "awk bash cat cut df dirname grep head mkdir mv rm sed sha256sum sh sort tail uname".split()
+TOOLS = "awk bash cat cut df dirname grep head mkdir mv realpath rm sed sha256sum sh sort tail uname".split()
 RUSTC = """case "$*" in
     -vV) printf 'rustc 1.95.0\\nhost: x86_64-unknown-linux-gnu\\nrelease: 1.95.0\\n' ;;
     *sysroot*) echo "$SYSROOT" ;;
@@ -54,10 +57,10 @@ class Clone:
         program.write_text(f"#!/bin/sh\n{text}\n")
         program.chmod(0o755)
 
-    def run(self, script="checks.sh", **environment):
+    def run(self, script="checks.sh", *arguments, **environment):
         """The exit code of a script, and what it prints."""
         done = subprocess.run(
-            ["bash", self.folder / "environment" / script],
+            ["bash", self.folder / "environment" / script, *arguments],
             env={"PATH": str(self.programs), **self.environment, **environment},
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
@@ -188,6 +191,171 @@ def test_the_kernels_programs_run_from_any_path(tmp_path):
     install_kernel.write_program(program, folder, "shim")
     done = subprocess.run([program, "an argument", "'$x'"], capture_output=True, text=True)
     assert (done.stdout, done.returncode) == (f"{program} ['an argument', \"'$x'\"]\n", 3)
+
+
+def test_an_unknown_option_is_refused(clone):
+    code, printed = clone.run("setup.sh", "--gpu")
+    assert code == 2 and "unknown option --gpu" in printed
+
+
+# --- CUDA, with fakes of nvcc and nvidia-smi
+
+NVCC = "echo 'Cuda compilation tools, release 12.6, V12.6.20'"
+NVIDIA_SMI = """case "$*" in
+    *compute_cap*) echo 8.6; echo 9.0 ;;
+    *) echo '| NVIDIA-SMI 570.1   Driver Version: 570.1   CUDA Version: 12.8 |' ;;
+esac"""
+LIBRARIES = ("cublas", "cublasLt", "cudart", "curand", "nvrtc")
+
+
+class Toolkit:
+    """A CUDA toolkit whose compiler is a fake."""
+
+    def __init__(self, folder, nvcc=NVCC):
+        self.folder = folder
+        for name in ("bin", "lib64/stubs"):
+            (folder / name).mkdir(parents=True)
+        (folder / "bin/nvcc").write_text(f"#!/bin/sh\n{nvcc}\n")
+        (folder / "bin/nvcc").chmod(0o755)
+        for name in LIBRARIES:
+            (folder / f"lib64/lib{name}.so").touch()
+        (folder / "lib64/stubs/libcuda.so").touch()
+
+
+@pytest.fixture
+def gpu(clone):
+    """A clone on a machine with a GPU and a CUDA toolkit in its search path."""
+    clone.toolkit = Toolkit(clone.folder.parent / "cuda-12.6")
+    (clone.programs / "nvcc").symlink_to(clone.toolkit.folder / "bin/nvcc")
+    clone.fake("nvidia-smi", NVIDIA_SMI)
+    clone.fake("g++", "")
+    return clone
+
+
+def test_a_complete_machine_with_a_gpu_passes_without_a_word(gpu):
+    assert gpu.run("checks.sh", "--cuda") == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda gpu: (gpu.programs / "nvcc").unlink(), "nvcc is missing: install the CUDA toolkit"),
+        (lambda gpu: (gpu.programs / "nvcc").unlink(), "or run environment/cuda_toolkit.sh, which downloads CUDA 13.0"),
+        (lambda gpu: gpu.fake("nvcc", "exit 1"), "nvcc does not run: install the CUDA toolkit again"),
+        (lambda gpu: (gpu.toolkit.folder / "lib64/libcurand.so").unlink(), "lacks libcurand.so: install its development libraries"),
+        (lambda gpu: (gpu.programs / "nvidia-smi").unlink(), "No NVIDIA GPU is found: nvidia-smi is missing or reports none."),
+        (lambda gpu: gpu.fake("nvidia-smi", "echo 'No devices were found'; exit 6"), "Without --cuda, cells run on the CPU."),
+        (lambda gpu: gpu.fake("nvidia-smi", NVIDIA_SMI.replace("12.8", "12.4")), "The driver supports CUDA 12.4, and"),
+        (lambda gpu: (gpu.programs / "g++").unlink(), "A C++ compiler is missing, which nvcc needs"),
+    ],
+)
+def test_a_machine_that_cannot_use_cuda_is_said_before_any_work(gpu, change, said):
+    change(gpu)
+    code, printed = gpu.run("setup.sh", "--cuda")
+    assert code == 1
+    assert said in printed and "nothing was installed" in printed
+    assert not (gpu.folder / ".venv").exists()
+    assert gpu.run("setup.sh")[0] == 0
+
+
+def test_a_kernel_for_the_gpu_of_another_machine(gpu):
+    (gpu.programs / "nvidia-smi").unlink()
+    code, printed = gpu.run("checks.sh", "--cuda", CUDA_COMPUTE_CAP="90")
+    assert code == 0 and "`best_device()` is the CPU until there is a GPU" in printed
+    code, printed = gpu.run("checks.sh", "--cuda", CUDA_COMPUTE_CAP="9.0")
+    assert code == 1 and "CUDA_COMPUTE_CAP=9.0 is not a compute capability: write 90 for 9.0" in printed
+
+
+def test_the_set_up_passes_the_toolkit_and_the_gpu_on(gpu):
+    assert gpu.run("setup.sh")[0] == 0
+    (gpu.folder / ".venv/bin/python").write_text(
+        '#!/bin/sh\necho "$@" in "$CUDA_HOME" version "$CUDARC_CUDA_VERSION" capability "$CUDA_COMPUTE_CAP"\n'
+    )
+    passed = lambda home, version: f"--cuda in {home} version {version} capability 86"
+    assert passed(gpu.toolkit.folder, 12060) in gpu.run("setup.sh", "--cuda")[1]
+    assert "environment/compile.py in  version  capability \n" in gpu.run("setup.sh")[1]
+    # A toolkit that the environment names comes first, and a downloaded one last.
+    other = Toolkit(gpu.folder.parent / "other", NVCC.replace("12.6", "11.8"))
+    assert passed(other.folder, 11080) in gpu.run("setup.sh", "--cuda", CUDA_HOME=str(other.folder))[1]
+    (gpu.programs / "nvcc").unlink()
+    downloaded = Toolkit(gpu.cache / "cuda-1234/nvidia/cu13")
+    if not Path("/usr/local/cuda").exists():
+        assert passed(downloaded.folder, 12060) in gpu.run("setup.sh", "--cuda")[1]
+
+
+@pytest.fixture
+def crate(tmp_path, monkeypatch):
+    """Prepares a build of the crate for notebooks after a set-up with options, in an empty cache."""
+    monkeypatch.setenv("LOSS_LANDSCAPE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("CUDA_HOME", str(Toolkit(tmp_path / "toolkit").folder))
+    monkeypatch.setenv("CUDA_COMPUTE_CAP", "86")
+    monkeypatch.setenv("CUDARC_CUDA_VERSION", "12060")
+
+    def prepare(*options):
+        set_up.choose_device(options)
+        found = compile_crate.Crate(tmp_path / "cache/dependencies")
+        found.cargo = found.build()
+        os.close(found.lock)
+        return found
+
+    return prepare
+
+
+def features(crate, cell=""):
+    """The features of packages in the workspace of a kernel, for a cell with these settings in its `:dep`."""
+    launch.write(crate.directory / "cell/Cargo.toml", compile_crate.CELL_MANIFEST
+                 + f'[dependencies]\nloss-landscape = {{ path = "{PROJECT}"{cell} }}\n')
+    host = compile_kernel.host()[0]
+    command = ["cargo", "metadata", "--offline", "--format-version=1", "--filter-platform", host]
+    found = json.loads(subprocess.check_output(command, cwd=crate.directory / "cell", text=True))
+    names = {package["id"]: package["name"] for package in found["packages"]}
+    return {names[node["id"]]: node["features"] for node in found["resolve"]["nodes"]}
+
+
+def test_every_cell_gets_the_crate_with_cuda(crate):
+    plain = crate()
+    assert "cuda" not in features(plain)["loss-landscape"] and "candle-kernels" not in features(plain)
+    with_cuda = crate("--cuda")
+    for cell in ("", ', features = ["tables"]'):
+        found = features(with_cuda, cell)
+        assert all("cuda" in found[name] for name in ("loss-landscape", "candle-core", "candle-nn"))
+        assert "candle-kernels" in found
+
+
+def test_the_choice_of_a_device_is_kept(crate, tmp_path, monkeypatch):
+    plain, with_cuda = crate(), crate("--cuda")
+    for name in ("CUDA_HOME", "CUDA_COMPUTE_CAP", "CUDARC_CUDA_VERSION"):
+        monkeypatch.delenv(name)
+    later = crate()
+    assert with_cuda.state == later.state != plain.state
+    variables = later.cargo.environment
+    assert variables["CUDA_HOME"] == str(tmp_path / "toolkit") and variables["NVCC"] == str(tmp_path / "toolkit/bin/nvcc")
+    assert (variables["CUDA_COMPUTE_CAP"], variables["CUDARC_CUDA_VERSION"]) == ("86", "12060")
+    # A kernel builds with the same variables, or cargo would compile CUDA code again.
+    assert variables.items() >= cuda.variables(later.home).items()
+    again = crate("--cpu")
+    assert again.state == plain.state and "cuda" not in features(again)["loss-landscape"]
+    assert not {"CUDA_HOME", "NVCC"} & again.cargo.environment.keys()
+
+
+def test_a_missing_toolkit_is_said(crate, tmp_path):
+    crate("--cuda")
+    shutil.rmtree(tmp_path / "toolkit")
+    with pytest.raises(SystemExit) as stopped:
+        set_up.choose_device([])
+    assert "nvcc is missing. Run environment/setup.sh --cuda to use another, or environment/setup.sh --cpu" in str(stopped.value)
+
+
+@pytest.mark.parametrize("driver", [True, False])
+def test_cells_start_without_a_driver(crate, tmp_path, monkeypatch, driver):
+    monkeypatch.setattr(cuda, "has_driver", lambda: driver)
+    assert launch.cuda_libraries(crate().home) == []
+    home = crate("--cuda").home
+    found = launch.cuda_libraries(home)
+    assert found[0] == tmp_path / "toolkit/lib64"
+    assert found[1:] == ([] if driver else [home / "driver"])
+    if not driver:
+        assert (home / "driver/libcuda.so.1").resolve() == tmp_path / "toolkit/lib64/stubs/libcuda.so"
 
 
 # --- progress

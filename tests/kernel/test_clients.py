@@ -1,8 +1,11 @@
-"""Other clients than nbconvert and JupyterLab."""
+"""Other clients than JupyterLab, and other formats than HTML."""
+
+import os
 
 import nbformat
+import pypandoc
 import pytest
-from conftest import VENV, run
+from conftest import PROJECT, VENV, run
 
 
 def test_parameters_of_papermill(notebook, tmp_path):
@@ -34,6 +37,23 @@ def test_slides(notebook, tmp_path):
     code, output = run("jupyter", "nbconvert", "--to", "slides", "--execute", path, "--output-dir", tmp_path)
     assert code == 0, output
     assert "reveal" in (tmp_path / "slides.slides.html").read_text()
+
+
+@pytest.mark.parametrize("name", ["01_introduction_to_loss_landscapes", "own_models"])
+def test_latex(tmp_path, name):
+    pandoc = os.path.dirname(pypandoc.get_pandoc_path())
+    source = PROJECT / f"notebooks/{name}.ipynb"
+    search = f"{VENV / 'bin'}:{pandoc}:{os.environ['PATH']}"
+    code, output = run("jupyter", "nbconvert", "--to", "latex", source, "--output-dir", tmp_path, PATH=search)
+    assert code == 0, output
+    outputs = [out for cell in nbformat.read(source, as_version=4).cells for out in cell.get("outputs", [])]
+    figures = [out for out in outputs if "application/vnd.plotly.v1+json" in out.get("data", {})]
+    text = (tmp_path / f"{name}.tex").read_text()
+    images = [path.name for path in (tmp_path / f"{name}_files").iterdir()]
+    assert len(images) == len(figures) > 0 and all(text.count(image) == 1 for image in images)
+    assert "plotly" not in text and "<div" not in text
+    # Without these, letters such as θ are missing, and tables do not compile.
+    assert r"\setmainfont{DejaVu Sans}" in text and r"\newcounter{none}" in text
 
 
 def test_jupytext_round_trip(notebook, tmp_path):
