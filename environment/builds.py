@@ -55,11 +55,14 @@ def profiles(target: Path) -> list[Path]:
 
 
 def drop_others(target: Path, messages: str) -> None:
-    """Removes compiled packages that are not in cargo's JSON messages about a build: those of an older lock file."""
+    """Removes compiled packages that are not in cargo's JSON messages about a build: those of an older lock file.
+
+    The crate remains: its hash is not in the messages, because the file names of dynamic libraries have none.
+    """
     used = set(HASH.findall(messages))
     for folder in (profile / name for profile in profiles(target) for name in FOLDERS):
         for path in folder.iterdir() if folder.exists() else ():
-            if (found := HASH.search(path.name)) and found[1] not in used:
+            if (found := HASH.search(path.name)) and found[1] not in used and not path.name.startswith(CRATE):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 

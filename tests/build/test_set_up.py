@@ -484,6 +484,23 @@ def test_compiled_packages_of_an_older_lock_file_are_removed(tmp_path):
     assert stamps == {name: os.stat(target / name).st_mtime_ns for name in new}
 
 
+def test_the_crate_remains_among_the_compiled_packages(tmp_path):
+    """A kernel would compile it again without cargo's fingerprint of it."""
+    package, target, cache = (tmp_path / name for name in ("package", "target", "cache"))
+    (package / "src").mkdir(parents=True)
+    (package / "src/lib.rs").write_text("pub fn one() -> usize { 1 }\n")
+    (package / "Cargo.toml").write_text(
+        '[package]\nname = "loss-landscape"\nversion = "0.1.0"\n[lib]\ncrate-type = ["dylib"]\n[workspace]\n'
+    )
+    build = Build("the crate", ["cargo", "build", "--offline", "--target-dir", target], tmp_path / "log", package)
+    build.run()
+    builds.drop_others(target, build.messages())
+    builds.copy_crate(target, cache)
+    for build.command[-1] in (target, cache):
+        build.run()
+        assert build.code == 0 and "Compiling" not in build.log.read_text()
+
+
 def files(target):
     """The files that hold a compiled package."""
     return {
