@@ -27,8 +27,10 @@ from evaluator import Evaluator
 # Cells need little optimisation because the crate has the hot loops, and rustc takes two thirds of a cell's time.
 CONFIG = '[evcxr]\nopt_level = "1"\n'
 
+# evcxr compiles the first cell with a `?` twice. So that is this one, whose compilation is kept.
 FIRST_CELL = """:dep loss-landscape = {{ path = "{project}" }}
 use loss_landscape::prelude::*;
+Ok::<(), Error>(())?;
 """
 
 LOCKED = """[package]

@@ -10,8 +10,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::{Command, exit};
 use std::thread;
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, select, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, select, unbounded};
 use evcxr::{CommandContext, CompilationError, Error, EvalContext, EvalContextOutputs, EvalOutputs, Theme};
 use serde_json::{Value, json};
 
@@ -31,6 +32,11 @@ pub fn run() {
     thread::spawn(move || forward(writer, &receiver, &outputs));
     answer(context, &answers);
 }
+
+/// A client that runs all cells sends the first one sooner.
+const IDLE: Duration = Duration::from_millis(300);
+/// Its completion needs the types of the crate.
+const WARM_UP: &str = "Mlp::new(";
 
 /// Directory of the standard library's sources, for the analysis.
 const LIBRARY: &str = "RUST_SRC_PATH";
@@ -86,6 +92,20 @@ fn forward(mut writer: File, answers: &Receiver<Value>, outputs: &EvalContextOut
     }
 }
 
+/// The requests on standard input, until it ends.
+fn requests() -> Receiver<Value> {
+    let (sender, receiver) = unbounded();
+    thread::spawn(move || {
+        for line in std::io::stdin().lock().lines() {
+            let request = line.ok().and_then(|line| serde_json::from_str(&line).ok());
+            if request.is_none_or(|request| sender.send(request).is_err()) {
+                break;
+            }
+        }
+    });
+    receiver
+}
+
 /// Answers requests until standard input ends.
 fn answer(mut context: CommandContext, answers: &Sender<Value>) {
     let ready = match context.execute(":load_config --quiet") {
@@ -93,10 +113,13 @@ fn answer(mut context: CommandContext, answers: &Sender<Value>) {
         Err(error) => json!({ "broken": error.to_string() }),
     };
     let _ = answers.send(ready);
-    for line in std::io::stdin().lock().lines() {
-        let Some(request) = line.ok().and_then(|line| serde_json::from_str::<Value>(&line).ok()) else {
-            break;
-        };
+    let requests = requests();
+    let first = requests.recv_timeout(IDLE);
+    if first == Err(RecvTimeoutError::Timeout) {
+        // The analysis of the first variable takes more than a second. Most of that is done here, while nobody waits.
+        let _ = catch_unwind(AssertUnwindSafe(|| complete(&mut context, WARM_UP, WARM_UP.len())));
+    }
+    for request in first.into_iter().chain(requests) {
         let position = request["position"].as_u64().unwrap_or(0) as usize;
         // The code analysis can panic. A panic must not end the kernel.
         let reply = catch_unwind(AssertUnwindSafe(|| {
