@@ -4,6 +4,9 @@
 //! *guard*, which evcxr takes for the process that runs cells. The guard forks the process that really *runs* them, and
 //! reads what they print. It outlives a cell that crashes, so no output is lost.
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 mod evaluator;
 mod guard;
 mod marks;
