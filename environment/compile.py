@@ -18,8 +18,8 @@ import compile_kernel
 import install_kernel
 from compile_crate import cuda, launch
 
-# With fewer cores, two builds at once only compete.
-CORES_FOR_BOTH = 4
+# The kernel's build compiles large packages one after the other, and leaves a core free.
+CORES_FOR_BOTH = 2
 PROJECT = Path(__file__).parent.parent.resolve()
 NO_SOURCES = (
     "[set-up] The sources of Rust packages could not be downloaded; cargo's message is above. Check the network, and "

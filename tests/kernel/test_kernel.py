@@ -236,6 +236,8 @@ def test_tasks_of_a_cell_share_the_line_of_progress(own):
     messages = []
     while True:
         message = own.client.get_iopub_msg(timeout=60)
+        if message["parent_header"]["msg_id"] != request:
+            continue
         if message["msg_type"] == "status" and message["content"]["execution_state"] == "idle":
             break
         if "transient" in message["content"]:
