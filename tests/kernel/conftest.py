@@ -1,8 +1,12 @@
 """Tests through the real kernel. They need the project's .venv, which environment/setup.sh --tests creates."""
 
 import os
+import re
+import shutil
 import subprocess
 import sys
+import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
@@ -13,6 +17,7 @@ PROJECT = Path(__file__).parents[2]
 DEP = f'loss-landscape = {{ path = "{PROJECT}" }}'
 VENV = Path(sys.prefix)
 INSTALLED = VENV / "share/jupyter/kernels/loss-landscape"
+TOKEN = "browser-test"
 
 
 class Kernel:
@@ -28,8 +33,14 @@ class Kernel:
 
         `progress` lists the states of lines that were updated in place. Every message must belong to this cell.
         """
+        return self.outputs(self.client.execute(source), limit)
+
+    def run_all(self, sources, limit=300):
+        """Sends cells at once, and returns the outputs of each."""
+        return [self.outputs(request, limit) for request in [self.client.execute(source, stop_on_error=False) for source in sources]]
+
+    def outputs(self, request, limit):
         outputs = {}
-        request = self.client.execute(source)
 
         def keep(message):
             content = message["content"]
@@ -111,3 +122,44 @@ def run(*command, limit=1800, **environment):
         timeout=limit,
     )
     return done.returncode, done.stdout
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    assert chromium, "Chromium is missing: install it (Debian: apt install chromium)"
+    flags = ["--no-sandbox", "--use-gl=swiftshader", "--enable-unsafe-swiftshader", "--disable-background-networking"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=flags)
+        yield browser
+        browser.close()
+
+
+def new_page(browser, **settings):
+    page = browser.new_context(viewport={"width": 1200, "height": 1000}, **settings).new_page()
+    page.problems = []
+    page.on("pageerror", lambda error: page.problems.append(str(error)))
+    page.on("console", lambda message: message.type == "error" and page.problems.append(message.text))
+    return page
+
+
+@contextmanager
+def jupyterlab(folder, scratch, *options):
+    """Runs JupyterLab in a directory, with its log and settings in another. Yields its address."""
+    log = scratch / "jupyterlab.log"
+    command = [VENV / "bin/jupyter", "lab", "--no-browser", "--allow-root", "--ip=127.0.0.1", "--port=0",
+               f"--IdentityProvider.token={TOKEN}", f"--notebook-dir={folder}", *options]
+    environment = {**os.environ, "JUPYTERLAB_SETTINGS_DIR": str(scratch), "JUPYTERLAB_WORKSPACES_DIR": str(scratch)}
+    with log.open("w") as output:
+        server = subprocess.Popen(command, cwd=folder, stdout=output, stderr=output, env=environment)
+    try:
+        # It logs its address when it listens.
+        while not (found := re.search(r"http://127\.0\.0\.1:\d+/", log.read_text())):
+            assert server.poll() is None, log.read_text()
+            time.sleep(0.1)
+        yield found[0]
+    finally:
+        server.terminate()
+        server.wait(timeout=60)

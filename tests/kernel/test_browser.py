@@ -1,22 +1,15 @@
 """The notebooks in a real browser: JupyterLab draws their figures, and exported pages draw them offline."""
 
-import re
-import shutil
-import subprocess
-import time
-import urllib.request
 import warnings
 
 import nbformat
 import pytest
-from conftest import PROJECT, VENV, run
-from playwright.sync_api import sync_playwright
+from conftest import PROJECT, TOKEN, jupyterlab, new_page, run
 
 FIRST = "01_introduction_to_loss_landscapes"
 NOTEBOOKS = sorted(path.stem for path in (PROJECT / "notebooks").glob("*.ipynb"))
 PLOTLY = "application/vnd.plotly.v1+json"
 OUT = PROJECT / "target/notebooks"
-TOKEN = "browser-test"
 
 
 @pytest.fixture(scope="module")
@@ -30,25 +23,6 @@ def executed():
     for line in output.splitlines():
         if line.startswith("[notebooks] warning: "):
             warnings.warn(line, stacklevel=1)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    assert chromium, "Chromium is missing: install it (Debian: apt install chromium)"
-    flags = ["--no-sandbox", "--use-gl=swiftshader", "--enable-unsafe-swiftshader", "--disable-background-networking"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=flags)
-        yield browser
-        browser.close()
-
-
-def new_page(browser, **settings):
-    page = browser.new_context(viewport={"width": 1200, "height": 1000}, **settings).new_page()
-    page.problems = []
-    page.on("pageerror", lambda error: page.problems.append(str(error)))
-    page.on("console", lambda message: message.type == "error" and page.problems.append(message.text))
-    return page
 
 
 def cells_with_figures(name):
@@ -96,28 +70,10 @@ def test_exported_pages_draw_figures_offline(executed, browser, name):
 
 
 @pytest.fixture(scope="module")
-def lab(executed):
+def lab(executed, tmp_path_factory):
     """Starts JupyterLab on the executed notebooks and returns its address."""
-    server = subprocess.Popen(
-        [VENV / "bin/jupyter", "lab", "--no-browser", "--allow-root", "--ip=127.0.0.1", "--port=0",
-         f"--IdentityProvider.token={TOKEN}", f"--notebook-dir={OUT}"],
-        cwd=OUT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )
-    address = None
-    for line in server.stderr:
-        if found := re.search(r"http://127\.0\.0\.1:\d+/", line):
-            address = found[0]
-            break
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        try:
-            urllib.request.urlopen(f"{address}api?token={TOKEN}")
-            break
-        except OSError:
-            time.sleep(0.2)
-    yield address
-    server.terminate()
-    server.wait(timeout=30)
+    with jupyterlab(OUT, tmp_path_factory.mktemp("lab")) as address:
+        yield address
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)

@@ -20,6 +20,8 @@ use crate::guard::die_with_parent;
 
 pub fn run() {
     die_with_parent();
+    // The guard kills the group when this process ends.
+    unsafe { libc::setpgid(0, 0) };
     let (answers, receiver) = unbounded();
     let (context, outputs) = match start() {
         Ok(started) => started,

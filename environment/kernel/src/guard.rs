@@ -37,8 +37,18 @@ pub fn die_with_parent() {
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
 }
 
+/// Kills all processes of the evaluator when it ends: this one, its child, and compilers. They are its process group.
+fn kill_group_with_parent() {
+    extern "C" fn kill_group(_: libc::c_int) {
+        unsafe { libc::kill(0, libc::SIGKILL) };
+    }
+    unsafe {
+        libc::signal(libc::SIGUSR1, kill_group as *const () as libc::sighandler_t);
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGUSR1);
+    }
+}
+
 pub fn run() -> ! {
-    die_with_parent();
     // Safe: there are no other threads. evcxr sets the variable, and backtraces would show its own frames.
     unsafe { std::env::remove_var("RUST_BACKTRACE") };
     let secret = secret();
@@ -59,6 +69,7 @@ pub fn run() -> ! {
             runner::run(out_writer.into(), err_writer.into(), secret)
         }
         process => {
+            kill_group_with_parent();
             drop::<[PipeWriter; 3]>([out_writer, err_writer, alive_writer]);
             Guard::new(process, secret).watch([out, err], &alive)
         }

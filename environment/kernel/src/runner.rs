@@ -40,11 +40,12 @@ pub fn run(out: OwnedFd, err: OwnedFd, secret: u64) -> ! {
         };
         let cell = load(&path, &function);
         hooks.find(cell.library);
-        if function.to_bytes() != FIRST {
-            streams.border(secret, 'B');
-        }
+        // Before the border: interrupts that come after it are for this cell.
         if let Some(begin) = hooks.begin {
             begin();
+        }
+        if function.to_bytes() != FIRST {
+            streams.border(secret, 'B');
         }
         variables = (cell.run)(variables);
         if let Some(end) = hooks.end {
