@@ -40,6 +40,7 @@ class Evaluator:
     def __init__(self, program, environment, log, lock):
         """`log` is a file for messages of the evaluator itself. Its processes keep the file `lock` open."""
         self.log = Path(log)
+        self.name = Path(program).name
         with self.log.open("w") as errors:
             self.process = subprocess.Popen(
                 [program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=environment, pass_fds=(lock,)
@@ -112,13 +113,15 @@ class Evaluator:
                 os.kill(self.cells, number)
 
     def compilers(self):
-        """The evaluator's descendants, without those that run cells."""
+        """The evaluator's descendants, without those that run cells: the guard, which is the same program, and its own."""
         children = {}
         for stat in Path("/proc").glob("[0-9]*/stat"):
             with suppress(OSError):
-                fields = stat.read_text().rpartition(") ")[2].split()
-                children.setdefault(int(fields[1]), []).append(int(stat.parent.name))
-        found, todo = [], [p for p in children.get(self.process.pid, []) if self.cells not in children.get(p, [])]
+                name, _, fields = stat.read_text().partition("(")[2].rpartition(") ")
+                parent = int(fields.split()[1])
+                if (parent, name) != (self.process.pid, self.name):
+                    children.setdefault(parent, []).append(int(stat.parent.name))
+        found, todo = [], children.get(self.process.pid, [])
         while todo:
             process = todo.pop()
             found.append(process)

@@ -74,6 +74,8 @@ def kernel_class():
                 self.show_error(NO_STDIN)
             try:
                 reply = self.evaluator.request({"execute": code}, hear)
+                for event in reply.get("events", ()):
+                    hear(event)
                 error = self.error_in(reply, failures, code)
                 if error is None and reply["display"]:
                     output.hear({"display": reply["display"]})

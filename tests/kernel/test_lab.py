@@ -90,20 +90,24 @@ def watch(page, task):
         page.wait_for_timeout(50)
 
 
-def picture(page, name):
+def screenshot(page, name):
     PICTURES.mkdir(parents=True, exist_ok=True)
-    for theme in ("JupyterLab Dark", "JupyterLab Light"):
-        page.evaluate("theme => jupyterapp.commands.execute('apputils:change-theme', { theme })", theme)
-        page.wait_for_function("theme => document.body.dataset.jpThemeName === theme", arg=theme, timeout=MINUTE)
+    page.screenshot(path=PICTURES / f"lab.{name}.png")
+
+
+def screenshots(page, name):
+    for theme in ("Dark", "Light"):
+        page.evaluate("theme => jupyterapp.commands.execute('apputils:change-theme', { theme })", f"JupyterLab {theme}")
+        page.wait_for_function("theme => document.body.dataset.jpThemeName === theme", arg=f"JupyterLab {theme}", timeout=MINUTE)
         page.locator("#jupyterlab-splash").wait_for(state="detached", timeout=MINUTE)
-        page.screenshot(path=PICTURES / f"lab.{name}.{theme.split()[1].lower()}.png")
+        screenshot(page, f"{name}.{theme.lower()}")
 
 
 def test_run_all_stops_at_an_error(opened):
     page = opened("stops", "1 + 1", 'println!("two");', 'Err::<(), _>("stopped here")?', "4", 'panic!("five");')
     run_all(page)
     await_run(page)
-    picture(page, "stops")
+    screenshots(page, "stops")
     assert prompts(page) == ["[1]:", "[2]:", "[3]:", "[ ]:", "[ ]:"]
     assert [output(page, cell).strip() for cell in range(5)] == ["2", "two", "stopped here", "", ""]
 
@@ -112,12 +116,12 @@ def test_the_stop_button_keeps_variables(opened):
     page = opened("training", SETTING, TRAINING, IS_TRAINED)
     run_all(page)
     watch(page, "training")
-    picture(page, "progress")
+    screenshots(page, "progress")
     started = time.monotonic()
     page.locator(".jp-NotebookPanel-toolbar [data-jp-item-name=interrupt] jp-button").click()
     await_run(page)
     assert time.monotonic() - started < STOP_SECONDS
-    picture(page, "stopped")
+    screenshots(page, "stopped")
     assert prompts(page) == ["[1]:", "[2]:", "[ ]:"]
     assert output(page, 1).strip() == "interrupted"
     page.locator(".jp-CodeCell .cm-content").nth(2).click()
@@ -130,20 +134,24 @@ def test_progress_is_gone_when_the_cell_ends(opened):
     run_all(page)
     watch(page, "dense matrix")
     await_run(page)
-    picture(page, "done")
+    screenshots(page, "done")
     assert output(page, 0).strip() == "100"
 
 
 def test_completion_and_documentation(opened):
-    page = opened("editor", f"{SETTING}\nlet objective = Objective::of(&model, &data, Loss::CrossEntropy)?;", "objective.grad")
+    page = opened("editor", f"{SETTING}\nlet objective = Objective::of(&model, &data, Loss::CrossEntropy)?;")
     run_all(page)
     await_run(page)
-    page.locator(".jp-CodeCell .cm-content").nth(1).click()
-    page.keyboard.press("End")
-    page.keyboard.press("Tab")
-    page.locator(".jp-Completer-item", has_text="gradient").first.wait_for(timeout=MINUTE)
-    picture(page, "completion")
+    page.keyboard.press("Escape")
+    page.keyboard.press("b")
     page.keyboard.press("Enter")
+    page.keyboard.type("objective.grad")
+    page.keyboard.press("Tab")
+    completion = page.locator(".jp-Completer-item", has_text="gradient_norm")
+    completion.wait_for(timeout=MINUTE)
+    screenshot(page, "completion")
+    completion.click()
     page.keyboard.press("Shift+Tab")
-    page.locator(".jp-Tooltip", has_text="gradient").wait_for(timeout=MINUTE)
-    picture(page, "documentation")
+    page.locator(".jp-Tooltip", has_text="gradient_norm").wait_for(timeout=MINUTE)
+    screenshot(page, "documentation")
+    assert page.locator(".jp-CodeCell .cm-content").nth(1).text_content() == "objective.gradient_norm()"

@@ -48,15 +48,6 @@ def test_many_cells_in_a_row(kernel):
     run_numbered(kernel, 200)
 
 
-def test_two_kernels_at_once(kernel, tmp_path):
-    other = Kernel(tmp_path)
-    try:
-        with ThreadPoolExecutor() as threads:
-            list(threads.map(run_numbered, (kernel, other), (40, 40)))
-    finally:
-        other.stop()
-
-
 # Cells that take minutes, each in one of its stages.
 CELLS = {
     "compiles": "#[allow(long_running_const_eval)] const LATE: u64 = { let mut i = 0; while i < 1 << 33 { i += 1; } i };",
@@ -116,6 +107,18 @@ def works(kernel):
     """Whether a kernel that was started anew runs cells."""
     kernel.client.wait_for_ready(timeout=180)
     return kernel.shown("2 + 3") == "5"
+
+
+def test_an_interrupt_of_the_first_cell(victim):
+    request = begin(victim, "compiles")
+    victim.manager.interrupt_kernel()
+    assert victim.outputs(request, 60) == {"ename": "Interrupted", "error": "interrupted"}
+    assert victim.shown("1") == "1"
+
+
+def test_two_kernels_at_once(kernel, victim):
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(run_numbered, (kernel, victim), (40, 40)))
 
 
 @pytest.mark.parametrize("generation, stage", [(1, "runs"), (2, "runs"), (0, "runs"), (0, "compiles")], ids=str)

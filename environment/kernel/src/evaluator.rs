@@ -18,6 +18,9 @@ use serde_json::{Value, json};
 
 use crate::guard::die_with_parent;
 
+/// Imports the crate and its prelude.
+const LOAD: &str = ":load_config --quiet";
+
 pub fn run() {
     die_with_parent();
     // The guard kills the group when this process ends.
@@ -110,7 +113,7 @@ fn requests() -> Receiver<Value> {
 
 /// Answers requests until standard input ends.
 fn answer(mut context: CommandContext, answers: &Sender<Value>) {
-    let ready = match context.execute(":load_config --quiet") {
+    let ready = match context.execute(LOAD) {
         Ok(_) => json!({ "ready": true }),
         Err(error) => json!({ "broken": error.to_string() }),
     };
@@ -140,7 +143,17 @@ fn answer(mut context: CommandContext, answers: &Sender<Value>) {
 }
 
 fn execute(context: &mut CommandContext, code: &str) -> Value {
-    match context.execute(code) {
+    let mut lines = code.lines().map(str::trim);
+    // evcxr takes such a cell for an empty one.
+    if lines.clone().find(|line| !(line.is_empty() || line.starts_with([':', '!', '/']))).is_some_and(|line| line.starts_with('}')) {
+        let message = "unexpected closing delimiter: `}`";
+        return json!({ "status": "error", "name": "CompilationError", "message": message });
+    }
+    let mut result = context.execute(code);
+    if result.is_ok() && lines.any(|line| line == ":clear") {
+        result = context.execute(LOAD);
+    }
+    match result {
         Ok(EvalOutputs { content_by_mime_type, timing, .. }) => {
             let seconds = timing.map(|timing| timing.as_secs_f64());
             json!({ "status": "ok", "display": content_by_mime_type, "seconds": seconds })
@@ -150,7 +163,11 @@ fn execute(context: &mut CommandContext, code: &str) -> Value {
             let message = errors.first().map(CompilationError::message).unwrap_or_default();
             json!({ "status": "error", "name": "CompilationError", "message": message, "report": report.join("\n") })
         }
-        Err(Error::SubprocessTerminated(reason)) => json!({ "status": "error", "name": "ProcessEnded", "message": reason }),
+        Err(Error::SubprocessTerminated(rest)) => {
+            // The guard's events since the cell before, if the process ended between the cells.
+            let events: Vec<Value> = rest.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+            json!({ "status": "error", "name": "ProcessEnded", "events": events })
+        }
         Err(error) => json!({ "status": "error", "name": "Error", "message": error.to_string() }),
     }
 }

@@ -63,10 +63,8 @@ pub fn run() -> ! {
         }
         0 => {
             die_with_parent();
-            // Its end shows that this process has ended.
-            std::mem::forget(alive_writer);
             drop((out, err, alive));
-            runner::run(out_writer.into(), err_writer.into(), secret)
+            runner::run(out_writer.into(), err_writer.into(), alive_writer.into(), secret)
         }
         process => {
             kill_group_with_parent();

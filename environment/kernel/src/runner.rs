@@ -3,18 +3,18 @@
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::process::exit;
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, Ordering};
 
 use crate::marks::border;
 
 /// The crate's function that asks running work to stop. Null until a cell has loaded the crate.
 static INTERRUPT: AtomicPtr<c_void> = AtomicPtr::new(null_mut());
 
-/// The function of the cell that evcxr runs at its start. It has no beginning for the guard.
-const FIRST: &[u8] = b"run_user_code_0";
+/// The library of the cell that evcxr runs at its start. It has no beginning for the guard.
+const FIRST: &[u8] = b"/libcode_1.so";
 
 /// The functions that the crate exports for this process.
 #[derive(Default)]
@@ -23,10 +23,12 @@ struct Hooks {
     end: Option<extern "C" fn()>,
 }
 
-/// Runs the cells that evcxr names on standard input, and never returns. `out` and `err` are the pipes to the guard.
-pub fn run(out: OwnedFd, err: OwnedFd, secret: u64) -> ! {
+/// Runs the cells that evcxr names on standard input, and never returns. `out` and `err` are the pipes to the guard. The end of
+/// `alive` shows the guard that this process has ended.
+pub fn run(out: OwnedFd, err: OwnedFd, alive: OwnedFd, secret: u64) -> ! {
     let (commands, mut streams) = redirect(out, err);
     handle_signals();
+    handle_forks(alive);
     let mut variables = null_mut();
     let mut hooks = Hooks::default();
     for line in BufReader::new(commands).lines() {
@@ -40,11 +42,12 @@ pub fn run(out: OwnedFd, err: OwnedFd, secret: u64) -> ! {
         };
         let cell = load(&path, &function);
         hooks.find(cell.library);
+        streams.restore();
         // Before the border: interrupts that come after it are for this cell.
         if let Some(begin) = hooks.begin {
             begin();
         }
-        if function.to_bytes() != FIRST {
+        if !path.to_bytes().ends_with(FIRST) {
             streams.border(secret, 'B');
         }
         variables = (cell.run)(variables);
@@ -53,6 +56,9 @@ pub fn run(out: OwnedFd, err: OwnedFd, secret: u64) -> ! {
         }
         // For text printed by C libraries.
         unsafe { libc::fflush(null_mut()) };
+        if IS_FORK.load(Ordering::Relaxed) {
+            exit(0);
+        }
         streams.border(secret, 'E');
     }
     exit(0)
@@ -99,6 +105,17 @@ impl Hooks {
 struct Streams(File, File);
 
 impl Streams {
+    /// Opens standard output and error again if a cell closed them.
+    fn restore(&self) {
+        for (fd, stream) in [(1, &self.0), (2, &self.1)] {
+            unsafe {
+                if libc::fcntl(fd, libc::F_GETFD) == -1 {
+                    libc::dup2(stream.as_raw_fd(), fd);
+                }
+            }
+        }
+    }
+
     fn border(&mut self, secret: u64, event: char) {
         for stream in [&mut self.0, &mut self.1] {
             // The guard is gone only if this process is about to end too.
@@ -110,7 +127,6 @@ impl Streams {
 /// Gives cells the guard's pipes as standard output and error and an empty standard input, since the real one has
 /// evcxr's commands. Returns the commands, and copies of the pipes.
 fn redirect(out: OwnedFd, err: OwnedFd) -> (File, Streams) {
-    use std::os::fd::AsRawFd;
     unsafe {
         let commands = libc::fcntl(0, libc::F_DUPFD_CLOEXEC, 10);
         let nothing = libc::open(c"/dev/null".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
@@ -135,4 +151,21 @@ fn handle_signals() {
         action.sa_flags = libc::SA_RESTART;
         libc::sigaction(libc::SIGINT, &action, null_mut());
     }
+}
+
+static ALIVE: AtomicI32 = AtomicI32::new(-1);
+/// Whether a cell forked this process.
+static IS_FORK: AtomicBool = AtomicBool::new(false);
+
+/// Makes processes that cells fork end with their cell, and let go of `alive`.
+fn handle_forks(alive: OwnedFd) {
+    unsafe extern "C" {
+        fn pthread_atfork(prepare: Option<extern "C" fn()>, parent: Option<extern "C" fn()>, child: Option<extern "C" fn()>) -> c_int;
+    }
+    extern "C" fn forked() {
+        IS_FORK.store(true, Ordering::Relaxed);
+        unsafe { libc::close(ALIVE.load(Ordering::Relaxed)) };
+    }
+    ALIVE.store(alive.into_raw_fd(), Ordering::Relaxed);
+    unsafe { pthread_atfork(None, None, Some(forked)) };
 }
