@@ -76,21 +76,20 @@ class CellOutput:
 
     def flush(self):
         """Shows the value before the next output."""
-        if self.value:
-            self.send("display_data", {"data": self.value, "metadata": {}})
-            self.value = None
+        value, self.value = self.value, None
+        if value:
+            self.send("display_data", {"data": value, "metadata": {}})
 
     def end(self):
-        """Shows the result, and removes what is left of progress."""
-        if self.value:
-            self.send("execute_result", {"execution_count": self.count, "data": self.value, "metadata": {}})
-            self.value = None
+        """Removes what is left of progress, and shows the result."""
         for task in list(self.bars):
             self.remove(task)
         if self.rest:
             self.rest.close()
             notice = f"… The output is longer than {LINES:,} lines or {CHARACTERS:,} characters. All of it is in {self.rest.name}\n"
             self.send("stream", {"name": "stderr", "text": notice})
+        if self.value:
+            self.send("execute_result", {"execution_count": self.count, "data": self.value, "metadata": {}})
 
 
 def bundle(contents):

@@ -1,21 +1,11 @@
 """What any client sees of the kernel: output, errors, interrupts and crashes, each with the cell that it belongs to."""
 
-import os
 import shutil
-import signal
 import threading
 import time
 
-import psutil
 import pytest
-from conftest import DEP, Kernel
-
-def running(process):
-    try:
-        return process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
+from conftest import Kernel
 
 WRITE = "use std::io::Write;"
 
@@ -26,14 +16,6 @@ def own(tmp_path_factory):
     kernel = Kernel(tmp_path_factory.mktemp("own"))
     yield kernel
     kernel.stop()
-
-
-def processes(kernel):
-    """The kernel, the evaluator, the guard and the process that runs cells. Each is a child of the one before."""
-    found = [psutil.Process(kernel.manager.provisioner.pid)]
-    while children := [child for child in found[-1].children() if child.name() == "evaluator"]:
-        found += children[:1]
-    return found
 
 
 def test_the_prelude_is_imported(own):
@@ -322,13 +304,6 @@ def test_a_kernel_without_cargo_in_the_search_path(tmp_path):
         kernel.stop()
 
 
-def await_end(processes):
-    deadline = time.monotonic() + 10
-    while left := [process for process in processes if running(process)]:
-        assert time.monotonic() < deadline, left
-        time.sleep(0.1)
-
-
 @pytest.mark.skipif(shutil.which("rustc", path="/usr/bin:/bin") is not None, reason="Rust is part of the system")
 def test_a_kernel_without_rust(tmp_path):
     (tmp_path / "cargo").mkdir()
@@ -339,27 +314,3 @@ def test_a_kernel_without_rust(tmp_path):
         assert "error" in kernel.run("2")
     finally:
         kernel.stop()
-
-
-@pytest.mark.parametrize("victim", [0, 1, 2, 3])
-def test_killed_processes_leave_no_orphans(tmp_path, victim):
-    """0: the kernel, 1: the evaluator, 2: the guard, 3: the process that runs cells."""
-    kernel = Kernel(tmp_path)
-    try:
-        assert kernel.shown("1") == "1"
-        all_ = processes(kernel)
-        assert len(all_) == 4
-        request = kernel.client.execute("std::thread::sleep(std::time::Duration::from_secs(100));")
-        time.sleep(2)
-        os.kill(all_[victim].pid, signal.SIGKILL)
-        if victim > 0:
-            assert kernel.reply(request, 20)["content"]["status"] == "error"
-            if victim > 1:
-                time.sleep(0.2)
-                while kernel.client.iopub_channel.msg_ready():
-                    kernel.client.get_iopub_msg()
-                assert kernel.run("3")["text/plain"] == "3"
-        await_end(all_[victim:])
-    finally:
-        kernel.stop()
-    await_end(all_)
