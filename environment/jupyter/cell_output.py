@@ -110,8 +110,9 @@ def shown_progress(state, display_id):
     line = f"{state['task']}: {state['status']}{left}"
     bar = ""
     if state["fraction"] is not None:
-        bar = f'<progress value="{state["fraction"]:.4f}" max="1" style="width: 12em; margin-left: 0.5em; vertical-align: middle"></progress>'
-    data = {"text/plain": line, "text/html": f"{bar}<span style="margin-left: 0.5em">{html.escape(line)}</span>"}
+        style = "width: 12em; margin-left: 0.5em; vertical-align: middle"
+        bar = f'<progress value="{state["fraction"]:.4f}" max="1" style="{style}"></progress>'
+    data = {"text/plain": line, "text/html": f'{bar}<span style="margin-left: 0.5em">{html.escape(line)}</span>'}
     return {"data": data, "metadata": {}, "transient": {"display_id": display_id}}
 
 
