@@ -31,6 +31,8 @@ def build(cache: Path, host: str) -> Build:
 
 def keep(cache: Path, host: str) -> None:
     """Copies the built program to its place in the cache."""
+    # Another clone may have built its own since: cargo puts this one back, at once.
+    build(cache, host).messages()
     program = evaluator(cache, host)
     program.parent.mkdir(exist_ok=True)
     part = program.with_name(f"evaluator.part-{os.getpid()}")
