@@ -55,7 +55,8 @@ class Evaluator:
         """Sends a request, calls `hear` on each event before the reply, and returns the reply."""
         self.await_ready(hear)
         with self.state:
-            self.interrupts = 0
+            # The cells of the start have run.
+            self.running, self.interrupts = False, 0
         try:
             self.process.stdin.write(json.dumps(request).encode() + b"\n")
             self.process.stdin.flush()

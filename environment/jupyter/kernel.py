@@ -198,8 +198,10 @@ def panic_message(text, code, source):
     before, file, number, message = text[: found.start()], found[1], int(found[2]), found[3]
     where = ""
     if file.endswith("src/lib.rs") and number <= len(source):
-        lines = [i for i, line in enumerate(code.splitlines(), 1) if line.strip() and line.strip() == source[number - 1].strip()]
-        where = f" in line {lines[0]}" if len(lines) == 1 else ""
+        # A line of the program is a line of the cell, or a statement in it.
+        part, numbered = source[number - 1].strip(), list(enumerate(code.splitlines(), 1))
+        lines = [i for i, line in numbered if part == line.strip()] or [i for i, line in numbered if part in line]
+        where = f" in line {lines[0]}" if part and len(lines) == 1 else ""
     elif not file.endswith("src/lib.rs"):
         where = f" at {file}:{number}"
     return f"{before}panicked{where}: {message}".strip()

@@ -68,6 +68,7 @@ def test_values_and_text_keep_their_order(own):
      "two moons need at least 2 samples, found 1"),
     ('"seven".parse::<i32>()', "Error", "invalid digit found in string"),
     ('let n = 3;\npanic!("boom {n}");', "Panic", "panicked in line 2: boom 3"),
+    ('let a = 1;\nlet b = 2; panic!("in a line");', "Panic", "panicked in line 2: in a line"),
     ('assert_eq!(1 + 1, 3, "sums");', "Panic", "panicked in line 1: assertion `left == right` failed: sums\n  left: 2\n right: 3"),
     ('let x: i32 = "seven";', "CompilationError", "mismatched types"),
     ("std::process::exit(3);", "ProcessEnded", "has ended (exit status 3). Variables are lost"),
