@@ -1,5 +1,6 @@
-"""Compiles the kernel and the crate, and installs the kernel: compile.py [--tests] [--cuda | --cpu]
+"""Compiles the kernel and the crate, and installs the kernel: compile.py [--build-only] [--tests] [--cuda | --cpu]
 
+--build-only installs nothing, and needs no packages of Python.
 --tests also gives the compiled dependencies to the builds of the tests. --cuda compiles the crate for the GPU that the
 environment names, also in later set-ups, and --cpu for the CPU again.
 """
@@ -15,7 +16,6 @@ import builds
 import cargo_progress
 import compile_crate
 import compile_kernel
-import install_kernel
 from compile_crate import cuda, launch
 
 # The kernel's build compiles large packages one after the other, and leaves a core free.
@@ -79,6 +79,10 @@ def main(options: list[str]) -> None:
         cargo_progress.run(todo, at_once=len(os.sched_getaffinity(0)) >= CORES_FOR_BOTH)
     if not evaluator.exists():
         compile_kernel.keep(cache, host)
+    if "--build-only" in options:
+        return
+    import install_kernel
+
     install_kernel.main(str(evaluator))
     if not crate.is_compiled():
         crate.keep()

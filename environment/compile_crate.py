@@ -9,7 +9,6 @@ from pathlib import Path
 
 import builds
 from cargo_progress import Build
-from jupyter_client.manager import start_new_kernel
 
 sys.path.insert(0, str(Path(__file__).parent / "jupyter"))
 import cuda
@@ -96,6 +95,8 @@ class Crate:
 
 def execute(source: str) -> str:
     """Executes a cell in a new kernel, and returns what it prints. Exits if it fails."""
+    from jupyter_client.manager import start_new_kernel
+
     manager, client = start_new_kernel(kernel_name="loss-landscape", cwd=PROJECT / "notebooks", startup_timeout=180)
     messages = []
     try:

@@ -49,10 +49,14 @@ install() {
 # A virtual environment contains absolute paths, so a moved clone needs a new one.
 STAMP="$(python3 --version) $(sha256sum < environment/requirements.txt) $PWD"
 if [ "$(cat .venv/stamp 2>/dev/null)" != "$STAMP" ] || ! .venv/bin/python -c '' 2>/dev/null; then
-    say "installing Jupyter into .venv (about a minute) …"
+    say "installing Jupyter into .venv …"
     rm -rf .venv
     python3 -m venv .venv
-    install environment/requirements.txt
+    # The download takes about a minute, in which the builds begin.
+    install environment/requirements.txt &
+    JUPYTER=$!
+    .venv/bin/python environment/compile.py --build-only "$@" || { kill $JUPYTER; exit 1; }
+    wait $JUPYTER
     echo "$STAMP" > .venv/stamp
 fi
 STAMP=$(sha256sum < environment/requirements-test.txt)
