@@ -1,11 +1,15 @@
 """Other clients than JupyterLab, and other formats than HTML."""
 
+import json
 import os
+import subprocess
 
 import nbformat
 import pypandoc
 import pytest
-from conftest import PROJECT, VENV, run
+from conftest import INSTALLED, PROJECT, VENV, run
+from jupyter_client import BlockingKernelClient
+from jupyter_client.connect import write_connection_file
 
 
 def test_parameters_of_papermill(notebook, tmp_path):
@@ -30,6 +34,31 @@ def test_papermill_stops_at_an_error(notebook, tmp_path, cell, message):
     code, output = run(VENV / "bin/papermill", path, tmp_path / "out.ipynb")
     assert code != 0 and message in output, output
     assert nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[-1].get("outputs", []) == []
+
+
+def test_an_editor_that_reads_no_settings_of_the_shell(tmp_path):
+    """As Visual Studio Code does: starts the command of the specification, from any directory and with few variables."""
+    specification = json.loads((INSTALLED / "kernel.json").read_text())
+    file, _ = write_connection_file(str(tmp_path / "connection.json"))
+    command = [word.replace("{connection_file}", file) for word in specification["argv"]]
+    kept = {name: os.environ[name] for name in ("HOME", "CARGO_HOME", "RUSTUP_HOME") if name in os.environ}
+    environment = {"PATH": "/usr/bin:/bin", **kept, **specification["env"]}
+    client = BlockingKernelClient(connection_file=file)
+    client.load_connection_file()
+    with subprocess.Popen(command, cwd="/", env=environment) as kernel:
+        try:
+            client.start_channels()
+            client.wait_for_ready(timeout=180)
+            cell = 'println!("{}", two_moons(9, 0.1, 0, &best_device()?)?.len());'
+            printed = []
+            reply = client.execute_interactive(cell, timeout=180, output_hook=printed.append)
+            assert reply["content"]["status"] == "ok", printed
+            assert "9\n" in "".join(message["content"].get("text", "") for message in printed)
+            client.shutdown()
+            assert kernel.wait(30) == 0
+        finally:
+            client.stop_channels()
+            kernel.kill()
 
 
 def test_slides(notebook, tmp_path):
