@@ -127,7 +127,7 @@ def seed(build: Path, folder: Path, project: Path) -> None:
 def package(folder: Path, project: Path) -> Path:
     """Writes the crate as a package whose library is dynamic.
 
-    With CUDA, the feature is one of its default features. So every cell gets it, whatever its `:dep` lists.
+    With CUDA, the feature is one of its default features. So every cell gets it, also if its `:dep` does not list it.
     """
     package = folder / "package"
     for name in ("benches", "data", "src"):
