@@ -43,7 +43,7 @@ def variables(folder: Path) -> dict[str, str]:
 def libraries(folder: Path) -> list[Path]:
     """The directories of the toolkit's libraries. Empty without CUDA."""
     home = variables(folder).get("CUDA_HOME")
-    return [path for name in LIBRARIES if home and (path := Path(home, name)).is_dir()]
+    return [path for name in LIBRARIES if home and ((path := Path(home, name)) / "libcudart.so").exists()]
 
 
 def stub(folder: Path) -> Path | None:
