@@ -21,16 +21,24 @@ class CellOutput:
         self.free = []  # display ids of tasks that have ended, for the next ones
         self.lines = self.characters = 0
         self.head, self.rest = [], None
+        self.problem = None
 
     def hear(self, event):
         """Shows an event of the evaluator."""
         if "stream" in event:
-            self.text(event["stream"], event["text"])
+            self.attempt(self.text, event["stream"], event["text"])
         elif "display" in event:
             self.flush()
             self.value = bundle(event["display"])
         elif "progress" in event:
-            self.progress(event["progress"])
+            self.attempt(self.progress, event["progress"])
+
+    def attempt(self, show, *arguments):
+        """A cell can print what cannot be shown, such as a value that is not JSON. All else is shown."""
+        try:
+            show(*arguments)
+        except Exception as problem:
+            self.problem = problem
 
     def text(self, stream, text):
         self.flush()
@@ -78,18 +86,21 @@ class CellOutput:
         """Shows the value before the next output."""
         value, self.value = self.value, None
         if value:
-            self.send("display_data", {"data": value, "metadata": {}})
+            self.attempt(self.send, "display_data", {"data": value, "metadata": {}})
 
     def end(self):
-        """Removes what is left of progress, and shows the result."""
+        """Shows the result, and removes what is left of progress."""
+        if self.value:
+            self.attempt(self.send, "execute_result", {"execution_count": self.count, "data": self.value, "metadata": {}})
         for task in list(self.bars):
             self.remove(task)
         if self.rest:
-            self.rest.close()
+            self.attempt(self.rest.close)
             notice = f"… The output is longer than {LINES:,} lines or {CHARACTERS:,} characters. All of it is in {self.rest.name}\n"
             self.send("stream", {"name": "stderr", "text": notice})
-        if self.value:
-            self.send("execute_result", {"execution_count": self.count, "data": self.value, "metadata": {}})
+        if self.problem:
+            notice = f"Some of the cell's output cannot be shown: {type(self.problem).__name__}: {self.problem}\n"
+            self.send("stream", {"name": "stderr", "text": notice})
 
 
 def bundle(contents):

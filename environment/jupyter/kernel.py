@@ -59,20 +59,13 @@ def kernel_class():
 
         async def do_execute(self, code, silent, store_history=True, user_expressions=None, allow_stdin=False, **_):
             output = CellOutput((lambda *_: None) if silent else self.publish, self.execution_count)
-            failures, problems = [], []
-
-            def attempt(show, *event):
-                """A cell can print what cannot be shown. Its other output is shown."""
-                try:
-                    show(*event)
-                except Exception as problem:
-                    problems.append(problem)
+            failures = []
 
             def hear(event):
                 if "failed" in event or "ended" in event:
                     failures.append(event)
                 else:
-                    attempt(output.hear, event)
+                    output.hear(event)
 
             if self.lost:
                 self.show_error(RESTARTED)
@@ -85,12 +78,10 @@ def kernel_class():
                     hear(event)
                 error = self.error_in(reply, failures, code)
                 if error is None and reply["display"]:
-                    hear({"display": reply["display"]})
+                    output.hear({"display": reply["display"]})
             except Broken as broken:
                 error = ("KernelError", str(broken), [str(broken)])
-            attempt(output.end)
-            if problems:
-                self.show_error(f"Some of the cell's output cannot be shown: {problems[0]!r}\n")
+            output.end()
             if error is None:
                 return {"status": "ok", "execution_count": self.execution_count, "payload": [], "user_expressions": {}}
             name, message, traceback = error
