@@ -79,16 +79,12 @@ def processes(build):
     return found
 
 
-def await_(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return found
-
-
-def await_end(build):
-    await_(lambda: not processes(build), 10)
+def await_end(build, among=None):
+    """Waits until the processes of a kernel are gone, or some of them."""
+    deadline = time.monotonic() + 10
+    while left := {process: name for process, name in processes(build).items() if among is None or process in among}:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
 
 
 def begin(kernel, stage):
@@ -96,11 +92,18 @@ def begin(kernel, stage):
     build = build_directory(kernel)
     request = kernel.client.execute(CELLS[stage])
     if stage == "compiles":
-        await_(lambda: any("--crate-name ctx" in command for command in processes(build).values()))
+        deadline = time.monotonic() + 60
+        while not any("--crate-name ctx" in command for command in processes(build).values()):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
     else:
-        while kernel.client.get_iopub_msg(timeout=60)["content"].get("text") != "started\n":
-            pass
+        await_text(kernel)
     return request
+
+
+def await_text(kernel):
+    while kernel.client.get_iopub_msg(timeout=60)["msg_type"] != "stream":
+        pass
 
 
 def works(kernel):
@@ -131,6 +134,7 @@ def test_killed_children(victim, generation, stage):
         killed = next(child for child in killed.children() if child.name() == "evaluator")
     left = [killed, *killed.children(recursive=True)]
     killed.kill()
+    # The program that evaluates cells is gone, or only the process that runs them.
     assert victim.outputs(request, 60)["ename"] == ("KernelError" if generation == 0 else "ProcessEnded")
     if generation == 0:
         await_end(build)
@@ -156,16 +160,17 @@ def test_a_killed_kernel(victim, stage):
 
 @pytest.mark.parametrize("stage", CELLS)
 def test_a_restart(victim, stage):
-    before = processes(build_directory(victim))
+    build = build_directory(victim)
     begin(victim, stage)
+    before = processes(build)
     victim.manager.restart_kernel()
     assert works(victim)
-    assert not before.keys() & processes(build_directory(victim)).keys()
+    await_end(build, before)
 
 
 def test_a_client_that_goes_away(victim):
-    request = victim.client.execute('for i in 0.. { println!("line {i}"); progress::check()?; }')
-    await_(lambda: victim.client.iopub_channel.msg_ready())
+    victim.client.execute('for i in 0.. { println!("line {i}"); progress::check()?; }')
+    await_text(victim)
     victim.client.stop_channels()
     victim.client = victim.manager.client()
     victim.client.start_channels()
@@ -187,5 +192,5 @@ def test_a_killed_owner_of_a_kernel():
     kernel, build = owner.stdout.readline().split(" ", 1)
     owner.kill()
     owner.communicate()
-    await_(lambda: not psutil.pid_exists(int(kernel)), 10)
     await_end(build.strip())
+    assert not psutil.pid_exists(int(kernel))
