@@ -82,7 +82,7 @@ impl Analyzer {
     ///
     /// # Errors
     /// As [`Objective::of`] and [`Objective::with_data`].
-    pub fn new<M>(model: &M, train: &Dataset, test: &Dataset, loss: Loss) -> Result<Self>
+    pub fn new<M>(model: &M, train: &Dataset, test: &Dataset, loss: impl Into<Loss>) -> Result<Self>
     where
         M: Model + Clone + Send + Sync + 'static,
     {
@@ -120,7 +120,7 @@ impl Analyzer {
             self.groups = None;
         } else {
             self.groups = Some(Groups::new(&self.train, &all.random_order(seed), n)?);
-            self.curvature = self.train.with_data(&data)?;
+            self.curvature = self.train.with_subset(&data)?;
             self.subsample = Subsample::Random { samples: n, seed };
         }
         Ok(self)

@@ -244,7 +244,7 @@ fn split(objective: &Objective, chosen: &[usize]) -> Result<Vec<Objective>> {
     let data: Dataset = objective.data().select(chosen)?;
     let (n, count) = (data.len(), GROUPS.min(data.len()));
     let bound = |group: usize| group * n / count;
-    let group = |i: usize| objective.with_data(&data.narrow(bound(i), bound(i + 1) - bound(i))?);
+    let group = |i: usize| objective.with_subset(&data.narrow(bound(i), bound(i + 1) - bound(i))?);
     (0..count).map(group).collect()
 }
 

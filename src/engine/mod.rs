@@ -39,7 +39,7 @@ use crate::error::{Error, Result};
 use crate::kernels::Scalar;
 use crate::layers::graph::GraphBuilder;
 use crate::layers::{LayerKind, Shape};
-use crate::losses::{Curvature, Loss, TargetSlice};
+use crate::losses::{Curvature, MeanLoss, TargetSlice};
 use crate::parameters::Parameters;
 
 /// A network whose derivatives are computed by hand-derived rules, whatever its dtype.
@@ -96,7 +96,7 @@ pub(crate) fn hand_derived(
     layers: &[LayerKind],
     parameters: &Parameters,
     data: &Dataset,
-    loss: Loss,
+    loss: &MeanLoss,
 ) -> Result<Arc<dyn HandDerived>, GraphReason> {
     let inputs = data.inputs();
     if !(inputs.device().is_cpu() && parameters.device().is_cpu()) {
@@ -139,12 +139,11 @@ impl<T: Scalar + WithDType> Typed<T> {
         layers: &[LayerKind],
         parameters: &Parameters,
         data: &Dataset,
-        loss: Loss,
+        loss: &MeanLoss,
     ) -> Result<Self, GraphReason> {
         let input = Shape::new(&data.inputs().dims()[1..]);
         let graph = GraphBuilder::build(layers, parameters, input)?;
-        let rules = loss.check_kind(data.targets());
-        let rules = rules.and_then(|()| loss.rules(graph.output.dims(), data));
+        let rules = loss.rules(graph.output.dims(), data);
         let loss = rules.map_err(|e| GraphReason::Outputs(e.to_string()))?;
         if graph.nodes.is_empty() {
             return Err(GraphReason::NoRules);

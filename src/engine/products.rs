@@ -139,15 +139,14 @@ impl<T: Scalar> Network<T> {
             scratch,
             |i, tile, scratch| {
                 let write = if i == 0 { Write::Replace } else { Write::Add };
-                let x = samples.tile(tile, self);
                 match &point.groups[tile.start / split.group][i] {
                     Some(cached) => {
-                        self.tile_products(pass, point, (tile, x, cached), scratch, write);
+                        self.tile_products(pass, point, (samples, tile, cached), scratch, write);
                     }
                     None => {
                         let mut cached = std::mem::take(&mut scratch.tile);
                         self.first_passes(&point.packed, samples, tile, &mut cached);
-                        self.tile_products(pass, point, (tile, x, &cached), scratch, write);
+                        self.tile_products(pass, point, (samples, tile, &cached), scratch, write);
                         scratch.tile = cached;
                     }
                 }
@@ -165,11 +164,12 @@ impl<T: Scalar> Network<T> {
         &self,
         pass: &Pass<T>,
         point: &CachedPoint<T>,
-        (tile, x, cached): (Tile, &[T], &CachedTile<T>),
+        (samples, tile, cached): (Samples<T>, Tile, &CachedTile<T>),
         scratch: &mut Scratch<T>,
         write: Write,
     ) {
         let depth = self.nodes.len();
+        let (x, targets) = (samples.tile(tile, self), samples.targets(tile, self));
         let k = pass.directions[0].count;
         let primal = |l: usize| self.primal(l, &point.packed[l], x, cached);
         let size = |b: usize| tile.len * k * self.width(b);
@@ -199,7 +199,7 @@ impl<T: Scalar> Network<T> {
         let rz = &scratch.tangents[depth][..size(depth)];
         let slot = &self.plan.slot;
         let rdz = &mut scratch.slots[slot[depth]][..size(depth)];
-        self.loss.tangent(pass.curvature, outputs, rz, rdz);
+        self.loss.tangent(pass.curvature, outputs, targets, rz, rdz);
         for (l, node) in self.nodes.iter().enumerate().rev() {
             if !pass.needs_derivative[l + 1] {
                 continue;

@@ -6,6 +6,7 @@
 
 use candle_core::Tensor;
 
+use super::settings::CrossEntropy;
 use crate::error::Result;
 use crate::kernels::Scalar;
 use crate::kernels::simd::vectorised;
@@ -43,97 +44,226 @@ fn softmax_per_row(outputs: &Tensor, labels: &Tensor) -> Result<Tensor> {
     Ok((short + ln_1p(&others)?)?)
 }
 
-/// The sum of the rows' losses.
-pub(super) fn sum<T: Scalar>(z: &[T], labels: &[u32], width: usize) -> f64 {
-    if width == 1 {
-        let margins = z.iter().zip(labels).map(|(z, label)| margin(*z, *label));
-        return margins.map(|m| (-m).max(0.0) + exp(-m.abs()).ln_1p()).sum();
+/// The loss of each row in candle's graph, with settings.
+///
+/// # Shapes
+/// As [`per_row`].
+pub(super) fn weighted_per_row(
+    outputs: &Tensor,
+    labels: &Tensor,
+    settings: &CrossEntropy,
+) -> Result<Tensor> {
+    let q = target_distribution(outputs, labels, settings)?;
+    if outputs.dim(1)? == 1 {
+        let z = outputs.squeeze(1)?;
+        let [absent, present] = [q.narrow(1, 0, 1)?, q.narrow(1, 1, 1)?];
+        let present = (present.squeeze(1)? * softplus(&z.neg()?)?)?;
+        return Ok((present + (absent.squeeze(1)? * softplus(&z)?)?)?);
     }
-    let exponentials = Exponentials::new(z, width);
-    let rows = z.chunks_exact(width).zip(exponentials.rows());
-    let losses = rows.zip(labels).map(|((z, row), label)| {
-        (z[row.largest].f64() - z[*label as usize].f64()) + row.rest.ln_1p()
-    });
-    losses.sum()
+    let classes = Tensor::arange(0, outputs.dim(1)? as u32, outputs.device())?;
+    let at_largest = outputs
+        .argmax_keepdim(1)?
+        .broadcast_eq(&classes.unsqueeze(0)?)?;
+    let at_largest = at_largest.to_dtype(outputs.dtype())?;
+    let largest = (outputs * &at_largest)?.sum_keepdim(1)?;
+    let exponentials = outputs.broadcast_sub(&largest)?.exp()?;
+    let others = (exponentials * at_largest.affine(-1.0, 1.0)?)?.sum(1)?;
+    let short = (largest.broadcast_sub(outputs)? * &q)?.sum(1)?;
+    Ok((short + (q.sum(1)? * ln_1p(&others)?)?)?)
 }
 
-/// Number of rows whose largest output is at their label, or for one output, whose sign is right.
-pub(super) fn correct<T: Scalar>(z: &[T], labels: &[u32], width: usize) -> usize {
-    let predicted = |row: &[T]| match row {
-        [z] => u32::from(*z > T::ZERO),
-        _ => largest(row) as u32,
-    };
-    let rows = z.chunks_exact(width).zip(labels);
-    rows.filter(|(row, label)| predicted(row) == **label)
-        .count()
-}
-
-/// Writes `share` times the gradient of each row's loss in z.
-pub(super) fn gradient<T: Scalar>(z: &[T], labels: &[u32], width: usize, share: f64, dz: &mut [T]) {
-    if width == 1 {
-        for ((dz, z), label) in dz.iter_mut().zip(z).zip(labels) {
-            let m = margin(*z, *label);
-            let e = exp(-m.abs());
-            let wrong = share * (if m > 0.0 { e } else { 1.0 } / (1.0 + e));
-            *dz = T::from_f64(if *label == 1 { -wrong } else { wrong });
+/// The weights q of −ln p in each row's loss, shape (rows, classes).
+fn target_distribution(
+    outputs: &Tensor,
+    labels: &Tensor,
+    settings: &CrossEntropy,
+) -> Result<Tensor> {
+    let (k, dtype, device) = (outputs.dim(1)?.max(2), outputs.dtype(), outputs.device());
+    let classes = Tensor::arange(0, k as u32, device)?.unsqueeze(0)?;
+    let at_label = labels.unsqueeze(1)?.broadcast_eq(&classes)?;
+    let smoothing = settings.label_smoothing;
+    let at_label = at_label.to_dtype(dtype)?;
+    let q = at_label.affine(1.0 - smoothing, smoothing / k as f64)?;
+    let weights: Vec<f64> = (0..k).map(|c| settings.class_weight(c)).collect();
+    let weights = Tensor::from_vec(weights, (1, k), device)?.to_dtype(dtype)?;
+    let q = q.broadcast_mul(&weights)?;
+    Ok(match settings.ignored_label {
+        Some(ignored) => {
+            let counted = labels.ne(ignored)?.to_dtype(dtype)?;
+            q.broadcast_mul(&counted.unsqueeze(1)?)?
         }
-        return;
-    }
-    let exponentials = Exponentials::new(z, width);
-    let rows = dz.chunks_exact_mut(width).zip(exponentials.rows());
-    for ((dz, row), label) in rows.zip(labels) {
-        let (total, label) = (1.0 + row.rest, *label as usize);
-        for (d, e) in dz.iter_mut().zip(row.others) {
-            *d = T::from_f64(share * (e / total));
-        }
-        dz[row.largest] = T::from_f64(share * (1.0 / total));
-        dz[label] = T::from_f64(match label == row.largest {
-            true => share * (-row.rest / total),
-            false => share * (-(1.0 + (row.rest - row.others[label])) / total),
-        });
-    }
+        None => q,
+    })
 }
 
-/// Writes rdz = `share` times (diag p − ppᵀ) rz for each row and each of `k` tangents. A sample has `positions` rows.
-pub(super) fn curvature_product<T: Scalar>(
-    z: &[T],
-    [width, positions]: [usize; 2],
-    share: f64,
-    rz: &[T],
-    rdz: &mut [T],
-) {
-    let (size, k) = (width * positions, rz.len() / z.len());
-    let samples = rz
-        .chunks_exact(k * size)
-        .zip(rdz.chunks_exact_mut(k * size));
-    if width == 1 {
-        for (z, (rz, rdz)) in z.chunks_exact(size).zip(samples) {
-            let tangents = rz.chunks_exact(size).zip(rdz.chunks_exact_mut(size));
-            for (rz, rdz) in tangents {
-                for ((z, rz), rdz) in z.iter().zip(rz).zip(rdz) {
-                    let e = exp(-z.f64().abs());
-                    *rdz = T::from_f64(share * (e / ((1.0 + e) * (1.0 + e)))) * *rz;
+/// Rows of outputs with their labels.
+#[derive(Clone, Copy)]
+pub(super) struct Rows<'a, T> {
+    pub(super) z: &'a [T],
+    pub(super) labels: &'a [u32],
+    /// Number of outputs of a row.
+    pub(super) width: usize,
+    pub(super) settings: &'a CrossEntropy,
+}
+
+impl<'a, T: Scalar> Rows<'a, T> {
+    fn classes(&self) -> usize {
+        self.width.max(2)
+    }
+
+    /// The factors of each row; see [`CrossEntropy::factors`].
+    fn factors(&self) -> impl Iterator<Item = [f64; 2]> + 'a {
+        let (settings, classes) = (self.settings, self.classes());
+        let labels = self.labels.iter();
+        labels.map(move |label| settings.factors(*label, classes))
+    }
+
+    /// Σ w_c
+    fn total_weight(&self) -> f64 {
+        let classes = 0..self.classes();
+        classes.map(|c| self.settings.class_weight(c)).sum()
+    }
+
+    /// The sum of the rows' losses.
+    pub(super) fn sum(&self) -> f64 {
+        let (z, labels, width) = (self.z, self.labels, self.width);
+        if width == 1 {
+            let rows = z.iter().zip(labels).zip(self.factors());
+            let losses = rows.map(|((z, label), [own, all])| {
+                let m = margin(*z, *label);
+                let tail = exp(-m.abs()).ln_1p();
+                let mut loss = own * ((-m).max(0.0) + tail);
+                if all > 0.0 {
+                    let [absent, present] = [0, 1].map(|c| self.settings.class_weight(c));
+                    let z = z.f64();
+                    loss += all * (present * ((-z).max(0.0) + tail) + absent * (z.max(0.0) + tail));
+                }
+                loss
+            });
+            return losses.sum();
+        }
+        let exponentials = Exponentials::new(z, width);
+        let rows = z.chunks_exact(width).zip(exponentials.rows());
+        let rows = rows.zip(labels).zip(self.factors());
+        let losses = rows.map(|(((z, row), label), [own, all])| {
+            let (top, tail) = (z[row.largest].f64(), row.rest.ln_1p());
+            let mut loss = 0.0;
+            // An ignored label may be no class.
+            if own > 0.0 {
+                loss += own * ((top - z[*label as usize].f64()) + tail);
+            }
+            if all > 0.0 {
+                for (c, z) in z.iter().enumerate() {
+                    loss += all * self.settings.class_weight(c) * ((top - z.f64()) + tail);
                 }
             }
-        }
-        return;
+            loss
+        });
+        losses.sum()
     }
-    let exponentials = Exponentials::new(z, width);
-    let rows: Vec<Row> = exponentials.rows().collect();
-    for (rows, (rz, rdz)) in rows.chunks_exact(positions).zip(samples) {
-        for (rz, rdz) in rz.chunks_exact(size).zip(rdz.chunks_exact_mut(size)) {
-            let tangents = rz.chunks_exact(width).zip(rdz.chunks_exact_mut(width));
-            for (row, (rz, rdz)) in rows.iter().zip(tangents) {
-                // (diag p − ppᵀ) rz is invariant to a shift of rz: the largest class, whose p may round to 1, is
-                // shifted to 0.
-                let (total, origin) = (1.0 + row.rest, rz[row.largest].f64());
-                let pairs = row.others.iter().zip(rz);
-                let sum: f64 = pairs.map(|(e, z)| e * (z.f64() - origin)).sum();
-                let mean = sum / total;
-                for ((r, e), z) in rdz.iter_mut().zip(row.others).zip(rz) {
-                    *r = T::from_f64(share * (e / total * ((z.f64() - origin) - mean)));
+
+    /// Number of counted rows whose largest output is at their label, or for one output, whose sign is right.
+    pub(super) fn correct(&self) -> usize {
+        let predicted = |row: &[T]| match row {
+            [z] => u32::from(*z > T::ZERO),
+            _ => largest(row) as u32,
+        };
+        let rows = self.z.chunks_exact(self.width).zip(self.labels);
+        rows.filter(|(row, label)| predicted(row) == **label && !self.settings.is_ignored(**label))
+            .count()
+    }
+
+    /// Writes `share` times the gradient of each row's loss in z.
+    pub(super) fn gradient(&self, share: f64, dz: &mut [T]) {
+        let (z, labels, width) = (self.z, self.labels, self.width);
+        let weight = |class: usize| self.settings.class_weight(class);
+        if width == 1 {
+            let rows = dz.iter_mut().zip(z).zip(labels).zip(self.factors());
+            for (((dz, z), label), [own, all]) in rows {
+                let m = margin(*z, *label);
+                let e = exp(-m.abs());
+                let wrong = share * own * (if m > 0.0 { e } else { 1.0 } / (1.0 + e));
+                let mut d = if *label == 1 { -wrong } else { wrong };
+                if all > 0.0 {
+                    let positive = z.f64() > 0.0;
+                    let p = if positive { 1.0 } else { e } / (1.0 + e);
+                    let rest = if positive { e } else { 1.0 } / (1.0 + e);
+                    d += share * all * (weight(0) * p - weight(1) * rest);
                 }
-                rdz[row.largest] = T::from_f64(share * (-mean / total));
+                *dz = T::from_f64(d);
+            }
+            return;
+        }
+        let total_weight = self.total_weight();
+        let exponentials = Exponentials::new(z, width);
+        let rows = dz.chunks_exact_mut(width).zip(exponentials.rows());
+        for (((dz, row), label), [own, all]) in rows.zip(labels).zip(self.factors()) {
+            if own == 0.0 && all == 0.0 {
+                dz.fill(T::ZERO);
+                continue;
+            }
+            let (total, label) = (1.0 + row.rest, *label as usize);
+            let share_of_row = share * own;
+            if all == 0.0 {
+                for (d, e) in dz.iter_mut().zip(row.others) {
+                    *d = T::from_f64(share_of_row * (e / total));
+                }
+                dz[row.largest] = T::from_f64(share_of_row * (1.0 / total));
+                dz[label] = T::from_f64(share_of_row * row.minus_others(label));
+                continue;
+            }
+            for (c, d) in dz.iter_mut().enumerate() {
+                let p = row.probability(c);
+                let of_label = if c == label { row.minus_others(c) } else { p };
+                let of_all = total_weight * p - weight(c);
+                *d = T::from_f64(share_of_row * of_label + share * all * of_all);
+            }
+        }
+    }
+
+    /// Writes rdz = `share` Q (diag p − ppᵀ) rz for each row and each of `k` tangents, with the row's Q = Σ q. A sample has
+    /// `positions` rows.
+    pub(super) fn curvature_product(&self, positions: usize, share: f64, rz: &[T], rdz: &mut [T]) {
+        let (z, width) = (self.z, self.width);
+        let (size, k) = (width * positions, rz.len() / z.len());
+        let total_weight = self.total_weight();
+        let factors = self.factors();
+        let shares: Vec<f64> = factors
+            .map(|[own, all]| share * (own + all * total_weight))
+            .collect();
+        let samples = rz
+            .chunks_exact(k * size)
+            .zip(rdz.chunks_exact_mut(k * size));
+        let samples = shares.chunks_exact(positions).zip(samples);
+        if width == 1 {
+            for (z, (shares, (rz, rdz))) in z.chunks_exact(size).zip(samples) {
+                let tangents = rz.chunks_exact(size).zip(rdz.chunks_exact_mut(size));
+                for (rz, rdz) in tangents {
+                    for (((z, share), rz), rdz) in z.iter().zip(shares).zip(rz).zip(rdz) {
+                        let e = exp(-z.f64().abs());
+                        *rdz = T::from_f64(share * (e / ((1.0 + e) * (1.0 + e)))) * *rz;
+                    }
+                }
+            }
+            return;
+        }
+        let exponentials = Exponentials::new(z, width);
+        let rows: Vec<Row> = exponentials.rows().collect();
+        for (rows, (shares, (rz, rdz))) in rows.chunks_exact(positions).zip(samples) {
+            for (rz, rdz) in rz.chunks_exact(size).zip(rdz.chunks_exact_mut(size)) {
+                let tangents = rz.chunks_exact(width).zip(rdz.chunks_exact_mut(width));
+                for ((row, share), (rz, rdz)) in rows.iter().zip(shares).zip(tangents) {
+                    // (diag p − ppᵀ) rz is invariant to a shift of rz: the largest class, whose p may round to 1, is
+                    // shifted to 0.
+                    let (total, origin) = (1.0 + row.rest, rz[row.largest].f64());
+                    let pairs = row.others.iter().zip(rz);
+                    let sum: f64 = pairs.map(|(e, z)| e * (z.f64() - origin)).sum();
+                    let mean = sum / total;
+                    for ((r, e), z) in rdz.iter_mut().zip(row.others).zip(rz) {
+                        *r = T::from_f64(share * (e / total * ((z.f64() - origin) - mean)));
+                    }
+                    rdz[row.largest] = T::from_f64(share * (-mean / total));
+                }
             }
         }
     }
@@ -157,7 +287,7 @@ fn largest<T: Scalar>(row: &[T]) -> usize {
 
 /// eˣ for x ≤ 0; 0 if the result is not a normal number.
 #[inline(always)]
-fn exp(x: f64) -> f64 {
+pub(super) fn exp(x: f64) -> f64 {
     if x < -708.0 { 0.0 } else { Scalar::exp(x) }
 }
 
@@ -176,6 +306,25 @@ struct Row<'a> {
     others: &'a [f64],
     /// Their sum.
     rest: f64,
+}
+
+impl Row<'_> {
+    fn probability(&self, class: usize) -> f64 {
+        let total = 1.0 + self.rest;
+        match class == self.largest {
+            true => 1.0 / total,
+            false => self.others[class] / total,
+        }
+    }
+
+    /// −(1 − p) of a class: minus the sum of the other probabilities.
+    fn minus_others(&self, class: usize) -> f64 {
+        let total = 1.0 + self.rest;
+        match class == self.largest {
+            true => -self.rest / total,
+            false => -(1.0 + (self.rest - self.others[class])) / total,
+        }
+    }
 }
 
 impl Exponentials {

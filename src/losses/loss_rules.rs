@@ -1,6 +1,6 @@
 //! [`LossRules`]: the hand-derived rules of a loss.
 
-use super::{Loss, cross_entropy, squared_error};
+use super::{Loss, binary_cross_entropy, cross_entropy::Rows, squared_error};
 use crate::kernels::Scalar;
 
 /// The targets of several samples, as slices.
@@ -37,12 +37,14 @@ impl Curvature {
 
 /// The last step of a network: the samples' losses as functions of the outputs z.
 ///
-/// A sample has `positions` rows of `width` outputs, and for cross-entropy a label per row; its loss is the mean over the rows.
-#[derive(Clone, Copy, Debug)]
+/// A sample has `positions` rows of `width` outputs, and for cross-entropy a label per row; its loss is `share` times the sum over
+/// the rows.
+#[derive(Clone, Debug)]
 pub(crate) struct LossRules {
     pub(crate) loss: Loss,
     pub(crate) width: usize,
     pub(crate) positions: usize,
+    pub(crate) share: f64,
 }
 
 impl LossRules {
@@ -51,9 +53,13 @@ impl LossRules {
         self.width * self.positions
     }
 
-    /// Weight of a row in its sample's loss.
-    fn share(&self) -> f64 {
-        1.0 / self.positions as f64
+    fn rows<'a, T>(&'a self, z: &'a [T], labels: &'a [u32]) -> Rows<'a, T> {
+        Rows {
+            z,
+            labels,
+            width: self.width,
+            settings: self.loss.settings(),
+        }
     }
 
     /// The targets of `len` samples, starting at `start`.
@@ -73,28 +79,30 @@ impl LossRules {
         }
     }
 
-    /// The sum of the samples' losses, and the number of rows whose largest output is at their label.
+    /// The sum of the samples' losses, and the number of counted rows whose largest output is at their label.
     pub(crate) fn score<T: Scalar>(&self, z: &[T], targets: TargetSlice<T>) -> (f64, usize) {
-        debug_assert!(matches!(
-            (self.loss, targets),
-            (Loss::CrossEntropy, TargetSlice::Labels(_)) | (Loss::Mse, TargetSlice::Values(_))
-        ));
         match targets {
-            TargetSlice::Labels(labels) => (
-                self.share() * cross_entropy::sum(z, labels, self.width),
-                cross_entropy::correct(z, labels, self.width),
-            ),
-            TargetSlice::Values(values) => (squared_error::sum(z, values, self.size()), 0),
+            TargetSlice::Labels(labels) => {
+                let rows = self.rows(z, labels);
+                (self.share * rows.sum(), rows.correct())
+            }
+            TargetSlice::Values(values) => match self.loss {
+                Loss::BinaryCrossEntropy => (binary_cross_entropy::sum(z, values, self.size()), 0),
+                _ => (squared_error::sum(z, values, self.size()), 0),
+            },
         }
     }
 
     /// Writes dz, the derivative of each sample's loss.
     pub(crate) fn gradient<T: Scalar>(&self, z: &[T], targets: TargetSlice<T>, dz: &mut [T]) {
         match targets {
-            TargetSlice::Labels(labels) => {
-                cross_entropy::gradient(z, labels, self.width, self.share(), dz);
-            }
-            TargetSlice::Values(values) => squared_error::gradient(z, values, self.size(), dz),
+            TargetSlice::Labels(labels) => self.rows(z, labels).gradient(self.share, dz),
+            TargetSlice::Values(values) => match self.loss {
+                Loss::BinaryCrossEntropy => {
+                    binary_cross_entropy::gradient(z, values, self.size(), dz);
+                }
+                _ => squared_error::gradient(z, values, self.size(), dz),
+            },
         }
     }
 
@@ -103,16 +111,22 @@ impl LossRules {
         &self,
         curvature: Curvature,
         (z, dz): (&[T], &[T]),
+        targets: TargetSlice<T>,
         rz: &[T],
         rdz: &mut [T],
     ) {
-        match (curvature, self.loss) {
+        match (curvature, targets) {
             (Curvature::Gradients, _) => outer_product(self.size(), dz, rz, rdz),
-            (_, Loss::Mse) => squared_error::curvature_product(self.size(), rz, rdz),
-            (_, Loss::CrossEntropy) => {
-                let shape = [self.width, self.positions];
-                cross_entropy::curvature_product(z, shape, self.share(), rz, rdz);
+            (_, TargetSlice::Labels(labels)) => {
+                let rows = self.rows(z, labels);
+                rows.curvature_product(self.positions, self.share, rz, rdz);
             }
+            (_, TargetSlice::Values(_)) => match self.loss {
+                Loss::BinaryCrossEntropy => {
+                    binary_cross_entropy::curvature_product(z, self.size(), rz, rdz);
+                }
+                _ => squared_error::curvature_product(self.size(), rz, rdz),
+            },
         }
     }
 }

@@ -2,23 +2,29 @@
 //!
 //! Each loss has a file, with its pass through candle's graph and its hand-derived rules.
 
+mod binary_cross_entropy;
 mod cross_entropy;
 mod loss_rules;
+mod mean_loss;
+mod settings;
 mod squared_error;
 
 pub(crate) use loss_rules::{Curvature, LossRules, TargetSlice};
+pub(crate) use mean_loss::MeanLoss;
+pub use settings::CrossEntropy;
 
 use candle_core::{D, DType, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::data::{Dataset, Targets};
-use crate::error::{Error, Result, counted};
+use crate::error::{Error, Result};
 
 /// A loss function of outputs z and targets y; the mean over samples.
 ///
 /// # Shapes
 /// Cross-entropy compares outputs (n, …, classes) with labels (n, …): a label per sample, or a label per token. The loss of a
-/// sample is the mean over its labels. Mean squared error compares outputs and values of one shape (n, …).
+/// sample is the mean over its labels. Mean squared error and binary cross-entropy compare outputs and values of one shape
+/// (n, …).
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -37,12 +43,17 @@ use crate::error::{Error, Result, counted};
 /// );
 /// # Ok::<(), Error>(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Loss {
     /// ℓ = ln Σⱼ exp zⱼ − z_y for k ≥ 2 outputs and a label y < k. With one output z and labels 0
     /// and 1 this is the logistic loss ln(1 + eᶻ) − yz, the same as for two outputs (0, z).
     CrossEntropy,
+    /// Cross-entropy with an ignored label, class weights or label smoothing: a mean over the labels that count.
+    CrossEntropyWith(CrossEntropy),
+    /// ℓ = −(1/k) Σⱼ (yⱼ ln σ(zⱼ) + (1 − yⱼ) ln σ(−zⱼ)) for k outputs and values yⱼ in [0, 1]: a sample can have several
+    /// labels, or none. Without a minimum of 0 if a value is not 0 or 1.
+    BinaryCrossEntropy,
     /// ℓ = (1/k) Σⱼ (zⱼ − yⱼ)², the mean over the k outputs.
     Mse,
 }
@@ -56,45 +67,42 @@ impl Loss {
         }
     }
 
-    /// The mean loss of a batch as a scalar tensor, for training.
+    /// The mean loss of a batch as a scalar tensor, for training. Cross-entropy with settings is divided by the weights of this
+    /// batch.
     ///
     /// # Errors
-    /// Outputs that do not fit the targets.
-    pub fn mean(self, outputs: &Tensor, targets: &Targets) -> Result<Tensor> {
-        Ok(self.per_sample(outputs, targets)?.mean_all()?)
+    /// Outputs that do not fit the targets; invalid settings; a batch without a label that counts.
+    pub fn mean(&self, outputs: &Tensor, targets: &Targets) -> Result<Tensor> {
+        let loss = MeanLoss::new(self.clone(), targets)?;
+        Ok(loss.per_sample(outputs, targets)?.mean_all()?)
     }
 
-    /// The loss of each sample, shape `(n,)`.
-    pub(crate) fn per_sample(self, outputs: &Tensor, targets: &Targets) -> Result<Tensor> {
-        match (self, targets) {
-            (Self::CrossEntropy, Targets::Labels(labels)) if outputs.rank() == 2 => {
-                cross_entropy::per_row(outputs, labels)
-            }
-            (Self::CrossEntropy, Targets::Labels(labels)) => {
-                let rows = outputs.reshape(((), outputs.dim(D::Minus1)?))?;
-                let losses = cross_entropy::per_row(&rows, &labels.flatten_all()?)?;
-                Ok(losses.reshape((outputs.dim(0)?, ()))?.mean(1)?)
-            }
-            (Self::Mse, Targets::Values(values)) => squared_error::per_sample(outputs, values),
-            (Self::CrossEntropy, Targets::Values(_)) | (Self::Mse, Targets::Labels(_)) => {
-                Err(self.wrong_kind())
-            }
+    /// The settings of cross-entropy.
+    fn settings(&self) -> &CrossEntropy {
+        match self {
+            Self::CrossEntropyWith(settings) => settings,
+            _ => &CrossEntropy::PLAIN,
         }
     }
 
-    /// Returns an error for values with cross-entropy and labels with mean squared error.
-    pub(crate) fn check_kind(self, targets: &Targets) -> Result<()> {
+    /// Returns an error for values with cross-entropy and labels with a loss that fits values.
+    fn check_kind(&self, targets: &Targets) -> Result<()> {
         match (self, targets) {
-            (Self::CrossEntropy, Targets::Labels(_)) | (Self::Mse, Targets::Values(_)) => Ok(()),
+            (Self::CrossEntropy | Self::CrossEntropyWith(_), Targets::Labels(_))
+            | (Self::Mse | Self::BinaryCrossEntropy, Targets::Values(_)) => Ok(()),
             _ => Err(self.wrong_kind()),
         }
     }
 
-    fn wrong_kind(self) -> Error {
+    fn wrong_kind(&self) -> Error {
         Error::invalid(match self {
-            Self::CrossEntropy => {
+            Self::CrossEntropy | Self::CrossEntropyWith(_) => {
                 "cross-entropy needs labels, and this dataset has values to fit: use Loss::Mse, or build the dataset \
                  with Dataset::classification"
+            }
+            Self::BinaryCrossEntropy => {
+                "binary cross-entropy needs values from 0 to 1, and this dataset has labels: use Loss::CrossEntropy, or \
+                 turn labels into values with dataset.one_hot(classes)"
             }
             Self::Mse => {
                 "mean squared error needs values to fit, and this dataset has labels: use Loss::CrossEntropy, or turn \
@@ -102,80 +110,29 @@ impl Loss {
             }
         })
     }
-
-    /// The rules for outputs of one sample of shape `outputs`, if it fits the data's targets.
-    ///
-    /// # Errors
-    /// Outputs that do not fit the targets, and labels that are out of range.
-    pub(crate) fn rules(self, outputs: &[usize], data: &Dataset) -> Result<LossRules> {
-        let (width, leading) = match outputs.split_last() {
-            Some((width, leading)) if *width > 0 => (*width, leading),
-            _ => {
-                return Err(Error::invalid(format!(
-                    "the model must map samples to outputs of shape (…, outputs), not {outputs:?}"
-                )));
-            }
-        };
-        let of_target = data.targets().dims();
-        let expected = match data.targets() {
-            Targets::Labels(_) => leading,
-            Targets::Values(_) => outputs,
-        };
-        if of_target != expected {
-            return Err(Error::invalid(match data.targets() {
-                Targets::Labels(_) => format!(
-                    "outputs of shape {} need labels of shape {}, one for each row of outputs, not {}",
-                    batch_shape(outputs),
-                    batch_shape(expected),
-                    batch_shape(of_target)
-                ),
-                Targets::Values(_) => format!(
-                    "outputs of shape {} need values of that shape to fit, not {}",
-                    batch_shape(outputs),
-                    batch_shape(of_target)
-                ),
-            }));
-        }
-        if let (Self::CrossEntropy, Targets::Labels(_)) = (self, data.targets()) {
-            check_labels(&data.labels()?, width, leading.iter().product())?;
-        }
-        Ok(LossRules {
-            loss: self,
-            width,
-            positions: leading.iter().product(),
-        })
-    }
-}
-
-fn check_labels(labels: &[u32], width: usize, positions: usize) -> Result<()> {
-    let classes = width.max(2) as u32;
-    match labels.iter().position(|label| *label >= classes) {
-        None => Ok(()),
-        Some(i) => Err(Error::invalid(format!(
-            "label {} of sample {} is out of range: a model with {} has classes 0 to {}",
-            labels[i],
-            i / positions.max(1),
-            counted(width, "output"),
-            classes - 1
-        ))),
-    }
-}
-
-/// Formats the shape of a batch of samples of shape `dims`.
-fn batch_shape(dims: &[usize]) -> String {
-    let dims: String = dims.iter().map(|d| format!(", {d}")).collect();
-    match dims.is_empty() {
-        true => "(n,)".into(),
-        false => format!("(n{dims})"),
-    }
 }
 
 /// Predicted class, `u32`: shape (n, …) for outputs of shape (n, …, k).
-pub(crate) fn predict(outputs: &Tensor) -> Result<Tensor> {
+fn predict(outputs: &Tensor) -> Result<Tensor> {
     Ok(match outputs.dim(D::Minus1)? {
         1 => outputs.squeeze(D::Minus1)?.gt(0.0)?.to_dtype(DType::U32)?,
         _ => outputs.argmax(D::Minus1)?,
     })
+}
+
+/// Number of samples or tokens with a label that `counts` and that the outputs predict; 0 for data without labels.
+pub(crate) fn count_correct(
+    outputs: &Tensor,
+    data: &Dataset,
+    counts: impl Fn(u32) -> bool,
+) -> Result<usize> {
+    let Targets::Labels(_) = data.targets() else {
+        return Ok(0);
+    };
+    let predicted = predict(outputs)?.flatten_all()?.to_vec1::<u32>()?;
+    let labels = data.labels()?;
+    let pairs = predicted.iter().zip(&labels);
+    Ok(pairs.filter(|(p, l)| p == l && counts(**l)).count())
 }
 
 /// Returns an error if a loss is not finite.

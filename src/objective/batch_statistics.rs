@@ -112,7 +112,7 @@ impl Objective {
         self.batches = Some(batch_size);
         let statistics = self.parameters.statistics().map(|(_, var)| var);
         let _restore = Restore::new(statistics)?;
-        self.check = check::check(&self, None)?;
+        self.check = check::check(&self)?;
         Ok(self)
     }
 

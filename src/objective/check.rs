@@ -69,11 +69,9 @@ impl std::fmt::Display for DerivativeCheck {
     }
 }
 
-pub(super) fn check(
-    objective: &Objective,
-    layers: Option<&[LayerKind]>,
-) -> Result<DerivativeCheck> {
-    let probe = objective.with_batch(objective.data.first(SAMPLES.min(objective.data.len()))?);
+pub(super) fn check(objective: &Objective) -> Result<DerivativeCheck> {
+    let samples = objective.loss.first_samples(&objective.data, SAMPLES)?;
+    let probe = objective.with_batch(samples);
     let by_graph = probe.clone().by_autograd();
     probe.loss()?;
     let outputs = outputs(&by_graph)?;
@@ -83,13 +81,13 @@ pub(super) fn check(
              randomness off (forward_t with train = false)",
         ));
     }
-    match layers.filter(|_| probe.is_hand_derived()) {
-        Some(layers) => {
+    match &probe.layers {
+        Some(layers) if probe.is_hand_derived() => {
             let copy = in_f64(&probe, layers)?;
             check_layers(&copy, &outputs, probe.parameters.epsilon())?;
             differences(&copy)
         }
-        None => differences(&by_graph),
+        _ => differences(&by_graph),
     }
 }
 
@@ -113,7 +111,7 @@ fn in_f64(probe: &Objective, layers: &[LayerKind]) -> Result<Objective> {
         parameters,
         ..probe.with_batch(probe.data.to_dtype(DType::F64)?)
     };
-    copy.engine = copy.engine_for(Some(layers), &copy.data);
+    copy.engine = copy.engine_for(&copy.data);
     Ok(copy)
 }
 

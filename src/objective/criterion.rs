@@ -7,22 +7,64 @@ use candle_core::Tensor;
 
 use crate::data::{Dataset, Targets};
 use crate::error::{Error, Result, counted};
-use crate::losses::Loss;
+use crate::losses::{Loss, MeanLoss, count_correct};
 
 type OwnLoss = dyn Fn(&Tensor, &Targets) -> candle_core::Result<Tensor> + Send + Sync;
 
 /// The loss function of an objective.
 #[derive(Clone)]
 pub(super) enum Criterion {
-    Known(Loss),
+    Known(MeanLoss),
     Own(Arc<OwnLoss>),
 }
 
 impl Criterion {
-    pub(super) fn known(&self) -> Option<Loss> {
+    /// A loss of the crate, as the mean over these data.
+    pub(super) fn new(loss: Loss, data: &Dataset) -> Result<Self> {
+        Ok(Self::Known(MeanLoss::new(loss, data.targets())?))
+    }
+
+    pub(super) fn known(&self) -> Option<&MeanLoss> {
         match self {
-            Self::Known(loss) => Some(*loss),
+            Self::Known(loss) => Some(loss),
             Self::Own(_) => None,
+        }
+    }
+
+    /// The same loss as the mean over other data.
+    pub(super) fn with_data(&self, data: &Dataset) -> Result<Self> {
+        match self {
+            Self::Known(loss) => Ok(Self::Known(loss.with_targets(data.targets())?)),
+            Self::Own(_) => Ok(self.clone()),
+        }
+    }
+
+    /// Whether the loss of a sample depends on the dataset.
+    pub(super) fn depends_on_data(&self) -> bool {
+        self.known().is_some_and(MeanLoss::depends_on_data)
+    }
+
+    /// Number of labels in the accuracy of these data.
+    pub(super) fn num_labels(&self, data: &Dataset) -> f64 {
+        match self {
+            Self::Known(loss) => loss.num_labels(data),
+            Self::Own(_) => data.num_labels() as f64,
+        }
+    }
+
+    /// Number of correctly classified samples or tokens.
+    pub(super) fn count_correct(&self, outputs: &Tensor, data: &Dataset) -> Result<usize> {
+        match self {
+            Self::Known(loss) => loss.count_correct(outputs, data),
+            Self::Own(_) => count_correct(outputs, data, |_| true),
+        }
+    }
+
+    /// The first `n` samples whose loss is not constant.
+    pub(super) fn first_samples(&self, data: &Dataset, n: usize) -> Result<Dataset> {
+        match self {
+            Self::Known(loss) => loss.first_samples(data, n),
+            Self::Own(_) => data.first(n.min(data.len())),
         }
     }
 
@@ -63,7 +105,6 @@ impl Criterion {
             )));
         }
         if let Self::Known(loss) = self {
-            loss.check_kind(data.targets())?;
             loss.rules(dims, data)?;
         }
         self.per_sample(outputs, data.first(1)?.targets())?;

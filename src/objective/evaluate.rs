@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use super::in_use::InUse;
 use super::{Objective, autograd};
-use crate::data::{Dataset, Targets};
+use crate::data::Targets;
 use crate::engine::HandDerived;
 use crate::error::{Error, Result};
-use crate::losses::{Curvature, finite_loss, predict};
+use crate::losses::{Curvature, finite_loss};
 use crate::parameters::Restore;
 use crate::vector::{axpy, dot, norm};
 
@@ -142,7 +142,7 @@ impl Objective {
         found: &[(f64, usize)],
         square: impl Fn(usize) -> f64,
     ) -> Result<Vec<Score>> {
-        let labels = self.data.num_labels() as f64;
+        let labels = self.num_labels();
         let means = found
             .iter()
             .map(|(mean, correct)| [*mean, *correct as f64 / labels]);
@@ -429,7 +429,7 @@ impl Objective {
             |batch| {
                 let outputs = self.outputs(batch)?;
                 let losses = self.loss.per_sample(&outputs, batch.targets())?;
-                Ok((sum(&losses)?, count_correct(&outputs, batch)?))
+                Ok((sum(&losses)?, self.loss.count_correct(&outputs, batch)?))
             },
             |(sum, correct)| total = (total.0 + sum, total.1 + correct),
         )?;
@@ -502,19 +502,6 @@ impl Objective {
             },
         )?;
         Ok(products)
-    }
-}
-
-/// Number of correctly classified samples.
-pub(super) fn count_correct(outputs: &Tensor, data: &Dataset) -> Result<usize> {
-    match data.targets() {
-        Targets::Labels(_) => {
-            let predicted = predict(outputs)?.flatten_all()?.to_vec1::<u32>()?;
-            let labels = data.labels()?;
-            let pairs = predicted.iter().zip(&labels);
-            Ok(pairs.filter(|(p, l)| p == l).count())
-        }
-        Targets::Values(_) => Ok(0),
     }
 }
 

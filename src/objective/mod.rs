@@ -20,7 +20,7 @@ mod rounding;
 mod step;
 
 pub use crate::engine::{GraphReason, LayerTile};
-pub use crate::losses::Loss;
+pub use crate::losses::{CrossEntropy, Loss};
 pub(crate) use autograd::store as gradient_store;
 pub use check::DerivativeCheck;
 pub use engine::Engine;
@@ -85,6 +85,7 @@ pub struct Objective {
     batch_size: BatchSize,
     memory: usize,
     check: DerivativeCheck,
+    layers: Option<Arc<[LayerKind]>>,
     engine: std::result::Result<Arc<dyn HandDerived>, GraphReason>,
     /// Number of samples in the mean, over all ranks.
     samples: usize,
@@ -98,7 +99,7 @@ impl Objective {
     ///
     /// # Errors
     /// As [`Objective::from_fn`].
-    pub fn of<M>(model: &M, data: &Dataset, loss: Loss) -> Result<Self>
+    pub fn of<M>(model: &M, data: &Dataset, loss: impl Into<Loss>) -> Result<Self>
     where
         M: Model + Clone + Send + Sync + 'static,
     {
@@ -111,8 +112,8 @@ impl Objective {
         let training = move |x: &Tensor, seed| trained.forward_training(x, seed);
         let passes: (Arc<Forward>, Arc<Training>) =
             (Arc::new(move |x| model.forward(x)), Arc::new(training));
-        let loss = Criterion::Known(loss);
-        Self::new(parameters, data, loss, passes, layers.as_deref())
+        let loss = Criterion::new(loss.into(), data)?;
+        Self::new(parameters, data, loss, passes, layers)
     }
 
     /// The loss of your own candle model: `forward` maps inputs of shape `(n, …)` to outputs of
@@ -148,13 +149,18 @@ impl Objective {
     /// between two calls; a parameter that gets no gradient or no second derivative; an operation
     /// that candle cannot differentiate twice; a gradient that central differences contradict, or in `f64` a
     /// Hessian-vector product.
-    pub fn from_fn<P, F>(parameters: P, data: &Dataset, loss: Loss, forward: F) -> Result<Self>
+    pub fn from_fn<P, F>(
+        parameters: P,
+        data: &Dataset,
+        loss: impl Into<Loss>,
+        forward: F,
+    ) -> Result<Self>
     where
         P: TryInto<Parameters>,
         Error: From<P::Error>,
         F: Fn(&Tensor) -> candle_core::Result<Tensor> + Send + Sync + 'static,
     {
-        let loss = Criterion::Known(loss);
+        let loss = Criterion::new(loss.into(), data)?;
         Self::new(parameters.try_into()?, data, loss, passes(forward), None)
     }
 
@@ -206,7 +212,7 @@ impl Objective {
         data: &Dataset,
         loss: Criterion,
         (forward, training): (Arc<Forward>, Arc<Training>),
-        layers: Option<&[LayerKind]>,
+        layers: Option<Vec<LayerKind>>,
     ) -> Result<Self> {
         let mut objective = Self {
             forward,
@@ -218,29 +224,26 @@ impl Objective {
             batch_size: BatchSize::usual(data),
             memory: MEMORY,
             check: DerivativeCheck::default(),
+            layers: layers.map(Arc::from),
             engine: Err(GraphReason::NoLayers),
             samples: data.len(),
             ranks: None,
             batches: None,
         };
-        objective.engine = objective.engine_for(layers, data);
+        objective.engine = objective.engine_for(data);
         objective
             .check_data()
             .map_err(|error| match &objective.engine {
                 Err(GraphReason::Misfit(misfit)) => Error::invalid(misfit.to_string()),
                 _ => error,
             })?;
-        objective.check = check::check(&objective, layers)?;
+        objective.check = check::check(&objective)?;
         Ok(objective)
     }
 
-    /// Hand-derived rules for these layers on this data, or the reason why there are none.
-    fn engine_for(
-        &self,
-        layers: Option<&[LayerKind]>,
-        data: &Dataset,
-    ) -> std::result::Result<Arc<dyn HandDerived>, GraphReason> {
-        let layers = layers.ok_or(GraphReason::NoLayers)?;
+    /// Hand-derived rules for the model's layers on this data, or the reason why there are none.
+    fn engine_for(&self, data: &Dataset) -> std::result::Result<Arc<dyn HandDerived>, GraphReason> {
+        let layers = self.layers.as_deref().ok_or(GraphReason::NoLayers)?;
         let loss = self.loss.known().ok_or(GraphReason::OwnLoss)?;
         hand_derived(layers, &self.parameters, data, loss)
     }
@@ -322,7 +325,8 @@ impl Objective {
         Ok(self)
     }
 
-    /// The loss of the same model on other data, for example the test set.
+    /// The loss of the same model on other data, for example the test set. It is the mean over the labels of those data that
+    /// count, if not all do.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -360,10 +364,26 @@ impl Objective {
             )));
         }
         let mut other = self.with_batch(data.clone());
-        other.check_data()?;
-        match other.ranks.take() {
-            Some(ranks) => other.with_ranks(ranks),
-            None => Ok(other),
+        other.loss = self.loss.with_data(data)?;
+        if other.loss.depends_on_data() && other.engine.is_ok() {
+            other.engine = other.engine_for(data);
+        }
+        other.checked()
+    }
+
+    /// The same loss on some of its samples. Its mean over random subsets is this loss: a label has the same weight in both.
+    ///
+    /// # Errors
+    /// As [`Objective::with_data`].
+    pub(crate) fn with_subset(&self, data: &Dataset) -> Result<Self> {
+        self.with_batch(data.clone()).checked()
+    }
+
+    fn checked(mut self) -> Result<Self> {
+        self.check_data()?;
+        match self.ranks.take() {
+            Some(ranks) => self.with_ranks(ranks),
+            None => Ok(self),
         }
     }
 
@@ -417,6 +437,11 @@ impl Objective {
     /// built.
     pub fn derivative_check(&self) -> &DerivativeCheck {
         &self.check
+    }
+
+    /// Number of labels in the accuracy of these samples.
+    pub(crate) fn num_labels(&self) -> f64 {
+        self.loss.num_labels(&self.data)
     }
 
     fn outputs(&self, batch: &Dataset) -> Result<Tensor> {

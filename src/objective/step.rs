@@ -5,7 +5,7 @@ use candle_core::WithDType;
 use candle_core::backprop::GradStore;
 
 use super::Objective;
-use super::evaluate::{count_correct, sum};
+use super::evaluate::sum;
 use super::in_use::InUse;
 use crate::data::Dataset;
 use crate::engine::{BatchScore, GradientSteps};
@@ -58,7 +58,7 @@ impl Objective {
             }
         }
         Ok((
-            BatchScore::new(value, count_correct(&outputs, batch)?, square)?,
+            BatchScore::new(value, self.loss.count_correct(&outputs, batch)?, square)?,
             gradient,
         ))
     }

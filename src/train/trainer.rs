@@ -510,7 +510,7 @@ impl Trainer {
                 epoch: epoch + 1,
                 train_loss,
                 train_accuracy: match data.targets() {
-                    Targets::Labels(_) => Some(sums.correct as f64 / data.num_labels() as f64),
+                    Targets::Labels(_) => Some(sums.correct as f64 / train.num_labels()),
                     Targets::Values(_) => None,
                 },
                 gradient_norm: (sums.squared_norms / steps_per_epoch as f64).sqrt(),
@@ -579,7 +579,7 @@ where
 {
     let loss = Loss::default_for(train.targets());
     Ok((
-        Objective::of(model, train, loss)?,
+        Objective::of(model, train, loss.clone())?,
         Objective::of(model, test, loss)?,
     ))
 }
