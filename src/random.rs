@@ -69,6 +69,8 @@ pub(crate) enum Purpose {
     LabelNoise = 61,
     /// Samples and separating direction of [`linearly_separable`](crate::data::synthetic::linearly_separable).
     LinearlySeparable = 62,
+    /// Positions of the windows of a [`Text`](crate::data::Text).
+    TextWindows = 63,
 }
 
 /// Returns the generator of the `index`-th stream for `purpose` and `seed`.

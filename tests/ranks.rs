@@ -9,6 +9,7 @@ use std::thread;
 
 use common::{Laplacian, bytes};
 use loss_landscape::landscape::ExtremeEigenvalues;
+use loss_landscape::objective::CrossEntropy;
 use loss_landscape::operator::{Distributed, Recorded};
 use loss_landscape::prelude::*;
 use loss_landscape::ranks::{Ranks, Share};
@@ -153,6 +154,43 @@ fn sums_over_ranks_are_sums_over_samples() {
                 close(result, &expected);
                 assert_eq!(result, &found[0]); // the same bits on each
             }
+        }
+    }
+}
+
+/// Ranks have different numbers of labels that count, and the last has none.
+#[test]
+fn ignored_labels_are_not_counted_on_any_rank() {
+    let objective = |by_graph: bool| {
+        let data = two_moons(61, 0.1, 0, &Device::Cpu).unwrap();
+        let mut labels = data.labels().unwrap();
+        labels[40..].fill(9);
+        labels[..40]
+            .iter_mut()
+            .step_by(3)
+            .for_each(|label| *label = 9);
+        let labels = Tensor::from_vec(labels, 61, &Device::Cpu).unwrap();
+        let data = Dataset::classification(data.inputs(), &labels).unwrap();
+        let model = Mlp::new(&[2, 6, 1], Activation::Tanh, 1, &Device::Cpu).unwrap();
+        let model = model.to_dtype(DType::F64).unwrap();
+        let loss = CrossEntropy::default().with_ignored_label(9);
+        let objective = Objective::of(&model, &data, loss).unwrap();
+        if by_graph {
+            objective.by_autograd()
+        } else {
+            objective
+        }
+    };
+    for by_graph in [false, true] {
+        let whole = objective(by_graph);
+        let theta = direction::gaussian(whole.parameters(), 3);
+        let test = two_moons(40, 0.2, 5, &Device::Cpu).unwrap();
+        let expected = all_of(&whole, &theta, &test);
+        for found in on_ranks(3, |ranks| {
+            let local = objective(by_graph).with_ranks(ranks).unwrap();
+            all_of(&local, &theta, &test)
+        }) {
+            close(&found, &expected);
         }
     }
 }

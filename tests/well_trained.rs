@@ -37,7 +37,7 @@ fn assert_accepted<M: Model + Clone + Send + Sync + 'static>(
     loss: Loss,
 ) {
     record_warnings();
-    let by_hand = Objective::of(model, data, loss).unwrap();
+    let by_hand = Objective::of(model, data, loss.clone()).unwrap();
     let by_graph = Objective::of(&Opaque(model.clone()), data, loss).unwrap();
     assert!(by_hand.is_hand_derived() && !by_graph.is_hand_derived());
     for objective in [by_hand, by_graph] {

@@ -1,4 +1,5 @@
-//! Data: [`Dataset`], its seeded subsets and batches; [`mnist`], [`cifar10`] and [`synthetic`] sets.
+//! Data: [`Dataset`], its seeded subsets and batches; [`mnist`], [`cifar10`] and [`synthetic`] sets;
+//! [`Text`].
 
 pub mod cifar10;
 pub mod mnist;
@@ -7,9 +8,11 @@ pub mod synthetic;
 mod batches;
 mod dataset;
 mod label_noise;
+mod text;
 
 pub use batches::Batches;
 pub(crate) use batches::even_parts;
 pub use cifar10::Cifar10;
 pub use dataset::{Dataset, Targets};
 pub use mnist::Mnist;
+pub use text::Text;

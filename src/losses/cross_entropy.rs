@@ -60,16 +60,18 @@ pub(super) fn weighted_per_row(
         let present = (present.squeeze(1)? * softplus(&z.neg()?)?)?;
         return Ok((present + (absent.squeeze(1)? * softplus(&z)?)?)?);
     }
-    let classes = Tensor::arange(0, outputs.dim(1)? as u32, outputs.device())?;
-    let at_largest = outputs
-        .argmax_keepdim(1)?
-        .broadcast_eq(&classes.unsqueeze(0)?)?;
+    let classes = Tensor::arange(0, outputs.dim(1)? as u32, outputs.device())?.unsqueeze(0)?;
+    let at_largest = outputs.argmax_keepdim(1)?.broadcast_eq(&classes)?;
     let at_largest = at_largest.to_dtype(outputs.dtype())?;
     let largest = (outputs * &at_largest)?.sum_keepdim(1)?;
     let exponentials = outputs.broadcast_sub(&largest)?.exp()?;
     let others = (exponentials * at_largest.affine(-1.0, 1.0)?)?.sum(1)?;
-    let short = (largest.broadcast_sub(outputs)? * &q)?.sum(1)?;
-    Ok((short + (q.sum(1)? * ln_1p(&others)?)?)?)
+    // Σ_c q_c (z_a − z_c), as in `softmax_per_row` with constant masks. They add up to 0, so a shift of z changes nothing.
+    let mass = q.sum_keepdim(1)?;
+    let masks = (at_largest.broadcast_mul(&mass)? - q)?;
+    let shifted = outputs.broadcast_sub(&largest.detach())?;
+    let short = (shifted * masks)?.sum(1)?;
+    Ok((short + (mass.squeeze(1)? * ln_1p(&others)?)?)?)
 }
 
 /// The weights q of −ln p in each row's loss, shape (rows, classes).

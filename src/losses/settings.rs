@@ -100,9 +100,8 @@ impl CrossEntropy {
     pub(super) fn check_classes(&self, classes: usize) -> Result<()> {
         match &self.class_weights {
             Some(weights) if weights.len() != classes => Err(Error::invalid(format!(
-                "{} for {}: give one weight per class",
+                "{} for {classes} classes: give one weight per class",
                 counted(weights.len(), "class weight"),
-                counted(classes, "class")
             ))),
             _ => Ok(()),
         }

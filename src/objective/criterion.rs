@@ -120,3 +120,37 @@ impl fmt::Debug for Criterion {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device};
+
+    use super::*;
+    use crate::losses::CrossEntropy;
+    use crate::model::{Activation, Mlp};
+    use crate::objective::Objective;
+
+    /// A subset keeps the weight of each label, so the mean over subsets is the loss on all samples.
+    #[test]
+    fn losses_on_subsets_average_to_the_whole() -> Result<()> {
+        let data = crate::prelude::two_moons(60, 0.1, 0, &Device::Cpu)?;
+        let mut labels = data.labels()?;
+        labels[10..40].fill(7);
+        let labels = Tensor::from_vec(labels, 60, &Device::Cpu)?;
+        let data = Dataset::classification(data.inputs(), &labels)?;
+        let model = Mlp::new(&[2, 3, 2], Activation::Tanh, 0, &Device::Cpu)?;
+        let model = model.to_dtype(DType::F64)?;
+        let loss = CrossEntropy::default().with_ignored_label(7);
+        let objective = Objective::of(&model, &data, loss)?;
+        for objective in [objective.clone(), objective.by_autograd()] {
+            let parts = [0, 20, 40].map(|start| {
+                let subset = objective.with_subset(&data.narrow(start, 20)?)?;
+                subset.loss()
+            });
+            let [a, b, c] = parts.map(|loss| loss.unwrap());
+            assert_eq!(b, 0.0); // no label counts
+            assert!(((a + b + c) / 3.0 - objective.loss()?).abs() < 1e-14);
+        }
+        Ok(())
+    }
+}
