@@ -33,8 +33,8 @@
 //! | module | contents |
 //! | --- | --- |
 //! | [`progress`], [`files`], [`ranks`] | progress of long work and how to stop it, files that are never half-written, cooperating processes |
-//! | [`data`] | datasets, seeded subsets and batches; MNIST, CIFAR-10, synthetic sets |
-//! | [`nn`] | layers for candle models of your own: convolutions and pools that differentiate twice, and fast |
+//! | [`data`] | datasets, seeded subsets and batches; MNIST, CIFAR-10, text, synthetic sets |
+//! | [`nn`] | layers for candle models of your own: convolutions and the parts of transformers that differentiate twice |
 //! | [`layers`] | the kinds of layers whose derivatives are hand-derived, one file each |
 //! | [`model`] | models, the zoo, parameters as one vector |
 //! | [`objective`] | loss, gradient and Hessian-vector product at a point |

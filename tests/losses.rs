@@ -432,8 +432,8 @@ fn extreme_outputs_have_finite_derivatives() {
         let mut gradient = [0.0; 3];
         for (q, p) in q.iter().zip(&p) {
             let mass: f64 = q.iter().sum();
-            for c in 0..3 {
-                gradient[c] += (mass * p[c] - q[c]) / weights;
+            for ((g, q), p) in gradient.iter_mut().zip(q).zip(p) {
+                *g += (mass * p - q) / weights;
             }
         }
         let tolerance = if dtype == DType::F32 { 1e-6 } else { 1e-13 };

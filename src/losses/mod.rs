@@ -23,7 +23,8 @@ use crate::error::{Error, Result};
 ///
 /// # Shapes
 /// Cross-entropy compares outputs (n, …, classes) with labels (n, …): a label per sample, or a label per token. The loss of a
-/// sample is the mean over its labels. Mean squared error and binary cross-entropy compare outputs and values of one shape
+/// sample is the mean over its labels. If a sample is a sequence of tokens, quantities per sample, such as
+/// [`GradientCovariance`](crate::operator::GradientCovariance), treat the sequence as one sample. Mean squared error and binary cross-entropy compare outputs and values of one shape
 /// (n, …).
 ///
 /// ```

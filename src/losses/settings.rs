@@ -13,9 +13,8 @@ use crate::error::{Error, Result, counted};
 ///
 /// and 0 for the ignored label. The objective is Σ ℓ / Σ w_y, with both sums over all labels of its dataset that are not
 /// ignored. So the divisor is a constant of the dataset: the mean over batches is the objective, and a batch without a counted
-/// label contributes 0. The loss of a sample is n / Σ w_y times the sum over its labels, for n samples. If a sample is a
-/// sequence, quantities per sample, such as [`GradientCovariance`](crate::operator::GradientCovariance), see its sum over the
-/// tokens.
+/// label contributes 0. The loss of a sample, which can be a sequence of tokens, is n / Σ w_y times the sum over its labels, for n
+/// samples.
 ///
 /// The curvature in z is (Σ_c q_c) (diag p − ppᵀ), in the Gauss–Newton and in the Fisher matrix. Accuracy is the fraction of
 /// correct labels among those that are not ignored, without weights.

@@ -30,6 +30,10 @@ const STACK_BYTES: usize = 256 << 20;
 const KEEP_GRAPH: &str = "CANDLE_GRAD_DO_NOT_DETACH";
 const OPERATION_THREADS: &str = "CANDLE_NUM_THREADS";
 
+/// Advice about operations of candle that leave no trace in the graph, so that they cannot be found in it.
+pub(super) const FUSED: &str = "candle_nn's LayerNorm, RmsNorm, ops::softmax_last_dim and rotary_emb::rope have no derivative: \
+                                use nn::LayerNorm, nn::RmsNorm, nn::ops::softmax_last_dim and nn::ops::rope of this crate instead";
+
 /// Number of batches that run at once: 1 on a GPU or on a worker thread.
 pub(super) fn at_once(device: &Device) -> usize {
     match device.is_cpu() && !IS_WORKER.get() {
@@ -178,11 +182,10 @@ fn first_order(parameters: &Parameters, loss: &Tensor) -> Result<Vec<Tensor>> {
     let found = parameters.iter().map(|(name, var)| {
         gradients.remove(var).ok_or_else(|| Error::NoGradient {
             parameter: name.clone(),
-            cause: "the loss does not depend on it, or an operation on the way cuts the graph. \
-                    candle's fused operations (LayerNorm, RmsNorm, softmax_last_dim, rotary \
-                    embeddings) and detach() do: write them out (candle_nn::ops::softmax, \
-                    layer_norm_slow, …), or leave the parameter out"
-                .into(),
+            cause: format!(
+                "the loss does not depend on it, or an operation on the way cuts the graph, as \
+                 detach() does. {FUSED}, or leave the parameter out"
+            ),
         })
     });
     found.collect()

@@ -13,6 +13,7 @@ use std::slice::from_ref;
 use candle_core::{DType, Module};
 use serde::{Deserialize, Serialize};
 
+use super::autograd::FUSED;
 use super::differences::{ComparisonPoint, GradientError, ProductError};
 use super::rounding::rounded;
 use super::{Objective, passes};
@@ -203,9 +204,8 @@ fn judge_gradients(errors: &[GradientError]) -> Result<()> {
         return Ok(());
     }
     Err(Error::invalid(format!(
-        "the gradient is wrong: it does not match differences of the loss (relative error {:.0e}). An \
-         operation of the model cuts part of candle's graph (fused LayerNorm, RmsNorm, softmax_last_dim, rotary \
-         embeddings, detach) or has a wrong derivative (upsample_nearest): write it out",
+        "the gradient is wrong: it does not match differences of the loss (relative error {:.0e}). An operation of the \
+         model has a wrong derivative (upsample_nearest), or cuts part of candle's graph (detach). {FUSED}",
         mean.abs()
     )))
 }

@@ -1,9 +1,9 @@
-//! Functions of images, tensors of shape (n, channels, height, width), that are differentiable any number of times.
+//! Functions of images, tensors of shape (n, channels, height, width).
 
 use candle_core::{DType, Result, Tensor, bail};
 
-use super::batched_convolution::BatchedConvolution;
-use super::trilinear::convolve;
+use super::super::batched_convolution::BatchedConvolution;
+use super::super::trilinear::convolve;
 use crate::kernels::convolution::ConvolutionShape;
 
 /// Convolution (cross-correlation, as usual in the field) of images with kernels: [`Tensor::conv2d`] with the same
@@ -43,12 +43,12 @@ pub fn conv2d(
 }
 
 /// Whether this module's convolution kernels support the tensor.
-pub(super) fn has_kernels(x: &Tensor) -> bool {
+pub(in crate::nn) fn has_kernels(x: &Tensor) -> bool {
     x.device().is_cpu() && matches!(x.dtype(), DType::F32 | DType::F64)
 }
 
 /// [`conv2d`] by this module's kernels, with an optional bias per channel.
-pub(super) fn convolution(
+pub(in crate::nn) fn convolution(
     x: &Tensor,
     weight: &Tensor,
     bias: Option<&Tensor>,
