@@ -4,7 +4,7 @@
 
 use candle_core::Tensor;
 
-use super::cross_entropy::exp;
+use super::cross_entropy::{exp, sigmoids};
 use crate::error::Result;
 use crate::kernels::Scalar;
 use crate::tensor_functions::softplus;
@@ -34,13 +34,7 @@ pub(super) fn gradient<T: Scalar>(z: &[T], values: &[T], size: usize, dz: &mut [
     let share = 1.0 / size as f64;
     for ((d, z), value) in dz.iter_mut().zip(z).zip(values) {
         let (z, value) = (z.f64(), value.f64());
-        let e = exp(-z.abs());
-        let [larger, smaller] = [1.0 / (1.0 + e), e / (1.0 + e)];
-        let [positive, negative] = if z > 0.0 {
-            [larger, smaller]
-        } else {
-            [smaller, larger]
-        };
+        let [positive, negative] = sigmoids(z, exp(-z.abs()));
         *d = T::from_f64(share * ((1.0 - value) * positive - value * negative));
     }
 }

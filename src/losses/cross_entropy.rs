@@ -30,18 +30,28 @@ pub(super) fn per_row(outputs: &Tensor, labels: &Tensor) -> Result<Tensor> {
 ///
 /// The masks are constants, so a derivative of z_a − z_y is exactly 0 where y = a. 1 − p_y is then −Σ_{j ≠ a} p_j.
 fn softmax_per_row(outputs: &Tensor, labels: &Tensor) -> Result<Tensor> {
-    let classes = Tensor::arange(0, outputs.dim(1)? as u32, outputs.device())?;
-    let mask = |class: &Tensor| -> Result<Tensor> {
-        let mask = class.broadcast_eq(&classes.unsqueeze(0)?)?;
-        Ok(mask.to_dtype(outputs.dtype())?)
-    };
-    let at_largest = mask(&outputs.argmax_keepdim(1)?)?;
-    let at_label = mask(&labels.unsqueeze(1)?)?;
+    let [at_largest, _, tail] = at_largest(outputs)?;
+    let at_label = one_hot(&labels.unsqueeze(1)?, outputs)?;
+    let short = (outputs * (at_largest - at_label)?)?.sum(1)?;
+    Ok((short + tail)?)
+}
+
+/// With the largest output z_a of each row: 1 at a and 0 elsewhere, shape (rows, classes); z_a, shape (rows, 1); and
+/// ln(1 + Σ_{j ≠ a} exp(z_j − z_a)), shape (rows,).
+fn at_largest(outputs: &Tensor) -> Result<[Tensor; 3]> {
+    let at_largest = one_hot(&outputs.argmax_keepdim(1)?, outputs)?;
     let largest = (outputs * &at_largest)?.sum_keepdim(1)?;
     let exponentials = outputs.broadcast_sub(&largest)?.exp()?;
     let others = (exponentials * at_largest.affine(-1.0, 1.0)?)?.sum(1)?;
-    let short = (outputs * (at_largest - at_label)?)?.sum(1)?;
-    Ok((short + ln_1p(&others)?)?)
+    let tail = ln_1p(&others)?;
+    Ok([at_largest, largest, tail])
+}
+
+/// 1 at the class of each row, shape (rows, 1), and 0 elsewhere, in the dtype of `outputs`. One output has two classes.
+fn one_hot(class: &Tensor, outputs: &Tensor) -> Result<Tensor> {
+    let classes = Tensor::arange(0, outputs.dim(1)?.max(2) as u32, outputs.device())?;
+    let mask = class.broadcast_eq(&classes.unsqueeze(0)?)?;
+    Ok(mask.to_dtype(outputs.dtype())?)
 }
 
 /// The loss of each row in candle's graph, with settings.
@@ -60,18 +70,13 @@ pub(super) fn weighted_per_row(
         let present = (present.squeeze(1)? * softplus(&z.neg()?)?)?;
         return Ok((present + (absent.squeeze(1)? * softplus(&z)?)?)?);
     }
-    let classes = Tensor::arange(0, outputs.dim(1)? as u32, outputs.device())?.unsqueeze(0)?;
-    let at_largest = outputs.argmax_keepdim(1)?.broadcast_eq(&classes)?;
-    let at_largest = at_largest.to_dtype(outputs.dtype())?;
-    let largest = (outputs * &at_largest)?.sum_keepdim(1)?;
-    let exponentials = outputs.broadcast_sub(&largest)?.exp()?;
-    let others = (exponentials * at_largest.affine(-1.0, 1.0)?)?.sum(1)?;
+    let [at_largest, largest, tail] = at_largest(outputs)?;
     // Σ_c q_c (z_a − z_c), as in `softmax_per_row` with constant masks. They add up to 0, so a shift of z changes nothing.
     let mass = q.sum_keepdim(1)?;
     let masks = (at_largest.broadcast_mul(&mass)? - q)?;
     let shifted = outputs.broadcast_sub(&largest.detach())?;
     let short = (shifted * masks)?.sum(1)?;
-    Ok((short + (mass.squeeze(1)? * ln_1p(&others)?)?)?)
+    Ok((short + (mass.squeeze(1)? * tail)?)?)
 }
 
 /// The weights q of −ln p in each row's loss, shape (rows, classes).
@@ -81,10 +86,8 @@ fn target_distribution(
     settings: &CrossEntropy,
 ) -> Result<Tensor> {
     let (k, dtype, device) = (outputs.dim(1)?.max(2), outputs.dtype(), outputs.device());
-    let classes = Tensor::arange(0, k as u32, device)?.unsqueeze(0)?;
-    let at_label = labels.unsqueeze(1)?.broadcast_eq(&classes)?;
     let smoothing = settings.label_smoothing;
-    let at_label = at_label.to_dtype(dtype)?;
+    let at_label = one_hot(&labels.unsqueeze(1)?, outputs)?;
     let q = at_label.affine(1.0 - smoothing, smoothing / k as f64)?;
     let weights: Vec<f64> = (0..k).map(|c| settings.class_weight(c)).collect();
     let weights = Tensor::from_vec(weights, (1, k), device)?.to_dtype(dtype)?;
@@ -187,9 +190,7 @@ impl<'a, T: Scalar> Rows<'a, T> {
                 let wrong = share * own * (if m > 0.0 { e } else { 1.0 } / (1.0 + e));
                 let mut d = if *label == 1 { -wrong } else { wrong };
                 if all > 0.0 {
-                    let positive = z.f64() > 0.0;
-                    let p = if positive { 1.0 } else { e } / (1.0 + e);
-                    let rest = if positive { e } else { 1.0 } / (1.0 + e);
+                    let [p, rest] = sigmoids(z.f64(), e);
                     d += share * all * (weight(0) * p - weight(1) * rest);
                 }
                 *dz = T::from_f64(d);
@@ -268,6 +269,15 @@ impl<'a, T: Scalar> Rows<'a, T> {
                 }
             }
         }
+    }
+}
+
+/// σ(z) and σ(−z) with e = exp(−|z|).
+pub(super) fn sigmoids(z: f64, e: f64) -> [f64; 2] {
+    let [larger, smaller] = [1.0 / (1.0 + e), e / (1.0 + e)];
+    match z > 0.0 {
+        true => [larger, smaller],
+        false => [smaller, larger],
     }
 }
 
