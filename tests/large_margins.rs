@@ -68,7 +68,7 @@ fn classifier(z: &[f64], label: usize, dtype: DType) -> (Mlp, Dataset) {
 }
 
 fn both_engines(model: &Mlp, data: &Dataset, loss: Loss) -> [Objective; 2] {
-    let by_hand = Objective::of(model, data, loss).unwrap();
+    let by_hand = Objective::of(model, data, loss.clone()).unwrap();
     let by_graph = Objective::of(&Opaque(model.clone()), data, loss).unwrap();
     assert!(by_hand.is_hand_derived() && !by_graph.is_hand_derived());
     [by_hand, by_graph]
@@ -331,7 +331,7 @@ fn stated_rounding_bounds_the_error_of_f32() {
                 model.to_dtype(dtype).unwrap(),
                 data.to_dtype(dtype).unwrap(),
             );
-            Objective::of(&model, &data, loss).unwrap()
+            Objective::of(&model, &data, loss.clone()).unwrap()
         };
         let [single, double] = [DType::F32, DType::F64].map(objective);
         for radius in [1e-5, 1e-3] {

@@ -227,7 +227,9 @@ fn every_activation_and_loss_agrees_with_central_differences() {
             (labelled(21, 5, 2, 4), 1, Loss::CrossEntropy),
             (with_values(21, 5, 2, 4), 2, Loss::Mse),
         ] {
-            for objective in both_engines(&mlp(&[5, 6, 4, outputs], activation), &data, loss) {
+            for objective in
+                both_engines(&mlp(&[5, 6, 4, outputs], activation), &data, loss.clone())
+            {
                 let n = objective.dim();
                 let theta = objective.parameters().to_flat().unwrap();
                 let (u, v) = (numbers(n, 5), numbers(n, 6));

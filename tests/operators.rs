@@ -25,7 +25,7 @@ struct Case {
     is_positive_semidefinite: bool,
 }
 
-fn dataset(samples: usize, outputs: usize, loss: Loss, dtype: DType) -> Dataset {
+fn dataset(samples: usize, outputs: usize, loss: &Loss, dtype: DType) -> Dataset {
     let x = Tensor::from_vec(numbers(samples * 5, 1), (samples, 5), &CPU).unwrap();
     let data = match loss {
         Loss::Mse => {
@@ -45,16 +45,16 @@ fn dataset(samples: usize, outputs: usize, loss: Loss, dtype: DType) -> Dataset 
 }
 
 fn objective(
-    (activation, widths, loss): (Activation, &[usize], Loss),
+    (activation, widths, loss): &(Activation, &[usize], Loss),
     samples: usize,
     dtype: DType,
 ) -> Objective {
-    let model = Mlp::new(widths, activation, 3, &CPU)
+    let model = Mlp::new(widths, *activation, 3, &CPU)
         .unwrap()
         .to_dtype(dtype)
         .unwrap();
     let data = dataset(samples, *widths.last().unwrap(), loss, dtype);
-    Objective::of(&model, &data, loss)
+    Objective::of(&model, &data, loss.clone())
         .unwrap()
         .with_l2(0.01)
         .unwrap()
@@ -63,7 +63,7 @@ fn objective(
 /// The second moment of the per-sample gradients, each from an objective with one sample.
 fn second_moment(
     objective: &Objective,
-    net: (Activation, &[usize], Loss),
+    net: &(Activation, &[usize], Loss),
     samples: usize,
 ) -> Array2<f64> {
     let theta = objective.parameters().to_flat().unwrap();
@@ -76,7 +76,9 @@ fn second_moment(
             .to_dtype(DType::F64)
             .unwrap();
         model.parameters().set_flat(&theta).unwrap();
-        let one = Objective::of(&model, &one, net.2).unwrap().by_autograd();
+        let one = Objective::of(&model, &one, net.2.clone())
+            .unwrap()
+            .by_autograd();
         let g = one.gradient().unwrap();
         for (a, b) in (0..n).flat_map(|a| (0..n).map(move |b| (a, b))) {
             moment[[a, b]] += g[a] * g[b] / samples as f64;
@@ -110,11 +112,11 @@ fn cases() -> Vec<Case> {
             (&[5, 3, 4, 1], Loss::CrossEntropy),
             (&[5, 4, 2], Loss::Mse),
         ] {
-            let net = (activation, widths, loss);
+            let net = (activation, widths, loss.clone());
             let samples = 23;
-            let exact = objective(net, samples, DType::F64);
+            let exact = objective(&net, samples, DType::F64);
             let plain = exact.clone().by_autograd();
-            let single = objective(net, samples, DType::F32);
+            let single = objective(&net, samples, DType::F32);
             assert!(exact.is_hand_derived() && single.is_hand_derived());
             let name =
                 |operator: &str| format!("{operator} of {widths:?}, {activation:?}, {loss:?}");
@@ -122,7 +124,7 @@ fn cases() -> Vec<Case> {
             let hessian = entries(&plain.hessian());
             let gauss_newton = entries(&plain.gauss_newton());
             let fisher = entries(&plain.fisher());
-            let moment = second_moment(&exact, net, samples);
+            let moment = second_moment(&exact, &net, samples);
             let mean = exact.clone().with_l2(0.0).unwrap().gradient().unwrap();
             let outer = Array2::from_shape_fn(moment.dim(), |(i, j)| mean[i] * mean[j]);
             for (objective, tolerance, how) in [(&exact, 1e-10, ""), (&single, 1e-5, "f32 ")] {
@@ -172,7 +174,7 @@ fn cases() -> Vec<Case> {
     }
 
     let hessian = objective(
-        (Activation::Tanh, &[5, 4, 3], Loss::CrossEntropy),
+        &(Activation::Tanh, &[5, 4, 3], Loss::CrossEntropy),
         23,
         DType::F64,
     );
@@ -290,7 +292,7 @@ fn every_operator_matches_its_matrix() {
 fn many_samples_and_any_number_of_threads() {
     let net = (Activation::Softplus, &[5, 7, 3][..], Loss::CrossEntropy);
     for samples in [1, 2, 255, 256, 257, 512, 513, 1_300] {
-        let exact = objective(net, samples, DType::F64);
+        let exact = objective(&net, samples, DType::F64);
         let plain = exact.clone().by_autograd();
         let v = numbers(exact.dim(), 9);
         let threads = |n: usize| {
@@ -309,7 +311,7 @@ fn many_samples_and_any_number_of_threads() {
             assert_eq!(threads(n).install(|| exact.hvp(&v).unwrap()), hv);
             assert_eq!(threads(n).install(|| exact.gradient().unwrap()), gradient);
         }
-        let single = objective(net, samples, DType::F32);
+        let single = objective(&net, samples, DType::F32);
         assert_close(&single.hvp(&v).unwrap(), &hv, 1e-5);
         assert_close(&single.gradient().unwrap(), &gradient, 1e-5);
     }
@@ -318,7 +320,7 @@ fn many_samples_and_any_number_of_threads() {
 #[test]
 fn products_by_autograd_do_not_depend_on_the_block() {
     for loss in [Loss::CrossEntropy, Loss::Mse] {
-        let by_hand = objective((Activation::Gelu, &[5, 6, 3], loss), 23, DType::F64);
+        let by_hand = objective(&(Activation::Gelu, &[5, 6, 3], loss), 23, DType::F64);
         let n = by_hand.dim();
         let by_graph = by_hand.clone().by_autograd().with_batch_size(10).unwrap();
         let vectors: Vec<_> = (0..4).map(|seed| numbers(n, 40 + seed)).collect();
@@ -344,7 +346,7 @@ fn products_by_autograd_do_not_depend_on_the_block() {
 #[test]
 fn products_follow_the_model() {
     let exact = objective(
-        (Activation::Tanh, &[5, 4, 3], Loss::CrossEntropy),
+        &(Activation::Tanh, &[5, 4, 3], Loss::CrossEntropy),
         40,
         DType::F64,
     );
@@ -373,7 +375,7 @@ fn a_perfect_fit() {
         .unwrap()
         .to_dtype(DType::F64)
         .unwrap();
-    let inputs = dataset(12, 2, Loss::Mse, DType::F64).inputs().clone();
+    let inputs = dataset(12, 2, &Loss::Mse, DType::F64).inputs().clone();
     let data = Dataset::regression(&inputs, &model.forward(&inputs).unwrap()).unwrap();
     let objective = Objective::of(&model, &data, Loss::Mse).unwrap();
     assert!(objective.loss().unwrap() < 1e-30 && objective.gradient_norm().unwrap() < 1e-14);
@@ -436,7 +438,7 @@ fn a_perfect_fit() {
 #[test]
 fn non_finite_parameters_are_named() {
     let exact = objective(
-        (Activation::Relu, &[5, 4, 3], Loss::CrossEntropy),
+        &(Activation::Relu, &[5, 4, 3], Loss::CrossEntropy),
         9,
         DType::F64,
     );
@@ -474,7 +476,7 @@ fn wrong_layers_are_detected() {
         }
     }
     let model = Mlp::new(&[5, 4, 3], Activation::Tanh, 3, &CPU).unwrap();
-    let data = dataset(9, 3, Loss::CrossEntropy, DType::F32);
+    let data = dataset(9, 3, &Loss::CrossEntropy, DType::F32);
     let objective = |layers: Vec<LayerKind>| {
         Objective::of(
             &Mislabelled(model.clone(), layers),
@@ -519,12 +521,12 @@ fn invalid_operators_are_refused() {
 fn a_tangent_kernel_does_not_depend_on_the_loss() {
     let net = |loss| (Activation::Tanh, &[5, 4, 3][..], loss);
     let [kernel, with_squared_error] = [Loss::CrossEntropy, Loss::Mse].map(|loss| {
-        let objective = objective(net(loss), 7, DType::F64);
+        let objective = objective(&net(loss), 7, DType::F64);
         objective.tangent_kernel().unwrap()
     });
     assert_eq!(kernel, with_squared_error);
     assert_eq!(kernel.dim(), 21);
-    let single = objective(net(Loss::Mse), 7, DType::F32).tangent_kernel();
+    let single = objective(&net(Loss::Mse), 7, DType::F32).tangent_kernel();
     let [single, exact] =
         [&single.unwrap(), &kernel].map(|k| k.matrix().as_slice().unwrap().to_vec());
     assert_close(&single, &exact, 1e-5);
@@ -546,8 +548,8 @@ fn jacobians_that_are_too_large_are_refused() {
 fn blocks_are_parts_of_the_matrix() {
     let net = (Activation::Tanh, &[5, 4, 3][..], Loss::CrossEntropy);
     for objective in [
-        objective(net, 23, DType::F64),
-        objective(net, 23, DType::F64).by_autograd(),
+        objective(&net, 23, DType::F64),
+        objective(&net, 23, DType::F64).by_autograd(),
     ] {
         let parameters = objective.parameters();
         let range = |name: &str| parameters.range(name).unwrap();
@@ -713,8 +715,8 @@ fn every_operator_follows_the_model() {
     let net = (Activation::Tanh, &[5, 4, 3][..], Loss::CrossEntropy);
     for by_hand in [true, false] {
         let objective = match by_hand {
-            true => objective(net, 23, DType::F64),
-            false => objective(net, 23, DType::F64).by_autograd(),
+            true => objective(&net, 23, DType::F64),
+            false => objective(&net, 23, DType::F64).by_autograd(),
         };
         let early = operators_of(&objective);
         let start = objective.parameters().to_flat().unwrap();
@@ -741,7 +743,7 @@ fn every_operator_follows_the_model() {
 #[test]
 fn an_operator_at_a_fixed_point_stays_there() {
     let net = (Activation::Tanh, &[5, 4, 3][..], Loss::CrossEntropy);
-    let objective = objective(net, 23, DType::F64);
+    let objective = objective(&net, 23, DType::F64);
     let theta = objective.parameters().to_flat().unwrap();
     let at_theta = || -> Vec<(&'static str, BoxedOperator)> {
         let at = || theta.clone();
@@ -802,7 +804,7 @@ fn a_gradient_covariance_has_no_negative_eigenvalues_after_a_move() {
 fn a_record_is_refused_after_the_model_has_changed() {
     let directory = tempfile::tempdir().unwrap();
     let net = (Activation::Tanh, &[5, 4, 3][..], Loss::CrossEntropy);
-    let objective = objective(net, 23, DType::F64);
+    let objective = objective(&net, 23, DType::F64);
     let theta = objective.parameters().to_flat().unwrap();
     let few = Lanczos::default().with_max_products(4);
     let file = |name: &str| directory.path().join(name);
@@ -830,7 +832,7 @@ fn a_record_is_refused_after_the_model_has_changed() {
 #[test]
 fn gauss_newton_of_a_concave_loss_is_negative() {
     let net = (Activation::Tanh, &[5, 4, 1][..], Loss::Mse);
-    let convex = objective(net, 23, DType::F64).with_l2(0.0).unwrap();
+    let convex = objective(&net, 23, DType::F64).with_l2(0.0).unwrap();
     let model = Mlp::new(net.1, net.0, 3, &CPU)
         .unwrap()
         .to_dtype(DType::F64)

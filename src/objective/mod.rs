@@ -26,6 +26,7 @@ pub use check::DerivativeCheck;
 pub use engine::Engine;
 pub use evaluate::Score;
 
+use self::autograd::FUSED;
 use self::batch_size::BatchSize;
 use self::criterion::Criterion;
 use std::sync::Arc;
@@ -103,7 +104,7 @@ impl Objective {
     where
         M: Model + Clone + Send + Sync + 'static,
     {
-        Self::of_shared(Arc::new(model.clone()), data, loss)
+        Self::of_shared(Arc::new(model.clone()), data, loss.into())
     }
 
     fn of_shared(model: Arc<dyn Model + Send + Sync>, data: &Dataset, loss: Loss) -> Result<Self> {
@@ -112,7 +113,7 @@ impl Objective {
         let training = move |x: &Tensor, seed| trained.forward_training(x, seed);
         let passes: (Arc<Forward>, Arc<Training>) =
             (Arc::new(move |x| model.forward(x)), Arc::new(training));
-        let loss = Criterion::new(loss.into(), data)?;
+        let loss = Criterion::new(loss, data)?;
         Self::new(parameters, data, loss, passes, layers)
     }
 
@@ -519,6 +520,10 @@ impl Objective {
             return error;
         };
         let (inputs, model) = (self.data.inputs(), self.parameters.dtype());
+        // The message of candle's LayerNorm too.
+        if error.to_string().contains("unsupported dtype for rmsnorm") {
+            return Error::invalid(format!("{FUSED} ({error})"));
+        }
         Error::invalid(if inputs.dtype() == model || inputs.dtype() == DType::U32 {
             format!(
                 "the model cannot take a sample, inputs of shape (1, {}): {error}. Give it a first \
