@@ -32,7 +32,7 @@ impl Builder {
     fn linear(&mut self, name: &str, inputs: usize, outputs: usize) -> LayerKind {
         LayerKind::Linear(layers::Linear {
             weight: self.var(format!("{name}.weight"), &[outputs, inputs]),
-            bias: self.var(format!("{name}.bias"), &[outputs]),
+            bias: Some(self.var(format!("{name}.bias"), &[outputs])),
         })
     }
 

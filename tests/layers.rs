@@ -13,10 +13,7 @@ const CPU: Device = Device::Cpu;
 type NamedShape = (&'static str, &'static [usize]);
 
 fn linear(name: &str) -> LayerKind {
-    LayerKind::Linear(layers::Linear {
-        weight: format!("{name}.weight"),
-        bias: format!("{name}.bias"),
-    })
+    layers::Linear::new(format!("{name}.weight"), format!("{name}.bias")).into()
 }
 
 fn tanh() -> LayerKind {

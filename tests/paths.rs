@@ -671,10 +671,7 @@ fn planted_permutations_of_channels_are_recovered() {
         conv("b", 2),
         LayerKind::Activation(Activation::Relu),
         LayerKind::Flatten(layers::Flatten),
-        LayerKind::Linear(layers::Linear {
-            weight: "c.weight".into(),
-            bias: "c.bias".into(),
-        }),
+        layers::Linear::new("c.weight", "c.bias").into(),
     ];
     let tensor = |shape: &[usize], seed: u64| {
         let values = common::numbers(shape.iter().product(), seed);

@@ -201,7 +201,7 @@ impl Builder {
         kinds.push(LayerKind::Flatten(layers::Flatten));
         kinds.push(LayerKind::Linear(layers::Linear {
             weight: self.parameter(&[3, inputs], 0.0),
-            bias: self.parameter(&[3], 0.0),
+            bias: Some(self.parameter(&[3], 0.0)),
         }));
         let parameters = Parameters::new(self.vars).unwrap();
         let parameters = parameters.with_statistics(self.statistics).unwrap();

@@ -369,10 +369,7 @@ fn other_layers(results: &mut Results) -> Result<(), Error> {
         LayerKind::Dropout(layers::Dropout { rate: 0.25 }),
         LayerKind::AveragePool(layers::AveragePool { kernel, stride }),
         LayerKind::Flatten(layers::Flatten),
-        LayerKind::Linear(layers::Linear {
-            weight: "d.weight".to_owned(),
-            bias: "d.bias".to_owned(),
-        }),
+        layers::Linear::new("d.weight", "d.bias").into(),
     ];
     let model = Layered::new(layers, parameters);
     let data = samples(40, &[242], DType::F64)?;

@@ -70,8 +70,12 @@ fn every_network_of_the_zoo() {
         }
         assert_accepted(&model, &data, Loss::CrossEntropy);
         let layers = model.layers().unwrap();
-        let Some(LayerKind::Linear(layers::Linear { weight, bias })) = layers.last() else {
-            panic!("the last layer of {architecture:?} is not dense");
+        let Some(LayerKind::Linear(layers::Linear {
+            weight,
+            bias: Some(bias),
+        })) = layers.last()
+        else {
+            panic!("the last layer of {architecture:?} is not dense or has no bias");
         };
         for name in [weight, bias] {
             let var = model.parameters().get(name).unwrap();

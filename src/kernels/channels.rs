@@ -85,7 +85,7 @@ vectorised! {
 
 /// The sum of f(a, b) over a block. Pairwise reduction of the lanes would not stay in registers.
 #[inline(always)]
-fn total<T: Scalar>(a: &[T], b: &[T], f: impl Fn(T, T) -> T) -> T {
+pub(super) fn total<T: Scalar>(a: &[T], b: &[T], f: impl Fn(T, T) -> T) -> T {
     let (a, b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
     let mut sum = T::ZERO;
     for (a, b) in a.remainder().iter().zip(b.remainder()) {

@@ -56,12 +56,23 @@ impl<'a, T: Scalar> Matrix<'a, T> {
 }
 
 /// C ← AB, or C ← C + AB if `add`, with C row-major.
-#[allow(unsafe_code)]
 pub(crate) fn multiply<T: Scalar>(c: &mut [T], a: Matrix<T>, b: Matrix<T>, add: bool) {
+    multiply_strided(c, b.shape().1, a, b, add);
+}
+
+/// The same with rows of C that are `stride` apart.
+#[allow(unsafe_code)]
+pub(crate) fn multiply_strided<T: Scalar>(
+    c: &mut [T],
+    stride: usize,
+    a: Matrix<T>,
+    b: Matrix<T>,
+    add: bool,
+) {
     let ((m, k), (k2, n)) = (a.shape(), b.shape());
-    assert!(k == k2 && c.len() >= m * n);
+    assert!(k == k2 && stride >= n && (m == 0 || c.len() >= (m - 1) * stride + n));
     let ((a_row, a_column), (b_row, b_column)) = (a.strides(), b.strides());
-    // SAFETY: `Matrix::new` and the line above have checked that all three matrices lie within
+    // SAFETY: `Matrix::strided` and the assertion above have checked that all three matrices lie within
     // their slices, and `c` is borrowed for writing alone.
     unsafe {
         gemm::gemm(
@@ -70,7 +81,7 @@ pub(crate) fn multiply<T: Scalar>(c: &mut [T], a: Matrix<T>, b: Matrix<T>, add: 
             k,
             c.as_mut_ptr(),
             1,
-            n as isize,
+            stride as isize,
             add,
             a.data.as_ptr(),
             a_column,

@@ -7,9 +7,11 @@
 //! | `simd`, `registers` | code for AVX-512, AVX2 and other processors, chosen at run time |
 //! | `matrix` | matrix products |
 //! | `elementwise`, `channels` | sums of rows; sums and combinations channel by channel |
+//! | `attention` | softmax of rows of scores, and its derivatives |
 //! | `image_grid`, `image_planes`, `correlation`, `convolution` | the layout of images, and convolution |
 //! | `tiles` | samples in tiles, on all threads, with sums in a fixed order |
 
+pub(crate) mod attention;
 pub(crate) mod channels;
 pub(crate) mod convolution;
 mod correlation;

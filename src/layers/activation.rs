@@ -21,7 +21,8 @@ use crate::tensor_functions::softplus;
 ///     |activation: Activation| Ok::<_, Error>(activation.apply(&x)?.to_vec1::<f64>()?[0]);
 /// assert_eq!(at_zero(Activation::Sigmoid)?, 0.5);
 /// assert!((at_zero(Activation::Softplus)? - 2f64.ln()).abs() < 1e-15);
-/// for activation in [Activation::Tanh, Activation::Relu, Activation::Gelu] {
+/// use Activation::{Gelu, GeluTanh, Relu, Silu, Tanh};
+/// for activation in [Tanh, Relu, Gelu, GeluTanh, Silu] {
 ///     assert_eq!(at_zero(activation)?, 0.0);
 /// }
 /// # Ok::<(), Error>(())
@@ -39,16 +40,40 @@ pub enum Activation {
     Gelu,
     /// ln(1 + eˣ)
     Softplus,
+    /// ½x (1 + tanh(√(2/π) (x + 0.044715 x³))), the approximation of [`Activation::Gelu`] that GPT-2 uses
+    GeluTanh,
+    /// x σ(x) (Elfwing, Uchibe and Doya, 2018)
+    Silu,
 }
+
+/// φ′ and φ″ from y.
+macro_rules! from_output {
+    (sigmoid $y:expr) => {{
+        let d = $y * (T::ONE - $y);
+        (d, d * (T::ONE - T::TWO * $y))
+    }};
+    (tanh $y:expr) => {{
+        let d = T::ONE - $y * $y;
+        (d, -T::TWO * $y * d)
+    }};
+}
+
+/// The coefficient of x³ in the tanh approximation of GELU.
+const CUBIC: f64 = 0.044715;
+
+/// √(2/π)
+const SLOPE: f64 = std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2;
 
 impl Activation {
     /// All activations.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::Sigmoid,
         Self::Tanh,
         Self::Relu,
         Self::Gelu,
         Self::Softplus,
+        Self::GeluTanh,
+        Self::Silu,
     ];
 
     /// The activation of each element of `x`.
@@ -63,6 +88,85 @@ impl Activation {
             // candle's own GELU has derivative constants of six digits.
             Self::Gelu => (x * 0.5)? * ((x * std::f64::consts::FRAC_1_SQRT_2)?.erf()? + 1.0)?,
             Self::Softplus => softplus(x),
+            Self::GeluTanh => {
+                let inner = ((x + (x.sqr()? * x)? * CUBIC)? * SLOPE)?;
+                (x * 0.5)? * (inner.tanh()? + 1.0)?
+            }
+            Self::Silu => x * candle_nn::ops::sigmoid(x)?,
+        }
+    }
+
+    /// Writes φ(x), and φ′ and φ″ unless `first` and `second` are empty.
+    pub(super) fn evaluate<T: Scalar>(
+        self,
+        x: &[T],
+        y: &mut [T],
+        first: &mut [T],
+        second: &mut [T],
+    ) {
+        match self {
+            Self::Sigmoid => {
+                map(x, y, |x| x.sigmoid());
+                write_derivatives([y, y], first, second, |y, _| from_output!(sigmoid y));
+            }
+            Self::Tanh => {
+                map(x, y, |x| x.tanh());
+                write_derivatives([y, y], first, second, |y, _| from_output!(tanh y));
+            }
+            Self::Relu => {
+                map(x, y, |x| x.max(T::ZERO));
+                write_derivatives([x, y], first, second, |x, _| {
+                    (if x >= T::ZERO { T::ONE } else { T::ZERO }, T::ZERO)
+                });
+            }
+            Self::Softplus => {
+                map(x, y, |x| x.softplus());
+                write_derivatives([x, y], first, second, |x, _| {
+                    let e = (-x.abs()).exp();
+                    let r = T::ONE / (T::ONE + e);
+                    (if x >= T::ZERO { r } else { e * r }, e * r * r)
+                });
+            }
+            Self::Gelu => {
+                let root = T::from_f64(std::f64::consts::FRAC_1_SQRT_2);
+                let half = T::from_f64(0.5);
+                map(x, y, |x| (x * root).erf());
+                // y = xΦ, y′ = Φ + xφ, y″ = φ(2 − x²) with the Gaussian φ and Φ.
+                let height = T::from_f64(0.5 * std::f64::consts::FRAC_2_SQRT_PI) * root;
+                write_derivatives([x, y], first, second, |x, erf| {
+                    let density = height * (-half * x * x).exp();
+                    let below = half * (T::ONE + erf);
+                    (below + x * density, density * (T::TWO - x * x))
+                });
+                update(x, y, |x, erf| half * x * (T::ONE + erf));
+            }
+            Self::GeluTanh => {
+                let [half, cubic, slope, three] = [0.5, CUBIC, SLOPE, 3.0].map(T::from_f64);
+                map(x, y, |x| (slope * (x + cubic * x * x * x)).tanh());
+                // y = ½x(1 + t) with t = tanh u, whose derivative is u′(1 − t²).
+                write_derivatives([x, y], first, second, |x, t| {
+                    let d = T::ONE - t * t;
+                    let du = slope * (T::ONE + three * cubic * x * x);
+                    let ddu = T::TWO * three * slope * cubic * x;
+                    let dt = d * du;
+                    (
+                        half * (T::ONE + t + x * dt),
+                        dt + x * (half * d * ddu - t * dt * du),
+                    )
+                });
+                update(x, y, |x, t| half * x * (T::ONE + t));
+            }
+            Self::Silu => {
+                map(x, y, |x| x.sigmoid());
+                write_derivatives([x, y], first, second, |x, s| {
+                    let rest = T::ONE - s;
+                    (
+                        s * (T::ONE + x * rest),
+                        s * rest * (T::TWO + x * (rest - s)),
+                    )
+                });
+                update(x, y, |x, s| x * s);
+            }
         }
     }
 }
@@ -105,18 +209,6 @@ struct ActivationRules {
     width: usize,
 }
 
-/// φ′ and φ″ from y.
-macro_rules! from_output {
-    (sigmoid $y:expr) => {{
-        let d = $y * (T::ONE - $y);
-        (d, d * (T::ONE - T::TWO * $y))
-    }};
-    (tanh $y:expr) => {{
-        let d = T::ONE - $y * $y;
-        (d, -T::TWO * $y * d)
-    }};
-}
-
 impl ActivationRules {
     fn caches_derivatives(&self) -> bool {
         !matches!(self.activation, Activation::Sigmoid | Activation::Tanh)
@@ -146,36 +238,7 @@ impl<T: Scalar> Rules<T> for ActivationRules {
 
     fn forward(&self, _theta: &Packed<T>, x: &[T], y: &mut [T], cached: &mut [T]) {
         let (first, second) = cached.split_at_mut(cached.len() / 2);
-        match self.activation {
-            Activation::Sigmoid => map(x, y, |x| x.sigmoid()),
-            Activation::Tanh => map(x, y, |x| x.tanh()),
-            Activation::Relu => {
-                map(x, y, |x| x.max(T::ZERO));
-                write_derivatives(x, first, second, |x| {
-                    (if x >= T::ZERO { T::ONE } else { T::ZERO }, T::ZERO)
-                });
-            }
-            Activation::Softplus => {
-                map(x, y, |x| x.softplus());
-                write_derivatives(x, first, second, |x| {
-                    let e = (-x.abs()).exp();
-                    let r = T::ONE / (T::ONE + e);
-                    (if x >= T::ZERO { r } else { e * r }, e * r * r)
-                });
-            }
-            Activation::Gelu => {
-                let root = T::from_f64(std::f64::consts::FRAC_1_SQRT_2);
-                let half = T::from_f64(0.5);
-                map(x, y, |x| half * x * (T::ONE + (x * root).erf()));
-                // y = xΦ, y′ = Φ + xφ, y″ = φ(2 − x²) with the Gaussian φ and Φ.
-                let height = T::from_f64(0.5 * std::f64::consts::FRAC_2_SQRT_PI) * root;
-                write_derivatives(x, first, second, |x| {
-                    let density = height * (-half * x * x).exp();
-                    let below = half * (T::ONE + (x * root).erf());
-                    (below + x * density, density * (T::TWO - x * x))
-                });
-            }
-        }
+        self.activation.evaluate(x, y, first, second);
     }
 
     fn forward_tangent(&self, primal: &Primal<T>, tangents: &Tangent<T>, ry: &mut [T]) {
@@ -240,12 +303,14 @@ impl<T: Scalar> Rules<T> for ActivationRules {
                     from_output!(tanh y).0 * rdy
                 });
             }
-            (Activation::Softplus | Activation::Gelu, Some(rx)) => {
+            (Activation::Relu, _) | (_, None) => {
+                tangent(shape, first, rdy, rdx, |d, rdy| d * rdy);
+            }
+            (_, Some(rx)) => {
                 curved_tangent(shape, (first, second, primal.dy), rx, rdy, rdx, |d, dd| {
                     (d, dd)
                 });
             }
-            _ => tangent(shape, first, rdy, rdx, |d, rdy| d * rdy),
         }
     }
 }
@@ -257,10 +322,23 @@ vectorised! {
         }
     }
 
+    /// y ← f(x, y)
+    fn update<T: Scalar, F: Fn(T, T) -> T>(x: &[T], y: &mut [T], f: F) {
+        for (y, x) in y.iter_mut().zip(x) {
+            *y = f(*x, *y);
+        }
+    }
+
     /// Writes both derivatives of every element, unless `first` and `second` are empty.
-    fn write_derivatives<T: Scalar, F: Fn(T) -> (T, T)>(x: &[T], first: &mut [T], second: &mut [T], f: F) {
-        for ((x, d), dd) in x.iter().zip(first).zip(second) {
-            (*d, *dd) = f(*x);
+    fn write_derivatives<T: Scalar, F: Fn(T, T) -> (T, T)>(
+        rows: [&[T]; 2],
+        first: &mut [T],
+        second: &mut [T],
+        f: F,
+    ) {
+        let [a, b] = rows;
+        for (((a, b), d), dd) in a.iter().zip(b).zip(first).zip(second) {
+            (*d, *dd) = f(*a, *b);
         }
     }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::graph::GraphBuilder;
 use super::rules::{Mode, Packed, Primal, Rules, Tangent, Write};
-use super::{Layer, LayerInit, LayerKind, Misfit, Pass, Shape, Units, var};
+use super::{Layer, LayerInit, LayerKind, Misfit, Pass, Shape, Units, param, var};
 use crate::error::Result;
 use crate::kernels::Scalar;
 use crate::kernels::elementwise::{add_rows, repeat};
@@ -16,6 +16,9 @@ use crate::parameters::Parameters;
 
 /// A fully connected layer: y = x Wᵀ + b, over the last axis.
 ///
+/// Layers may share a parameter: a language model whose output weights are tied to its token embedding ends in
+/// `Linear::without_bias` with the name of the [`Embedding`](super::Embedding)'s table.
+///
 /// # Shapes
 /// Samples of shape (…, inputs) to (…, outputs). Put a [`Flatten`](super::Flatten) before it to take a sample as one
 /// vector.
@@ -23,8 +26,8 @@ use crate::parameters::Parameters;
 pub struct Linear {
     /// Name of W, shape (outputs, inputs).
     pub weight: String,
-    /// Name of b, shape (outputs,).
-    pub bias: String,
+    /// Name of b, shape (outputs,); optional.
+    pub bias: Option<String>,
 }
 
 impl Linear {
@@ -32,8 +35,24 @@ impl Linear {
     pub fn new(weight: impl Into<String>, bias: impl Into<String>) -> Self {
         Self {
             weight: weight.into(),
-            bias: bias.into(),
+            bias: Some(bias.into()),
         }
+    }
+
+    /// A layer y = x Wᵀ.
+    pub fn without_bias(weight: impl Into<String>) -> Self {
+        Self {
+            weight: weight.into(),
+            bias: None,
+        }
+    }
+
+    /// The layer of a block with parameters `<block>.<part>.weight` and `<block>.<part>.bias`.
+    pub(super) fn named(block: &str, part: &str) -> Self {
+        Self::new(
+            format!("{block}.{part}.weight"),
+            format!("{block}.{part}.bias"),
+        )
     }
 
     /// Draws W and b uniformly from ±1/√inputs; W is scaled by the gain of hidden layers.
@@ -66,26 +85,27 @@ impl Linear {
         let bound = 1.0 / (inputs as f64).sqrt();
         let weight = init.uniform(format!("{name}.weight"), &[outputs, inputs], gain * bound)?;
         let bias = init.uniform(format!("{name}.bias"), &[outputs], bound)?;
-        Ok(Self { weight, bias }.into())
+        Ok(Self::new(weight, bias).into())
     }
 }
 
 impl Layer for Linear {
     fn output_shape(&self, input: &Shape, parameters: &Parameters) -> Result<Shape, Misfit> {
         let misfit = |wanted: String| Misfit::new(self, input, wanted);
-        let weight = super::param(self, input, parameters, &self.weight)?;
-        let bias = super::param(self, input, parameters, &self.bias)?;
-        let (&[outputs, inputs], &[biases]) = (weight.dims(), bias.dims()) else {
+        let weight = param(self, input, parameters, &self.weight)?;
+        let &[outputs, inputs] = weight.dims() else {
             return Err(misfit(format!(
-                "a weight of two axes and a bias of one, not shapes {:?} and {:?}",
-                weight.dims(),
-                bias.dims()
+                "a weight of two axes, not shape {:?}",
+                weight.dims()
             )));
         };
-        if outputs != biases {
-            return Err(misfit(format!(
-                "a bias of shape ({outputs},), not ({biases},), for a weight of shape ({outputs}, {inputs})"
-            )));
+        if let Some(bias) = &self.bias {
+            let bias = param(self, input, parameters, bias)?.dims();
+            if bias != [outputs] {
+                return Err(misfit(format!(
+                    "a bias of shape ({outputs},), not {bias:?}, for a weight of shape ({outputs}, {inputs})"
+                )));
+            }
         }
         match input.dims().split_last() {
             Some((last, leading)) if *last == inputs => {
@@ -104,53 +124,100 @@ impl Layer for Linear {
         parameters: &Parameters,
         _pass: &mut Pass,
     ) -> candle_core::Result<Tensor> {
-        let (weight, bias) = (var(parameters, &self.weight)?, var(parameters, &self.bias)?);
+        let weight = var(parameters, &self.weight)?;
+        let bias = self.bias.as_ref().map(|bias| var(parameters, bias));
+        let bias = bias.transpose()?;
+        let shifted = |y: Tensor| match &bias {
+            Some(bias) => y.broadcast_add(bias),
+            None => Ok(y),
+        };
         let inputs = weight.dim(1)?;
         let (leading, rows) = match x.dims() {
-            [n, last] if *last == inputs => return x.matmul(&weight.t()?)?.broadcast_add(&bias),
+            [_, last] if *last == inputs => return shifted(x.matmul(&weight.t()?)?),
             [leading @ .., last] if *last == inputs => (leading, x.reshape(((), inputs))?),
             dims => candle_core::bail!(
                 "Linear takes a last axis of {inputs}, not inputs of shape {dims:?}"
             ),
         };
-        let y = rows.matmul(&weight.t()?)?.broadcast_add(&bias)?;
+        let y = shifted(rows.matmul(&weight.t()?)?)?;
         y.reshape([leading, &[weight.dim(0)?]].concat())
     }
 
     fn add_rules<T: Scalar>(&self, network: &mut GraphBuilder<T>) -> Result<(), Misfit> {
-        let (input, parameters) = (network.shape(), network.parameters());
-        let output = self.output_shape(input, parameters)?;
-        let (inputs, outputs) = (input.last(), output.last());
-        let rules = LinearRules {
-            positions: input.len() / inputs,
-            inputs,
-            outputs,
-            weight: network.range(self, &self.weight)?,
-            bias: network.range(self, &self.bias)?,
-        };
-        network.push(rules, output);
-        Ok(())
+        Self::add_stacked([self], network)
     }
 
     fn units(&self) -> Units {
         Units::New {
             weight: self.weight.clone(),
-            bias: Some(self.bias.clone()),
+            bias: self.bias.clone(),
         }
     }
 }
 
-/// The gradient holds W for every direction, then b for every direction.
+impl Linear {
+    /// Adds layers that read the same input as one layer, whose output is theirs along the last axis: one matrix product
+    /// is faster than several.
+    ///
+    /// # Errors
+    /// A layer that does not fit; layers of which only some have a bias.
+    pub(super) fn add_stacked<T: Scalar, const N: usize>(
+        layers: [&Self; N],
+        network: &mut GraphBuilder<T>,
+    ) -> Result<(), Misfit> {
+        let (input, parameters) = (network.shape().clone(), network.parameters());
+        let mut outputs = 0;
+        let (mut weights, mut biases) = (Vec::new(), Vec::new());
+        for layer in layers {
+            outputs += layer.output_shape(&input, parameters)?.last();
+            weights.push(network.range(layer, &layer.weight)?);
+            if let Some(bias) = &layer.bias {
+                biases.push(network.range(layer, bias)?);
+            }
+            if !biases.is_empty() && biases.len() < weights.len() {
+                let wanted = "a bias if the layers beside it have one, and none otherwise".into();
+                return Err(Misfit::new(layer, &input, wanted));
+            }
+        }
+        let (inputs, mut dims) = (input.last(), input.dims().to_vec());
+        if let Some(last) = dims.last_mut() {
+            *last = outputs;
+        }
+        let rules = LinearRules {
+            positions: input.len() / inputs,
+            inputs,
+            outputs,
+            weights,
+            biases,
+        };
+        network.push(rules, Shape::new(dims));
+        Ok(())
+    }
+}
+
+/// One or several layers with the same input, stacked along the outputs: W is all weights one below the other. The
+/// gradient holds W for every direction, then b for every direction.
 struct LinearRules {
     /// Number of rows of `inputs` values in a sample.
     positions: usize,
     inputs: usize,
+    /// Number of outputs of all layers.
     outputs: usize,
-    weight: Range<usize>,
-    bias: Range<usize>,
+    weights: Vec<Range<usize>>,
+    /// One for each weight, or none.
+    biases: Vec<Range<usize>>,
 }
 
 impl LinearRules {
+    fn has_bias(&self) -> bool {
+        !self.biases.is_empty()
+    }
+
+    /// Number of values of W.
+    fn weight_len(&self) -> usize {
+        self.outputs * self.inputs
+    }
+
     /// How to multiply a tangent tile. With one direction, or one position per sample, the rows of all positions are
     /// contiguous, and a single product suffices.
     fn rows(&self, samples: usize, k: usize) -> Rows {
@@ -190,15 +257,17 @@ impl<T: Scalar> Rules<T> for LinearRules {
     }
 
     fn param_ranges(&self) -> Vec<Range<usize>> {
-        vec![self.weight.clone(), self.bias.clone()]
+        [&self.weights[..], &self.biases].concat()
     }
 
     /// V₁, V₂, …, each outputs × inputs, then the biases b₁, b₂, ….
     fn pack_forward(&self, vectors: &[&[T]]) -> Vec<T> {
         let mut packed = Vec::with_capacity(vectors.len() * (self.inputs + 1) * self.outputs);
-        for range in [&self.weight, &self.bias] {
+        for ranges in [&self.weights, &self.biases] {
             for vector in vectors {
-                packed.extend_from_slice(&vector[range.clone()]);
+                for range in ranges {
+                    packed.extend_from_slice(&vector[range.clone()]);
+                }
             }
         }
         packed
@@ -206,11 +275,15 @@ impl<T: Scalar> Rules<T> for LinearRules {
 
     /// [V₁ V₂ …], outputs × (k · inputs).
     fn pack_backward(&self, vectors: &[&[T]]) -> Vec<T> {
-        let mut packed = Vec::with_capacity(vectors.len() * self.weight.len());
-        for row in 0..self.outputs {
+        let mut packed = Vec::with_capacity(vectors.len() * self.weight_len());
+        for start in self
+            .weights
+            .iter()
+            .cloned()
+            .flat_map(|w| w.step_by(self.inputs))
+        {
             for vector in vectors {
-                let weight = &vector[self.weight.clone()];
-                packed.extend_from_slice(&weight[row * self.inputs..][..self.inputs]);
+                packed.extend_from_slice(&vector[start..start + self.inputs]);
             }
         }
         packed
@@ -219,9 +292,12 @@ impl<T: Scalar> Rules<T> for LinearRules {
     fn forward(&self, theta: &Packed<T>, x: &[T], y: &mut [T], _cached: &mut [T]) {
         let (weights, bias) = theta.forward.split_at(self.inputs * self.outputs);
         let rows = y.len() / self.outputs;
-        repeat(bias, y);
+        if self.has_bias() {
+            repeat(bias, y);
+        }
         let weights = Matrix::new(weights, self.outputs, self.inputs).t();
-        multiply(y, Matrix::new(x, rows, self.inputs), weights, true);
+        let x = Matrix::new(x, rows, self.inputs);
+        multiply(y, x, weights, self.has_bias());
     }
 
     fn forward_tangent(&self, primal: &Primal<T>, tangent: &Tangent<T>, ry: &mut [T]) {
@@ -231,19 +307,24 @@ impl<T: Scalar> Rules<T> for LinearRules {
             let (weights, biases) = directions.forward.split_at(k * inputs * outputs);
             match self.rows(primal.samples, k) {
                 Rows::Together(rows) => {
-                    repeat(biases, ry);
+                    if self.has_bias() {
+                        repeat(biases, ry);
+                    }
                     let weights = Matrix::new(weights, k * outputs, inputs).t();
-                    multiply(ry, Matrix::new(primal.x, rows, inputs), weights, true);
+                    let x = Matrix::new(primal.x, rows, inputs);
+                    multiply(ry, x, weights, self.has_bias());
                 }
                 Rows::BySample => {
                     for s in 0..primal.samples {
                         let x = &primal.x[self.range(s, 0, 1, inputs)];
                         let x = Matrix::new(x, self.positions, inputs);
-                        let pairs = weights.chunks_exact(inputs * outputs);
-                        for (j, (v, b)) in pairs.zip(biases.chunks_exact(outputs)).enumerate() {
+                        for (j, v) in weights.chunks_exact(inputs * outputs).enumerate() {
                             let ry = &mut ry[self.range(s, j, k, outputs)];
-                            repeat(b, ry);
-                            multiply(ry, x, Matrix::new(v, outputs, inputs).t(), true);
+                            if self.has_bias() {
+                                repeat(&biases[j * outputs..][..outputs], ry);
+                            }
+                            let v = Matrix::new(v, outputs, inputs).t();
+                            multiply(ry, x, v, self.has_bias());
                         }
                     }
                 }
@@ -305,7 +386,7 @@ impl<T: Scalar> Rules<T> for LinearRules {
         mode: Mode,
     ) {
         let (inputs, outputs, k) = (self.inputs, self.outputs, tangent.count());
-        let (weights, biases) = gradient.split_at_mut(k * self.weight.len());
+        let (weights, biases) = gradient.split_at_mut(k * self.weight_len());
         let rx = tangent.rx.filter(|_| mode == Mode::Hessian);
         write.prepare(biases);
         match self.rows(primal.samples, k) {
@@ -313,10 +394,12 @@ impl<T: Scalar> Rules<T> for LinearRules {
                 let x = Matrix::new(primal.x, rows, inputs);
                 let rdy = Matrix::new(tangent.rdy, rows, k * outputs);
                 multiply(weights, rdy.t(), x, write == Write::Add);
-                add_rows(tangent.rdy, biases);
+                if self.has_bias() {
+                    add_rows(tangent.rdy, biases);
+                }
                 if let Some(rx) = rx {
                     let dy = Matrix::new(primal.dy, rows, outputs);
-                    for (j, weight) in weights.chunks_exact_mut(self.weight.len()).enumerate() {
+                    for (j, weight) in weights.chunks_exact_mut(self.weight_len()).enumerate() {
                         let rx = Matrix::strided(&rx[j * inputs..], rows, inputs, k * inputs);
                         multiply(weight, dy.t(), rx, true);
                     }
@@ -329,11 +412,12 @@ impl<T: Scalar> Rules<T> for LinearRules {
                     let x = Matrix::new(x, self.positions, inputs);
                     let dy = &primal.dy[self.range(s, 0, 1, outputs)];
                     let dy = Matrix::new(dy, self.positions, outputs);
-                    let parts = weights.chunks_exact_mut(self.weight.len());
-                    for (j, (w, b)) in parts.zip(biases.chunks_exact_mut(outputs)).enumerate() {
+                    for (j, w) in weights.chunks_exact_mut(self.weight_len()).enumerate() {
                         let rdy = &tangent.rdy[self.range(s, j, k, outputs)];
                         multiply(w, Matrix::new(rdy, self.positions, outputs).t(), x, true);
-                        add_rows(rdy, b);
+                        if self.has_bias() {
+                            add_rows(rdy, &mut biases[j * outputs..][..outputs]);
+                        }
                         if let Some(rx) = rx {
                             let rx = &rx[self.range(s, j, k, inputs)];
                             multiply(w, dy.t(), Matrix::new(rx, self.positions, inputs), true);
@@ -345,16 +429,21 @@ impl<T: Scalar> Rules<T> for LinearRules {
     }
 
     fn add_gradient(&self, gradient: &[T], vectors: &mut [Vec<f64>]) {
-        let (weights, biases) = gradient.split_at(vectors.len() * self.weight.len());
+        let (weights, biases) = gradient.split_at(vectors.len() * self.weight_len());
         for (j, vector) in vectors.iter_mut().enumerate() {
-            let add = |target: &mut [f64], part: &[T]| {
-                for (t, p) in target.iter_mut().zip(part) {
-                    *t += p.f64();
+            for (parts, len, ranges) in [
+                (weights, self.weight_len(), &self.weights),
+                (biases, self.outputs, &self.biases),
+            ] {
+                let mut start = j * len;
+                for range in ranges {
+                    let part = &parts[start..start + range.len()];
+                    for (t, p) in vector[range.clone()].iter_mut().zip(part) {
+                        *t += p.f64();
+                    }
+                    start += range.len();
                 }
-            };
-            let (w, b) = (self.weight.len(), self.bias.len());
-            add(&mut vector[self.weight.clone()], &weights[j * w..][..w]);
-            add(&mut vector[self.bias.clone()], &biases[j * b..][..b]);
+            }
         }
     }
 }
@@ -364,6 +453,7 @@ mod tests {
     use super::*;
     use crate::layers::checks::{Tile, check};
 
+    /// With a bias, without one, and as two layers whose parameters are apart.
     #[test]
     fn derivatives_match_differences_at_every_number_of_positions() {
         for (positions, inputs, outputs, samples, k) in [
@@ -374,17 +464,27 @@ mod tests {
             (3, 4, 1, 1, 3),
         ] {
             let n = outputs * inputs;
-            let rules = LinearRules {
-                positions,
-                inputs,
-                outputs,
-                weight: 1..n + 1,
-                bias: n + 1..n + 1 + outputs,
-            };
-            let sizes = [positions * inputs, positions * outputs, n + outputs + 2];
-            let tile = Tile::random(sizes, samples, k, 3);
-            check(&rules, &tile, 1e-10);
-            check(&rules, &Tile { rx: None, ..tile }, 1e-10);
+            let (weight, bias) = (1..n + 1, n + 1..n + 1 + outputs);
+            let (below, last) = (n + outputs + 2, bias.end + 2 * inputs + 1);
+            let second = (below..below + 2 * inputs, last..last + 2);
+            for (weights, biases) in [
+                (vec![weight.clone()], vec![bias.clone()]),
+                (vec![weight.clone()], vec![]),
+                (vec![second.0, weight], vec![second.1, bias]),
+            ] {
+                let outputs = weights.iter().map(Range::len).sum::<usize>() / inputs;
+                let rules = LinearRules {
+                    positions,
+                    inputs,
+                    outputs,
+                    weights,
+                    biases,
+                };
+                let sizes = [positions * inputs, positions * outputs, last + 3];
+                let tile = Tile::random(sizes, samples, k, 3);
+                check(&rules, &tile, 1e-10);
+                check(&rules, &Tile { rx: None, ..tile }, 1e-10);
+            }
         }
     }
 }

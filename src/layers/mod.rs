@@ -133,12 +133,16 @@ layers! {
     conv2d: Conv2d;
     dropout: Dropout;
     embedding: Embedding;
+    gated_mlp: GatedMlp;
     group_norm: GroupNorm;
     layer_norm: LayerNorm;
     linear: Linear;
     pool: AveragePool, GlobalAveragePool, MaxPool;
+    position_embedding: PositionEmbedding;
     reshape: Flatten, Unflatten;
     residual: Residual;
+    rms_norm: RmsNorm;
+    self_attention: SelfAttention;
 }
 
 /// The shape of a sample after `layers`.

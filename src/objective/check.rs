@@ -339,8 +339,12 @@ mod tests {
             let inputs = normal(dims.iter().product(), Purpose::DerivativeCheck, 7, 0);
             let inputs = Tensor::from_vec(inputs, dims, &Device::Cpu)?;
             let layers = model.layers().unwrap_or_default();
-            let Some(LayerKind::Linear(Linear { weight, bias })) = layers.last() else {
-                panic!("the last layer is dense");
+            let Some(LayerKind::Linear(Linear {
+                weight,
+                bias: Some(bias),
+            })) = layers.last()
+            else {
+                panic!("the last layer is dense and has a bias");
             };
             let [weight, bias] = [weight, bias].map(|name| model.parameters().get(name).unwrap());
             bias.set(&(bias.as_tensor() - model.forward(&inputs)?.mean(0)?)?)?;

@@ -126,13 +126,15 @@ impl ValueEnum for ModelName {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum, Serialize)]
-#[serde(crate = "loss_landscape::serde", rename_all = "lowercase")]
+#[serde(crate = "loss_landscape::serde", rename_all = "kebab-case")]
 pub enum ActivationName {
     Sigmoid,
     Tanh,
     Relu,
     Gelu,
     Softplus,
+    GeluTanh,
+    Silu,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum, Serialize)]
@@ -263,6 +265,8 @@ impl NetworkArgs {
             ActivationName::Relu => Activation::Relu,
             ActivationName::Gelu => Activation::Gelu,
             ActivationName::Softplus => Activation::Softplus,
+            ActivationName::GeluTanh => Activation::GeluTanh,
+            ActivationName::Silu => Activation::Silu,
         });
         let (device, shape, classes) =
             (self.device()?, self.dataset.shape(), self.dataset.classes());
