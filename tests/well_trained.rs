@@ -52,7 +52,8 @@ fn assert_accepted<M: Model + Clone + Send + Sync + 'static>(
 /// Every network of the zoo in `f32`, trained until it fits the data, and then with its outputs scaled by 4.
 #[test]
 fn every_network_of_the_zoo() {
-    for architecture in Architecture::ALL {
+    let floats = |architecture: &Architecture| *architecture != Architecture::GPT;
+    for architecture in Architecture::ALL.into_iter().filter(floats) {
         let shape = small_shape(architecture);
         let model = architecture.build(shape, 3, 1, &CPU).unwrap();
         let inputs = labelled(shape, &[0; 12], &CPU).unwrap();

@@ -78,7 +78,7 @@ impl<T: Scalar> Network<T> {
     }
 
     pub(super) fn split(&self, samples: usize) -> Split {
-        Split::new(samples, self.widest() * size_of::<T>())
+        Split::new(samples, self.loss.positions, self.widest() * size_of::<T>())
     }
 
     /// Buffers for the layers' gradients along `k` directions; empty for layers that `needs_gradient` excludes.

@@ -23,10 +23,13 @@ const TILE: usize = 320;
 const ROWS: usize = 512 << 10;
 
 impl Split {
-    /// Splits samples whose widest row takes `row` bytes.
-    pub(crate) fn new(samples: usize, row: usize) -> Self {
+    /// Splits samples of `positions` tokens each, whose widest row takes `row` bytes.
+    pub(crate) fn new(samples: usize, positions: usize, row: usize) -> Self {
         let groups = match samples {
-            0..512 => samples.div_ceil(32),
+            // A long sequence is as much work as many samples.
+            0..512 => samples
+                .div_ceil(32)
+                .max((samples * positions).div_ceil(256).min(samples).min(16)),
             512..10_240 => 16,
             _ => 16 * samples.div_ceil(10_240),
         };

@@ -3,6 +3,7 @@
 use candle_core::{Device, Var};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, StandardNormal};
 
 use crate::error::Result;
 use crate::parameters::Parameters;
@@ -42,6 +43,22 @@ impl<'a> LayerInit<'a> {
     pub(crate) fn uniform(&mut self, name: String, shape: &[usize], bound: f64) -> Result<String> {
         let values = (0..shape.iter().product())
             .map(|_| self.rng.random_range(-bound..bound) as f32)
+            .collect();
+        let var = Var::from_vec(values, shape, self.device)?;
+        self.vars.push((name.clone(), var));
+        Ok(name)
+    }
+
+    /// Adds a parameter with normal entries of this standard deviation, and returns its name.
+    pub(crate) fn normal(
+        &mut self,
+        name: String,
+        shape: &[usize],
+        deviation: f64,
+    ) -> Result<String> {
+        let mut draw = || -> f64 { StandardNormal.sample(&mut self.rng) };
+        let values = (0..shape.iter().product())
+            .map(|_| (deviation * draw()) as f32)
             .collect();
         let var = Var::from_vec(values, shape, self.device)?;
         self.vars.push((name.clone(), var));

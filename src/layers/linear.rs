@@ -48,11 +48,25 @@ impl Linear {
     }
 
     /// The layer of a block with parameters `<block>.<part>.weight` and `<block>.<part>.bias`.
-    pub(super) fn named(block: &str, part: &str) -> Self {
+    pub(crate) fn named(block: &str, part: &str) -> Self {
         Self::new(
             format!("{block}.{part}.weight"),
             format!("{block}.{part}.bias"),
         )
+    }
+
+    /// Draws W from a normal distribution of this standard deviation; b is 0.
+    pub(crate) fn init_normal(
+        &self,
+        init: &mut LayerInit,
+        [inputs, outputs]: [usize; 2],
+        deviation: f64,
+    ) -> Result<()> {
+        init.normal(self.weight.clone(), &[outputs, inputs], deviation)?;
+        if let Some(bias) = &self.bias {
+            init.constant(bias.clone(), 0.0, outputs)?;
+        }
+        Ok(())
     }
 
     /// Draws W and b uniformly from ±1/√inputs; W is scaled by the gain of hidden layers.

@@ -228,7 +228,8 @@ pub fn small_shape(architecture: Architecture) -> &'static [usize] {
         Architecture::Shallow
         | Architecture::Deep
         | Architecture::Residual
-        | Architecture::Dense => &[7],
+        | Architecture::Dense
+        | Architecture::Gpt { .. } => &[7],
         _ => &[1, 8, 8],
     }
 }

@@ -2,6 +2,7 @@
 
 mod convolutional;
 mod perceptrons;
+mod transformers;
 
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
@@ -23,12 +24,15 @@ use crate::layers::{BatchNorm, Concat, GroupNorm, LayerInit, Residual};
 /// | `resnet20` | a convolution, three stages of three residual blocks of two | 16, 32, 64 | ReLU | groups of channels, 8 |
 /// | `resnet18` | the same, four stages of two blocks | 64, 128, 256, 512 | ReLU | groups, 8 |
 /// | `densenet` | a convolution, three dense blocks of four, halved between | 16, then 12 more each | ReLU | groups, 4 |
+/// | `gpt` | four blocks of causal attention with four heads and of a perceptron; context 64 | 128, 512 in perceptrons | GELU | LayerNorm |
 ///
-/// The first five take a sample as a vector, the others as an image of shape (channels, height, width), and end in
+/// The first five take a sample as a vector. `gpt` takes at most `context` tokens of type `u32`, and has an output for
+/// each token and position. The others take an image of shape (channels, height, width), and end in
 /// global average pooling and a dense layer. The ResNets follow He et al. ("Deep Residual Learning for Image
 /// Recognition", 2016) for small images: the first convolution is 3 × 3 with stride 1, without pooling after it;
 /// where a stage halves the image, the shortcut is a 1 × 1 convolution. `densenet` is a small variant of Huang et al.
-/// ("Densely Connected Convolutional Networks", 2017).
+/// ("Densely Connected Convolutional Networks", 2017). `gpt` is the pre-norm network of Karpathy's nanoGPT; its output weights
+/// are not tied to the embedding.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -55,6 +59,12 @@ pub enum Architecture {
     ResNet20,
     ResNet18,
     DenseNet,
+    Gpt {
+        layers: usize,
+        heads: usize,
+        width: usize,
+        context: usize,
+    },
 }
 
 /// Normalisation after each hidden layer of an [`Architecture`].
@@ -111,7 +121,7 @@ pub struct Design {
 
 impl Architecture {
     /// All architectures.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Toy,
         Self::Shallow,
         Self::Deep,
@@ -121,7 +131,16 @@ impl Architecture {
         Self::ResNet20,
         Self::ResNet18,
         Self::DenseNet,
+        Self::GPT,
     ];
+
+    /// [`Architecture::Gpt`] with four blocks, four heads, width 128 and context 64: 0.8 million parameters for 65 tokens.
+    pub const GPT: Self = Self::Gpt {
+        layers: 4,
+        heads: 4,
+        width: 128,
+        context: 64,
+    };
 
     /// The name in the table.
     pub fn name(self) -> &'static str {
@@ -147,10 +166,11 @@ impl Architecture {
             Self::ResNet20 => ("resnet20", "ResNet-20 with group normalisation"),
             Self::ResNet18 => ("resnet18", "ResNet-18 with group normalisation"),
             Self::DenseNet => ("densenet", "A small DenseNet with group normalisation"),
+            Self::Gpt { .. } => ("gpt", "A small GPT for sequences of tokens"),
         }
     }
 
-    /// The architecture with the given name.
+    /// The architecture with the given name; `gpt` is [`Architecture::GPT`].
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -179,6 +199,7 @@ impl Architecture {
             architecture: self,
             activation: match self {
                 Self::Toy | Self::Cnn => Activation::Tanh,
+                Self::Gpt { .. } => Activation::Gelu,
                 _ => Activation::Relu,
             },
             normalization: match self {
@@ -226,11 +247,15 @@ impl Design {
 
     /// The network for samples of shape `inputs`, in `f32`, with parameters drawn from `seed`: the same seed gives
     /// the same bits. Weights and biases of a unit with n inputs are uniform in ±1/√n; with ReLUs, the hidden layers'
-    /// weights are uniform in ±√(6/n) (He et al., "Delving Deep into Rectifiers", 2015).
+    /// weights are uniform in ±√(6/n) (He et al., "Delving Deep into Rectifiers", 2015). Weights of `gpt` are normal with standard
+    /// deviation 0.02, divided by √(2 · layers) in the last layer of a residual branch; its biases are 0.
+    ///
+    /// For `gpt`, `inputs` is the number of tokens of a sample, and `outputs` the number of different tokens.
     ///
     /// # Errors
     /// A shape with a 0, or 0 outputs; images not of shape (channels, height, width); groups that do not divide the
-    /// channels; errors of candle.
+    /// channels; sizes of `gpt` that are 0, heads that do not divide its width, samples longer than its context, another
+    /// normalisation than its own; errors of candle.
     pub fn build(
         &self,
         inputs: &[usize],
@@ -271,8 +296,40 @@ impl Design {
                 convolutional::resnet(self, &mut init, image()?, outputs, &widths, 2)
             }
             Architecture::DenseNet => convolutional::densenet(self, &mut init, image()?, outputs),
+            Architecture::Gpt {
+                layers,
+                heads,
+                width,
+                context,
+            } => {
+                self.check_gpt(inputs, context)?;
+                let sizes = transformers::Sizes {
+                    layers,
+                    heads,
+                    width,
+                    context,
+                    tokens: outputs,
+                };
+                transformers::gpt(self, &mut init, sizes)
+            }
         };
         Ok(Layered::new(layers?, init.finish()?))
+    }
+
+    fn check_gpt(&self, inputs: &[usize], context: usize) -> Result<()> {
+        if self.normalization != Norm::None {
+            return Err(Error::invalid(format!(
+                "`gpt` normalises every position by LayerNorm: leave its normalisation at {:?} instead of {:?}",
+                Norm::None,
+                self.normalization
+            )));
+        }
+        match inputs {
+            [length] if *length <= context => Ok(()),
+            _ => Err(Error::invalid(format!(
+                "`gpt` takes samples of at most {context} tokens, not of shape {inputs:?}"
+            ))),
+        }
     }
 
     /// The optional normalisation and the non-linearity.

@@ -1,0 +1,438 @@
+//! The layers of transformers: attention, normalisation, positions, gates and tied weights in networks.
+
+mod common;
+
+use common::{assert_close, dot, numbers};
+use loss_landscape::layers::{
+    Embedding, GatedMlp, LayerNorm, Linear, PositionEmbedding, Residual, RmsNorm, SelfAttention,
+};
+use loss_landscape::model::LayerKind;
+use loss_landscape::objective::Engine;
+use loss_landscape::prelude::*;
+use loss_landscape::serde_json;
+
+const CPU: Device = Device::Cpu;
+const TOKENS: usize = 7;
+const WIDTH: usize = 6;
+const CONTEXT: usize = 5;
+
+/// Names and shapes of parameters, with deterministic values.
+#[derive(Default)]
+struct Vars(Vec<(String, Vec<usize>)>);
+
+impl Vars {
+    fn add(&mut self, name: &str, shape: &[usize]) -> String {
+        self.0.push((name.to_owned(), shape.to_vec()));
+        name.to_owned()
+    }
+
+    fn linear(&mut self, layer: &Linear, [inputs, outputs]: [usize; 2]) {
+        self.add(&layer.weight, &[outputs, inputs]);
+        if let Some(bias) = &layer.bias {
+            self.add(bias, &[outputs]);
+        }
+    }
+
+    fn attention(&mut self, layer: SelfAttention, [keys, values]: [usize; 2]) -> LayerKind {
+        self.linear(&layer.query, [WIDTH, keys]);
+        self.linear(&layer.key, [WIDTH, keys]);
+        self.linear(&layer.value, [WIDTH, values]);
+        self.linear(&layer.output, [values, WIDTH]);
+        layer.into()
+    }
+
+    fn gated(&mut self, layer: GatedMlp, hidden: usize) -> LayerKind {
+        self.linear(&layer.gate, [WIDTH, hidden]);
+        self.linear(&layer.up, [WIDTH, hidden]);
+        self.linear(&layer.down, [hidden, WIDTH]);
+        layer.into()
+    }
+
+    fn parameters(self, dtype: DType) -> Parameters {
+        let vars = self.0.into_iter().enumerate().map(|(i, (name, shape))| {
+            let values = numbers(shape.iter().product(), i as u64 + 1);
+            let tensor = Tensor::from_vec(values, shape, &CPU).unwrap();
+            (
+                name,
+                Var::from_tensor(&tensor.to_dtype(dtype).unwrap()).unwrap(),
+            )
+        });
+        Parameters::new(vars).unwrap()
+    }
+}
+
+/// Which variants a network has.
+#[derive(Clone, Copy, Debug)]
+struct Kind {
+    heads: usize,
+    causal: bool,
+    biases: bool,
+    tied: bool,
+}
+
+const KINDS: [Kind; 4] = [
+    Kind {
+        heads: 1,
+        causal: true,
+        biases: true,
+        tied: false,
+    },
+    Kind {
+        heads: 3,
+        causal: true,
+        biases: false,
+        tied: true,
+    },
+    Kind {
+        heads: 2,
+        causal: false,
+        biases: true,
+        tied: true,
+    },
+    Kind {
+        heads: 6,
+        causal: false,
+        biases: false,
+        tied: false,
+    },
+];
+
+/// Tokens and positions, a block of attention and one of a gated perceptron, before them LayerNorm and RMSNorm.
+fn language_model(kind: Kind, dtype: DType) -> Layered {
+    let mut vars = Vars::default();
+    let mut attention = SelfAttention::new("attention", kind.heads).with_causal(kind.causal);
+    let mut mlp = GatedMlp::new("mlp");
+    if !kind.biases {
+        attention = attention.without_biases();
+        mlp = mlp.without_biases();
+    }
+    let readout = match (kind.tied, kind.biases) {
+        (true, _) => Linear::without_bias("tokens"),
+        (false, true) => Linear::new("out.weight", "out.bias"),
+        (false, false) => Linear::without_bias("out.weight"),
+    };
+    let layers = vec![
+        Embedding::new(vars.add("tokens", &[TOKENS, WIDTH])).into(),
+        PositionEmbedding::new(vars.add("positions", &[CONTEXT, WIDTH])).into(),
+        Residual::new(vec![
+            LayerNorm::new(
+                vars.add("first.weight", &[WIDTH]),
+                vars.add("first.bias", &[WIDTH]),
+            )
+            .into(),
+            vars.attention(attention, [WIDTH, 2 * WIDTH]),
+        ])
+        .into(),
+        Residual::new(vec![
+            RmsNorm::new(vars.add("second.weight", &[WIDTH])).into(),
+            vars.gated(mlp, 5),
+        ])
+        .into(),
+        Activation::GeluTanh.into(),
+        readout.clone().into(),
+    ];
+    if !kind.tied {
+        vars.linear(&readout, [WIDTH, TOKENS]);
+    }
+    Layered::new(layers, vars.parameters(dtype))
+}
+
+fn tokens(n: usize, length: usize, step: u32) -> Tensor {
+    let tokens = (0..(n * length) as u32).map(|i| (i * i + step * i + i / 3) % TOKENS as u32);
+    let tokens = Tensor::from_iter(tokens, &CPU).unwrap();
+    tokens.reshape((n, length)).unwrap()
+}
+
+fn objective(kind: Kind, inputs: &Tensor, dtype: DType) -> Objective {
+    let (n, length) = inputs.dims2().unwrap();
+    let data = Dataset::classification(inputs, &tokens(n, length, 2)).unwrap();
+    let objective = Objective::of(&language_model(kind, dtype), &data, Loss::CrossEntropy);
+    let objective = objective.unwrap();
+    assert_eq!(objective.engine(), Engine::ByHand);
+    objective
+}
+
+/// Products of several vectors with all matrices.
+fn products(objective: &Objective, vectors: &[Vec<f64>]) -> Vec<Vec<f64>> {
+    let all = [
+        objective.hessian().apply_block(vectors),
+        objective.gauss_newton().apply_block(vectors),
+        objective.fisher().apply_block(vectors),
+        objective.empirical_fisher().apply_block(vectors),
+    ];
+    all.map(|products| products.unwrap().concat()).into()
+}
+
+/// Inputs of one token, one sample, many samples, and samples whose tokens are all equal.
+fn inputs() -> Vec<Tensor> {
+    vec![
+        tokens(1, 1, 1),
+        tokens(4, 1, 1),
+        tokens(1, CONTEXT, 1),
+        tokens(37, CONTEXT, 1),
+        tokens(6, 3, 1),
+        Tensor::full(3u32, (4, CONTEXT), &CPU).unwrap(),
+    ]
+}
+
+#[test]
+fn both_engines_have_the_same_derivatives() {
+    for kind in KINDS {
+        for inputs in inputs() {
+            let by_hand = objective(kind, &inputs, DType::F64);
+            let by_graph = by_hand.clone().by_autograd();
+            let [a, b] = [&by_hand, &by_graph].map(|o| o.loss().unwrap());
+            assert_close(&[a], &[b], 1e-12);
+            let [a, b] = [&by_hand, &by_graph].map(|o| o.gradient().unwrap());
+            assert_close(&a, &b, 1e-11);
+            let vectors: Vec<Vec<f64>> = (0..3).map(|i| numbers(a.len(), 20 + i)).collect();
+            let found = products(&by_hand, &vectors);
+            for (a, b) in found.iter().zip(products(&by_graph, &vectors)) {
+                assert_close(a, &b, 1e-10);
+            }
+            // One vector takes other paths through the layers than several.
+            let single = by_hand.hvp(&vectors[0]).unwrap();
+            assert_close(&single, &found[0][..a.len()], 1e-12);
+            let single = objective(kind, &inputs, DType::F32);
+            assert_close(&single.gradient().unwrap(), &a, 1e-5);
+            let hvp = single.hvp(&vectors[0]).unwrap();
+            assert_close(&hvp, &found[0][..a.len()], 1e-4);
+        }
+    }
+}
+
+#[test]
+fn hessians_are_symmetric_and_match_differences_of_the_gradient() {
+    for kind in KINDS {
+        let objective = objective(kind, &tokens(6, CONTEXT, 1), DType::F64);
+        let theta = objective.parameters().to_flat().unwrap();
+        let [u, v] = [2, 3].map(|seed| numbers(theta.len(), seed));
+        let [hu, hv] = [&u, &v].map(|v| objective.hvp(v).unwrap());
+        let scale = dot(&hu, &hu).sqrt() * dot(&v, &v).sqrt();
+        assert!((dot(&u, &hv) - dot(&v, &hu)).abs() < 1e-14 * scale);
+        let central = |step: f64| {
+            let h = step / dot(&v, &v).sqrt();
+            let [ahead, behind] = [h, -h].map(|h| {
+                let moved: Vec<f64> = theta.iter().zip(&v).map(|(t, v)| t + h * v).collect();
+                objective.gradient_at(&moved).unwrap().1
+            });
+            let pairs = ahead.into_iter().zip(behind);
+            pairs.map(move |(a, b)| (a - b) / (2.0 * h))
+        };
+        let steps = central(2e-3).zip(central(1e-3));
+        let difference: Vec<f64> = steps.map(|(h, half)| (4.0 * half - h) / 3.0).collect();
+        assert_close(&hv, &difference, 1e-8);
+    }
+}
+
+#[test]
+fn products_with_blocks_are_blocks_of_products() {
+    let objective = objective(KINDS[1], &tokens(6, CONTEXT, 1), DType::F64);
+    let hessian = objective.hessian();
+    for name in [
+        "tokens",
+        "attention.key.weight",
+        "mlp.up.weight",
+        "second.weight",
+    ] {
+        let range = objective.parameters().range(name).unwrap();
+        let v = numbers(range.len(), 4);
+        let mut embedded = vec![0.0; objective.dim()];
+        embedded[range.clone()].copy_from_slice(&v);
+        let expected = &hessian.apply(&embedded).unwrap()[range];
+        let found = hessian.block(&[name]).unwrap().apply(&v).unwrap();
+        assert_close(&found, expected, 1e-12);
+    }
+}
+
+/// The derivative of tied weights is the sum of the derivatives of both uses.
+#[test]
+fn tied_weights_have_the_derivatives_of_both_uses() {
+    let kind = KINDS[1];
+    let tied = objective(kind, &tokens(5, CONTEXT, 1), DType::F64);
+    let model = language_model(
+        Kind {
+            tied: false,
+            ..kind
+        },
+        DType::F64,
+    );
+    // The same network with a copy of the table as its output weights.
+    for (name, _) in tied.parameters().blocks() {
+        let value = tied.parameters().get(&name).unwrap().as_tensor().clone();
+        model.parameters().get(&name).unwrap().set(&value).unwrap();
+    }
+    let table = tied.parameters().get("tokens").unwrap().as_tensor().clone();
+    model
+        .parameters()
+        .get("out.weight")
+        .unwrap()
+        .set(&table)
+        .unwrap();
+    let free = Objective::of(&model, tied.data(), Loss::CrossEntropy).unwrap();
+    assert_close(&[tied.loss().unwrap()], &[free.loss().unwrap()], 1e-14);
+
+    let part = |o: &Objective, name: &str| o.parameters().range(name).unwrap();
+    // From the tied network's vectors to the other's, and the transpose.
+    let spread = |v: &[f64]| {
+        let mut spread = vec![0.0; free.dim()];
+        for (name, range) in tied.parameters().blocks() {
+            spread[part(&free, &name)].copy_from_slice(&v[range]);
+        }
+        spread[part(&free, "out.weight")].copy_from_slice(&v[part(&tied, "tokens")]);
+        spread
+    };
+    let gather = |v: &[f64]| {
+        let mut gathered = vec![0.0; tied.dim()];
+        for (name, range) in tied.parameters().blocks() {
+            gathered[range].copy_from_slice(&v[part(&free, &name)]);
+        }
+        let table = gathered[part(&tied, "tokens")].iter_mut();
+        for (g, v) in table.zip(&v[part(&free, "out.weight")]) {
+            *g += v;
+        }
+        gathered
+    };
+    let gradient = gather(&free.gradient().unwrap());
+    assert_close(&tied.gradient().unwrap(), &gradient, 1e-13);
+    let v = numbers(tied.dim(), 3);
+    let product = gather(&free.hvp(&spread(&v)).unwrap());
+    assert_close(&tied.hvp(&v).unwrap(), &product, 1e-13);
+}
+
+/// Under a causal mask, the outputs at a position do not depend on later tokens.
+#[test]
+fn a_causal_mask_hides_later_tokens() {
+    let first = tokens(3, CONTEXT, 1);
+    let start = first.narrow(1, 0, 3).unwrap();
+    let end = Tensor::zeros((3, CONTEXT - 3), DType::U32, &CPU).unwrap();
+    let other = Tensor::cat(&[&start, &end], 1).unwrap();
+    for kind in KINDS {
+        let outputs = |x: &Tensor| {
+            let model = language_model(kind, DType::F64);
+            let y = model.forward(x).unwrap().narrow(1, 0, 3).unwrap();
+            y.flatten_all().unwrap().to_vec1::<f64>().unwrap()
+        };
+        let [a, b] = [&first, &other].map(outputs);
+        let differ = a.iter().zip(&b).any(|(a, b)| (a - b).abs() > 1e-6);
+        assert_eq!(differ, !kind.causal, "{kind:?}");
+        if kind.causal {
+            assert_close(&outputs(&start), &a, 1e-13);
+        }
+    }
+}
+
+/// Queries of 0 give every position the mean of the values.
+#[test]
+fn uniform_attention_is_a_mean() {
+    let layer = SelfAttention::new("a", 2).without_biases();
+    let mut vars = Vars::default();
+    let layer = vars.attention(layer, [WIDTH, WIDTH]);
+    let parameters = vars.parameters(DType::F64);
+    let set = |name: &str, value: Tensor| parameters.get(name).unwrap().set(&value).unwrap();
+    let identity = Tensor::eye(WIDTH, DType::F64, &CPU).unwrap();
+    set("a.query.weight", identity.zeros_like().unwrap());
+    set("a.value.weight", identity.clone());
+    set("a.output.weight", identity);
+    let values = numbers(2 * 4 * WIDTH, 7);
+    let x = Tensor::from_vec(values, (2, 4, WIDTH), &CPU).unwrap();
+    let mean = x.mean_keepdim(1).unwrap().broadcast_as(x.shape()).unwrap();
+    let data = Dataset::regression(&x, &mean).unwrap();
+    let model = Layered::new(vec![layer], parameters);
+    let objective = Objective::of(&model, &data, Loss::Mse).unwrap();
+    assert!(objective.loss().unwrap() < 1e-30);
+}
+
+#[test]
+fn trainings_agree_between_engine_and_graph() {
+    let data = Dataset::classification(&tokens(30, CONTEXT, 1), &tokens(30, CONTEXT, 2)).unwrap();
+    let trainer = Trainer::adam(0.01).with_batch_size(7).with_epochs(2);
+    let [by_hand, by_graph] = [(); 2].map(|()| language_model(KINDS[1], DType::F64));
+    let history = trainer.fit(&by_hand, &data, &data).unwrap();
+    let graph = Objective::of(&by_graph, &data, Loss::CrossEntropy).unwrap();
+    let graph = graph.by_autograd();
+    trainer.fit_objective(&graph, &graph).unwrap();
+    let [a, b] = [&by_hand, &by_graph].map(|m| m.parameters().to_flat().unwrap());
+    assert_close(&a, &b, 1e-9);
+    assert!(history.epochs[1].train_loss < history.epochs[0].train_loss);
+}
+
+#[test]
+fn losses_on_a_plane_are_those_of_moved_models() {
+    let objective = objective(KINDS[1], &tokens(6, CONTEXT, 1), DType::F64);
+    let theta = objective.parameters().to_flat().unwrap();
+    let direction = numbers(theta.len(), 5);
+    let moved = |step: f64| -> Vec<f64> {
+        let pairs = theta.iter().zip(&direction);
+        pairs.map(|(t, d)| t + step * d).collect()
+    };
+    let line = Line::between(&objective, &moved(1.0), 5).unwrap();
+    for (alpha, loss) in line.alphas.iter().zip(&line.losses) {
+        let expected = objective.loss_at(&moved(*alpha)).unwrap();
+        assert_close(&[*loss], &[expected], 1e-13);
+    }
+}
+
+#[test]
+fn layers_survive_json() {
+    let layers = language_model(KINDS[1], DType::F64).layers().unwrap();
+    let json = serde_json::to_string(&layers).unwrap();
+    let read: Vec<LayerKind> = serde_json::from_str(&json).unwrap();
+    assert_eq!(read, layers);
+}
+
+#[test]
+fn errors_name_the_layer_and_what_it_needs() {
+    let message = |layer: LayerKind, shape: &[usize]| {
+        let mut vars = Vars::default();
+        vars.attention(SelfAttention::new("a", 1), [WIDTH, WIDTH]);
+        vars.gated(GatedMlp::new("m"), 4);
+        vars.add("positions", &[CONTEXT, WIDTH]);
+        vars.add("short", &[4]);
+        let dims = [&[2], shape].concat();
+        let x = Tensor::zeros(dims, DType::F64, &CPU).unwrap();
+        let data = Dataset::regression(&x, &x).unwrap();
+        let model = Layered::new(vec![layer], vars.parameters(DType::F64));
+        Objective::of(&model, &data, Loss::Mse)
+            .unwrap_err()
+            .to_string()
+    };
+    let attention = |heads| SelfAttention::new("a", heads);
+    let found = message(attention(4).into(), &[3, WIDTH]);
+    assert!(
+        found.contains("divided among 4 heads, not 6 and 6"),
+        "{found}"
+    );
+    let found = message(attention(0).into(), &[3, WIDTH]);
+    assert!(found.contains("divided among 0 heads"), "{found}");
+    let found = message(attention(1).into(), &[WIDTH]);
+    assert!(found.contains("shape (positions, features)"), "{found}");
+    let mut mixed = attention(2);
+    mixed.key.bias = None;
+    let found = message(mixed.into(), &[3, WIDTH]);
+    assert!(
+        found.contains("`a.key.weight`") && found.contains("a bias if"),
+        "{found}"
+    );
+    let mut uneven = attention(2);
+    uneven.key = Linear::new("m.gate.weight", "m.gate.bias");
+    let found = message(uneven.into(), &[3, WIDTH]);
+    assert!(
+        found.contains("as many outputs of `a.query.weight`"),
+        "{found}"
+    );
+    let mut uneven = GatedMlp::new("m");
+    uneven.up = attention(1).query;
+    let found = message(uneven.into(), &[3, WIDTH]);
+    assert!(
+        found.contains("as many outputs of `m.gate.weight`"),
+        "{found}"
+    );
+    let positions = || PositionEmbedding::new("positions").into();
+    let found = message(positions(), &[CONTEXT + 1, WIDTH]);
+    assert!(found.contains("at most 5 positions"), "{found}");
+    let found = message(positions(), &[3, WIDTH + 1]);
+    assert!(found.contains("shape (positions, 6)"), "{found}");
+    let found = message(RmsNorm::new("short").into(), &[3, WIDTH]);
+    assert!(found.contains("`short` of shape (6,)"), "{found}");
+}
