@@ -374,6 +374,98 @@ fn losses_on_a_plane_are_those_of_moved_models() {
 }
 
 #[test]
+fn the_gpt_of_the_zoo_has_the_derivatives_of_candles_graph() {
+    let gpt = Architecture::Gpt {
+        layers: 2,
+        heads: 2,
+        width: 8,
+        context: CONTEXT + 1,
+    };
+    let model = gpt.build(&[CONTEXT], TOKENS, 3, &CPU).unwrap();
+    let model = model.to_dtype(DType::F64).unwrap();
+    let data = Dataset::classification(&tokens(9, CONTEXT, 1), &tokens(9, CONTEXT, 2)).unwrap();
+    let by_hand = Objective::of(&model, &data, Loss::CrossEntropy).unwrap();
+    assert_eq!(by_hand.engine(), Engine::ByHand);
+    let by_graph = by_hand.clone().by_autograd();
+    // Larger weights than the initial ones, which make all products small.
+    for at in [1.0, 10.0] {
+        let theta = model.parameters().to_flat().unwrap();
+        let theta: Vec<f64> = theta.iter().map(|t| at * t).collect();
+        model.parameters().set_flat(&theta).unwrap();
+        let [a, b] = [&by_hand, &by_graph].map(|o| o.gradient().unwrap());
+        assert_close(&a, &b, 1e-11);
+        let vectors: Vec<Vec<f64>> = (0..2).map(|i| numbers(a.len(), 20 + i)).collect();
+        let pairs = products(&by_hand, &vectors).into_iter();
+        for (a, b) in pairs.zip(products(&by_graph, &vectors)) {
+            assert_close(&a, &b, 1e-10);
+        }
+    }
+}
+
+#[test]
+fn the_default_gpt_predicts_all_tokens_alike_at_first() {
+    let (tokens, width, length) = (65, 128, 64);
+    let model = Architecture::GPT.build(&[length], tokens, 0, &CPU).unwrap();
+    let parameters = model.parameters();
+    let linear = |inputs: usize, outputs: usize| inputs * outputs + outputs;
+    let block = 4 * linear(width, width) + linear(width, 4 * width) + linear(4 * width, width);
+    let norms = 2 * width;
+    let expected = (2 * tokens + length) * width + 4 * (block + 2 * norms) + norms;
+    assert_eq!(parameters.len(), expected);
+    let names: Vec<String> = parameters
+        .blocks()
+        .into_iter()
+        .map(|(name, _)| name)
+        .collect();
+    for name in [
+        "tokens.weight",
+        "positions.weight",
+        "blocks.3.attention.value.bias",
+        "out.weight",
+    ] {
+        assert!(names.iter().any(|n| n == name), "{names:?}");
+    }
+    let x: Vec<u32> = (0..3 * length as u32)
+        .map(|i| i * i % tokens as u32)
+        .collect();
+    let x = Tensor::from_vec(x, (3, length), &CPU).unwrap();
+    let data = Dataset::classification(&x, &x).unwrap();
+    let objective = Objective::of(&model, &data, Loss::CrossEntropy).unwrap();
+    assert_eq!(objective.engine(), Engine::ByHand);
+    assert!((objective.loss().unwrap() - (tokens as f64).ln()).abs() < 0.1);
+}
+
+#[test]
+fn sizes_that_do_not_fit_a_gpt_are_refused() {
+    let message = |design: loss_landscape::model::Design, inputs: &[usize]| {
+        design
+            .build(inputs, TOKENS, 0, &CPU)
+            .unwrap_err()
+            .to_string()
+    };
+    let gpt = |layers, heads, width, context| {
+        let gpt = Architecture::Gpt {
+            layers,
+            heads,
+            width,
+            context,
+        };
+        gpt.design()
+    };
+    for [layers, heads, width, context] in [[0, 1, 2, 4], [1, 0, 2, 4], [1, 1, 0, 4], [1, 3, 4, 4]]
+    {
+        let found = message(gpt(layers, heads, width, context), &[4]);
+        assert!(found.contains("heads that divide the width"), "{found}");
+    }
+    let found = message(gpt(1, 1, 2, 4), &[5]);
+    assert!(found.contains("at most 4 tokens"), "{found}");
+    let found = message(gpt(1, 1, 2, 4), &[2, 2]);
+    assert!(found.contains("[2, 2]"), "{found}");
+    let found = message(gpt(1, 1, 2, 4).normalization(Norm::Batch), &[4]);
+    assert!(found.contains("LayerNorm"), "{found}");
+}
+
+#[test]
 fn layers_survive_json() {
     let layers = language_model(KINDS[1], DType::F64).layers().unwrap();
     let json = serde_json::to_string(&layers).unwrap();
