@@ -7,6 +7,7 @@
 //! | `simd`, `registers` | code for AVX-512, AVX2 and other processors, chosen at run time |
 //! | `matrix` | matrix products |
 //! | `elementwise`, `channels` | sums of rows; sums and combinations channel by channel |
+//! | `erf` | the error function of the values of a slice |
 //! | `attention` | softmax of rows of scores, and its derivatives |
 //! | `image_grid`, `image_planes`, `correlation`, `convolution` | the layout of images, and convolution |
 //! | `tiles` | samples in tiles, on all threads, with sums in a fixed order |
@@ -16,6 +17,7 @@ pub(crate) mod channels;
 pub(crate) mod convolution;
 mod correlation;
 pub(crate) mod elementwise;
+pub(crate) mod erf;
 pub(crate) mod image_grid;
 mod image_planes;
 pub(crate) mod matrix;

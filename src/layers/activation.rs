@@ -7,6 +7,7 @@ use super::graph::GraphBuilder;
 use super::rules::{Mode, Packed, Primal, Rules, Tangent};
 use super::{Layer, Misfit, Pass, Shape, Units};
 use crate::kernels::Scalar;
+use crate::kernels::erf::erf;
 use crate::kernels::simd::vectorised;
 use crate::parameters::Parameters;
 use crate::tensor_functions::softplus;
@@ -130,7 +131,7 @@ impl Activation {
             Self::Gelu => {
                 let root = T::from_f64(std::f64::consts::FRAC_1_SQRT_2);
                 let half = T::from_f64(0.5);
-                map(x, y, |x| (x * root).erf());
+                erf(root, x, y);
                 // y = xΦ, y′ = Φ + xφ, y″ = φ(2 − x²) with the Gaussian φ and Φ.
                 let height = T::from_f64(0.5 * std::f64::consts::FRAC_2_SQRT_PI) * root;
                 write_derivatives([x, y], first, second, |x, erf| {

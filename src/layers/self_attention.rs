@@ -204,11 +204,12 @@ fn causal_mask(scores: &Tensor) -> candle_core::Result<Tensor> {
 /// Attention itself, without parameters: a position of x holds the queries of all heads, then their keys, then their values; one of y holds
 /// the heads' outputs.
 ///
-/// With the scores S = QKᵀ, the scale c = 1/√d and P = softmax(cS), y = PV. Of the products of directions with the derivatives,
+/// With the scores S = QKᵀ, the scale c = 1/√d and P = softmax(cS), the output is y = PV. Its tangent, its derivatives and the tangent of
+/// dS are
 ///
 /// Ṡ = Q̇Kᵀ + QK̇ᵀ, Ṗ = cP∘(Ṡ − rowsum(P∘Ṡ)), ẏ = ṖV + PV̇;
 /// dV = Pᵀdy, dP = dy Vᵀ, dS = cP∘(dP − rowsum(P∘dP)), dQ = dS K, dK = dSᵀQ;
-/// dṠ = cṖ∘(dP − rowsum(P∘dP)) + cP∘(dṖ − rowsum(Ṗ∘dP + P∘dṖ)), and the product rule for the others.
+/// dṠ = cṖ∘(dP − rowsum(P∘dP)) + cP∘(dṖ − rowsum(Ṗ∘dP + P∘dṖ)).
 ///
 /// Queries are processed in blocks, so that the scores of a block stay in a core's cache. P is cached, by head and block.
 struct AttentionRules {
@@ -275,15 +276,6 @@ impl AttentionRules {
             let keys = if causal { queries.end } else { positions };
             (queries, keys)
         })
-    }
-
-    /// Number of values of P that a sample caches.
-    fn cached(&self) -> usize {
-        let blocks = self.blocks_of_head();
-        self.heads
-            * blocks
-                .map(|(queries, keys)| queries.len() * keys)
-                .sum::<usize>()
     }
 
     /// All blocks of a tile. The last block of a head, with the most keys, comes first.
@@ -419,7 +411,9 @@ impl<T: Scalar> Rules<T> for AttentionRules {
     }
 
     fn cached_len(&self) -> usize {
-        self.cached()
+        let blocks = self.blocks_of_head();
+        let values = blocks.map(|(queries, keys)| queries.len() * keys);
+        self.heads * values.sum::<usize>()
     }
 
     fn forward(&self, _theta: &Packed<T>, x: &[T], y: &mut [T], cached: &mut [T]) {
