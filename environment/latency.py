@@ -54,8 +54,9 @@ class Kernel:
             elif kind == "stream" and MARK in content["text"] and marked is None:
                 marked = time.monotonic()
 
-        # The kernel does not compile the same source twice.
-        source = f"let _ = {time.time_ns()};\n{source}"
+        if not source.startswith(":"):
+            # The kernel does not compile the same source twice.
+            source = f"let _ = {time.time_ns()}u64;\n{source}"
         start = time.monotonic()
         self.client.execute_interactive(source, timeout=600, output_hook=hear)
         end = time.monotonic()
