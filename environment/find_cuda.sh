@@ -17,7 +17,7 @@ find_toolkit() {
 # The version of the toolkit, such as 13.0.
 toolkit_version() { [ -z "$CUDA_HOME" ] || "$CUDA_HOME/bin/nvcc" --version 2>/dev/null | sed -n 's/.*release \([0-9]*\.[0-9]*\).*/\1/p'; }
 
-# Whether the toolkit, or the system, has a library and its link for the linker.
+# Whether the toolkit has a library under the name that the linker searches.
 has_library() {
     local folder
     for folder in "$CUDA_HOME"/{lib64,lib,targets/x86_64-linux/lib,lib/x86_64-linux-gnu}; do
