@@ -9,6 +9,7 @@ use super::{Layer, Misfit, Pass, Shape, Units};
 use crate::kernels::Scalar;
 use crate::kernels::erf::erf;
 use crate::kernels::simd::vectorised;
+use crate::nn;
 use crate::parameters::Parameters;
 use crate::tensor_functions::softplus;
 
@@ -86,13 +87,9 @@ impl Activation {
             Self::Sigmoid => candle_nn::ops::sigmoid(x),
             Self::Tanh => x.tanh(),
             Self::Relu => x.relu(),
-            // candle's own GELU has derivative constants of six digits.
-            Self::Gelu => (x * 0.5)? * ((x * std::f64::consts::FRAC_1_SQRT_2)?.erf()? + 1.0)?,
+            Self::Gelu => nn::ops::gelu_erf(x),
             Self::Softplus => softplus(x),
-            Self::GeluTanh => {
-                let inner = ((x + (x.sqr()? * x)? * CUBIC)? * SLOPE)?;
-                (x * 0.5)? * (inner.tanh()? + 1.0)?
-            }
+            Self::GeluTanh => nn::ops::gelu(x),
             Self::Silu => x * candle_nn::ops::sigmoid(x)?,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use candle_core::{D, Tensor};
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::graph::GraphBuilder;
@@ -13,6 +13,7 @@ use crate::kernels::attention::{
     ScoreRows, softmax, softmax_backward, softmax_backward_tangent, softmax_tangent,
 };
 use crate::kernels::matrix::{Matrix, multiply, multiply_strided};
+use crate::nn;
 use crate::parameters::Parameters;
 
 /// Multi-head self-attention (Vaswani et al., "Attention Is All You Need", 2017).
@@ -153,24 +154,14 @@ impl Layer for SelfAttention {
         let (n, positions, _) = x.dims3()?;
         let mut by_head = |layer: &Linear| -> candle_core::Result<Tensor> {
             let y = layer.forward(x, parameters, pass)?;
-            let y = y.reshape((n, positions, self.heads, ()))?;
-            y.transpose(1, 2)?.contiguous()
+            y.reshape((n, positions, self.heads, ()))?.transpose(1, 2)
         };
         let [query, key, value] = [
             by_head(&self.query)?,
             by_head(&self.key)?,
             by_head(&self.value)?,
         ];
-        let scale = 1.0 / (key.dim(D::Minus1)? as f64).sqrt();
-        let mut scores = (query.matmul(&key.t()?)? * scale)?;
-        if self.causal {
-            scores = scores.broadcast_add(&causal_mask(&scores)?)?;
-        }
-        // Softmax does not change if all scores of a row move by a constant.
-        let largest = scores.max_keepdim(D::Minus1)?.detach();
-        let weights = scores.broadcast_sub(&largest)?.exp()?;
-        let weights = weights.broadcast_div(&weights.sum_keepdim(D::Minus1)?)?;
-        let heads = weights.matmul(&value)?.transpose(1, 2)?;
+        let heads = nn::ops::attention(&query, &key, &value, self.causal)?.transpose(1, 2)?;
         let heads = heads.reshape((n, positions, ()))?;
         self.output.forward(&heads, parameters, pass)
     }
@@ -186,19 +177,6 @@ impl Layer for SelfAttention {
     fn units(&self) -> Units {
         Units::Fixed
     }
-}
-
-/// 0 where a position attends to another, −∞ elsewhere.
-fn causal_mask(scores: &Tensor) -> candle_core::Result<Tensor> {
-    let positions = scores.dim(D::Minus1)?;
-    let entry = |i: usize| match i % positions <= i / positions {
-        true => 0.0,
-        false => f32::NEG_INFINITY,
-    };
-    let entries = (0..positions * positions).map(entry);
-    Tensor::from_iter(entries, scores.device())?
-        .reshape((positions, positions))?
-        .to_dtype(scores.dtype())
 }
 
 /// Attention itself, without parameters: a position of x holds the queries of all heads, then their keys, then their values; one of y holds
