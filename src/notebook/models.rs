@@ -161,9 +161,9 @@ mod tests {
             [
                 "Layered with 4 layers, 13 parameters (F32)",
                 "Flatten",
-                "Linear { weight: \"layers.0.weight\", bias: Some(\"layers.0.bias\") }",
+                "Linear { weight: \"layers.0.weight\", bias: \"layers.0.bias\" }",
                 "Activation(Tanh)",
-                "Linear { weight: \"layers.1.weight\", bias: Some(\"layers.1.bias\") }",
+                "Linear { weight: \"layers.1.weight\", bias: \"layers.1.bias\" }",
             ]
         );
         assert_eq!(Architecture::ResNet20.inline().unwrap(), "ResNet20");
