@@ -15,6 +15,7 @@ use crate::analysis::{
     Analyzer, Eigenvalue, HessianSampling, NegativeEigenvalues, NewtonDecrement, SamplingError,
     SharpnessMetrics, Subsample,
 };
+use crate::data::Text;
 use crate::embedding::{Autoencoder, ComparedEmbedding, Umap};
 use crate::error::Result;
 use crate::landscape::direction::Normalization;
@@ -24,7 +25,7 @@ use crate::landscape::{
 };
 use crate::layers::LayerKind;
 use crate::model::{Activation, Architecture, Design, Norm};
-use crate::objective::{Loss, Objective};
+use crate::objective::{CrossEntropy, Loss, Objective};
 use crate::spectral::{
     DensitySettings, Lanczos, Participation, PowerIteration, Quadrature, Rank, Trace, TraceMethod,
     Which,
@@ -196,6 +197,7 @@ show_fields!(
     Architecture,
     Autoencoder,
     ComparedEmbedding,
+    CrossEntropy,
     CurvatureSnapshot,
     DType,
     DensitySettings,
@@ -233,6 +235,7 @@ show_fields!(
     SharpnessMetrics,
     Step,
     Subsample,
+    Text,
     Trace,
     TraceMethod,
     Trainer,
