@@ -25,6 +25,12 @@ def test_cells_that_are_not_rust(own, cell):
     assert own.shown("1") == "1"
 
 
+def test_deeply_nested_code(own):
+    own.shown("let kept = 3;")
+    assert "error" in own.run("(" * 20_000 + "1" + ")" * 20_000)
+    assert own.shown("kept") == "3"
+
+
 def test_a_dependency_that_does_not_exist(own):
     own.shown("let kept = 3;")
     for dependency in ("no_such", '= { path = "/no/such" }', "{{{"):

@@ -21,10 +21,20 @@ use crate::guard::die_with_parent;
 /// Imports the crate and its prelude.
 const LOAD: &str = ":load_config --quiet";
 
+/// Stack for cells that are deeply nested. Only what is used takes memory.
+const STACK: usize = 1 << 30;
+
 pub fn run() {
     die_with_parent();
     // The guard kills the group when this process ends.
     unsafe { libc::setpgid(0, 0) };
+    match thread::Builder::new().stack_size(STACK).spawn(evaluate) {
+        Ok(evaluation) => drop(evaluation.join()),
+        Err(_) => evaluate(),
+    }
+}
+
+fn evaluate() {
     let (answers, receiver) = unbounded();
     let (context, outputs) = match start() {
         Ok(started) => started,
@@ -52,7 +62,7 @@ fn start() -> Result<(CommandContext, EvalContextOutputs), String> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let library = std::env::var_os(LIBRARY);
     if let Some(library) = &library {
-        // Safe: there are no other threads.
+        // Safe: the only other thread waits for this one.
         unsafe { std::env::set_var(LIBRARY, Path::new(library).join("none")) };
     }
     let (context, outputs) = EvalContext::with_subprocess_command(Command::new(program)).map_err(|error| error.to_string())?;
