@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole test suite: formatting, lints, tests and doc tests of the crate, the notebooks in the real kernel and a real
-# browser, and several processes under mpirun. About 35 minutes on two cores after the first build.
+# browser, and several processes under mpirun. About 40 minutes on two cores after the first build.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -39,7 +39,7 @@ cargo package --locked --quiet
 say "what cargo installs, and a crate that depends on this one (about two minutes) …"
 .venv/bin/python -m pytest -p no:cacheprovider tests/build
 
-say "a second computation, the kernel, the notebooks, the browser (about 25 minutes) …"
+say "a second computation, the kernel, the notebooks, the browser (about 30 minutes) …"
 .venv/bin/python -m pytest -p no:cacheprovider --durations=5 tests/numpy tests/kernel
 
 say "several processes under mpirun (about four minutes) …"
