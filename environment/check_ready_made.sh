@@ -20,7 +20,7 @@ for command in job["strategy"]["matrix"]["command"]:
 PYTHON
 
 HOME_PART=$(mktemp -d "${TMPDIR:-/tmp}/loss-landscape.XXXXXX")
-trap 'kill ${SERVER:-} 2>/dev/null || true; rm -rf "$HOME_PART"' EXIT
+trap 'kill $(cat "$HOME_PART/server" 2>/dev/null) 2>/dev/null || true; rm -rf "$HOME_PART"' EXIT
 git clone --quiet . "$HOME_PART/loss-landscape"
 
 # The image has Rust outside of the home directory.
@@ -42,8 +42,7 @@ COMMAND=$(.venv/bin/python -c 'import json, re, shlex; print(shlex.join(json.loa
 PORT=18888
 say "$COMMAND"
 [ "$(id -u)" != 0 ] || COMMAND+=" --allow-root"
-in_image "PATH=\"\$PWD/.venv/bin:\$PATH\" exec $COMMAND --port=$PORT --IdentityProvider.token=check" > "$HOME_PART/lab.log" 2>&1 &
-SERVER=$!
+in_image "echo \$\$ > '$HOME_PART/server'; PATH=\"\$PWD/.venv/bin:\$PATH\" exec $COMMAND --port=$PORT --IdentityProvider.token=check" > "$HOME_PART/lab.log" 2>&1 &
 .venv/bin/python - "http://127.0.0.1:$PORT" <<'PYTHON' || { cat "$HOME_PART/lab.log"; exit 1; }
 import json, sys, time, urllib.request
 def ask(path):
