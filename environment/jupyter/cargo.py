@@ -46,7 +46,7 @@ def stamps(files) -> dict:
     for file in map(str, files):
         try:
             if file.endswith((".toml", ".lock")):
-                found[file] = hashlib.sha256(without_cell(Path(file).read_bytes())).hexdigest()
+                found[file] = hashlib.sha256(without_members(Path(file).read_bytes())).hexdigest()
             else:
                 stat = os.stat(file)
                 found[file] = [stat.st_mtime_ns, stat.st_size]
@@ -55,9 +55,14 @@ def stamps(files) -> dict:
     return found
 
 
-def without_cell(settings: bytes) -> bytes:
-    """A lock file without the dependencies of the cell's package, which repeat its manifest. Cargo rewrites them after each `:dep`."""
-    return b"\n\n".join(part for part in settings.split(b"\n\n") if not part.startswith(b'[[package]]\nname = "ctx"\n'))
+# The packages of a kernel's workspace, in its lock file.
+MEMBERS = (b'[[package]]\nname = "ctx"\n', b'[[package]]\nname = "locked"\n')
+
+
+def without_members(settings: bytes) -> bytes:
+    """A lock file without the packages of a kernel's workspace. They repeat their manifests, and cargo rewrites them after the
+    kernel's start and after each `:dep`."""
+    return b"\n\n".join(part for part in settings.split(b"\n\n") if not part.startswith(MEMBERS))
 
 
 def settings(folder: Path) -> list[Path]:

@@ -139,3 +139,15 @@ def test_few_sources_are_kept(compiled, tmp_path):
     assert compiled("pub fn f() -> i32 { helper::one() + 9 }") == (True, True)
     assert len([file for file in outcomes.iterdir() if not file.suffix]) == mold.OUTCOMES
     assert compiled("pub fn f() -> i32 { helper::one() + 9 }") == (True, False)
+
+
+def test_a_lock_file_counts_without_the_packages_of_the_workspace():
+    sys.path.insert(0, str(INSTALLED))
+    import cargo
+
+    package = lambda name, rest="": f'[[package]]\nname = "{name}"\nversion = "1.0.0"\n{rest}'  # noqa: E731
+    lock = lambda *packages: "\n".join(["version = 4\n", *packages]).encode()  # noqa: E731
+    plain = lock(package("a"), package("z"))
+    member = package("ctx", 'dependencies = [\n "a",\n]\n')
+    assert cargo.without_members(lock(package("a"), member, package("locked"), package("z"))) == plain
+    assert cargo.without_members(lock(package("a"), package("ctxt"), package("z"))) != plain
