@@ -27,6 +27,12 @@ RECORDS = Path("target/cells")
 SOURCE = "cell/src/lib.rs"
 # Number of kept outcomes for one record. One takes 100 to 300 kB.
 OUTCOMES = 200
+# Variables, by the starts of their names, that differ between sessions of a user and do not affect a compilation.
+SESSION = (
+    "COLORTERM", "COLUMNS", "DBUS_SESSION", "DISPLAY", "INVOCATION_ID", "JOURNAL_STREAM", "JPY_", "LINES", "OLDPWD", "PWD",
+    "SESSION_MANAGER", "SHLVL", "SSH_", "STY", "TERM", "TMUX", "VSCODE_", "WAYLAND_DISPLAY", "WINDOWID", "XAUTHORITY",
+    "XDG_SEAT", "XDG_SESSION", "XDG_VTNR",
+)
 # Set for a recorded call of cargo, to the file for the record.
 RECORD = "LOSS_LANDSCAPE_RECORD"
 
@@ -40,11 +46,9 @@ def linked(command: list[str]) -> list[str]:
 
 
 def record_of(command: list[str]) -> Path:
-    """The file for the record of a command, manifest and environment.
-
-    Jupyter's variables do not affect the result, nor does one that the kernel sets only for `cargo build`.
-    """
-    without = ("JPY_", "EVCXR_EXECUTION_SO_PATH")
+    """The file for the record of a command, manifest and environment."""
+    # The kernel sets the first only for `cargo build`.
+    without = ("EVCXR_EXECUTION_SO_PATH", *SESSION)
     environment = {k: v for k, v in os.environ.items() if not k.startswith(without)}
     key = json.dumps([command, sorted(environment.items()), Path("Cargo.toml").read_text()])
     return Path.cwd() / RECORDS / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"

@@ -151,3 +151,17 @@ def test_a_lock_file_counts_without_the_packages_of_the_workspace():
     member = package("ctx", 'dependencies = [\n "a",\n]\n')
     assert cargo.without_members(lock(package("a"), member, package("locked"), package("z"))) == plain
     assert cargo.without_members(lock(package("a"), package("ctxt"), package("z"))) != plain
+
+
+def test_a_cell_of_another_session_is_compiled_without_cargo(monkeypatch, tmp_path):
+    sys.path.insert(0, str(INSTALLED))
+    import mold
+
+    (tmp_path / "Cargo.toml").write_text("")
+    monkeypatch.chdir(tmp_path)
+    known = mold.record_of(["cargo", "build"])
+    monkeypatch.setenv("SSH_CONNECTION", "another")
+    monkeypatch.setenv("TERM", "another")
+    assert mold.record_of(["cargo", "build"]) == known
+    monkeypatch.setenv("RUSTFLAGS", "-Copt-level=0")
+    assert mold.record_of(["cargo", "build"]) != known
