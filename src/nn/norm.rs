@@ -98,7 +98,7 @@ impl Module for RmsNorm {
     }
 }
 
-/// Replaces [`candle_nn::layer_norm`]: reads `weight` and `bias` from `vb` under the same names, initialised as 1 and 0.
+/// Replaces [`candle_nn::layer_norm()`]: reads `weight` and `bias` from `vb` under the same names, initialised as 1 and 0.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
