@@ -206,9 +206,9 @@ def build_directory() -> Path:
 
 def find_rust() -> None:
     """Adds the directory of cargo to the search path if it is not there, as under editors that do not read a shell's settings."""
-    for programs in (cargo.home() / "bin", Path.home() / ".cargo/bin"):
-        if shutil.which("cargo") is None and (programs / "cargo").exists():
-            os.environ["PATH"] = os.pathsep.join([str(programs), os.environ.get("PATH", os.defpath)])
+    programs = cargo.home() / "bin"
+    if shutil.which("cargo") is None and (programs / "cargo").exists():
+        os.environ["PATH"] = os.pathsep.join([str(programs), os.environ.get("PATH", os.defpath)])
 
 
 def start(program: str) -> Evaluator:
