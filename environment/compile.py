@@ -87,7 +87,7 @@ def main(options: list[str]) -> None:
     if not crate.is_compiled():
         crate.keep()
         builds.prune(cache, dependencies)
-        say("starting the kernel once (about half a minute) …")
+        say("starting the kernel once …")
         crate.start()
     compile_kernel.prune(cache)
     if "--cuda" in options:
