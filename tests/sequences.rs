@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{assert_close, numbers};
+use common::{assert_close, assert_engines_agree, numbers};
 use loss_landscape::layers::{Concat, Embedding, Flatten, LayerNorm, Linear, Residual};
 use loss_landscape::model::LayerKind;
 use loss_landscape::objective::{Engine, GraphReason, LayerTile};
@@ -70,29 +70,6 @@ fn tokens(n: usize, step: u32) -> Tensor {
         .unwrap()
         .reshape((n, LENGTH))
         .unwrap()
-}
-
-fn assert_engines_agree(objective: &Objective, tolerance: f64) {
-    assert_eq!(objective.engine(), Engine::ByHand);
-    let graph = objective.clone().by_autograd();
-    let (by_hand, by_graph) = (objective.score().unwrap(), graph.score().unwrap());
-    assert_close(&[by_hand.loss], &[by_graph.loss], tolerance);
-    assert_eq!(by_hand.accuracy, by_graph.accuracy);
-    let [a, b] = [objective, &graph].map(|o| o.gradient().unwrap());
-    assert_close(&a, &b, tolerance);
-    let vectors: Vec<Vec<f64>> = (0..3).map(|i| numbers(objective.dim(), 20 + i)).collect();
-    let products = |o: &Objective| {
-        let all = [
-            o.hessian().apply_block(&vectors),
-            o.gauss_newton().apply_block(&vectors),
-            o.fisher().apply_block(&vectors),
-            o.empirical_fisher().apply_block(&vectors),
-        ];
-        all.map(|products| products.unwrap().concat())
-    };
-    for (a, b) in products(objective).iter().zip(products(&graph)) {
-        assert_close(a, &b, tolerance);
-    }
 }
 
 #[test]

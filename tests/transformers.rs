@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{assert_close, dot, numbers};
+use common::{assert_close, dot, numbers, products};
 use loss_landscape::layers::{
     Embedding, GatedMlp, LayerNorm, Linear, PositionEmbedding, Residual, RmsNorm, SelfAttention,
 };
@@ -150,17 +150,6 @@ fn objective(kind: Kind, inputs: &Tensor, dtype: DType) -> Objective {
     let objective = objective.unwrap();
     assert_eq!(objective.engine(), Engine::ByHand);
     objective
-}
-
-/// Products of several vectors with all matrices.
-fn products(objective: &Objective, vectors: &[Vec<f64>]) -> Vec<Vec<f64>> {
-    let all = [
-        objective.hessian().apply_block(vectors),
-        objective.gauss_newton().apply_block(vectors),
-        objective.fisher().apply_block(vectors),
-        objective.empirical_fisher().apply_block(vectors),
-    ];
-    all.map(|products| products.unwrap().concat()).into()
 }
 
 /// Inputs of one token, one sample, many samples, and samples whose tokens are all equal.

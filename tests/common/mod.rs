@@ -1,4 +1,4 @@
-//! Matrices with known spectra, deterministic numbers, models without layers, directories, and runs of the command line.
+//! Matrices with known spectra, deterministic numbers, comparisons of derivatives, models without layers, directories, and runs of the command line.
 #![allow(dead_code)] // each test binary uses some of these
 
 use std::collections::BTreeMap;
@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use loss_landscape::ndarray::Array2;
+use loss_landscape::objective::Engine;
 use loss_landscape::prelude::*;
 
 /// Runs `landscape` with these arguments.
@@ -52,6 +53,39 @@ pub fn assert_close(found: &[f64], expected: &[f64], tolerance: f64) {
             "entry {i}: {f} is not {e} (largest {size})"
         );
     }
+}
+
+/// Products of several vectors with each matrix of an objective; the first two are the Hessian and the Gauss–Newton matrix.
+pub fn products(objective: &Objective, vectors: &[Vec<f64>]) -> Vec<Vec<f64>> {
+    let all = [
+        objective.hessian().apply_block(vectors),
+        objective.gauss_newton().apply_block(vectors),
+        objective.fisher().apply_block(vectors),
+        objective.empirical_fisher().apply_block(vectors),
+        objective
+            .gradient_covariance()
+            .unwrap()
+            .apply_block(vectors),
+    ];
+    all.map(|products| products.unwrap().concat()).into()
+}
+
+/// Asserts that derivatives by hand are those of candle's graph. Returns the products by hand with three vectors.
+#[track_caller]
+pub fn assert_engines_agree(objective: &Objective, tolerance: f64) -> Vec<Vec<f64>> {
+    assert_eq!(objective.engine(), Engine::ByHand);
+    let graph = objective.clone().by_autograd();
+    let (by_hand, by_graph) = (objective.score().unwrap(), graph.score().unwrap());
+    assert_close(&[by_hand.loss], &[by_graph.loss], tolerance);
+    assert_eq!(by_hand.accuracy, by_graph.accuracy);
+    let [a, b] = [objective, &graph].map(|o| o.gradient().unwrap());
+    assert_close(&a, &b, tolerance);
+    let vectors: Vec<Vec<f64>> = (0..3).map(|i| numbers(objective.dim(), 20 + i)).collect();
+    let found = products(objective, &vectors);
+    for (a, b) in found.iter().zip(products(&graph, &vectors)) {
+        assert_close(a, &b, tolerance);
+    }
+    found
 }
 
 /// A diagonal matrix.

@@ -1,4 +1,4 @@
-//! Functions and layers for transformers of one's own: closed forms, derivatives, and candle's fused operations, which are refused.
+//! Functions and layers for custom transformers: closed forms, derivatives, and the refusal of candle's fused operations.
 
 mod common;
 
