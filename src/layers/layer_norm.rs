@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::graph::GraphBuilder;
 use super::normalization::{GroupedNorm, Sharing};
-use super::scale_shift::{ScaleShift, check_epsilon, check_len};
+use super::scale_shift::{ScaleShift, check_last_axis};
 use super::{Layer, Misfit, Pass, Shape, Units, var};
 use crate::kernels::Scalar;
 use crate::parameters::Parameters;
@@ -45,13 +45,8 @@ impl LayerNorm {
 
 impl Layer for LayerNorm {
     fn output_shape(&self, input: &Shape, parameters: &Parameters) -> Result<Shape, Misfit> {
-        check_epsilon(self, input, self.epsilon)?;
-        if input.dims().is_empty() || input.len() == 0 {
-            return Err(Misfit::new(self, input, "at least one feature".into()));
-        }
-        for name in [&self.weight, &self.bias] {
-            check_len(self, input, parameters, name, input.last())?;
-        }
+        let names = [&self.weight, &self.bias];
+        check_last_axis(self, input, parameters, self.epsilon, &names)?;
         Ok(input.clone())
     }
 

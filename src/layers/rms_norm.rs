@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::graph::GraphBuilder;
 use super::rules::{Mode, Packed, Primal, Rules, Tangent, Write};
-use super::scale_shift::{check_epsilon, check_len};
+use super::scale_shift::check_last_axis;
 use super::{Layer, Misfit, Pass, Shape, Units, var};
 use crate::kernels::Scalar;
 use crate::kernels::channels::sums;
@@ -45,11 +45,7 @@ impl RmsNorm {
 
 impl Layer for RmsNorm {
     fn output_shape(&self, input: &Shape, parameters: &Parameters) -> Result<Shape, Misfit> {
-        check_epsilon(self, input, self.epsilon)?;
-        if input.dims().is_empty() || input.len() == 0 {
-            return Err(Misfit::new(self, input, "at least one feature".into()));
-        }
-        check_len(self, input, parameters, &self.weight, input.last())?;
+        check_last_axis(self, input, parameters, self.epsilon, &[&self.weight])?;
         Ok(input.clone())
     }
 

@@ -109,6 +109,22 @@ pub(crate) fn check_dims(
     }
 }
 
+/// Checks a layer that normalises over the last axis and scales or shifts by parameters of one number per feature.
+pub(crate) fn check_last_axis(
+    layer: &impl Layer,
+    input: &Shape,
+    parameters: &Parameters,
+    epsilon: f64,
+    names: &[&String],
+) -> Result<(), Misfit> {
+    check_epsilon(layer, input, epsilon)?;
+    if input.dims().is_empty() || input.len() == 0 {
+        return Err(Misfit::new(layer, input, "at least one feature".into()));
+    }
+    let mut names = names.iter();
+    names.try_for_each(|name| check_len(layer, input, parameters, name, input.last()))
+}
+
 /// Checks the number that is added to a variance.
 pub(crate) fn check_epsilon(layer: &impl Layer, input: &Shape, epsilon: f64) -> Result<(), Misfit> {
     match epsilon >= 0.0 {
