@@ -105,7 +105,7 @@ def repeat(known: dict, outcomes: Path) -> int:
             linked(arguments), env=known["environment"], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
         code, messages = done.returncode, done.stdout.decode(errors="replace")
-        if lasting(code, messages, dependencies):
+        if is_reproducible(code, messages, dependencies):
             keep(outcome, compiled, library, code, messages)
     sys.stdout.write(messages)
     if code == 0:
@@ -114,7 +114,7 @@ def repeat(known: dict, outcomes: Path) -> int:
     return code
 
 
-def lasting(code: int, messages: str, dependencies: Path) -> bool:
+def is_reproducible(code: int, messages: str, dependencies: Path) -> bool:
     """Whether the same source will have the same outcome: it reads no other file, and only the type checker found errors."""
     try:
         sources = [line for line in dependencies.read_text().splitlines() if line.endswith(":")]
@@ -159,8 +159,8 @@ def build(command: list[str]) -> int:
     if code == 0 and new.exists():
         note = json.loads(new.read_text())
         note["files"] = cargo.stamps(watched(note["arguments"]))
-        # A file that changed during the build may be older or newer than what was compiled from it.
-        # Cargo itself writes the lock file, before it compiles.
+        # A file that changed during the build may be older or newer than what was compiled from it. The lock file is not:
+        # cargo writes it before it compiles.
         checked = [file for file, stamp in note["files"].items() if stamp and not file.endswith(".lock")]
         if all(os.stat(file).st_mtime_ns < start for file in checked):
             new.write_text(json.dumps(note))
