@@ -1,6 +1,6 @@
 """Compiles the kernel and the crate, and installs the kernel: compile.py [--build-only] [--tests] [--cuda | --cpu]
 
---build-only installs nothing, and needs no packages of Python.
+--build-only installs nothing and needs no Python packages.
 --tests also gives the compiled dependencies to the builds of the tests. --cuda compiles the crate for the GPU that the
 environment names, also in later set-ups, and --cpu for the CPU again.
 """
