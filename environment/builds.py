@@ -15,7 +15,7 @@ HASH = re.compile(r"-([0-9a-f]{16})\b")
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copies the compiled dependencies. Compiled code is hard-linked: compilers replace such files, never modify them."""
+    """Copies the compiled dependencies. Compiled code is hard-linked: compilers replace it. Other files cargo modifies."""
     part = target.with_name(f"{target.name}.part-{os.getpid()}")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -44,7 +44,8 @@ def copy_matching(source: Path, target: Path, wanted) -> None:
                     old, new = source / inside / name, target / inside / name
                     new.parent.mkdir(parents=True, exist_ok=True)
                     new.unlink(missing_ok=True)
-                    if name.endswith((".rlib", ".rmeta", ".so", ".a")) or name.startswith("build-script-build"):
+                    program = folder == "build" and name.startswith(("build-script-", "build_script_")) and old.suffix != ".d"
+                    if program or old.suffix in (".rlib", ".rmeta", ".so", ".a"):
                         link(old, new)
                     else:
                         shutil.copy2(old, new)

@@ -61,6 +61,8 @@ def main(options: list[str]) -> None:
     cache = Path(os.environ["LOSS_LANDSCAPE_CACHE"])
     host, rustc = compile_kernel.host()
     locked = b"".join((PROJECT / name).read_bytes() for name in ("Cargo.lock", ".cargo/config.toml"))
+    # Cargo compiles packages again if their sources are in another place.
+    locked += bytes(launch.cargo.home())
     if variables := choose_device(options):
         locked += json.dumps(variables).encode()
     dependencies = cache / f"dependencies-{rustc}-{hashlib.sha256(locked).hexdigest()[:16]}"

@@ -501,6 +501,25 @@ def test_the_crate_remains_among_the_compiled_packages(tmp_path):
         assert build.code == 0 and "Compiling" not in build.log.read_text()
 
 
+def test_a_build_in_a_copy_does_not_change_the_original(tmp_path):
+    """Kernels of all clones start with copies of one directory."""
+    package, target, copy = (tmp_path / name for name in ("package", "target", "copy"))
+    (package / "src").mkdir(parents=True)
+    (package / "src/lib.rs").write_text("")
+    (package / "build.rs").write_text("fn main() {}\n")
+    (package / "Cargo.toml").write_text('[package]\nname = "one"\nversion = "0.1.0"\n[workspace]\n')
+    build = Build("a package", ["cargo", "build", "--offline", "--target-dir", target], tmp_path / "log", package)
+    build.run()
+    content = {name: (target / name).read_bytes() for name in files(target)}
+    builds.copy(target, copy)
+    with (package / "Cargo.toml").open("a") as manifest:
+        manifest.write("[features]\nadded = []\n")
+    build.command[-1] = copy
+    build.run()
+    assert build.code == 0 and "Compiling" in build.log.read_text()
+    assert content == {name: (target / name).read_bytes() for name in files(target)}
+
+
 def files(target):
     """The files that hold a compiled package."""
     return {
