@@ -167,6 +167,70 @@ fn from_training_to_curvature() {
 }
 
 #[test]
+fn spectra_of_blocks() {
+    let folder = Folder::new("blocks");
+    let (out, resume) = (folder.path("out"), folder.path("finished"));
+    let run = |more: &[&str]| {
+        let common = [
+            "blocks",
+            "--samples",
+            "200",
+            "--probes",
+            "3",
+            "--steps",
+            "8",
+            "--pattern",
+            "layers.*",
+        ];
+        json(&[&common[..], &NET, more].concat())
+    };
+    let found = run(&["--out", &out, "--resume", &resume]);
+    let blocks = found["blocks"].as_array().unwrap();
+    let names: Vec<&str> = blocks.iter().map(|b| b["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["layers.0", "layers.1"]);
+    assert_eq!(found["products"], 3 * 3 * 8);
+    let value = |block: &Value, key: &str| block[key]["value"].as_f64().unwrap();
+    let whole = &found["whole"];
+    for block in blocks {
+        assert!(value(block, "largest") <= value(whole, "largest") + 1e-4);
+        assert!(value(block, "smallest") <= value(block, "largest"));
+    }
+    let share = &found["outside_share"];
+    assert!(share["standard_error"].as_f64().unwrap() > 0.0);
+    let distance = found["js_distances"]["values"][0][1].as_f64().unwrap();
+    assert_eq!(found["mean_js_distance"]["value"], distance);
+    assert!(distance > 0.0 && distance < 1.0);
+    for name in [
+        "blocks.csv",
+        "blocks.parquet",
+        "blocks.html",
+        "distances.csv",
+        "distances.html",
+    ] {
+        assert!(PathBuf::from(&out).join(name).exists(), "{name}");
+    }
+    let file = std::fs::read(PathBuf::from(&out).join("blocks.json")).unwrap();
+    let file: Value = serde_json::from_slice(&file).unwrap();
+    let probes = file["spectra"]["blocks"][0]["density"]["probes"].as_array();
+    assert_eq!(probes.unwrap().len(), 3);
+    // Everything is read from the checkpoint.
+    let mut again = run(&["--resume", &resume]);
+    again["seconds"] = found["seconds"].clone();
+    assert_eq!(again, found);
+
+    let text = landscape(&[&["blocks", "--samples", "50", "--probes", "2"], &NET[..]].concat());
+    let text = String::from_utf8(text.stdout).unwrap();
+    for part in [
+        "layers.1.bias",
+        "whole matrix",
+        "outside the blocks",
+        "mean Jensen–Shannon distance",
+    ] {
+        assert!(text.contains(part), "{text}");
+    }
+}
+
+#[test]
 fn invalid_arguments_are_rejected() {
     let folder = Folder::new("refusals");
     let broken = folder.path("broken.safetensors");
@@ -226,6 +290,18 @@ fn invalid_arguments_are_rejected() {
         (
             &["density", "--probes", "1", "--samples", "9"],
             "--probes must be at least 2",
+        ),
+        (
+            &["blocks", "--probes", "1", "--samples", "9"],
+            "--probes must be at least 2",
+        ),
+        (
+            &["blocks", "--pattern", "layer.*", "--samples", "9"],
+            "the pattern `layer.*` selects no parameters",
+        ),
+        (
+            &["blocks", "--heads", "--samples", "9"],
+            "the blocks have no parameters of attention heads",
         ),
         (
             &["density", "--points", "1", "--samples", "9", "--steps", "2"],

@@ -15,8 +15,9 @@ use loss_landscape::embedding::{Distances, Umap};
 use loss_landscape::landscape::align::{hidden_units, match_activations, match_weights};
 use loss_landscape::landscape::{Curve, Flatness};
 use loss_landscape::ndarray::Array2;
+use loss_landscape::operator::Blocks;
 use loss_landscape::prelude::*;
-use loss_landscape::spectral::Diagonal;
+use loss_landscape::spectral::{BlockSettings, Diagonal};
 use tempfile::tempdir;
 
 /// How long work runs before it is interrupted.
@@ -249,6 +250,15 @@ fn spectra() {
     for (name, operator) in operators {
         ends(&format!("Lanczos, {name}"), || lanczos.run(operator, 20));
         ends(&format!("density, {name}"), || density.run(operator));
+        let halves = ["first", "second"].iter().enumerate().map(|(i, half)| {
+            let size = operator.dim() / 2;
+            ((*half).to_owned(), vec![i * size..(i + 1) * size])
+        });
+        let blocks = Blocks::new(operator, halves.collect()).unwrap();
+        let block_settings = BlockSettings::default().with_probes(ENDLESS / 1_000);
+        ends(&format!("block spectra, {name}"), || {
+            block_settings.run(&blocks)
+        });
         for method in [TraceMethod::Hutchinson, TraceMethod::HutchPlusPlus] {
             let trace = Trace::default()
                 .with_method(method)

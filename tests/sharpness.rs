@@ -3,8 +3,9 @@
 mod common;
 
 use common::{assert_close, bits, dot, moons_network, numbers, quadratic, rescale};
-use loss_landscape::landscape::{Flatness, directional_sharpness};
+use loss_landscape::landscape::{Flatness, PreconditionedSharpness, directional_sharpness};
 use loss_landscape::prelude::*;
+use loss_landscape::train::Adam;
 
 const VALUES: [f64; 6] = [4.0, 2.5, 1.0, 0.5, 0.25, 0.125];
 const TRACE: f64 = 8.375;
@@ -528,4 +529,44 @@ fn flatness_says_where_the_quadratic_prediction_holds() {
     assert!(found.spread > 1.3, "{found:?}");
     assert!(found.radius.value > 1.5 * found.quadratic, "{found:?}");
     assert!(found.to_string().contains("does not apply"), "{found}");
+}
+
+/// On a quadratic loss with the gradient λ(θ − c), Adam's matrix is diagonal with the entries λ/(|λ(θ − c)| + ε).
+#[test]
+fn preconditioned_sharpness_of_a_quadratic() {
+    let eigenvalues: Vec<f64> = (1..=30).map(f64::from).collect();
+    let start: Vec<f64> = eigenvalues.iter().map(|x| 1.0 / (2.0 + x.sin())).collect();
+    let objective = quadratic(&eigenvalues, &[0.0; 30], &start);
+    let adam = Adam::default().with_epsilon(0.5);
+    let found = PreconditionedSharpness::measure(&objective, 30, &adam).unwrap();
+    let scaled = eigenvalues
+        .iter()
+        .zip(&start)
+        .map(|(x, c)| x / (x * c + 0.5));
+    let scaled: Vec<f64> = scaled.collect();
+    let relative = |values: &[f64]| {
+        let largest = values.iter().fold(0.0, |m: f64, x| m.max(*x));
+        (largest, 30.0 * largest / values.iter().sum::<f64>())
+    };
+    let ((sgd, sgd_relative), (adam, adam_relative)) = (relative(&eigenvalues), relative(&scaled));
+    for (found, expected) in [
+        (found.sgd.value, sgd),
+        (found.adam.value, adam),
+        (found.sgd_relative.value, sgd_relative),
+        (found.adam_relative.value, adam_relative),
+        (found.ratio.value, adam_relative / sgd_relative),
+    ] {
+        assert!(
+            (found - expected).abs() < 1e-8 * expected,
+            "{found} is not {expected}"
+        );
+    }
+    assert!(found.ratio.value < 0.9 && found.ratio.standard_error < 1e-8);
+
+    // With one sample per batch, v is the mean of the samples' squared gradients: 30 times as large.
+    let single = PreconditionedSharpness::measure(&objective, 1, &Adam::default()).unwrap();
+    let whole = PreconditionedSharpness::measure(&objective, 30, &Adam::default()).unwrap();
+    let expected = whole.adam.value / 30f64.sqrt();
+    assert!((single.adam.value - expected).abs() < 1e-6 * expected);
+    assert!(PreconditionedSharpness::measure(&objective, 0, &Adam::default()).is_err());
 }

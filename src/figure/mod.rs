@@ -1,6 +1,7 @@
 //! Figures: each file has a function that turns a result into a [`Figure`]. Nothing is computed here.
 
 mod animation;
+mod block_spectra;
 mod chart;
 mod components;
 mod density;
@@ -8,6 +9,7 @@ mod embedding;
 mod evolution;
 mod extreme_eigenvalues;
 mod history;
+mod js_distances;
 mod line;
 mod matrix;
 mod overview;
@@ -20,6 +22,7 @@ mod surface;
 mod trajectory;
 
 pub use animation::animation;
+pub use block_spectra::block_spectra;
 pub use chart::Chart;
 pub use components::components;
 pub use density::density;
@@ -27,6 +30,7 @@ pub use embedding::embedding;
 pub use evolution::evolution;
 pub use extreme_eigenvalues::extreme_eigenvalues;
 pub use history::history;
+pub use js_distances::js_distances;
 pub use line::line;
 pub use matrix::matrix;
 pub use overview::overview;

@@ -9,6 +9,7 @@
 //! | which hidden units of two models correspond | [`align`] |
 //! | batch normalisation's running statistics at other points than the trained one | [`RunningStatistics`] |
 //! | sharpness of a minimum | [`Sharpness`], [`Flatness`], [`directional_sharpness`] |
+//! | sharpness for SGD and for Adam | [`PreconditionedSharpness`] |
 //! | curvature during training | [`Evolution`] |
 //! | gradient noise and its effect on SGD | [`GradientNoise`], [`ImplicitBias`] |
 //! | PAC-Bayes bound on the error on unseen data | [`PacBayes`] |
@@ -32,8 +33,8 @@ pub use paths::{
 };
 pub use sharpness::{
     AverageSharpness, CurvatureSnapshot, Evolution, EvolutionSettings, Flatness, FlatnessReport,
-    KeskarSharpness, PacBayes, PacBayesBound, PacBayesRow, RandomSharpness, SamStep, Sharpness,
-    WorstCase, directional_sharpness,
+    KeskarSharpness, PacBayes, PacBayesBound, PacBayesRow, PreconditionedSharpness,
+    RandomSharpness, SamStep, Sharpness, WorstCase, directional_sharpness,
 };
 pub use slices::{
     ExtremeEigenvalues, Grid, Line, Plane, Projection, StatisticsSource, StepChange, direction,

@@ -12,7 +12,7 @@ use crate::landscape::{
     Connectivity, Evolution, Line, ModifiedLoss, NoiseReport, PacBayesBound, PathProfile, Plane,
     Projection, StatisticsSource,
 };
-use crate::spectral::{DensityCurve, PowerResult, Spectrum};
+use crate::spectral::{BlockSpectra, DensityCurve, Estimate, JsDistances, PowerResult, Spectrum};
 use crate::sweep::SweepReport;
 use crate::train::History;
 
@@ -63,12 +63,14 @@ macro_rules! show_as_table {
     };
 }
 show_as_table! {
+    BlockSpectra: |x| outside_share(x);
     Comparison: |_| vec![];
     Connectivity: |_| vec![];
     DensityCurve: |_| vec![];
     Evolution: |x| statistics(x.statistics);
     HessianMetrics: |_| vec![];
     History: |_| vec![];
+    JsDistances: |x| vec![x.to_string()];
     Line: |x| statistics(x.statistics);
     ModifiedLoss: |_| vec![];
     NoiseReport: |_| vec![];
@@ -80,6 +82,12 @@ show_as_table! {
     Projection: |x| statistics(x.statistics);
     Spectrum: |x| unconverged(x.converged, x.products);
     SweepReport: |_| vec![];
+}
+
+fn outside_share(spectra: &BlockSpectra) -> Vec<String> {
+    let share = spectra.outside_share();
+    let line = |share: Estimate| format!("share of ‖A‖²_F outside the blocks: {share}");
+    share.map(line).into_iter().collect()
 }
 
 /// How batch normalisation was computed, if the model has any.

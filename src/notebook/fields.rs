@@ -27,8 +27,8 @@ use crate::layers::LayerKind;
 use crate::model::{Activation, Architecture, Design, Norm};
 use crate::objective::{CrossEntropy, Loss, Objective};
 use crate::spectral::{
-    DensitySettings, Lanczos, Participation, PowerIteration, Quadrature, Rank, Trace, TraceMethod,
-    Which,
+    BlockSettings, DensitySettings, Lanczos, Participation, PowerIteration, Quadrature, Rank,
+    Trace, TraceMethod, Which,
 };
 use crate::train::{Adam, Epoch, Sam, Schedule, Sgd, Step, Trainer, Trajectory};
 
@@ -196,6 +196,7 @@ show_fields!(
     Analyzer,
     Architecture,
     Autoencoder,
+    BlockSettings,
     ComparedEmbedding,
     CrossEntropy,
     CurvatureSnapshot,

@@ -3,8 +3,8 @@
 use super::{Bundle, Show};
 use crate::error::Result;
 use crate::operator::{
-    Block, Dense, Distributed, EmpiricalFisher, Fisher, GaussNewton, GradientCovariance, Hessian,
-    LinearOperator, Recorded, Scaled, Shifted,
+    Block, Blocks, Dense, Distributed, EmpiricalFisher, Fisher, GaussNewton, GradientCovariance,
+    Hessian, LinearOperator, Recorded, Scaled, Shifted,
 };
 
 fn size(name: &str, operator: &impl LinearOperator) -> String {
@@ -36,6 +36,16 @@ show_size!(
     "Scaled": [A: LinearOperator] Scaled<A>,
     "Shifted": [A: LinearOperator] Shifted<A>,
 );
+
+impl<A: LinearOperator> Show for Blocks<A> {
+    fn bundle(&self) -> Result<Bundle> {
+        let names = self.names().join(", ");
+        Ok(Bundle::text(format!(
+            "{}: {names}",
+            size("Blocks of a matrix", self.operator())
+        )))
+    }
+}
 
 impl Show for Dense {
     fn bundle(&self) -> Result<Bundle> {

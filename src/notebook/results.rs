@@ -10,11 +10,13 @@ use crate::embedding::{Distances, Encoded};
 use crate::error::{Error, Result, counted};
 use crate::landscape::{
     AverageSharpness, Curve, ExtremeEigenvalues, FlatnessReport, HiddenUnits, KeskarSharpness,
-    Matching, RandomSharpness, RunningStatistics, SamStep, StableRate, StatisticsSource,
-    StepChange, WorstCase,
+    Matching, PreconditionedSharpness, RandomSharpness, RunningStatistics, SamStep, StableRate,
+    StatisticsSource, StepChange, WorstCase,
 };
 use crate::objective::{DerivativeCheck, Engine, Score};
-use crate::spectral::{Alignment, Bracket, Count, Density, Diagonal, Eigenpair, Estimate, Inertia};
+use crate::spectral::{
+    Alignment, BlockSpectrum, Bracket, Count, Density, Diagonal, Eigenpair, Estimate, Inertia,
+};
 
 macro_rules! show_as_text {
     ($format:literal: $([$($generics:tt)*] $type:ty),+ $(,)?) => {
@@ -27,7 +29,7 @@ macro_rules! show_as_text {
 }
 show_as_text!("{}":
     [] Alignment, [] AverageSharpness, [] Bracket, [] Count, [] DerivativeCheck, [] Engine, [] Error,
-    [] Estimate, [] FlatnessReport, [] Inertia, [] KeskarSharpness, [] RandomSharpness, [] SamStep,
+    [] Estimate, [] FlatnessReport, [] Inertia, [] KeskarSharpness, [] PreconditionedSharpness, [] RandomSharpness, [] SamStep,
     [] StableRate, [] StatisticsSource, [] StepChange, [] WorstCase,
 );
 show_as_text!("{:?}":
@@ -75,6 +77,20 @@ impl Show for Density {
             self.dim,
             significant(low, 5),
             significant(high, 5)
+        )))
+    }
+}
+
+impl Show for BlockSpectrum {
+    fn bundle(&self) -> Result<Bundle> {
+        Ok(Bundle::text(format!(
+            "{}, {} × {}\nlargest eigenvalue {}\nsmallest eigenvalue {}\ntrace {}",
+            self.name,
+            self.dim(),
+            self.dim(),
+            self.largest,
+            self.smallest,
+            self.trace()
         )))
     }
 }

@@ -296,6 +296,11 @@ impl Objective {
         Ok(self)
     }
 
+    /// The model's layers, if it lists them.
+    pub(crate) fn layers(&self) -> Option<&[LayerKind]> {
+        self.layers.as_deref()
+    }
+
     /// Strength λ of the penalty λ‖θ‖².
     pub(crate) fn l2(&self) -> f64 {
         self.l2

@@ -4,7 +4,10 @@ use std::ops::Range;
 
 use candle_core::DType;
 
-use super::{Block, LinearOperator, check_restricted, embed, restrict};
+use super::{
+    Block, Blocks, LinearOperator, attention_heads, block_pattern, check_restricted, embed,
+    restrict,
+};
 use crate::checkpoint::fingerprint;
 use crate::error::{Error, Result};
 use crate::losses::Curvature;
@@ -39,6 +42,54 @@ macro_rules! curvature_operator {
             pub fn block(self, names: &[&str]) -> Result<Block<Self>> {
                 let ranges = param_ranges(&self.objective, names)?;
                 Block::from_ranges(self, ranges)
+            }
+
+            /// The diagonal blocks of the parameters whose names match a pattern.
+            ///
+            /// A pattern consists of segments between dots, like a name. `*` stands for any characters within a segment.
+            /// Parameters whose first segments match form a block, one for each different prefix, which is its name:
+            ///
+            /// | pattern | blocks |
+            /// | --- | --- |
+            /// | `blocks.*` | one per transformer block |
+            /// | `blocks.*.attention.query` | the query's weight and bias together, in each transformer block |
+            /// | `*` | one per first segment, such as `blocks`, `norm` and `tokens` |
+            /// | `**` | one per parameter |
+            /// | `**.weight` | one per weight: `**` stands for any number of segments, and the whole name must match |
+            /// | `blocks.*.norm*,blocks.*` | several patterns; a parameter belongs to the first that it matches |
+            ///
+            /// ```
+            /// # use loss_landscape::prelude::*;
+            /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+            /// let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 1, &Device::Cpu)?;
+            /// let data = data.to_dtype(DType::F32)?;
+            /// let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
+            #[doc = concat!("let matrix = objective.", stringify!($method), "();")]
+            /// assert_eq!(matrix.clone().by_block("layers.*")?.names(), ["layers.0", "layers.1"]);
+            /// let weights = matrix.by_block("**.weight")?;
+            /// assert_eq!(weights.names(), ["layers.0.weight", "layers.1.weight"]);
+            /// # Ok::<(), Error>(())
+            /// ```
+            ///
+            /// # Errors
+            /// A pattern that selects no parameters; the message lists them.
+            pub fn by_block(self, pattern: &str) -> Result<Blocks<Self>> {
+                let blocks = block_pattern::select(pattern, &self.objective.parameters().blocks())?;
+                Blocks::new(self, blocks)
+            }
+
+            /// The same blocks as [`by_block`](Self::by_block), each split by attention head.
+            ///
+            /// Head i of a block called `attention` is `attention.head<i>`: the rows of the query, key and value weights and
+            /// biases, and the columns of the output weight, that belong to head i. Parameters that belong to no head, such
+            /// as the output bias, remain a block of the original name.
+            ///
+            /// # Errors
+            /// As [`by_block`](Self::by_block); a model that does not list its layers; no parameters of attention heads.
+            pub fn by_head(self, pattern: &str) -> Result<Blocks<Self>> {
+                let blocks = block_pattern::select(pattern, &self.objective.parameters().blocks())?;
+                let parts = attention_heads::split(&self.objective, blocks)?;
+                Blocks::new(self, parts)
             }
         }
 

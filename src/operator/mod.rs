@@ -8,6 +8,7 @@
 //! | [`EmpiricalFisher`] | (1/n) Σ gᵢgᵢᵀ, with gᵢ = ∇ℓᵢ(θ) |
 //! | [`GradientCovariance`] | (1/n) Σ gᵢgᵢᵀ − ggᵀ, with the mean g of the gᵢ |
 //! | [`Shifted`], [`Scaled`], [`Block`] | A + λI, DAD with a diagonal D, rows and columns of A |
+//! | [`Blocks`] | several named blocks of A, such as one per layer |
 //! | [`Dense`] | entries in memory |
 //! | [`Distributed`] | A, with products distributed over ranks |
 //! | [`Recorded`] | A, with products saved in a file |
@@ -49,7 +50,10 @@ macro_rules! delegate {
     };
 }
 
+mod attention_heads;
 mod block;
+mod block_pattern;
+mod blocks;
 mod curvature;
 mod dense;
 mod distributed;
@@ -60,6 +64,7 @@ mod shifted;
 mod tangent_kernel;
 
 pub use block::Block;
+pub use blocks::Blocks;
 pub use curvature::{EmpiricalFisher, Fisher, GaussNewton, Hessian};
 pub use dense::Dense;
 pub use distributed::Distributed;

@@ -230,6 +230,15 @@ impl DensitySettings {
     /// # Errors
     /// Fewer than 2 probes; no steps; products that fail or are not finite.
     pub fn run(&self, operator: &dyn LinearOperator) -> Result<Density> {
+        Ok(self.run_with_extremes(operator)?.0)
+    }
+
+    /// As [`run`](Self::run), and the smallest and the largest eigenvalue from the same products: the extreme node of all
+    /// probes, which bounds the extreme eigenvalue from inside, with its residual as the error towards outside.
+    pub(crate) fn run_with_extremes(
+        &self,
+        operator: &dyn LinearOperator,
+    ) -> Result<(Density, [Bracket; 2])> {
         if self.probes < 2 || self.steps == 0 {
             return Err(Error::invalid(format!(
                 "a density from {} with {} has no standard error: use at least 2 probes and 1 step",
@@ -246,6 +255,7 @@ impl DensitySettings {
         let mut sampler = Sampler::new(Purpose::Density, self.seed);
         let (mut probes, mut products) = (Vec::new(), 0);
         let mut simple: Option<SimpleEigenvalues> = None;
+        let mut ends: Option<[End; 2]> = None;
         while probes.len() < self.probes {
             let count = together.min(self.probes - probes.len());
             let mut chains: Vec<Chain> = (0..count).map(|_| Chain::new(sampler.signs(n))).collect();
@@ -266,10 +276,20 @@ impl DensitySettings {
             }
             for chain in &chains {
                 let (quadrature, vectors) = chain.quadrature()?;
+                let residuals = chain.residuals(&vectors);
                 match &mut simple {
                     Some(simple) => simple.confirm(&chain.basis[0], &quadrature),
-                    None => simple = Some(chain.candidates(&quadrature, &vectors)),
+                    None => {
+                        let nodes = &quadrature.nodes;
+                        simple = Some(SimpleEigenvalues::candidates(
+                            nodes,
+                            &vectors,
+                            &residuals,
+                            &chain.basis,
+                        ));
+                    }
                 }
+                ends = Some(End::outermost(ends, &quadrature.nodes, &residuals));
                 probes.push(quadrature);
             }
         }
@@ -286,7 +306,54 @@ impl DensitySettings {
         if cancelled > 0.0 {
             density.epsilon *= 1.0 + cancelled / density.root_mean_square();
         }
-        Ok(density)
+        let [smallest, largest] = ends.unwrap_or_default();
+        let rounding = |end: End| density.rounding(end.value);
+        let extremes = [
+            Bracket {
+                value: smallest.value,
+                low: smallest.value - smallest.residual - rounding(smallest),
+                high: smallest.value + rounding(smallest),
+            },
+            Bracket {
+                value: largest.value,
+                low: largest.value - rounding(largest),
+                high: largest.value + largest.residual + rounding(largest),
+            },
+        ];
+        Ok((density, extremes))
+    }
+}
+
+/// The outermost node at one end of the spectrum.
+#[derive(Clone, Copy, Default)]
+struct End {
+    value: f64,
+    residual: f64,
+}
+
+impl End {
+    /// The ends of the nodes of one more probe, or those found before if they are further out.
+    fn outermost(before: Option<[Self; 2]>, nodes: &[f64], residuals: &[f64]) -> [Self; 2] {
+        let end = |i: usize| Self {
+            value: nodes[i],
+            residual: residuals[i],
+        };
+        let found = [end(0), end(nodes.len() - 1)];
+        match before {
+            None => found,
+            Some([smallest, largest]) => [
+                if smallest.value < found[0].value {
+                    smallest
+                } else {
+                    found[0]
+                },
+                if largest.value > found[1].value {
+                    largest
+                } else {
+                    found[1]
+                },
+            ],
+        }
     }
 }
 
@@ -335,17 +402,17 @@ impl Chain {
         Ok((Quadrature { nodes, weights }, vectors))
     }
 
-    fn candidates(&self, quadrature: &Quadrature, vectors: &[Vec<f64>]) -> SimpleEigenvalues {
+    /// The residual of each node.
+    fn residuals(&self, vectors: &[Vec<f64>]) -> Vec<f64> {
         let last = self.beta.last().copied().unwrap_or(0.0);
         let residuals = vectors.iter().map(|v| last * v[v.len() - 1].abs());
-        let residuals: Vec<f64> = residuals.collect();
-        SimpleEigenvalues::candidates(&quadrature.nodes, vectors, &residuals, &self.basis)
+        residuals.collect()
     }
 }
 
 impl Quadrature {
     /// Σ ωᵢ f(θᵢ)
-    fn integrate(&self, f: impl Fn(f64) -> f64) -> f64 {
+    pub(super) fn integrate(&self, f: impl Fn(f64) -> f64) -> f64 {
         self.nodes
             .iter()
             .zip(&self.weights)
@@ -376,8 +443,13 @@ impl Density {
         }
     }
 
+    /// Rounding error of a node at x.
+    fn rounding(&self, x: f64) -> f64 {
+        4.0 * self.epsilon * (x.abs() + self.root_mean_square())
+    }
+
     /// Root mean square of the eigenvalues.
-    fn root_mean_square(&self) -> f64 {
+    pub(super) fn root_mean_square(&self) -> f64 {
         let squares = self.probes.iter().map(|probe| probe.integrate(|x| x * x));
         (squares.sum::<f64>() / self.probes.len() as f64).sqrt()
     }
@@ -401,6 +473,11 @@ impl Density {
     /// tr(Aᵏ)/n: the mean of λᵏ over all eigenvalues.
     pub fn moment(&self, k: u32) -> Estimate {
         self.mean_of(|x| x.powi(k as i32))
+    }
+
+    /// The mean of |λ| over all eigenvalues.
+    pub fn mean_magnitude(&self) -> Estimate {
+        self.mean_of(f64::abs)
     }
 
     /// tr(A), from the same probes.

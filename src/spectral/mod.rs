@@ -5,17 +5,22 @@
 //! | some eigenpairs | [`Lanczos`]; [`PowerIteration`], slower, to show each step |
 //! | all eigenpairs of a small matrix | [`Dense::eigen`] |
 //! | spectral density of a large matrix | [`DensitySettings`] |
+//! | spectra of the diagonal blocks of a matrix | [`BlockSettings`] |
+//! | distance between two densities | [`Density::js_distance`] |
 //! | tr(A), ‖A‖²_F | [`Trace`] |
 //! | aᵢᵢ | [`Diagonal`] |
 //! | tr(AB), the cosine between two matrices | [`Alignment`] |
 //! | overlap of the leading eigenvectors of two matrices | [`Spectrum::subspace_overlap`] |
 
 mod alignment;
+mod block_checkpoint;
+mod block_spectra;
 mod deflated_trace;
 mod dense_eigen;
 mod density;
 mod diagonal;
 mod estimate;
+mod js_distance;
 mod lanczos;
 mod missed_eigenvalues;
 mod orthonormal;
@@ -30,6 +35,7 @@ mod thick_restart;
 mod trace;
 
 pub use alignment::Alignment;
+pub use block_spectra::{BlockSettings, BlockSpectra, BlockSpectrum, JsDistances};
 pub(crate) use dense_eigen::symmetric_eigen;
 pub use density::{Count, Density, DensityCurve, DensitySettings, Quadrature};
 pub use diagonal::Diagonal;

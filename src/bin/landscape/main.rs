@@ -1,6 +1,7 @@
 //! `landscape`: the command line of the crate.
 
 mod analyze;
+mod blocks;
 mod config_file;
 mod connect;
 mod density;
@@ -51,6 +52,8 @@ enum Task {
     Density(density::Density),
     /// Trace and squared Frobenius norm, with standard errors
     Trace(trace::Trace),
+    /// Spectra of the diagonal blocks of a curvature matrix, such as layers or attention heads, and how they differ
+    Blocks(blocks::Blocks),
     /// Loss on a plane through the weights
     Surface(surface::Surface),
     /// Mode connectivity: loss barriers and low-loss paths between two networks
@@ -91,6 +94,7 @@ fn run(parsed: Parsed<Cli>) -> Result<(), Error> {
         Task::Spectrum(task) => task.run(),
         Task::Density(task) => task.run(),
         Task::Trace(task) => task.run(),
+        Task::Blocks(task) => task.run(),
         Task::Surface(task) => task.run(),
         Task::Connect(task) => task.run(),
         Task::Sharpness(task) => task.run(),
@@ -115,6 +119,7 @@ fn refuse_ignored(task: &Task, given: &[String]) -> Result<(), Error> {
         Task::Spectrum(task) => task.point.setting.ignored(),
         Task::Density(task) => task.point.setting.ignored(),
         Task::Trace(task) => task.point.setting.ignored(),
+        Task::Blocks(task) => task.point.setting.ignored(),
         Task::Sharpness(task) => task.point.setting.ignored(),
         Task::Hvp(task) => task.point.setting.ignored(),
     }
@@ -140,6 +145,7 @@ fn refuse_invalid(task: &Task) -> Result<(), Error> {
         Task::Spectrum(task) => task.check(),
         Task::Density(task) => task.check(),
         Task::Trace(task) => task.check(),
+        Task::Blocks(task) => task.check(),
         Task::Sharpness(task) => task.check(),
         Task::Hvp(task) => task.check(),
     }

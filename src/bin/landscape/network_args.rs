@@ -197,7 +197,7 @@ enum DivideName {
 
 /// Curvature matrix.
 #[derive(Clone, Copy, ValueEnum)]
-enum OperatorName {
+pub enum OperatorName {
     /// Hessian
     Hessian,
     /// Gauss–Newton matrix

@@ -7,6 +7,7 @@
 //! | `worst_case` | largest increase in a ball, by gradient ascent |
 //! | `keskar` | largest increase in the box of Keskar et al. |
 //! | `directional` | curvature along one direction |
+//! | `preconditioned` | largest curvature in the metrics of SGD and of Adam |
 //! | `sam` | ascent step of sharpness-aware minimisation |
 //! | `flatness` | distance at which the loss has increased by a tolerance |
 //! | `pac_bayes` | PAC-Bayes bound on the error on unseen data |
@@ -18,6 +19,7 @@ mod evolution;
 mod flatness;
 mod keskar;
 mod pac_bayes;
+mod preconditioned;
 mod random_search;
 mod sam;
 mod worst_case;
@@ -28,6 +30,7 @@ pub use evolution::{CurvatureSnapshot, Evolution, EvolutionSettings};
 pub use flatness::{Flatness, FlatnessReport};
 pub use keskar::KeskarSharpness;
 pub use pac_bayes::{PacBayes, PacBayesBound, PacBayesRow};
+pub use preconditioned::PreconditionedSharpness;
 pub use random_search::RandomSharpness;
 pub use sam::SamStep;
 pub use worst_case::WorstCase;
