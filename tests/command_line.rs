@@ -344,6 +344,22 @@ fn invalid_arguments_are_rejected() {
             "the batch size is 0",
         ),
         (
+            &["train", "--clip", "-1", "--epochs", "1"],
+            "gradients are clipped to the norm -1: give a finite number above 0",
+        ),
+        (
+            &["train", "--clip", "NaN", "--epochs", "1"],
+            "gradients are clipped to the norm NaN",
+        ),
+        (
+            &["train", "--schedule", "cosine", "--min-lr", "-1"],
+            "--min-lr is -1: give a number from 0 to the learning rate, 0.001",
+        ),
+        (
+            &["train", "--schedule", "cosine", "--min-lr", "NaN"],
+            "--min-lr is NaN",
+        ),
+        (
             &["train", "--save", &nowhere],
             "no/such/w.safetensors: cannot be written",
         ),
@@ -657,8 +673,12 @@ fn an_analysis_can_be_reproduced() {
         "--lr",
         "0.1",
         "--nesterov",
+        "--clip",
+        "2",
         "--schedule",
         "cosine",
+        "--min-lr",
+        "0.01",
         "--warmup",
         "3",
         "--sam",
@@ -778,6 +798,11 @@ fn errors_of_wrong_names_list_valid_names() {
             &["--optimizer", "sgd", "--weight-decay", "0.1"],
             "--weight-decay needs --optimizer adamw",
         ),
+        (
+            &["--decay-group", "matrices"],
+            "--decay-group needs --optimizer adamw",
+        ),
+        (&["--min-lr", "1e-4"], "--min-lr needs --schedule cosine"),
         (&["--momentum", "0.9"], "need --optimizer sgd"),
         (&["--epochs", "0", "--radius", "0"], "above 0"),
         (

@@ -3,8 +3,9 @@
 mod common;
 
 use common::Opaque;
+use loss_landscape::data::Text;
 use loss_landscape::prelude::*;
-use loss_landscape::train::{Adam, History, Optimizer, Schedule, Sgd, Step};
+use loss_landscape::train::{Adam, DecayGroup, History, Optimizer, Schedule, Sgd, Step};
 use loss_landscape::{serde, serde_json};
 
 const CPU: Device = Device::Cpu;
@@ -98,6 +99,11 @@ fn invalid_settings_are_refused() {
         Trainer::sgd(0.1).with_asam(f64::NAN),
         Trainer::sgd(0.1).with_l2(-0.1),
         Trainer::sgd(0.1).with_patience(0),
+        Trainer::sgd(0.1).with_clip_norm(0.0),
+        Trainer::sgd(0.1).with_clip_norm(-1.0),
+        Trainer::sgd(0.1).with_clip_norm(f64::NAN),
+        Trainer::sgd(0.1).with_schedule(Schedule::CosineTo { floor: 1.5 }),
+        Trainer::sgd(0.1).with_schedule(Schedule::CosineTo { floor: f64::NAN }),
         Trainer::sgd(0.1).with_schedule(Schedule::Decay {
             every: 0,
             factor: 0.1,
@@ -242,6 +248,22 @@ fn l2_and_schedules_match_the_formula() {
         &theta,
     );
 
+    // nanoGPT's get_lr, with 2 steps of warm-up and 5 steps.
+    let min_rate = 0.2 * rate;
+    let mut theta = descent.start.clone();
+    for step in 0..5 {
+        let decayed = f64::from(step - 2) / 3.0;
+        let coefficient = 0.5 * (1.0 + (std::f64::consts::PI * decayed).cos());
+        let rate = match step < 2 {
+            true => rate * f64::from(step + 1) / 2.0,
+            false => min_rate + coefficient * (rate - min_rate),
+        };
+        theta = plus(&theta, -rate, &descent.gradient(&theta));
+    }
+    let trainer = Trainer::sgd(rate).with_warmup(2);
+    let schedule = Schedule::CosineTo { floor: 0.2 };
+    close(&descent.after(trainer.with_schedule(schedule), 5), &theta);
+
     let mut theta = descent.start.clone();
     for step in 0..5 {
         let rate = rate * 0.1f64.powi(step / 2);
@@ -273,6 +295,76 @@ fn weight_decay_is_decoupled() {
         &descent.after(Trainer::adamw(rate, decay), 1),
         &plus(&shrunk, 1.0, &step),
     );
+}
+
+/// The weights of layers decay, and the biases do not.
+#[test]
+fn weight_decay_of_matrices_leaves_biases() {
+    let descent = Descent::new();
+    let (rate, decay) = (0.01, 0.5);
+    let mut expected = descent.after(Trainer::adam(rate), 1);
+    for (name, range) in descent.model.parameters().blocks() {
+        if name.ends_with(".weight") {
+            for i in range {
+                expected[i] -= rate * decay * descent.start[i];
+            }
+        }
+    }
+    let adam = Adam::default()
+        .with_weight_decay(decay)
+        .with_decay_group(DecayGroup::Matrices);
+    close(&descent.after(Trainer::new(adam, rate), 1), &expected);
+}
+
+fn norm(vector: &[f64]) -> f64 {
+    vector.iter().map(|x| x * x).sum::<f64>().sqrt()
+}
+
+/// The gradient that a step uses is clipped: with sharpness-aware steps the second one.
+#[test]
+fn clipping_matches_the_formula() {
+    let descent = Descent::new();
+    let (rate, momentum, strength) = (0.5, 0.5, 0.05);
+    for radius in [0.0, 0.2] {
+        let gradient_at = |theta: &[f64]| plus(&descent.gradient(theta), 2.0 * strength, theta);
+        let gradient_of_step = |theta: &[f64]| {
+            let gradient = gradient_at(theta);
+            match radius > 0.0 {
+                true => gradient_at(&plus(theta, radius / norm(&gradient), &gradient)),
+                false => gradient,
+            }
+        };
+        let limit = 0.8 * norm(&gradient_of_step(&descent.start));
+        let mut theta = descent.start.clone();
+        let mut velocity = vec![0.0; theta.len()];
+        let mut clipped = 0;
+        for _ in 0..20 {
+            let gradient = gradient_of_step(&theta);
+            let length = norm(&gradient);
+            clipped += usize::from(length > limit);
+            let factor = (limit / (length + 1e-6)).min(1.0);
+            velocity = plus(&vec![0.0; theta.len()], momentum, &velocity);
+            velocity = plus(&velocity, factor, &gradient);
+            theta = plus(&theta, -rate, &velocity);
+        }
+        assert!((1..20).contains(&clipped), "{clipped} of 20 are clipped");
+        let in_place = Trainer::new(Sgd::default().with_momentum(momentum), rate);
+        for trainer in [in_place, Trainer::new(Heavy(momentum), rate)] {
+            let trainer = trainer.with_l2(strength).with_clip_norm(limit);
+            let trainer = match radius > 0.0 {
+                true => trainer.with_sam(radius),
+                false => trainer,
+            };
+            close(&descent.after(trainer, 20), &theta);
+        }
+    }
+
+    // The history has the norm before clipping.
+    descent.model.parameters().set_flat(&descent.start).unwrap();
+    let trainer = Trainer::sgd(rate).with_clip_norm(0.01);
+    let history = trainer.fit(&descent.model, &descent.data, &descent.data);
+    let expected = norm(&descent.gradient(&descent.start));
+    close(&[history.unwrap().epochs[0].gradient_norm], &[expected]);
 }
 
 /// The training ends when patience is exhausted, with the weights of the best epoch.
@@ -455,12 +547,96 @@ fn a_checkpoint_and_a_trajectory_exclude_each_other() {
     assert!(trajectory.is_empty());
 }
 
+/// AdamW as language models are trained with it.
+fn language_model_trainer() -> Trainer {
+    let adam = Adam::default()
+        .with_beta2(0.95)
+        .with_weight_decay(0.1)
+        .with_decay_group(DecayGroup::Matrices);
+    Trainer::new(adam, 0.01)
+        .with_warmup(5)
+        .with_schedule(Schedule::CosineTo { floor: 0.1 })
+        .with_clip_norm(1.0)
+        .with_batch_size(16)
+}
+
+/// All rules of a language model's training, in both dtypes and by both engines.
+#[test]
+fn steps_in_single_precision_are_those_in_double() {
+    let after = |dtype: DType, opaque: bool| {
+        let data = two_moons(40, 0.1, 0, &CPU)
+            .unwrap()
+            .to_dtype(dtype)
+            .unwrap();
+        let model = Mlp::new(&[2, 5, 2], Activation::Tanh, 3, &CPU).unwrap();
+        let model = model.to_dtype(dtype).unwrap();
+        let trainer = language_model_trainer().with_epochs(5).with_clip_norm(0.1);
+        let fitted = match opaque {
+            true => trainer.fit(&Opaque(model.clone()), &data, &data),
+            false => trainer.fit(&model, &data, &data),
+        };
+        assert!(fitted.unwrap().epochs[0].gradient_norm > 0.1);
+        model.parameters().to_flat().unwrap()
+    };
+    let expected = after(DType::F64, false);
+    common::assert_close(&after(DType::F64, true), &expected, 1e-12);
+    common::assert_close(&after(DType::F32, false), &expected, 1e-5);
+    common::assert_close(&after(DType::F32, true), &expected, 1e-5);
+}
+
+/// A small GPT learns from the plays which character follows: on unseen text its loss falls far below the entropy of single
+/// characters. Steps by the engine and by candle's graph reach the same losses.
+#[test]
+fn a_language_model_learns() {
+    let (length, width) = (32, 32);
+    let (train, test) = Text::shakespeare().unwrap().split(0.1).unwrap();
+    let tokens = train.vocabulary().len();
+    let gpt = Architecture::Gpt {
+        layers: 1,
+        heads: 2,
+        width,
+        context: length,
+    };
+    let model = gpt.build(&[length], tokens, 0, &CPU).unwrap();
+    let start = model.parameters().to_flat().unwrap();
+    let data = |text: &Text, n| text.windows(length, n, 0, &CPU).unwrap();
+    let (train, unseen) = (data(&train, 16 * 100), data(&test, 200));
+    let trainer = language_model_trainer();
+    let history = trainer.fit(&model, &train, &unseen).unwrap();
+    let mut counts = vec![0.0; tokens];
+    for token in test.tokens() {
+        counts[*token as usize] += 1.0 / test.len() as f64;
+    }
+    let entropy: f64 = counts
+        .iter()
+        .filter(|p| **p > 0.0)
+        .map(|p| -p * p.ln())
+        .sum();
+    let loss = history.epochs[0].test_loss;
+    assert!(loss < entropy - 0.5, "{loss} is not far below {entropy}");
+
+    // Losses are compared, because those of a GPT do not depend on the biases of its keys, which Adam moves by rounding errors.
+    let few = train.first(32).unwrap();
+    let losses = |opaque: bool| -> Vec<f64> {
+        model.parameters().set_flat(&start).unwrap();
+        let trainer = trainer.clone().with_epochs(8);
+        let history = match opaque {
+            true => trainer.fit(&Opaque(model.clone()), &few, &few),
+            false => trainer.fit(&model, &few, &few),
+        };
+        let epochs = history.unwrap().epochs.into_iter();
+        epochs.map(|epoch| epoch.test_loss).collect()
+    };
+    common::assert_close(&losses(true), &losses(false), 1e-4);
+}
+
 #[test]
 fn settings_survive_serialisation() {
     let trainers = [
         Trainer::new(Sgd::default().with_momentum(0.9).with_nesterov(true), 0.1),
         Trainer::adam(0.01),
         Trainer::new(Adam::default().with_beta1(0.8).with_weight_decay(0.1), 0.01).with_asam(0.1),
+        language_model_trainer(),
     ];
     for trainer in trainers {
         let json = serde_json::to_string(&trainer).unwrap();
@@ -471,6 +647,10 @@ fn settings_survive_serialisation() {
     assert_eq!(
         serde_json::to_string(&Trainer::adamw(0.1, 0.5).with_sam(0.05)).unwrap(),
         r#"{"method":{"Adam":{"decay":0.5}},"learning_rate":0.1,"schedule":"constant","warmup":0,"ascent":{"radius":0.05,"adaptive":false},"l2":0.0,"epochs":1,"patience":null,"batch_size":128,"seed":0}"#
+    );
+    assert_eq!(
+        serde_json::to_string(&language_model_trainer()).unwrap(),
+        r#"{"method":{"Adam":{"beta2":0.95,"decay":0.1,"decay_group":"matrices"}},"learning_rate":0.01,"schedule":{"cosine_to":{"floor":0.1}},"warmup":5,"ascent":null,"clip_norm":1.0,"l2":0.0,"epochs":1,"patience":null,"batch_size":16,"seed":0}"#
     );
     let json = serde_json::to_string(&Trainer::new(Heavy(0.8), 0.1)).unwrap();
     let error = serde_json::from_str::<Trainer>(&json)

@@ -9,7 +9,7 @@ use std::path::Path;
 use common::Opaque;
 use loss_landscape::prelude::*;
 use loss_landscape::progress::{Event, listen};
-use loss_landscape::train::{Epoch, History, Schedule, Sgd};
+use loss_landscape::train::{Adam, DecayGroup, Epoch, History, Schedule, Sgd};
 
 const CPU: Device = Device::Cpu;
 
@@ -56,8 +56,13 @@ fn resumes<M: Model + Clone + Send + Sync + 'static>(
     listen(|_| ());
     assert!(file.exists(), "{trainer:?}");
 
-    let other = resuming.clone().with_seed(9).fit(&new(), &data, &data);
-    assert!(other.unwrap_err().to_string().contains("other work"));
+    for other in [
+        resuming.clone().with_seed(9),
+        resuming.clone().with_clip_norm(9.0),
+    ] {
+        let other = other.fit(&new(), &data, &data);
+        assert!(other.unwrap_err().to_string().contains("other work"));
+    }
 
     let rest = new();
     let resumed = resuming.fit(&rest, &data, &data).unwrap();
@@ -72,11 +77,18 @@ fn resumes<M: Model + Clone + Send + Sync + 'static>(
 #[test]
 fn an_interrupted_training_resumes() {
     let dir = tempfile::tempdir().unwrap();
+    let decaying = Adam::default()
+        .with_weight_decay(0.1)
+        .with_decay_group(DecayGroup::Matrices);
     let trainers = [
         Trainer::adam(1e-3),
         Trainer::adamw(1e-3, 0.1).with_schedule(Schedule::Cosine),
         Trainer::new(Sgd::default().with_momentum(0.9), 0.05).with_sam(0.01),
         Trainer::adam(1e-2).with_patience(200),
+        Trainer::new(decaying, 1e-3)
+            .with_schedule(Schedule::CosineTo { floor: 0.1 })
+            .with_warmup(100)
+            .with_clip_norm(0.1),
     ];
     for (i, trainer) in trainers.into_iter().enumerate() {
         let trainer = trainer.with_batch_size(20);

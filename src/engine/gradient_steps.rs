@@ -69,7 +69,7 @@ impl<'a, T: Scalar + WithDType> GradientSteps<'a, T> {
         &mut self,
         point: &mut [T],
         rows: &[usize],
-    ) -> Result<(BatchScore, &[T])> {
+    ) -> Result<(BatchScore, &mut [T])> {
         let running = self.engine.with_samples(self.data, |samples| {
             let network = &self.engine.network;
             network.training(point, samples, rows, &mut self.parts)
@@ -85,7 +85,7 @@ impl<'a, T: Scalar + WithDType> GradientSteps<'a, T> {
         let statistics: Vec<f64> = running.iter().map(|s| s.f64()).collect();
         check_finite(&statistics, "running mean or variance")?;
         point[n..].copy_from_slice(&running);
-        Ok((batch, &self.gradient))
+        Ok((batch, &mut self.gradient))
     }
 
     /// Sums the parts' gradients into g, and returns ‖g‖².

@@ -30,7 +30,7 @@ use crate::spectral::{
     BlockSettings, DensitySettings, Lanczos, Participation, PowerIteration, Quadrature, Rank,
     Trace, TraceMethod, Which,
 };
-use crate::train::{Adam, Epoch, Sam, Schedule, Sgd, Step, Trainer, Trajectory};
+use crate::train::{Adam, DecayGroup, Epoch, Sam, Schedule, Sgd, Step, Trainer, Trajectory};
 
 /// A value read from the output of `{:#?}`.
 enum Node {
@@ -201,6 +201,7 @@ show_fields!(
     CrossEntropy,
     CurvatureSnapshot,
     DType,
+    DecayGroup,
     DensitySettings,
     Design,
     Eigenvalue,

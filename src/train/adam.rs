@@ -1,4 +1,4 @@
-//! [`Adam`], with decoupled weight decay (AdamW).
+//! [`Adam`], with decoupled weight decay (AdamW) of a [`DecayGroup`].
 
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
@@ -45,16 +45,33 @@ pub struct Adam {
     /// δ: the factor 1 − ηδ shrinks θ in each step.
     #[serde(rename = "decay", alias = "weight_decay")]
     pub weight_decay: f64,
+    /// Parameters with weight decay.
+    #[serde(skip_serializing_if = "is_default_decay_group")]
+    pub decay_group: DecayGroup,
+}
+
+/// Parameters with weight decay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum DecayGroup {
+    /// All parameters.
+    #[default]
+    All,
+    /// Parameters with two or more axes, as in most trainings of language models: weights of linear layers, kernels of
+    /// convolutions and embeddings, but not biases and the gains of normalisation layers.
+    Matrices,
 }
 
 impl Default for Adam {
-    /// β₁ = 0.9, β₂ = 0.999, ε = 10⁻⁸, no weight decay.
+    /// β₁ = 0.9, β₂ = 0.999, ε = 10⁻⁸, no weight decay. A weight decay is that of all parameters.
     fn default() -> Self {
         Self {
             beta1: 0.9,
             beta2: 0.999,
             epsilon: 1e-8,
             weight_decay: 0.0,
+            decay_group: DecayGroup::All,
         }
     }
 }
@@ -70,6 +87,10 @@ fn is_default_beta2(beta2: &f64) -> bool {
 
 fn is_default_epsilon(epsilon: &f64) -> bool {
     *epsilon == Adam::default().epsilon
+}
+
+fn is_default_decay_group(group: &DecayGroup) -> bool {
+    *group == Adam::default().decay_group
 }
 
 impl Adam {
@@ -99,6 +120,43 @@ impl Adam {
     pub fn with_weight_decay(mut self, weight_decay: f64) -> Self {
         self.weight_decay = weight_decay;
         self
+    }
+
+    /// Sets the parameters with weight decay [default: all].
+    ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// # use loss_landscape::train::{Adam, DecayGroup};
+    /// // One step on L(b, w) = b² + 4w² from (1, ½): Adam's first step is as long as the learning rate in each
+    /// // parameter, and only the matrix w decays.
+    /// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
+    /// let data = Dataset::regression(&x, &x.zeros_like()?)?;
+    /// let line = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+    /// line.parameters().set_flat(&[1.0, 0.5])?;
+    /// let adam = Adam::default().with_weight_decay(0.5);
+    /// let adam = adam.with_decay_group(DecayGroup::Matrices);
+    /// Trainer::new(adam, 0.1).fit(&line, &data, &data)?;
+    /// let theta = line.parameters().to_flat()?;
+    /// assert!((theta[0] - (1.0 - 0.1)).abs() < 1e-6);
+    /// assert!((theta[1] - ((1.0 - 0.1 * 0.5) * 0.5 - 0.1)).abs() < 1e-6);
+    /// # Ok::<(), Error>(())
+    /// ```
+    #[must_use]
+    pub fn with_decay_group(mut self, group: DecayGroup) -> Self {
+        self.decay_group = group;
+        self
+    }
+
+    /// The factor 1 − ηδ of a step, or 1 for a parameter without decay.
+    fn shrinkage(&self, step: Step) -> f64 {
+        let decays = match self.decay_group {
+            DecayGroup::All => true,
+            DecayGroup::Matrices => step.num_axes >= 2,
+        };
+        match decays {
+            true => 1.0 - step.learning_rate * self.weight_decay,
+            false => 1.0,
+        }
     }
 
     /// 1/(1 − β₁ᵏ) and 1/(1 − β₂ᵏ) in step k.
@@ -152,7 +210,7 @@ impl Optimizer for Adam {
         let slope = ((&m * scales[0])? / ((&v * scales[1])?.sqrt()? + self.epsilon)?)?;
         (moments[0], moments[1]) = (m, v);
         let rate = step.learning_rate;
-        (theta * (1.0 - rate * self.weight_decay))? - (slope * rate)?
+        (theta * self.shrinkage(step))? - (slope * rate)?
     }
 
     fn slice_update(&self) -> Option<&dyn SliceUpdate> {
@@ -175,7 +233,7 @@ impl Adam {
         let rate = step.learning_rate;
         let rule = [
             rate * scales[0],
-            1.0 - rate * self.weight_decay,
+            self.shrinkage(step),
             scales[1],
             self.beta1,
             complement(self.beta1),
@@ -244,6 +302,7 @@ mod tests {
             let step = Step {
                 number,
                 learning_rate: 0.1,
+                num_axes: 1,
             };
             let g = [0.3 * f64::from(number), -1.0, 1e-3];
             by_tensors = adam

@@ -13,7 +13,7 @@ pub struct Epoch {
     pub train_loss: f64,
     /// Accuracy on the training batches, each measured just before its step, 0 to 1; `None` without labels.
     pub train_accuracy: Option<f64>,
-    /// Root mean square of ‖g‖ over the gradients g of the batches.
+    /// Root mean square of ‖g‖ over the gradients g of the batches, before [clipping](super::Trainer::with_clip_norm).
     pub gradient_norm: f64,
     /// Loss on the test data after the epoch.
     pub test_loss: f64,

@@ -2,6 +2,7 @@
 
 mod adam;
 mod checkpoint;
+mod clip;
 mod history;
 mod optimizer;
 mod sam;
@@ -13,7 +14,7 @@ mod table;
 mod trainer;
 mod trajectory;
 
-pub use adam::Adam;
+pub use adam::{Adam, DecayGroup};
 pub use history::{Epoch, History};
 pub(crate) use optimizer::VarOptimizer;
 pub use optimizer::{Optimizer, SliceUpdate, Step};

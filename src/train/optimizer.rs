@@ -91,7 +91,7 @@ pub trait Optimizer: Debug + Send + Sync {
     }
 }
 
-/// An elementwise update rule on slices of θ in host memory.
+/// An elementwise update rule on slices of θ in host memory. All parameters of a slice have the same number of axes.
 pub trait SliceUpdate: Sync {
     /// Updates `theta` and its `moments` in place. All slices have the same length.
     fn update_f32(
@@ -112,7 +112,7 @@ pub trait SliceUpdate: Sync {
     );
 }
 
-/// Position of a step in the training.
+/// Position of a step in the training, and the kind of parameter that it updates.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Step {
@@ -120,6 +120,8 @@ pub struct Step {
     pub number: i32,
     /// Learning rate of this step.
     pub learning_rate: f64,
+    /// Number of axes of the parameter: 2 for a matrix.
+    pub num_axes: usize,
 }
 
 /// Two optimizers are equal if their [settings](Optimizer::settings) are.
@@ -162,13 +164,14 @@ impl VarOptimizer {
     /// Takes one step. Variables without a gradient stay as they are.
     pub(crate) fn step(&mut self, gradients: &GradStore, learning_rate: f64) -> Result<()> {
         self.steps += 1;
-        let step = Step {
-            number: self.steps,
-            learning_rate,
-        };
         for (var, moments) in self.vars.iter().zip(&mut self.moments) {
             let Some(gradient) = gradients.get(var) else {
                 continue;
+            };
+            let step = Step {
+                number: self.steps,
+                learning_rate,
+                num_axes: var.rank(),
             };
             let next = self.rule.update(var.as_tensor(), gradient, moments, step)?;
             var.set(&next)?;

@@ -33,6 +33,8 @@ use crate::error::{Error, Result};
 ///     factor: 0.5,
 /// })?;
 /// assert_eq!(halved, [0.1, 0.1, 0.05, 0.05]);
+/// let halfway = rates(Schedule::CosineTo { floor: 0.2 })?[2];
+/// assert!((halfway - 0.1 * (0.2 + 1.0) / 2.0).abs() < 1e-15);
 /// assert!(
 ///     rates(Schedule::Cosine)?
 ///         .windows(2)
@@ -47,8 +49,16 @@ pub enum Schedule {
     /// Constant learning rate.
     #[default]
     Constant,
-    /// ½(1 + cos πt), from 1 at the start (t = 0) to 0 at the end (t = 1) (Loshchilov and Hutter, "SGDR", 2017).
+    /// ½(1 + cos πt), from 1 at the start (t = 0) to 0 at the end (t = 1) (Loshchilov and Hutter, "SGDR", 2017). A warm-up
+    /// multiplies it.
     Cosine,
+    /// `floor` + (1 − `floor`) · ½(1 + cos πt), from 1 at the end of the [warm-up](super::Trainer::with_warmup) (t = 0) to
+    /// `floor` at the end of the training (t = 1), as in nanoGPT.
+    #[serde(rename = "cosine_to")]
+    CosineTo {
+        /// The last factor, in [0, 1].
+        floor: f64,
+    },
     /// `factor`ⁱ after i · `every` epochs.
     Decay {
         /// Number of epochs between two decays.
@@ -59,13 +69,18 @@ pub enum Schedule {
 }
 
 impl Schedule {
-    /// The factor of step `step`, counted from 0, of `total` steps with `per_epoch` per epoch.
-    pub(super) fn factor(self, step: usize, total: usize, per_epoch: usize) -> f64 {
+    /// The factor of step `step`, counted from 0, of `total` steps with `per_epoch` per epoch and `warmup` of warm-up.
+    pub(super) fn factor(self, step: usize, total: usize, per_epoch: usize, warmup: usize) -> f64 {
         match self {
             Self::Constant => 1.0,
             Self::Cosine => {
                 let t = step as f64 / total.max(1) as f64;
                 0.5 * (1.0 + (std::f64::consts::PI * t).cos())
+            }
+            Self::CosineTo { floor } => {
+                let remaining = total.saturating_sub(warmup).max(1);
+                let t = step.saturating_sub(warmup) as f64 / remaining as f64;
+                floor + (1.0 - floor) * 0.5 * (1.0 + (std::f64::consts::PI * t).cos())
             }
             Self::Decay { every, factor } => {
                 let epoch = step / per_epoch.max(1);
@@ -83,6 +98,9 @@ impl Schedule {
                      least 1 epoch"
                 )))
             }
+            Self::CosineTo { floor } if !(0.0..=1.0).contains(&floor) => Err(Error::invalid(
+                format!("the learning rate decays to {floor} of itself: give a number from 0 to 1"),
+            )),
             _ => Ok(()),
         }
     }

@@ -1,10 +1,12 @@
 //! [`Stepper`]: the steps of a training, by the hand-derived engine or by candle's graph.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor, Var, WithDType};
 use rayon::prelude::*;
 
+use super::clip::{clip, clip_tensors};
 use super::optimizer::{Optimizer, SliceUpdate, Step, VarOptimizer};
 use super::sam::Sam;
 use crate::engine::{BatchScore, GradientSteps};
@@ -29,28 +31,31 @@ pub(super) trait Stepper {
     fn restore(&mut self, state: &[f64]) -> Result<()>;
 }
 
+/// How the gradient of a batch becomes a step.
+pub(super) struct StepRule {
+    pub(super) optimizer: Arc<dyn Optimizer>,
+    pub(super) sam: Option<Sam>,
+    /// Largest norm of the gradient that the optimizer takes.
+    pub(super) clip_norm: Option<f64>,
+}
+
 /// Returns the stepper for this objective, which starts at the model's θ.
 pub(super) fn stepper<'a>(
     objective: &'a Objective,
-    optimizer: &Arc<dyn Optimizer>,
-    sam: Option<Sam>,
+    rule: StepRule,
 ) -> Result<Box<dyn Stepper + 'a>> {
-    let optimizer = optimizer.clone();
     if let Some(steps) = objective.steps::<f32>() {
-        return Ok(Box::new(EngineStepper::new(
-            objective, steps, optimizer, sam,
-        )?));
+        return Ok(Box::new(EngineStepper::new(objective, steps, rule)?));
     }
     if let Some(steps) = objective.steps::<f64>() {
-        return Ok(Box::new(EngineStepper::new(
-            objective, steps, optimizer, sam,
-        )?));
+        return Ok(Box::new(EngineStepper::new(objective, steps, rule)?));
     }
     let vars = objective.parameters().vars();
     Ok(Box::new(GraphStepper {
         objective,
-        sam,
-        optimizer: VarOptimizer::new(optimizer, vars.clone())?,
+        sam: rule.sam,
+        clip_norm: rule.clip_norm,
+        optimizer: VarOptimizer::new(rule.optimizer, vars.clone())?,
         vars,
     }))
 }
@@ -59,8 +64,8 @@ pub(super) fn stepper<'a>(
 struct EngineStepper<'a, T> {
     objective: &'a Objective,
     gradients: GradientSteps<'a, T>,
-    optimizer: Arc<dyn Optimizer>,
-    sam: Option<Sam>,
+    rule: StepRule,
+    pieces: Vec<Piece>,
     /// θ, followed by the running statistics.
     point: Vec<T>,
     /// Each of θ's length.
@@ -103,15 +108,37 @@ impl HostFloat for f64 {
     }
 }
 
-/// Numbers that a thread updates at a time.
-const CHUNK: usize = 1 << 14;
+/// Largest number of values that a thread updates at a time.
+pub(super) const CHUNK: usize = 1 << 14;
+
+/// A part of a parameter, updated by one thread.
+struct Piece {
+    /// Range in θ.
+    range: Range<usize>,
+    /// Number of axes of the parameter.
+    num_axes: usize,
+}
+
+impl Piece {
+    /// Splits θ into pieces, in order.
+    fn split(parameters: &Parameters) -> Vec<Self> {
+        let named = parameters.iter().zip(parameters.ranges());
+        let pieces = named.flat_map(|((_, var), range)| {
+            let (num_axes, end) = (var.rank(), range.end);
+            range.step_by(CHUNK).map(move |start| Self {
+                range: start..end.min(start + CHUNK),
+                num_axes,
+            })
+        });
+        pieces.collect()
+    }
+}
 
 impl<'a, T: HostFloat> EngineStepper<'a, T> {
     fn new(
         objective: &'a Objective,
         gradients: GradientSteps<'a, T>,
-        optimizer: Arc<dyn Optimizer>,
-        sam: Option<Sam>,
+        rule: StepRule,
     ) -> Result<Self> {
         let parameters = objective.parameters();
         let mut point = parameters.to_flat()?;
@@ -119,9 +146,9 @@ impl<'a, T: HostFloat> EngineStepper<'a, T> {
         Ok(Self {
             objective,
             gradients,
-            moments: vec![vec![Scalar::ZERO; parameters.len()]; optimizer.num_moments()],
-            optimizer,
-            sam,
+            moments: vec![vec![Scalar::ZERO; parameters.len()]; rule.optimizer.num_moments()],
+            rule,
+            pieces: Piece::split(parameters),
             point: point.into_iter().map(Scalar::from_f64).collect(),
             steps: 0,
         })
@@ -129,21 +156,28 @@ impl<'a, T: HostFloat> EngineStepper<'a, T> {
 
     fn step_in_pool(&mut self, rows: &[usize], learning_rate: f64) -> Result<BatchScore> {
         let (batch, mut gradient) = self.gradients.gradient(&mut self.point, rows)?;
-        if let Some(sam) = self.sam
+        let mut squared_norm = batch.squared_norm;
+        if let Some(sam) = self.rule.sam
             && let Some(mut perturbed) = sam.perturbed(&self.point, gradient)?
         {
-            gradient = self.gradients.gradient(&mut perturbed, rows)?.1;
+            let ahead = self.gradients.gradient(&mut perturbed, rows)?;
+            (squared_norm, gradient) = (ahead.0.squared_norm, ahead.1);
         }
+        clip(self.rule.clip_norm, gradient, squared_norm);
         self.steps += 1;
-        let step = Step {
-            number: self.steps,
+        let number = self.steps;
+        let step = |num_axes| Step {
+            number,
             learning_rate,
+            num_axes,
         };
         let theta = &mut self.point[..gradient.len()];
-        match self.optimizer.slice_update() {
-            Some(rule) => update_slices(rule, theta, gradient, &mut self.moments, step),
+        match self.rule.optimizer.slice_update() {
+            Some(rule) => {
+                update_slices(rule, &self.pieces, theta, gradient, &mut self.moments, step);
+            }
             None => {
-                let (rule, parameters) = (&*self.optimizer, self.objective.parameters());
+                let (rule, parameters) = (&*self.rule.optimizer, self.objective.parameters());
                 update_tensors(rule, parameters, theta, gradient, &mut self.moments, step)?;
             }
         }
@@ -153,22 +187,27 @@ impl<'a, T: HostFloat> EngineStepper<'a, T> {
 
 fn update_slices<T: HostFloat>(
     rule: &dyn SliceUpdate,
-    theta: &mut [T],
+    pieces: &[Piece],
+    mut theta: &mut [T],
     gradient: &[T],
     moments: &mut [Vec<T>],
-    step: Step,
+    step: impl Fn(usize) -> Step + Sync,
 ) {
-    let mut moments: Vec<_> = moments.iter_mut().map(|m| m.chunks_mut(CHUNK)).collect();
-    let chunks = theta.chunks_mut(CHUNK).zip(gradient.chunks(CHUNK));
-    let chunks = chunks.map(|(theta, gradient)| {
-        let moments = moments.iter_mut().filter_map(Iterator::next);
-        (theta, gradient, moments.collect::<Vec<_>>())
+    let mut moments: Vec<_> = moments.iter_mut().map(Vec::as_mut_slice).collect();
+    let slices = pieces.iter().map(|piece| {
+        let len = piece.range.len();
+        let theta = theta.split_off_mut(..len).unwrap_or_default();
+        let moments = moments.iter_mut();
+        let moments = moments.map(|moment| moment.split_off_mut(..len).unwrap_or_default());
+        (piece, theta, moments.collect::<Vec<_>>())
     });
-    let chunks: Vec<_> = chunks.collect();
-    let update = |(theta, gradient, mut moments): (&mut [T], &[T], Vec<&mut [T]>)| {
-        T::update(rule, theta, gradient, &mut moments, step);
-    };
-    chunks.into_par_iter().for_each(update);
+    let slices: Vec<_> = slices.collect();
+    slices
+        .into_par_iter()
+        .for_each(|(piece, theta, mut moments)| {
+            let gradient = &gradient[piece.range.clone()];
+            T::update(rule, theta, gradient, &mut moments, step(piece.num_axes));
+        });
 }
 
 fn update_tensors<T: HostFloat>(
@@ -177,7 +216,7 @@ fn update_tensors<T: HostFloat>(
     theta: &mut [T],
     gradient: &[T],
     moments: &mut [Vec<T>],
-    step: Step,
+    step: impl Fn(usize) -> Step,
 ) -> Result<()> {
     for ((_, shape), range) in parameters.shapes().into_iter().zip(parameters.ranges()) {
         let tensor = |numbers: &[T]| {
@@ -189,6 +228,7 @@ fn update_tensors<T: HostFloat>(
         };
         let old = moments.iter().map(|moment| tensor(moment));
         let mut new = old.collect::<candle_core::Result<Vec<_>>>()?;
+        let step = step(shape.len());
         let next = rule.update(&tensor(theta)?, &tensor(gradient)?, &mut new, step)?;
         write(&next, theta)?;
         for (moment, to) in new.iter().zip(moments.iter_mut()) {
@@ -240,6 +280,7 @@ impl<T: HostFloat> Stepper for EngineStepper<'_, T> {
 struct GraphStepper<'a> {
     objective: &'a Objective,
     sam: Option<Sam>,
+    clip_norm: Option<f64>,
     optimizer: VarOptimizer,
     vars: Vec<Var>,
 }
@@ -255,6 +296,7 @@ impl Stepper for GraphStepper<'_> {
         learning_rate: f64,
     ) -> Result<BatchScore> {
         let (batch, mut gradient) = self.objective.step_by_graph(rows, dropout_seed)?;
+        let mut squared_norm = batch.squared_norm;
         if let Some(sam) = self.sam
             && let Some(before) = sam.perturb(&self.vars, &gradient)?
         {
@@ -265,8 +307,10 @@ impl Stepper for GraphStepper<'_> {
                 var.set(value)?;
             }
             parameters.set_flat_statistics(&statistics)?;
-            gradient = perturbed?.1;
+            let ahead = perturbed?;
+            (squared_norm, gradient) = (ahead.0.squared_norm, ahead.1);
         }
+        clip_tensors(self.clip_norm, &self.vars, &mut gradient, squared_norm)?;
         self.optimizer.step(&gradient, learning_rate)?;
         Ok(batch)
     }

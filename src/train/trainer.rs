@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint::TrainingCheckpoint;
-use super::stepper::stepper;
-use super::{Adam, Epoch, History, Optimizer, Sam, Schedule, Sgd, Trajectory, optimizer};
+use super::stepper::{StepRule, stepper};
+use super::{Adam, Epoch, History, Optimizer, Sam, Schedule, Sgd, Trajectory, clip, optimizer};
 use crate::data::{Dataset, Targets};
 use crate::engine::BatchScore;
 use crate::error::{Error, Result};
@@ -63,6 +63,9 @@ pub struct Trainer {
     /// Sharpness-aware steps.
     #[serde(rename = "ascent")]
     pub sam: Option<Sam>,
+    /// Largest norm of the gradient that the optimizer takes; larger gradients are scaled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip_norm: Option<f64>,
     /// λ of the penalty λ‖θ‖².
     pub l2: f64,
     /// Largest number of passes over the training data.
@@ -86,6 +89,7 @@ impl PartialEq for Trainer {
             let length = (trainer.epochs, trainer.patience, trainer.batch_size);
             let rest = (
                 trainer.sam,
+                trainer.clip_norm,
                 trainer.l2,
                 trainer.seed,
                 trainer.checkpoint.clone(),
@@ -107,6 +111,7 @@ impl Trainer {
             schedule: Schedule::Constant,
             warmup: 0,
             sam: None,
+            clip_norm: None,
             l2: 0.0,
             epochs: 1,
             patience: None,
@@ -198,6 +203,32 @@ impl Trainer {
     pub fn with_asam(mut self, radius: f64) -> Self {
         let adaptive = true;
         self.sam = Some(Sam { radius, adaptive });
+        self
+    }
+
+    /// Clips each gradient to a norm c: g ← g · min(1, c/(‖g‖ + 10⁻⁶)), as PyTorch's `clip_grad_norm_` (Pascanu, Mikolov and
+    /// Bengio, "On the difficulty of training recurrent neural networks", 2013).
+    ///
+    /// ‖g‖ is over all parameters, and g contains the gradient of the penalty [`with_l2`](Self::with_l2). With sharpness-aware
+    /// steps only the second gradient is clipped, which the step uses. The [`History`] has the norms before clipping.
+    ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// // One step on L(b, w) = b² + 4w² from (3, ½): the gradient (6, 4) has the norm √52 and is clipped to 1.
+    /// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
+    /// let data = Dataset::regression(&x, &x.zeros_like()?)?;
+    /// let line = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+    /// line.parameters().set_flat(&[3.0, 0.5])?;
+    /// Trainer::sgd(0.125).with_clip_norm(1.0).fit(&line, &data, &data)?;
+    /// let theta = line.parameters().to_flat()?;
+    /// let scale = 1.0 / (52f64.sqrt() + 1e-6);
+    /// assert!((theta[0] - (3.0 - 0.125 * 6.0 * scale)).abs() < 1e-12);
+    /// assert!((theta[1] - (0.5 - 0.125 * 4.0 * scale)).abs() < 1e-12);
+    /// # Ok::<(), Error>(())
+    /// ```
+    #[must_use]
+    pub fn with_clip_norm(mut self, norm: f64) -> Self {
+        self.clip_norm = Some(norm);
         self
     }
 
@@ -429,6 +460,9 @@ impl Trainer {
         if let Some(sam) = self.sam {
             sam.check()?;
         }
+        if let Some(norm) = self.clip_norm {
+            clip::check(norm)?;
+        }
         if self.patience == Some(0) {
             return Err(Error::invalid(
                 "a patience of 0 epochs would end every training: give at least 1",
@@ -450,7 +484,12 @@ impl Trainer {
         let train = train.clone().with_l2(train.l2() + self.l2)?;
         let (data, parameters) = (train.data(), train.parameters());
         self.check_last_batch(&train)?;
-        let mut stepper = stepper(&train, &self.optimizer, self.sam)?;
+        let rule = StepRule {
+            optimizer: self.optimizer.clone(),
+            sam: self.sam,
+            clip_norm: self.clip_norm,
+        };
+        let mut stepper = stepper(&train, rule)?;
         let mut progress = Progress::start("training");
         let mut history = History::default();
         let steps_per_epoch = data.len().div_ceil(self.batch_size);
@@ -568,7 +607,10 @@ impl Trainer {
             true => (step + 1) as f64 / self.warmup as f64,
             false => 1.0,
         };
-        self.learning_rate * warmup * self.schedule.factor(step, total, steps_per_epoch)
+        let factor = self
+            .schedule
+            .factor(step, total, steps_per_epoch, self.warmup);
+        self.learning_rate * warmup * factor
     }
 }
 

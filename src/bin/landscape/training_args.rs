@@ -4,7 +4,7 @@ use clap::{ArgAction, Args, ValueEnum};
 use loss_landscape::Error;
 use loss_landscape::prelude::*;
 use loss_landscape::serde::Serialize;
-use loss_landscape::train::{Schedule, Sgd};
+use loss_landscape::train::{Adam, DecayGroup, Schedule, Sgd};
 
 use crate::config_file;
 
@@ -38,15 +38,18 @@ pub struct TrainingArgs {
 }
 
 /// Names of the training flags, without the seed, which has other uses too.
-pub const TRAINING: [&str; 13] = [
+pub const TRAINING: [&str; 16] = [
     "optimizer",
     "lr",
     "momentum",
     "nesterov",
     "weight-decay",
+    "decay-group",
+    "clip",
     "sam",
     "asam",
     "schedule",
+    "min-lr",
     "warmup",
     "batch",
     "l2",
@@ -75,6 +78,14 @@ pub struct OptimizerArgs {
     #[arg(long, value_name = "DECAY", allow_negative_numbers = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight_decay: Option<f64>,
+    /// Parameters with weight decay [default: all]
+    #[arg(long, value_enum, value_name = "GROUP")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decay_group: Option<DecayGroupName>,
+    /// Clip gradients to this norm, taken over all parameters
+    #[arg(long, value_name = "NORM", allow_negative_numbers = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip: Option<f64>,
     /// Sharpness-aware minimisation (SAM) with this radius; two gradients per step
     #[arg(
         long,
@@ -91,6 +102,10 @@ pub struct OptimizerArgs {
     /// Learning-rate schedule
     #[arg(long, value_enum, default_value = "constant")]
     pub schedule: ScheduleName,
+    /// Final learning rate of --schedule cosine, whose decay then starts after the warmup
+    #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_lr: Option<f64>,
     /// Number of warmup steps, in which the learning rate increases linearly from 0
     #[arg(long, value_name = "STEPS", default_value_t = 0)]
     pub warmup: usize,
@@ -113,10 +128,19 @@ pub enum OptimizerName {
 
 #[derive(Clone, Copy, Debug, ValueEnum, Serialize)]
 #[serde(crate = "loss_landscape::serde", rename_all = "lowercase")]
+pub enum DecayGroupName {
+    /// All parameters
+    All,
+    /// Parameters with two or more axes: no biases and no gains of normalisation layers
+    Matrices,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum, Serialize)]
+#[serde(crate = "loss_landscape::serde", rename_all = "lowercase")]
 pub enum ScheduleName {
     /// Constant learning rate
     Constant,
-    /// Cosine decay to 0
+    /// Cosine decay to 0, or to --min-lr
     Cosine,
 }
 
@@ -137,6 +161,11 @@ impl OptimizerArgs {
                 "--weight-decay needs --optimizer adamw; for other optimizers use --l2".into(),
             ));
         }
+        if self.decay_group.is_some() && self.optimizer != OptimizerName::AdamW {
+            return Err(Error::Invalid(
+                "--decay-group needs --optimizer adamw".into(),
+            ));
+        }
         let has_momentum = self.nesterov || self.momentum.is_some();
         if has_momentum && self.optimizer != OptimizerName::Sgd {
             return Err(Error::Invalid(
@@ -153,18 +182,47 @@ impl OptimizerArgs {
         let mut trainer = match self.optimizer {
             OptimizerName::Sgd => Trainer::new(sgd, self.lr),
             OptimizerName::Adam => Trainer::adam(self.lr),
-            OptimizerName::AdamW => Trainer::adamw(self.lr, self.weight_decay.unwrap_or(0.01)),
+            OptimizerName::AdamW => Trainer::new(self.adamw(), self.lr),
         };
+        if let Some(norm) = self.clip {
+            trainer = trainer.with_clip_norm(norm);
+        }
         trainer = match (self.sam, self.asam) {
             (Some(radius), _) => trainer.with_sam(radius),
             (None, Some(radius)) => trainer.with_asam(radius),
             (None, None) => trainer,
         };
-        let schedule = match self.schedule {
-            ScheduleName::Constant => Schedule::Constant,
-            ScheduleName::Cosine => Schedule::Cosine,
-        };
-        let trainer = trainer.with_schedule(schedule).with_warmup(self.warmup);
+        let trainer = trainer
+            .with_schedule(self.schedule()?)
+            .with_warmup(self.warmup);
         Ok(trainer.with_batch_size(self.batch))
+    }
+
+    fn adamw(&self) -> Adam {
+        let group = match self.decay_group {
+            None | Some(DecayGroupName::All) => DecayGroup::All,
+            Some(DecayGroupName::Matrices) => DecayGroup::Matrices,
+        };
+        Adam::default()
+            .with_weight_decay(self.weight_decay.unwrap_or(0.01))
+            .with_decay_group(group)
+    }
+
+    fn schedule(&self) -> Result<Schedule, Error> {
+        match (self.schedule, self.min_lr) {
+            (ScheduleName::Constant, None) => Ok(Schedule::Constant),
+            (ScheduleName::Cosine, None) => Ok(Schedule::Cosine),
+            (ScheduleName::Constant, Some(_)) => {
+                Err(Error::Invalid("--min-lr needs --schedule cosine".into()))
+            }
+            (ScheduleName::Cosine, Some(min)) if (0.0..=self.lr).contains(&min) => {
+                let floor = min / self.lr;
+                Ok(Schedule::CosineTo { floor })
+            }
+            (ScheduleName::Cosine, Some(min)) => Err(Error::Invalid(format!(
+                "--min-lr is {min}: give a number from 0 to the learning rate, {}",
+                self.lr
+            ))),
+        }
     }
 }
