@@ -91,7 +91,7 @@ pub trait Optimizer: Debug + Send + Sync {
     }
 }
 
-/// An elementwise update rule on slices of θ in host memory. All parameters of a slice have the same number of axes.
+/// An elementwise update rule on slices of θ in host memory, each a part of one parameter.
 pub trait SliceUpdate: Sync {
     /// Updates `theta` and its `moments` in place. All slices have the same length.
     fn update_f32(
