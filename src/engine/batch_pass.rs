@@ -8,7 +8,7 @@
 
 use rayon::prelude::*;
 
-use super::network::{CachedTile, Network, Purpose, Samples};
+use super::network::{Buffers, CachedTile, Network, Purpose, Samples};
 use crate::error::Result;
 use crate::kernels::Scalar;
 use crate::kernels::tiles::Tile;
@@ -30,8 +30,7 @@ pub(crate) struct Part<T> {
     moments: Vec<Vec<ChannelMoments>>,
     /// Sum of the losses, and number of correct predictions.
     pub(crate) score: (f64, usize),
-    spare: Vec<Vec<T>>,
-    more: Vec<T>,
+    buffers: Buffers<T>,
 }
 
 /// A tile of samples from anywhere in the data, with either `labels` or `targets`.
@@ -114,8 +113,7 @@ impl<T: Scalar> Network<T> {
             gradients: self.gradient_buffers(1, |_| true),
             moments: Vec::new(),
             score: (0.0, 0),
-            spare: Vec::new(),
-            more: Vec::new(),
+            buffers: Buffers::default(),
         });
         for (i, part) in parts.iter_mut().enumerate() {
             let first = i * together;
@@ -168,8 +166,7 @@ impl<T: Scalar> Network<T> {
             tiles,
             gradients,
             score,
-            spare,
-            more,
+            buffers,
             ..
         } = part;
         if cut[1] == depth {
@@ -179,16 +176,12 @@ impl<T: Scalar> Network<T> {
             progress::check()?;
             let len = tile.place.len;
             let (x, targets, cached) = tile.parts();
-            cached.adjoints.resize_with(depth + 1, Vec::new);
             if cut[1] == depth {
-                let mut dz = spare.pop().unwrap_or_default();
-                dz.resize(len * self.width(depth), T::ZERO);
                 let (loss, correct) = self.loss.score(&cached.values[depth], targets);
                 *score = (score.0 + loss, score.1 + correct);
-                self.loss.gradient(&cached.values[depth], targets, &mut dz);
-                cached.adjoints[depth] = dz;
+                self.start_backward(targets, len, cached, buffers);
             } else {
-                self.backward_from(cut[1], packed, x, cached, (spare, more));
+                self.backward_from(cut[1], &packed[cut[1]], x, cached, buffers);
             }
             for l in (cut[0]..cut[1]).rev() {
                 if let Some(rules) = self.nodes[l].rules() {
@@ -197,32 +190,11 @@ impl<T: Scalar> Network<T> {
                     rules.gradient(&primal, &mut gradients[l], write);
                 }
                 if self.batch_statistics(l).is_none() {
-                    self.backward_from(l, packed, x, cached, (spare, more));
+                    self.backward_from(l, &packed[l], x, cached, buffers);
                 }
             }
         }
         Ok(())
-    }
-
-    /// The backward pass of one node; buffers are taken from the free ones and returned.
-    fn backward_from(
-        &self,
-        l: usize,
-        packed: &[Packed<T>],
-        x: &[T],
-        cached: &mut CachedTile<T>,
-        (spare, more): (&mut Vec<Vec<T>>, &mut Vec<T>),
-    ) {
-        let samples = x.len() / self.inputs;
-        for (side, from) in self.nodes[l].from().iter().enumerate() {
-            if *from > 0 && self.plan.first[l][side] {
-                let mut dx = spare.pop().unwrap_or_default();
-                dx.resize(samples * self.width(*from), T::ZERO);
-                cached.adjoints[*from] = dx;
-            }
-        }
-        self.backward_of(l, &packed[l], x, cached, more);
-        spare.push(std::mem::take(&mut cached.adjoints[l + 1]));
     }
 }
 

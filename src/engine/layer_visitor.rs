@@ -44,6 +44,7 @@ impl<T: Scalar> Network<T> {
                 tiles.push((tile, layer, [primal.x, primal.y, primal.dy].map(wide)));
             },
             |tiles, _| {
+                tiles.sort_by_key(|(tile, layer, _)| (tile.start, *layer));
                 for (tile, layer, [inputs, outputs, output_gradients]) in tiles.drain(..) {
                     visitor(LayerTile {
                         layer,

@@ -56,6 +56,13 @@ pub(super) struct CachedTile<T> {
     pub(super) cached: Vec<Vec<T>>,
 }
 
+/// A thread's buffers for backward passes whose derivatives are not kept.
+#[derive(Default)]
+pub(super) struct Buffers<T> {
+    spare: Vec<Vec<T>>,
+    more: Vec<T>,
+}
+
 /// Whether a forward pass caches what derivatives need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
@@ -183,9 +190,9 @@ impl<T: Scalar> Network<T> {
         Ok((total, gradient))
     }
 
-    /// The forward and backward pass of every tile, on all threads. `work` is called for each layer of a tile, with a
-    /// per-thread state, and [`Write::Replace`] for the first tile of a group; `finish` for each group in order, with
-    /// the sum of its samples' losses.
+    /// The forward and backward pass of every tile, on all threads. `work` is called for each layer of a tile, the last
+    /// one first, with a per-thread state, and [`Write::Replace`] for the first tile of a group; `finish` for each group
+    /// in order, with the sum of its samples' losses.
     pub(super) fn over_layers<S: Send>(
         &self,
         theta: &[T],
@@ -198,24 +205,25 @@ impl<T: Scalar> Network<T> {
         over_tiles(
             samples.count,
             self.split(samples.count),
-            || (CachedTile::default(), state(), 0.0),
-            |i, tile, (cached, state, sum)| {
+            || (CachedTile::default(), Buffers::default(), state(), 0.0),
+            |i, tile, (cached, buffers, state, sum)| {
                 let x = samples.tile(tile, self);
                 self.forward(&packed, x, Purpose::Derivatives, cached);
                 let targets = samples.targets(tile, self);
                 let (loss, _) = self.loss.score(&cached.values[self.nodes.len()], targets);
                 *sum += loss;
-                self.backward(&packed, x, targets, cached);
+                self.start_backward(targets, tile.len, cached, buffers);
                 let write = if i == 0 { Write::Replace } else { Write::Add };
-                for (l, node) in self.nodes.iter().enumerate() {
-                    if node.rules().is_some() {
+                for l in (0..self.nodes.len()).rev() {
+                    if self.nodes[l].rules().is_some() {
                         let primal = self.primal(l, &packed[l], x, cached);
                         work(state, tile, write, l, primal);
                     }
+                    self.backward_from(l, &packed[l], x, cached, buffers);
                 }
                 Ok(())
             },
-            |(_, state, sum)| finish(state, std::mem::take(sum)),
+            |(_, _, state, sum)| finish(state, std::mem::take(sum)),
         )
     }
 
@@ -318,8 +326,46 @@ impl<T: Scalar> Network<T> {
         }
     }
 
+    /// Writes the derivatives of the losses with respect to the outputs.
+    pub(super) fn start_backward(
+        &self,
+        targets: TargetSlice<T>,
+        samples: usize,
+        cached: &mut CachedTile<T>,
+        buffers: &mut Buffers<T>,
+    ) {
+        let depth = self.nodes.len();
+        cached.adjoints.resize_with(depth + 1, Vec::new);
+        let mut dz = buffers.spare.pop().unwrap_or_default();
+        dz.resize(samples * self.width(depth), T::ZERO);
+        self.loss.gradient(&cached.values[depth], targets, &mut dz);
+        cached.adjoints[depth] = dz;
+    }
+
+    /// The backward pass of one node. Its buffers are taken from the free ones, and the one that it reads becomes free.
+    pub(super) fn backward_from(
+        &self,
+        l: usize,
+        packed: &Packed<T>,
+        x: &[T],
+        cached: &mut CachedTile<T>,
+        buffers: &mut Buffers<T>,
+    ) {
+        let samples = x.len() / self.inputs;
+        for (side, from) in self.nodes[l].from().iter().enumerate() {
+            if *from > 0 && self.plan.first[l][side] {
+                let mut dx = buffers.spare.pop().unwrap_or_default();
+                dx.resize(samples * self.width(*from), T::ZERO);
+                cached.adjoints[*from] = dx;
+            }
+        }
+        self.backward_of(l, packed, x, cached, &mut buffers.more);
+        let read = std::mem::take(&mut cached.adjoints[l + 1]);
+        buffers.spare.push(read);
+    }
+
     /// The backward pass of one node, into buffers of the right size.
-    pub(super) fn backward_of(
+    fn backward_of(
         &self,
         l: usize,
         packed: &Packed<T>,

@@ -11,7 +11,7 @@ use crate::kernels::Scalar;
 use crate::kernels::elementwise::add;
 use crate::kernels::tiles::{Tile, over_tiles};
 use crate::layers::graph::Node;
-use crate::layers::rules::{Mode, Packed, Tangent, Write};
+use crate::layers::rules::{Mode, Packed, Rules, Tangent, Write};
 use crate::losses::Curvature;
 use crate::vector::scale;
 
@@ -31,13 +31,21 @@ struct Pass<T> {
     needs_derivative: Vec<bool>,
 }
 
+impl<T> Pass<T> {
+    /// Number of directions.
+    fn count(&self) -> usize {
+        self.directions[0].count
+    }
+}
+
 /// A thread's buffers.
 struct Scratch<T> {
     /// One buffer per boundary.
     tangents: Vec<Vec<T>>,
     slots: Vec<Vec<T>>,
     more: Vec<T>,
-    gradients: Vec<Vec<T>>,
+    /// Those of each pass.
+    gradients: Vec<Vec<Vec<T>>>,
     /// The passes of a tile that is not cached.
     tile: CachedTile<T>,
 }
@@ -46,7 +54,8 @@ impl<T: Scalar> Network<T> {
     /// The products of `directions` with a curvature matrix at the point, or only their entries in the ranges of
     /// `block`.
     ///
-    /// As many directions are processed together as tangents fit into a core's cache, but at least two.
+    /// As many directions are processed together as tangents fit into a core's cache, but at least two. They share the
+    /// first passes of a tile. They also go through the layers together, unless that saves nothing.
     pub(super) fn products(
         &self,
         point: &CachedPoint<T>,
@@ -57,10 +66,16 @@ impl<T: Scalar> Network<T> {
     ) -> Result<Vec<Vec<f64>>> {
         let row = self.widest() * self.split(samples.count).tile * size_of::<T>();
         let together = (CACHE_BYTES / row).max(2);
+        let rules = || self.nodes.iter().filter_map(Node::rules);
+        let lanes = match rules().any(Rules::multiplies_directions_apart) {
+            true => 1,
+            false => together,
+        };
         let mut products = Vec::with_capacity(directions.len());
         for chunk in directions.chunks(together) {
-            let pass = self.pass(chunk, curvature, block);
-            products.extend(self.products_together(point, samples, &pass, chunk.len())?);
+            let passes = chunk.chunks(lanes);
+            let passes: Vec<_> = passes.map(|v| self.pass(v, curvature, block)).collect();
+            products.extend(self.products_together(point, samples, &passes)?);
         }
         Ok(products)
     }
@@ -109,28 +124,31 @@ impl<T: Scalar> Network<T> {
         &self,
         point: &CachedPoint<T>,
         samples: Samples<T>,
-        pass: &Pass<T>,
-        k: usize,
+        passes: &[Pass<T>],
     ) -> Result<Vec<Vec<f64>>> {
-        let mut products = vec![vec![0.0; self.num_params]; k];
-        if !pass.has_tangent[self.nodes.len()] {
-            return Ok(products);
+        let depth = self.nodes.len();
+        let zeros = |pass: &Pass<T>| vec![vec![0.0; self.num_params]; pass.count()];
+        let mut products: Vec<_> = passes.iter().map(zeros).collect();
+        if passes.iter().all(|pass| !pass.has_tangent[depth]) {
+            return Ok(products.into_iter().flatten().collect());
         }
         let split = self.split(samples.count);
-        let (rows, widest) = (split.tile * k, self.widest());
+        let lanes = passes.iter().map(Pass::count).max().unwrap_or(0);
+        let (rows, widest) = (split.tile * lanes, self.widest());
         let tangent = |b: usize| {
-            let width = if pass.has_tangent[b] {
-                self.width(b)
-            } else {
-                0
+            let width = match passes.iter().any(|pass| pass.has_tangent[b]) {
+                true => self.width(b),
+                false => 0,
             };
             vec![T::ZERO; rows * width]
         };
+        let gradients =
+            |pass: &Pass<T>| self.gradient_buffers(pass.count(), |l| pass.needs_gradient[l]);
         let scratch = || Scratch {
-            tangents: (0..=self.nodes.len()).map(tangent).collect(),
+            tangents: (0..=depth).map(tangent).collect(),
             slots: vec![vec![T::ZERO; rows * widest]; self.plan.slots],
             more: vec![T::ZERO; rows * widest],
-            gradients: self.gradient_buffers(k, |l| pass.needs_gradient[l]),
+            gradients: passes.iter().map(gradients).collect(),
             tile: CachedTile::default(),
         };
         over_tiles(
@@ -139,21 +157,31 @@ impl<T: Scalar> Network<T> {
             scratch,
             |i, tile, scratch| {
                 let write = if i == 0 { Write::Replace } else { Write::Add };
-                match &point.groups[tile.start / split.group][i] {
-                    Some(cached) => {
-                        self.tile_products(pass, point, (samples, tile, cached), scratch, write);
-                    }
+                let mut first = std::mem::take(&mut scratch.tile);
+                let cached = match &point.groups[tile.start / split.group][i] {
+                    Some(cached) => cached,
                     None => {
-                        let mut cached = std::mem::take(&mut scratch.tile);
-                        self.first_passes(&point.packed, samples, tile, &mut cached);
-                        self.tile_products(pass, point, (samples, tile, &cached), scratch, write);
-                        scratch.tile = cached;
+                        self.first_passes(&point.packed, samples, tile, &mut first);
+                        &first
+                    }
+                };
+                let mut gradients = std::mem::take(&mut scratch.gradients);
+                for (pass, gradients) in passes.iter().zip(&mut gradients) {
+                    if pass.has_tangent[depth] {
+                        let tile = (samples, tile, cached);
+                        self.tile_products(pass, point, tile, scratch, (gradients, write));
                     }
                 }
+                (scratch.tile, scratch.gradients) = (first, gradients);
                 Ok(())
             },
-            |scratch| self.add_gradients(&scratch.gradients, &mut products),
+            |scratch| {
+                for (gradients, products) in scratch.gradients.iter().zip(&mut products) {
+                    self.add_gradients(gradients, products);
+                }
+            },
         )?;
+        let mut products: Vec<_> = products.into_iter().flatten().collect();
         for product in &mut products {
             scale(product, 1.0 / samples.count as f64);
         }
@@ -166,11 +194,11 @@ impl<T: Scalar> Network<T> {
         point: &CachedPoint<T>,
         (samples, tile, cached): (Samples<T>, Tile, &CachedTile<T>),
         scratch: &mut Scratch<T>,
-        write: Write,
+        (gradients, write): (&mut [Vec<T>], Write),
     ) {
         let depth = self.nodes.len();
         let (x, targets) = (samples.tile(tile, self), samples.targets(tile, self));
-        let k = pass.directions[0].count;
+        let k = pass.count();
         let primal = |l: usize| self.primal(l, &point.packed[l], x, cached);
         let size = |b: usize| tile.len * k * self.width(b);
         for (l, node) in self.nodes.iter().enumerate() {
@@ -215,8 +243,7 @@ impl<T: Scalar> Network<T> {
             if let Node::Layer { rules, .. } = node
                 && pass.needs_gradient[l]
             {
-                let gradient = &mut scratch.gradients[l];
-                rules.gradient_tangent(&primal(l), &tangent, gradient, write, pass.mode);
+                rules.gradient_tangent(&primal(l), &tangent, &mut gradients[l], write, pass.mode);
             }
             for (side, from) in node.from().iter().enumerate() {
                 if !pass.needs_derivative[*from] {

@@ -266,6 +266,10 @@ impl<T: Scalar> Rules<T> for LinearRules {
         true
     }
 
+    fn multiplies_directions_apart(&self) -> bool {
+        self.positions > 1
+    }
+
     fn needs_input(&self) -> bool {
         true
     }

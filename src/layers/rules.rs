@@ -23,6 +23,11 @@ pub(crate) trait Rules<T: Scalar>: Send + Sync {
         false
     }
 
+    /// Whether several directions need a matrix product each, so that together they cost as much as one after another.
+    fn multiplies_directions_apart(&self) -> bool {
+        false
+    }
+
     /// Whether derivatives read x.
     fn needs_input(&self) -> bool;
 
