@@ -17,13 +17,16 @@ use super::autograd::FUSED;
 use super::differences::{ComparisonPoint, GradientError, ProductError};
 use super::rounding::rounded;
 use super::{Objective, passes};
+use crate::data::Targets;
 use crate::error::{Error, Result};
 use crate::layers::LayerKind;
 use crate::model::{Layered, Model};
 use crate::vector::{largest, minus};
 
-/// Number of samples in the check.
+/// Number of samples in the check, and of their labels if one sample has several: candle's graph of long sequences takes
+/// much memory.
 const SAMPLES: usize = 8;
+const LABELS: usize = 512;
 
 /// Number of points at which a derivative must disagree before it counts as wrong.
 const POINTS: u64 = 6;
@@ -38,6 +41,8 @@ const LARGE: f64 = 0.02;
 const OUTPUT_ROUNDING: f64 = 100.0;
 
 /// Relative errors of the derivatives along one direction, on the first 8 samples, at a point near the model's own.
+///
+/// If the 8 samples have more than 512 labels, fewer samples are used.
 ///
 /// Hand-derived rules are checked in `f64`, whatever the model's dtype.
 ///
@@ -71,7 +76,13 @@ impl std::fmt::Display for DerivativeCheck {
 }
 
 pub(super) fn check(objective: &Objective) -> Result<DerivativeCheck> {
-    let samples = objective.loss.first_samples(&objective.data, SAMPLES)?;
+    let data = &objective.data;
+    let labels = match data.targets() {
+        Targets::Labels(labels) => labels.elem_count() / data.len(),
+        Targets::Values(_) => 1,
+    };
+    let most = (LABELS / labels.max(1)).clamp(1, SAMPLES);
+    let samples = objective.loss.first_samples(data, most)?;
     let probe = objective.with_batch(samples);
     let by_graph = probe.clone().by_autograd();
     probe.loss()?;
