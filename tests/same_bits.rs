@@ -239,8 +239,9 @@ where
 
 /// The zoo, with each normalisation, some with candle's graph as well.
 fn networks(results: &mut Results) -> Result<(), Error> {
-    let floats = |architecture: &Architecture| *architecture != Architecture::GPT;
-    for architecture in Architecture::ALL.into_iter().filter(floats) {
+    let transformers = [Architecture::GPT, Architecture::VIT];
+    let others = |architecture: &Architecture| !transformers.contains(architecture);
+    for architecture in Architecture::ALL.into_iter().filter(others) {
         let name = architecture.name();
         let image = common::small_shape(architecture).len() == 3;
         let shape: &[usize] = if image { &[1, 8, 8] } else { &[7] };

@@ -2,9 +2,10 @@
 
 mod common;
 
-use common::{assert_close, dot, numbers, products};
+use common::{assert_close, assert_engines_agree, dot, labelled, numbers, products};
 use loss_landscape::layers::{
-    Embedding, GatedMlp, LayerNorm, Linear, PositionEmbedding, Residual, RmsNorm, SelfAttention,
+    Embedding, GatedMlp, LayerNorm, Linear, Patches, PositionEmbedding, PositionMean, Residual,
+    RmsNorm, SelfAttention,
 };
 use loss_landscape::model::LayerKind;
 use loss_landscape::objective::Engine;
@@ -459,6 +460,154 @@ fn sizes_that_do_not_fit_a_gpt_are_refused() {
     assert!(found.contains("LayerNorm"), "{found}");
 }
 
+fn vit(layers: usize, heads: usize, width: usize, patch: usize) -> Architecture {
+    Architecture::Vit {
+        layers,
+        heads,
+        width,
+        patch,
+    }
+}
+
+#[test]
+fn the_vit_of_the_zoo_has_the_derivatives_of_candles_graph() {
+    for (architecture, shape, samples) in [
+        (vit(2, 2, 8, 2), [1, 6, 4], 9),
+        (vit(1, 1, 5, 3), [2, 3, 6], 4),
+        (vit(1, 3, 6, 2), [3, 4, 4], 1),
+        // A single patch, and patches of one pixel.
+        (vit(1, 1, 2, 4), [1, 4, 4], 1),
+        (vit(2, 2, 4, 1), [1, 2, 3], 5),
+    ] {
+        let model = architecture.build(&shape, 3, 3, &CPU).unwrap();
+        let model = model.to_dtype(DType::F64).unwrap();
+        let labels: Vec<u32> = (0..samples).map(|i| i % 3).collect();
+        let data = labelled(&shape, &labels, &CPU).unwrap();
+        let objective = Objective::of(&model, &data, Loss::CrossEntropy).unwrap();
+        // Larger weights than the initial ones, which make all products small.
+        for _ in 0..2 {
+            let found = assert_engines_agree(&objective, 1e-10);
+            let [u, v] = [20, 21].map(|seed| numbers(objective.dim(), seed));
+            let [hu, hv] = [&u, &v].map(|v| objective.hvp(v).unwrap());
+            assert_close(&hv, &found[0][hu.len()..2 * hu.len()], 1e-12);
+            let scale = dot(&hu, &hu).sqrt() * dot(&v, &v).sqrt();
+            assert!((dot(&u, &hv) - dot(&v, &hu)).abs() < 1e-14 * scale);
+
+            let single = model.to_dtype(DType::F32).unwrap();
+            let data = data.to_dtype(DType::F32).unwrap();
+            let single = Objective::of(&single, &data, Loss::CrossEntropy).unwrap();
+            assert_close(
+                &single.gradient().unwrap(),
+                &objective.gradient().unwrap(),
+                1e-4,
+            );
+            assert_close(&single.hvp(&v).unwrap(), &hv, 1e-3);
+
+            let range = objective.parameters().range("patches.weight").unwrap();
+            let mut embedded = vec![0.0; v.len()];
+            embedded[range.clone()].copy_from_slice(&v[range.clone()]);
+            let block = objective.hessian().block(&["patches.weight"]).unwrap();
+            assert_close(
+                &block.apply(&v[range.clone()]).unwrap(),
+                &objective.hvp(&embedded).unwrap()[range],
+                1e-12,
+            );
+
+            let theta = model.parameters().to_flat().unwrap();
+            let theta: Vec<f64> = theta.iter().map(|t| 10.0 * t).collect();
+            model.parameters().set_flat(&theta).unwrap();
+        }
+    }
+}
+
+/// A patch's linear function is a convolution whose stride is its kernel.
+#[test]
+fn patches_and_a_linear_layer_are_a_convolution() {
+    let (n, channels, size, outputs) = (2, 3, 2, 5);
+    let mut vars = Vars::default();
+    let embedding = Linear::new("w", "b");
+    vars.linear(&embedding, [channels * size * size, outputs]);
+    let parameters = vars.parameters(DType::F64);
+    let x = numbers(n * channels * 4 * 6, 3);
+    let x = Tensor::from_vec(x, (n, channels, 4, 6), &CPU).unwrap();
+    let kernel = parameters.get("w").unwrap();
+    let kernel = kernel.reshape((outputs, channels, size, size)).unwrap();
+    let bias = parameters.get("b").unwrap().reshape((1, (), 1, 1)).unwrap();
+    let expected = x.conv2d(&kernel, 0, size, 1, 1).unwrap();
+    let expected = expected.broadcast_add(&bias).unwrap();
+    let expected = expected.flatten_from(2).unwrap().transpose(1, 2).unwrap();
+    let model = Layered::new(
+        vec![Patches::new(size).into(), embedding.into()],
+        parameters,
+    );
+    let flat = |x: &Tensor| x.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+    assert_close(&flat(&model.forward(&x).unwrap()), &flat(&expected), 1e-14);
+    let data = Dataset::regression(&x, &expected).unwrap();
+    let objective = Objective::of(&model, &data, Loss::Mse).unwrap();
+    assert_eq!(objective.engine(), Engine::ByHand);
+    assert!(objective.loss().unwrap() < 1e-28);
+}
+
+#[test]
+fn the_default_vit_predicts_all_classes_alike_at_first() {
+    for shape in [[1, 28, 28], [3, 32, 32]] {
+        let model = Architecture::VIT.build(&shape, 10, 0, &CPU).unwrap();
+        let [channels, height, _] = shape;
+        let (width, patches) = (64, height * height / 16);
+        let linear = |inputs: usize, outputs: usize| inputs * outputs + outputs;
+        let block = 4 * linear(width, width) + linear(width, 4 * width) + linear(4 * width, width);
+        let norms = 2 * width;
+        let expected = linear(16 * channels, width)
+            + patches * width
+            + 4 * (block + 2 * norms)
+            + norms
+            + linear(width, 10);
+        assert_eq!(model.parameters().len(), expected);
+        let data = labelled(&shape, &[1, 7, 4, 0], &CPU).unwrap();
+        let data = data.to_dtype(DType::F32).unwrap();
+        let objective = Objective::of(&model, &data, Loss::CrossEntropy).unwrap();
+        assert_eq!(objective.engine(), Engine::ByHand);
+        assert!((objective.loss().unwrap() - 10f64.ln()).abs() < 0.1);
+    }
+}
+
+#[test]
+fn a_vit_learns_digits() {
+    let mnist = Mnist::load(&CPU).unwrap();
+    let (train, test) = (
+        mnist.train.first(2_000).unwrap(),
+        mnist.test.first(500).unwrap(),
+    );
+    let model = vit(1, 2, 32, 7).build(&[1, 28, 28], 10, 0, &CPU).unwrap();
+    let trainer = Trainer::adam(0.005).with_batch_size(50).with_epochs(3);
+    let history = trainer.fit(&model, &train, &test).unwrap();
+    let accuracy = history.epochs[2].test_accuracy.unwrap();
+    assert!(accuracy > 0.6, "{accuracy}");
+}
+
+#[test]
+fn sizes_that_do_not_fit_a_vit_are_refused() {
+    let message = |architecture: Architecture, inputs: &[usize]| {
+        let error = architecture.build(inputs, 10, 0, &CPU).unwrap_err();
+        error.to_string()
+    };
+    for [layers, heads, width, patch] in [[0, 1, 2, 4], [1, 0, 2, 4], [1, 1, 0, 4], [1, 1, 2, 0]] {
+        let found = message(vit(layers, heads, width, patch), &[1, 8, 8]);
+        assert!(found.contains("width and patch above 0"), "{found}");
+    }
+    let found = message(vit(1, 3, 4, 4), &[1, 8, 8]);
+    assert!(found.contains("heads that divide the width"), "{found}");
+    for shape in [[1, 28, 10], [1, 10, 28]] {
+        let found = message(Architecture::VIT, &shape);
+        assert!(found.contains("patches of 4 × 4: give a side"), "{found}");
+    }
+    let found = message(Architecture::VIT, &[784]);
+    assert!(found.contains("channels × height × width"), "{found}");
+    let normalized = Architecture::VIT.design().normalization(Norm::Group(8));
+    let found = normalized.build(&[1, 8, 8], 10, 0, &CPU).unwrap_err();
+    assert!(found.to_string().contains("LayerNorm"), "{found}");
+}
+
 #[test]
 fn layers_survive_json() {
     let layers = language_model(KINDS[1], DType::F64).layers().unwrap();
@@ -533,6 +682,19 @@ fn errors_name_the_layer_and_what_it_needs() {
     assert!(found.contains("at most 5 positions"), "{found}");
     let found = message(positions(), &[3, WIDTH + 1]);
     assert!(found.contains("shape (positions, 6)"), "{found}");
+    let patches = |size| Patches::new(size).into();
+    for (size, shape) in [
+        (2, &[1, 4, 3][..]),
+        (2, &[1, 3, 4]),
+        (0, &[1, 4, 4]),
+        (2, &[4, 4]),
+    ] {
+        let found = message(patches(size), shape);
+        let words = format!("height and width are multiples of {size}");
+        assert!(found.contains(&words), "{found}");
+    }
+    let found = message(PositionMean.into(), &[WIDTH]);
+    assert!(found.contains("PositionMean cannot take"), "{found}");
     let found = message(RmsNorm::new("short").into(), &[3, WIDTH]);
     assert!(found.contains("`short` of shape (6,)"), "{found}");
 }

@@ -137,8 +137,10 @@ layers! {
     group_norm: GroupNorm;
     layer_norm: LayerNorm;
     linear: Linear;
+    patches: Patches;
     pool: AveragePool, GlobalAveragePool, MaxPool;
     position_embedding: PositionEmbedding;
+    position_mean: PositionMean;
     reshape: Flatten, Unflatten;
     residual: Residual;
     rms_norm: RmsNorm;

@@ -139,6 +139,7 @@ impl Analyze {
     pub fn check(&self) -> Result<(), Error> {
         at_least(1, "samples", self.samples)?;
         at_least(1, "top", self.top)?;
+        self.network.check()?;
         positive("radius", self.radius)?;
         not_negative("damping", self.damping.unwrap_or(0.0))?;
         if self.visualize {

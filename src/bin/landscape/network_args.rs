@@ -6,8 +6,8 @@ use std::sync::OnceLock;
 use clap::builder::PossibleValue;
 use clap::{ArgAction, Args, ValueEnum};
 use loss_landscape::Error;
-use loss_landscape::data::Cifar10;
 use loss_landscape::data::synthetic::sum_of_two;
+use loss_landscape::data::{Cifar10, Text};
 use loss_landscape::model::cuda_device;
 use loss_landscape::operator::{Distributed, Recorded};
 use loss_landscape::prelude::*;
@@ -28,24 +28,29 @@ pub struct NetworkArgs {
     #[arg(long, value_name = "WIDTHS", value_delimiter = ',')]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layers: Option<Vec<usize>>,
-    /// Activation function [default: sigmoid for `mlp`, tanh for `cnn`, relu for others]
+    /// Activation function [default: sigmoid for `mlp`, tanh for `cnn`, gelu for `gpt` and `vit`, relu for others]
     #[arg(long, value_enum)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub activation: Option<ActivationName>,
-    /// Normalisation layer after each hidden layer, not for `mlp` [default: group for ResNets and DenseNet, none for others]
+    /// Normalisation layer after each hidden layer, not for `mlp`, `gpt` and `vit` [default: group for ResNets and DenseNet, none for others]
     #[arg(long, value_enum)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub norm: Option<NormName>,
     /// Remove the shortcuts of residual blocks and the concatenations of dense blocks
     #[arg(long, num_args = 0..=1, value_name = "BOOL", require_equals = true, default_missing_value = "true", default_value_t, action = ArgAction::Set)]
     pub no_shortcuts: bool,
-    /// Dataset
-    #[arg(long, value_enum, default_value = "mnist")]
-    pub dataset: DatasetName,
-    /// Directory of the dataset's files [default: the MNIST files of the source directory of this program]
-    #[arg(long, value_name = "DIR", value_parser = path())]
+    /// Dataset [default: mnist; for `gpt` shakespeare, or text with --data]
+    #[arg(long, value_enum)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dataset: Option<DatasetName>,
+    /// Directory of the dataset's files, or the text file [default: the MNIST files of the source directory of this program]
+    #[arg(long, value_name = "PATH", value_parser = path())]
     #[serde(skip_serializing_if = "config_file::is_missing_or_not_utf8")]
     pub data: Option<PathBuf>,
+    /// Number of characters in a sequence that `gpt` reads [default: 64]
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub context: Option<usize>,
     /// Device; `cuda` needs a build with the feature `cuda` (see environment/cuda.sh)
     #[arg(long, value_enum, default_value = "cpu")]
     pub device: DeviceName,
@@ -59,6 +64,9 @@ pub struct Data {
 
 /// Number of training samples in the synthetic dataset.
 const SYNTHETIC_TRAIN: usize = 800;
+
+/// Numbers of training and test sequences of a text, or one per position if fewer.
+const SEQUENCES: [usize; 2] = [10_000, 1_000];
 
 /// Size of the training set. Set when the data is loaded.
 pub static TRAINING_SAMPLES: OnceLock<usize> = OnceLock::new();
@@ -102,7 +110,7 @@ pub enum ModelName {
 
 impl ValueEnum for ModelName {
     fn value_variants<'a>() -> &'a [Self] {
-        const ALL: [ModelName; 9] = [
+        const ALL: [ModelName; 11] = [
             ModelName::Mlp,
             ModelName::Zoo(Architecture::Shallow),
             ModelName::Zoo(Architecture::Deep),
@@ -112,6 +120,8 @@ impl ValueEnum for ModelName {
             ModelName::Zoo(Architecture::ResNet20),
             ModelName::Zoo(Architecture::ResNet18),
             ModelName::Zoo(Architecture::DenseNet),
+            ModelName::Zoo(Architecture::GPT),
+            ModelName::Zoo(Architecture::VIT),
         ];
         &ALL
     }
@@ -157,6 +167,10 @@ pub enum DatasetName {
     Cifar10,
     /// 800 training and 200 test samples of 20 features; the class depends on two of them
     Synthetic,
+    /// Two plays by Shakespeare: 10,000 training and 1,000 test sequences of characters
+    Shakespeare,
+    /// The text file in --data (UTF-8): as many sequences, or one per position if fewer
+    Text,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum, Serialize)]
@@ -212,18 +226,82 @@ impl NetworkArgs {
         if let ModelName::Zoo(_) = self.model {
             ignored.push((&["layers"], "only `mlp` has configurable widths"));
         }
-        if let DatasetName::Synthetic = self.dataset {
-            ignored.push((
+        if !self.reads_text() {
+            ignored.push((&["context"], "only `gpt` reads sequences"));
+        }
+        match self.dataset() {
+            DatasetName::Synthetic => ignored.push((
                 &["data"],
                 "the synthetic dataset is generated, not read from files",
-            ));
+            )),
+            DatasetName::Shakespeare => ignored.push((
+                &["data"],
+                "the plays are part of this program; use --dataset text for another text",
+            )),
+            _ => {}
         }
         ignored
     }
 
+    pub fn check(&self) -> Result<(), Error> {
+        at_least(1, "context", self.context())?;
+        let (model, dataset) = (self.model.name(), self.dataset());
+        match (self.reads_text(), dataset.is_text()) {
+            (true, false) => Err(Error::Invalid(format!(
+                "`{model}` reads text, and dataset `{}` has none: use --dataset shakespeare, or --dataset text with --data",
+                dataset.name()
+            ))),
+            (false, true) => Err(Error::Invalid(format!(
+                "`{model}` does not read text, and dataset `{}` is text: use --model gpt or another --dataset",
+                dataset.name()
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether samples are sequences of characters.
+    pub fn reads_text(&self) -> bool {
+        matches!(self.model, ModelName::Zoo(Architecture::Gpt { .. }))
+    }
+
+    fn dataset(&self) -> DatasetName {
+        self.dataset
+            .unwrap_or(match (self.reads_text(), &self.data) {
+                (true, Some(_)) => DatasetName::Text,
+                (true, None) => DatasetName::Shakespeare,
+                (false, _) => DatasetName::Mnist,
+            })
+    }
+
+    fn context(&self) -> usize {
+        self.context.unwrap_or(64)
+    }
+
+    fn text(&self) -> Result<Text, Error> {
+        let text = match (self.dataset(), &self.data) {
+            (DatasetName::Text, Some(file)) => Text::load(file)?,
+            (DatasetName::Text, None) => {
+                return Err(Error::Invalid(
+                    "no text is given: add --data FILE, or use --dataset shakespeare".into(),
+                ));
+            }
+            _ => Text::shakespeare()?,
+        };
+        // The last tenth, for the test, holds a sequence and the character after it.
+        let least = self.context().saturating_add(1).saturating_mul(10);
+        match text.len() >= least {
+            true => Ok(text),
+            false => Err(Error::Invalid(format!(
+                "the text has {} characters, and --context {} needs at least {least}: use a longer text or a smaller --context",
+                text.len(),
+                self.context()
+            ))),
+        }
+    }
+
     pub fn data(&self) -> Result<Data, Error> {
         let device = &self.device()?;
-        match (self.dataset, &self.data) {
+        match (self.dataset(), &self.data) {
             (DatasetName::Mnist, dir) => {
                 let Mnist { train, test } = match dir {
                     None => Mnist::load(device)?,
@@ -247,6 +325,17 @@ impl NetworkArgs {
                     test: all.select(&rest)?,
                 })
             }
+            (DatasetName::Shakespeare | DatasetName::Text, _) => {
+                let (train, test) = self.text()?.split(0.1)?;
+                let windows = |text: &Text, most: usize| {
+                    let count = most.min(text.len() - self.context());
+                    text.windows(self.context(), count, 0, device)
+                };
+                Ok(Data {
+                    train: windows(&train, SEQUENCES[0])?,
+                    test: windows(&test, SEQUENCES[1])?,
+                })
+            }
         }
     }
 
@@ -268,8 +357,8 @@ impl NetworkArgs {
             ActivationName::GeluTanh => Activation::GeluTanh,
             ActivationName::Silu => Activation::Silu,
         });
-        let (device, shape, classes) =
-            (self.device()?, self.dataset.shape(), self.dataset.classes());
+        let device = self.device()?;
+        let (shape, classes) = self.shape_and_classes()?;
         match self.model {
             ModelName::Mlp if self.norm.is_some() || self.no_shortcuts => Err(Error::Invalid(
                 "--norm and --no-shortcuts do not apply to `mlp`: choose another --model".into(),
@@ -287,7 +376,10 @@ impl NetworkArgs {
                 }
                 Ok((&Mlp::new(&widths, activation, seed, &device)?).into())
             }
-            ModelName::Zoo(architecture) => {
+            ModelName::Zoo(mut architecture) => {
+                if let Architecture::Gpt { context, .. } = &mut architecture {
+                    *context = self.context();
+                }
                 let mut design = architecture.design();
                 design.activation = activation.unwrap_or(design.activation);
                 design.normalization = match self.norm {
@@ -300,26 +392,36 @@ impl NetworkArgs {
                     Some(NormName::Group) => Norm::Group(8),
                 };
                 design.shortcuts = !self.no_shortcuts;
-                design.build(shape, classes, seed, &device)
+                design.build(&shape, classes, seed, &device)
             }
         }
+    }
+
+    /// Shape of a sample, and number of classes.
+    fn shape_and_classes(&self) -> Result<(Vec<usize>, usize), Error> {
+        Ok(match self.dataset() {
+            DatasetName::Mnist => (vec![1, 28, 28], 10),
+            DatasetName::Cifar10 => (vec![3, 32, 32], 10),
+            DatasetName::Synthetic => (vec![20], 2),
+            DatasetName::Shakespeare | DatasetName::Text => {
+                (vec![self.context()], self.text()?.vocabulary().len())
+            }
+        })
     }
 }
 
 impl DatasetName {
-    /// Shape of a sample.
-    fn shape(self) -> &'static [usize] {
-        match self {
-            Self::Mnist => &[1, 28, 28],
-            Self::Cifar10 => &[3, 32, 32],
-            Self::Synthetic => &[20],
-        }
+    fn is_text(self) -> bool {
+        matches!(self, Self::Shakespeare | Self::Text)
     }
 
-    fn classes(self) -> usize {
+    fn name(self) -> &'static str {
         match self {
-            Self::Mnist | Self::Cifar10 => 10,
-            Self::Synthetic => 2,
+            Self::Mnist => "mnist",
+            Self::Cifar10 => "cifar10",
+            Self::Synthetic => "synthetic",
+            Self::Shakespeare => "shakespeare",
+            Self::Text => "text",
         }
     }
 }
@@ -357,7 +459,8 @@ impl PointArgs {
 
 impl SettingArgs {
     pub fn check(&self) -> Result<(), Error> {
-        at_least(1, "samples", self.samples.unwrap_or(1))
+        at_least(1, "samples", self.samples.unwrap_or(1))?;
+        self.network.check()
     }
 
     pub fn ignored(&self) -> Ignored {

@@ -91,6 +91,7 @@ impl SweepCommand {
     pub fn check(&self) -> Result<(), Error> {
         at_least(1, "top", self.top.unwrap_or(1))?;
         at_least(1, "samples", self.samples.unwrap_or(1))?;
+        self.network.check()?;
         self.sweep()?.check()
     }
 

@@ -27,6 +27,7 @@ pub struct Train {
 
 impl Train {
     pub fn check(&self) -> Result<(), Error> {
+        self.network.check()?;
         self.training.trainer()?.check()
     }
 
@@ -75,6 +76,9 @@ impl Train {
                 100.0 * epoch.test_accuracy.unwrap_or(f64::NAN),
                 epoch.seconds
             );
+        }
+        if self.network.reads_text() {
+            text += "loss and accuracy are means over characters\n";
         }
         if let Some(path) = &self.save {
             text += &format!("weights: {}\n", path.display());

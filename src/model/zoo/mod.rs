@@ -25,14 +25,17 @@ use crate::layers::{BatchNorm, Concat, GroupNorm, LayerInit, Residual};
 /// | `resnet18` | the same, four stages of two blocks | 64, 128, 256, 512 | ReLU | groups, 8 |
 /// | `densenet` | a convolution, three dense blocks of four, halved between | 16, then 12 more each | ReLU | groups, 4 |
 /// | `gpt` | four blocks of causal attention with four heads and of a perceptron; context 64 | 128, 512 in perceptrons | GELU | LayerNorm |
+/// | `vit` | four blocks of attention with four heads and of a perceptron; patches of 4 × 4 pixels | 64, 256 in perceptrons | GELU | LayerNorm |
 ///
 /// The first five take a sample as a vector. `gpt` takes at most `context` tokens of type `u32`, and has an output for
 /// each token and position. The others take an image of shape (channels, height, width), and end in
-/// global average pooling and a dense layer. The ResNets follow He et al. ("Deep Residual Learning for Image
+/// global average pooling and a dense layer; `vit` averages over the patches. The ResNets follow He et al. ("Deep Residual Learning for Image
 /// Recognition", 2016) for small images: the first convolution is 3 × 3 with stride 1, without pooling after it;
 /// where a stage halves the image, the shortcut is a 1 × 1 convolution. `densenet` is a small variant of Huang et al.
 /// ("Densely Connected Convolutional Networks", 2017). `gpt` is the pre-norm network of Karpathy's nanoGPT; its output weights
-/// are not tied to the embedding.
+/// are not tied to the embedding. `vit` is a small variant of Dosovitskiy et al. ("An Image is Worth 16x16 Words", 2021) with
+/// the same blocks, without causal mask and class token. Its default patches divide the images of MNIST, into 49 patches, and of
+/// CIFAR-10, into 64.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -64,6 +67,12 @@ pub enum Architecture {
         heads: usize,
         width: usize,
         context: usize,
+    },
+    Vit {
+        layers: usize,
+        heads: usize,
+        width: usize,
+        patch: usize,
     },
 }
 
@@ -121,7 +130,7 @@ pub struct Design {
 
 impl Architecture {
     /// All architectures.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Toy,
         Self::Shallow,
         Self::Deep,
@@ -132,6 +141,7 @@ impl Architecture {
         Self::ResNet18,
         Self::DenseNet,
         Self::GPT,
+        Self::VIT,
     ];
 
     /// [`Architecture::Gpt`] with four blocks, four heads, width 128 and context 64: 0.8 million parameters for 65 tokens.
@@ -140,6 +150,14 @@ impl Architecture {
         heads: 4,
         width: 128,
         context: 64,
+    };
+
+    /// [`Architecture::Vit`] with four blocks, four heads, width 64 and patches of 4 × 4 pixels: 0.2 million parameters.
+    pub const VIT: Self = Self::Vit {
+        layers: 4,
+        heads: 4,
+        width: 64,
+        patch: 4,
     };
 
     /// The name in the table.
@@ -167,10 +185,11 @@ impl Architecture {
             Self::ResNet18 => ("resnet18", "ResNet-18 with group normalisation"),
             Self::DenseNet => ("densenet", "A small DenseNet with group normalisation"),
             Self::Gpt { .. } => ("gpt", "A small GPT for sequences of tokens"),
+            Self::Vit { .. } => ("vit", "A small vision transformer"),
         }
     }
 
-    /// The architecture with the given name; `gpt` is [`Architecture::GPT`].
+    /// The architecture with the given name; `gpt` is [`Architecture::GPT`], `vit` [`Architecture::VIT`].
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -199,7 +218,7 @@ impl Architecture {
             architecture: self,
             activation: match self {
                 Self::Toy | Self::Cnn => Activation::Tanh,
-                Self::Gpt { .. } => Activation::Gelu,
+                Self::Gpt { .. } | Self::Vit { .. } => Activation::Gelu,
                 _ => Activation::Relu,
             },
             normalization: match self {
@@ -247,15 +266,15 @@ impl Design {
 
     /// The network for samples of shape `inputs`, in `f32`, with parameters drawn from `seed`: the same seed gives
     /// the same bits. Weights and biases of a unit with n inputs are uniform in ±1/√n; with ReLUs, the hidden layers'
-    /// weights are uniform in ±√(6/n) (He et al., "Delving Deep into Rectifiers", 2015). Weights of `gpt` are normal with standard
-    /// deviation 0.02, divided by √(2 · layers) in the last layer of a residual branch; its biases are 0.
+    /// weights are uniform in ±√(6/n) (He et al., "Delving Deep into Rectifiers", 2015). Weights of `gpt` and `vit` are normal with
+    /// standard deviation 0.02, divided by √(2 · layers) in the last layer of a residual branch; their biases are 0.
     ///
     /// For `gpt`, `inputs` is the number of tokens of a sample, and `outputs` the number of different tokens.
     ///
     /// # Errors
     /// A shape with a 0, or 0 outputs; images not of shape (channels, height, width); groups that do not divide the
-    /// channels; sizes of `gpt` that are 0, heads that do not divide its width, samples longer than its context, another
-    /// normalisation than its own; errors of candle.
+    /// channels; sizes of `gpt` and `vit` that are 0, heads that do not divide the width, samples longer than the context,
+    /// patches that do not divide the image, another normalisation than their own; errors of candle.
     pub fn build(
         &self,
         inputs: &[usize],
@@ -302,34 +321,33 @@ impl Design {
                 width,
                 context,
             } => {
-                self.check_gpt(inputs, context)?;
+                if !matches!(inputs, [length] if *length <= context) {
+                    return Err(Error::invalid(format!(
+                        "`gpt` takes samples of at most {context} tokens, not of shape {inputs:?}"
+                    )));
+                }
                 let sizes = transformers::Sizes {
                     layers,
                     heads,
                     width,
-                    context,
-                    tokens: outputs,
                 };
-                transformers::gpt(self, &mut init, sizes)
+                transformers::gpt(self, &mut init, sizes, context, outputs)
+            }
+            Architecture::Vit {
+                layers,
+                heads,
+                width,
+                patch,
+            } => {
+                let sizes = transformers::Sizes {
+                    layers,
+                    heads,
+                    width,
+                };
+                transformers::vit(self, &mut init, sizes, patch, image()?, outputs)
             }
         };
         Ok(Layered::new(layers?, init.finish()?))
-    }
-
-    fn check_gpt(&self, inputs: &[usize], context: usize) -> Result<()> {
-        if self.normalization != Norm::None {
-            return Err(Error::invalid(format!(
-                "`gpt` normalises every position by LayerNorm: leave its normalisation at {:?} instead of {:?}",
-                Norm::None,
-                self.normalization
-            )));
-        }
-        match inputs {
-            [length] if *length <= context => Ok(()),
-            _ => Err(Error::invalid(format!(
-                "`gpt` takes samples of at most {context} tokens, not of shape {inputs:?}"
-            ))),
-        }
     }
 
     /// The optional normalisation and the non-linearity.

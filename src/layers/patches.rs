@@ -1,0 +1,201 @@
+//! [`Patches`]: an image as a sequence of square patches.
+
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+use super::graph::GraphBuilder;
+use super::rules::{Mode, Packed, Primal, Rules, Tangent};
+use super::{Layer, Misfit, Pass, Shape, Units};
+use crate::kernels::Scalar;
+use crate::parameters::Parameters;
+
+/// Cuts an image into squares of `size` × `size` pixels, row by row. The values of a patch are those of its first channel, row by
+/// row, then those of the next. A [`Linear`](super::Linear) layer after it is a convolution of kernel and stride `size`.
+///
+/// ```
+/// use loss_landscape::layers::{self, Patches, Shape};
+/// use loss_landscape::model::Layered;
+/// use loss_landscape::prelude::*;
+///
+/// let none = Parameters::new([])?;
+/// let image = Tensor::new(&[[[[1f32, 2.0, 5.0, 6.0], [3.0, 4.0, 7.0, 8.0]]]], &Device::Cpu)?;
+/// let patches = Layered::new(vec![Patches::new(2).into()], none).forward(&image)?;
+/// assert_eq!(patches.to_vec3::<f32>()?, [[[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]]]);
+/// # Ok::<(), Error>(())
+/// ```
+///
+/// # Shapes
+/// Samples of shape (channels, height, width) to (height/size · width/size, channels · size²).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Patches {
+    /// Side of a patch in pixels; it divides height and width.
+    pub size: usize,
+}
+
+impl Patches {
+    /// Patches of `size` × `size` pixels.
+    pub fn new(size: usize) -> Self {
+        Self { size }
+    }
+
+    /// Channels, and number of rows and columns of patches.
+    fn grid(&self, input: &Shape) -> Result<[usize; 3], Misfit> {
+        let divides = |n: usize| n > 0 && self.size > 0 && n.is_multiple_of(self.size);
+        match input.image() {
+            Some([channels, height, width]) if divides(height) && divides(width) => {
+                Ok([channels, height / self.size, width / self.size])
+            }
+            _ => Err(Misfit::new(
+                self,
+                input,
+                format!(
+                    "images of shape (channels, height, width) whose height and width are multiples of {}",
+                    self.size
+                ),
+            )),
+        }
+    }
+}
+
+impl Layer for Patches {
+    fn output_shape(&self, input: &Shape, _parameters: &Parameters) -> Result<Shape, Misfit> {
+        let [channels, rows, columns] = self.grid(input)?;
+        let values = channels * self.size * self.size;
+        Ok(Shape::new([rows * columns, values]))
+    }
+
+    fn forward(
+        &self,
+        x: &Tensor,
+        _parameters: &Parameters,
+        _pass: &mut Pass,
+    ) -> candle_core::Result<Tensor> {
+        let (n, channels, height, width) = x.dims4()?;
+        let size = self.size;
+        let (rows, columns) = (height / size, width / size);
+        let squares = x.reshape(vec![n, channels, rows, size, columns, size])?;
+        let patches = squares.permute(vec![0, 2, 4, 1, 3, 5])?;
+        patches.reshape((n, rows * columns, channels * size * size))
+    }
+
+    fn add_rules<T: Scalar>(&self, network: &mut GraphBuilder<T>) -> Result<(), Misfit> {
+        let input = network.shape().clone();
+        let output = self.output_shape(&input, network.parameters())?;
+        network.push(PatchRules::new(self.grid(&input)?, self.size), output);
+        Ok(())
+    }
+
+    fn units(&self) -> Units {
+        Units::Fixed
+    }
+}
+
+/// A permutation that keeps the rows of a patch together.
+struct PatchRules {
+    /// Length of a row of a patch.
+    size: usize,
+    /// Index in x of each row of each patch, in the order of y.
+    starts: Vec<usize>,
+}
+
+impl PatchRules {
+    fn new([channels, rows, columns]: [usize; 3], size: usize) -> Self {
+        let mut starts = Vec::with_capacity(rows * columns * channels * size);
+        for row in 0..rows {
+            for column in 0..columns {
+                for channel in 0..channels {
+                    for i in 0..size {
+                        let line = (channel * rows + row) * size + i;
+                        starts.push((line * columns + column) * size);
+                    }
+                }
+            }
+        }
+        Self { size, starts }
+    }
+
+    /// Number of values of a sample.
+    fn len(&self) -> usize {
+        self.starts.len() * self.size
+    }
+
+    fn cut<T: Scalar>(&self, x: &[T], y: &mut [T]) {
+        let samples = x.chunks_exact(self.len());
+        for (x, y) in samples.zip(y.chunks_exact_mut(self.len())) {
+            for (start, y) in self.starts.iter().zip(y.chunks_exact_mut(self.size)) {
+                y.copy_from_slice(&x[*start..][..self.size]);
+            }
+        }
+    }
+}
+
+impl<T: Scalar> Rules<T> for PatchRules {
+    fn output_len(&self) -> usize {
+        self.len()
+    }
+
+    fn needs_input(&self) -> bool {
+        false
+    }
+
+    fn forward(&self, _theta: &Packed<T>, x: &[T], y: &mut [T], _cached: &mut [T]) {
+        self.cut(x, y);
+    }
+
+    fn forward_tangent(&self, _primal: &Primal<T>, tangent: &Tangent<T>, ry: &mut [T]) {
+        match tangent.rx {
+            Some(rx) => self.cut(rx, ry),
+            None => ry.fill(T::ZERO),
+        }
+    }
+
+    fn backward_tangent(
+        &self,
+        _primal: &Primal<T>,
+        tangent: &Tangent<T>,
+        rdx: &mut [T],
+        _mode: Mode,
+    ) {
+        let samples = tangent.rdy.chunks_exact(self.len());
+        for (rdy, rdx) in samples.zip(rdx.chunks_exact_mut(self.len())) {
+            for (start, rdy) in self.starts.iter().zip(rdy.chunks_exact(self.size)) {
+                rdx[*start..][..self.size].copy_from_slice(rdy);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layers::checks::{Tile, check, evaluate};
+
+    #[test]
+    fn patches_have_the_pixels_of_their_squares_and_derivatives_match_differences() {
+        for ([channels, rows, columns], size) in [
+            ([2, 2, 3], 2),
+            ([3, 1, 2], 4),
+            ([1, 3, 1], 1),
+            ([1, 1, 1], 3),
+        ] {
+            let (height, width) = (rows * size, columns * size);
+            let len = channels * height * width;
+            let rules = PatchRules::new([channels, rows, columns], size);
+            for (samples, k) in [(3, 2), (1, 1)] {
+                let tile = Tile::random([len, len, 2], samples, k, 3);
+                let found = evaluate::<f64>(&rules, &tile).y;
+                for (i, y) in found.iter().enumerate() {
+                    let (sample, i) = (i / len, i % len);
+                    let (patch, i) = (i / (len / (rows * columns)), i % (len / (rows * columns)));
+                    let (channel, i) = (i / (size * size), i % (size * size));
+                    let row = patch / columns * size + i / size;
+                    let column = patch % columns * size + i % size;
+                    let pixel = ((sample * channels + channel) * height + row) * width + column;
+                    assert_eq!(*y, tile.x[pixel]);
+                }
+                check(&rules, &tile, 1e-10);
+                check(&rules, &Tile { rx: None, ..tile }, 1e-10);
+            }
+        }
+    }
+}
