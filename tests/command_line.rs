@@ -612,6 +612,29 @@ fn memory_stays_within_its_budget() {
     assert!(some - none < 130.0, "{none}, {some}, {all} MiB");
 }
 
+/// As above, with sequences, whose logits for all tokens would take 70 MiB.
+#[cfg(target_os = "linux")]
+#[test]
+fn memory_of_a_language_model_stays_within_its_budget() {
+    let net = [
+        "hvp",
+        "--model",
+        "gpt",
+        "--context",
+        "16",
+        "--samples",
+        "100",
+        "--runs",
+        "1",
+        "--block",
+        "1",
+    ];
+    let with = |megabytes: &'static str| peak(&[&net[..], &["--memory", megabytes]].concat());
+    let [none, some, all] = ["0", "100", "4096"].map(with);
+    assert!(all - none > 400.0, "{none}, {some}, {all} MiB");
+    assert!(some - none < 130.0, "{none}, {some}, {all} MiB");
+}
+
 #[test]
 fn convolutional_networks() {
     let folder = Folder::new("cnn");
@@ -646,6 +669,45 @@ fn convolutional_networks() {
     assert!(
         String::from_utf8_lossy(&other.stderr).contains("which the model does not have"),
         "{other:?}"
+    );
+}
+
+#[test]
+fn transformers() {
+    let folder = Folder::new("transformers");
+    let saved = folder.path("w.safetensors");
+    let text = folder.path("text");
+    std::fs::write(&text, "to be or not to be: that is it.\n".repeat(30)).unwrap();
+    let own = ["--model", "gpt", "--data", &text, "--context", "12"];
+    for (network, sequences, parameters) in [
+        (&["--model", "vit"][..], 60_000, 204_938),
+        (&["--model", "gpt"], 10_000, 819_200),
+        (&own, 852, 798_464),
+    ] {
+        let train = [&["train"], network, &["--epochs", "0", "--save", &saved]].concat();
+        assert_eq!(json(&train)["hand_derived"], true, "{network:?}");
+        let at = [network, &["--samples", "3", "--weights", &saved]].concat();
+        let times = json(&[&["hvp", "--runs", "1", "--block", "2"], &at[..]].concat());
+        assert_eq!(times["hand_derived"], true);
+        assert_eq!(times["samples"], 3);
+        assert_eq!(times["training_samples"], sequences);
+        assert_eq!(times["parameters"], parameters);
+        let spectrum = [&["spectrum", "--top", "1", "--dtype", "f64"], &at[..]].concat();
+        let found = numbers(&json(&spectrum)["eigenvalues"])[0];
+        let graph = json(&[&spectrum[..], &["--autograd"]].concat());
+        let graph = numbers(&graph["eigenvalues"])[0];
+        assert!(
+            (found - graph).abs() < 1e-6 * graph.abs(),
+            "{found}, {graph}"
+        );
+    }
+    let more = ["--epochs", "2", "--batch", "32", "--lr", "0.003"];
+    let trained = json(&[&["train"], &own[..], &more].concat());
+    let epoch = &trained["epochs"][1];
+    let number = |key: &str| epoch[key].as_f64().unwrap();
+    assert!(
+        number("train_loss") < 0.5 && number("test_accuracy") > 0.8,
+        "{epoch}"
     );
 }
 
@@ -794,6 +856,60 @@ fn errors_of_wrong_names_list_valid_names() {
             "give the directory of its binary version with --data",
         ),
         (&["--model", "cnn"], "channels × height × width"),
+        (&["--model", "vit"], "channels × height × width"),
+        (
+            &["--model", "gpt"],
+            "`gpt` reads text, and dataset `synthetic` has none: use --dataset shakespeare, or --dataset text with --data",
+        ),
+        (
+            &["--dataset", "shakespeare"],
+            "`mlp` does not read text, and dataset `shakespeare` is text: use --model gpt or another --dataset",
+        ),
+        (
+            &["--model", "gpt", "--dataset", "text"],
+            "no text is given: add --data FILE",
+        ),
+        (
+            &["--model", "gpt", "--dataset", "shakespeare", "--data", "x"],
+            "--data has no effect: the plays are part of this program",
+        ),
+        (
+            &[
+                "--model",
+                "gpt",
+                "--dataset",
+                "shakespeare",
+                "--context",
+                "40000",
+            ],
+            "the text has 315697 characters, and --context 40000 needs at least 400010",
+        ),
+        (
+            &[
+                "--model",
+                "gpt",
+                "--dataset",
+                "shakespeare",
+                "--context",
+                "0",
+            ],
+            "--context must be at least 1, found 0",
+        ),
+        (
+            &["--context", "5"],
+            "--context has no effect: only `gpt` reads sequences",
+        ),
+        (
+            &[
+                "--model",
+                "gpt",
+                "--dataset",
+                "shakespeare",
+                "--norm",
+                "batch",
+            ],
+            "`gpt` normalises every position by LayerNorm",
+        ),
         (
             &["--optimizer", "sgd", "--weight-decay", "0.1"],
             "--weight-decay needs --optimizer adamw",
