@@ -40,19 +40,19 @@ impl Patches {
 
     /// Channels, and number of rows and columns of patches.
     fn grid(&self, input: &Shape) -> Result<[usize; 3], Misfit> {
+        let misfit = |wanted: String| Misfit::new(self, input, wanted);
+        let Some([channels, height, width]) = input.image() else {
+            let wanted =
+                "images of shape (channels, height, width): put an Unflatten layer before it";
+            return Err(misfit(wanted.into()));
+        };
         let divides = |n: usize| n > 0 && self.size > 0 && n.is_multiple_of(self.size);
-        match input.image() {
-            Some([channels, height, width]) if divides(height) && divides(width) => {
-                Ok([channels, height / self.size, width / self.size])
-            }
-            _ => Err(Misfit::new(
-                self,
-                input,
-                format!(
-                    "images of shape (channels, height, width) whose height and width are multiples of {}",
-                    self.size
-                ),
-            )),
+        match divides(height) && divides(width) {
+            true => Ok([channels, height / self.size, width / self.size]),
+            false => Err(misfit(format!(
+                "a height and a width that are multiples of {}",
+                self.size
+            ))),
         }
     }
 }

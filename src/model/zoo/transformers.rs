@@ -4,7 +4,7 @@ use super::{Design, Norm};
 use crate::error::{Error, Result};
 use crate::layers::{
     Embedding, LayerInit, LayerKind, LayerNorm, Linear, Patches, PositionEmbedding, PositionMean,
-    SelfAttention,
+    SelfAttention, Unflatten,
 };
 
 /// Sizes of the blocks.
@@ -46,10 +46,11 @@ pub(super) fn vit(
     init: &mut LayerInit,
     sizes: Sizes,
     patch: usize,
-    [channels, height, width]: [usize; 3],
+    image: [usize; 3],
     outputs: usize,
 ) -> Result<Vec<LayerKind>> {
     check(design, sizes, ("patch", patch))?;
+    let [channels, height, width] = image;
     if !height.is_multiple_of(patch) || !width.is_multiple_of(patch) {
         return Err(Error::invalid(format!(
             "`vit` cannot cut images of {height} × {width} pixels into patches of {patch} × {patch}: give a side that divides both"
@@ -60,6 +61,7 @@ pub(super) fn vit(
     embedding.init_normal(init, [inputs, sizes.width], DEVIATION)?;
     let count = (height / patch) * (width / patch);
     let mut network: Vec<LayerKind> = vec![
+        Unflatten(image.to_vec()).into(),
         Patches::new(patch).into(),
         embedding.into(),
         positions(init, count, sizes.width)?,
