@@ -204,6 +204,7 @@ fn spectra_of_blocks() {
         "blocks.csv",
         "blocks.parquet",
         "blocks.html",
+        "densities.html",
         "distances.csv",
         "distances.html",
     ] {

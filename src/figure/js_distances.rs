@@ -25,7 +25,7 @@ use crate::spectral::JsDistances;
 /// # Ok::<(), Error>(())
 /// ```
 pub fn js_distances(distances: &JsDistances) -> Figure {
-    let title = "Jensen–Shannon distances of the blocks' spectral densities";
+    let title = "Jensen–Shannon distances of the blocks";
     let count = distances.names.len();
     let places: Vec<usize> = (0..count).collect();
     let texts = distances.names.iter().enumerate().map(|(i, row)| {

@@ -1,6 +1,7 @@
 //! Figures: each file has a function that turns a result into a [`Figure`]. Nothing is computed here.
 
 mod animation;
+mod block_densities;
 mod block_spectra;
 mod chart;
 mod components;
@@ -22,6 +23,7 @@ mod surface;
 mod trajectory;
 
 pub use animation::animation;
+pub use block_densities::block_densities;
 pub use block_spectra::block_spectra;
 pub use chart::Chart;
 pub use components::components;

@@ -46,13 +46,14 @@ pub struct Blocks {
 }
 
 /// Files that `--out` writes.
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "blocks.json",
     "blocks.csv",
     "blocks.parquet",
     "distances.csv",
     "distances.parquet",
     "blocks.html",
+    "densities.html",
     "distances.html",
 ];
 
@@ -116,6 +117,7 @@ impl Blocks {
             write_table(dir, "distances", &mut distances.table()?)?;
             for (name, figure) in [
                 ("blocks.html", figure::block_spectra(&spectra)),
+                ("densities.html", figure::block_densities(&spectra)?),
                 ("distances.html", figure::js_distances(&distances)),
             ] {
                 write_text(&dir.join(name), &figure.page())?;
