@@ -252,7 +252,8 @@ fn spectra() {
         ends(&format!("density, {name}"), || density.run(operator));
         let halves = ["first", "second"].iter().enumerate().map(|(i, half)| {
             let size = operator.dim() / 2;
-            ((*half).to_owned(), vec![i * size..(i + 1) * size])
+            let rows = i * size..(i + 1) * size;
+            ((*half).to_owned(), vec![rows])
         });
         let blocks = Blocks::new(operator, halves.collect()).unwrap();
         let block_settings = BlockSettings::default().with_probes(ENDLESS / 1_000);

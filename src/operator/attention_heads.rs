@@ -85,7 +85,8 @@ fn add_heads(attention: &SelfAttention, parameters: &Parameters, heads: &mut Hea
             let size = range.len() / count;
             let rows = |head: usize| {
                 let start = range.start + head * size;
-                vec![start..start + size]
+                let rows = start..start + size;
+                vec![rows]
             };
             heads.insert(range.clone(), (0..count).map(rows).collect());
         }

@@ -96,7 +96,8 @@ impl BlockSettings {
             .with_steps(self.steps)
             .with_seed(self.seed);
         let operator = blocks.operator();
-        let whole = ("whole matrix".to_owned(), vec![0..operator.dim()]);
+        let all = 0..operator.dim();
+        let whole = ("whole matrix".to_owned(), vec![all]);
         let named = [blocks.ranges(), &[whole]].concat();
         let mut checkpoint = match &self.checkpoint {
             Some(path) => Some(BlockCheckpoint::open(path, self, operator, &named)?),

@@ -18,8 +18,8 @@ impl Density {
     /// et al. ("Why Transformers Need Adam: A Hessian Perspective", 2024) compare the blocks of a Hessian by it.
     ///
     /// The noise of few probes alone makes D positive. Leaving out one probe of both densities at a time gives the standard
-    /// error of D and removes this bias to first order (jackknife); a negative D counts as 0. The standard error of the distance
-    /// is half of the longer part of the interval that D ± 2 standard errors corresponds to.
+    /// error of D and removes this bias to first order (jackknife); a negative D counts as 0. With the standard error s of D,
+    /// that of the distance is half of its difference to the farther one of √(D − 2s) and √(D + 2s).
     ///
     /// ```
     /// use loss_landscape::ndarray::{Array1, Array2};
@@ -137,9 +137,10 @@ impl Grid {
             if last < first || first >= points as f64 {
                 continue;
             }
-            for i in first as usize..=(last as usize).min(points - 1) {
+            let reached = first as usize..=(last as usize).min(points - 1);
+            for (i, value) in reached.clone().zip(&mut curve[reached]) {
                 let x = (low + step * i as f64 - node) / width;
-                curve[i] += weight * height * (-0.5 * x * x).exp();
+                *value += weight * height * (-0.5 * x * x).exp();
             }
         }
         curve
