@@ -229,6 +229,30 @@ fn spectra_of_blocks() {
     ] {
         assert!(text.contains(part), "{text}");
     }
+
+    let heads = json(&[
+        "blocks",
+        "--model",
+        "gpt",
+        "--context",
+        "4",
+        "--samples",
+        "2",
+        "--probes",
+        "2",
+        "--steps",
+        "2",
+        "--pattern",
+        "blocks.3.attention",
+        "--heads",
+    ]);
+    let blocks = heads["blocks"].as_array().unwrap();
+    let names: Vec<&str> = blocks.iter().map(|b| b["name"].as_str().unwrap()).collect();
+    let expected = [".head0", ".head1", ".head2", ".head3", ""];
+    assert_eq!(
+        names,
+        expected.map(|part| format!("blocks.3.attention{part}"))
+    );
 }
 
 #[test]
