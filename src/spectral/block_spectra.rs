@@ -262,6 +262,9 @@ impl BlockSpectra {
     /// Gaussian whose standard deviation is a tenth of the larger root mean square eigenvalue of the two, so that the distance
     /// does not depend on the unit of the loss. Two zero blocks have the distance 0.
     ///
+    /// Eigenvalues that are closer than this width count as equal. If most eigenvalues of both blocks are that close to 0, the
+    /// distance is small even if the largest differ by orders of magnitude: compare also the largest and the root mean square.
+    ///
     /// # Errors
     /// Results of different numbers of probes.
     pub fn js_distances(&self) -> Result<JsDistances> {
