@@ -245,13 +245,18 @@ fn the_share_outside_the_blocks_has_its_coverage() {
     });
     let exact = 1.0 - inside.sum::<f64>() / all;
     let blocks = Blocks::new(Dense::new(matrix).unwrap(), consecutive(&sizes)).unwrap();
-    let found = coverage(exact, 100, |seed| {
+    let share = |seed| {
         let settings = BlockSettings::default().with_steps(3).with_seed(seed);
-        let share = settings.run(&blocks).unwrap().outside_share().unwrap();
-        assert!(share.standard_error < 0.1, "{share}");
-        share
-    });
+        settings.run(&blocks).unwrap().outside_share().unwrap()
+    };
+    let found = coverage(exact, 100, share);
     assert!(found >= 0.88, "{found}");
+    let shares: Vec<f64> = (0..100).map(|seed| share(seed).value).collect();
+    let mean = shares.iter().sum::<f64>() / 100.0;
+    let squares = shares.iter().map(|share| (share - mean).powi(2));
+    let error = (squares.sum::<f64>() / 99.0 / 100.0).sqrt();
+    assert!(error < 0.005, "{error}");
+    assert!((mean - exact).abs() < 4.0 * error, "{mean} is not {exact}");
 }
 
 #[test]
