@@ -1055,6 +1055,7 @@ fn the_readmes_commands_run() {
     assert!(commands.len() > 10, "{commands:?}");
     for command in commands {
         let words = command.split('#').next().unwrap().split_whitespace();
+        let words = words.map(|word| word.trim_matches('\''));
         let takes_hours = command.starts_with("sweep").then_some("--help");
         let mut program = Command::new(env!("CARGO_BIN_EXE_landscape"));
         let program = program

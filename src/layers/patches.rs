@@ -13,14 +13,16 @@ use crate::parameters::Parameters;
 /// row, then those of the next. A [`Linear`](super::Linear) layer after it is a convolution of kernel and stride `size`.
 ///
 /// ```
-/// use loss_landscape::layers::{self, Patches, Shape};
-/// use loss_landscape::model::Layered;
+/// use loss_landscape::layers::{Linear, Patches};
 /// use loss_landscape::prelude::*;
 ///
-/// let none = Parameters::new([])?;
+/// // The sum over each patch.
+/// let ones = Var::ones((1, 4), DType::F32, &Device::Cpu)?;
+/// let parameters = Parameters::new([("sum".to_owned(), ones)])?;
+/// let layers = vec![Patches::new(2).into(), Linear::without_bias("sum").into()];
 /// let image = Tensor::new(&[[[[1f32, 2.0, 5.0, 6.0], [3.0, 4.0, 7.0, 8.0]]]], &Device::Cpu)?;
-/// let patches = Layered::new(vec![Patches::new(2).into()], none).forward(&image)?;
-/// assert_eq!(patches.to_vec3::<f32>()?, [[[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]]]);
+/// let sums = Layered::new(layers, parameters).forward(&image)?;
+/// assert_eq!(sums.to_vec3::<f32>()?, [[[10.0], [26.0]]]);
 /// # Ok::<(), Error>(())
 /// ```
 ///
