@@ -5,13 +5,20 @@ mod common;
 use std::ops::Range;
 
 use common::{assert_close, dot, numbers};
-use loss_landscape::layers;
+use loss_landscape::layers::{
+    self, Embedding, GatedMlp, LayerNorm, Linear, PositionEmbedding, Residual, RmsNorm,
+    SelfAttention,
+};
 use loss_landscape::model::LayerKind;
+use loss_landscape::objective::CrossEntropy;
 use loss_landscape::prelude::*;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 const CPU: Device = Device::Cpu;
+
+/// Number of tokens, which are the classes too.
+const CLASSES: usize = 5;
 
 /// Creates the layers and variables of a network.
 struct Builder {
@@ -192,6 +199,47 @@ impl Builder {
         }
     }
 
+    fn linear(&mut self, inputs: usize, outputs: usize, has_bias: bool) -> Linear {
+        Linear {
+            weight: self.parameter(&[outputs, inputs], 0.0),
+            bias: has_bias.then(|| self.parameter(&[outputs], 0.0)),
+        }
+    }
+
+    /// A layer that keeps the width of a sequence.
+    fn sequence_layer(&mut self, width: usize) -> LayerKind {
+        let has_biases = self.rng.random();
+        match self.rng.random_range(0..5) {
+            0 => {
+                let heads = self.divisor(width);
+                let keys = heads * self.one_of(&[1, 2]);
+                let mut attention = SelfAttention::new("", heads).with_causal(self.rng.random());
+                attention.query = self.linear(width, keys, has_biases);
+                attention.key = self.linear(width, keys, has_biases);
+                attention.value = self.linear(width, width, has_biases);
+                attention.output = self.linear(width, width, has_biases);
+                attention.into()
+            }
+            1 => {
+                let hidden = self.one_of(&[1, 2, 5]);
+                let mut mlp = GatedMlp::new("");
+                mlp.gate = self.linear(width, hidden, has_biases);
+                mlp.up = self.linear(width, hidden, has_biases);
+                mlp.down = self.linear(hidden, width, has_biases);
+                mlp.into()
+            }
+            2 => {
+                let weight = self.parameter(&[width], 1.0);
+                LayerNorm::new(weight, self.parameter(&[width], 0.0)).into()
+            }
+            3 => RmsNorm::new(self.parameter(&[width], 1.0)).into(),
+            _ => {
+                let all = [Activation::Gelu, Activation::GeluTanh, Activation::Silu];
+                all[self.rng.random_range(0..all.len())].into()
+            }
+        }
+    }
+
     fn finish(mut self, mut kinds: Vec<LayerKind>) -> (Layered, bool) {
         if self.rng.random() {
             kinds.push(LayerKind::GlobalAveragePool(layers::GlobalAveragePool));
@@ -222,7 +270,13 @@ fn data(samples: usize, shape: [usize; 3], seed: u64) -> Dataset {
 /// whether it can.
 fn check(what: &str, builder: Builder, layers: Vec<LayerKind>, data: &Dataset) -> bool {
     let (model, graph) = builder.finish(layers.clone());
-    let objective = Objective::of(&model, data, Loss::CrossEntropy)
+    check_model(what, &model, data, Loss::CrossEntropy, graph);
+    graph
+}
+
+fn check_model(what: &str, model: &Layered, data: &Dataset, loss: Loss, graph: bool) {
+    let layers = model.layers().unwrap();
+    let objective = Objective::of(model, data, loss)
         .unwrap_or_else(|error| panic!("{what}: {error}\n{layers:#?}"));
     assert!(objective.is_hand_derived(), "{what}: {layers:#?}");
     let theta = objective.parameters().to_flat().unwrap();
@@ -268,7 +322,6 @@ fn check(what: &str, builder: Builder, layers: Vec<LayerKind>, data: &Dataset) -
         let [fast, slow] = [&objective, &slow].map(|o| o.gauss_newton().apply(&v).unwrap());
         assert_close(&fast, &slow, 1e-10);
     }
-    graph
 }
 
 #[test]
@@ -286,6 +339,60 @@ fn networks_of_random_layers() {
         by_graph >= 60,
         "only {by_graph} networks were compared with candle's graph"
     );
+}
+
+/// Layers of transformers, with one or several tokens, heads and samples, and labels that do not count.
+#[test]
+fn sequence_networks_of_random_layers() {
+    for seed in 0..120 {
+        let mut builder = Builder::new(1_000 + seed);
+        let [samples, positions, width] =
+            [&[1, 2, 5][..], &[1, 2, 5], &[3, 4, 6]].map(|sizes| builder.one_of(sizes));
+        let table = builder.parameter(&[CLASSES, width], 0.0);
+        let mut layers: Vec<LayerKind> = vec![Embedding::new(table.clone()).into()];
+        if builder.rng.random() {
+            let positions = builder.parameter(&[positions, width], 0.0);
+            layers.push(PositionEmbedding::new(positions).into());
+        }
+        for _ in 0..builder.one_of(&[1, 2, 4]) {
+            let layer = builder.sequence_layer(width);
+            layers.push(match builder.rng.random() {
+                true => Residual::new(vec![layer]).into(),
+                false => layer,
+            });
+        }
+        layers.push(match builder.rng.random() {
+            true => Linear::without_bias(table).into(),
+            false => builder.linear(width, CLASSES, true).into(),
+        });
+
+        // All tokens are equal in some networks.
+        let step = builder.one_of(&[0, 1, 2]) as u32;
+        let count = (samples * positions) as u32;
+        let shape = (samples, positions);
+        let tokens = |step: u32, first: u32| {
+            let tokens = (0..count).map(|i| (first + step * (i * i + i)) % CLASSES as u32);
+            let tokens = Tensor::from_iter(tokens, &CPU).unwrap();
+            tokens.reshape(shape).unwrap()
+        };
+        let data = Dataset::classification(&tokens(step, 1), &tokens(1, 0)).unwrap();
+        let loss = match builder.rng.random() {
+            true => Loss::CrossEntropy,
+            // The first label is 0, so one label counts if there is only one.
+            false => CrossEntropy::default()
+                .with_ignored_label(2)
+                .with_label_smoothing(0.1)
+                .into(),
+        };
+        let model = Layered::new(layers, Parameters::new(builder.vars).unwrap());
+        check_model(
+            &format!("sequence network {seed}"),
+            &model,
+            &data,
+            loss,
+            true,
+        );
+    }
 }
 
 /// Edge cases: one pixel, one channel, one sample, strides larger than the kernel, as many groups as channels, more padding
