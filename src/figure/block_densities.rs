@@ -14,8 +14,9 @@ const WIDTH: f64 = 0.01;
 /// Number of points of a curve.
 const POINTS: usize = 400;
 
-/// The spectral density of each block on a logarithmic axis, over the eigenvalue in units of the block's largest |λ|, smoothed
-/// over a hundredth of it. Omits blocks of zeros. Colours repeat after six blocks; a click on a name hides the block.
+/// The spectral density of each block on a logarithmic axis, as a function of the eigenvalue in units of the block's largest
+/// |λ|, smoothed with a Gaussian of standard deviation 0.01 in these units. Omits blocks of zeros. Colours repeat after six
+/// blocks; a click on a name in the legend hides the block.
 ///
 /// ```
 /// use loss_landscape::ndarray::{Array2, array};

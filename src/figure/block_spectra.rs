@@ -11,7 +11,7 @@ use crate::spectral::{BlockSpectra, BlockSpectrum};
 const ROW: usize = 22;
 
 /// One row per block, and a last one for the whole matrix, on a logarithmic axis: the largest eigenvalue, the root mean square
-/// eigenvalue, and the size of the smallest eigenvalue if that is negative, with error bars. Omits eigenvalues smaller than
+/// eigenvalue, and |λ| of the smallest eigenvalue if it is negative, with error bars. Omits values that are not larger than
 /// their error.
 ///
 /// ```

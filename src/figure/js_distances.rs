@@ -72,7 +72,7 @@ pub fn js_distances(distances: &JsDistances) -> Figure {
             .y_axis(names([end, -0.5]).scale_anchor("x")),
     );
     let mut figure = Figure::new(&plot, title);
-    // plotly.rs has no setter for it.
+    // plotly.rs has no setter for the `customdata` of a heat map.
     figure.json["data"][0]["customdata"] = to_json(&texts.collect::<Vec<_>>());
     figure
 }

@@ -9,7 +9,7 @@ use crate::layers::{LayerKind, SelfAttention};
 use crate::objective::Objective;
 use crate::parameters::Parameters;
 
-/// Splits each block by attention head. See `by_head` of a curvature matrix.
+/// Splits each block by attention head, as `by_head` of a curvature matrix describes.
 ///
 /// # Errors
 /// A model that does not list its layers; blocks without parameters of attention heads.
@@ -47,7 +47,7 @@ pub(super) fn split(objective: &Objective, blocks: Vec<NamedRanges>) -> Result<V
         true => Ok(parts),
         false => Err(Error::invalid(
             "the blocks have no parameters of attention heads: select them with a pattern such as \
-             `blocks.*.attention`, or use by_block",
+             `blocks.*.attention`, or do not split them by head",
         )),
     }
 }
@@ -70,7 +70,7 @@ fn find_attention<'a>(layers: &'a [LayerKind], found: &mut Vec<&'a SelfAttention
     }
 }
 
-/// For the range of each parameter that is divided among heads, the ranges of each head.
+/// Ranges of each head, by the range of the parameter that is divided among the heads.
 type Heads = HashMap<Range<usize>, Vec<Vec<Range<usize>>>>;
 
 /// Adds the rows of query, key and value, and the columns of the output weight.

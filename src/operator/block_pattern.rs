@@ -5,8 +5,8 @@ use std::ops::Range;
 use super::blocks::NamedRanges;
 use crate::error::{Error, Result};
 
-/// The blocks that `pattern` selects among named ranges, in the order of their first parameters. See `by_block` of a curvature
-/// matrix for the syntax.
+/// Returns the blocks that `pattern` selects among named ranges, in the order of their first parameters. The documentation of
+/// `by_block` of a curvature matrix describes the syntax.
 ///
 /// # Errors
 /// A pattern that selects nothing.
@@ -32,7 +32,7 @@ pub(super) fn select(
     if let Some(i) = is_used.iter().position(|is_used| !is_used) {
         let names: Vec<&str> = parameters.iter().map(|(name, _)| name.as_str()).collect();
         return Err(Error::invalid(format!(
-            "the pattern `{}` selects no parameters that an earlier pattern does not select; the parameters are {}",
+            "the pattern `{}` selects no parameters: none match, or earlier patterns select them; the parameters are {}",
             patterns[i],
             names.join(", ")
         )));
@@ -40,7 +40,7 @@ pub(super) fn select(
     Ok(blocks)
 }
 
-/// The name of the block to which `pattern` assigns a parameter; `None` if it does not match.
+/// Returns the name of the block to which `pattern` assigns a parameter; `None` if it does not match.
 fn block_name(pattern: &str, name: &str) -> Option<String> {
     let (pattern, name): (Vec<&str>, Vec<&str>) =
         (pattern.split('.').collect(), name.split('.').collect());
@@ -52,6 +52,7 @@ fn block_name(pattern: &str, name: &str) -> Option<String> {
     segments_match(&pattern, prefix).then(|| prefix.join("."))
 }
 
+/// Whether the segments of a name match a pattern in which `**` stands for one or more segments.
 fn segments_match(pattern: &[&str], name: &[&str]) -> bool {
     match pattern.split_first() {
         None => name.is_empty(),

@@ -47,7 +47,7 @@ impl<A: LinearOperator> Blocks<A> {
             check_ranges(ranges, n)?;
             if blocks[..i].iter().any(|(other, _)| other == name) {
                 return Err(Error::invalid(format!(
-                    "two blocks are called `{name}`: give each a name of its own"
+                    "two blocks are called `{name}`: give each block a unique name"
                 )));
             }
             rows.extend(ranges.iter().map(|range| (range, name.as_str())));

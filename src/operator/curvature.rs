@@ -47,7 +47,8 @@ macro_rules! curvature_operator {
             /// The diagonal blocks of the parameters whose names match a pattern.
             ///
             /// A pattern consists of segments between dots, like a name. `*` stands for any characters within a segment.
-            /// Parameters whose first segments match form a block, one for each different prefix, which is its name:
+            /// The pattern is matched to the first segments of a name. All parameters with the same matching prefix form a
+            /// block, and the prefix is its name:
             ///
             /// | pattern | blocks |
             /// | --- | --- |
@@ -55,7 +56,7 @@ macro_rules! curvature_operator {
             /// | `blocks.*.attention.query` | the query's weight and bias together, in each transformer block |
             /// | `*` | one per first segment, such as `blocks`, `norm` and `tokens` |
             /// | `**` | one per parameter |
-            /// | `**.weight` | one per weight: `**` stands for any number of segments, and the whole name must match |
+            /// | `**.weight` | one per weight: `**` stands for one or more segments, and the whole name must match |
             /// | `blocks.*.norm*,blocks.*` | several patterns; a parameter belongs to the first that it matches |
             ///
             /// ```
@@ -72,7 +73,7 @@ macro_rules! curvature_operator {
             /// ```
             ///
             /// # Errors
-            /// A pattern that selects no parameters; the message lists them.
+            /// A pattern that selects no parameters; the message lists all parameters.
             pub fn by_block(self, pattern: &str) -> Result<Blocks<Self>> {
                 let blocks = block_pattern::select(pattern, &self.objective.parameters().blocks())?;
                 Blocks::new(self, blocks)

@@ -16,7 +16,7 @@ pub(super) struct BlockCheckpoint {
 }
 
 impl BlockCheckpoint {
-    /// Opens the file for these settings and blocks of `operator`, which is identified by its product with a fixed vector.
+    /// Opens the file for these settings and blocks of `operator`. The product with a fixed vector identifies the operator.
     pub(super) fn open(
         path: &Path,
         settings: &BlockSettings,

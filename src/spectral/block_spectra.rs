@@ -78,8 +78,8 @@ impl BlockSettings {
         self
     }
 
-    /// Sets the file in which the spectra of finished blocks are saved. If it exists, the work resumes from it with the same
-    /// bits; using it for other work is an error.
+    /// Sets the file in which the spectra of finished blocks are saved. If it exists, the work resumes from it, and the result
+    /// has the same bits as without interruption. A file of other work is an error.
     #[must_use]
     pub fn with_checkpoint(mut self, path: impl AsRef<Path>) -> Self {
         self.checkpoint = Some(path.as_ref().to_path_buf());
@@ -161,9 +161,9 @@ impl<A: LinearOperator> Blocks<A> {
 pub struct BlockSpectrum {
     /// Name of the block.
     pub name: String,
-    /// Largest eigenvalue: the largest node of all probes. No node is larger than the largest eigenvalue, up to rounding. The
-    /// upper bound adds the residual of the node; an eigenvalue is that close, but one of which all probes have no component
-    /// would be missed. [`Lanczos`](super::Lanczos) searches for missed eigenvalues.
+    /// Largest eigenvalue, estimated by the largest node of all probes. No node is larger than the largest eigenvalue, up to
+    /// rounding. The upper bound is the node plus its residual: some eigenvalue is that close to the node, but a larger one is
+    /// missed if the steps are too few to find it. [`Lanczos`](super::Lanczos) searches for missed eigenvalues.
     pub largest: Bracket,
     /// Smallest eigenvalue, with bounds like those of the largest.
     pub smallest: Bracket,
@@ -232,7 +232,7 @@ pub struct BlockSpectra {
 
 impl BlockSpectra {
     /// The share of ‖A‖²_F outside the blocks, 1 − Σ_b ‖A_bb‖²_F / ‖A‖²_F, from the same probes, with its jackknife standard
-    /// error; `None` for a zero matrix. Rows that are in no block count as outside.
+    /// error; `None` if Av is 0 for all probes v or all but one, as for a zero matrix. Rows that are in no block count as outside.
     pub fn outside_share(&self) -> Option<Estimate> {
         let squares = |spectrum: &BlockSpectrum| -> Vec<f64> {
             let (n, probes) = (spectrum.dim() as f64, &spectrum.density.probes);
@@ -263,10 +263,11 @@ impl BlockSpectra {
     /// does not depend on the unit of the loss. Two zero blocks have the distance 0.
     ///
     /// Eigenvalues that are closer than this width count as equal. If most eigenvalues of both blocks are that close to 0, the
-    /// distance is small even if the largest differ by orders of magnitude: compare also the largest and the root mean square.
+    /// distance is small even if the largest differ by orders of magnitude: then compare the largest eigenvalues and the root
+    /// mean squares.
     ///
     /// # Errors
-    /// Results of different numbers of probes.
+    /// Blocks with different numbers of probes.
     pub fn js_distances(&self) -> Result<JsDistances> {
         let count = self.blocks.len();
         let sizes: Vec<f64> = (self.blocks.iter())
@@ -360,7 +361,7 @@ impl std::fmt::Display for BlockSpectra {
 pub struct JsDistances {
     /// Names of the blocks.
     pub names: Vec<String>,
-    /// Distance of each block to each, from 0 to 1. Symmetric, 0 on the diagonal.
+    /// Distance of each pair of blocks, from 0 to 1. Symmetric, 0 on the diagonal.
     pub values: Vec<Vec<f64>>,
     /// Standard error of each distance.
     pub standard_errors: Vec<Vec<f64>>,
@@ -368,7 +369,7 @@ pub struct JsDistances {
 
 impl JsDistances {
     /// The mean over all pairs of blocks, which Zhang et al. call JS⁰ at initialisation; `None` for a single block. Its standard
-    /// error is the mean of those of the pairs. This is an upper bound, because all errors can be correlated.
+    /// error is the mean of those of the pairs, an upper bound that is reached if all errors are fully correlated.
     pub fn mean(&self) -> Option<Estimate> {
         let count = self.names.len();
         let pairs = (count * count.saturating_sub(1)) as f64;

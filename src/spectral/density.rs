@@ -233,8 +233,9 @@ impl DensitySettings {
         Ok(self.run_with_extremes(operator)?.0)
     }
 
-    /// As [`run`](Self::run), and the smallest and the largest eigenvalue from the same products: the extreme node of all
-    /// probes, which bounds the extreme eigenvalue from inside, with its residual as the error towards outside.
+    /// As [`run`](Self::run), and brackets of the smallest and the largest eigenvalue from the same products. The value is the
+    /// smallest or largest node of all probes, the inner bound is the node itself, and the outer bound is the node and its
+    /// residual, each widened by rounding.
     pub(crate) fn run_with_extremes(
         &self,
         operator: &dyn LinearOperator,
@@ -332,7 +333,7 @@ struct End {
 }
 
 impl End {
-    /// The ends of the nodes of one more probe, or those found before if they are further out.
+    /// The outermost of the nodes found before and the nodes of one more probe.
     fn outermost(before: Option<[Self; 2]>, nodes: &[f64], residuals: &[f64]) -> [Self; 2] {
         let end = |i: usize| Self {
             value: nodes[i],

@@ -3,7 +3,7 @@
 use super::{Density, Estimate, Quadrature};
 use crate::error::{Error, Result};
 
-/// Distance of grid points, relative to the width of the Gaussian.
+/// Distance between grid points, relative to the width of the Gaussian.
 const STEP: f64 = 1.0 / 3.0;
 
 /// Distance from a node at which its Gaussian is cut off, relative to its width.
@@ -15,11 +15,12 @@ impl Density {
     /// D = ½ ∫ p log₂(2p/(p + q)) + q log₂(2q/(p + q)) dλ
     ///
     /// for the densities p and q smoothed with a Gaussian of standard deviation `width` (Endres and Schindelin, 2003). Zhang
-    /// et al. ("Why Transformers Need Adam: A Hessian Perspective", 2024) compare the blocks of a Hessian by it.
+    /// et al. ("Why Transformers Need Adam: A Hessian Perspective", 2024) use it to compare the blocks of a Hessian.
     ///
-    /// The noise of few probes alone makes D positive. Leaving out one probe of both densities at a time gives the standard
-    /// error of D and removes this bias to first order (jackknife); a negative D counts as 0. With the standard error s of D,
-    /// that of the distance is half of its difference to the farther one of √(D − 2s) and √(D + 2s).
+    /// The noise of the probes makes the estimate of D too large. The jackknife, which leaves out probe j of both densities for
+    /// each j, removes this bias to first order and gives the standard error s of D. A negative estimate of D is replaced by 0.
+    /// The standard error of the distance is half of its difference to √(D − 2s) or √(D + 2s), whichever is larger. It does not
+    /// contain the error of the quadratures: use enough Lanczos steps that neighbouring nodes are closer than about `width`.
     ///
     /// ```
     /// use loss_landscape::ndarray::{Array1, Array2};
@@ -101,7 +102,7 @@ fn integrand(p: f64, q: f64) -> f64 {
     0.5 * (term(p) + term(q))
 }
 
-/// The first and last nodes of groups that are further apart than `gap`.
+/// The first and the last node of each group of nodes. Groups are further apart than `gap`.
 fn clusters(densities: [&Density; 2], gap: f64) -> Vec<[f64; 2]> {
     let probes = densities.iter().flat_map(|density| &density.probes);
     let mut nodes: Vec<f64> = probes.flat_map(|probe| &probe.nodes).copied().collect();
@@ -147,7 +148,7 @@ impl Grid {
     }
 }
 
-/// Curves of the probes, and their mean without one of them.
+/// Curves of the probes, to compute their mean with one of them left out.
 struct Leaving {
     curves: Vec<Vec<f64>>,
     sum: Vec<f64>,
