@@ -64,7 +64,7 @@ pub enum DecayGroup {
 }
 
 impl Default for Adam {
-    /// β₁ = 0.9, β₂ = 0.999, ε = 10⁻⁸, no weight decay. A weight decay is that of all parameters.
+    /// β₁ = 0.9, β₂ = 0.999, ε = 10⁻⁸, no weight decay. A weight decay applies to all parameters.
     fn default() -> Self {
         Self {
             beta1: 0.9,

@@ -8,10 +8,10 @@ use super::stepper::CHUNK;
 use crate::error::{Error, Result};
 use crate::kernels::Scalar;
 
-/// As `torch.nn.utils.clip_grad_norm_`.
+/// Added to the norm, as in `torch.nn.utils.clip_grad_norm_`.
 const EPSILON: f64 = 1e-6;
 
-/// Checks the largest norm.
+/// Checks that the largest norm is finite and above 0.
 pub(super) fn check(norm: f64) -> Result<()> {
     match norm > 0.0 && norm.is_finite() {
         true => Ok(()),

@@ -112,7 +112,7 @@ pub trait SliceUpdate: Sync {
     );
 }
 
-/// Position of a step in the training, and the kind of parameter that it updates.
+/// Position of a step in the training, its learning rate, and the number of axes of the parameter that it updates.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Step {

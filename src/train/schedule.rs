@@ -56,7 +56,7 @@ pub enum Schedule {
     /// `floor` at the end of the training (t = 1), as in nanoGPT.
     #[serde(rename = "cosine_to")]
     CosineTo {
-        /// The last factor, in [0, 1].
+        /// Final factor, in [0, 1].
         floor: f64,
     },
     /// `factor`ⁱ after i · `every` epochs.
@@ -69,7 +69,7 @@ pub enum Schedule {
 }
 
 impl Schedule {
-    /// The factor of step `step`, counted from 0, of `total` steps with `per_epoch` per epoch and `warmup` of warm-up.
+    /// The factor of step `step`, counted from 0, of `total` steps, of which each epoch has `per_epoch` and the warm-up `warmup`.
     pub(super) fn factor(self, step: usize, total: usize, per_epoch: usize, warmup: usize) -> f64 {
         match self {
             Self::Constant => 1.0,
@@ -98,9 +98,11 @@ impl Schedule {
                      least 1 epoch"
                 )))
             }
-            Self::CosineTo { floor } if !(0.0..=1.0).contains(&floor) => Err(Error::invalid(
-                format!("the learning rate decays to {floor} of itself: give a number from 0 to 1"),
-            )),
+            Self::CosineTo { floor } if !(0.0..=1.0).contains(&floor) => {
+                Err(Error::invalid(format!(
+                    "the floor of the learning rate's factor is {floor}: give a number from 0 to 1"
+                )))
+            }
             _ => Ok(()),
         }
     }

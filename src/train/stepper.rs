@@ -35,7 +35,7 @@ pub(super) trait Stepper {
 pub(super) struct StepRule {
     pub(super) optimizer: Arc<dyn Optimizer>,
     pub(super) sam: Option<Sam>,
-    /// Largest norm of the gradient that the optimizer takes.
+    /// Norm to which larger gradients are clipped.
     pub(super) clip_norm: Option<f64>,
 }
 

@@ -63,7 +63,7 @@ pub struct Trainer {
     /// Sharpness-aware steps.
     #[serde(rename = "ascent")]
     pub sam: Option<Sam>,
-    /// Largest norm of the gradient that the optimizer takes; larger gradients are scaled.
+    /// Norm to which larger gradients are clipped; `None` for no clipping.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip_norm: Option<f64>,
     /// λ of the penalty λ‖θ‖².
@@ -206,11 +206,11 @@ impl Trainer {
         self
     }
 
-    /// Clips each gradient to a norm c: g ← g · min(1, c/(‖g‖ + 10⁻⁶)), as PyTorch's `clip_grad_norm_` (Pascanu, Mikolov and
+    /// Clips each gradient to a norm c: g ← g · min(1, c/(‖g‖ + 10⁻⁶)), like PyTorch's `clip_grad_norm_` (Pascanu, Mikolov and
     /// Bengio, "On the difficulty of training recurrent neural networks", 2013).
     ///
     /// ‖g‖ is over all parameters, and g contains the gradient of the penalty [`with_l2`](Self::with_l2). With sharpness-aware
-    /// steps only the second gradient is clipped, which the step uses. The [`History`] has the norms before clipping.
+    /// steps, only the second gradient, which the step uses, is clipped. The [`History`] has the norms before clipping.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
