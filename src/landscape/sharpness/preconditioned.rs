@@ -8,12 +8,12 @@ use crate::operator::{LinearOperator, Scaled};
 use crate::spectral::{Bracket, DensitySettings, Estimate, Short};
 use crate::train::Adam;
 
-/// The largest curvature in the metrics of SGD and of Adam, and how much it stands out there.
+/// The largest curvature in the metrics of SGD and of Adam, and its ratio to the mean |λ| in each metric.
 ///
 /// SGD moves along −g, Adam along −P⁻¹g with P = diag(√v + ε). Their sharpness is λ_max(H) and λ_max(P^−½ H P^−½) (Cohen et al.,
 /// "Adaptive Gradient Methods at the Edge of Stability", 2022): full-batch gradient descent is stable on the quadratic model for
-/// η < 2/λ_max, Adam for η < (2 + 2β₁)/(1 − β₁)/λ_max. Here v is the mean over the batches of their squared gradients at θ,
-/// which is Adam's average at a fixed θ.
+/// η < 2/λ_max, Adam for η < (2 + 2β₁)/(1 − β₁)/λ_max. Here v is the mean of the squared gradients of the batches at θ, to
+/// which Adam's average converges at a fixed θ.
 ///
 /// The two have different units. Each is therefore compared with the mean |λ| of its matrix: λ_max / mean |λ| is 1 if the
 /// curvature is the same in all directions. The ratio of Adam's to SGD's is below 1 if Adam evens out the curvature.
@@ -54,7 +54,8 @@ impl PreconditionedSharpness {
     /// Measures both at the model's θ, for batches of `batch_size` consecutive samples and Adam's ε, with the default
     /// settings of [`DensitySettings`]. Errors of numerator and denominator are taken as independent.
     ///
-    /// Use a model in `f64` if some gradients are almost 0: P^−½ multiplies the rounding of their rows by up to 1/ε.
+    /// Use a model in `f64` if some gradients are almost 0: P^−½ on both sides multiplies the rounding of these rows by up to
+    /// 1/ε, and the stated errors do not contain that.
     ///
     /// # Errors
     /// A batch size of 0; an objective distributed over ranks; a failed gradient or product.
@@ -120,7 +121,7 @@ impl std::fmt::Display for PreconditionedSharpness {
         };
         write!(
             f,
-            "SGD: λ_max = {}, {} of mean |λ|\nAdam: λ_max = {}, {} of mean |λ|\nratio: {}",
+            "SGD: λ_max = {}, {} times the mean |λ|\nAdam: λ_max = {}, {} times the mean |λ|\nratio: {}",
             self.sgd,
             relative(self.sgd_relative),
             self.adam,
