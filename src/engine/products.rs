@@ -44,7 +44,7 @@ struct Scratch<T> {
     tangents: Vec<Vec<T>>,
     slots: Vec<Vec<T>>,
     more: Vec<T>,
-    /// Those of each pass.
+    /// Gradient buffers of each pass.
     gradients: Vec<Vec<Vec<T>>>,
     /// The passes of a tile that is not cached.
     tile: CachedTile<T>,
@@ -55,7 +55,8 @@ impl<T: Scalar> Network<T> {
     /// `block`.
     ///
     /// As many directions are processed together as tangents fit into a core's cache, but at least two. They share the
-    /// first passes of a tile. They also go through the layers together, unless that saves nothing.
+    /// forward and backward pass of a tile. Their tangents go through the layers together, or one after another if a layer
+    /// multiplies each direction separately.
     pub(super) fn products(
         &self,
         point: &CachedPoint<T>,

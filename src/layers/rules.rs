@@ -23,7 +23,7 @@ pub(crate) trait Rules<T: Scalar>: Send + Sync {
         false
     }
 
-    /// Whether several directions need a matrix product each, so that together they cost as much as one after another.
+    /// Whether each direction needs its own matrix product, so that batching directions gives no speed-up.
     fn multiplies_directions_apart(&self) -> bool {
         false
     }

@@ -23,9 +23,11 @@ use crate::layers::LayerKind;
 use crate::model::{Layered, Model};
 use crate::vector::{largest, minus};
 
-/// Number of samples in the check, and of their labels if one sample has several: candle's graph of long sequences takes
-/// much memory.
+/// Largest number of samples in the check.
 const SAMPLES: usize = 8;
+
+/// Largest number of labels of these samples, unless a single sample has more: candle's graph of long sequences takes much
+/// memory.
 const LABELS: usize = 512;
 
 /// Number of points at which a derivative must disagree before it counts as wrong.

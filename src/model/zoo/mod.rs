@@ -34,8 +34,7 @@ use crate::layers::{BatchNorm, Concat, GroupNorm, LayerInit, Residual};
 /// where a stage halves the image, the shortcut is a 1 × 1 convolution. `densenet` is a small variant of Huang et al.
 /// ("Densely Connected Convolutional Networks", 2017). `gpt` is the pre-norm network of Karpathy's nanoGPT; its output weights
 /// are not tied to the embedding. `vit` is a small variant of Dosovitskiy et al. ("An Image is Worth 16x16 Words", 2021) with
-/// the same blocks, without causal mask and class token. Its default patches divide the images of MNIST, into 49 patches, and of
-/// CIFAR-10, into 64.
+/// the same blocks, without causal mask and class token. By default an image of MNIST has 49 patches, one of CIFAR-10 64.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
