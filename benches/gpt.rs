@@ -19,7 +19,9 @@ fn main() -> Result<(), Error> {
     let directory = std::env::args()
         .skip(1)
         .find(|argument| !argument.starts_with('-'));
-    let directory = directory.ok_or_else(|| Error::Invalid("give a directory".into()))?;
+    let directory = directory.ok_or_else(|| {
+        Error::Invalid("no directory is given: run cargo bench --bench gpt -- DIR".into())
+    })?;
     let directory = Path::new(&directory);
     let text = Text::shakespeare()?;
     let model = Architecture::GPT.build(&[64], text.vocabulary().len(), 0, &Device::Cpu)?;
@@ -79,7 +81,7 @@ fn main() -> Result<(), Error> {
     Ok(())
 }
 
-/// Median time after one run that is not timed.
+/// Median time of `runs` runs in milliseconds, after a warm-up run.
 fn milliseconds(runs: usize, run: impl Fn() -> Result<(), Error>) -> Result<f64, Error> {
     run()?;
     let mut times = Vec::new();

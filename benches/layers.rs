@@ -1,7 +1,7 @@
 //! Times each kind of a transformer's layers, as a Markdown table: `cargo bench --bench layers`.
 //!
 //! A network has four layers of one kind on 32 sequences of 64 positions with 128 features, f32, and the mean squared error.
-//! Before them a layer adds learned positions, so that no layer is spared the derivative with respect to its inputs.
+//! Before them a layer adds learned positions, so that every layer computes the derivative with respect to its inputs.
 
 use std::time::Instant;
 
@@ -139,7 +139,7 @@ fn objective(kind: &Kind) -> Result<Objective, Error> {
     Objective::of(&model, &Dataset::regression(&inputs, &targets)?, Loss::Mse)
 }
 
-/// Median time of some runs, in milliseconds.
+/// Median time of [`RUNS`] runs, in milliseconds.
 fn milliseconds(mut run: impl FnMut()) -> f64 {
     let mut times: Vec<f64> = (0..RUNS)
         .map(|_| {

@@ -2,9 +2,9 @@
 
     python3 benches/peers/compare.py [ROUNDS] [gpt]
 
-With `gpt` it measures the language model alone. Installs the peers into target/peers (several gigabytes, once), builds the release binary and the notebooks' kernel, and
+Installs the peers into target/peers (several gigabytes, once), builds the release binary and the notebooks' kernel, and
 trains a 784-128-128-10 network for three epochs. Then it measures the peer and this crate in turn, ROUNDS times
-[default: 3].
+[default: 3]. With `gpt` it measures only the language model.
 """
 
 import json

@@ -22,7 +22,7 @@ pub struct Blocks {
     /// Curvature matrix to analyse
     #[arg(long, value_enum, default_value = "hessian")]
     operator: OperatorName,
-    /// Names of the blocks, such as `blocks.*.attention.*`: one block per different prefix that matches; `**` for one per parameter
+    /// Pattern of parameter names, such as `blocks.*.attention.*`: one block per different prefix that matches; `**` selects one block per parameter
     #[arg(long, value_name = "GLOB", default_value = "**")]
     pattern: String,
     /// Split the blocks by attention head

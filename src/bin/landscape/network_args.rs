@@ -65,7 +65,7 @@ pub struct Data {
 /// Number of training samples in the synthetic dataset.
 const SYNTHETIC_TRAIN: usize = 800;
 
-/// Numbers of training and test sequences of a text, or one per position if fewer.
+/// Largest numbers of training and test sequences of a text. A shorter text has one per position.
 const SEQUENCES: [usize; 2] = [10_000, 1_000];
 
 /// Size of the training set. Set when the data is loaded.
@@ -169,7 +169,7 @@ pub enum DatasetName {
     Synthetic,
     /// Two plays by Shakespeare: 10,000 training and 1,000 test sequences of characters
     Shakespeare,
-    /// The text file in --data (UTF-8): as many sequences, or one per position if fewer
+    /// The UTF-8 text file in --data: at most 10,000 training and 1,000 test sequences of characters
     Text,
 }
 
@@ -287,7 +287,7 @@ impl NetworkArgs {
             }
             _ => Text::shakespeare()?,
         };
-        // The last tenth, for the test, holds a sequence and the character after it.
+        // The last tenth is for the test, and must hold a sequence and the character after it.
         let least = self.context().saturating_add(1).saturating_mul(10);
         match text.len() >= least {
             true => Ok(text),
