@@ -83,7 +83,8 @@ macro_rules! curvature_operator {
             ///
             /// Head i of a block called `attention` is `attention.head<i>`: the rows of the query, key and value weights and
             /// biases, and the columns of the output weight, that belong to head i. Parameters that belong to no head, such
-            /// as the output bias, remain a block of the original name.
+            /// as the output bias, remain a block of the original name. If a block contains several attention layers, the heads with
+            /// the same index form one block.
             ///
             /// # Errors
             /// As [`by_block`](Self::by_block); a model that does not list its layers; no parameters of attention heads.
