@@ -6,10 +6,11 @@ use std::cell::Cell;
 use std::ops::Range;
 
 use common::{OnDiagonal, numbers, with_eigenvalues};
+use loss_landscape::layers::Linear;
 use loss_landscape::ndarray::{self, Array2};
 use loss_landscape::operator::Blocks;
 use loss_landscape::prelude::*;
-use loss_landscape::spectral::{BlockSettings, Estimate};
+use loss_landscape::spectral::{BlockSettings, Bracket, Estimate};
 use tempfile::tempdir;
 
 const CPU: Device = Device::Cpu;
@@ -459,6 +460,48 @@ fn interrupted_work_resumes_with_the_same_bits() {
     }
 }
 
+/// The loss does not depend on the biases of keys. Products with their blocks are rounding.
+#[test]
+fn blocks_that_are_zero_up_to_rounding_say_so() {
+    let architecture = Architecture::Gpt {
+        layers: 2,
+        heads: 2,
+        width: 32,
+        context: 8,
+    };
+    let model = architecture.build(&[8], 5, 1, &CPU).unwrap();
+    let tokens = |step: u32| {
+        let tokens = (0..32).map(|i| (i * i + step * i) % 5);
+        let tokens = Tensor::from_iter(tokens, &CPU).unwrap();
+        tokens.reshape((4, 8)).unwrap()
+    };
+    let data = Dataset::classification(&tokens(1), &tokens(2)).unwrap();
+    let hessian = Objective::of(&model, &data, Loss::CrossEntropy)
+        .unwrap()
+        .hessian();
+    let blocks = hessian.by_block("blocks.*.attention.*.bias").unwrap();
+    let spectra = blocks.spectra().unwrap();
+    let mut keys = Vec::new();
+    for (i, block) in spectra.blocks.iter().enumerate() {
+        let zero = |bracket: Bracket| bracket.low <= 0.0 && bracket.high >= 0.0;
+        let is_key = block.name.contains("key");
+        assert_eq!(
+            zero(block.largest),
+            is_key,
+            "{}: {}",
+            block.name,
+            block.largest
+        );
+        if is_key {
+            keys.push(i);
+            let trace = block.trace();
+            assert!(zero(block.smallest) && trace.value.abs() <= 4.0 * trace.standard_error);
+        }
+    }
+    let distances = spectra.js_distances().unwrap();
+    assert_eq!(distances.values[keys[0]][keys[1]], 0.0);
+}
+
 #[test]
 fn invalid_blocks_and_settings_are_errors() {
     let diagonal: Vec<f64> = (0..9).map(f64::from).collect();
@@ -493,7 +536,7 @@ fn invalid_blocks_and_settings_are_errors() {
     );
     for settings in [
         BlockSettings::default().with_probes(1),
-        BlockSettings::default().with_steps(0),
+        BlockSettings::default().with_steps(1),
     ] {
         assert!(settings.run(&blocks).is_err());
     }
@@ -535,6 +578,19 @@ fn invalid_blocks_and_settings_are_errors() {
         error.contains("no parameters of attention heads"),
         "{error}"
     );
+    let names = [("lm.head.weight", vec![2, 3]), ("lm.head.bias", vec![2])];
+    let vars = names.map(|(name, shape)| {
+        let values = numbers(shape.iter().product(), 4);
+        (name.to_owned(), Var::from_vec(values, shape, &CPU).unwrap())
+    });
+    let layers = vec![Linear::new("lm.head.weight", "lm.head.bias").into()];
+    let linear = Layered::new(layers, Parameters::new(vars).unwrap());
+    let inputs = Tensor::from_vec(numbers(12, 5), (4, 3), &CPU).unwrap();
+    let labels = Tensor::new(&[0u32, 1, 1, 0], &CPU).unwrap();
+    let data = Dataset::classification(&inputs, &labels).unwrap();
+    let objective = Objective::of(&linear, &data, Loss::CrossEntropy).unwrap();
+    assert!(objective.hessian().by_head("**").is_err());
+
     let data = two_moons(20, 0.1, 0, &CPU).unwrap();
     let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &CPU).unwrap();
     let model = model.to_dtype(DType::F64).unwrap();

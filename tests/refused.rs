@@ -262,7 +262,7 @@ fn invalid_numbers_are_rejected_before_any_work() {
         ),
         (&["spectrum", "--block", "0"], "--block must be at least 1"),
         (&["density", "--probes", "1"], "--probes must be at least 2"),
-        (&["density", "--steps", "0"], "--steps must be at least 1"),
+        (&["density", "--steps", "1"], "--steps must be at least 2"),
         (
             &["density", "--width", "-1"],
             "--width must be finite and above 0",

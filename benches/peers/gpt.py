@@ -90,7 +90,7 @@ def main() -> None:
     found["gradient_ms"] = median_ms(lambda: gradient(graph=False))
     found["hvp_ms"] = median_ms(lambda: product(v))
     operator = LinearOperator((n, n), matvec=product, dtype=np.float32)
-    found["eigenvalue"] = float(eigsh(operator, k=1, which="LM", tol=1e-6, return_eigenvectors=False)[0])
+    found["eigenvalue"] = float(eigsh(operator, k=1, which="LA", tol=1e-6, return_eigenvectors=False)[0])
 
     groups = [
         {"params": [p for p in parameters if p.dim() > 1], "weight_decay": 0.1},

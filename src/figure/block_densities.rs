@@ -15,7 +15,7 @@ const WIDTH: f64 = 0.01;
 const POINTS: usize = 400;
 
 /// The spectral density of each block on a logarithmic axis, as a function of the eigenvalue in units of the block's largest
-/// |λ|, smoothed with a Gaussian of standard deviation 0.01 in these units. Omits blocks of zeros. Colours repeat after six
+/// |λ|, smoothed with a Gaussian of standard deviation 0.01 in these units. Omits blocks that are 0 up to rounding. Colours repeat after six
 /// blocks; a click on a name in the legend hides the block.
 ///
 /// ```
@@ -41,7 +41,7 @@ pub fn block_densities(spectra: &BlockSpectra) -> Result<Figure> {
     for (block, color) in spectra.blocks.iter().zip(COLORS.iter().cycle()) {
         let [low, high] = block.density.range();
         let size = high.max(-low);
-        if size == 0.0 {
+        if block.density.is_zero() {
             continue;
         }
         let curve = block.density.smoothed(WIDTH * size, POINTS)?;

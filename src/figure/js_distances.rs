@@ -5,7 +5,7 @@ use plotly::layout::{AxisConstrain, Margin};
 use plotly::{HeatMap, Plot};
 
 use super::{Figure, axis, colors, layout, to_json};
-use crate::spectral::JsDistances;
+use crate::spectral::{JsDistances, Short};
 
 /// A heat map of the distances of all pairs of blocks, from 0 for equal densities to 1 for disjoint ones. Hover texts state
 /// standard errors.
@@ -31,8 +31,9 @@ pub fn js_distances(distances: &JsDistances) -> Figure {
     let texts = distances.names.iter().enumerate().map(|(i, row)| {
         let texts = distances.names.iter().enumerate().map(|(j, column)| {
             format!(
-                "{row}<br>{column}<br>{:.3} ± {:.2}",
-                distances.values[i][j], distances.standard_errors[i][j]
+                "{row}<br>{column}<br>{:.3} ± {:.1}",
+                distances.values[i][j],
+                Short(distances.standard_errors[i][j])
             )
         });
         texts.collect::<Vec<String>>()

@@ -26,12 +26,13 @@ pub(super) fn split(objective: &Objective, blocks: Vec<NamedRanges>) -> Result<V
     for attention in attentions {
         add_heads(attention, objective.parameters(), &mut heads)?;
     }
-    let mut parts = Vec::new();
+    let (mut parts, mut has_heads) = (Vec::new(), false);
     for (name, ranges) in blocks {
         let (with_heads, rest): (Vec<_>, Vec<_>) = ranges
             .into_iter()
             .partition(|range| heads.contains_key(range));
         let count = with_heads.iter().map(|range| heads[range].len()).max();
+        has_heads |= count.is_some();
         for i in 0..count.unwrap_or(0) {
             let ranges = with_heads.iter().filter_map(|range| heads[range].get(i));
             parts.push((
@@ -43,7 +44,7 @@ pub(super) fn split(objective: &Objective, blocks: Vec<NamedRanges>) -> Result<V
             parts.push((name, rest));
         }
     }
-    match parts.iter().any(|(name, _)| name.contains(".head")) {
+    match has_heads {
         true => Ok(parts),
         false => Err(Error::invalid(
             "the blocks have no parameters of attention heads: select them with a pattern such as \

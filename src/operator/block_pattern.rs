@@ -17,7 +17,7 @@ pub(super) fn select(
     let patterns: Vec<&str> = pattern.split(',').map(str::trim).collect();
     let mut is_used = vec![false; patterns.len()];
     let mut blocks: Vec<NamedRanges> = Vec::new();
-    for (name, range) in parameters {
+    for (name, range) in parameters.iter().filter(|(_, range)| !range.is_empty()) {
         let found = patterns.iter().map(|pattern| block_name(pattern, name));
         let first = found.enumerate().find_map(|(i, found)| Some((i, found?)));
         let Some((i, block)) = first else {
@@ -68,11 +68,19 @@ fn segment_matches(pattern: &str, segment: &str) -> bool {
     let Some((start, rest)) = pattern.split_once('*') else {
         return pattern == segment;
     };
-    let Some(tail) = segment.strip_prefix(start) else {
+    let Some(mut segment) = segment.strip_prefix(start) else {
         return false;
     };
-    let mut ends = tail.char_indices().map(|(i, _)| i).chain([tail.len()]);
-    ends.any(|i| segment_matches(rest, &tail[i..]))
+    // The first occurrence of each part leaves the most for the next ones.
+    let mut parts: Vec<&str> = rest.split('*').collect();
+    let end = parts.pop().unwrap_or_default();
+    for part in parts {
+        match segment.split_once(part) {
+            Some((_, rest)) => segment = rest,
+            None => return false,
+        }
+    }
+    segment.ends_with(end)
 }
 
 #[cfg(test)]

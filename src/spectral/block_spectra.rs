@@ -270,9 +270,12 @@ impl BlockSpectra {
     /// Blocks with different numbers of probes.
     pub fn js_distances(&self) -> Result<JsDistances> {
         let count = self.blocks.len();
-        let sizes: Vec<f64> = (self.blocks.iter())
-            .map(|block| block.density.root_mean_square())
-            .collect();
+        let size = |density: &Density| match density.is_zero() {
+            true => 0.0,
+            false => density.root_mean_square(),
+        };
+        let sizes = self.blocks.iter().map(|block| size(&block.density));
+        let sizes: Vec<f64> = sizes.collect();
         let pairs: Vec<(usize, usize)> = (0..count)
             .flat_map(|i| (0..i).map(move |j| (i, j)))
             .collect();
@@ -284,7 +287,10 @@ impl BlockSpectra {
             }
         });
         let distances: Vec<Estimate> = distances.collect::<Result<_>>()?;
+        let first = self.blocks.first().map(|block| &block.density);
         let mut result = JsDistances {
+            samples: first.map_or(0, |density| density.probes.len()),
+            products: self.products() - self.whole.density.products,
             names: self.blocks.iter().map(|block| block.name.clone()).collect(),
             values: vec![vec![0.0; count]; count],
             standard_errors: vec![vec![0.0; count]; count],
@@ -365,6 +371,10 @@ pub struct JsDistances {
     pub values: Vec<Vec<f64>>,
     /// Standard error of each distance.
     pub standard_errors: Vec<Vec<f64>>,
+    /// Number of probes per block.
+    pub samples: usize,
+    /// Number of matrix–vector products.
+    pub products: usize,
 }
 
 impl JsDistances {
@@ -375,8 +385,11 @@ impl JsDistances {
         let pairs = (count * count.saturating_sub(1)) as f64;
         let mean = |values: &[Vec<f64>]| values.iter().flatten().sum::<f64>() / pairs;
         (count > 1).then(|| Estimate {
+            value: mean(&self.values),
             standard_error: mean(&self.standard_errors),
-            ..Estimate::exact(mean(&self.values))
+            samples: self.samples,
+            products: self.products,
+            converged: true,
         })
     }
 }

@@ -14,7 +14,7 @@ use crate::memory;
 use crate::operator::{LinearOperator, checked_products, epsilon};
 use crate::progress::Progress;
 use crate::random::Purpose;
-use crate::vector::scale;
+use crate::vector::{dot, scale};
 
 /// Settings of stochastic Lanczos quadrature (Ubaru, Chen and Saad, 2017; Ghorbani, Krishnan and Xiao, 2019).
 ///
@@ -210,7 +210,7 @@ impl DensitySettings {
         self
     }
 
-    /// Sets the number of Lanczos steps, which are products, per probe.
+    /// Sets the number of Lanczos steps, which are products, per probe; at least 2.
     #[must_use]
     pub fn with_steps(mut self, steps: usize) -> Self {
         self.steps = steps;
@@ -227,8 +227,11 @@ impl DensitySettings {
     /// Estimates the spectral density of `operator`. Full reorthogonalisation keeps the quadratures accurate to rounding. It
     /// stores m vectors of length n for each of the probes that run together, as many as fit in 1 GiB.
     ///
+    /// The asymmetry of the products with the probes shows their rounding errors, which all stated errors include. These can
+    /// exceed the numbers of a block, which may be differences of large ones.
+    ///
     /// # Errors
-    /// Fewer than 2 probes; no steps; products that fail or are not finite.
+    /// Fewer than 2 probes or 2 steps; products that fail or are not finite.
     pub fn run(&self, operator: &dyn LinearOperator) -> Result<Density> {
         Ok(self.run_with_extremes(operator)?.0)
     }
@@ -240,9 +243,9 @@ impl DensitySettings {
         &self,
         operator: &dyn LinearOperator,
     ) -> Result<(Density, [Bracket; 2])> {
-        if self.probes < 2 || self.steps == 0 {
+        if self.probes < 2 || self.steps < 2 {
             return Err(Error::invalid(format!(
-                "a density from {} with {} has no standard error: use at least 2 probes and 1 step",
+                "a density needs at least 2 probes and 2 steps, not {} and {}",
                 counted(self.probes, "probe"),
                 counted(self.steps, "step")
             )));
@@ -257,6 +260,7 @@ impl DensitySettings {
         let (mut probes, mut products) = (Vec::new(), 0);
         let mut simple: Option<SimpleEigenvalues> = None;
         let mut ends: Option<[End; 2]> = None;
+        let mut asymmetry: f64 = 0.0;
         while probes.len() < self.probes {
             let count = together.min(self.probes - probes.len());
             let mut chains: Vec<Chain> = (0..count).map(|_| Chain::new(sampler.signs(n))).collect();
@@ -275,6 +279,7 @@ impl DensitySettings {
                 }
                 progress.part(probes.len() * steps + step * count + 1, self.probes * steps);
             }
+            asymmetry = asymmetry.max(self::asymmetry(&chains));
             for chain in &chains {
                 let (quadrature, vectors) = chain.quadrature()?;
                 let residuals = chain.residuals(&vectors);
@@ -307,6 +312,10 @@ impl DensitySettings {
         if cancelled > 0.0 {
             density.epsilon *= 1.0 + cancelled / density.root_mean_square();
         }
+        let typical = density.root_mean_square();
+        if typical > 0.0 {
+            density.epsilon = density.epsilon.max(asymmetry / typical);
+        }
         let [smallest, largest] = ends.unwrap_or_default();
         let rounding = |end: End| density.rounding(end.value);
         let extremes = [
@@ -323,6 +332,22 @@ impl DensitySettings {
         ];
         Ok((density, extremes))
     }
+}
+
+/// Rounding error of an eigenvalue, from the difference uᵀAv − vᵀAu of the probes u and v, which is 0 for exact products.
+///
+/// Errors of independent entries e make this difference √2 e, and eigenvalues √n e.
+fn asymmetry(chains: &[Chain]) -> f64 {
+    let mut squares = Vec::new();
+    for (i, a) in chains.iter().enumerate() {
+        for b in &chains[..i] {
+            let difference = a.first_image_along(b) - b.first_image_along(a);
+            squares.push(difference * difference);
+        }
+    }
+    let n = chains.first().map_or(0, |chain| chain.basis[0].len()) as f64;
+    let mean = squares.iter().sum::<f64>() / squares.len().max(1) as f64;
+    (0.5 * n * mean).sqrt()
 }
 
 /// The outermost node at one end of the spectrum.
@@ -391,6 +416,14 @@ impl Chain {
         self.next = next;
     }
 
+    /// uᵀAv for the first vector v of this chain and u of another.
+    fn first_image_along(&self, other: &Self) -> f64 {
+        let u = &other.basis[0];
+        let second = self.basis.get(1).or(self.next.as_ref());
+        let rest = second.map_or(0.0, |second| self.beta[0] * dot(u, second));
+        self.alpha[0] * dot(u, &self.basis[0]) + rest
+    }
+
     /// Returns the quadrature, and the vectors of its nodes in coordinates of the basis.
     fn quadrature(&self) -> Result<(Quadrature, Vec<Vec<f64>>)> {
         let entry = |i: usize, j: usize| match i.abs_diff(j) {
@@ -449,6 +482,11 @@ impl Density {
         4.0 * self.epsilon * (x.abs() + self.root_mean_square())
     }
 
+    /// Whether all eigenvalues are 0 up to rounding.
+    pub(crate) fn is_zero(&self) -> bool {
+        self.root_mean_square() <= self.rounding(0.0)
+    }
+
     /// Root mean square of the eigenvalues.
     pub(super) fn root_mean_square(&self) -> f64 {
         let squares = self.probes.iter().map(|probe| probe.integrate(|x| x * x));
@@ -471,7 +509,7 @@ impl Density {
             .with_error(nodes + sums)
     }
 
-    /// tr(Aᵏ)/n: the mean of λᵏ over all eigenvalues.
+    /// tr(Aᵏ)/n: the mean of λᵏ over all eigenvalues. The quadrature of m steps is exact for k < 2m.
     pub fn moment(&self, k: u32) -> Estimate {
         self.mean_of(|x| x.powi(k as i32))
     }

@@ -38,7 +38,7 @@ impl Density {
     /// ```
     ///
     /// # Errors
-    /// A width that is not above 0 and finite; different numbers of probes.
+    /// A width that is not above 0 and finite; different numbers of probes; fewer than 2.
     pub fn js_distance(&self, other: &Self, width: f64) -> Result<Estimate> {
         if !(width > 0.0 && width.is_finite()) {
             return Err(Error::invalid(format!(
@@ -46,9 +46,9 @@ impl Density {
             )));
         }
         let count = self.probes.len();
-        if other.probes.len() != count {
+        if other.probes.len() != count || count < 2 {
             return Err(Error::invalid(format!(
-                "the densities have {count} and {} probes: compute both with the same number",
+                "the densities have {count} and {} probes: compute both with the same number, at least 2",
                 other.probes.len()
             )));
         }
@@ -76,7 +76,7 @@ impl Density {
             let grid = Grid { low, width, points };
             let [p, q] = [self, other].map(|density| {
                 let curves = density.probes.iter().map(|probe| grid.smoothed(probe));
-                Leaving::new(curves.collect())
+                LeaveOneOut::new(curves.collect())
             });
             for i in 0..points {
                 for (j, sum) in sums.iter_mut().enumerate() {
@@ -149,12 +149,12 @@ impl Grid {
 }
 
 /// Curves of the probes, to compute their mean with one of them left out.
-struct Leaving {
+struct LeaveOneOut {
     curves: Vec<Vec<f64>>,
     sum: Vec<f64>,
 }
 
-impl Leaving {
+impl LeaveOneOut {
     fn new(curves: Vec<Vec<f64>>) -> Self {
         let points = curves[0].len();
         let sum = (0..points).map(|i| curves.iter().map(|curve| curve[i]).sum());

@@ -4,7 +4,7 @@ use candle_core::Var;
 use candle_core::backprop::GradStore;
 use rayon::prelude::*;
 
-use super::stepper::CHUNK;
+use super::CHUNK;
 use crate::error::{Error, Result};
 use crate::kernels::Scalar;
 

@@ -23,3 +23,6 @@ pub use schedule::Schedule;
 pub use sgd::Sgd;
 pub use trainer::Trainer;
 pub use trajectory::Trajectory;
+
+/// Largest number of values of θ that a thread changes at a time.
+const CHUNK: usize = 1 << 14;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor, Var, WithDType};
 use rayon::prelude::*;
 
+use super::CHUNK;
 use super::clip::{clip, clip_tensors};
 use super::optimizer::{Optimizer, SliceUpdate, Step, VarOptimizer};
 use super::sam::Sam;
@@ -107,9 +108,6 @@ impl HostFloat for f64 {
         rule.update_f64(theta, gradient, moments, step);
     }
 }
-
-/// Largest number of values that a thread updates at a time.
-pub(super) const CHUNK: usize = 1 << 14;
 
 /// A part of a parameter, updated by one thread.
 struct Piece {

@@ -60,7 +60,7 @@ const FILES: [&str; 8] = [
 impl Blocks {
     pub fn check(&self) -> Result<(), Error> {
         at_least(2, "probes", self.probes)?;
-        at_least(1, "steps", self.steps)?;
+        at_least(2, "steps", self.steps)?;
         if self.resume.is_some() && mpi_context::ranks().is_some() {
             return Err(Error::Invalid(
                 "--resume works with a single process: run `landscape blocks` without mpirun"

@@ -38,7 +38,7 @@ pub struct Density {
 impl Density {
     pub fn check(&self) -> Result<(), Error> {
         at_least(2, "probes", self.probes)?;
-        at_least(1, "steps", self.steps)?;
+        at_least(2, "steps", self.steps)?;
         positive("width", self.width.unwrap_or(1.0))?;
         at_least(2, "points", self.points)?;
         // A value of λ, the density or the cumulative density, and its error at each point.

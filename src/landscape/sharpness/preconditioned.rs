@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::objective::Objective;
 use crate::operator::{LinearOperator, Scaled};
 use crate::spectral::{Bracket, DensitySettings, Estimate, Short};
-use crate::train::Adam;
+use crate::train::{Adam, Optimizer};
 
 /// The largest curvature in the metrics of SGD and of Adam, and its ratio to the mean |λ| in each metric.
 ///
@@ -61,6 +61,7 @@ impl PreconditionedSharpness {
     /// A batch size of 0; an objective distributed over ranks; a failed gradient or product.
     pub fn measure(objective: &Objective, batch_size: usize, adam: &Adam) -> Result<Self> {
         objective.needs_all_samples("preconditioned sharpness")?;
+        adam.check()?;
         let theta = objective.parameters().to_flat()?;
         let mut squares = vec![0.0; theta.len()];
         let mut count = 0.0;
@@ -84,7 +85,10 @@ impl PreconditionedSharpness {
             adam,
             sgd_relative,
             adam_relative,
-            ratio: quotient(adam_relative, sgd_relative),
+            ratio: Estimate {
+                products: adam_relative.products + sgd_relative.products,
+                ..quotient(adam_relative, sgd_relative)
+            },
         })
     }
 }
@@ -108,7 +112,6 @@ fn quotient(a: Estimate, b: Estimate) -> Estimate {
     Estimate {
         value,
         standard_error: error,
-        products: a.products.max(b.products),
         ..a
     }
 }
