@@ -16,6 +16,7 @@ const STEPS: usize = 200;
 const RUNS: usize = 9;
 
 fn main() -> Result<(), Error> {
+    loss_landscape::progress::listen(|_| {});
     let directory = std::env::args()
         .skip(1)
         .find(|argument| !argument.starts_with('-'));
