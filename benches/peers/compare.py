@@ -19,6 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PEERS = ROOT / "benches/peers"
 PYTHON = ROOT / "target/peers/bin/python"
+HEADER = "| work; compared with | this crate | other | ratio | goal |\n| --- | --- | --- | --- | --- |"
 
 
 def run(*command: str | Path) -> tuple[str, float]:
@@ -53,7 +54,8 @@ def peers() -> None:
         stamp.write_text(wanted)
 
 
-HEADER = "| work; compared with | this crate | other | ratio | goal |\n| --- | --- | --- | --- | --- |"
+def median(results: list[dict], key: str) -> float:
+    return statistics.median(result[key] for result in results)
 
 
 def language_model(rounds: int) -> None:
@@ -62,9 +64,6 @@ def language_model(rounds: int) -> None:
     folder.mkdir(exist_ok=True)
     pairs = [(answer(ours, folder), answer(PYTHON, PEERS / "gpt.py", folder)) for _ in range(rounds)]
     mine, theirs = zip(*pairs)
-
-    def median(results: list[dict], key: str) -> float:
-        return statistics.median(result[key] for result in results)
 
     rows = [
         ("gradient; PyTorch", mine, "gradient_ms", theirs, "gradient_ms", "≤ 0.60"),
@@ -107,9 +106,6 @@ def main() -> None:
 
     def peer(what: str) -> list:
         return [PYTHON, PEERS / "peers.py", what]
-
-    def median(results: list[dict], key: str) -> float:
-        return statistics.median(result[key] for result in results)
 
     table = []
 

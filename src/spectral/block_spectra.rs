@@ -36,7 +36,7 @@ const WIDTH: f64 = 0.1;
 pub struct BlockSettings {
     /// Number of random vectors, at least 2.
     pub probes: usize,
-    /// Number of Lanczos steps per random vector, each one product.
+    /// Number of Lanczos steps per random vector, at least 2. Each is one product.
     pub steps: usize,
     /// Seed of the random vectors. All blocks have the same seed.
     pub seed: u64,
@@ -64,7 +64,7 @@ impl BlockSettings {
         self
     }
 
-    /// Sets the number of Lanczos steps per random vector.
+    /// Sets the number of Lanczos steps per random vector, at least 2.
     #[must_use]
     pub fn with_steps(mut self, steps: usize) -> Self {
         self.steps = steps;

@@ -317,17 +317,17 @@ impl DensitySettings {
             density.epsilon = density.epsilon.max(asymmetry / typical);
         }
         let [smallest, largest] = ends.unwrap_or_default();
-        let rounding = |end: End| density.rounding(end.value);
+        let rounding = density.node_rounding();
         let extremes = [
             Bracket {
                 value: smallest.value,
-                low: smallest.value - smallest.residual - rounding(smallest),
-                high: smallest.value + rounding(smallest),
+                low: smallest.value - smallest.residual - rounding(smallest.value),
+                high: smallest.value + rounding(smallest.value),
             },
             Bracket {
                 value: largest.value,
-                low: largest.value - rounding(largest),
-                high: largest.value + largest.residual + rounding(largest),
+                low: largest.value - rounding(largest.value),
+                high: largest.value + largest.residual + rounding(largest.value),
             },
         ];
         Ok((density, extremes))
@@ -478,13 +478,14 @@ impl Density {
     }
 
     /// Rounding error of a node at x.
-    fn rounding(&self, x: f64) -> f64 {
-        4.0 * self.epsilon * (x.abs() + self.root_mean_square())
+    fn node_rounding(&self) -> impl Fn(f64) -> f64 + use<> {
+        let (epsilon, typical) = (self.epsilon, self.root_mean_square());
+        move |x| 4.0 * epsilon * (x.abs() + typical)
     }
 
     /// Whether all eigenvalues are 0 up to rounding.
     pub(crate) fn is_zero(&self) -> bool {
-        self.root_mean_square() <= self.rounding(0.0)
+        self.root_mean_square() <= self.node_rounding()(0.0)
     }
 
     /// Root mean square of the eigenvalues.
@@ -499,9 +500,9 @@ impl Density {
             let sum: f64 = self.probes.iter().map(|probe| probe.integrate(f)).sum();
             sum / self.probes.len() as f64
         };
-        let typical = self.root_mean_square();
+        let node_rounding = self.node_rounding();
         let nodes = mean(&|x| {
-            let error = 4.0 * self.epsilon * (x.abs() + typical);
+            let error = node_rounding(x);
             0.5 * (f(x + error) - f(x - error)).abs()
         });
         let sums = rounding(0.0, self.probes[0].nodes.len(), mean(&|x| f(x).abs()));
