@@ -12,7 +12,7 @@ use crate::landscape::{
     Connectivity, Evolution, Line, ModifiedLoss, NoiseReport, PacBayesBound, PathProfile, Plane,
     Projection, StatisticsSource,
 };
-use crate::spectral::{BlockSpectra, DensityCurve, Estimate, JsDistances, PowerResult, Spectrum};
+use crate::spectral::{BlockSpectra, DensityCurve, JsDistances, PowerResult, Spectrum};
 use crate::sweep::SweepReport;
 use crate::train::History;
 
@@ -63,7 +63,7 @@ macro_rules! show_as_table {
     };
 }
 show_as_table! {
-    BlockSpectra: |x| outside_share(x);
+    BlockSpectra: |x| x.outside_line().into_iter().collect();
     Comparison: |_| vec![];
     Connectivity: |_| vec![];
     DensityCurve: |_| vec![];
@@ -82,12 +82,6 @@ show_as_table! {
     Projection: |x| statistics(x.statistics);
     Spectrum: |x| unconverged(x.converged, x.products);
     SweepReport: |_| vec![];
-}
-
-fn outside_share(spectra: &BlockSpectra) -> Vec<String> {
-    let share = spectra.outside_share();
-    let line = |share: Estimate| format!("share of ‖A‖²_F outside the blocks: {share}");
-    share.map(line).into_iter().collect()
 }
 
 /// How batch normalisation was computed, if the model has any.

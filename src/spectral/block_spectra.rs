@@ -258,6 +258,12 @@ impl BlockSpectra {
         })
     }
 
+    /// States the share outside the blocks.
+    pub(crate) fn outside_line(&self) -> Option<String> {
+        let share = self.outside_share()?;
+        Some(format!("share of ‖A‖²_F outside the blocks: {share}"))
+    }
+
     /// The [Jensen–Shannon distances](Density::js_distance) of all pairs of blocks. The densities of a pair are smoothed with a
     /// Gaussian whose standard deviation is a tenth of the larger root mean square eigenvalue of the two, so that the distance
     /// does not depend on the unit of the loss. Two zero blocks have the distance 0.
@@ -339,8 +345,8 @@ impl std::fmt::Display for BlockSpectra {
                 estimate(block.frobenius_squared()),
             )?;
         }
-        match self.outside_share() {
-            Some(share) => write!(f, "share of ‖A‖²_F outside the blocks: {share}"),
+        match self.outside_line() {
+            Some(line) => write!(f, "{line}"),
             None => write!(f, "{}", counted(self.products(), "product")),
         }
     }
