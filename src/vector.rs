@@ -1,5 +1,7 @@
 //! Vector operations. Sums have a fixed order.
 
+use std::ops::Range;
+
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
@@ -77,6 +79,30 @@ pub(crate) fn symmetric_grid(radius: f64, n: usize) -> Vec<f64> {
     (0..n)
         .map(|i| radius * ((2.0 * i as f64 - last) / last))
         .collect()
+}
+
+/// The vector of length n with the entries of `v`, converted, in these ranges and zeros elsewhere.
+pub(crate) fn embed<T: Copy + Default>(
+    mut v: &[f64],
+    ranges: &[Range<usize>],
+    n: usize,
+    convert: impl Fn(f64) -> T,
+) -> Vec<T> {
+    let mut embedded = vec![T::default(); n];
+    for range in ranges {
+        let (part, rest) = v.split_at(range.len());
+        for (entry, x) in embedded[range.clone()].iter_mut().zip(part) {
+            *entry = convert(*x);
+        }
+        v = rest;
+    }
+    embedded
+}
+
+/// The entries of `v` in these ranges.
+pub(crate) fn restrict(v: &[f64], ranges: &[Range<usize>]) -> Vec<f64> {
+    let parts = ranges.iter().flat_map(|range| &v[range.clone()]);
+    parts.copied().collect()
 }
 
 /// Serialises to 8 bytes per number, little-endian.

@@ -74,3 +74,29 @@ fn a_block_has_the_rows_and_columns_of_the_whole_matrix() {
         });
     }
 }
+
+/// Buffers are shared by products, also of other blocks.
+#[test]
+fn products_do_not_depend_on_earlier_products() {
+    for architecture in [Architecture::Residual, Architecture::Cnn] {
+        let o = objective(architecture);
+        let names: Vec<_> = o.parameters().blocks();
+        let last = &names[names.len() - 1].0;
+        let ones = vec![1.0; o.dim()];
+        let mut mixed = vec![vec![0.0; o.dim()], ones.clone(), vec![0.0; o.dim()]];
+        let alone: Vec<_> = [&mixed[0], &ones]
+            .map(|v| objective(architecture).hvp(v).unwrap())
+            .into();
+        let block = o.hessian().block(&[last]).unwrap();
+        let of_block = block.apply(&vec![1.0; block.dim()]).unwrap();
+        mixed.push(ones.clone());
+        let found = o.hessian().apply_block(&mixed).unwrap();
+        assert_eq!(found, [0, 1, 0, 1].map(|i| alone[i].clone()));
+        assert_eq!(block.apply(&vec![1.0; block.dim()]).unwrap(), of_block);
+        assert_eq!(
+            block.apply(&vec![0.0; block.dim()]).unwrap(),
+            vec![0.0; block.dim()]
+        );
+        assert_eq!(o.hvp(&mixed[0]).unwrap(), alone[0]);
+    }
+}

@@ -110,7 +110,7 @@ impl<T: Scalar> Network<T> {
         let together = tiles.div_ceil(most.clamp(2, PARTS));
         parts.resize_with(tiles.div_ceil(together), || Part {
             tiles: Vec::new(),
-            gradients: self.gradient_buffers(1, |_| true),
+            gradients: self.gradient_buffers(),
             moments: Vec::new(),
             score: (0.0, 0),
             buffers: Buffers::default(),

@@ -41,6 +41,7 @@ use crate::layers::graph::GraphBuilder;
 use crate::layers::{LayerKind, Shape};
 use crate::losses::{Curvature, MeanLoss, TargetSlice};
 use crate::parameters::Parameters;
+use crate::vector::embed;
 
 /// A network whose derivatives are computed by hand-derived rules, whatever its dtype.
 ///
@@ -68,7 +69,7 @@ pub(crate) trait HandDerived: Any + Send + Sync {
     /// Products with a curvature matrix at a point. The first call caches what later ones need, up to `budget` bytes;
     /// the rest is recomputed for each product.
     ///
-    /// With `block`, only the entries of the products in these ranges of θ are computed; the others are 0.
+    /// With `block`, the products of the diagonal block of these ranges of θ: directions and products have its size.
     fn products(
         &self,
         point: &[f64],
@@ -157,6 +158,7 @@ impl<T: Scalar + WithDType> Typed<T> {
                 num_params: parameters.len(),
                 num_tokens: graph.num_tokens,
                 params: parameters.blocks(),
+                scratch: Mutex::default(),
             },
             point_len: parameters.len_with_statistics(),
             has_dropout: graph.has_dropout,
@@ -174,7 +176,7 @@ impl<T: Scalar + WithDType> Typed<T> {
 
     fn cached_point(
         &self,
-        theta: Vec<T>,
+        theta: &[f64],
         (id, samples): (DataId, Samples<T>),
         budget: usize,
     ) -> Result<Arc<CachedPoint<T>>> {
@@ -182,7 +184,7 @@ impl<T: Scalar + WithDType> Typed<T> {
         let mut cached = lock();
         if let Some((cached_id, point)) = &*cached
             && *cached_id == id
-            && point.theta == theta
+            && point.is_at(theta)
             && point.budget == budget
         {
             return Ok(point.clone());
@@ -191,7 +193,10 @@ impl<T: Scalar + WithDType> Typed<T> {
         *cached = None;
         // The lock is free during the pass: rayon may run another call to this engine on this thread meanwhile.
         drop(cached);
-        let point = Arc::new(self.network.cached_point(theta, samples, budget)?);
+        let point = Arc::new(
+            self.network
+                .cached_point(self.vector(theta), samples, budget)?,
+        );
         *lock() = Some((id, point.clone()));
         Ok(point)
     }
@@ -292,10 +297,14 @@ impl<T: Scalar + WithDType> HandDerived for Typed<T> {
         block: Option<&[Range<usize>]>,
         budget: usize,
     ) -> Result<Vec<Vec<f64>>> {
-        let directions: Vec<Vec<T>> = directions.iter().map(|v| self.vector(v)).collect();
+        let whole = |v: &Vec<f64>| match block {
+            None => self.vector(v),
+            Some(ranges) => embed(v, ranges, self.point_len, Scalar::from_f64),
+        };
+        let directions: Vec<Vec<T>> = directions.iter().map(whole).collect();
         let directions: Vec<&[T]> = directions.iter().map(Vec::as_slice).collect();
         self.with_samples(data, |samples| {
-            let point = self.cached_point(self.vector(point), (id_of(data), samples), budget)?;
+            let point = self.cached_point(point, (id_of(data), samples), budget)?;
             self.network
                 .products(&point, samples, &directions, curvature, block)
         })?

@@ -1,9 +1,11 @@
 //! [`Network`]: a graph of layers with a loss at the end, evaluated over the whole dataset, a tile of samples at a time.
 
 use std::ops::Range;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::plan::Plan;
+use super::products::Scratch;
 use crate::error::Result;
 use crate::kernels::Scalar;
 use crate::kernels::elementwise::add;
@@ -26,6 +28,8 @@ pub(super) struct Network<T> {
     pub(super) num_tokens: Option<usize>,
     /// Names and ranges of the parameters.
     pub(super) params: Vec<(String, Range<usize>)>,
+    /// Buffers that no product uses now.
+    pub(super) scratch: Mutex<Vec<Scratch<T>>>,
 }
 
 /// The dataset as slices.
@@ -45,6 +49,14 @@ pub(super) struct CachedPoint<T> {
     pub(super) packed: Vec<Packed<T>>,
     /// The tiles of each group; `None` once the budget is used up.
     pub(super) groups: Vec<Vec<Option<CachedTile<T>>>>,
+}
+
+impl<T: Scalar> CachedPoint<T> {
+    /// Whether this is the point θ, rounded to the network's type.
+    pub(super) fn is_at(&self, theta: &[f64]) -> bool {
+        let mut pairs = self.theta.iter().zip(theta);
+        self.theta.len() == theta.len() && pairs.all(|(ours, x)| *ours == T::from_f64(*x))
+    }
 }
 
 /// The passes of a tile: at each boundary the values and the loss's derivatives with respect to them (none at the inputs), and the
@@ -88,19 +100,23 @@ impl<T: Scalar> Network<T> {
         Split::new(samples, self.loss.positions, self.widest() * size_of::<T>())
     }
 
-    /// Buffers for the layers' gradients along `k` directions; empty for layers that `needs_gradient` excludes.
-    pub(super) fn gradient_buffers(
+    /// Lengths of the buffers for the layers' gradients along `k` directions; 0 for layers that `needs_gradient` excludes.
+    pub(super) fn gradient_lengths(
         &self,
         k: usize,
         needs_gradient: impl Fn(usize) -> bool,
-    ) -> Vec<Vec<T>> {
+    ) -> impl Iterator<Item = usize> {
         let nodes = self.nodes.iter().enumerate();
-        nodes
-            .map(|(l, node)| {
-                let rules = node.rules().filter(|_| needs_gradient(l));
-                vec![T::ZERO; k * rules.map_or(0, |rules| rules.num_params())]
-            })
-            .collect()
+        nodes.map(move |(l, node)| {
+            let rules = node.rules().filter(|_| needs_gradient(l));
+            k * rules.map_or(0, |rules| rules.num_params())
+        })
+    }
+
+    /// Buffers for the layers' gradients.
+    pub(super) fn gradient_buffers(&self) -> Vec<Vec<T>> {
+        let lengths = self.gradient_lengths(1, |_| true);
+        lengths.map(|length| vec![T::ZERO; length]).collect()
     }
 
     pub(super) fn add_gradients(&self, gradients: &[Vec<T>], vectors: &mut [Vec<f64>]) {
@@ -113,15 +129,29 @@ impl<T: Scalar> Network<T> {
         }
     }
 
-    /// The parts of several θ-space vectors that belong to each node, starting at node `from`.
-    pub(super) fn pack(&self, from: usize, vectors: &[&[T]]) -> Vec<Packed<T>> {
+    /// The parts of several points in θ-space that belong to each node, starting at node `from`.
+    pub(super) fn pack(&self, from: usize, points: &[&[T]]) -> Vec<Packed<T>> {
         let nodes = self.nodes[from..].iter();
         nodes
             .map(|node| match node.rules() {
-                // Derivatives in the inputs are never needed.
-                Some(rules) if node.from() == [0] => Packed::new(rules, vectors, Layouts::Forward),
-                Some(rules) => Packed::new(rules, vectors, Layouts::Both),
-                None => Packed::empty(vectors.len()),
+                Some(rules) => Packed::new(rules, points, layouts(node)),
+                None => Packed::empty(points.len()),
+            })
+            .collect()
+    }
+
+    /// The parts of several directions in θ-space that belong to each node. With `block`, directions that are zero outside
+    /// of these ranges.
+    pub(super) fn pack_directions(
+        &self,
+        directions: &[&[T]],
+        block: Option<&[Range<usize>]>,
+    ) -> Vec<Packed<T>> {
+        let nodes = self.nodes.iter();
+        nodes
+            .map(|node| match node.rules() {
+                Some(rules) => Packed::of_directions(rules, directions, layouts(node), block),
+                None => Packed::empty(directions.len()),
             })
             .collect()
     }
@@ -174,7 +204,7 @@ impl<T: Scalar> Network<T> {
         self.over_layers(
             theta,
             samples,
-            || self.gradient_buffers(1, |_| true),
+            || self.gradient_buffers(),
             |buffers, _, write, l, primal| {
                 if let Some(rules) = self.nodes[l].rules() {
                     rules.gradient(&primal, &mut buffers[l], write);
@@ -470,5 +500,14 @@ impl<T: Scalar> CachedTile<T> {
     fn bytes(&self) -> usize {
         let all = self.values.iter().chain(&self.adjoints).chain(&self.cached);
         all.map(|v| v.capacity() * size_of::<T>()).sum()
+    }
+}
+
+/// The layouts that a node's rules read.
+fn layouts<T: Scalar>(node: &Node<T>) -> Layouts {
+    match node.from() {
+        // Derivatives in the inputs are never needed.
+        [0] => Layouts::Forward,
+        _ => Layouts::Both,
     }
 }

@@ -4,6 +4,7 @@
 //! not wanted are not computed: a product with a diagonal block begins and ends at the block's first layer.
 
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 use super::network::{CachedPoint, CachedTile, Network, Samples};
 use crate::error::Result;
@@ -13,7 +14,7 @@ use crate::kernels::tiles::{Tile, over_tiles};
 use crate::layers::graph::Node;
 use crate::layers::rules::{Mode, Packed, Rules, Tangent, Write};
 use crate::losses::Curvature;
-use crate::vector::scale;
+use crate::vector::{restrict, scale};
 
 /// Bytes of one boundary's tangents that fit into a core's cache beside everything else.
 const CACHE_BYTES: usize = 256 << 10;
@@ -39,7 +40,7 @@ impl<T> Pass<T> {
 }
 
 /// A thread's buffers.
-struct Scratch<T> {
+pub(super) struct Scratch<T> {
     /// One buffer per boundary.
     tangents: Vec<Vec<T>>,
     slots: Vec<Vec<T>>,
@@ -50,9 +51,55 @@ struct Scratch<T> {
     tile: CachedTile<T>,
 }
 
+impl<T: Scalar> Default for Scratch<T> {
+    fn default() -> Self {
+        Self {
+            tangents: Vec::new(),
+            slots: Vec::new(),
+            more: Vec::new(),
+            gradients: Vec::new(),
+            tile: CachedTile::default(),
+        }
+    }
+}
+
+/// Buffers that are returned on drop, for the next product: memory that is new to the process costs a page fault per 4 KiB.
+struct Lent<'a, T: Scalar> {
+    scratch: Scratch<T>,
+    owner: &'a Mutex<Vec<Scratch<T>>>,
+}
+
+impl<'a, T: Scalar> Lent<'a, T> {
+    fn from(owner: &'a Mutex<Vec<Scratch<T>>>) -> Self {
+        let mut free = owner.lock().unwrap_or_else(PoisonError::into_inner);
+        let scratch = free.pop().unwrap_or_default();
+        Self { scratch, owner }
+    }
+}
+
+impl<T: Scalar> Drop for Lent<'_, T> {
+    fn drop(&mut self) {
+        let mut free = self.owner.lock().unwrap_or_else(PoisonError::into_inner);
+        free.push(std::mem::take(&mut self.scratch));
+    }
+}
+
+/// Gives buffers these lengths. Their values are those of earlier products or zero.
+fn fit<T: Scalar>(buffers: &mut Vec<Vec<T>>, lengths: impl IntoIterator<Item = usize>) {
+    let mut count = 0;
+    for (i, length) in lengths.into_iter().enumerate() {
+        if i == buffers.len() {
+            buffers.push(Vec::new());
+        }
+        buffers[i].resize(length, T::ZERO);
+        count = i + 1;
+    }
+    buffers.truncate(count);
+}
+
 impl<T: Scalar> Network<T> {
-    /// The products of `directions` with a curvature matrix at the point, or only their entries in the ranges of
-    /// `block`.
+    /// The products of `directions` with a curvature matrix at the point. With `block`, directions are zero outside of these
+    /// ranges of θ, and products have only the entries in them.
     ///
     /// As many directions are processed together as tangents fit into a core's cache, but at least two. They share the
     /// forward and backward pass of a tile. Their tangents go through the layers together, or one after another if a layer
@@ -76,7 +123,7 @@ impl<T: Scalar> Network<T> {
         for chunk in directions.chunks(together) {
             let passes = chunk.chunks(lanes);
             let passes: Vec<_> = passes.map(|v| self.pass(v, curvature, block)).collect();
-            products.extend(self.products_together(point, samples, &passes)?);
+            products.extend(self.products_together(point, samples, &passes, block)?);
         }
         Ok(products)
     }
@@ -87,7 +134,7 @@ impl<T: Scalar> Network<T> {
         curvature: Curvature,
         block: Option<&[Range<usize>]>,
     ) -> Pass<T> {
-        let directions = self.pack(0, directions);
+        let directions = self.pack_directions(directions, block);
         let wanted = |range: &Range<usize>| match block {
             None => true,
             Some(block) => block
@@ -126,37 +173,36 @@ impl<T: Scalar> Network<T> {
         point: &CachedPoint<T>,
         samples: Samples<T>,
         passes: &[Pass<T>],
+        block: Option<&[Range<usize>]>,
     ) -> Result<Vec<Vec<f64>>> {
         let depth = self.nodes.len();
         let zeros = |pass: &Pass<T>| vec![vec![0.0; self.num_params]; pass.count()];
         let mut products: Vec<_> = passes.iter().map(zeros).collect();
-        if passes.iter().all(|pass| !pass.has_tangent[depth]) {
-            return Ok(products.into_iter().flatten().collect());
-        }
         let split = self.split(samples.count);
         let lanes = passes.iter().map(Pass::count).max().unwrap_or(0);
         let (rows, widest) = (split.tile * lanes, self.widest());
-        let tangent = |b: usize| {
-            let width = match passes.iter().any(|pass| pass.has_tangent[b]) {
-                true => self.width(b),
-                false => 0,
-            };
-            vec![T::ZERO; rows * width]
+        let tangent = |b: usize| match passes.iter().any(|pass| pass.has_tangent[b]) {
+            true => rows * self.width(b),
+            false => 0,
         };
-        let gradients =
-            |pass: &Pass<T>| self.gradient_buffers(pass.count(), |l| pass.needs_gradient[l]);
-        let scratch = || Scratch {
-            tangents: (0..=depth).map(tangent).collect(),
-            slots: vec![vec![T::ZERO; rows * widest]; self.plan.slots],
-            more: vec![T::ZERO; rows * widest],
-            gradients: passes.iter().map(gradients).collect(),
-            tile: CachedTile::default(),
+        let scratch = || {
+            let mut lent = Lent::from(&self.scratch);
+            let scratch = &mut lent.scratch;
+            fit(&mut scratch.tangents, (0..=depth).map(tangent));
+            fit(&mut scratch.slots, vec![rows * widest; self.plan.slots]);
+            scratch.more.resize(rows * widest, T::ZERO);
+            scratch.gradients.resize(passes.len(), Vec::new());
+            for (pass, gradients) in passes.iter().zip(&mut scratch.gradients) {
+                let needed = |l| pass.needs_gradient[l];
+                fit(gradients, self.gradient_lengths(pass.count(), needed));
+            }
+            lent
         };
         over_tiles(
             samples.count,
             split,
             scratch,
-            |i, tile, scratch| {
+            |i, tile, Lent { scratch, .. }| {
                 let write = if i == 0 { Write::Replace } else { Write::Add };
                 let mut first = std::mem::take(&mut scratch.tile);
                 let cached = match &point.groups[tile.start / split.group][i] {
@@ -176,17 +222,25 @@ impl<T: Scalar> Network<T> {
                 (scratch.tile, scratch.gradients) = (first, gradients);
                 Ok(())
             },
-            |scratch| {
-                for (gradients, products) in scratch.gradients.iter().zip(&mut products) {
-                    self.add_gradients(gradients, products);
+            |Lent { scratch, .. }| {
+                let results = scratch.gradients.iter().zip(&mut products);
+                for (pass, (gradients, products)) in passes.iter().zip(results) {
+                    if pass.has_tangent[depth] {
+                        self.add_gradients(gradients, products);
+                    }
                 }
             },
         )?;
-        let mut products: Vec<_> = products.into_iter().flatten().collect();
-        for product in &mut products {
-            scale(product, 1.0 / samples.count as f64);
-        }
-        Ok(products)
+        let products = products.into_iter().flatten();
+        let products = products.map(|product| {
+            let mut product = match block {
+                None => product,
+                Some(ranges) => restrict(&product, ranges),
+            };
+            scale(&mut product, 1.0 / samples.count as f64);
+            product
+        });
+        Ok(products.collect())
     }
 
     fn tile_products(

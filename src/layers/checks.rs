@@ -83,7 +83,7 @@ pub(crate) fn evaluate<T: Scalar>(rules: &dyn Rules<T>, tile: &Tile) -> Derivati
     let directions: Vec<Vec<T>> = tile.directions.iter().map(|v| cast(v)).collect();
     let directions: Vec<&[T]> = directions.iter().map(Vec::as_slice).collect();
     let theta = Packed::new(rules, &[&cast(&tile.theta)], Layouts::Both);
-    let directions = Packed::new(rules, &directions, Layouts::Both);
+    let directions = Packed::of_directions(rules, &directions, Layouts::Both, None);
 
     let mut y = vec![nan; tile.samples * rules.output_len()];
     let mut cached = vec![nan; tile.samples * rules.cached_len()];

@@ -241,6 +241,10 @@ impl<T: Scalar> Rules<T> for Conv2dRules {
         true
     }
 
+    fn reads_zero_directions(&self) -> bool {
+        false
+    }
+
     fn needs_input(&self) -> bool {
         true
     }
@@ -275,13 +279,16 @@ impl<T: Scalar> Rules<T> for Conv2dRules {
 
     fn forward_tangent(&self, primal: &Primal<T>, tangent: &Tangent<T>, ry: &mut [T]) {
         let own = tangent.rx.map(|rx| (self.split(primal.theta).0, rx));
-        let (weights, biases) = self.split(tangent.directions);
-        let zero = tangent.directions.is_zero;
-        let shared = (!zero).then_some((weights, primal.x));
+        let (shared, biases) = match tangent.directions.is_zero {
+            true => (None, &[][..]),
+            false => {
+                let (weights, biases) = self.split(tangent.directions);
+                (Some((weights, primal.x)), biases)
+            }
+        };
         if own.is_none() && shared.is_none() {
             return ry.fill(T::ZERO);
         }
-        let biases = if zero { &[] } else { biases };
         let k = tangent.count();
         self.convolution
             .sums(Side::Output, (own, shared), biases, ry, k);

@@ -111,7 +111,7 @@ fn check<T: Scalar>(conv: &Conv2dRules, samples: usize, k: usize, tolerance: f64
     };
     let vectors: Vec<&[T]> = directions.iter().map(Vec::as_slice).collect();
     let packed = Packed::new(layer, &[&theta], Layouts::Both);
-    let directions_packed = Packed::new(layer, &vectors, Layouts::Both);
+    let directions_packed = Packed::of_directions(layer, &vectors, Layouts::Both, None);
     let primal = Primal {
         theta: &packed,
         samples,

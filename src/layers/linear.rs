@@ -270,6 +270,10 @@ impl<T: Scalar> Rules<T> for LinearRules {
         self.positions > 1
     }
 
+    fn reads_zero_directions(&self) -> bool {
+        false
+    }
+
     fn needs_input(&self) -> bool {
         true
     }

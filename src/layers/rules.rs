@@ -28,6 +28,11 @@ pub(crate) trait Rules<T: Scalar>: Send + Sync {
         false
     }
 
+    /// Whether tangents read the layer's part of directions that are zero there.
+    fn reads_zero_directions(&self) -> bool {
+        true
+    }
+
     /// Whether derivatives read x.
     fn needs_input(&self) -> bool;
 
@@ -144,7 +149,7 @@ pub(crate) struct Packed<T> {
     pub(crate) backward: Vec<T>,
     /// Number of vectors.
     pub(crate) count: usize,
-    /// Whether the layer's part of every vector is zero.
+    /// Whether these are directions that are zero here.
     pub(crate) is_zero: bool,
 }
 
@@ -157,10 +162,6 @@ pub(crate) enum Layouts {
 
 impl<T: Scalar> Packed<T> {
     pub(crate) fn new(rules: &dyn Rules<T>, vectors: &[&[T]], layouts: Layouts) -> Self {
-        let zero = |range: Range<usize>| {
-            let mut parts = vectors.iter().map(|v| &v[range.clone()]);
-            parts.all(|part| part.iter().all(|x| *x == T::ZERO))
-        };
         Self {
             forward: rules.pack_forward(vectors),
             backward: match layouts {
@@ -168,11 +169,36 @@ impl<T: Scalar> Packed<T> {
                 Layouts::Both => rules.pack_backward(vectors),
             },
             count: vectors.len(),
-            is_zero: rules.param_ranges().into_iter().all(zero),
+            is_zero: false,
         }
     }
 
-    /// For a node without parameters.
+    /// Packs directions, which with `block` are zero outside of these ranges of θ.
+    pub(crate) fn of_directions(
+        rules: &dyn Rules<T>,
+        directions: &[&[T]],
+        layouts: Layouts,
+        block: Option<&[Range<usize>]>,
+    ) -> Self {
+        let is_zero = |range: &Range<usize>| {
+            let mut parts = directions.iter().map(|v| &v[range.clone()]);
+            parts.all(|part| part.iter().all(|x| *x == T::ZERO))
+        };
+        let is_outside = |range: &Range<usize>| {
+            let meets = |part: &Range<usize>| part.start < range.end && range.start < part.end;
+            block.is_some_and(|block| !block.iter().any(meets))
+        };
+        let mut ranges = rules.param_ranges().into_iter();
+        match ranges.all(|range| is_outside(&range) || is_zero(&range)) {
+            true if !rules.reads_zero_directions() => Self::empty(directions.len()),
+            is_zero => Self {
+                is_zero,
+                ..Self::new(rules, directions, layouts)
+            },
+        }
+    }
+
+    /// For a node without parameters, or whose rules do not read zero directions.
     pub(crate) fn empty(count: usize) -> Self {
         Self {
             forward: Vec::new(),

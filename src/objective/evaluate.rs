@@ -12,10 +12,10 @@ use super::in_use::InUse;
 use super::{Objective, autograd};
 use crate::data::Targets;
 use crate::engine::HandDerived;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_finite};
 use crate::losses::{Curvature, finite_loss};
 use crate::parameters::Restore;
-use crate::vector::{axpy, dot, norm};
+use crate::vector::{axpy, dot, embed, norm, restrict};
 
 /// Loss and accuracy of a model on a dataset.
 ///
@@ -315,8 +315,8 @@ impl Objective {
         self.block_products(theta, vectors, curvature, None)
     }
 
-    /// The same products, or with `block` only their entries in these ranges of θ; the others are 0. With
-    /// hand-derived rules, products of vectors that are 0 outside the ranges cost only as much as the block.
+    /// The same products, or with `block` those of the diagonal block of these ranges of θ, with vectors of its size. With
+    /// hand-derived rules they cost only as much as the block.
     pub(crate) fn block_products(
         &self,
         theta: Option<&[f64]>,
@@ -325,7 +325,10 @@ impl Objective {
         block: Option<&[Range<usize>]>,
     ) -> Result<Vec<Vec<f64>>> {
         for v in vectors {
-            self.parameters.check_vector(v, "vector")?;
+            match block {
+                None => self.parameters.check_vector(v, "vector")?,
+                Some(_) => check_finite(v, "vector")?,
+            }
         }
         if vectors.is_empty() {
             return Ok(Vec::new());
@@ -338,7 +341,16 @@ impl Objective {
             |engine, point| {
                 engine.products(point, &self.data, vectors, curvature, block, self.memory)
             },
-            |objective| objective.products_by_autograd(vectors, curvature),
+            |objective| match block {
+                None => objective.products_by_autograd(vectors, curvature),
+                Some(ranges) => {
+                    let n = objective.dim();
+                    let embedded = vectors.iter().map(|v| embed(v, ranges, n, |x| x));
+                    let embedded: Vec<_> = embedded.collect();
+                    let products = objective.products_by_autograd(&embedded, curvature)?;
+                    Ok(products.iter().map(|p| restrict(p, ranges)).collect())
+                }
+            },
         )?;
         for (product, v) in products.iter_mut().zip(vectors) {
             self.over_ranks(product)?;
@@ -346,7 +358,13 @@ impl Objective {
             if adds_l2 && self.l2 > 0.0 {
                 axpy(2.0 * self.l2, v, product);
             }
-            self.check_finite(product, curvature.name())?;
+            if product.iter().any(|x| !x.is_finite()) {
+                let whole = match block {
+                    None => product.clone(),
+                    Some(ranges) => embed(product, ranges, self.dim(), |x| x),
+                };
+                self.check_finite(&whole, curvature.name())?;
+            }
         }
         Ok(products)
     }

@@ -4,10 +4,7 @@ use std::ops::Range;
 
 use candle_core::DType;
 
-use super::{
-    Block, Blocks, LinearOperator, attention_heads, block_pattern, check_restricted, embed,
-    restrict,
-};
+use super::{Block, Blocks, LinearOperator, attention_heads, block_pattern, check_restricted};
 use crate::checkpoint::fingerprint;
 use crate::error::{Error, Result};
 use crate::losses::Curvature;
@@ -124,13 +121,8 @@ macro_rules! curvature_operator {
                 vectors: &[Vec<f64>],
             ) -> Result<Vec<Vec<f64>>> {
                 check_restricted(ranges, vectors, self.dim())?;
-                let embedded = vectors.iter().map(|v| embed(v, ranges, self.dim()));
-                let embedded: Vec<_> = embedded.collect();
                 let theta = self.theta.as_deref();
-                let products =
-                    self.objective
-                        .block_products(theta, &embedded, $curvature, Some(ranges))?;
-                Ok(products.iter().map(|product| restrict(product, ranges)).collect())
+                self.objective.block_products(theta, vectors, $curvature, Some(ranges))
             }
 
             fn state(&self) -> Result<u64> {

@@ -3,11 +3,11 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{EmpiricalFisher, LinearOperator, check_restricted, restrict};
+use super::{EmpiricalFisher, LinearOperator, check_restricted};
 use crate::error::Result;
 use crate::losses::Curvature;
 use crate::objective::Objective;
-use crate::vector::{axpy, dot};
+use crate::vector::{axpy, dot, restrict};
 
 /// The covariance (1/n) Σ gᵢgᵢᵀ − ggᵀ of the per-sample gradients. For batches of B samples drawn with replacement it is B
 /// times the covariance of the batch gradient.

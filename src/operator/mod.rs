@@ -82,6 +82,7 @@ use candle_core::DType;
 use crate::error::{Error, Result, check_finite, counted};
 use crate::parameters::epsilon_of;
 use crate::progress;
+use crate::vector::{embed, restrict};
 
 /// A real symmetric n × n matrix A, given by its products Av.
 ///
@@ -149,7 +150,7 @@ pub trait LinearOperator {
     ) -> Result<Vec<Vec<f64>>> {
         let n = self.dim();
         check_restricted(ranges, vectors, n)?;
-        let embedded: Vec<_> = vectors.iter().map(|v| embed(v, ranges, n)).collect();
+        let embedded: Vec<_> = vectors.iter().map(|v| embed(v, ranges, n, |x| x)).collect();
         let products = self.apply_block(&embedded)?;
         check_products(&products, vectors.len(), n)?;
         Ok(products
@@ -314,24 +315,4 @@ fn check_restricted(ranges: &[Range<usize>], vectors: &[Vec<f64>], n: usize) -> 
     check_ranges(ranges, n)?;
     let size = ranges.iter().map(ExactSizeIterator::len).sum();
     vectors.iter().try_for_each(|v| check_length(v, size))
-}
-
-/// The vector of length n with the entries of `v` in these ranges and zeros elsewhere.
-fn embed(mut v: &[f64], ranges: &[Range<usize>], n: usize) -> Vec<f64> {
-    let mut embedded = vec![0.0; n];
-    for range in ranges {
-        let (part, rest) = v.split_at(range.len());
-        embedded[range.clone()].copy_from_slice(part);
-        v = rest;
-    }
-    embedded
-}
-
-/// The entries of `v` in these ranges.
-fn restrict(v: &[f64], ranges: &[Range<usize>]) -> Vec<f64> {
-    ranges
-        .iter()
-        .flat_map(|range| &v[range.clone()])
-        .copied()
-        .collect()
 }

@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use super::{LinearOperator, check_length, check_restricted, restrict};
+use super::{LinearOperator, check_length, check_restricted};
 use crate::error::{Result, check_finite};
-use crate::vector::largest;
+use crate::vector::{largest, restrict};
 
 /// DAD with a diagonal matrix D: A in other units.
 ///
