@@ -235,7 +235,7 @@ impl Analyze {
     fn warn_of_paths(&self) {
         let paths = [
             self.weights.as_ref(),
-            self.network.data.as_ref(),
+            self.network.dataset.data.as_ref(),
             Some(&self.save_dir),
         ];
         for path in paths

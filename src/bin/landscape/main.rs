@@ -4,6 +4,7 @@ mod analyze;
 mod blocks;
 mod config_file;
 mod connect;
+mod dataset_args;
 mod density;
 mod hvp;
 mod limits;

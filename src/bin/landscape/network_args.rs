@@ -1,21 +1,19 @@
 //! Flags for the network, its data and the curvature matrix.
 
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 
 use clap::builder::PossibleValue;
 use clap::{ArgAction, Args, ValueEnum};
 use loss_landscape::Error;
-use loss_landscape::data::synthetic::sum_of_two;
-use loss_landscape::data::{Cifar10, Text};
 use loss_landscape::model::cuda_device;
 use loss_landscape::operator::{Distributed, Recorded};
 use loss_landscape::prelude::*;
 use loss_landscape::serde::{Serialize, Serializer};
 
+use crate::dataset_args::{Data, DatasetArgs};
 use crate::limits::at_least;
 use crate::path_args::path;
-use crate::{Ignored, config_file, mpi_context, signals};
+use crate::{Ignored, mpi_context, signals};
 
 /// The network and its data.
 #[derive(Args, Clone, Debug, Serialize)]
@@ -39,37 +37,13 @@ pub struct NetworkArgs {
     /// Remove the shortcuts of residual blocks and the concatenations of dense blocks
     #[arg(long, num_args = 0..=1, value_name = "BOOL", require_equals = true, default_missing_value = "true", default_value_t, action = ArgAction::Set)]
     pub no_shortcuts: bool,
-    /// Dataset [default: mnist; for `gpt` shakespeare, or text with --data]
-    #[arg(long, value_enum)]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub dataset: Option<DatasetName>,
-    /// Directory of the dataset's files, or the text file [default: the MNIST files of the source directory of this program]
-    #[arg(long, value_name = "PATH", value_parser = path())]
-    #[serde(skip_serializing_if = "config_file::is_missing_or_not_utf8")]
-    pub data: Option<PathBuf>,
-    /// Number of characters in a sequence that `gpt` reads [default: 64]
-    #[arg(long, value_name = "N")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub context: Option<usize>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub dataset: DatasetArgs,
     /// Device; `cuda` needs a build with the feature `cuda` (see environment/cuda.sh)
     #[arg(long, value_enum, default_value = "cpu")]
     pub device: DeviceName,
 }
-
-/// Training and test samples.
-pub struct Data {
-    pub train: Dataset,
-    pub test: Dataset,
-}
-
-/// Number of training samples in the synthetic dataset.
-const SYNTHETIC_TRAIN: usize = 800;
-
-/// Largest numbers of training and test sequences of a text. A shorter text has one per position.
-const SEQUENCES: [usize; 2] = [10_000, 1_000];
-
-/// Size of the training set. Set when the data is loaded.
-pub static TRAINING_SAMPLES: OnceLock<usize> = OnceLock::new();
 
 /// A network with given weights, and its objective.
 #[derive(Args)]
@@ -160,21 +134,6 @@ pub enum NormName {
 
 #[derive(Clone, Copy, Debug, ValueEnum, Serialize)]
 #[serde(crate = "loss_landscape::serde", rename_all = "lowercase")]
-pub enum DatasetName {
-    /// MNIST: handwritten digits, 28 × 28
-    Mnist,
-    /// CIFAR-10: photographs, 3 × 32 × 32; needs --data
-    Cifar10,
-    /// 800 training and 200 test samples of 20 features; the class depends on two of them
-    Synthetic,
-    /// Two plays by Shakespeare: 10,000 training and 1,000 test sequences of characters
-    Shakespeare,
-    /// The UTF-8 text file in --data: at most 10,000 training and 1,000 test sequences of characters
-    Text,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum, Serialize)]
-#[serde(crate = "loss_landscape::serde", rename_all = "lowercase")]
 pub enum DeviceName {
     Cpu,
     Cuda,
@@ -226,37 +185,12 @@ impl NetworkArgs {
         if let ModelName::Zoo(_) = self.model {
             ignored.push((&["layers"], "only `mlp` has configurable widths"));
         }
-        if !self.reads_text() {
-            ignored.push((&["context"], "only `gpt` reads sequences"));
-        }
-        match self.dataset() {
-            DatasetName::Synthetic => ignored.push((
-                &["data"],
-                "the synthetic dataset is generated, not read from files",
-            )),
-            DatasetName::Shakespeare => ignored.push((
-                &["data"],
-                "the plays are part of this program; use --dataset text for another text",
-            )),
-            _ => {}
-        }
+        ignored.extend(self.dataset.ignored(self.reads_text()));
         ignored
     }
 
     pub fn check(&self) -> Result<(), Error> {
-        at_least(1, "context", self.context())?;
-        let (model, dataset) = (self.model.name(), self.dataset());
-        match (self.reads_text(), dataset.is_text()) {
-            (true, false) => Err(Error::Invalid(format!(
-                "`{model}` reads text, and dataset `{}` has none: use --dataset shakespeare, or --dataset text with --data",
-                dataset.name()
-            ))),
-            (false, true) => Err(Error::Invalid(format!(
-                "`{model}` does not read text, and dataset `{}` is text: use --model gpt or another --dataset",
-                dataset.name()
-            ))),
-            _ => Ok(()),
-        }
+        self.dataset.check(self.model.name(), self.reads_text())
     }
 
     /// Whether samples are sequences of characters.
@@ -264,79 +198,9 @@ impl NetworkArgs {
         matches!(self.model, ModelName::Zoo(Architecture::Gpt { .. }))
     }
 
-    fn dataset(&self) -> DatasetName {
-        self.dataset
-            .unwrap_or(match (self.reads_text(), &self.data) {
-                (true, Some(_)) => DatasetName::Text,
-                (true, None) => DatasetName::Shakespeare,
-                (false, _) => DatasetName::Mnist,
-            })
-    }
-
-    fn context(&self) -> usize {
-        self.context.unwrap_or(64)
-    }
-
-    fn text(&self) -> Result<Text, Error> {
-        let text = match (self.dataset(), &self.data) {
-            (DatasetName::Text, Some(file)) => Text::load(file)?,
-            (DatasetName::Text, None) => {
-                return Err(Error::Invalid(
-                    "no text is given: add --data FILE, or use --dataset shakespeare".into(),
-                ));
-            }
-            _ => Text::shakespeare()?,
-        };
-        // The last tenth is for the test, and must hold a sequence and the character after it.
-        let least = self.context().saturating_add(1).saturating_mul(10);
-        match text.len() >= least {
-            true => Ok(text),
-            false => Err(Error::Invalid(format!(
-                "the text has {} characters, and --context {} needs at least {least}: use a longer text or a smaller --context",
-                text.len(),
-                self.context()
-            ))),
-        }
-    }
-
+    /// The samples, which are loaded once.
     pub fn data(&self) -> Result<Data, Error> {
-        let device = &self.device()?;
-        match (self.dataset(), &self.data) {
-            (DatasetName::Mnist, dir) => {
-                let Mnist { train, test } = match dir {
-                    None => Mnist::load(device)?,
-                    Some(dir) => Mnist::load_from(dir, device)?,
-                };
-                Ok(Data { train, test })
-            }
-            (DatasetName::Cifar10, Some(dir)) => {
-                let Cifar10 { train, test } = Cifar10::load_from(dir, device)?;
-                Ok(Data { train, test })
-            }
-            (DatasetName::Cifar10, None) => Err(Error::Invalid(
-                "CIFAR-10 is not included: give the directory of its binary version with --data"
-                    .into(),
-            )),
-            (DatasetName::Synthetic, _) => {
-                let all = sum_of_two(0, device)?.to_dtype(DType::F32)?;
-                let rest: Vec<usize> = (SYNTHETIC_TRAIN..all.len()).collect();
-                Ok(Data {
-                    train: all.first(SYNTHETIC_TRAIN)?,
-                    test: all.select(&rest)?,
-                })
-            }
-            (DatasetName::Shakespeare | DatasetName::Text, _) => {
-                let (train, test) = self.text()?.split(0.1)?;
-                let windows = |text: &Text, most: usize| {
-                    let count = most.min(text.len() - self.context());
-                    text.windows(self.context(), count, 0, device)
-                };
-                Ok(Data {
-                    train: windows(&train, SEQUENCES[0])?,
-                    test: windows(&test, SEQUENCES[1])?,
-                })
-            }
-        }
+        self.dataset.load(self.reads_text(), &self.device()?)
     }
 
     fn device(&self) -> Result<Device, Error> {
@@ -358,7 +222,11 @@ impl NetworkArgs {
             ActivationName::Silu => Activation::Silu,
         });
         let device = self.device()?;
-        let (shape, classes) = self.shape_and_classes()?;
+        let Data {
+            shape,
+            outputs: classes,
+            ..
+        } = self.data()?;
         match self.model {
             ModelName::Mlp if self.norm.is_some() || self.no_shortcuts => Err(Error::Invalid(
                 "--norm and --no-shortcuts do not apply to `mlp`: choose another --model".into(),
@@ -378,7 +246,7 @@ impl NetworkArgs {
             }
             ModelName::Zoo(mut architecture) => {
                 if let Architecture::Gpt { context, .. } = &mut architecture {
-                    *context = self.context();
+                    *context = shape[0];
                 }
                 let mut design = architecture.design();
                 design.activation = activation.unwrap_or(design.activation);
@@ -394,34 +262,6 @@ impl NetworkArgs {
                 design.shortcuts = !self.no_shortcuts;
                 design.build(&shape, classes, seed, &device)
             }
-        }
-    }
-
-    /// Shape of a sample, and number of classes.
-    fn shape_and_classes(&self) -> Result<(Vec<usize>, usize), Error> {
-        Ok(match self.dataset() {
-            DatasetName::Mnist => (vec![1, 28, 28], 10),
-            DatasetName::Cifar10 => (vec![3, 32, 32], 10),
-            DatasetName::Synthetic => (vec![20], 2),
-            DatasetName::Shakespeare | DatasetName::Text => {
-                (vec![self.context()], self.text()?.vocabulary().len())
-            }
-        })
-    }
-}
-
-impl DatasetName {
-    fn is_text(self) -> bool {
-        matches!(self, Self::Shakespeare | Self::Text)
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Mnist => "mnist",
-            Self::Cifar10 => "cifar10",
-            Self::Synthetic => "synthetic",
-            Self::Shakespeare => "shakespeare",
-            Self::Text => "text",
         }
     }
 }
@@ -484,7 +324,6 @@ impl SettingArgs {
 
     pub fn objective(&self, model: &Layered) -> Result<Objective, Error> {
         let data = self.network.data()?.train;
-        TRAINING_SAMPLES.get_or_init(|| data.len());
         let samples = self.samples.unwrap_or(data.len().min(10_000));
         let data = data.first(samples)?.to_dtype(self.dtype())?;
         let objective = Objective::of(model, &data, Loss::CrossEntropy)?;

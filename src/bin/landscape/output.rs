@@ -11,7 +11,7 @@ use std::fmt::Display;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use crate::network_args::TRAINING_SAMPLES;
+use crate::dataset_args::loaded;
 use crate::{mpi_context, path_args};
 
 /// The result of a command as text and as JSON.
@@ -26,9 +26,9 @@ impl Report {
         let samples = objective.samples();
         json["parameters"] = objective.dim().into();
         json["samples"] = samples.into();
-        if let Some(all) = TRAINING_SAMPLES.get() {
-            json["training_samples"] = (*all).into();
-            text += &match samples == *all {
+        if let Some(all) = loaded().map(|data| data.train.len()) {
+            json["training_samples"] = all.into();
+            text += &match samples == all {
                 true => format!("all {all} training samples\n"),
                 false => format!(
                     "first {samples} of {all} training samples; errors do not include the sampling error\n"
