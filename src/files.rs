@@ -1,5 +1,6 @@
 //! Atomic writing of files.
 
+mod npz_writer;
 mod tensors;
 
 use std::any::Any;

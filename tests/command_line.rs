@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
+use loss_landscape::candle::Tensor;
 use loss_landscape::serde_json::{self, Value};
 
 fn landscape(arguments: &[&str]) -> Output {
@@ -466,7 +467,12 @@ fn surfaces_and_sharpness() {
         "surface.json",
     ];
     assert_eq!(files[..4], expected);
-    assert_eq!(files[4..], ["surface.parquet"]);
+    let expected = ["surface.npz", "surface.parquet", "surface.vtk"];
+    assert_eq!(files[4..], expected);
+    let arrays = Tensor::read_npz(folder.path("out/surface.npz")).unwrap();
+    let (name, array) = &arrays[2];
+    let array = array.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+    assert_eq!((name.as_str(), array), ("loss", losses.clone()));
     // Eigenvectors have length 1, and the curvature along the first is positive.
     let eigen = run(
         "surface",
@@ -800,7 +806,9 @@ fn an_analysis_can_be_reproduced() {
         "spectrum.html",
         "surface.csv",
         "surface.html",
+        "surface.npz",
         "surface.parquet",
+        "surface.vtk",
         "weights.safetensors",
     ];
     assert_eq!(files, expected);

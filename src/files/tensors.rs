@@ -9,9 +9,11 @@ use candle_core::{DType, Device, Tensor};
 use serde_json::{Map, json};
 
 use crate::error::{Error, Result};
+use crate::files::npz_writer::write_npz;
 use crate::files::{read_bytes, write_atomically};
 
-/// Writes named tensors to a safetensors file, as [`write_atomically`] does. The same tensors give the same bytes.
+/// Writes named tensors as [`write_atomically`] does: to an uncompressed `.npz` file if the name ends in `.npz`, else to a
+/// safetensors file. The same tensors give the same bytes.
 ///
 /// ```
 /// use loss_landscape::candle::safetensors;
@@ -47,10 +49,14 @@ pub fn write_tensors(
         };
         Ok((name.as_str(), dtype, tensor.dims().to_vec()))
     });
-    let header = header(&entries.collect::<Result<Vec<_>>>()?);
+    let entries = entries.collect::<Result<Vec<_>>>()?;
     write_atomically(path, advice, |part| {
-        let mut file = BufWriter::new(File::create(part)?);
-        file.write_all(&header)?;
+        let file = File::create(part)?;
+        if path.extension().is_some_and(|ending| ending == "npz") {
+            return write_npz(file, &tensors);
+        }
+        let mut file = BufWriter::new(file);
+        file.write_all(&header(&entries))?;
         for (_, tensor) in &tensors {
             tensor.write_bytes(&mut file).map_err(other)?;
         }
@@ -63,7 +69,7 @@ pub(crate) fn read_tensors(path: &Path, device: &Device) -> io::Result<HashMap<S
     candle_core::safetensors::load_buffer(&read_bytes(path)?, device).map_err(other)
 }
 
-fn other(error: candle_core::Error) -> io::Error {
+pub(super) fn other(error: candle_core::Error) -> io::Error {
     io::Error::other(Error::from(error))
 }
 

@@ -19,12 +19,14 @@
 
 pub mod align;
 
+mod arrays;
 mod noise;
 mod paths;
 mod sharpness;
 mod slices;
 #[cfg(feature = "tables")]
 mod table;
+mod vtk;
 
 pub use align::{HiddenUnits, Matching, UnitAxis};
 pub use noise::{GradientNoise, ImplicitBias, ModifiedLoss, NoiseReport, StableRate};

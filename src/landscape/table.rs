@@ -46,18 +46,10 @@ impl Plane {
         let mut table = df!(
             "alpha" => repeated(&|_, j| self.alphas[j]),
             "beta" => repeated(&|i, _| self.betas[i]),
-            "loss" => repeated(&|i, j| self.losses[[i, j]]),
         )?;
-        let more = [
-            ("accuracy", self.accuracies.as_ref()),
-            ("smallest", self.eigenvalues.as_ref().map(|e| &e.smallest)),
-            ("largest", self.eigenvalues.as_ref().map(|e| &e.largest)),
-        ];
-        for (name, values) in more {
-            if let Some(values) = values {
-                let column = Series::new(name.into(), repeated(&|i, j| values[[i, j]]));
-                table.with_column(Column::from(column))?;
-            }
+        for (name, values) in self.scores() {
+            let column = Series::new(name.into(), repeated(&|i, j| values[[i, j]]));
+            table.with_column(Column::from(column))?;
         }
         Ok(table)
     }

@@ -13,6 +13,7 @@
 //! | overlap of the leading eigenvectors of two matrices | [`Spectrum::subspace_overlap`] |
 
 mod alignment;
+mod arrays;
 mod block_checkpoint;
 mod block_spectra;
 mod deflated_trace;

@@ -11,7 +11,9 @@ use loss_landscape::serde_json;
 
 use crate::limits::{at_least, not_negative, positive};
 use crate::network_args::NetworkArgs;
-use crate::output::{Report, prepare_dir, print_error, save_weights, write_table, write_text};
+use crate::output::{
+    Report, prepare_dir, print_error, save_weights, write_plane, write_table, write_text,
+};
 use crate::path_args::path;
 use crate::training_args::{TRAINING, TrainingArgs};
 use crate::{Ignored, config_file, mpi_context, signals};
@@ -28,7 +30,7 @@ pub struct Analyze {
     /// Compute eigenvalues, trace and quantities derived from them
     #[arg(long, num_args = 0..=1, value_name = "BOOL", require_equals = true, default_missing_value = "true", default_value_t, action = ArgAction::Set, help_heading = "Analysis")]
     compute_hessian: bool,
-    /// Write the loss on a plane to surface.html and .csv, and the extreme eigenvalues to spectrum.html
+    /// Write the loss on a plane to surface.html, .csv, .parquet, .npz and .vtk, and the extreme eigenvalues to spectrum.html
     #[arg(long, num_args = 0..=1, value_name = "BOOL", require_equals = true, default_missing_value = "true", default_value_t, action = ArgAction::Set, help_heading = "Analysis")]
     visualize: bool,
     /// Measure loss, gradient, extreme eigenvalues and sharpness during training; writes evolution.html and .csv
@@ -103,7 +105,7 @@ pub struct Analyze {
 const UNFINISHED: &str = "unfinished.safetensors";
 
 /// All files that an analysis may write.
-const FILES: [&str; 12] = [
+const FILES: [&str; 14] = [
     "weights.safetensors",
     "config.toml",
     "report.json",
@@ -112,6 +114,8 @@ const FILES: [&str; 12] = [
     "surface.html",
     "surface.csv",
     "surface.parquet",
+    "surface.npz",
+    "surface.vtk",
     "spectrum.html",
     "evolution.html",
     "evolution.csv",
@@ -218,7 +222,7 @@ impl Analyze {
         if let Some(plane) = &plane {
             let ends = report.hessian.as_ref().map(figure::spectrum_ends);
             pages.extend(ends.map(|figure| ("spectrum.html", figure)));
-            write_table(dir, "surface", &mut plane.table()?)?;
+            write_plane(dir, plane)?;
             pages.push(("surface.html", figure::surface(plane)));
         }
         for (name, figure) in &pages {

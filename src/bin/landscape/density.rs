@@ -1,5 +1,6 @@
 //! `landscape density`
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
@@ -10,7 +11,8 @@ use loss_landscape::serde_json::json;
 
 use crate::limits::{at_least, positive};
 use crate::network_args::{MatrixArgs, PointArgs};
-use crate::output::{Report, number};
+use crate::output::{Report, number, prepare_dir, write_arrays, write_table, write_text};
+use crate::path_args::path;
 
 #[derive(Args)]
 pub struct Density {
@@ -33,7 +35,18 @@ pub struct Density {
     /// Seed of the random vectors
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Directory for density.csv, .parquet, .npz and .json
+    #[arg(long, value_name = "DIR", value_parser = path())]
+    out: Option<PathBuf>,
 }
+
+/// All files that the command writes to --out.
+const FILES: [&str; 4] = [
+    "density.csv",
+    "density.parquet",
+    "density.npz",
+    "density.json",
+];
 
 impl Density {
     pub fn check(&self) -> Result<(), Error> {
@@ -48,6 +61,9 @@ impl Density {
     }
 
     pub fn run(&self) -> Result<Report, Error> {
+        if let Some(dir) = &self.out {
+            prepare_dir(dir, &FILES)?;
+        }
         let (objective, operator) = self.matrix.build(&self.point)?;
         let settings = DensitySettings::default()
             .with_probes(self.probes)
@@ -67,14 +83,14 @@ impl Density {
         let cumulative = density.cumulative(curve.width, self.points)?;
         let (trace, squares) = (density.trace(), density.frobenius_squared());
         let negative = density.negative();
-        Ok(Report::new(
+        let report = Report::new(
             &objective,
             format!(
                 "eigenvalues        {} to {} (smallest and largest node)\n\
                  negative           {negative}, of {}\n\
                  trace              {trace}\n\
                  ‖A‖²_F             {squares}\n\
-                 {} products, {seconds:.2} s; use --json for the curve\n",
+                 {} products, {seconds:.2} s; use --json or --out for the curve\n",
                 number(low, 5),
                 number(high, 5),
                 density.dim,
@@ -90,6 +106,12 @@ impl Density {
                 "products": density.products,
                 "seconds": seconds,
             }),
-        ))
+        );
+        if let Some(dir) = &self.out {
+            write_table(dir, "density", &mut curve.table()?)?;
+            write_arrays(&dir.join("density.npz"), curve.arrays()?)?;
+            write_text(&dir.join("density.json"), &report.json.to_string())?;
+        }
+        Ok(report)
     }
 }

@@ -4,7 +4,7 @@ use loss_landscape::Error;
 use loss_landscape::candle::{Device, Tensor};
 use loss_landscape::files::{WRITABLE, check_writable, write_atomically, write_tensors};
 use loss_landscape::polars::prelude::DataFrame;
-use loss_landscape::prelude::{Objective, Parameters};
+use loss_landscape::prelude::{Objective, Parameters, Plane};
 use loss_landscape::serde_json::{Value, json};
 use loss_landscape::tables;
 use std::fmt::Display;
@@ -140,10 +140,22 @@ pub fn save_weights(parameters: &Parameters, path: &Path) -> Result<(), Error> {
 // Only the root rank writes.
 
 pub fn write_text(path: &Path, text: &str) -> Result<(), Error> {
+    write_bytes(path, text.as_bytes())
+}
+
+fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     if !mpi_context::is_root() {
         return Ok(());
     }
-    write_atomically(path, WRITABLE, |part| std::fs::write(part, text))
+    write_atomically(path, WRITABLE, |part| std::fs::write(part, bytes))
+}
+
+/// Writes named arrays to a `.npz` or safetensors file.
+pub fn write_arrays(path: &Path, arrays: Vec<(String, Tensor)>) -> Result<(), Error> {
+    if !mpi_context::is_root() {
+        return Ok(());
+    }
+    write_tensors(path, WRITABLE, arrays)
 }
 
 /// Writes vectors under their names to a safetensors file.
@@ -151,14 +163,11 @@ pub fn write_vectors<'a>(
     path: &Path,
     vectors: impl IntoIterator<Item = (String, &'a [f64])>,
 ) -> Result<(), Error> {
-    if !mpi_context::is_root() {
-        return Ok(());
-    }
     let tensors = vectors.into_iter().map(|(name, vector)| {
         let tensor = Tensor::from_slice(vector, vector.len(), &Device::Cpu)?;
         Ok((name, tensor))
     });
-    write_tensors(path, WRITABLE, tensors.collect::<Result<Vec<_>, Error>>()?)
+    write_arrays(path, tensors.collect::<Result<_, Error>>()?)
 }
 
 /// Writes `name`.csv and `name`.parquet.
@@ -170,6 +179,13 @@ pub fn write_table(dir: &Path, name: &str, table: &mut DataFrame) -> Result<(), 
         tables::write(&dir.join(format!("{name}.{ending}")), table)?;
     }
     Ok(())
+}
+
+/// Writes surface.csv, .parquet, .npz and .vtk.
+pub fn write_plane(dir: &Path, plane: &Plane) -> Result<(), Error> {
+    write_table(dir, "surface", &mut plane.table()?)?;
+    write_arrays(&dir.join("surface.npz"), plane.arrays()?)?;
+    write_bytes(&dir.join("surface.vtk"), &plane.vtk())
 }
 
 #[cfg(test)]

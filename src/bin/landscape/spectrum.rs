@@ -10,7 +10,9 @@ use loss_landscape::serde_json::json;
 
 use crate::limits::{at_least, positive};
 use crate::network_args::{MatrixArgs, PointArgs};
-use crate::output::{Report, number, prepare_dir, scientific, write_text, write_vectors};
+use crate::output::{
+    Report, number, prepare_dir, scientific, write_arrays, write_table, write_text, write_vectors,
+};
 use crate::path_args::path;
 
 #[derive(Args)]
@@ -34,10 +36,19 @@ pub struct Spectrum {
     /// Seed of the start vectors
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Directory for spectrum.json and eigenvectors.safetensors (v0, v1, …)
+    /// Directory for spectrum.csv, .parquet, .npz and .json and eigenvectors.safetensors (v0, v1, …)
     #[arg(long, value_name = "DIR", value_parser = path())]
     out: Option<PathBuf>,
 }
+
+/// All files that the command writes to --out.
+const FILES: [&str; 5] = [
+    "spectrum.csv",
+    "spectrum.parquet",
+    "spectrum.npz",
+    "spectrum.json",
+    "eigenvectors.safetensors",
+];
 
 #[derive(Clone, Copy, ValueEnum)]
 enum WhichName {
@@ -61,7 +72,7 @@ impl Spectrum {
 
     pub fn run(&self) -> Result<Report, Error> {
         if let Some(dir) = &self.out {
-            prepare_dir(dir, &["spectrum.json", "eigenvectors.safetensors"])?;
+            prepare_dir(dir, &FILES)?;
         }
         let (objective, operator) = self.matrix.build(&self.point)?;
         let lanczos = Lanczos::default()
@@ -106,6 +117,8 @@ impl Spectrum {
         }
         let report = Report::new(&objective, text, json);
         if let Some(dir) = &self.out {
+            write_table(dir, "spectrum", &mut spectrum.table()?)?;
+            write_arrays(&dir.join("spectrum.npz"), spectrum.arrays()?)?;
             write_text(&dir.join("spectrum.json"), &report.json.to_string())?;
             let pairs = spectrum.pairs.iter().enumerate();
             let vectors = pairs.map(|(i, pair)| (format!("v{i}"), &pair.vector[..]));

@@ -13,7 +13,7 @@ use loss_landscape::serde_json::json;
 
 use crate::limits::{at_least, positive};
 use crate::network_args::PointArgs;
-use crate::output::{Report, number, prepare_dir, write_table, write_text, write_vectors};
+use crate::output::{Report, number, prepare_dir, write_plane, write_text, write_vectors};
 use crate::path_args::path;
 use crate::{mpi_context, signals};
 
@@ -41,8 +41,8 @@ pub struct Surface {
     /// Seed of the directions
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Directory for surface.csv, .parquet, .html and .json and directions.safetensors (theta, d1, d2); resumes an
-    /// interrupted run
+    /// Directory for surface.csv, .parquet, .npz, .vtk (ParaView), .html and .json and directions.safetensors (theta, d1,
+    /// d2); resumes an interrupted run
     #[arg(long, value_name = "DIR", value_parser = path())]
     out: Option<PathBuf>,
     /// Compute shard I of N and save it in --out; a run without --shard computes the rest and merges all
@@ -51,9 +51,11 @@ pub struct Surface {
 }
 
 /// All files that the command writes to --out.
-const FILES: [&str; 5] = [
+const FILES: [&str; 7] = [
     "surface.csv",
     "surface.parquet",
+    "surface.npz",
+    "surface.vtk",
     "surface.html",
     "surface.json",
     "directions.safetensors",
@@ -152,7 +154,7 @@ impl Surface {
                 &dir.join("directions.safetensors"),
                 vectors.map(|(name, vector)| (name.to_owned(), &vector[..])),
             )?;
-            write_table(dir, "surface", &mut plane.table()?)?;
+            write_plane(dir, &plane)?;
             write_text(&dir.join("surface.html"), &figure::surface(&plane).page())?;
             write_text(&dir.join("surface.json"), &report.json.to_string())?;
             // All results are written: the checkpoint is no longer needed.
