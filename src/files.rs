@@ -1,7 +1,13 @@
-//! Atomic writing of files.
+//! Atomic writing of files, and reading of arrays.
 
+mod archive;
+mod arrays;
+mod npz;
 mod npz_writer;
-mod tensors;
+mod pickle;
+mod pth;
+mod safetensors;
+mod torch_save;
 
 use std::any::Any;
 use std::ffi::OsString;
@@ -14,8 +20,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
 
 use crate::error::{Error, Result};
-pub use tensors::write_tensors;
-pub(crate) use tensors::{header, read_tensors};
+pub use arrays::{read_arrays, write_tensors};
+pub(crate) use safetensors::{header, read_tensors};
 
 /// Calls `write` with a temporary path in the same directory, then renames that file to `path`. Readers never see a partial
 /// file, and on an error `path` is unchanged.

@@ -37,6 +37,7 @@
 //! | [`nn`] | layers for candle models of your own: convolutions and the parts of transformers that differentiate twice |
 //! | [`layers`] | the kinds of layers whose derivatives are hand-derived, one file each |
 //! | [`model`] | models, the zoo, parameters as one vector |
+//! | [`import`] | networks and weights from elsewhere |
 //! | [`objective`] | loss, gradient and Hessian-vector product at a point |
 //! | [`train`] | training, its history, and the trajectory of θ |
 //! | [`operator`] | matrices given by their products: Hessian, Gauss–Newton, Fisher, blocks, dense |
@@ -87,6 +88,7 @@ pub mod embedding;
 #[cfg(feature = "figures")]
 pub mod figure;
 pub mod files;
+pub mod import;
 pub mod landscape;
 pub mod layers;
 pub mod memory;

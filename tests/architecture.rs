@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules of the library from the bottom up. A module imports only modules that come before it.
-const ORDER: [&str; 27] = [
+const ORDER: [&str; 28] = [
     "error",
     "vector",
     "random",
@@ -25,6 +25,7 @@ const ORDER: [&str; 27] = [
     "losses",
     "engine",
     "model",
+    "import",
     "objective",
     "train",
     "operator",

@@ -7,7 +7,7 @@ use candle_core::{DType, Tensor};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
-use super::tensors::other;
+use super::safetensors::other;
 
 /// Writes an archive with one `.npy` member per tensor, uncompressed. The tensors are `f32` or `f64`.
 pub(super) fn write_npz(file: File, tensors: &[(String, Tensor)]) -> io::Result<()> {

@@ -4,7 +4,6 @@ mod restore;
 
 pub(crate) use restore::Restore;
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 
@@ -12,7 +11,6 @@ use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarMap;
 
 use crate::error::{Error, Result, check_finite, counted};
-use crate::files::read_tensors;
 use crate::files::write_tensors;
 
 /// A model's parameters, sorted by name. θ is their concatenation in that order, each in row-major
@@ -49,18 +47,22 @@ use crate::files::write_tensors;
 pub struct Parameters {
     named: Vec<(String, Var)>,
     statistics: Vec<(String, Var)>,
+    /// Names of parameters and statistics in the order in which they were given.
+    given: Vec<String>,
     dtype: DType,
     device: Device,
     len: usize,
 }
 
 impl Parameters {
-    /// Parameters from names and variables, in any order.
+    /// Parameters from names and variables, in any order. Matching weights by order uses it.
     ///
     /// # Errors
     /// No variables; a duplicate name or variable; mixed dtypes or devices; a dtype other than `f32` and `f64`.
     pub fn new(named: impl IntoIterator<Item = (String, Var)>) -> Result<Self> {
-        let named = sorted(named);
+        let mut named: Vec<_> = named.into_iter().collect();
+        let given = names(&named);
+        sort(&mut named);
         let Some((first_name, first)) = named.first() else {
             return Err(Error::invalid("a model needs at least one parameter"));
         };
@@ -74,6 +76,7 @@ impl Parameters {
         let parameters = Self {
             named,
             statistics: Vec::new(),
+            given,
             dtype,
             device,
             len,
@@ -101,8 +104,16 @@ impl Parameters {
         self,
         statistics: impl IntoIterator<Item = (String, Var)>,
     ) -> Result<Self> {
-        let statistics = sorted(statistics);
-        let parameters = Self { statistics, ..self };
+        let mut statistics: Vec<_> = statistics.into_iter().collect();
+        let mut given = self.given;
+        given.truncate(self.named.len());
+        given.extend(names(&statistics));
+        sort(&mut statistics);
+        let parameters = Self {
+            statistics,
+            given,
+            ..self
+        };
         parameters.check()?;
         Ok(parameters)
     }
@@ -163,8 +174,30 @@ impl Parameters {
     }
 
     /// Parameters, followed by statistics.
-    fn all(&self) -> impl Iterator<Item = &(String, Var)> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = &(String, Var)> {
         self.named.iter().chain(&self.statistics)
+    }
+
+    /// Names of parameters and statistics by module, in PyTorch's order: modules as they were given, and in each `weight`,
+    /// `bias`, `running_mean`, `running_var`, then others. A module's name is that of its parameters without the last part.
+    pub(crate) fn modules(&self) -> Vec<(String, Vec<String>)> {
+        const FIRST: [&str; 4] = ["weight", "bias", "running_mean", "running_var"];
+        let mut modules: Vec<(String, Vec<String>)> = Vec::new();
+        for name in &self.given {
+            let module = name.rsplit_once('.').map_or("", |(module, _)| module);
+            match modules.iter_mut().find(|(other, _)| other == module) {
+                Some((_, names)) => names.push(name.clone()),
+                None => modules.push((module.to_owned(), vec![name.clone()])),
+            }
+        }
+        for (_, names) in &mut modules {
+            names.sort_by_key(|name| {
+                let last = name.rsplit('.').next().unwrap_or_default();
+                let rank = FIRST.iter().position(|first| *first == last);
+                rank.unwrap_or(FIRST.len())
+            });
+        }
+        modules
     }
 
     /// The variables, in θ's order.
@@ -262,7 +295,11 @@ impl Parameters {
             Ok((name.clone(), Var::from_tensor(&copy)?))
         };
         let copies = |named: &[(String, Var)]| named.iter().map(copy).collect::<Result<Vec<_>>>();
-        Self::new(copies(&self.named)?)?.with_statistics(copies(&self.statistics)?)
+        let copy = Self::new(copies(&self.named)?)?.with_statistics(copies(&self.statistics)?)?;
+        Ok(Self {
+            given: self.given.clone(),
+            ..copy
+        })
     }
 
     /// Concatenates tensors into one vector.
@@ -306,13 +343,14 @@ impl Parameters {
         self.set_tensors(&tensors)
     }
 
-    /// Writes parameters and running statistics to a safetensors file, under their names. The write is atomic, as by
-    /// [`write_atomically`](crate::files::write_atomically).
+    /// Writes parameters and running statistics under their names to a file: in PyTorch's format if the path ends in `.pth`
+    /// or `.pt`, as `.npz` if it ends so, and otherwise as safetensors. PyTorch reads a `.pth` file by `torch.load(path, weights_only=True)`, as a state
+    /// dict. The write is atomic, as by [`write_atomically`](crate::files::write_atomically).
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
     /// # let dir = tempfile::tempdir().unwrap();
-    /// # let path = dir.path().join("model.safetensors");
+    /// # let path = dir.path().join("model.pth");
     /// let [a, b] = [0, 1].map(|seed| Mlp::new(&[2, 3, 1], Activation::Tanh, seed, &Device::Cpu));
     /// let (a, b) = (a?, b?);
     /// a.parameters().save(&path)?;
@@ -328,64 +366,6 @@ impl Parameters {
         let tensors = tensors.map(|(name, var)| (name.clone(), var.as_detached_tensor()));
         let advice = "Give a path in an existing, writable directory with free space";
         write_tensors(path.as_ref(), advice, tensors)
-    }
-
-    /// Sets parameters and running statistics to those of a safetensors file with the same names and shapes, in any
-    /// floating-point dtype.
-    ///
-    /// All names in the file may share a prefix, such as the `module.` and `_orig_mod.` of PyTorch's wrappers. Batch
-    /// normalisation's `num_batches_tracked` is ignored.
-    ///
-    /// # Errors
-    /// A file that is missing, damaged or from another model, or numbers that are not finite; the model is then
-    /// unchanged.
-    pub fn load(&self, path: impl AsRef<Path>) -> Result<()> {
-        let path = path.as_ref();
-        let wrong = |problem: String| {
-            let advice = "Give a safetensors file saved from this model";
-            Error::file(path, problem, advice)
-        };
-        let mut found = read_tensors(path, &self.device)
-            .map_err(|e| wrong(format!("cannot be read: {e}")).caused_by(e))?;
-        found.retain(|name, _| name.rsplit('.').next() != Some("num_batches_tracked"));
-        let prefix = self.name_prefix(&found);
-        let (mut ours, mut missing) = (Vec::new(), None);
-        for (name, var) in self.all() {
-            match found.remove(&format!("{prefix}{name}")) {
-                Some(tensor) => ours.push((name, tensor, var)),
-                None => missing = missing.or(Some(name)),
-            }
-        }
-        let missing = missing.map(|name| format!("no tensor `{name}`"));
-        let more =
-            list(found.into_keys()).map(|names| format!("{names}, which the model does not have"));
-        if missing.is_some() || more.is_some() {
-            let problems: Vec<_> = missing.into_iter().chain(more).collect();
-            return Err(wrong(format!("has {}", problems.join(", and "))));
-        }
-        let tensors = ours
-            .iter()
-            .map(|(name, tensor, var)| fitting(name, tensor, var));
-        let tensors: Vec<Tensor> = tensors
-            .collect::<std::result::Result<_, _>>()
-            .map_err(wrong)?;
-        for ((_, var), tensor) in self.all().zip(&tensors) {
-            var.set(tensor)?;
-        }
-        Ok(())
-    }
-
-    /// The common prefix of the model's names in the file, if there is one.
-    fn name_prefix(&self, found: &HashMap<String, Tensor>) -> String {
-        let first = &self.named[0].0;
-        let prefixes = found.keys().filter_map(|name| name.strip_suffix(first));
-        let is_common = |prefix: &&str| {
-            let mut names = self.all().map(|(name, _)| format!("{prefix}{name}"));
-            names.all(|name| found.contains_key(&name))
-        };
-        // The shortest prefix, so that it does not depend on the order of the names.
-        let prefix = prefixes.filter(is_common).min_by_key(|prefix| prefix.len());
-        prefix.unwrap_or_default().to_owned()
     }
 
     pub(crate) fn set_tensors(&self, tensors: &[Tensor]) -> Result<()> {
@@ -413,64 +393,20 @@ impl Parameters {
     }
 }
 
-/// A file's tensor in the dtype of its variable, or the reason why it does not fit.
-fn fitting(name: &str, tensor: &Tensor, var: &Var) -> std::result::Result<Tensor, String> {
-    if !tensor.dtype().is_float() {
-        return Err(format!(
-            "has a tensor `{name}` of {:?}, which cannot hold weights: convert it to a floating-point type",
-            tensor.dtype()
-        ));
-    }
-    if tensor.shape() != var.shape() {
-        let hint = match *tensor.dims() {
-            [rows, columns] if var.dims() == [columns, rows] => "; transpose it",
-            _ => "",
-        };
-        return Err(format!(
-            "has a tensor `{name}` of shape {:?}, where the model's is {:?}{hint}",
-            tensor.dims(),
-            var.dims()
-        ));
-    }
-    let convert = || -> candle_core::Result<(Tensor, Vec<f64>)> {
-        let fitting = tensor.to_dtype(var.dtype())?;
-        let numbers = fitting.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?;
-        Ok((fitting, numbers))
-    };
-    let (fitting, numbers) = convert().map_err(|e| Error::from(e).to_string())?;
-    match numbers.iter().position(|number| !number.is_finite()) {
-        None => Ok(fitting),
-        Some(at) => Err(format!(
-            "has a tensor `{name}` that is not finite: entry {at} of {} is {}",
-            numbers.len(),
-            numbers[at]
-        )),
-    }
-}
-
-/// Lists up to 5 tensor names for a message; `None` if there are none.
-fn list(names: impl Iterator<Item = String>) -> Option<String> {
-    const MOST: usize = 5;
-    let mut names: Vec<_> = names.map(|name| format!("`{name}`")).collect();
-    names.sort_unstable();
-    let more = names.len().saturating_sub(MOST);
-    names.truncate(MOST);
-    let what = if names.len() == 1 {
-        "a tensor"
-    } else {
-        "tensors"
-    };
-    let rest = match more {
-        0 => String::new(),
-        _ => format!(" and {more} more"),
-    };
-    (!names.is_empty()).then(|| format!("{what} {}{rest}", names.join(", ")))
-}
-
-fn sorted(named: impl IntoIterator<Item = (String, Var)>) -> Vec<(String, Var)> {
-    let mut named: Vec<_> = named.into_iter().collect();
+fn sort(named: &mut [(String, Var)]) {
     named.sort_by(|a, b| a.0.cmp(&b.0));
-    named
+}
+
+fn names(named: &[(String, Var)]) -> Vec<String> {
+    named.iter().map(|(name, _)| name.clone()).collect()
+}
+
+/// A key that sorts names with numbers by their values: `layers.2` before `layers.10`.
+fn natural_key(name: &str) -> Vec<(u64, &str)> {
+    let parts = name.split('.');
+    parts
+        .map(|part| part.parse().map_or((u64::MAX, part), |number| (number, "")))
+        .collect()
 }
 
 /// Total number of entries.
@@ -506,7 +442,11 @@ impl TryFrom<&VarMap> for Parameters {
         let data = map.data().lock().map_err(|_| {
             Error::invalid("the VarMap's lock is poisoned: a thread panicked while it held it")
         })?;
-        let named = data.iter().map(|(name, var)| (name.clone(), var.clone()));
+        let mut all: Vec<_> = data.iter().collect();
+        all.sort_by_key(|(name, _)| natural_key(name));
+        let named = all
+            .into_iter()
+            .map(|(name, var)| (name.clone(), var.clone()));
         let (statistics, named): (Vec<_>, _) = named
             .partition(|(name, _)| name.ends_with("running_mean") || name.ends_with("running_var"));
         Self::new(named)?.with_statistics(statistics)

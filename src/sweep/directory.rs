@@ -155,7 +155,7 @@ impl Directory {
     /// Whether all files of a point are unchanged. Warns if some are missing or damaged.
     pub(super) fn is_whole(&self, sweep: &Sweep, id: usize) -> bool {
         let there = self.holds(id);
-        let names = point::files(id, sweep.strengths[id], manifest::ending(sweep));
+        let names = point::files(id, sweep.strengths[id], &sweep.endings());
         let whole = there && checksum::is_valid(&model_file(&self.path, id), &names);
         if there && !whole {
             warn(&format!(

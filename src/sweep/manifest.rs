@@ -48,7 +48,8 @@ pub(super) fn manifest(
         "top": sweep.top,
         "tolerance": sweep.tolerance,
         "seed": sweep.seed,
-        "tables": ending(sweep),
+        "tables": sweep.endings().tables,
+        "weights": sweep.endings().weights,
         "model": {
             "parameters": n,
             "shapes": shapes(parameters),
@@ -60,14 +61,6 @@ pub(super) fn manifest(
         "test": { "samples": test.len(), "sha256": data_hash(test)? },
     });
     Ok(format!("{manifest:#}\n"))
-}
-
-/// Extension of tables.
-pub(super) fn ending(sweep: &Sweep) -> &'static str {
-    match sweep.parquet {
-        true => "parquet",
-        false => "csv",
-    }
 }
 
 pub(super) fn parse(path: &Path, text: &str) -> Result<Value> {

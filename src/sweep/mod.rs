@@ -12,8 +12,8 @@
 //!
 //! ID is the index of the strength, from 0. L2 is the strength as the shortest decimal, or in scientific notation if that
 //! has more than 20 characters. With [`parquet`](Sweep::parquet) the tables of gradients and eigenpairs are Parquet files:
-//! an entry of an eigenvector takes 4 bytes instead of about 12. No file contains a time: the same settings give the same
-//! bytes.
+//! an entry of an eigenvector takes 4 bytes instead of about 12. With [`pth`](Sweep::pth) the weights are
+//! `model_weights-{ID}-{L2}.pth`, which PyTorch reads. No file contains a time: the same settings give the same bytes.
 //!
 //! The files of a point appear together, `Model-{ID}.csv` last: if it exists, the point is complete. An interrupted sweep
 //! resumes with [`resume`](Sweep::resume) and gives the same bytes as an uninterrupted one. Points whose files are missing
@@ -91,6 +91,9 @@ pub struct Sweep {
     pub jobs: usize,
     /// Writes tables as Parquet instead of CSV.
     pub parquet: bool,
+    /// Writes weights in PyTorch's format instead of safetensors.
+    #[serde(default)]
+    pub pth: bool,
     /// Resumes a sweep with the same settings in the directory.
     pub resume: bool,
     /// The points that this process computes. Not serialised. Ranks take the next free point; shard i of n takes every
@@ -101,7 +104,7 @@ pub struct Sweep {
 
 impl Sweep {
     /// A sweep over these strengths. Defaults: Adam with learning rate 10⁻³, at most 100 epochs and a patience of 5; 30
-    /// eigenpairs to a tolerance of 10⁻⁴; seed 0; one point at a time; CSV; a new directory.
+    /// eigenpairs to a tolerance of 10⁻⁴; seed 0; one point at a time; CSV and safetensors; a new directory.
     pub fn new(strengths: impl Into<Vec<f64>>) -> Self {
         Self {
             strengths: strengths.into(),
@@ -111,6 +114,7 @@ impl Sweep {
             seed: 0,
             jobs: 1,
             parquet: false,
+            pth: false,
             resume: false,
             share: Share::default(),
         }
@@ -189,6 +193,13 @@ impl Sweep {
     #[must_use]
     pub fn with_parquet(mut self, parquet: bool) -> Self {
         self.parquet = parquet;
+        self
+    }
+
+    /// Writes weights in PyTorch's format, for `torch.load(path, weights_only=True)`, instead of safetensors.
+    #[must_use]
+    pub fn with_pth(mut self, pth: bool) -> Self {
+        self.pth = pth;
         self
     }
 

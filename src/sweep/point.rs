@@ -8,7 +8,6 @@ use polars::prelude::{Column, CsvWriter, DataFrame, SerWriter};
 
 use super::checksum::with_checksum;
 use super::directory::{Directory, model_file};
-use super::manifest::ending;
 use super::{Sweep, SweepPoint, SweepReport};
 use crate::data::Dataset;
 use crate::error::Result;
@@ -40,19 +39,39 @@ pub(super) fn shortest(l2: f64) -> String {
     }
 }
 
-/// Names of a point's files, except its row. `tables` is the extension of tables.
-pub(super) fn files(id: usize, l2: f64, tables: &str) -> [String; 4] {
-    [
-        ("model_weights", "safetensors"),
-        ("gradients", tables),
-        ("Hessian-eigenvalues", tables),
-        ("Hessian-eigenvectors", tables),
-    ]
-    .map(|(what, ending)| format!("{what}-{id}-{}.{ending}", shortest(l2)))
+/// Extensions of a point's files.
+pub(super) struct Endings {
+    pub(super) tables: &'static str,
+    pub(super) weights: &'static str,
 }
 
-/// Index of the eigenvalues in these files.
-pub(super) const EIGENVALUES: usize = 2;
+impl Sweep {
+    pub(super) fn endings(&self) -> Endings {
+        Endings {
+            tables: if self.parquet { "parquet" } else { "csv" },
+            weights: if self.pth { "pth" } else { "safetensors" },
+        }
+    }
+}
+
+/// Name of a point's file.
+pub(super) fn file(what: &str, id: usize, l2: f64, ending: &str) -> String {
+    format!("{what}-{id}-{}.{ending}", shortest(l2))
+}
+
+/// What the table of eigenvalues is called.
+pub(super) const EIGENVALUES: &str = "Hessian-eigenvalues";
+
+/// Names of a point's files, except its row.
+pub(super) fn files(id: usize, l2: f64, endings: &Endings) -> [String; 4] {
+    [
+        ("model_weights", endings.weights),
+        ("gradients", endings.tables),
+        (EIGENVALUES, endings.tables),
+        ("Hessian-eigenvectors", endings.tables),
+    ]
+    .map(|(what, ending)| file(what, id, l2, ending))
+}
 
 impl Point<'_> {
     /// Trains the model, computes the eigenpairs and writes the results to the directory.
@@ -102,7 +121,7 @@ impl Point<'_> {
             residuals: spectrum.residuals(),
         };
         directory.commit(self.id, |dir| {
-            let names = files(self.id, self.l2, ending(sweep));
+            let names = files(self.id, self.l2, &sweep.endings());
             let [weights, gradients, values, vectors] = names.each_ref().map(|name| dir.join(name));
             parameters.save(weights)?;
             tables::write(&gradients, &mut gradient_table(parameters, &gradient)?)?;

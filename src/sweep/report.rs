@@ -148,7 +148,7 @@ impl SweepPoint {
             share(name)?.ok_or_else(|| damaged(format!("has no value in column `{name}`")))
         };
         let l2 = number("l2")?;
-        let eigen = table::read(&dir.join(&point::files(id, l2, tables)[point::EIGENVALUES]))?;
+        let eigen = table::read(&dir.join(point::file(point::EIGENVALUES, id, l2, tables)))?;
         let column = |name: &str| -> Result<Vec<f64>> {
             let values = numbers(&eigen, name)?.into_iter().collect::<Option<_>>();
             values.ok_or_else(|| damaged(format!("belongs to a table with a missing {name}")))

@@ -16,6 +16,7 @@ use crate::output::{
 };
 use crate::path_args::path;
 use crate::training_args::{TRAINING, TrainingArgs};
+use crate::weight_args::{WEIGHTS, WeightArgs};
 use crate::{Ignored, config_file, mpi_context, signals};
 
 /// Number of snapshots with --track-trajectory.
@@ -78,10 +79,13 @@ pub struct Analyze {
         help_heading = "Analysis"
     )]
     grid: usize,
-    /// Analyse these weights (safetensors) instead of training
+    /// Analyse these weights (.safetensors, .npz, .pth or .pt) instead of training
     #[arg(long, value_name = "FILE", value_parser = path(), help_heading = "Analysis")]
     #[serde(skip_serializing_if = "config_file::is_missing_or_not_utf8")]
     weights: Option<PathBuf>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    weight_names: WeightArgs,
     /// Directory for the results: report.json, report.csv, weights.safetensors, and config.toml, which reproduces this run
     #[arg(
         long,
@@ -127,6 +131,8 @@ impl Analyze {
         let mut ignored = self.network.ignored();
         if self.weights.is_some() {
             ignored.push((&TRAINING, "no training with --weights"));
+        } else {
+            ignored.push((&WEIGHTS, "it needs --weights"));
         }
         if !self.visualize {
             ignored.push((&["grid"], "it needs --visualize"));
@@ -160,7 +166,7 @@ impl Analyze {
         let model = self.network.model(seed)?;
         let data = self.network.data()?;
         if let Some(path) = &self.weights {
-            model.parameters().load(path)?;
+            self.weight_names.load(model.parameters(), path)?;
         }
         let samples = self.samples.min(data.train.len());
         let mut analyzer = Analyzer::new(&model, &data.train, &data.test, Loss::CrossEntropy)?

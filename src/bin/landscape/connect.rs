@@ -17,10 +17,10 @@ use crate::{Ignored, mpi_context};
 
 #[derive(Args)]
 pub struct Connect {
-    /// Weights of the first network (safetensors)
+    /// Weights of the first network (.safetensors, .npz, .pth or .pt)
     #[arg(value_parser = path())]
     a: PathBuf,
-    /// Weights of the second network (safetensors)
+    /// Weights of the second network
     #[arg(value_parser = path())]
     b: PathBuf,
     #[command(flatten)]

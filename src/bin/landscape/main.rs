@@ -21,6 +21,7 @@ mod sweep;
 mod trace;
 mod train;
 mod training_args;
+mod weight_args;
 
 use std::process::ExitCode;
 
@@ -116,13 +117,13 @@ fn refuse_ignored(task: &Task, given: &[String]) -> Result<(), Error> {
         Task::Sweep(task) => task.network.ignored(),
         Task::Analyze(task) => task.ignored(),
         Task::Connect(task) => task.ignored(),
-        Task::Surface(task) => task.point.setting.ignored(),
-        Task::Spectrum(task) => task.point.setting.ignored(),
-        Task::Density(task) => task.point.setting.ignored(),
-        Task::Trace(task) => task.point.setting.ignored(),
-        Task::Blocks(task) => task.point.setting.ignored(),
-        Task::Sharpness(task) => task.point.setting.ignored(),
-        Task::Hvp(task) => task.point.setting.ignored(),
+        Task::Surface(task) => task.point.ignored(),
+        Task::Spectrum(task) => task.point.ignored(),
+        Task::Density(task) => task.point.ignored(),
+        Task::Trace(task) => task.point.ignored(),
+        Task::Blocks(task) => task.point.ignored(),
+        Task::Sharpness(task) => task.point.ignored(),
+        Task::Hvp(task) => task.point.ignored(),
     }
     .into_iter();
     let ignored = rules.find_map(|(flags, why)| {

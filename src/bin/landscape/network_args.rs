@@ -13,6 +13,7 @@ use loss_landscape::serde::{Serialize, Serializer};
 use crate::dataset_args::{Data, DatasetArgs};
 use crate::limits::at_least;
 use crate::path_args::path;
+use crate::weight_args::{WEIGHTS, WeightArgs};
 use crate::{Ignored, mpi_context, signals};
 
 /// The network and its data.
@@ -48,8 +49,8 @@ pub struct NetworkArgs {
 /// A network with given weights, and its objective.
 #[derive(Args)]
 pub struct PointArgs {
-    /// Weights in safetensors format, with keys such as layers.0.weight (outputs × inputs) and layers.0.bias
-    /// [default: random weights with seed 0]
+    /// Weights: .safetensors (or the index.json of shards), .npz, .pth or .pt, with names such as layers.0.weight (outputs ×
+    /// inputs), those of nn.Sequential, or torchvision's of ResNets [default: random weights with seed 0]
     #[arg(long, value_name = "FILE", value_parser = path())]
     pub weights: Option<PathBuf>,
     #[command(flatten)]
@@ -61,6 +62,8 @@ pub struct PointArgs {
 pub struct SettingArgs {
     #[command(flatten)]
     pub network: NetworkArgs,
+    #[command(flatten)]
+    weight_names: WeightArgs,
     /// Use the first N training samples [default: 10000, or all samples if fewer]
     #[arg(long, value_name = "N")]
     pub samples: Option<usize>,
@@ -282,6 +285,14 @@ impl ModelName {
 }
 
 impl PointArgs {
+    pub fn ignored(&self) -> Ignored {
+        let mut ignored = self.setting.ignored();
+        if self.weights.is_none() {
+            ignored.push((&WEIGHTS, "it needs --weights"));
+        }
+        ignored
+    }
+
     pub fn objective(&self) -> Result<Objective, Error> {
         let model = self.setting.model(self.weights.as_deref())?;
         self.setting.objective(&model)
@@ -317,7 +328,7 @@ impl SettingArgs {
     pub fn model(&self, weights: Option<&Path>) -> Result<Layered, Error> {
         let model = self.network.model(0)?.to_dtype(self.dtype())?;
         if let Some(path) = weights {
-            model.parameters().load(path)?;
+            self.weight_names.load(model.parameters(), path)?;
         }
         Ok(model)
     }

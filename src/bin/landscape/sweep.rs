@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use loss_landscape::Error;
 use loss_landscape::prelude::*;
 use loss_landscape::ranks::Share;
@@ -44,8 +44,8 @@ pub struct SweepCommand {
     #[arg(long, value_name = "N")]
     samples: Option<usize>,
     /// Directory for manifest.json and, for each strength, Model-{ID}.csv, gradients-{ID}-{L2}.csv,
-    /// Hessian-eigenvalues-{ID}-{L2}.csv, Hessian-eigenvectors-{ID}-{L2}.csv and model_weights-{ID}-{L2}.safetensors;
-    /// IDs start at 0
+    /// Hessian-eigenvalues-{ID}-{L2}.csv, Hessian-eigenvectors-{ID}-{L2}.csv and model_weights-{ID}-{L2}.safetensors or
+    /// .pth; IDs start at 0
     #[arg(long, value_name = "DIR", value_parser = path())]
     out: PathBuf,
     /// Resume the sweep in --out; settings must be the same
@@ -60,6 +60,16 @@ pub struct SweepCommand {
     /// Write gradients and eigenpairs as Parquet instead of CSV; eigenvectors take a third of the space
     #[arg(long)]
     parquet: bool,
+    /// File format of the weights
+    #[arg(long, value_enum, default_value = "safetensors")]
+    weights: WeightsFormat,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum WeightsFormat {
+    Safetensors,
+    /// PyTorch's format, for torch.load(path, weights_only=True)
+    Pth,
 }
 
 #[derive(Clone)]
@@ -107,6 +117,7 @@ impl SweepCommand {
             .with_seed(self.seed)
             .with_jobs(self.jobs)
             .with_parquet(self.parquet)
+            .with_pth(self.weights == WeightsFormat::Pth)
             .with_resume(self.resume))
     }
 

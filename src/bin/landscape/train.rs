@@ -18,7 +18,7 @@ use crate::{mpi_context, signals};
 pub struct Train {
     #[command(flatten)]
     pub network: NetworkArgs,
-    /// File for the weights (safetensors)
+    /// File for the weights: .pth or .pt (PyTorch), .npz, else safetensors
     #[arg(long, value_name = "FILE", value_parser = path())]
     save: Option<PathBuf>,
     #[command(flatten)]

@@ -1,0 +1,116 @@
+//! NumPy's `.npz`: a zip archive of `.npy` files.
+
+use super::archive::Archive;
+use super::arrays::{Array, Arrays, Element, contiguous};
+
+/// Beginning of an `.npy` file.
+const MAGIC: &[u8] = b"\x93NUMPY";
+
+/// Adds all arrays of an `.npz` file.
+pub(super) fn read(mut archive: Archive, arrays: &mut Arrays) -> Result<(), String> {
+    let names = archive.names();
+    let mut names = names
+        .iter()
+        .filter_map(|member| Some((member, member.strip_suffix(".npy")?)))
+        .peekable();
+    if names.peek().is_none() {
+        return Err("the zip archive has neither .npy files nor a data.pkl".into());
+    }
+    for (member, name) in names {
+        let content = archive.read(member)?;
+        let array = parse(name, &content).map_err(|e| format!("array `{name}`: {e}"))?;
+        arrays.push(&array)?;
+    }
+    Ok(())
+}
+
+fn parse<'a>(name: &str, file: &'a [u8]) -> Result<Array<'a>, String> {
+    let (header, bytes) = split(file).ok_or("it is not an .npy file")?;
+    let header = String::from_utf8_lossy(header);
+    let (element, big_endian) = element(value(&header, "descr")?)?;
+    let shape = shape(value(&header, "shape")?)?;
+    let strides = match value(&header, "fortran_order")? {
+        order if order.starts_with("False") => contiguous(&shape)?,
+        order if order.starts_with("True") => {
+            let reversed: Vec<usize> = shape.iter().rev().copied().collect();
+            contiguous(&reversed)?.into_iter().rev().collect()
+        }
+        _ => return Err("the header has no valid `fortran_order`".into()),
+    };
+    Ok(Array {
+        name: name.to_owned(),
+        element,
+        shape,
+        strides,
+        big_endian,
+        bytes,
+    })
+}
+
+/// Header and data of an `.npy` file.
+fn split(file: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (version, rest) = file.strip_prefix(MAGIC)?.split_first_chunk::<2>()?;
+    let (len, rest) = match version[0] {
+        1 => {
+            let (len, rest) = rest.split_first_chunk()?;
+            (u16::from_le_bytes(*len) as usize, rest)
+        }
+        2 | 3 => {
+            let (len, rest) = rest.split_first_chunk()?;
+            (u32::from_le_bytes(*len) as usize, rest)
+        }
+        _ => return None,
+    };
+    rest.split_at_checked(len)
+}
+
+/// The text after a key of the header, such as `{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }`.
+fn value<'a>(header: &'a str, key: &str) -> Result<&'a str, String> {
+    let after = header.split_once(&format!("'{key}':"));
+    let (_, value) = after.ok_or_else(|| format!("the header has no `{key}`"))?;
+    Ok(value.trim_start())
+}
+
+/// The type of the elements, and whether they are big-endian.
+fn element(value: &str) -> Result<(Element, bool), String> {
+    let quoted = value.strip_prefix('\'').and_then(|v| v.split_once('\''));
+    let (descr, _) = quoted.ok_or("it has elements of several fields, which are not read")?;
+    let code = descr.trim_start_matches(['<', '>', '=', '|']);
+    let element = match code {
+        "f2" => Element::F16,
+        "f4" => Element::F32,
+        "f8" => Element::F64,
+        "b1" => Element::Bool,
+        "u1" => Element::U8,
+        "u2" => Element::U16,
+        "u4" => Element::U32,
+        "u8" => Element::U64,
+        "i1" => Element::I8,
+        "i2" => Element::I16,
+        "i4" => Element::I32,
+        "i8" => Element::I64,
+        _ => {
+            let what = match code.chars().next() {
+                Some('O') => "Python objects",
+                Some('U' | 'S') => "text",
+                Some('c') => "complex numbers",
+                Some('M' | 'm') => "times",
+                _ => "numbers of another type",
+            };
+            return Err(format!("it has {what} (`{descr}`), which are not read"));
+        }
+    };
+    Ok((element, descr.starts_with('>')))
+}
+
+fn shape(value: &str) -> Result<Vec<usize>, String> {
+    let inside = value.strip_prefix('(').and_then(|v| v.split_once(')'));
+    let (inside, _) = inside.ok_or("the header has no valid `shape`")?;
+    let dims = inside
+        .split(',')
+        .map(str::trim)
+        .filter(|dim| !dim.is_empty());
+    dims.map(|dim| dim.parse())
+        .collect::<Result<_, _>>()
+        .map_err(|_| format!("the header has the shape ({inside})"))
+}
