@@ -217,7 +217,7 @@ fn converted(path: &Path, name: &str, tensor: &Tensor, var: &Var) -> Result<Tens
         return Ok(converted);
     };
     let original = numbers(tensor)?[at];
-    let entry = format!("entry {at} of {} is {original}", found.len());
+    let entry = format!("entry {at} of {} is {original:?}", found.len());
     Err(match original.is_finite() {
         true => wrong(
             format!("with a number too large for {:?}: {entry}", var.dtype()),
