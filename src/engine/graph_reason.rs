@@ -9,6 +9,9 @@ pub enum GraphReason {
     /// The model does not list its layers; see [`Model::layers`](crate::model::Model::layers).
     #[error("the model does not list its layers")]
     NoLayers,
+    /// The model is not a sequence of known layers; see [`Model::without_layers`](crate::model::Model::without_layers).
+    #[error("{0}")]
+    Unrecognised(String),
     /// None of the layers computes anything.
     #[error("none of the model's layers has rules")]
     NoRules,

@@ -66,6 +66,12 @@ pub trait Model: Module {
         None
     }
 
+    /// Why [`Model::layers`] returns `None`, if the model states a reason: an objective shows it with its
+    /// [`Engine`](crate::objective::Engine).
+    fn without_layers(&self) -> Option<String> {
+        None
+    }
+
     /// The forward pass of a training step, if it differs from [`Module::forward`]: batch normalisation with the
     /// batch's mean and variance, which update the running [statistics](Parameters::statistics), and dropout, drawn
     /// from `seed`.

@@ -96,7 +96,7 @@ pub(super) fn check(objective: &Objective) -> Result<DerivativeCheck> {
         ));
     }
     match &probe.layers {
-        Some(layers) if probe.is_hand_derived() => {
+        Ok(layers) if probe.is_hand_derived() => {
             let copy = in_f64(&probe, layers)?;
             check_layers(&copy, &outputs, probe.parameters.epsilon())?;
             differences(&copy)

@@ -86,7 +86,7 @@ pub struct Objective {
     batch_size: BatchSize,
     memory: usize,
     check: DerivativeCheck,
-    layers: Option<Arc<[LayerKind]>>,
+    layers: std::result::Result<Arc<[LayerKind]>, GraphReason>,
     engine: std::result::Result<Arc<dyn HandDerived>, GraphReason>,
     /// Number of samples in the mean, over all ranks.
     samples: usize,
@@ -108,7 +108,11 @@ impl Objective {
     }
 
     fn of_shared(model: Arc<dyn Model + Send + Sync>, data: &Dataset, loss: Loss) -> Result<Self> {
-        let (parameters, layers) = (model.parameters().clone(), model.layers());
+        let parameters = model.parameters().clone();
+        let layers = model.layers().ok_or_else(|| match model.without_layers() {
+            Some(reason) => GraphReason::Unrecognised(reason),
+            None => GraphReason::NoLayers,
+        });
         let trained = model.clone();
         let training = move |x: &Tensor, seed| trained.forward_training(x, seed);
         let passes: (Arc<Forward>, Arc<Training>) =
@@ -162,7 +166,13 @@ impl Objective {
         F: Fn(&Tensor) -> candle_core::Result<Tensor> + Send + Sync + 'static,
     {
         let loss = Criterion::new(loss.into(), data)?;
-        Self::new(parameters.try_into()?, data, loss, passes(forward), None)
+        Self::new(
+            parameters.try_into()?,
+            data,
+            loss,
+            passes(forward),
+            Err(GraphReason::NoLayers),
+        )
     }
 
     /// The same with a custom loss: `loss` maps outputs `(n, outputs)` and the targets of these n samples to one loss
@@ -205,7 +215,13 @@ impl Objective {
         L: Fn(&Tensor, &Targets) -> candle_core::Result<Tensor> + Send + Sync + 'static,
     {
         let loss = Criterion::Own(Arc::new(loss));
-        Self::new(parameters.try_into()?, data, loss, passes(forward), None)
+        Self::new(
+            parameters.try_into()?,
+            data,
+            loss,
+            passes(forward),
+            Err(GraphReason::NoLayers),
+        )
     }
 
     fn new(
@@ -213,7 +229,7 @@ impl Objective {
         data: &Dataset,
         loss: Criterion,
         (forward, training): (Arc<Forward>, Arc<Training>),
-        layers: Option<Vec<LayerKind>>,
+        layers: std::result::Result<Vec<LayerKind>, GraphReason>,
     ) -> Result<Self> {
         let mut objective = Self {
             forward,
@@ -244,7 +260,7 @@ impl Objective {
 
     /// Hand-derived rules for the model's layers on this data, or the reason why there are none.
     fn engine_for(&self, data: &Dataset) -> std::result::Result<Arc<dyn HandDerived>, GraphReason> {
-        let layers = self.layers.as_deref().ok_or(GraphReason::NoLayers)?;
+        let layers = self.layers.as_ref().map_err(Clone::clone)?;
         let loss = self.loss.known().ok_or(GraphReason::OwnLoss)?;
         hand_derived(layers, &self.parameters, data, loss)
     }
@@ -298,7 +314,7 @@ impl Objective {
 
     /// The model's layers, if it lists them.
     pub(crate) fn layers(&self) -> Option<&[LayerKind]> {
-        self.layers.as_deref()
+        self.layers.as_deref().ok()
     }
 
     /// Strength λ of the penalty λ‖θ‖².

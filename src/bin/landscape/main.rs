@@ -7,6 +7,7 @@ mod connect;
 mod dataset_args;
 mod density;
 mod hvp;
+mod inspect;
 mod limits;
 mod mpi_context;
 mod network_args;
@@ -66,6 +67,8 @@ enum Task {
     Sweep(sweep::SweepCommand),
     /// Time loss, gradient and Hessian-vector product
     Hvp(hvp::Hvp),
+    /// Inputs, parameters and operators of an ONNX file, and whether its derivatives are hand-derived
+    Inspect(inspect::Inspect),
 }
 
 fn main() -> ExitCode {
@@ -102,6 +105,7 @@ fn run(parsed: Parsed<Cli>) -> Result<(), Error> {
         Task::Sharpness(task) => task.run(),
         Task::Sweep(task) => task.run(),
         Task::Hvp(task) => task.run(),
+        Task::Inspect(task) => task.run(),
     };
     match report {
         Err(error @ Error::Unfinished { .. }) => output::unfinished_report(&error),
@@ -124,6 +128,7 @@ fn refuse_ignored(task: &Task, given: &[String]) -> Result<(), Error> {
         Task::Blocks(task) => task.point.ignored(),
         Task::Sharpness(task) => task.point.ignored(),
         Task::Hvp(task) => task.point.ignored(),
+        Task::Inspect(_) => Vec::new(),
     }
     .into_iter();
     let ignored = rules.find_map(|(flags, why)| {
@@ -150,6 +155,7 @@ fn refuse_invalid(task: &Task) -> Result<(), Error> {
         Task::Blocks(task) => task.check(),
         Task::Sharpness(task) => task.check(),
         Task::Hvp(task) => task.check(),
+        Task::Inspect(_) => Ok(()),
     }
 }
 
