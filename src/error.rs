@@ -61,6 +61,17 @@ pub enum Error {
         ranks: usize,
     },
 
+    /// A process that computes products failed: see [`External`](crate::operator::External).
+    #[error("`{command}` {problem}{}", quoted(last_words))]
+    External {
+        /// Command line of the process.
+        command: String,
+        /// What happened, and what to do.
+        problem: String,
+        /// The last lines that the process wrote to standard error.
+        last_words: String,
+    },
+
     /// A parameter on which the loss does not depend.
     #[error("parameter `{parameter}` gets no gradient: {cause}")]
     NoGradient {
@@ -135,6 +146,14 @@ pub(crate) fn counted(count: usize, noun: &str) -> String {
         (1, _) => format!("1 {noun}"),
         (_, Some(stem)) => format!("{count} {stem}ies"),
         (_, None) => format!("{count} {noun}s"),
+    }
+}
+
+/// The last lines of a process that failed, to append to a message.
+fn quoted(last_words: &str) -> String {
+    match last_words.is_empty() {
+        true => ". It wrote nothing to standard error".into(),
+        false => format!(". Its last lines on standard error:\n{last_words}"),
     }
 }
 

@@ -59,6 +59,8 @@ pub(crate) enum Purpose {
     Flatness = 22,
     /// Signs of the perturbations that measure the rounding of a loss.
     Rounding = 23,
+    /// Vectors that check the symmetry of an [`External`](crate::operator::External) matrix.
+    Symmetry = 24,
     /// Samples of a random subset of a dataset.
     Subsample = 40,
     /// Probes of the sampling error of a trace.

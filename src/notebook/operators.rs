@@ -3,8 +3,8 @@
 use super::{Bundle, Show};
 use crate::error::Result;
 use crate::operator::{
-    Block, Blocks, Dense, Distributed, EmpiricalFisher, Fisher, GaussNewton, GradientCovariance,
-    Hessian, LinearOperator, Recorded, Scaled, Shifted,
+    Block, Blocks, Dense, Distributed, EmpiricalFisher, External, Fisher, GaussNewton,
+    GradientCovariance, Hessian, LinearOperator, Recorded, Scaled, Shifted,
 };
 
 fn size(name: &str, operator: &impl LinearOperator) -> String {
@@ -31,6 +31,7 @@ show_size!(
     "EmpiricalFisher": [] EmpiricalFisher,
     "GradientCovariance": [] GradientCovariance,
     "Block": [A: LinearOperator] Block<A>,
+    "External": [] External,
     "Distributed": [A: LinearOperator] Distributed<A>,
     "Recorded": [A: LinearOperator] Recorded<A>,
     "Scaled": [A: LinearOperator] Scaled<A>,

@@ -76,5 +76,5 @@ impl<A: LinearOperator> LinearOperator for Block<A> {
         Ok(products)
     }
 
-    delegate!(operator: state, dtype, cancellation);
+    delegate!(operator: state, dtype, epsilon, cancellation);
 }

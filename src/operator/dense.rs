@@ -3,7 +3,7 @@
 use candle_core::DType;
 use ndarray::{Array2, ArrayView1};
 
-use super::{LinearOperator, check_length, checked_products, epsilon};
+use super::{LinearOperator, check_length, checked_products};
 use crate::error::{Error, Result, check_finite};
 use crate::progress::Progress;
 
@@ -112,7 +112,7 @@ impl Dense {
             progress.part(columns.end, n);
         }
         let cancellation = operator.cancellation()?;
-        let slack = 100.0 * epsilon(operator) * cancellation;
+        let slack = 100.0 * operator.epsilon() * cancellation;
         let dtype = operator.dtype().unwrap_or(DType::F64);
         Ok(Self {
             cancellation,

@@ -50,5 +50,5 @@ impl<A: LinearOperator> LinearOperator for Distributed<A> {
         Ok(products)
     }
 
-    delegate!(operator: state, dtype, cancellation);
+    delegate!(operator: state, dtype, epsilon, cancellation);
 }

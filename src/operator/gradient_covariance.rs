@@ -133,7 +133,7 @@ impl LinearOperator for GradientCovariance {
         Ok(products)
     }
 
-    delegate!(second_moment: state, dtype);
+    delegate!(second_moment: state, dtype, epsilon);
 
     fn cancellation(&self) -> Result<f64> {
         if self.second_moment.objective.samples() == 1 {

@@ -10,6 +10,7 @@
 //! | [`Shifted`], [`Scaled`], [`Block`] | A + λI, DAD with a diagonal D, rows and columns of A |
 //! | [`Blocks`] | several named blocks of A, such as one per layer |
 //! | [`Dense`] | entries in memory |
+//! | [`External`] | any, with products computed by another process, such as one that runs PyTorch or JAX |
 //! | [`Distributed`] | A, with products distributed over ranks |
 //! | [`Recorded`] | A, with products saved in a file |
 //!
@@ -43,6 +44,11 @@ macro_rules! delegate {
             self.$inner.dtype()
         }
     };
+    (@ $inner:ident epsilon) => {
+        fn epsilon(&self) -> f64 {
+            self.$inner.epsilon()
+        }
+    };
     (@ $inner:ident cancellation) => {
         fn cancellation(&self) -> $crate::error::Result<f64> {
             self.$inner.cancellation()
@@ -57,6 +63,7 @@ mod blocks;
 mod curvature;
 mod dense;
 mod distributed;
+mod external;
 mod gradient_covariance;
 mod recorded;
 mod scaled;
@@ -68,6 +75,7 @@ pub use blocks::Blocks;
 pub use curvature::{EmpiricalFisher, Fisher, GaussNewton, Hessian};
 pub use dense::Dense;
 pub use distributed::Distributed;
+pub use external::External;
 pub use gradient_covariance::GradientCovariance;
 pub use recorded::Recorded;
 pub use scaled::Scaled;
@@ -182,10 +190,15 @@ pub trait LinearOperator {
         Ok(0)
     }
 
-    /// The floating-point type in which products are computed, if known. Stated errors include the rounding of this type;
-    /// `None` means `f64`.
+    /// The floating-point type in which products are computed, if known.
     fn dtype(&self) -> Option<DType> {
         None
+    }
+
+    /// Relative rounding error of the arithmetic of products. Stated errors include it. The default is the machine epsilon of
+    /// [`dtype`](Self::dtype), or of `f64` if that is unknown.
+    fn epsilon(&self) -> f64 {
+        self.dtype().map_or(f64::EPSILON, epsilon_of)
     }
 
     /// Trace of a positive semidefinite matrix that products subtract, 0 if none: ‖g‖² for a covariance, whose products are
@@ -243,6 +256,10 @@ macro_rules! forward {
                 (**self).dtype()
             }
 
+            fn epsilon(&self) -> f64 {
+                (**self).epsilon()
+            }
+
             fn cancellation(&self) -> Result<f64> {
                 (**self).cancellation()
             }
@@ -251,11 +268,6 @@ macro_rules! forward {
 }
 
 forward!(&A, Box<A>, Arc<A>);
-
-/// Machine epsilon of the type in which products are computed.
-pub(crate) fn epsilon(operator: &dyn LinearOperator) -> f64 {
-    operator.dtype().map_or(f64::EPSILON, epsilon_of)
-}
 
 /// Returns Av for several vectors, with the checks that algorithms rely on.
 ///

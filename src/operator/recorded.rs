@@ -32,8 +32,10 @@ const TYPE: usize = 8;
 /// Bytes of a SHA-256.
 const HASH: usize = 32;
 
-/// Largest relative difference between two computations of one product: rounding in `f32` on different processors.
+/// Largest relative difference between two computations of one product: rounding in `f32` on different processors, or a
+/// multiple of the operator's own rounding error.
 const ROUNDING: f64 = 1e-5;
+const EPSILONS: f64 = 16.0;
 
 type Key = [u8; HASH];
 
@@ -136,7 +138,10 @@ impl<A: LinearOperator> Recorded<A> {
         let probe = normal(self.dim(), Purpose::Fingerprint, 0, 0);
         let product = checked_products(&self.operator, from_ref(&probe))?;
         let verified = match log {
-            Some(log) => log.verify(hash(&to_bytes(&probe)), &product[0]),
+            Some(log) => {
+                let tolerance = ROUNDING.max(EPSILONS * self.epsilon());
+                log.verify(hash(&to_bytes(&probe)), &product[0], tolerance)
+            }
             None => Ok(()),
         };
         agree_on_errors(self.ranks.as_deref(), verified)
@@ -200,7 +205,7 @@ impl<A: LinearOperator> LinearOperator for Recorded<A> {
         Ok(products)
     }
 
-    delegate!(operator: state, dtype, cancellation);
+    delegate!(operator: state, dtype, epsilon, cancellation);
 }
 
 /// The file.
@@ -311,7 +316,7 @@ impl Log {
     }
 
     /// Compares the product that identifies the operator with its records, and completes these to two.
-    fn verify(&mut self, key: Key, product: &[f64]) -> Result<()> {
+    fn verify(&mut self, key: Key, product: &[f64], tolerance: f64) -> Result<()> {
         let saved = self.read_all(&key)?;
         if saved.is_empty() && self.offsets.keys().any(|other| *other != key) {
             let problem = "is damaged where it identifies its operator";
@@ -319,7 +324,7 @@ impl Log {
         }
         for mut difference in saved.iter().cloned() {
             axpy(-1.0, product, &mut difference);
-            if norm(&difference) > ROUNDING * norm(product) {
+            if norm(&difference) > tolerance * norm(product) {
                 let problem =
                     "holds products of another operator: another model, θ, dataset or matrix";
                 return Err(unusable(&self.path, problem));

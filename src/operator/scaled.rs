@@ -73,7 +73,7 @@ impl<A: LinearOperator> LinearOperator for Scaled<A> {
         Ok(all_times(&products, &diagonal))
     }
 
-    delegate!(operator: state, dtype);
+    delegate!(operator: state, dtype, epsilon);
 
     fn cancellation(&self) -> Result<f64> {
         Ok(largest(&self.diagonal).powi(2) * self.operator.cancellation()?)

@@ -68,5 +68,5 @@ impl<A: LinearOperator> LinearOperator for Shifted<A> {
         Ok(products)
     }
 
-    delegate!(operator: state, dtype, cancellation);
+    delegate!(operator: state, dtype, epsilon, cancellation);
 }

@@ -8,7 +8,7 @@ use super::orthonormal::products;
 use super::probe_loop::{BLOCK_SIZE, Estimator, Sampler, estimate};
 use super::{Bracket, Estimate, Spectrum};
 use crate::error::{Error, Result, counted};
-use crate::operator::{LinearOperator, checked_products, epsilon};
+use crate::operator::{LinearOperator, checked_products};
 use crate::progress::Progress;
 use crate::random::Purpose;
 use crate::vector::dot;
@@ -102,7 +102,7 @@ fn relative_rounding(operator: &dyn LinearOperator, square: f64) -> Result<f64> 
         0.0 => 1.0,
         cancellation => 1.0 + cancellation / square.sqrt(),
     };
-    Ok(rounding(epsilon(operator), operator.dim(), size))
+    Ok(rounding(operator.epsilon(), operator.dim(), size))
 }
 
 /// x/√(ab) of sums x, a, b.

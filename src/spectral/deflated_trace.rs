@@ -5,7 +5,7 @@ use std::cell::OnceCell;
 use super::orthonormal::{orthogonalize, products};
 use super::{Estimate, TraceMethod};
 use crate::error::Result;
-use crate::operator::{LinearOperator, checked_products, epsilon};
+use crate::operator::{LinearOperator, checked_products};
 use crate::vector::{axpy, dot, norm, scale};
 
 /// Largest number of probes whose pairs are used: more cost time and memory, and add little information.
@@ -63,7 +63,7 @@ impl DeflatedTrace {
             trace_of,
             method,
             dim: operator.dim(),
-            epsilon: epsilon(operator),
+            epsilon: operator.epsilon(),
             cancellation: operator.cancellation()?,
             basis: Vec::new(),
             exact: 0.0,

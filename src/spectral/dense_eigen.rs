@@ -7,7 +7,7 @@ use faer::{Mat, Par, Spec};
 
 use super::{Eigenpair, Rank, Spectrum};
 use crate::error::{Error, Result};
-use crate::operator::{Dense, LinearOperator, epsilon};
+use crate::operator::{Dense, LinearOperator};
 use crate::progress;
 use crate::vector::{axpy, largest, norm};
 
@@ -31,7 +31,7 @@ impl Dense {
     pub fn eigen(&self) -> Result<Spectrum> {
         let n = self.dim();
         let (values, vectors) = symmetric_eigen(n, |i, j| self.matrix()[[i, j]])?;
-        let epsilon = epsilon(self);
+        let epsilon = self.epsilon();
         // The rounding of the sums is larger than that of entries in `f64`.
         let entries = match epsilon > f64::EPSILON {
             true => norm(&values),

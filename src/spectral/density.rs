@@ -11,7 +11,7 @@ use super::simple_eigenvalues::SimpleEigenvalues;
 use super::{Bracket, Estimate};
 use crate::error::{Error, Result, counted};
 use crate::memory;
-use crate::operator::{LinearOperator, checked_products, epsilon};
+use crate::operator::{LinearOperator, checked_products};
 use crate::progress::Progress;
 use crate::random::Purpose;
 use crate::vector::{dot, scale};
@@ -306,7 +306,7 @@ impl DensitySettings {
             probes,
             dim: n,
             products,
-            epsilon: epsilon(operator),
+            epsilon: operator.epsilon(),
         };
         let cancelled = operator.cancellation()?;
         if cancelled > 0.0 {

@@ -6,7 +6,7 @@ use super::Estimate;
 use super::deflated_trace::rounding;
 use super::probe_loop::{BLOCK_SIZE, Estimator, Sampler, estimate};
 use crate::error::{Error, Result, counted};
-use crate::operator::{LinearOperator, checked_products, epsilon};
+use crate::operator::{LinearOperator, checked_products};
 use crate::progress::Progress;
 use crate::random::Purpose;
 
@@ -67,7 +67,7 @@ impl Diagonal {
         let moments = estimate(|| sampler.signs(n), integrand, moments)?;
         let degrees_of_freedom = (samples * (samples - 1)) as f64;
         // An entry is not a sum over a row: only its product is rounded.
-        let (epsilon, cancellation) = (epsilon(operator), operator.cancellation()?);
+        let (epsilon, cancellation) = (operator.epsilon(), operator.cancellation()?);
         let rounding = |size: f64| rounding(epsilon, 0, size + cancellation);
         let errors = moments.squares.iter().zip(&moments.mean);
         let errors = errors.map(|(squares, mean)| {

@@ -7,7 +7,7 @@ use super::deflated_trace::{DeflatedTrace, TraceOf, rounding};
 use super::orthonormal::{extend, orthogonalize};
 use super::probe_loop::{BLOCK_SIZE, Estimator, Sampler, estimate};
 use crate::error::{Error, Result, counted};
-use crate::operator::{LinearOperator, epsilon};
+use crate::operator::LinearOperator;
 use crate::progress::Progress;
 use crate::random::Purpose;
 use crate::vector::norm;
@@ -222,7 +222,7 @@ impl Trace {
             let vectors: Vec<Vec<f64>> = (0..count).map(|_| sampler.gaussian(n)).collect();
             let mut block = Vec::new();
             for image in deflated.counted_products(operator, &vectors)? {
-                let smallest = rounding(epsilon(operator), n, norm(&image));
+                let smallest = rounding(operator.epsilon(), n, norm(&image));
                 block.extend(direction(image, deflated.basis(), &block, smallest));
             }
             deflated.deflate(operator, block)?;
