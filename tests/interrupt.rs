@@ -15,7 +15,7 @@ use loss_landscape::embedding::{Distances, Umap};
 use loss_landscape::landscape::align::{hidden_units, match_activations, match_weights};
 use loss_landscape::landscape::{Curve, Flatness};
 use loss_landscape::ndarray::Array2;
-use loss_landscape::operator::Blocks;
+use loss_landscape::operator::{Blocks, External};
 use loss_landscape::prelude::*;
 use loss_landscape::spectral::{BlockSettings, Diagonal};
 use tempfile::tempdir;
@@ -117,6 +117,17 @@ fn loops_of_a_user() {
     .unwrap();
     slow.store(true, std::sync::atomic::Ordering::Relaxed);
     ends("a forward pass", || objective.loss());
+}
+
+/// The process is killed, although it does not answer.
+#[cfg(unix)]
+#[test]
+fn a_product_of_another_process() {
+    let _alone = alone();
+    let peer = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/external/peer.py");
+    let external = External::start(&format!("python3 '{}' hang", peer.display())).unwrap();
+    let v = vec![1.0; external.dim()];
+    ends("a product of another process", || external.apply(&v));
 }
 
 /// A loss, gradient or product that takes many seconds ends between tiles or batches.

@@ -10,16 +10,14 @@ use loss_landscape::prelude::*;
 use loss_landscape::serde_json::json;
 
 use crate::limits::{at_least, positive};
-use crate::network_args::{MatrixArgs, PointArgs};
+use crate::matrix_args::MatrixArgs;
 use crate::output::{Report, number, prepare_dir, write_arrays, write_table, write_text};
 use crate::path_args::path;
 
 #[derive(Args)]
 pub struct Density {
     #[command(flatten)]
-    pub point: PointArgs,
-    #[command(flatten)]
-    matrix: MatrixArgs,
+    pub matrix: MatrixArgs,
     /// Number of random vectors
     #[arg(long, default_value_t = 10)]
     probes: usize,
@@ -57,20 +55,20 @@ impl Density {
         // A value of λ, the density or the cumulative density, and its error at each point.
         let curves = 48.0 * self.points as f64;
         memory::check(curves, &format!("curves of {} points", self.points))?;
-        self.point.setting.check()
+        self.matrix.check()
     }
 
     pub fn run(&self) -> Result<Report, Error> {
         if let Some(dir) = &self.out {
             prepare_dir(dir, &FILES)?;
         }
-        let (objective, operator) = self.matrix.build(&self.point)?;
+        let matrix = self.matrix.build()?;
         let settings = DensitySettings::default()
             .with_probes(self.probes)
             .with_steps(self.steps)
             .with_seed(self.seed);
         let started = Instant::now();
-        let density = settings.run(&operator)?;
+        let density = settings.run(&matrix.operator)?;
         let seconds = started.elapsed().as_secs_f64();
         let [low, high] = density.range();
         // The spectrum of a zero matrix has no width.
@@ -83,8 +81,7 @@ impl Density {
         let cumulative = density.cumulative(curve.width, self.points)?;
         let (trace, squares) = (density.trace(), density.frobenius_squared());
         let negative = density.negative();
-        let report = Report::new(
-            &objective,
+        let report = matrix.report(
             format!(
                 "eigenvalues        {} to {} (smallest and largest node)\n\
                  negative           {negative}, of {}\n\

@@ -9,6 +9,7 @@ mod density;
 mod hvp;
 mod inspect;
 mod limits;
+mod matrix_args;
 mod mpi_context;
 mod network_args;
 mod output;
@@ -122,9 +123,9 @@ fn refuse_ignored(task: &Task, given: &[String]) -> Result<(), Error> {
         Task::Analyze(task) => task.ignored(),
         Task::Connect(task) => task.ignored(),
         Task::Surface(task) => task.point.ignored(),
-        Task::Spectrum(task) => task.point.ignored(),
-        Task::Density(task) => task.point.ignored(),
-        Task::Trace(task) => task.point.ignored(),
+        Task::Spectrum(task) => task.matrix.ignored(),
+        Task::Density(task) => task.matrix.ignored(),
+        Task::Trace(task) => task.matrix.ignored(),
         Task::Blocks(task) => task.point.ignored(),
         Task::Sharpness(task) => task.point.ignored(),
         Task::Hvp(task) => task.point.ignored(),

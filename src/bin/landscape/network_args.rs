@@ -6,7 +6,6 @@ use clap::builder::PossibleValue;
 use clap::{ArgAction, Args, ValueEnum};
 use loss_landscape::Error;
 use loss_landscape::model::cuda_device;
-use loss_landscape::operator::{Distributed, Recorded};
 use loss_landscape::prelude::*;
 use loss_landscape::serde::{Serialize, Serializer};
 
@@ -14,7 +13,7 @@ use crate::dataset_args::{Data, DatasetArgs};
 use crate::limits::at_least;
 use crate::path_args::path;
 use crate::weight_args::{WEIGHTS, WeightArgs};
-use crate::{Ignored, mpi_context, signals};
+use crate::{Ignored, mpi_context};
 
 /// The network and its data.
 #[derive(Args, Clone, Debug, Serialize)]
@@ -146,29 +145,6 @@ pub enum DeviceName {
 pub enum TypeName {
     F32,
     F64,
-}
-
-/// The curvature matrix.
-#[derive(Args)]
-pub struct MatrixArgs {
-    /// Curvature matrix to analyse
-    #[arg(long, value_enum, default_value = "hessian")]
-    operator: OperatorName,
-    /// Checkpoint file for matrix–vector products, 8 bytes per parameter and product; resumes from it if it exists
-    #[arg(long, value_name = "FILE", value_parser = path())]
-    resume: Option<PathBuf>,
-    /// How work is split across MPI ranks
-    #[arg(long, value_enum, default_value = "samples")]
-    divide: DivideName,
-}
-
-/// How work is split across MPI ranks.
-#[derive(Clone, Copy, ValueEnum)]
-enum DivideName {
-    /// Each rank has a part of the samples
-    Samples,
-    /// Each rank multiplies a part of the vectors of a block, such as probes
-    Vectors,
 }
 
 /// Curvature matrix.
@@ -351,41 +327,5 @@ impl SettingArgs {
             TypeName::F32 => DType::F32,
             TypeName::F64 => DType::F64,
         }
-    }
-}
-
-impl MatrixArgs {
-    /// Builds the objective and its curvature matrix.
-    pub fn build(&self, point: &PointArgs) -> Result<(Objective, Box<dyn LinearOperator>), Error> {
-        let objective = match self.divide {
-            DivideName::Samples => point.distributed()?,
-            DivideName::Vectors => point.objective()?,
-        };
-        let operator = self.operator(&objective)?;
-        signals::on_interrupt(match &self.resume {
-            Some(file) => format!(
-                "products are saved in {}: run the same command to resume",
-                file.display()
-            ),
-            None => "nothing is saved; use --resume FILE to save products".to_owned(),
-        });
-        Ok((objective, operator))
-    }
-
-    fn operator(&self, objective: &Objective) -> Result<Box<dyn LinearOperator>, Error> {
-        let operator: Box<dyn LinearOperator> = match self.operator {
-            OperatorName::Hessian => Box::new(objective.hessian()),
-            OperatorName::Ggn => Box::new(objective.gauss_newton()),
-            OperatorName::Fisher => Box::new(objective.fisher()),
-        };
-        let operator = match (self.divide, mpi_context::ranks()) {
-            (DivideName::Vectors, Some(ranks)) => Box::new(Distributed::new(operator, ranks)),
-            _ => operator,
-        };
-        Ok(match (&self.resume, mpi_context::ranks()) {
-            (Some(file), Some(ranks)) => Box::new(Recorded::on_ranks(operator, file, ranks)?),
-            (Some(file), None) => Box::new(operator.with_checkpoint(file)?),
-            (None, _) => operator,
-        })
     }
 }

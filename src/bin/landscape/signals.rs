@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use loss_landscape::files::pause_writing;
+use loss_landscape::operator::External;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
@@ -34,11 +35,11 @@ pub fn listen() {
         let mut is_ending = false;
         for signal in signals.forever() {
             if std::mem::replace(&mut is_ending, true) {
-                std::process::exit(128 + signal);
+                exit(signal);
             }
             std::thread::spawn(move || {
                 std::thread::sleep(TIMEOUT);
-                std::process::exit(128 + signal);
+                exit(signal);
             });
             std::thread::spawn(move || {
                 let _paused = pause_writing();
@@ -53,10 +54,15 @@ pub fn listen() {
                     };
                     print_error(format_args!("\ninterrupted by {name}: {saved}"));
                 }
-                std::process::exit(128 + signal);
+                exit(signal);
             });
         }
     });
+}
+
+fn exit(signal: i32) -> ! {
+    External::kill_all();
+    std::process::exit(128 + signal);
 }
 
 /// Whether the parent process ignores a signal, as `nohup` does, and shells for background jobs.

@@ -9,7 +9,7 @@ use loss_landscape::prelude::*;
 use loss_landscape::serde_json::json;
 
 use crate::limits::{at_least, positive};
-use crate::network_args::{MatrixArgs, PointArgs};
+use crate::matrix_args::MatrixArgs;
 use crate::output::{
     Report, number, prepare_dir, scientific, write_arrays, write_table, write_text, write_vectors,
 };
@@ -17,8 +17,6 @@ use crate::path_args::path;
 
 #[derive(Args)]
 pub struct Spectrum {
-    #[command(flatten)]
-    pub point: PointArgs,
     /// Number of eigenvalues [default: 30, or all if fewer]
     #[arg(long, value_name = "K")]
     top: Option<usize>,
@@ -26,7 +24,7 @@ pub struct Spectrum {
     #[arg(long, value_enum, default_value = "lm")]
     which: WhichName,
     #[command(flatten)]
-    matrix: MatrixArgs,
+    pub matrix: MatrixArgs,
     /// Largest residual, relative to the largest |λ|
     #[arg(long, default_value_t = 1e-4, allow_negative_numbers = true)]
     tolerance: f64,
@@ -67,14 +65,14 @@ impl Spectrum {
         at_least(1, "top", self.top.unwrap_or(1))?;
         positive("tolerance", self.tolerance)?;
         at_least(1, "block", self.block)?;
-        self.point.setting.check()
+        self.matrix.check()
     }
 
     pub fn run(&self) -> Result<Report, Error> {
         if let Some(dir) = &self.out {
             prepare_dir(dir, &FILES)?;
         }
-        let (objective, operator) = self.matrix.build(&self.point)?;
+        let matrix = self.matrix.build()?;
         let lanczos = Lanczos::default()
             .with_which(match self.which {
                 WhichName::Lm => Which::LargestMagnitude,
@@ -86,8 +84,8 @@ impl Spectrum {
             .with_block_size(self.block)
             .with_seed(self.seed);
         let started = Instant::now();
-        let top = self.top.unwrap_or(objective.dim().min(30));
-        let mut spectrum = lanczos.run(&operator, top)?;
+        let top = self.top.unwrap_or(matrix.operator.dim().min(30));
+        let mut spectrum = lanczos.run(&matrix.operator, top)?;
         let seconds = started.elapsed().as_secs_f64();
         match self.which {
             WhichName::Lm => spectrum = spectrum.by_magnitude(),
@@ -115,7 +113,7 @@ impl Spectrum {
             text +=
                 "not converged: a residual is above the tolerance, or eigenvalues may be missing\n";
         }
-        let report = Report::new(&objective, text, json);
+        let report = matrix.report(text, json);
         if let Some(dir) = &self.out {
             write_table(dir, "spectrum", &mut spectrum.table()?)?;
             write_arrays(&dir.join("spectrum.npz"), spectrum.arrays()?)?;

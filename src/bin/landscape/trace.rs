@@ -8,15 +8,13 @@ use loss_landscape::prelude::*;
 use loss_landscape::serde_json::json;
 
 use crate::limits::{at_least, positive};
-use crate::network_args::{MatrixArgs, PointArgs};
+use crate::matrix_args::MatrixArgs;
 use crate::output::Report;
 
 #[derive(Args)]
 pub struct Trace {
     #[command(flatten)]
-    pub point: PointArgs,
-    #[command(flatten)]
-    matrix: MatrixArgs,
+    pub matrix: MatrixArgs,
     /// Estimator
     #[arg(long, value_enum, default_value = "krylov")]
     method: MethodName,
@@ -46,11 +44,11 @@ impl Trace {
     pub fn check(&self) -> Result<(), Error> {
         positive("relative-error", self.relative_error)?;
         at_least(12, "max-products", self.max_products)?;
-        self.point.setting.check()
+        self.matrix.check()
     }
 
     pub fn run(&self) -> Result<Report, Error> {
-        let (objective, operator) = self.matrix.build(&self.point)?;
+        let matrix = self.matrix.build()?;
         let settings = loss_landscape::spectral::Trace::default()
             .with_method(match self.method {
                 MethodName::Hutchinson => TraceMethod::Hutchinson,
@@ -61,11 +59,10 @@ impl Trace {
             .with_max_products(self.max_products)
             .with_seed(self.seed);
         let started = Instant::now();
-        let trace = settings.trace(operator.as_ref())?;
-        let squares = settings.frobenius_squared(operator.as_ref())?;
+        let trace = settings.trace(matrix.operator.as_ref())?;
+        let squares = settings.frobenius_squared(matrix.operator.as_ref())?;
         let seconds = started.elapsed().as_secs_f64();
-        Ok(Report::new(
-            &objective,
+        Ok(matrix.report(
             format!("trace   {trace}\n‖A‖²_F  {squares}\n{seconds:.2} s\n"),
             json!({
                 "trace": trace,

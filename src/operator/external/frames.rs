@@ -58,12 +58,12 @@ impl Numbers {
         let mut bytes = vec![0; self.size() * numbers.len()];
         match self {
             Self::F32 => {
-                for (bytes, x) in bytes.as_chunks_mut().0.iter_mut().zip(numbers) {
+                for (bytes, x) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(numbers) {
                     *bytes = (*x as f32).to_le_bytes();
                 }
             }
             Self::F64 => {
-                for (bytes, x) in bytes.as_chunks_mut().0.iter_mut().zip(numbers) {
+                for (bytes, x) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(numbers) {
                     *bytes = x.to_le_bytes();
                 }
             }
@@ -75,11 +75,11 @@ impl Numbers {
     pub(super) fn decode(self, bytes: &[u8], numbers: &mut Vec<f64>) {
         match self {
             Self::F32 => {
-                let chunks = bytes.as_chunks().0.iter();
+                let chunks = bytes.as_chunks::<4>().0.iter();
                 numbers.extend(chunks.map(|bytes| f64::from(f32::from_le_bytes(*bytes))));
             }
             Self::F64 => {
-                let chunks = bytes.as_chunks().0.iter();
+                let chunks = bytes.as_chunks::<8>().0.iter();
                 numbers.extend(chunks.map(|bytes| f64::from_le_bytes(*bytes)));
             }
         }
