@@ -151,12 +151,13 @@ fn cells_display_every_type_that_they_name_or_compute() {
         "sweep",
         "train",
     ];
-    const TRAITS: [&str; 9] = [
+    const TRAITS: [&str; 10] = [
         "LinearOperator",
         "Model",
         "Module",
         "Optimizer",
         "Points",
+        "SampleSource",
         "Show",
         "SimpleBackend",
         "SliceUpdate",

@@ -117,11 +117,20 @@ fn wrong_answers_are_errors_with_the_last_words() {
     assert_contains(&failure("print"), r#"wrote "epoch 1: loss 0.3\n"#);
     assert_contains(&failure("murmur"), "was silent");
     let longer = failure("longer");
-    assert_contains(&longer, "answered 2 products of length 61 to 2 vectors of length 60");
-    assert_contains(&failure("fewer"), "answered 1 products of length 60 to 2 vectors");
+    assert_contains(
+        &longer,
+        "answered 2 products of length 61 to 2 vectors of length 60",
+    );
+    assert_contains(
+        &failure("fewer"),
+        "answered 1 products of length 60 to 2 vectors",
+    );
     assert_contains(&failure("stops"), "before the rest of its products");
     let cut = failure("cut");
-    assert_contains(&cut, "ended (exit status: 0) before the rest of its products");
+    assert_contains(
+        &cut,
+        "ended (exit status: 0) before the rest of its products",
+    );
     assert_contains(&failure("more"), "after its products");
     assert_contains(&failure("nan"), "not finite: entry 7 of 60 is NaN");
     assert_contains(&failure("infinite"), "not finite: entry 0 of 60 is -inf");
@@ -133,7 +142,7 @@ fn silence_is_an_error_but_progress_on_standard_error_is_not() {
     let error = failure("hang");
     assert_contains(&error, "was silent for 2 s before its products");
     assert_contains(&error, "almost");
-        let slow = start("slow").unwrap();
+    let slow = start("slow").unwrap();
     let started = Instant::now();
     slow.apply(&[1.0; N]).unwrap();
     assert!(started.elapsed() > SHORT);
@@ -179,7 +188,10 @@ fn the_stated_accuracy_is_the_tolerance_and_part_of_errors() {
     let dir = tempdir().unwrap();
     let file = dir.path().join("products");
     let coarse = || start("coarse").unwrap();
-    assert_eq!((coarse().epsilon(), coarse().dtype()), (1e-3, Some(DType::F64)));
+    assert_eq!(
+        (coarse().epsilon(), coarse().dtype()),
+        (1e-3, Some(DType::F64))
+    );
     let boxed: Box<dyn LinearOperator> = Box::new(coarse());
     assert_eq!(boxed.epsilon(), 1e-3);
     let trace = |operator: &dyn LinearOperator| {
@@ -248,7 +260,12 @@ fn commands_analyse_the_matrix_of_another_process() {
     };
     let found = spectrum();
     let expected = Laplacian(N).eigenvalues();
-    for (value, expected) in found["eigenvalues"].as_array().unwrap().iter().zip(expected) {
+    for (value, expected) in found["eigenvalues"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .zip(expected)
+    {
         assert!((value.as_f64().unwrap() - expected).abs() < 1e-3);
     }
     assert_eq!(found["parameters"], N);
@@ -261,22 +278,45 @@ fn commands_analyse_the_matrix_of_another_process() {
     let near = |value: &Value, expected: f64| {
         let (value, error) = (&value["value"], &value["standard_error"]);
         let [value, error] = [value, error].map(|number| number.as_f64().unwrap());
-        assert!((value - expected).abs() <= 4.0 * error + 1e-9 * expected, "{value} ± {error}");
+        assert!(
+            (value - expected).abs() <= 4.0 * error + 1e-9 * expected,
+            "{value} ± {error}"
+        );
     };
-    let density = json(&[&["density", "--probes", "4", "--steps", "20"], &external[..]].concat());
+    let density = json(
+        &[
+            &["density", "--probes", "4", "--steps", "20"],
+            &external[..],
+        ]
+        .concat(),
+    );
     near(&density["trace"], 2.0 * N as f64);
-    near(&json(&[&["trace"], &external[..]].concat())["trace"], 2.0 * N as f64);
+    near(
+        &json(&[&["trace"], &external[..]].concat())["trace"],
+        2.0 * N as f64,
+    );
     let text = landscape(&[&["spectrum", "--top", "2"], &external[..]].concat());
     let text = String::from_utf8(text.stdout).unwrap();
     assert_contains(&text, "matrix \"chain\"");
 
-    for flag in [["--model", "cnn"], ["--samples", "3"], ["--operator", "ggn"], ["--dtype", "f64"]] {
+    for flag in [
+        ["--model", "cnn"],
+        ["--samples", "3"],
+        ["--operator", "ggn"],
+        ["--dtype", "f64"],
+    ] {
         let error = error_of(&[&["trace"], &external[..], &flag].concat());
         assert_contains(&error, &format!("{} has no effect", flag[0]));
     }
     let error = error_of(&["trace", "--external-timeout", "3"]);
     assert_contains(&error, "--external-timeout has no effect");
-    let error = error_of(&["trace", "--external", &command("hang"), "--external-timeout", "1"]);
+    let error = error_of(&[
+        "trace",
+        "--external",
+        &command("hang"),
+        "--external-timeout",
+        "1",
+    ]);
     assert_contains(&error, "was silent for 1 s");
 }
 

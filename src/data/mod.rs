@@ -8,6 +8,7 @@ pub mod synthetic;
 mod batches;
 mod dataset;
 mod label_noise;
+mod sample_source;
 mod text;
 
 pub use batches::Batches;
@@ -15,4 +16,5 @@ pub(crate) use batches::even_parts;
 pub use cifar10::Cifar10;
 pub use dataset::{Dataset, Targets};
 pub use mnist::Mnist;
+pub use sample_source::SampleSource;
 pub use text::Text;

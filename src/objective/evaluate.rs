@@ -87,10 +87,14 @@ impl Objective {
     fn score_of(&self, theta: Option<&[f64]>) -> Result<Score> {
         let (mean, correct) = match self.in_batches(theta)? {
             Some((mean, correct, _)) => (mean, correct),
-            None => self.by(
-                theta,
-                |engine, point| engine.loss(point, &self.data),
-                Self::score_by_autograd,
+            None => self.over_parts(
+                || (0.0, 0),
+                |part| {
+                    let by_hand =
+                        |engine: &dyn HandDerived, point: &[f64]| engine.loss(point, &part.data);
+                    part.by(theta, by_hand, Self::score_by_autograd)
+                },
+                add_score,
             )?,
         };
         let mut square = 0.0;
@@ -116,13 +120,13 @@ impl Objective {
         }
         let (mean, correct) = self.moved(theta, |objective| {
             let _prepared = prepare()?;
-            match &objective.engine {
-                Ok(engine) => {
-                    let statistics = objective.parameters.flat_statistics()?;
-                    engine.loss(&[theta, &statistics].concat(), &objective.data)
-                }
-                Err(_) => objective.score_by_autograd(),
-            }
+            let statistics = objective.parameters.flat_statistics()?;
+            let point = [theta, &statistics].concat();
+            let score = |part: &Self| match &part.engine {
+                Ok(engine) => engine.loss(&point, &part.data),
+                Err(_) => part.score_by_autograd(),
+            };
+            objective.over_parts(|| (0.0, 0), score, add_score)
         })?;
         self.scored(mean, correct, dot(theta, theta))
     }
@@ -196,7 +200,20 @@ impl Objective {
         let [theta, d1, d2] = vectors;
         let by_hand = match &self.engine {
             Ok(engine) if self.is_hand_derived() => {
-                engine.on_plane(&self.point(Some(theta))?, [d1, d2], &self.data, points)?
+                let point = self.point(Some(theta))?;
+                self.over_parts(
+                    || Some(vec![(0.0, 0); points.len()]),
+                    |part| engine.on_plane(&point, [d1, d2], &part.data, points),
+                    |total, share, found| {
+                        let Some(found) = found else {
+                            *total = None;
+                            return;
+                        };
+                        for (total, score) in total.iter_mut().flatten().zip(found) {
+                            add_score(total, share, score);
+                        }
+                    },
+                )?
             }
             _ => None,
         };
@@ -263,10 +280,18 @@ impl Objective {
     fn gradient_of(&self, theta: Option<&[f64]>) -> Result<(f64, Vec<f64>)> {
         let (mut loss, mut gradient) = match self.in_batches(theta)? {
             Some((loss, _, gradient)) => (loss, gradient),
-            None => self.by(
-                theta,
-                |engine, point| engine.gradient(point, &self.data),
-                Self::gradient_by_autograd,
+            None => self.over_parts(
+                || (0.0, vec![0.0; self.dim()]),
+                |part| {
+                    let by_hand = |engine: &dyn HandDerived, point: &[f64]| {
+                        engine.gradient(point, &part.data)
+                    };
+                    part.by(theta, by_hand, Self::gradient_by_autograd)
+                },
+                |total, share, (mean, gradient)| {
+                    total.0 += share * mean;
+                    axpy(share, &gradient, &mut total.1);
+                },
             )?,
         };
         self.over_ranks(from_mut(&mut loss))?;
@@ -336,19 +361,27 @@ impl Objective {
         if curvature == Curvature::Gradients {
             self.needs_independent_samples("the matrix of the samples' gradients")?;
         }
-        let mut products = self.by(
-            theta,
-            |engine, point| {
-                engine.products(point, &self.data, vectors, curvature, block, self.memory)
+        let mut products = self.over_parts(
+            || vectors.iter().map(|v| vec![0.0; v.len()]).collect(),
+            |part| {
+                let by_hand = |engine: &dyn HandDerived, point: &[f64]| {
+                    engine.products(point, &part.data, vectors, curvature, block, part.memory)
+                };
+                let by_autograd = |part: &Self| match block {
+                    None => part.products_by_autograd(vectors, curvature),
+                    Some(ranges) => {
+                        let n = part.dim();
+                        let embedded = vectors.iter().map(|v| embed(v, ranges, n, |x| x));
+                        let embedded: Vec<_> = embedded.collect();
+                        let products = part.products_by_autograd(&embedded, curvature)?;
+                        Ok(products.iter().map(|p| restrict(p, ranges)).collect())
+                    }
+                };
+                part.by(theta, by_hand, by_autograd)
             },
-            |objective| match block {
-                None => objective.products_by_autograd(vectors, curvature),
-                Some(ranges) => {
-                    let n = objective.dim();
-                    let embedded = vectors.iter().map(|v| embed(v, ranges, n, |x| x));
-                    let embedded: Vec<_> = embedded.collect();
-                    let products = objective.products_by_autograd(&embedded, curvature)?;
-                    Ok(products.iter().map(|p| restrict(p, ranges)).collect())
+            |total: &mut Vec<Vec<f64>>, share, products| {
+                for (total, product) in total.iter_mut().zip(&products) {
+                    axpy(share, product, total);
                 }
             },
         )?;
@@ -521,6 +554,12 @@ impl Objective {
         )?;
         Ok(products)
     }
+}
+
+/// Adds the mean loss of a share of the samples and their number of correct predictions.
+fn add_score(total: &mut (f64, usize), share: f64, (mean, correct): (f64, usize)) {
+    total.0 += share * mean;
+    total.1 += correct;
 }
 
 /// The sum in `f64`, whatever the tensor's dtype.

@@ -15,6 +15,7 @@ mod engine;
 mod evaluate;
 mod in_use;
 mod jacobian;
+mod parts;
 mod ranks;
 mod rounding;
 mod step;
@@ -29,6 +30,7 @@ pub use evaluate::Score;
 use self::autograd::FUSED;
 use self::batch_size::BatchSize;
 use self::criterion::Criterion;
+use self::parts::Parts;
 use std::sync::Arc;
 
 use candle_core::{DType, Tensor};
@@ -91,6 +93,8 @@ pub struct Objective {
     /// Number of samples in the mean, over all ranks.
     samples: usize,
     ranks: Option<Arc<dyn Ranks>>,
+    /// All samples, if they are read in parts; `data` is then the first part.
+    parts: Option<Parts>,
     /// Largest number of samples in a batch where batch normalisation uses the batch's statistics.
     batches: Option<usize>,
 }
@@ -245,6 +249,7 @@ impl Objective {
             engine: Err(GraphReason::NoLayers),
             samples: data.len(),
             ranks: None,
+            parts: None,
             batches: None,
         };
         objective.engine = objective.engine_for(data);
@@ -414,6 +419,7 @@ impl Objective {
         Self {
             samples: data.len(),
             data,
+            parts: None,
             ..self.clone()
         }
     }
@@ -450,7 +456,8 @@ impl Objective {
         &self.parameters
     }
 
-    /// The data. With [`with_ranks`](Self::with_ranks), this rank's share.
+    /// The data. With [`with_ranks`](Self::with_ranks) this rank's share, with [`with_source`](Self::with_source) the first
+    /// part.
     pub fn data(&self) -> &Dataset {
         &self.data
     }
@@ -463,7 +470,11 @@ impl Objective {
 
     /// Number of labels in the accuracy of these samples.
     pub(crate) fn num_labels(&self) -> f64 {
-        self.loss.num_labels(&self.data)
+        let labels = self.loss.num_labels(&self.data);
+        match self.parts {
+            None => labels,
+            Some(_) => labels / self.data.len() as f64 * self.samples as f64,
+        }
     }
 
     fn outputs(&self, batch: &Dataset) -> Result<Tensor> {

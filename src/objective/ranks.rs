@@ -35,17 +35,20 @@ impl Objective {
         Ok(self)
     }
 
-    /// Number of samples in the mean L; with [`with_ranks`](Self::with_ranks), over all ranks.
+    /// Number of samples in the mean L, over all ranks and parts.
     pub fn samples(&self) -> usize {
         self.samples
     }
 
-    /// Returns an error that names `what` if the samples are divided among ranks.
+    /// Returns an error that names `what` if the samples are divided among ranks or read in parts.
     pub(crate) fn needs_all_samples(&self, what: &str) -> Result<()> {
-        match self.ranks {
-            None => Ok(()),
-            Some(_) => Err(Error::invalid(format!(
+        match (&self.ranks, &self.parts) {
+            (None, None) => Ok(()),
+            (Some(_), _) => Err(Error::invalid(format!(
                 "{what} needs all samples on one rank: use the objective from before with_ranks(ranks)"
+            ))),
+            (_, Some(_)) => Err(Error::invalid(format!(
+                "{what} needs all samples in memory: use an objective on a dataset, without with_source"
             ))),
         }
     }

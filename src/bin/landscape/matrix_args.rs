@@ -69,7 +69,10 @@ static NETWORK: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
 impl MatrixArgs {
     pub fn ignored(&self) -> Ignored {
         match self.external {
-            Some(_) => vec![(&NETWORK, "the matrix of --external has no network of this program")],
+            Some(_) => vec![(
+                &NETWORK,
+                "the matrix of --external has no network of this program",
+            )],
             None => {
                 let mut ignored = self.point.ignored();
                 ignored.push((&["external-timeout"], "it needs --external"));

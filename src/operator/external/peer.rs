@@ -97,9 +97,9 @@ impl Peer {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         in_own_group(&mut process);
-        let mut child = process.spawn().map_err(|e| {
-            Error::invalid(format!("cannot start `{program}` of `{command}`: {e}"))
-        })?;
+        let mut child = process
+            .spawn()
+            .map_err(|e| Error::invalid(format!("cannot start `{program}` of `{command}`: {e}")))?;
         running().insert(child.id());
         let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (Some(mut stdin), Some(stdout), Some(stderr)) = pipes else {
@@ -180,9 +180,10 @@ impl Peer {
         let problem = match serde_json::from_str::<Greeting>(json) {
             Err(e) => e.to_string(),
             Ok(greeting) if greeting.dim == 0 => "dim is 0".into(),
-            Ok(greeting) if !(0.0..1.0).contains(&greeting.epsilon()) => {
-                "epsilon is not between 0 and 1".into()
-            }
+            Ok(Greeting {
+                epsilon: Some(epsilon),
+                ..
+            }) if !(0.0..1.0).contains(&epsilon) => format!("epsilon is {epsilon}"),
             Ok(greeting) => return Ok(greeting),
         };
         Err(self.failed(format!("sent an invalid greeting ({problem}): {json}")))
@@ -365,8 +366,7 @@ impl Drop for Peer {
 
 impl Greeting {
     pub(super) fn epsilon(&self) -> f64 {
-        self.epsilon
-            .map_or(self.dtype.epsilon(), |epsilon| epsilon.max(self.dtype.epsilon()))
+        self.epsilon.unwrap_or(0.0).max(self.dtype.epsilon())
     }
 }
 
@@ -388,7 +388,9 @@ impl Stderr {
     fn last_lines(&self) -> String {
         let text = String::from_utf8_lossy(&self.bytes);
         // Progress bars end lines with a carriage return.
-        let lines = text.split(['\n', '\r']).filter(|line| !line.trim().is_empty());
+        let lines = text
+            .split(['\n', '\r'])
+            .filter(|line| !line.trim().is_empty());
         let lines: Vec<&str> = lines.collect();
         lines[lines.len().saturating_sub(QUOTED)..].join("\n")
     }
@@ -442,7 +444,9 @@ fn kill_group(id: u32) {
     if cfg!(unix) {
         let mut kill = Command::new("sh");
         kill.args(["-c", "kill -s KILL -- \"-$0\"", &id.to_string()]);
-        kill.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        kill.stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         let _ = kill.status();
     }
 }
