@@ -76,9 +76,10 @@ def test_a_killed_landscape_leaves_no_process(tmp_path):
     """Not even one in a long product, and without any chance to clean up."""
     mark = tmp_path / "id"
     line = f"import os; open({str(mark)!r}, 'w').write(str(os.getpid())); time.sleep(1000)"
-    subprocess.run(["cargo", "build", "--quiet", "--locked", "--bin", "landscape"], cwd=PROJECT, check=True)
-    command = [PROJECT / "target/debug/landscape", "trace", "--external", program(tmp_path, line=line)]
-    main = subprocess.Popen(command)
+    build = ["cargo", "build", "--locked", "--bin", "landscape", "--message-format", "json"]
+    build = subprocess.run(build, cwd=PROJECT, check=True, capture_output=True, text=True)
+    built = [message.get("executable") for message in map(json.loads, build.stdout.splitlines())]
+    main = subprocess.Popen([*filter(None, built), "trace", "--external", program(tmp_path, line=line)])
     while not mark.exists() or not mark.read_text():
         assert main.poll() is None
         time.sleep(0.02)
