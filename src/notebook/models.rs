@@ -7,6 +7,7 @@ use super::arrays::device;
 use super::table::{Align, Table};
 use super::{Bundle, Show};
 use crate::error::{Result, counted};
+use crate::import::{Onnx, OnnxSummary};
 use crate::model::{Layered, Mlp, Model, Parameters};
 
 impl Show for Mlp {
@@ -19,6 +20,18 @@ impl Show for Mlp {
             counted(self.parameters().len(), "parameter"),
             self.parameters().dtype()
         )))
+    }
+}
+
+impl Show for Onnx {
+    fn bundle(&self) -> Result<Bundle> {
+        self.summary().bundle()
+    }
+}
+
+impl Show for OnnxSummary {
+    fn bundle(&self) -> Result<Bundle> {
+        Ok(Bundle::text(self.to_string()))
     }
 }
 

@@ -93,6 +93,11 @@ impl DatasetArgs {
     }
 
     /// Checks the flags for a model, before any work.
+    /// Whether --dataset names a text.
+    pub fn is_text(&self) -> bool {
+        self.dataset.is_some_and(DatasetName::is_text)
+    }
+
     pub fn check(&self, model: &str, reads_text: bool) -> Result<(), Error> {
         at_least(1, "context", self.context())?;
         let dataset = self.name(reads_text);

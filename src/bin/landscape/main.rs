@@ -11,6 +11,7 @@ mod inspect;
 mod limits;
 mod matrix_args;
 mod mpi_context;
+mod network;
 mod network_args;
 mod output;
 mod path_args;

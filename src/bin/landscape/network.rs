@@ -1,13 +1,15 @@
 //! [`Network`]: a network of the command line, and [`model_name`], which parses `--model`.
 
 use std::ffi::OsStr;
-use std::path::{MAIN_SEPARATOR, PathBuf};
+use std::path::{MAIN_SEPARATOR, Path, PathBuf};
+use std::sync::Once;
 
 use clap::builder::{EnumValueParser, PossibleValue, TypedValueParser};
 use clap::{Arg, Command};
 use loss_landscape::Error;
 use loss_landscape::candle::Result;
-use loss_landscape::import::Onnx;
+use loss_landscape::import::{Onnx, OnnxSettings};
+use loss_landscape::layers::Shape;
 use loss_landscape::model::LayerKind;
 use loss_landscape::prelude::*;
 
@@ -22,6 +24,29 @@ pub enum Network {
 }
 
 impl Network {
+    /// Reads an ONNX file for samples of this shape.
+    pub fn from_onnx(
+        path: &Path,
+        shape: &[usize],
+        parameters: Option<&str>,
+        device: &Device,
+    ) -> std::result::Result<Self, Error> {
+        let mut settings = OnnxSettings::default().with_sample_shape(shape);
+        settings.parameters = parameters.map(str::to_owned);
+        let model = Onnx::load_with(path, &settings, device)?;
+        static SAID: Once = Once::new();
+        if model.sample_shape() != shape {
+            let shapes = [Shape::new(shape), Shape::new(model.sample_shape())];
+            SAID.call_once(|| {
+                eprintln!(
+                    "samples of shape {} are reshaped to {}",
+                    shapes[0], shapes[1]
+                )
+            });
+        }
+        Ok(Self::Onnx(Box::new(model)))
+    }
+
     /// A copy in another floating-point dtype, with its own parameters.
     pub fn to_dtype(&self, dtype: DType) -> std::result::Result<Self, Error> {
         Ok(match self {

@@ -1,5 +1,6 @@
 //! Flags for the network, its data and the curvature matrix.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use clap::builder::PossibleValue;
@@ -11,6 +12,7 @@ use loss_landscape::serde::{Serialize, Serializer};
 
 use crate::dataset_args::{Data, DatasetArgs};
 use crate::limits::at_least;
+use crate::network::{Network, model_name};
 use crate::path_args::path;
 use crate::weight_args::{WEIGHTS, WeightArgs};
 use crate::{Ignored, mpi_context};
@@ -19,9 +21,14 @@ use crate::{Ignored, mpi_context};
 #[derive(Args, Clone, Debug, Serialize)]
 #[serde(crate = "loss_landscape::serde", rename_all = "kebab-case")]
 pub struct NetworkArgs {
-    /// Model architecture
-    #[arg(long, value_enum, default_value = "mlp")]
+    /// Model architecture, or the path of an ONNX file, whose weights are the initial ones
+    #[arg(long, value_parser = model_name(), default_value = "mlp")]
     pub model: ModelName,
+    /// Initialisers of an ONNX file that are parameters: patterns separated by commas, such as head,*.bias [default: all that are
+    /// trained; see `landscape inspect`]
+    #[arg(long, value_name = "GLOB")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parameters: Option<String>,
     /// Layer widths of `mlp`, input first [default: inputs,128,128,classes]
     #[arg(long, value_name = "WIDTHS", value_delimiter = ',')]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -77,11 +84,12 @@ pub struct SettingArgs {
     pub memory: usize,
 }
 
-/// A perceptron of any widths, or an architecture of the zoo.
-#[derive(Clone, Copy, Debug)]
+/// A perceptron of any widths, an architecture of the zoo, or an ONNX file.
+#[derive(Clone, Debug)]
 pub enum ModelName {
     Mlp,
     Zoo(Architecture),
+    Onnx(PathBuf),
 }
 
 impl ValueEnum for ModelName {
@@ -103,11 +111,12 @@ impl ValueEnum for ModelName {
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
-        let help = match self {
-            Self::Mlp => "Multilayer perceptron, widths from --layers",
-            Self::Zoo(architecture) => architecture.summary(),
+        let (name, help) = match self {
+            Self::Mlp => ("mlp", "Multilayer perceptron, widths from --layers"),
+            Self::Zoo(architecture) => (architecture.name(), architecture.summary()),
+            Self::Onnx(_) => return None,
         };
-        Some(PossibleValue::new(self.name()).help(help))
+        Some(PossibleValue::new(name).help(help))
     }
 }
 
@@ -161,20 +170,33 @@ pub enum OperatorName {
 impl NetworkArgs {
     pub fn ignored(&self) -> Ignored {
         let mut ignored: Ignored = Vec::new();
-        if let ModelName::Zoo(_) = self.model {
-            ignored.push((&["layers"], "only `mlp` has configurable widths"));
+        match self.model {
+            ModelName::Mlp => {}
+            ModelName::Zoo(_) => {
+                ignored.push((&["layers"], "only `mlp` has configurable widths"));
+            }
+            ModelName::Onnx(_) => ignored.push((
+                &["layers", "activation", "norm", "no-shortcuts"],
+                "the ONNX file states the network",
+            )),
+        }
+        if !matches!(self.model, ModelName::Onnx(_)) {
+            ignored.push((&["parameters"], "only ONNX files have initialisers"));
         }
         ignored.extend(self.dataset.ignored(self.reads_text()));
         ignored
     }
 
     pub fn check(&self) -> Result<(), Error> {
-        self.dataset.check(self.model.name(), self.reads_text())
+        self.dataset.check(&self.model.name(), self.reads_text())
     }
 
     /// Whether samples are sequences of characters.
     pub fn reads_text(&self) -> bool {
-        matches!(self.model, ModelName::Zoo(Architecture::Gpt { .. }))
+        match self.model {
+            ModelName::Onnx(_) => self.dataset.is_text(),
+            _ => matches!(self.model, ModelName::Zoo(Architecture::Gpt { .. })),
+        }
     }
 
     /// The samples, which are loaded once.
@@ -190,7 +212,20 @@ impl NetworkArgs {
         }
     }
 
-    pub fn model(&self, seed: u64) -> Result<Layered, Error> {
+    pub fn model(&self, seed: u64) -> Result<Network, Error> {
+        if let ModelName::Onnx(path) = &self.model {
+            let data = self.data()?;
+            return Network::from_onnx(
+                path,
+                &data.shape,
+                self.parameters.as_deref(),
+                &self.device()?,
+            );
+        }
+        self.built_in(seed).map(Network::Layered)
+    }
+
+    fn built_in(&self, seed: u64) -> Result<Layered, Error> {
         let activation = self.activation.map(|name| match name {
             ActivationName::Sigmoid => Activation::Sigmoid,
             ActivationName::Tanh => Activation::Tanh,
@@ -241,21 +276,23 @@ impl NetworkArgs {
                 design.shortcuts = !self.no_shortcuts;
                 design.build(&shape, classes, seed, &device)
             }
+            ModelName::Onnx(_) => Err(Error::Invalid("an ONNX file is not built in".into())),
         }
     }
 }
 
 impl Serialize for ModelName {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.name())
+        serializer.serialize_str(&self.name())
     }
 }
 
 impl ModelName {
-    fn name(self) -> &'static str {
+    fn name(&self) -> Cow<'_, str> {
         match self {
-            Self::Mlp => "mlp",
-            Self::Zoo(architecture) => architecture.name(),
+            Self::Mlp => "mlp".into(),
+            Self::Zoo(architecture) => architecture.name().into(),
+            Self::Onnx(path) => path.to_string_lossy(),
         }
     }
 }
@@ -301,7 +338,7 @@ impl SettingArgs {
         ignored
     }
 
-    pub fn model(&self, weights: Option<&Path>) -> Result<Layered, Error> {
+    pub fn model(&self, weights: Option<&Path>) -> Result<Network, Error> {
         let model = self.network.model(0)?.to_dtype(self.dtype())?;
         if let Some(path) = weights {
             self.weight_names.load(model.parameters(), path)?;
@@ -309,7 +346,7 @@ impl SettingArgs {
         Ok(model)
     }
 
-    pub fn objective(&self, model: &Layered) -> Result<Objective, Error> {
+    pub fn objective(&self, model: &Network) -> Result<Objective, Error> {
         let data = self.network.data()?.train;
         let samples = self.samples.unwrap_or(data.len().min(10_000));
         let data = data.first(samples)?.to_dtype(self.dtype())?;

@@ -456,10 +456,17 @@ fn sample_shape(graph: &Graph, given: Option<&[usize]>) -> Result<(Option<usize>
             }
         };
     };
+    let count = |sizes: &[usize]| {
+        let mut sizes = sizes.iter();
+        sizes.try_fold(1usize, |n, size| n.checked_mul(*size))
+    };
+    let stated: Vec<usize> = sample.iter().flatten().copied().collect();
+    // The size of one open axis, if the others leave one.
+    let rest = count(given)
+        .zip(count(&stated).filter(|n| *n > 0))
+        .and_then(|(given, stated)| (given % stated == 0).then(|| given / stated));
     match fixed {
-        Some(fixed) if fixed.iter().product::<usize>() == given.iter().product::<usize>() => {
-            checked(batch, fixed)
-        }
+        Some(fixed) if count(&fixed) == count(given) => checked(batch, fixed),
         None if sample.len() == given.len()
             && sample
                 .iter()
@@ -467,6 +474,10 @@ fn sample_shape(graph: &Graph, given: Option<&[usize]>) -> Result<(Option<usize>
                 .all(|(a, b)| a.is_none_or(|a| a == *b)) =>
         {
             checked(batch, given.to_vec())
+        }
+        None if stated.len() + 1 == sample.len() && rest.is_some() => {
+            let sizes = sample.iter().map(|size| size.or(rest).unwrap_or(1));
+            checked(batch, sizes.collect())
         }
         _ => {
             let sizes = sample
