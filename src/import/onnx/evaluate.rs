@@ -74,8 +74,10 @@ pub(super) struct Call<'a, 'm> {
     pub mode: &'a mut Mode<'m>,
 }
 
-/// Largest number of entries of a tensor: 8 GiB in `f32`. Sizes in a damaged file are arbitrary.
-const MOST_ENTRIES: usize = 1 << 31;
+/// Largest number of entries of an output, unless the inputs are large too. Sizes in a damaged file are arbitrary.
+const MOST_ENTRIES: usize = 1 << 24;
+/// Largest number of entries of an output per entry of the inputs.
+const MOST_PER_ENTRY: usize = 512;
 
 impl Call<'_, '_> {
     /// Input `i`.
@@ -163,13 +165,17 @@ impl Call<'_, '_> {
         self.axis(axis, self.input(0)?.rank())
     }
 
-    /// Returns an error for a tensor that is too large.
+    /// Returns an error for an output that is much larger than the inputs.
     pub fn check_size(&self, dims: &[usize]) -> Result<(), Failure> {
+        let inputs = self.inputs.iter().flatten().map(Tensor::elem_count);
+        let most = MOST_PER_ENTRY.saturating_mul(inputs.sum());
+        let most = most.max(MOST_ENTRIES);
         let count = dims.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
-        match count.is_some_and(|count| count <= MOST_ENTRIES) {
+        match count.is_some_and(|count| count <= most) {
             true => Ok(()),
             false => Err(self.problem(format_args!(
-                "would have an output of shape {dims:?}, and at most {MOST_ENTRIES} entries are supported"
+                "would have an output of shape {dims:?} from inputs of {} entries, which is too large",
+                most / MOST_PER_ENTRY
             ))),
         }
     }

@@ -74,15 +74,20 @@ pub use summary::{OnnxParameter, OnnxSummary};
 ///
 /// Cloning shares the parameters.
 ///
-/// ```no_run
+/// ```
 /// use loss_landscape::import::Onnx;
 /// use loss_landscape::prelude::*;
 ///
-/// let model = Onnx::load("net.onnx", &Device::Cpu)?;
+/// // A perceptron of widths 12, 24, 16 and 5, exported by PyTorch.
+/// let model = Onnx::load("tests/onnx/mlp.onnx", &Device::Cpu)?;
 /// println!("{}", model.summary());
-/// let data = Mnist::load(&Device::Cpu)?.train.first(1000)?;
+/// let x = Tensor::ones((4, 12), DType::F32, &Device::Cpu)?;
+/// assert_eq!(model.forward(&x)?.dims(), [4, 5]);
+///
+/// let labels = Tensor::new(&[0u32, 1, 2, 3], &Device::Cpu)?;
+/// let data = Dataset::classification(&x, &labels)?;
 /// let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
-/// println!("{:?}", objective.hessian().top(5)?.values());
+/// assert_eq!(objective.dim(), 12 * 24 + 24 + 24 * 16 + 16 + 16 * 5 + 5);
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -124,8 +129,8 @@ impl OnnxSettings {
     }
 }
 
-/// Largest number of entries of a sample. Sizes in a damaged file are arbitrary.
-const LARGEST_SAMPLE: usize = 1 << 28;
+/// Largest number of entries of a sample, and of a batch of fixed size. Sizes in a damaged file are arbitrary.
+const LARGEST: [usize; 2] = [1 << 24, 1 << 26];
 
 const ADVICE: &str = "docs/models.md lists what can be read, and how to export it";
 
@@ -493,13 +498,13 @@ fn sample_shape(graph: &Graph, given: Option<&[usize]>) -> Result<(Option<usize>
 }
 
 fn checked(batch: Option<usize>, sample: Vec<usize>) -> Result<(Option<usize>, Vec<usize>)> {
-    let sizes = [batch.unwrap_or(1)]
-        .into_iter()
-        .chain(sample.iter().copied());
-    let count = sizes
-        .into_iter()
-        .try_fold(1usize, |n, size| n.checked_mul(size));
-    match count.is_some_and(|count| (1..=LARGEST_SAMPLE).contains(&count)) {
+    let mut sizes = sample.iter();
+    let count = sizes.try_fold(1usize, |n, size| n.checked_mul(*size));
+    let fits = count.is_some_and(|count| {
+        let all = count.checked_mul(batch.unwrap_or(1));
+        (1..=LARGEST[0]).contains(&count) && all.is_some_and(|all| all <= LARGEST[1])
+    });
+    match fits {
         true => Ok((batch, sample)),
         false => Err(Error::invalid(format!(
             "has samples of the impossible shape {}",

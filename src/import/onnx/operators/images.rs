@@ -176,6 +176,9 @@ fn convolution(
     kernels: &Tensor,
     groups: usize,
 ) -> Result<Tensor, Failure> {
+    let padded = |i: usize| window.pads[i].iter().sum::<usize>() + images.dims()[i + 2];
+    let most_channels = images.dims()[1].max(kernels.dims()[0]);
+    call.check_size(&[images.dims()[0], most_channels, padded(0), padded(1)])?;
     if let Some([padding, stride, dilation]) = window.common() {
         return Ok(nn::ops::conv2d(
             images, kernels, padding, stride, dilation, groups,
