@@ -9,7 +9,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::batch;
 use super::evaluate::{self, Mode, run};
-use super::graph::{Attribute, Dim, Graph, Kind, Node, ValueShape};
+use super::graph::{Dim, Graph, Kind, Node, ValueShape};
 use super::parameters::{drop_unused, rename_inputs};
 use crate::error::{Error, Result};
 
@@ -165,7 +165,17 @@ fn observe(graph: &Graph, input: &Tensor) -> Result<(HashMap<String, Seen>, Tens
     );
     let mut record = |node: &Node, outputs: &[Tensor]| {
         let is_shape = matches!(node.op.as_str(), "Shape" | "Size");
-        let mut inputs = node.inputs.iter().filter(|name| !name.is_empty());
+        // Only the type of the second input counts.
+        let count = if node.op == "CastLike" {
+            1
+        } else {
+            node.inputs.len()
+        };
+        let mut inputs = node
+            .inputs
+            .iter()
+            .take(count)
+            .filter(|name| !name.is_empty());
         let is_known =
             is_shape || inputs.all(|name| seen.get(name).is_some_and(|seen| seen.known.is_some()));
         for (name, tensor) in node.outputs.iter().zip(outputs) {
@@ -381,11 +391,8 @@ fn copied(graph: &Graph, node: &Node, seen: &HashMap<String, Seen>) -> Option<(S
         return None;
     }
     let is_same = match node.op.as_str() {
-        "Identity" | "CastLike" => true,
-        "Cast" => match node.attributes.get("to") {
-            Some(Attribute::Int(_)) => seen.get(input)?.kind == seen.get(output)?.kind,
-            _ => false,
-        },
+        "Identity" => true,
+        "Cast" | "CastLike" => seen.get(input)?.kind == seen.get(output)?.kind,
         "Reshape" | "Expand" | "Squeeze" | "Unsqueeze" | "Flatten" => {
             graph.shapes.get(input)? == graph.shapes.get(output)?
         }

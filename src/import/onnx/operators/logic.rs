@@ -10,12 +10,17 @@ use super::broadcast_shape;
 /// Conversion between floats, integers and booleans. All floats have the model's type.
 pub(super) fn cast(call: &Call) -> Result<Tensor, Failure> {
     let x = call.input(0)?;
-    let to = call.node.int_or("to", 1)?;
-    let kind = i32::try_from(to).map_err(|_| format!("unknown type {to}"));
-    let kind = kind
-        .and_then(Type::of)
-        .map_err(|p| call.problem(format_args!("converts to {p}")))?;
-    Ok(match (Kind::of(x), kind.kind()) {
+    let kind = match call.node.op.as_str() {
+        "CastLike" => Kind::of(call.input(1)?),
+        _ => {
+            let to = call.node.int_or("to", 1)?;
+            let kind = i32::try_from(to).map_err(|_| format!("unknown type {to}"));
+            kind.and_then(Type::of)
+                .map_err(|problem| call.problem(format_args!("converts to {problem}")))?
+                .kind()
+        }
+    };
+    Ok(match (Kind::of(x), kind) {
         (from, to) if from == to => x.clone(),
         (_, Kind::Float) => x.to_dtype(call.dtype)?.to_device(call.device)?,
         (_, Kind::Integer) => x.detach().to_device(&Device::Cpu)?.to_dtype(DType::I64)?,

@@ -22,9 +22,9 @@ pub(super) fn apply(call: &mut Call) -> Outputs {
     }
     let one = |output: Result<Tensor, Failure>| output.map(|output| vec![output]);
     match call.node.op.as_str() {
-        "Identity" | "CastLike" => one(call.input(0).cloned()),
+        "Identity" => one(call.input(0).cloned()),
         "Dropout" => normalization::dropout(call),
-        "Cast" => one(logic::cast(call)),
+        "Cast" | "CastLike" => one(logic::cast(call)),
         "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Mod" => one(arithmetic::binary(call)),
         "Sum" | "Mean" | "Max" | "Min" => one(arithmetic::variadic(call)),
         "PRelu" => one(arithmetic::prelu(call)),
