@@ -41,9 +41,10 @@ pub(super) fn free(
             continue;
         }
         for output in node.outputs.iter().filter(|name| !name.is_empty()) {
-            let out = dims
-                .get(output)
-                .ok_or_else(|| node.problem("was not computed"))?;
+            // Optional outputs are not computed.
+            let Some(out) = dims.get(output) else {
+                continue;
+            };
             let Some(axis) = output_axis(node, &axes, &dims, out, size)? else {
                 continue;
             };

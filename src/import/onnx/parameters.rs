@@ -163,7 +163,7 @@ pub(super) fn drop_unused(graph: &mut Graph) {
     let mut kept: Vec<Node> = Vec::new();
     for node in std::mem::take(&mut graph.nodes).into_iter().rev() {
         if node.outputs.iter().any(|output| used.contains(output)) {
-            used.extend(node.inputs.iter().cloned());
+            used.extend(node.inputs.iter().filter(|name| !name.is_empty()).cloned());
             kept.push(node);
         }
     }

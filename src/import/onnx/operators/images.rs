@@ -238,9 +238,6 @@ pub(super) fn pool(call: &Call) -> Result<Tensor, Failure> {
             x.dims()
         )));
     }
-    if node.outputs.iter().skip(1).any(|name| !name.is_empty()) {
-        return Err(call.problem("has indices as second output, which is not supported"));
-    }
     let kernel = node.sizes_or("kernel_shape", rank - 2, 0)?;
     let mut window = window_of_images(Window::new(call, kernel, &x.dims()[2..])?);
     let images = as_images(x)?;

@@ -15,7 +15,7 @@ use super::evaluate::{Call, Failure};
 /// What an operator returns: the values of its outputs.
 type Outputs = Result<Vec<Tensor>, Failure>;
 
-/// Computes the outputs of a node.
+/// Computes the outputs of a node. Optional outputs, such as masks and indices, are left out.
 pub(super) fn apply(call: &mut Call) -> Outputs {
     if !call.node.domain.is_empty() {
         return Err(unsupported(call));

@@ -9,15 +9,6 @@ use super::Outputs;
 use crate::layers::{BatchNorm, Dropout, LayerKind, Pass, forward};
 use crate::parameters::Parameters;
 
-/// Outputs besides the first, such as means and deviations, are not supported.
-fn check_outputs(call: &Call) -> Result<(), Failure> {
-    let more = call.node.outputs.iter().skip(1);
-    match more.into_iter().any(|name| !name.is_empty()) {
-        true => Err(call.problem("has more than one output, expected one")),
-        false => Ok(()),
-    }
-}
-
 /// A vector of one number per channel, along axis 1 of a tensor of rank `rank`.
 fn per_channel(x: &Tensor, rank: usize) -> candle_core::Result<Tensor> {
     let mut shape = vec![1; rank.max(2)];
@@ -103,9 +94,8 @@ fn as_layer(
     Ok(y)
 }
 
-/// Drops entries in a training step. The second output, the mask, is not supported.
+/// Drops entries in a training step.
 pub(super) fn dropout(call: &mut Call) -> Outputs {
-    check_outputs(call)?;
     let x = call.input(0)?.clone();
     let rate = match call.node.float_or("ratio", 0.5)? {
         _ if call.optional(1).is_some() => call.number(1, 0.5)?,
@@ -150,7 +140,6 @@ pub(super) fn group(call: &Call) -> Result<Tensor, Failure> {
 
 /// Normalisation over the axes from `axis` on.
 pub(super) fn layer(call: &Call) -> Result<Tensor, Failure> {
-    check_outputs(call)?;
     let x = call.floats(0)?;
     let axis = call.axis_of_first(-1)?;
     let epsilon = call.node.float_or("epsilon", 1e-5)?;
