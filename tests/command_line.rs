@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-use loss_landscape::candle::Tensor;
+use loss_landscape::prelude::*;
 use loss_landscape::serde_json::{self, Value};
 
 fn landscape(arguments: &[&str]) -> Output {
@@ -598,6 +598,65 @@ fn two_networks_are_connected() {
     let error = String::from_utf8_lossy(&wrong.stderr);
     assert!(
         error.contains("has a tensor `layers.0.bias` of shape [6], where the model's is [5]"),
+        "{error}"
+    );
+}
+
+/// Networks with shortcuts, concatenation, attention and each normalisation are aligned. ResNet-18 has the layers of ResNet-20.
+#[test]
+fn all_networks_are_connected() {
+    let folder = Folder::new("connect-zoo");
+    let (a, b) = (folder.path("a.safetensors"), folder.path("b.safetensors"));
+    let synthetic: (&[usize], usize, &str) = (&[20], 2, "synthetic");
+    let images: (&[usize], usize, &str) = (&[1, 28, 28], 10, "mnist");
+    let text: (&[usize], usize, &str) = (&[64], 65, "shakespeare");
+    let (plain, batch): (Option<Norm>, _) = (None, Some(Norm::Batch));
+    for (architecture, norm, (shape, outputs, dataset)) in [
+        (Architecture::Residual, plain, synthetic),
+        (Architecture::Residual, batch, synthetic),
+        (Architecture::Dense, plain, synthetic),
+        (Architecture::Dense, batch, synthetic),
+        (Architecture::ResNet20, plain, images),
+        (Architecture::DenseNet, plain, images),
+        (Architecture::DenseNet, batch, images),
+        (Architecture::VIT, plain, images),
+        (Architecture::GPT, plain, text),
+    ] {
+        let mut design = architecture.design();
+        if let Some(norm) = norm {
+            design = design.normalization(norm);
+        }
+        for (path, seed) in [(&a, 1), (&b, 2)] {
+            let model = design.build(shape, outputs, seed, &Device::Cpu).unwrap();
+            model.parameters().save(path).unwrap();
+        }
+        let mut arguments = vec!["connect", &a, &b, "--model", architecture.name()];
+        arguments.extend(["--dataset", dataset, "--samples", "8"]);
+        arguments.extend(["--epochs", "0", "--points", "3"]);
+        if norm.is_some() {
+            arguments.extend(["--norm", "batch"]);
+        }
+        let found = json(&arguments);
+        let paths = found["paths"].as_array().unwrap();
+        assert_eq!(
+            (paths.len(), &found["unmatched"]),
+            (3, &serde_json::json!([]))
+        );
+        let length = |i: usize| paths[i]["path_norm"].as_f64().unwrap();
+        assert!(length(1) < length(0), "{arguments:?}: {paths:?}");
+    }
+    // A trained path needs a last batch of at least two samples.
+    let folder = Folder::new("connect-batch");
+    let a = folder.path("a.safetensors");
+    let design = Architecture::Residual.design().normalization(Norm::Batch);
+    let model = design.build(&[20], 2, 1, &Device::Cpu).unwrap();
+    model.parameters().save(&a).unwrap();
+    let mut arguments = vec!["connect", &a, &a, "--model", "residual", "--norm", "batch"];
+    arguments.extend(["--dataset", "synthetic", "--samples", "129"]);
+    let wrong = landscape(&arguments);
+    let error = String::from_utf8_lossy(&wrong.stderr);
+    assert!(
+        error.contains("use another --samples, or --epochs 0"),
         "{error}"
     );
 }

@@ -557,13 +557,13 @@ fn matchings_and_embeddings() {
     };
     let [a, b] = [0, 1].map(|seed| wide(seed).unwrap());
     let [theta_a, theta_b] = [&a, &b].map(|model| model.parameters().to_flat().unwrap());
-    let units = hidden_units(&a).unwrap();
-    ends("weight matching", || {
-        match_weights(a.parameters(), &units, &theta_a, &theta_b, 0)
-    });
     let inputs = Tensor::from_vec(numbers(80_000, 6), (20_000, 4), &Device::Cpu).unwrap();
     let targets = inputs.narrow(1, 0, 2).unwrap();
     let data = Dataset::regression(&inputs, &targets).unwrap();
+    let units = hidden_units(&a, &data).unwrap();
+    ends("weight matching", || {
+        match_weights(a.parameters(), &units, &theta_a, &theta_b, 0)
+    });
     ends("activation matching", || match_activations(&a, &b, &data));
     ends("eigenvalues of a dense matrix", || {
         Laplacian(3_000).dense()?.eigen()

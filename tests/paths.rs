@@ -356,7 +356,7 @@ fn a_planted_permutation_is_found_by_both_methods() {
     let x = Tensor::from_vec(numbers(300, 7), (100, 3), &CPU).unwrap();
     let y = Tensor::new(vec![0u32; 100], &CPU).unwrap();
     let data = Dataset::classification(&x, &y).unwrap();
-    let groups = align::hidden_units(&a).unwrap();
+    let groups = align::hidden_units(&a, &data).unwrap();
     let by_weights = align::match_weights(a.parameters(), &groups, &theta_a, &theta_b, 0);
     let by_activations = align::match_activations(&a, &b, &data).unwrap();
     let expected: Vec<_> = planted.iter().map(|p| inverse(p)).collect();
@@ -381,7 +381,7 @@ fn an_alignment_preserves_the_function() {
     let (a, b) = (mlp(&widths, 1), mlp(&widths, 2));
     let x = Tensor::from_vec(numbers(200, 7), (50, 4), &CPU).unwrap();
     let data = Dataset::classification(&x, &Tensor::new(vec![0u32; 50], &CPU).unwrap()).unwrap();
-    let groups = align::hidden_units(&a).unwrap();
+    let groups = align::hidden_units(&a, &data).unwrap();
     let [theta_a, theta_b] = [&a, &b].map(|m| m.parameters().to_flat().unwrap());
     let weights = align::match_weights(a.parameters(), &groups, &theta_a, &theta_b, 3).unwrap();
     let activations = align::match_activations(&a, &b, &data).unwrap();
@@ -419,7 +419,9 @@ fn one_hidden_layer_is_matched_optimally() {
     let widths = [3, 6, 2];
     let (a, b) = (mlp(&widths, 4), mlp(&widths, 5));
     let [theta_a, theta_b] = [&a, &b].map(|m| m.parameters().to_flat().unwrap());
-    let groups = align::hidden_units(&a).unwrap();
+    let x = Tensor::from_vec(numbers(3, 7), (1, 3), &CPU).unwrap();
+    let data = Dataset::regression(&x, &x).unwrap();
+    let groups = align::hidden_units(&a, &data).unwrap();
     let found = align::match_weights(a.parameters(), &groups, &theta_a, &theta_b, 0).unwrap();
     let found = common::dot(&theta_a, &found.apply(&theta_b).unwrap());
     let mut best = f64::NEG_INFINITY;
@@ -493,7 +495,7 @@ fn a_convolution_is_aligned_by_its_description() {
     let objective = Objective::from_fn(&b, &data, Loss::CrossEntropy, forward).unwrap();
     let before = objective.loss().unwrap();
 
-    let group = |axes: Vec<UnitAxis>| vec![HiddenUnits { axes }];
+    let group = |axes: Vec<UnitAxis>| vec![HiddenUnits::new(axes)];
     let units = group(vec![
         UnitAxis::new("conv.weight", 0),
         UnitAxis::new("conv.bias", 0),
@@ -513,6 +515,17 @@ fn a_convolution_is_aligned_by_its_description() {
         (vec![UnitAxis::new("conv.bias", 1)], "shape [7]"),
         (vec![UnitAxis::new("conv.bias", 0).block(2)], "blocks of 2"),
         (vec![UnitAxis::new("conv.bias", 0).block(0)], "blocks of 0"),
+        (
+            vec![UnitAxis::new("conv.bias", 0).range(2..8)],
+            "7 entries, not the range 2..8",
+        ),
+        (
+            vec![
+                UnitAxis::new("conv.bias", 0).range(0..3),
+                UnitAxis::new("conv.bias", 0).range(2..5),
+            ],
+            "named twice",
+        ),
         (
             vec![
                 UnitAxis::new("conv.bias", 0),
@@ -537,6 +550,14 @@ fn a_convolution_is_aligned_by_its_description() {
         let error = error.unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
+    let clusters = [units[0].clone().with_clusters(2)];
+    let error = align::match_weights(&b, &clusters, &theta_a, &theta_b, 0).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("7 units cannot be divided into 2 clusters"),
+        "{error}"
+    );
     assert!(align::match_weights(&b, &units, &theta_a[1..], &theta_b, 0).is_err());
     let mut broken = theta_a.clone();
     broken[3] = f64::NAN;
@@ -547,9 +568,9 @@ fn a_convolution_is_aligned_by_its_description() {
 fn without_hidden_layers_the_alignment_is_the_identity() {
     let (a, b) = (mlp(&[2, 3], 1), mlp(&[2, 3], 2));
     let [theta_a, theta_b] = [&a, &b].map(|m| m.parameters().to_flat().unwrap());
-    let groups = align::hidden_units(&a).unwrap();
-    assert!(groups.is_empty());
     let data = two_moons(20, 0.1, 0, &CPU).unwrap();
+    let groups = align::hidden_units(&a, &data).unwrap();
+    assert!(groups.is_empty());
     let by_weights = align::match_weights(a.parameters(), &groups, &theta_a, &theta_b, 0);
     for alignment in [
         by_weights.unwrap(),
@@ -721,7 +742,7 @@ fn planted_permutations_of_channels_are_recovered() {
         &Device::Cpu,
     );
     let data = Dataset::classification(&inputs, &labels.unwrap()).unwrap();
-    let groups = align::hidden_units(&a).unwrap();
+    let groups = align::hidden_units(&a, &data).unwrap();
     assert_eq!(groups.len(), 2);
     let by_weights = align::match_weights(a.parameters(), &groups, &one, &two, 0).unwrap();
     let by_activations = align::match_activations(&a, &b, &data).unwrap();

@@ -21,10 +21,8 @@ use candle_core::{Module, Tensor};
 
 use crate::data::Dataset;
 use crate::error::{Error, Result, check_finite, counted};
-use crate::landscape::align::hidden_units;
 use crate::landscape::{
-    Connectivity, Curve, Evolution, EvolutionSettings, Flatness, PathTrainer, Plane,
-    RunningStatistics, Sharpness,
+    Connectivity, Evolution, EvolutionSettings, Flatness, PathTrainer, Plane, Sharpness,
 };
 use crate::model::{LayerKind, Model, Parameters};
 use crate::objective::{Loss, Objective};
@@ -62,7 +60,6 @@ const STEP: f64 = 0.01;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Analyzer {
-    model: SharedModel,
     train: Objective,
     test: Objective,
     /// The loss on the samples on which curvature is measured.
@@ -86,12 +83,75 @@ impl Analyzer {
     where
         M: Model + Clone + Send + Sync + 'static,
     {
-        let model = SharedModel(Arc::new(model.clone()));
-        let train = Objective::of(&model, train, loss)?;
+        Self::from_objective(&Objective::of(model, train, loss)?, test)
+    }
+
+    /// An analyzer of your own candle model: `forward` maps inputs of shape `(n, …)` to outputs of shape `(n, outputs)` with the
+    /// variables of `parameters`, a `&VarMap` or [`Parameters`].
+    ///
+    /// ```
+    /// use loss_landscape::prelude::*;
+    ///
+    /// # fn main() -> Result<(), Error> {
+    /// let vars = VarMap::new();
+    /// let vb = VarBuilder::from_varmap(&vars, DType::F64, &Device::Cpu);
+    /// let first = candle_nn::linear(2, 6, vb.pp("first"))?;
+    /// let last = candle_nn::linear(6, 2, vb.pp("last"))?;
+    ///
+    /// let data = two_moons(100, 0.1, 0, &Device::Cpu)?;
+    /// let forward = move |x: &Tensor| last.forward(&first.forward(x)?.tanh()?);
+    /// let analyzer = Analyzer::from_fn(&vars, &data, &data, Loss::CrossEntropy, forward)?;
+    /// let evolution = analyzer.trajectory(&Trainer::adam(0.05).with_epochs(5), 5)?;
+    /// let report = analyzer.with_eigenvalues(2).full_analysis()?;
+    /// println!("{report}");
+    /// assert!(report.train.loss < evolution.snapshots[0].loss);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Objective::from_fn`] and [`Objective::with_data`].
+    pub fn from_fn<P, F>(
+        parameters: P,
+        train: &Dataset,
+        test: &Dataset,
+        loss: impl Into<Loss>,
+        forward: F,
+    ) -> Result<Self>
+    where
+        P: TryInto<Parameters>,
+        Error: From<P::Error>,
+        F: Fn(&Tensor) -> candle_core::Result<Tensor> + Send + Sync + 'static,
+    {
+        Self::from_objective(&Objective::from_fn(parameters, train, loss, forward)?, test)
+    }
+
+    /// An analyzer of any objective on the training data, such as one with a custom loss
+    /// ([`Objective::from_loss`]), an L2 penalty, or a [training pass](Objective::with_training_pass) of its own.
+    ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// // L(b, w) = b² + 4w², with a penalty of (b² + w²)/2.
+    /// let x = Tensor::new(&[[-2.0], [2.0]], &Device::Cpu)?;
+    /// let data = Dataset::regression(&x, &x.zeros_like()?)?;
+    /// let model = Mlp::new(&[1, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+    /// let own = move |z: &Tensor, _: &Targets| z.sqr()?.squeeze(1);
+    /// let line = model.clone();
+    /// let forward = move |x: &Tensor| line.forward(x);
+    /// let objective = Objective::from_loss(model.parameters().clone(), &data, forward, own)?;
+    /// let analyzer = Analyzer::from_objective(&objective.with_l2(0.5)?, &data)?;
+    /// let metrics = analyzer.hessian_metrics(1)?;
+    /// assert!((metrics.largest[0].value - 9.0).abs() < 1e-9);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Objective::with_data`].
+    pub fn from_objective(objective: &Objective, test: &Dataset) -> Result<Self> {
+        let train = objective.clone();
         Ok(Self {
             test: train.with_data(test)?,
             curvature: train.clone(),
-            model,
             train,
             subsample: Subsample::All,
             groups: None,
@@ -271,7 +331,7 @@ impl Analyzer {
         Plane::random(&self.curvature, self.seed, radius, points)
     }
 
-    /// Trains the model with `trainer` and measures loss, gradient, extreme eigenvalues, trace (to 10 %) and sharpness every
+    /// Trains the model with `trainer` on the analyzer's loss and measures loss, gradient, extreme eigenvalues, trace (to 10 %) and sharpness every
     /// `interval` steps, on the samples on which curvature is measured. Sampling errors are not included.
     ///
     /// ```
@@ -288,11 +348,10 @@ impl Analyzer {
     /// ```
     ///
     /// # Errors
-    /// As [`Trainer::fit_recorded`] and [`EvolutionSettings::run`]; `interval` is 0.
+    /// As [`Trainer::fit_objective_recorded`] and [`EvolutionSettings::run`]; `interval` is 0.
     pub fn trajectory(&self, trainer: &Trainer, interval: usize) -> Result<Evolution> {
         let mut trajectory = Trajectory::every(interval)?;
-        let (train, test) = (self.train.data(), self.test.data());
-        trainer.fit_recorded(&self.model, train, test, &mut trajectory)?;
+        trainer.fit_objective_recorded(&self.train, &self.test, &mut trajectory)?;
         let trace = self.hessian.then(|| {
             Trace::default()
                 .with_relative_error(0.1)
@@ -300,7 +359,7 @@ impl Analyzer {
         });
         let lanczos = Lanczos::default().with_tolerance(1e-3).with_seed(self.seed);
         EvolutionSettings::default()
-            .with_test_data(test.clone())
+            .with_test_data(self.test.data().clone())
             .with_lanczos(lanczos)
             .with_trace(trace)
             .with_sharpness(self.sharpness(self.radius).with_pairs(10))
@@ -308,9 +367,8 @@ impl Analyzer {
     }
 
     /// Measures the loss along paths between this model and `other`: the straight line, the lines to `other` with its hidden
-    /// units matched to this model's (if the layers allow it), and a trained path. For models with batch normalisation it
-    /// measures the straight line only, and re-estimates the running statistics along it. Losses are measured on the samples
-    /// on which curvature is measured.
+    /// units matched to this model's (if the layers allow it), and a trained path, as [`Connectivity::between`]. Losses are measured
+    /// on the samples on which curvature is measured.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
@@ -330,7 +388,7 @@ impl Analyzer {
     where
         M: Model + Clone + Send + Sync + 'static,
     {
-        let (ours, theirs) = (self.model.parameters(), other.parameters());
+        let (ours, theirs) = (self.train.parameters(), other.parameters());
         if ours.shapes() != theirs.shapes() {
             return Err(Error::invalid(format!(
                 "the other model has {} of other shapes than this model's {}: give two models of the same \
@@ -339,28 +397,18 @@ impl Analyzer {
                 ours.len()
             )));
         }
-        let trainer = PathTrainer::default().with_seed(self.seed);
-        if hidden_units(&self.model).is_ok() {
-            let other = SharedModel(Arc::new(other.clone()));
-            let (objective, trainers) = (&self.curvature, [trainer]);
-            return Connectivity::between(objective, &self.model, &other, &trainers, points);
+        let samples = self.curvature.data().len();
+        let mut trainer = PathTrainer::default().with_seed(self.seed);
+        // Batch normalisation cannot normalise a last batch of one sample.
+        let normalised = ours.statistics().len() > 0;
+        while normalised && samples % trainer.batch_size == 1 && trainer.batch_size > 2 {
+            trainer.batch_size -= 1;
         }
-        let (start, end) = (ours.to_flat()?, theirs.to_flat()?);
-        let line = Curve::linear(&start, &end)?;
-        let mut paths = Vec::new();
-        if ours.statistics().next().is_some() {
-            let model = self.model.clone();
-            let forward = move |x: &Tensor| model.forward_training(x, 0);
-            let statistics = RunningStatistics::new(ours, self.curvature.data(), 512, forward)?;
-            let profile = line.profile_with_statistics(&self.curvature, points, &statistics)?;
-            paths.push(("linear".to_owned(), profile));
-        } else {
-            let bent = trainer.connect(&self.curvature, &start, &end)?;
-            for (name, curve) in [("linear", line), ("trained Bézier", bent)] {
-                paths.push((name.to_owned(), curve.profile(&self.curvature, points)?));
-            }
-        }
-        Ok(Connectivity { paths })
+        let [model, other] = [
+            SharedModel(Arc::new(self.train.model())),
+            SharedModel(Arc::new(other.clone())),
+        ];
+        Connectivity::between(&self.curvature, &model, &other, &[trainer], points)
     }
 
     fn sharpness(&self, radius: f64) -> Sharpness {

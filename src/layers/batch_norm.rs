@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::graph::GraphBuilder;
 use super::rules::{BatchStatistics, ChannelMoments, Mode, Packed, Primal, Rules, Tangent, Write};
 use super::scale_shift::{ScaleShift, check_dims, check_len, per_channel, scaled};
-use super::{Layer, LayerInit, LayerKind, Misfit, Pass, Shape, Units, var};
+use super::{Layer, LayerInit, LayerKind, Misfit, Pass, Shape, UnitGraph, var};
 use crate::error::{Error, Result};
 use crate::kernels::Scalar;
 use crate::kernels::channels::{combine, distances, sums};
@@ -121,7 +121,7 @@ impl Layer for BatchNorm {
         let running = [statistic(&self.mean)?, statistic(&self.variance)?];
         let normal = match pass {
             Pass::Training(_) => self.normal_in_batch(x, running)?,
-            Pass::Inference => {
+            Pass::Inference | Pass::Recording(_) => {
                 let [mean, variance] = running.map(|var| per_channel(x, &var.as_detached_tensor()));
                 let deviation = (variance? + self.epsilon)?.sqrt()?;
                 x.broadcast_sub(&mean?)?.broadcast_div(&deviation)?
@@ -151,9 +151,14 @@ impl Layer for BatchNorm {
         Ok(())
     }
 
-    fn units(&self) -> Units {
-        // Permuting units would require permuting the running statistics, which are not part of θ.
-        Units::Fixed
+    fn add_units(&self, graph: &mut UnitGraph) -> Result<(), Misfit> {
+        let shape = self.output_shape(graph.shape(), graph.parameters())?;
+        let units = graph.read(self, 0);
+        for name in [&self.weight, &self.bias, &self.mean, &self.variance] {
+            graph.name_axis(name, 0, &units);
+        }
+        graph.output(shape, 0, units);
+        Ok(())
     }
 }
 

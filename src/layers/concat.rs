@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::graph::{GraphBuilder, Join};
-use super::{Layer, LayerKind, Misfit, Pass, Shape, Units, forward, output_shape};
+use super::{Layer, LayerKind, Misfit, Pass, Shape, UnitGraph, forward, output_shape};
 use crate::kernels::Scalar;
 use crate::parameters::Parameters;
 
@@ -100,7 +100,11 @@ impl Layer for Concat {
         Ok(())
     }
 
-    fn units(&self) -> Units {
-        Units::Fixed
+    fn add_units(&self, graph: &mut UnitGraph) -> Result<(), Misfit> {
+        let shape = self.output_shape(graph.shape(), graph.parameters())?;
+        let branches: Vec<&[LayerKind]> = self.branches.iter().map(Vec::as_slice).collect();
+        let ends = graph.branch(&branches)?;
+        graph.concat(self, &ends, self.axis, shape);
+        Ok(())
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::graph::GraphBuilder;
 use super::rules::{Mode, Packed, Primal, Rules, Tangent, Write};
-use super::{Layer, LayerInit, LayerKind, Misfit, Pass, Shape, Units, param, var};
+use super::{Layer, LayerInit, LayerKind, Misfit, Pass, Shape, UnitGraph, param, var};
 use crate::error::{Result, counted};
 use crate::kernels::Scalar;
 use crate::kernels::convolution::{Convolution, ConvolutionShape};
@@ -168,8 +168,9 @@ impl Layer for Conv2d {
         &self,
         x: &Tensor,
         parameters: &Parameters,
-        _pass: &mut Pass,
+        pass: &mut Pass,
     ) -> candle_core::Result<Tensor> {
+        pass.record((&self.weight, 1), x, 1)?;
         let weight = interruptible(&var(parameters, &self.weight)?)?;
         let y = x.conv2d(
             &weight,
@@ -178,10 +179,12 @@ impl Layer for Conv2d {
             self.dilation,
             self.groups,
         )?;
-        match &self.bias {
-            Some(bias) => y.broadcast_add(&var(parameters, bias)?.reshape((1, (), 1, 1))?),
-            None => Ok(y),
-        }
+        let y = match &self.bias {
+            Some(bias) => y.broadcast_add(&var(parameters, bias)?.reshape((1, (), 1, 1))?)?,
+            None => y,
+        };
+        pass.record((&self.weight, 0), &y, 1)?;
+        Ok(y)
     }
 
     fn add_rules<T: Scalar>(&self, network: &mut GraphBuilder<T>) -> Result<(), Misfit> {
@@ -197,14 +200,28 @@ impl Layer for Conv2d {
         Ok(())
     }
 
-    fn units(&self) -> Units {
-        match self.groups {
-            1 => Units::New {
-                weight: self.weight.clone(),
-                bias: self.bias.clone(),
-            },
-            _ => Units::Fixed,
-        }
+    fn add_units(&self, graph: &mut UnitGraph) -> Result<(), Misfit> {
+        let convolution = self.convolution(graph.shape(), graph.parameters())?;
+        let shape = Shape::new(convolution.output());
+        let read = graph.read(self, 0);
+        let channels = shape.dims()[0];
+        let written = if self.groups == 1 {
+            graph.name_axis(&self.weight, 1, &read);
+            graph.begin(channels)
+        } else if self.groups == read.len() {
+            // Each channel becomes one or several by itself.
+            let each = channels / read.len();
+            let units = read.iter();
+            units
+                .flat_map(|unit| std::iter::repeat_n(*unit, each))
+                .collect()
+        } else {
+            graph.stop(self, "it reads groups of channels", shape);
+            return Ok(());
+        };
+        graph.write(&self.weight, self.bias.as_deref(), &written);
+        graph.output(shape, 0, written);
+        Ok(())
     }
 }
 

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::graph::GraphBuilder;
 use super::rules::{Mode, Packed, Primal, Rules, Tangent, Write};
-use super::{Layer, Misfit, Pass, Shape, Units, param, var};
+use super::units::FIXED;
+use super::{Layer, Misfit, Pass, Shape, UnitGraph, param, var};
 use crate::kernels::Scalar;
 use crate::kernels::elementwise::add;
 use crate::parameters::Parameters;
@@ -78,8 +79,16 @@ impl Layer for Embedding {
         Ok(())
     }
 
-    fn units(&self) -> Units {
-        Units::Fixed
+    fn add_units(&self, graph: &mut UnitGraph) -> Result<(), Misfit> {
+        let (input, parameters) = (graph.shape().clone(), graph.parameters());
+        let shape = self.output_shape(&input, parameters)?;
+        let tokens = param(self, &input, parameters, &self.weight)?.dims()[0];
+        graph.name_axis(&self.weight, 0, &vec![FIXED; tokens]);
+        let written = graph.begin(shape.last());
+        graph.name_axis(&self.weight, 1, &written);
+        let axis = shape.last_axis();
+        graph.output(shape, axis, written);
+        Ok(())
     }
 }
 

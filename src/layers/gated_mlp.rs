@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::graph::GraphBuilder;
 use super::rules::{Mode, Packed, Primal, Rules, Tangent};
-use super::{Activation, Layer, Linear, Misfit, Pass, Shape, Units};
+use super::{Activation, Layer, Linear, Misfit, Pass, Shape, UnitGraph};
 use crate::kernels::Scalar;
 use crate::kernels::simd::vectorised;
 use crate::parameters::Parameters;
@@ -124,8 +124,21 @@ impl Layer for GatedMlp {
         self.down.add_rules(network)
     }
 
-    fn units(&self) -> Units {
-        Units::Fixed
+    fn add_units(&self, graph: &mut UnitGraph) -> Result<(), Misfit> {
+        let (input, parameters) = (graph.shape().clone(), graph.parameters());
+        let shape = self.output_shape(&input, parameters)?;
+        let axis = shape.last_axis();
+        let read = graph.read(self, axis);
+        let hidden = graph.begin(self.hidden(&input, parameters)?.last());
+        for layer in [&self.gate, &self.up] {
+            graph.name_axis(&layer.weight, 1, &read);
+            graph.write(&layer.weight, layer.bias.as_deref(), &hidden);
+        }
+        graph.name_axis(&self.down.weight, 1, &hidden);
+        let written = graph.begin(shape.last());
+        graph.write(&self.down.weight, self.down.bias.as_deref(), &written);
+        graph.output(shape, axis, written);
+        Ok(())
     }
 }
 

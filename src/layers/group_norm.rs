@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::graph::GraphBuilder;
 use super::normalization::{GroupedNorm, Sharing};
 use super::scale_shift::{ScaleShift, check_epsilon, check_len, scaled};
-use super::{Layer, LayerInit, LayerKind, Misfit, Pass, Shape, Units, var};
+use super::{Layer, LayerInit, LayerKind, Misfit, Pass, Shape, UnitGraph, var};
 use crate::error::{Result, counted};
 use crate::kernels::Scalar;
 use crate::parameters::Parameters;
@@ -105,8 +105,15 @@ impl Layer for GroupNorm {
         Ok(())
     }
 
-    fn units(&self) -> Units {
-        Units::Fixed
+    fn add_units(&self, graph: &mut UnitGraph) -> Result<(), Misfit> {
+        let shape = self.output_shape(graph.shape(), graph.parameters())?;
+        let units = graph.read(self, 0);
+        for name in [&self.weight, &self.bias] {
+            graph.name_axis(name, 0, &units);
+        }
+        graph.divide(&[&units], self.groups);
+        graph.output(shape, 0, units);
+        Ok(())
     }
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::graph::GraphBuilder;
 use super::normalization::{GroupedNorm, Sharing};
 use super::scale_shift::{ScaleShift, check_last_axis};
-use super::{Layer, Misfit, Pass, Shape, Units, var};
+use super::{Layer, Misfit, Pass, Shape, UnitGraph, var};
 use crate::kernels::Scalar;
 use crate::parameters::Parameters;
 
@@ -79,8 +79,15 @@ impl Layer for LayerNorm {
         Ok(())
     }
 
-    fn units(&self) -> Units {
-        Units::Along(vec![self.weight.clone(), self.bias.clone()])
+    fn add_units(&self, graph: &mut UnitGraph) -> Result<(), Misfit> {
+        let shape = self.output_shape(graph.shape(), graph.parameters())?;
+        let axis = shape.last_axis();
+        let units = graph.read(self, axis);
+        for name in [&self.weight, &self.bias] {
+            graph.name_axis(name, 0, &units);
+        }
+        graph.output(shape, axis, units);
+        Ok(())
     }
 }
 

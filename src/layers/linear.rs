@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::graph::GraphBuilder;
 use super::rules::{Mode, Packed, Primal, Rules, Tangent, Write};
-use super::{Layer, LayerInit, LayerKind, Misfit, Pass, Shape, Units, param, var};
+use super::{Layer, LayerInit, LayerKind, Misfit, Pass, Shape, UnitGraph, param, var};
 use crate::error::Result;
 use crate::kernels::Scalar;
 use crate::kernels::elementwise::{add_rows, repeat};
@@ -136,7 +136,7 @@ impl Layer for Linear {
         &self,
         x: &Tensor,
         parameters: &Parameters,
-        _pass: &mut Pass,
+        pass: &mut Pass,
     ) -> candle_core::Result<Tensor> {
         let weight = var(parameters, &self.weight)?;
         let bias = self.bias.as_ref().map(|bias| var(parameters, bias));
@@ -146,26 +146,37 @@ impl Layer for Linear {
             None => Ok(y),
         };
         let inputs = weight.dim(1)?;
-        let (leading, rows) = match x.dims() {
-            [_, last] if *last == inputs => return shifted(x.matmul(&weight.t()?)?),
-            [leading @ .., last] if *last == inputs => (leading, x.reshape(((), inputs))?),
+        let leading = match x.dims() {
+            [leading @ .., last] if *last == inputs => leading,
             dims => candle_core::bail!(
                 "Linear takes a last axis of {inputs}, not inputs of shape {dims:?}"
             ),
         };
-        let y = shifted(rows.matmul(&weight.t()?)?)?;
-        y.reshape([leading, &[weight.dim(0)?]].concat())
+        pass.record((&self.weight, 1), x, leading.len())?;
+        let y = match leading {
+            [_] => shifted(x.matmul(&weight.t()?)?)?,
+            _ => {
+                let y = shifted(x.reshape(((), inputs))?.matmul(&weight.t()?)?)?;
+                y.reshape([leading, &[weight.dim(0)?]].concat())?
+            }
+        };
+        pass.record((&self.weight, 0), &y, leading.len())?;
+        Ok(y)
     }
 
     fn add_rules<T: Scalar>(&self, network: &mut GraphBuilder<T>) -> Result<(), Misfit> {
         Self::add_stacked([self], network)
     }
 
-    fn units(&self) -> Units {
-        Units::New {
-            weight: self.weight.clone(),
-            bias: self.bias.clone(),
-        }
+    fn add_units(&self, graph: &mut UnitGraph) -> Result<(), Misfit> {
+        let shape = self.output_shape(graph.shape(), graph.parameters())?;
+        let axis = shape.last_axis();
+        let read = graph.read(self, axis);
+        graph.name_axis(&self.weight, 1, &read);
+        let written = graph.begin(shape.last());
+        graph.write(&self.weight, self.bias.as_deref(), &written);
+        graph.output(shape, axis, written);
+        Ok(())
     }
 }
 

@@ -14,17 +14,21 @@ mod normalized_group;
 pub(crate) mod rules;
 mod scale_shift;
 mod shape;
+pub(crate) mod units;
 
 pub(crate) use batch_norm::no_variance;
 pub(crate) use conv2d::Bias;
 pub(crate) use init::LayerInit;
 pub use shape::{Misfit, Shape};
 
-use candle_core::Tensor;
+use std::collections::{HashMap, HashSet};
+
+use candle_core::{D, Tensor};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use self::graph::GraphBuilder;
+use self::units::UnitGraph;
 use crate::kernels::Scalar;
 use crate::parameters::Parameters;
 use crate::progress;
@@ -45,8 +49,8 @@ pub(crate) trait Layer: std::fmt::Debug {
     /// Adds the layer's rules to a graph.
     fn add_rules<T: Scalar>(&self, network: &mut GraphBuilder<T>) -> Result<(), Misfit>;
 
-    /// How hidden units run through the layer.
-    fn units(&self) -> Units;
+    /// Adds the hidden units that the layer reads and writes to a graph.
+    fn add_units(&self, graph: &mut UnitGraph) -> Result<(), Misfit>;
 }
 
 /// What a pass through candle's graph is for.
@@ -55,22 +59,44 @@ pub(crate) enum Pass {
     Inference,
     /// A training step, with the generator that dropout draws from.
     Training(Box<ChaCha8Rng>),
+    /// Inference that keeps inputs and outputs of layers.
+    Recording(Recording),
 }
 
-/// How hidden units, which can be permuted, run through a layer.
-pub(crate) enum Units {
-    /// The layer has no parameters and treats all units alike.
-    Kept,
-    /// Axis 0 of these parameters runs along the units.
-    Along(Vec<String>),
-    /// The layer ends the units that it reads, along axis 1 of the weight, and begins new ones, along axis 0 of
-    /// weight and bias.
-    New {
-        weight: String,
-        bias: Option<String>,
-    },
-    /// The units cannot be permuted independently of other layers.
-    Fixed,
+/// The inputs of linear layers and convolutions, by the name of the weight and 1, the axis of the weight along the
+/// input's features, and their outputs, by the name and 0.
+#[derive(Default)]
+pub(crate) struct Recording {
+    /// The values to keep; `None` keeps all.
+    pub(crate) wanted: Option<HashSet<(String, usize)>>,
+    /// Values of shape (samples and positions, features).
+    pub(crate) kept: HashMap<(String, usize), Tensor>,
+}
+
+impl Pass {
+    /// Keeps a value, whose features are along `axis`, if this pass records it.
+    fn record(
+        &mut self,
+        key: (&str, usize),
+        value: &Tensor,
+        axis: usize,
+    ) -> candle_core::Result<()> {
+        let Self::Recording(recording) = self else {
+            return Ok(());
+        };
+        let key = (key.0.to_owned(), key.1);
+        if recording
+            .wanted
+            .as_ref()
+            .is_none_or(|wanted| wanted.contains(&key))
+        {
+            let by_feature = value.detach().transpose(axis, D::Minus1)?;
+            let features = by_feature.dim(D::Minus1)?;
+            let kept = by_feature.reshape(((), features))?;
+            recording.kept.insert(key, kept);
+        }
+        Ok(())
+    }
 }
 
 /// Declares the modules of the kinds, and [`LayerKind`] with a variant for each.
@@ -117,9 +143,9 @@ macro_rules! layers {
                 }
             }
 
-            fn units(&self) -> Units {
+            fn add_units(&self, graph: &mut UnitGraph) -> Result<(), Misfit> {
                 match self {
-                    $($(Self::$Kind(layer) => layer.units(),)+)+
+                    $($(Self::$Kind(layer) => layer.add_units(graph),)+)+
                 }
             }
         }

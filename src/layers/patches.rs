@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::graph::GraphBuilder;
 use super::rules::{Mode, Packed, Primal, Rules, Tangent};
-use super::{Layer, Misfit, Pass, Shape, Units};
+use super::{Layer, Misfit, Pass, Shape, UnitGraph};
 use crate::kernels::Scalar;
 use crate::parameters::Parameters;
 
@@ -87,8 +87,13 @@ impl Layer for Patches {
         Ok(())
     }
 
-    fn units(&self) -> Units {
-        Units::Fixed
+    fn add_units(&self, graph: &mut UnitGraph) -> Result<(), Misfit> {
+        let shape = self.output_shape(graph.shape(), graph.parameters())?;
+        let channels = graph.read(self, 0).into_iter();
+        let pixels = self.size * self.size;
+        let units = channels.flat_map(|unit| std::iter::repeat_n(unit, pixels));
+        graph.output(shape, 1, units.collect());
+        Ok(())
     }
 }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::graph::GraphBuilder;
 use super::rules::{Mode, Packed, Primal, Rules, Tangent};
-use super::{Layer, Misfit, Pass, Shape, Units};
+use super::{Layer, Misfit, Pass, Shape, UnitGraph};
 use crate::kernels::Scalar;
 use crate::kernels::simd::vectorised;
 use crate::nn;
@@ -124,8 +124,11 @@ impl<P: PoolingLayer> Layer for P {
         Ok(())
     }
 
-    fn units(&self) -> Units {
-        Units::Kept
+    fn add_units(&self, graph: &mut UnitGraph) -> Result<(), Misfit> {
+        let shape = self.output_shape(graph.shape(), graph.parameters())?;
+        let units = graph.read(self, 0);
+        graph.output(shape, 0, units);
+        Ok(())
     }
 }
 

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::graph::GraphBuilder;
-use super::{Layer, Misfit, Pass, Shape, Units};
+use super::{Layer, Misfit, Pass, Shape, UnitGraph};
 use crate::error::counted;
 use crate::kernels::Scalar;
 use crate::parameters::Parameters;
@@ -40,8 +40,9 @@ impl Layer for Flatten {
         Ok(())
     }
 
-    fn units(&self) -> Units {
-        Units::Kept
+    fn add_units(&self, graph: &mut UnitGraph) -> Result<(), Misfit> {
+        graph.flatten();
+        Ok(())
     }
 }
 
@@ -72,7 +73,9 @@ impl Layer for Unflatten {
         Ok(())
     }
 
-    fn units(&self) -> Units {
-        Units::Kept
+    fn add_units(&self, graph: &mut UnitGraph) -> Result<(), Misfit> {
+        let shape = self.output_shape(graph.shape(), graph.parameters())?;
+        graph.unflatten(self, shape);
+        Ok(())
     }
 }

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::graph::{GraphBuilder, Join};
-use super::{Layer, LayerKind, Misfit, Pass, Shape, Units, forward, output_shape};
+use super::{Layer, LayerKind, Misfit, Pass, Shape, UnitGraph, forward, output_shape};
 use crate::kernels::Scalar;
 use crate::parameters::Parameters;
 
@@ -71,7 +71,10 @@ impl Layer for Residual {
         Ok(())
     }
 
-    fn units(&self) -> Units {
-        Units::Fixed
+    fn add_units(&self, graph: &mut UnitGraph) -> Result<(), Misfit> {
+        self.output_shape(graph.shape(), graph.parameters())?;
+        let ends = graph.branch(&[&self.body, &self.shortcut])?;
+        graph.sum(self, &ends);
+        Ok(())
     }
 }

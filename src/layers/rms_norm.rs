@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::graph::GraphBuilder;
 use super::rules::{Mode, Packed, Primal, Rules, Tangent, Write};
 use super::scale_shift::check_last_axis;
-use super::{Layer, Misfit, Pass, Shape, Units, var};
+use super::{Layer, Misfit, Pass, Shape, UnitGraph, var};
 use crate::kernels::Scalar;
 use crate::kernels::channels::sums;
 use crate::kernels::simd::vectorised;
@@ -72,8 +72,13 @@ impl Layer for RmsNorm {
         Ok(())
     }
 
-    fn units(&self) -> Units {
-        Units::Along(vec![self.weight.clone()])
+    fn add_units(&self, graph: &mut UnitGraph) -> Result<(), Misfit> {
+        let shape = self.output_shape(graph.shape(), graph.parameters())?;
+        let axis = shape.last_axis();
+        let units = graph.read(self, axis);
+        graph.name_axis(&self.weight, 0, &units);
+        graph.output(shape, axis, units);
+        Ok(())
     }
 }
 

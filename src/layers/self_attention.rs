@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::graph::GraphBuilder;
 use super::rules::{Mode, Packed, Primal, Rules, Tangent};
-use super::{Layer, Linear, Misfit, Pass, Shape, Units};
+use super::{Layer, Linear, Misfit, Pass, Shape, UnitGraph};
 use crate::kernels::Scalar;
 use crate::kernels::attention::{
     ScoreRows, softmax, softmax_backward, softmax_backward_tangent, softmax_tangent,
@@ -174,8 +174,28 @@ impl Layer for SelfAttention {
         self.output.add_rules(network)
     }
 
-    fn units(&self) -> Units {
-        Units::Fixed
+    fn add_units(&self, graph: &mut UnitGraph) -> Result<(), Misfit> {
+        let (input, parameters) = (graph.shape().clone(), graph.parameters());
+        let shape = self.output_shape(&input, parameters)?;
+        let (rules, _) = self.heads(&input, parameters)?;
+        let read = graph.read(self, 1);
+        let keys = graph.begin(self.heads * rules.key);
+        let values = graph.begin(self.heads * rules.value);
+        let parts = [
+            (&self.query, &keys),
+            (&self.key, &keys),
+            (&self.value, &values),
+        ];
+        for (layer, units) in parts {
+            graph.name_axis(&layer.weight, 1, &read);
+            graph.write(&layer.weight, layer.bias.as_deref(), units);
+        }
+        graph.divide(&[&keys, &values], self.heads);
+        graph.name_axis(&self.output.weight, 1, &values);
+        let written = graph.begin(shape.last());
+        graph.write(&self.output.weight, self.output.bias.as_deref(), &written);
+        graph.output(shape, 1, written);
+        Ok(())
     }
 }
 

@@ -30,6 +30,11 @@ impl Shape {
         self.0.last().copied().unwrap_or(1)
     }
 
+    /// Index of the last axis.
+    pub(crate) fn last_axis(&self) -> usize {
+        self.0.len().saturating_sub(1)
+    }
+
     /// Channels, height and width, if the sample is an image.
     pub(crate) fn image(&self) -> Option<[usize; 3]> {
         self.0.as_slice().try_into().ok()
@@ -72,11 +77,16 @@ pub struct Misfit {
 impl Misfit {
     pub(crate) fn new(layer: &impl Layer, input: &Shape, wanted: String) -> Self {
         Self {
-            layer: described(&format!("{layer:?}")),
+            layer: named(layer),
             input: input.clone(),
             wanted,
         }
     }
+}
+
+/// A layer's kind, and the names of its parameters, or its settings if it has none.
+pub(super) fn named(layer: &impl Layer) -> String {
+    described(&format!("{layer:?}"))
 }
 
 /// Turns the `Debug` form of a layer into its kind and the names of its first parameters, the only strings in it, or

@@ -2,7 +2,8 @@
 //! replace candle's functions of these names, and the functions in [`ops`] replace candle's, or a tensor's own.
 //!
 //! candle's fused operations for transformers have no derivative: `LayerNorm`, `RmsNorm`, `softmax_last_dim`, `rope`. The
-//! counterparts here have the same names and arguments. `candle_nn`'s embedding and linear layers differentiate twice.
+//! counterparts here have the same names and arguments. `candle_nn`'s embedding and linear layers differentiate twice. [`seq`]
+//! replaces candle's, whose sequences of layers cannot be shared between threads.
 //!
 //! candle's convolution is slow on the CPU, and has no gradient where its stride leaves a different number of rows
 //! than columns; its average pooling is differentiable only for squares that do not overlap, and the gradient of its
@@ -39,9 +40,11 @@
 mod batched_convolution;
 mod norm;
 pub mod ops;
+mod sequential;
 mod trilinear;
 
 pub use norm::{LayerNorm, RmsNorm, layer_norm, layer_norm_no_bias, rms_norm};
+pub use sequential::{Sequential, seq};
 
 use candle_core::{Module, Result, Tensor};
 use candle_nn::{Conv2dConfig, VarBuilder};

@@ -65,7 +65,7 @@ macro_rules! show_as_table {
 show_as_table! {
     BlockSpectra: |x| x.outside_line().into_iter().collect();
     Comparison: |_| vec![];
-    Connectivity: |_| vec![];
+    Connectivity: |x| x.notes();
     DensityCurve: |_| vec![];
     Evolution: |x| statistics(x.statistics);
     HessianMetrics: |_| vec![];

@@ -236,7 +236,7 @@ mod tests {
             text(curve.bundle()),
             "curve with 2 control points in 2 parameters, length 5.0"
         );
-        let units = crate::landscape::align::hidden_units(&model).unwrap();
+        let units = crate::landscape::align::hidden_units(&model, &data).unwrap();
         assert_eq!(
             text(units.bundle()),
             "[layers.0.weight (axis 0), layers.0.bias (axis 0), layers.1.weight (axis 1)]"

@@ -120,13 +120,14 @@ impl Show for Curve {
 
 impl Show for HiddenUnits {
     fn bundle(&self) -> Result<Bundle> {
-        self.axes.bundle()
+        self.kinds.concat().bundle()
     }
 
     fn inline(&self) -> Result<String> {
         let axes = self
-            .axes
+            .kinds
             .iter()
+            .flatten()
             .map(|a| format!("{} (axis {})", a.parameter, a.axis));
         Ok(axes.collect::<Vec<_>>().join(", "))
     }

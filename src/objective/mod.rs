@@ -16,6 +16,7 @@ mod evaluate;
 mod in_use;
 mod jacobian;
 mod parts;
+mod pass_model;
 mod ranks;
 mod rounding;
 mod step;
@@ -26,6 +27,7 @@ pub(crate) use autograd::store as gradient_store;
 pub use check::DerivativeCheck;
 pub use engine::Engine;
 pub use evaluate::Score;
+pub(crate) use pass_model::PassModel;
 
 use self::autograd::FUSED;
 use self::batch_size::BatchSize;
@@ -315,6 +317,16 @@ impl Objective {
         check_l2(strength)?;
         self.l2 = strength;
         Ok(self)
+    }
+
+    /// The model, by its forward passes.
+    pub(crate) fn model(&self) -> PassModel {
+        PassModel {
+            forward: self.forward.clone(),
+            training: self.training.clone(),
+            parameters: self.parameters.clone(),
+            layers: self.layers.clone(),
+        }
     }
 
     /// The model's layers, if it lists them.

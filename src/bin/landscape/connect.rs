@@ -80,6 +80,14 @@ impl Connect {
             self.setting.model(Some(&self.b))?,
         );
         let objective = self.setting.objective(&a)?;
+        let (samples, batch) = (objective.data().len(), PathTrainer::default().batch_size);
+        let normalised = a.parameters().statistics().len() > 0;
+        if normalised && self.epochs > 0 && samples % batch == 1 {
+            return Err(Error::Invalid(format!(
+                "{samples} samples in batches of {batch} leave a last batch of one, which batch normalisation cannot normalise: \
+                 use another --samples, or --epochs 0"
+            )));
+        }
         let trainer = |shape: PathShape| {
             PathTrainer::default()
                 .with_shape(shape)
@@ -105,6 +113,7 @@ impl Connect {
                 "path_norm": profile.path_norm,
                 "accuracy": profile.accuracy_at_barrier,
             })).collect::<Vec<_>>(),
+            "unmatched": found.unmatched,
             "seconds": seconds,
         });
         let mut text = format!(
@@ -123,6 +132,9 @@ impl Connect {
             );
         }
         text += &format!("accuracy at the worst point; {seconds:.2} s\n");
+        for note in found.notes() {
+            text += &format!("{note}\n");
+        }
         let mut report = Report::new(&objective, text, json);
         if let Some(dir) = &self.out {
             let paths: Vec<_> = found.paths.iter().map(|(n, p)| (n.as_str(), p)).collect();

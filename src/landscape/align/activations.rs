@@ -1,22 +1,30 @@
 //! Activation matching: pairs units that respond similarly to the same data.
 
+use std::collections::{HashMap, HashSet};
+
 use candle_core::{DType, Tensor};
 use ndarray::Array2;
 
-use super::assignment::assign;
-use super::{Matching, hidden_units, order, strips};
+use super::assignment::assign_clusters;
+use super::strips::find;
+use super::{HiddenUnits, Matching, UnitAxis, hidden_units};
 use crate::data::Dataset;
 use crate::error::{Error, Result, check_finite};
-use crate::layers::{Layer, Pass, Units};
+use crate::layers::{Layer, Pass, Recording};
 use crate::model::Model;
 use crate::progress::{self, Progress};
 
-/// Number of samples in a forward pass.
+/// Largest number of samples in a forward pass.
 const BATCH_SIZE: usize = 512;
 
-/// For each hidden layer, computes the permutation that maximises the sum of Pearson's correlations between units of
-/// `a` and units of `b` over `data`, for a convolution also over the pixels (Li et al., "Convergent learning: do
-/// different neural networks learn the same representations?", 2016). Layers are matched independently. A unit with
+/// Largest number of activations of a model that are compared at once.
+const ACTIVATIONS: usize = 1 << 24;
+
+/// For each group of [hidden units](hidden_units), computes the permutation that maximises the sum of Pearson's correlations
+/// between units of `a` and units of `b` over `data`, for a convolution also over the pixels (Li et al., "Convergent learning: do
+/// different neural networks learn the same representations?", 2016). Groups are matched independently. Activations are the
+/// inputs of linear layers and convolutions that read the units; if several do, as along a residual stream, correlations
+/// are averaged over them. If none does, as with the keys of attention, they are the outputs of those that write them. A unit with
 /// constant output has correlation 0 with every unit.
 ///
 /// Without hidden layers the alignment is the identity.
@@ -48,69 +56,131 @@ pub fn match_activations<M: Model>(a: &M, b: &M, data: &Dataset) -> Result<Match
              architecture",
         ));
     }
-    let groups = strips(a.parameters(), &hidden_units(a)?)?;
+    let described = hidden_units(a, data)?;
+    let groups = find(a.parameters(), &described)?;
+    let first = data.first(1)?;
+    let all = recorded(a, first.inputs(), None)?;
+    let sources = sources(&described, &all);
+    let wanted: HashSet<Key> = sources.iter().flatten().map(key).collect();
+    let per_sample: usize = wanted.iter().map(|key| all[key].elem_count()).sum();
+    let batch_size = (ACTIVATIONS / per_sample.max(1)).clamp(1, BATCH_SIZE);
     let mut progress = Progress::start("activation matching");
-    let mut moments: Vec<Moments> = Vec::new();
-    let batches = data.batches(BATCH_SIZE)?;
+    let mut moments: Vec<Vec<Option<Moments>>> = Vec::new();
+    moments.extend(
+        sources
+            .iter()
+            .map(|of_kind| of_kind.iter().map(|_| None).collect()),
+    );
+    let batches = data.batches(batch_size)?;
     let total = batches.len();
     for (done, batch) in batches.enumerate() {
-        let inputs = batch?.inputs().clone();
-        let [a, b] = both.map(|model| hidden(model, &inputs));
-        for (layer, (a, b)) in a?.into_iter().zip(b?).enumerate() {
+        let batch = batch?;
+        let [a, b] = both.map(|model| recorded(model, batch.inputs(), Some(&wanted)));
+        let (a, b) = (a?, b?);
+        for (axis, moments) in sources.iter().flatten().zip(moments.iter_mut().flatten()) {
             progress::check()?;
-            if moments.len() == layer {
-                moments.push(Moments::around(&a, &b)?);
-            }
-            moments[layer].add(&a, &b)?;
+            let [a, b] = [&a, &b].map(|recorded| by_unit(&recorded[&key(axis)], axis));
+            let (a, b) = (a?, b?);
+            let moments = match moments {
+                Some(moments) => moments,
+                None => moments.insert(Moments::around(&a, &b)?),
+            };
+            moments.add(&a, &b)?;
         }
         progress.part(done + 1, total);
     }
-    let correlations = moments.iter().map(Moments::correlations);
-    let correlations = correlations.collect::<Result<Vec<_>>>()?;
-    let permutations = correlations.iter().map(assign);
-    let permutations = permutations.collect::<Result<Vec<_>>>()?;
+    let mut correlations = Vec::with_capacity(moments.len());
+    for (of_kind, units) in moments
+        .iter()
+        .zip(groups.iter().flat_map(|group| &group.kinds))
+    {
+        let mut mean = Array2::zeros((units.units, units.units));
+        for moments in of_kind.iter().flatten() {
+            mean += &moments.correlations()?;
+        }
+        correlations.push(mean / of_kind.len().max(1) as f64);
+    }
+    let mut permutations = Vec::with_capacity(correlations.len());
+    for group in &groups {
+        let kinds = permutations.len()..permutations.len() + group.kinds.len();
+        permutations.extend(assign_clusters(&correlations[kinds], group.clusters)?);
+    }
     let units: usize = permutations.iter().map(Vec::len).sum();
     let mean = |place: &dyn Fn(usize, usize) -> usize| {
-        let layers = correlations.iter().enumerate();
-        let matched = layers.flat_map(|(l, c)| (0..c.nrows()).map(move |i| c[[i, place(l, i)]]));
+        let kinds = correlations.iter().enumerate();
+        let matched = kinds.flat_map(|(k, c)| (0..c.nrows()).map(move |i| c[[i, place(k, i)]]));
         match units {
             0 => 1.0,
             _ => matched.sum::<f64>() / units as f64,
         }
     };
-    Ok(Matching {
-        similarity_before: mean(&|_, i| i),
-        similarity_after: mean(&|l, i| permutations[l][i]),
-        order: order(a.parameters().len(), &groups, &permutations),
+    let similarity = [mean(&|_, i| i), mean(&|k, i| permutations[k][i])];
+    Ok(Matching::new(
+        a.parameters(),
+        &groups,
         permutations,
-    })
+        similarity,
+    ))
 }
 
-/// The input of each layer that ends hidden units, `f64`: one row per sample and position, one column per unit.
-fn hidden(model: &impl Model, inputs: &Tensor) -> Result<Vec<Tensor>> {
-    let parameters = model.parameters();
+/// Name of a weight, and its axis along a recorded value.
+type Key = (String, usize);
+
+fn key(axis: &UnitAxis) -> Key {
+    (axis.parameter.clone(), axis.axis)
+}
+
+/// For each kind of units, the axes of weights along which its activations are recorded.
+fn sources(groups: &[HiddenUnits], recorded: &HashMap<Key, Tensor>) -> Vec<Vec<UnitAxis>> {
+    let kinds = groups.iter().flat_map(|group| &group.kinds);
+    let sources = kinds.map(|axes| {
+        let along = |axis: usize| {
+            let axes = axes.iter().filter(|a| a.axis == axis);
+            let axes = axes.filter(|a| recorded.contains_key(&key(a)));
+            axes.cloned().collect::<Vec<_>>()
+        };
+        match along(1) {
+            read if read.is_empty() => along(0),
+            read => read,
+        }
+    });
+    sources.collect()
+}
+
+/// Inputs and outputs of layers, with one column per feature.
+fn recorded(
+    model: &impl Model,
+    inputs: &Tensor,
+    wanted: Option<&HashSet<Key>>,
+) -> Result<HashMap<Key, Tensor>> {
+    let mut pass = Pass::Recording(Recording {
+        wanted: wanted.cloned(),
+        ..Recording::default()
+    });
     let mut h = inputs.clone();
-    let mut entered = Vec::new();
-    let mut units = None;
     for layer in model.layers().unwrap_or_default() {
         progress::check()?;
-        if let Units::New { weight, .. } = layer.units() {
-            if let Some(units) = units {
-                let by_unit = if h.rank() != 4 && h.dims().last() == Some(&units) {
-                    h.clone()
-                } else {
-                    // Channels precede positions.
-                    h.reshape((h.dim(0)?, units, ()))?.transpose(1, 2)?
-                };
-                entered.push(by_unit.to_dtype(DType::F64)?.reshape(((), units))?);
-            }
-            units = Some(parameters.get(&weight)?.dims()[0]);
-        }
-        h = layer
-            .forward(&h, parameters, &mut Pass::Inference)?
-            .detach();
+        h = layer.forward(&h, model.parameters(), &mut pass)?.detach();
     }
-    Ok(entered)
+    match pass {
+        Pass::Recording(recording) => Ok(recording.kept),
+        _ => Ok(HashMap::new()),
+    }
+}
+
+/// Activations in `f64`: one row per sample and position, one column per unit.
+fn by_unit(value: &Tensor, axis: &UnitAxis) -> Result<Tensor> {
+    let value = match &axis.range {
+        Some(range) => value.narrow(1, range.start, range.len())?,
+        None => value.clone(),
+    };
+    let value = value.to_dtype(DType::F64)?;
+    if axis.block == 1 {
+        return Ok(value.contiguous()?);
+    }
+    let units = value.dim(1)? / axis.block;
+    let by_unit = value.reshape(((), units, axis.block))?.transpose(1, 2)?;
+    Ok(by_unit.reshape(((), units))?)
 }
 
 /// Sums over samples of two layers' units, relative to a constant near their means, to limit cancellation.

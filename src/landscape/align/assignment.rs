@@ -1,6 +1,6 @@
 //! Linear assignment: pairs each row with a different column.
 
-use ndarray::Array2;
+use ndarray::{Array2, s};
 use pathfinding::kuhn_munkres::kuhn_munkres;
 use pathfinding::matrix::Matrix;
 
@@ -13,13 +13,52 @@ const LEVELS: f64 = (1u64 << 48) as f64;
 /// Number of rows from which an assignment can take longer than an interrupt may wait.
 const MANY: usize = 256;
 
+/// The permutation of each kind of units that maximises the sum of their gains, among those that exchange units of one of
+/// `clusters` clusters and whole clusters; `gains\[k\]` is a square matrix for the units of kind k. Two clusters gain what their
+/// best permutations gain, so this is the maximum up to rounding, as for [`assign`].
+///
+/// # Errors
+/// An interrupt.
+pub(super) fn assign_clusters(gains: &[Array2<f64>], clusters: usize) -> Result<Vec<Vec<usize>>> {
+    if clusters == 1 {
+        return gains.iter().map(assign).collect();
+    }
+    let size = |gains: &Array2<f64>| gains.nrows() / clusters;
+    let mut between = Array2::zeros((clusters, clusters));
+    let mut within = Vec::with_capacity(clusters * clusters);
+    for i in 0..clusters {
+        for j in 0..clusters {
+            let mut permutations = Vec::with_capacity(gains.len());
+            for gains in gains {
+                let n = size(gains);
+                let part = gains.slice(s![i * n..(i + 1) * n, j * n..(j + 1) * n]);
+                let best = assign(&part.to_owned())?;
+                let gained = best.iter().enumerate().map(|(u, v)| part[[u, *v]]);
+                between[[i, j]] += gained.sum::<f64>();
+                permutations.push(best);
+            }
+            within.push(permutations);
+        }
+    }
+    let order = assign(&between)?;
+    let kinds = gains.iter().enumerate().map(|(k, gains)| {
+        let pairs = order.iter().enumerate();
+        let moved = pairs.flat_map(|(i, j)| {
+            let permutation = &within[i * clusters + j][k];
+            permutation.iter().map(move |v| j * size(gains) + v)
+        });
+        moved.collect()
+    });
+    Ok(kinds.collect())
+}
+
 /// The permutation p that maximises Σᵢ gains\[i, p\[i\]\] for a square matrix of n rows, by the Kuhn–Munkres
 /// algorithm on integers: at most 2⁻⁴⁸ n max|gains| below the maximum. Returns the identity if no other permutation
 /// gains more than rounding.
 ///
 /// # Errors
 /// An interrupt.
-pub(super) fn assign(gains: &Array2<f64>) -> Result<Vec<usize>> {
+fn assign(gains: &Array2<f64>) -> Result<Vec<usize>> {
     let n = gains.nrows();
     let size = gains.iter().fold(0.0, |m: f64, g| m.max(g.abs()));
     if size == 0.0 {

@@ -8,39 +8,80 @@
 
 mod activations;
 mod assignment;
+mod hidden_units;
+mod strips;
 mod weights;
 
 pub use activations::match_activations;
+pub(super) use hidden_units::find_units;
+pub use hidden_units::hidden_units;
 pub use weights::match_weights;
+
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
+use self::strips::{Group, Kind, Strip, permute};
 use crate::error::{Error, Result, counted};
-use crate::layers::{Layer, Units};
-use crate::model::Model;
 use crate::parameters::Parameters;
 
-/// Hidden units that can be permuted among themselves, such as a layer's, and the axes along them.
+/// Hidden units that can be permuted among themselves, and the axes of parameters along them.
+///
+/// All layers that write to and read from one stream of residual blocks share one group. Attention has two kinds of units in one
+/// group: the features of queries and keys, and those of values. A permutation exchanges features within a head, and whole heads.
 ///
 /// ```
 /// use loss_landscape::landscape::{HiddenUnits, UnitAxis, align};
 /// use loss_landscape::prelude::*;
 ///
+/// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
 /// let model = Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu)?;
-/// let by_hand = HiddenUnits {
-///     axes: vec![
-///         UnitAxis::new("layers.0.weight", 0),
-///         UnitAxis::new("layers.0.bias", 0),
-///         UnitAxis::new("layers.1.weight", 1),
-///     ],
-/// };
-/// assert_eq!(align::hidden_units(&model)?, [by_hand]);
+/// let by_hand = HiddenUnits::new(vec![
+///     UnitAxis::new("layers.0.weight", 0),
+///     UnitAxis::new("layers.0.bias", 0),
+///     UnitAxis::new("layers.1.weight", 1),
+/// ]);
+/// assert_eq!(align::hidden_units(&model, &data)?, [by_hand]);
+///
+/// // Four channels that GroupNorm normalises in two groups.
+/// let design = Architecture::Cnn.design().normalization(Norm::Group(2));
+/// let model = design.build(&[1, 8, 8], 2, 0, &Device::Cpu)?;
+/// let images = Tensor::zeros((1, 1, 8, 8), DType::F32, &Device::Cpu)?;
+/// let data = Dataset::classification(&images, &Tensor::new(&[0u32], &Device::Cpu)?)?;
+/// assert_eq!(align::hidden_units(&model, &data)?[0].clusters, 2);
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HiddenUnits {
-    /// The axes of parameters; for a dense layer, axis 0 of its weight and bias and axis 1 of the next weight.
-    pub axes: Vec<UnitAxis>,
+    /// The axes along each kind of unit; for a dense layer one kind, with axis 0 of its weight and bias and axis 1 of the next
+    /// weight. Running statistics of batch normalisation are listed like parameters.
+    pub kinds: Vec<Vec<UnitAxis>>,
+    /// Number of clusters of neighbouring units of each kind, such as the groups of group normalisation and the heads of
+    /// attention. A permutation exchanges units of one cluster, and whole clusters. 1 if all units can be exchanged.
+    pub clusters: usize,
+}
+
+impl HiddenUnits {
+    /// Units of one kind, all of which can be exchanged.
+    pub fn new(axes: Vec<UnitAxis>) -> Self {
+        Self {
+            kinds: vec![axes],
+            clusters: 1,
+        }
+    }
+
+    /// Sets the number of clusters.
+    #[must_use]
+    pub fn with_clusters(self, clusters: usize) -> Self {
+        Self { clusters, ..self }
+    }
+
+    /// Adds another kind of unit, whose clusters are exchanged together with those of the others.
+    #[must_use]
+    pub fn with_kind(mut self, axes: Vec<UnitAxis>) -> Self {
+        self.kinds.push(axes);
+        self
+    }
 }
 
 /// An axis of a parameter that runs along hidden units.
@@ -52,6 +93,9 @@ pub struct HiddenUnits {
 /// // Channels of 4 × 4 pixels that are flattened into a dense layer.
 /// let axis = UnitAxis::new("head.weight", 1).block(4 * 4);
 /// assert_eq!((axis.axis, axis.block), (1, 16));
+/// // The last 12 of 28 concatenated channels.
+/// let axis = UnitAxis::new("next.weight", 1).range(16..28);
+/// assert_eq!(axis.range, Some(16..28));
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +107,9 @@ pub struct UnitAxis {
     /// Number of neighbouring entries per unit: 1, or height × width where a convolution's channels are flattened
     /// into a dense layer's inputs.
     pub block: usize,
+    /// The entries of the axis that belong to the units; `None` if all do.
+    #[serde(default)]
+    pub range: Option<Range<usize>>,
 }
 
 impl UnitAxis {
@@ -72,74 +119,24 @@ impl UnitAxis {
             parameter: parameter.into(),
             axis,
             block: 1,
+            range: None,
         }
     }
 
     /// Sets the number of neighbouring entries per unit.
+    #[must_use]
     pub fn block(self, block: usize) -> Self {
         Self { block, ..self }
     }
-}
 
-/// One group per hidden layer of a model that lists its [layers](Model::layers): units of dense layers, channels of
-/// convolutions.
-///
-/// ```
-/// use loss_landscape::landscape::{UnitAxis, align};
-/// use loss_landscape::prelude::*;
-///
-/// let model = Mlp::new(&[2, 4, 3, 1], Activation::Tanh, 0, &Device::Cpu)?;
-/// let groups = align::hidden_units(&model)?;
-/// assert_eq!(groups.len(), 2);
-/// assert_eq!(groups[1].axes[0], UnitAxis::new("layers.1.weight", 0));
-/// # Ok::<(), Error>(())
-/// ```
-///
-/// # Errors
-/// A model that does not list its layers, or that has others than dense layers, convolutions, activations and pooling
-/// in a sequence.
-pub fn hidden_units(model: &impl Model) -> Result<Vec<HiddenUnits>> {
-    let layers = model
-        .layers()
-        .ok_or_else(|| undescribed("the model does not list its layers"))?;
-    let mut groups = Vec::new();
-    let mut open: Option<HiddenUnits> = None;
-    for layer in &layers {
-        match layer.units() {
-            Units::Kept => {}
-            Units::Along(parameters) => {
-                if let Some(units) = &mut open {
-                    let axes = parameters.into_iter().map(|name| UnitAxis::new(name, 0));
-                    units.axes.extend(axes);
-                }
-            }
-            Units::New { weight, bias } => {
-                let shape = model.parameters().get(&weight)?.dims().to_vec();
-                if let Some(mut units) = open.take() {
-                    // A channel of a flattened image has several entries.
-                    let count = model.parameters().get(&units.axes[0].parameter)?.dims()[0];
-                    let block = (shape[1] / count).max(1);
-                    units.axes.push(UnitAxis::new(&weight, 1).block(block));
-                    groups.push(units);
-                }
-                let mut axes = vec![UnitAxis::new(weight, 0)];
-                axes.extend(bias.map(|bias| UnitAxis::new(bias, 0)));
-                open = Some(HiddenUnits { axes });
-            }
-            Units::Fixed => {
-                return Err(undescribed(&format!(
-                    "the units around the layer {layer:?} cannot be permuted by themselves"
-                )));
-            }
+    /// Sets the entries that belong to the units.
+    #[must_use]
+    pub fn range(self, range: Range<usize>) -> Self {
+        Self {
+            range: Some(range),
+            ..self
         }
     }
-    Ok(groups)
-}
-
-fn undescribed(problem: &str) -> Error {
-    Error::invalid(format!(
-        "{problem}: list the axes that run along the hidden units with HiddenUnits, and use match_weights"
-    ))
 }
 
 /// A permutation of the second model's hidden units that matches them with the first model's.
@@ -152,7 +149,8 @@ fn undescribed(problem: &str) -> Error {
 /// let a = [1.0, 2.0, 0.1, 0.2, 0.3, 0.5, 0.6]; // biases, weights 2 × 1, bias, weights 1 × 2
 /// let b = [2.0, 1.0, 0.2, 0.1, 0.3, 0.6, 0.5];
 /// let model = Mlp::new(&[1, 2, 1], Activation::Tanh, 0, &Device::Cpu)?;
-/// let groups = align::hidden_units(&model)?;
+/// let x = Tensor::zeros((1, 1), DType::F32, &Device::Cpu)?;
+/// let groups = align::hidden_units(&model, &Dataset::regression(&x, &x)?)?;
 /// let matching = align::match_weights(model.parameters(), &groups, &a, &b, 0)?;
 /// assert_eq!(matching.permutations, [[1, 0]]);
 /// assert_eq!(matching.apply(&b)?, a);
@@ -160,7 +158,7 @@ fn undescribed(problem: &str) -> Error {
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Matching {
-    /// For each group of units a permutation p: the second model's unit p\[i\] moves to position i.
+    /// For each kind of units of each group a permutation p: the second model's unit p\[i\] moves to position i.
     pub permutations: Vec<Vec<usize>>,
     /// Similarity of the models before alignment, at most 1: the cosine of the angle between θ₁ and θ₂ for
     /// [`match_weights`], the mean correlation of hidden units at the same position for [`match_activations`].
@@ -169,10 +167,39 @@ pub struct Matching {
     pub similarity_after: f64,
     /// Source index of each entry of the permuted θ.
     order: Vec<usize>,
+    /// Source index of each permuted running statistic.
+    #[serde(default)]
+    statistics_order: Vec<usize>,
 }
 
 impl Matching {
-    /// θ of the second model with its units permuted; the function is unchanged.
+    /// Applies one permutation per kind of units.
+    fn new(
+        parameters: &Parameters,
+        groups: &[Group],
+        permutations: Vec<Vec<usize>>,
+        [similarity_before, similarity_after]: [f64; 2],
+    ) -> Self {
+        let order = |len: usize, strips: fn(&Kind) -> &[Strip]| {
+            let mut order: Vec<usize> = (0..len).collect();
+            let kinds = groups.iter().flat_map(|group| &group.kinds);
+            for (kind, permutation) in kinds.zip(&permutations) {
+                permute(&mut order, strips(kind), permutation);
+            }
+            order
+        };
+        let statistics = parameters.len_with_statistics() - parameters.len();
+        Self {
+            order: order(parameters.len(), |kind| &kind.theta),
+            statistics_order: order(statistics, |kind| &kind.statistics),
+            permutations,
+            similarity_before,
+            similarity_after,
+        }
+    }
+
+    /// θ of the second model with its units permuted; the function is unchanged. For a model with running statistics of batch
+    /// normalisation this holds if they are permuted too, as by [`apply_to`](Self::apply_to), or estimated again.
     ///
     /// # Errors
     /// A vector that is not in θ-space.
@@ -186,112 +213,45 @@ impl Matching {
         }
         Ok(self.order.iter().map(|i| theta[*i]).collect())
     }
-}
 
-/// An axis of a parameter as the entries of θ in (outer, len, inner) order.
-#[derive(Clone, Debug)]
-struct Strip {
-    start: usize,
-    outer: usize,
-    len: usize,
-    inner: usize,
-    block: usize,
-}
-
-impl Strip {
-    fn units(&self) -> usize {
-        self.len / self.block
-    }
-
-    /// Indices in θ of a unit's entries, in a fixed order.
-    fn entries(&self, unit: usize) -> impl Iterator<Item = usize> {
-        let (length, stride) = (self.block * self.inner, self.len * self.inner);
-        let first = self.start + unit * length;
-        let starts = (0..self.outer).map(move |o| first + o * stride);
-        starts.flat_map(move |start| start..start + length)
-    }
-}
-
-/// Validates the description of each group and finds its axes in θ.
-fn strips(parameters: &Parameters, groups: &[HiddenUnits]) -> Result<Vec<Vec<Strip>>> {
-    let mut taken = Vec::new();
-    let mut found = Vec::with_capacity(groups.len());
-    for (g, group) in groups.iter().enumerate() {
-        let mut strips: Vec<Strip> = Vec::with_capacity(group.axes.len());
-        for UnitAxis {
-            parameter,
-            axis,
-            block,
-        } in &group.axes
-        {
-            let wrong = |what: String| {
-                Error::invalid(format!("axis {axis} of `{parameter}` in group {g}: {what}"))
-            };
-            let dims = parameters.get(parameter)?.dims();
-            let Some(&len) = dims.get(*axis) else {
-                return Err(wrong(format!("the parameter has the shape {dims:?}")));
-            };
-            if *block == 0 || len == 0 || len % block != 0 {
-                return Err(wrong(format!(
-                    "its {len} entries are not a whole number of blocks of {block}"
-                )));
-            }
-            if taken.contains(&(parameter, *axis)) {
-                return Err(wrong("it is named twice: an axis has one order".into()));
-            }
-            if group
-                .axes
-                .iter()
-                .any(|other| other.parameter == *parameter && other.axis != *axis)
-            {
-                return Err(wrong(
-                    "another axis of this parameter runs along the same units, which no linear \
-                     assignment can match"
-                        .into(),
-                ));
-            }
-            taken.push((parameter, *axis));
-            let strip = Strip {
-                start: parameters.range(parameter)?.start,
-                outer: dims[..*axis].iter().product(),
-                len,
-                inner: dims[axis + 1..].iter().product(),
-                block: *block,
-            };
-            if let Some(first) = strips.first()
-                && first.units() != strip.units()
-            {
-                return Err(wrong(format!(
-                    "it has {}, but the group's first axis has {}",
-                    counted(strip.units(), "unit"),
-                    first.units()
-                )));
-            }
-            strips.push(strip);
+    /// Permutes the units of the second model itself: its parameters and its running statistics.
+    ///
+    /// ```
+    /// # use loss_landscape::landscape::align;
+    /// # use loss_landscape::prelude::*;
+    /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+    /// let design = Architecture::Toy.design().normalization(Norm::Batch);
+    /// let model = |seed| {
+    ///     design
+    ///         .build(&[2], 1, seed, &Device::Cpu)?
+    ///         .to_dtype(DType::F64)
+    /// };
+    /// let (a, b) = (model(0)?, model(1)?);
+    /// let objective = Objective::of(&b, &data, Loss::CrossEntropy)?;
+    /// let before = objective.loss()?;
+    /// align::match_activations(&a, &b, &data)?.apply_to(b.parameters())?;
+    /// assert!((objective.loss()? - before).abs() < 1e-14);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Parameters of another architecture.
+    pub fn apply_to(&self, parameters: &Parameters) -> Result<()> {
+        let theta = self.apply(&parameters.to_flat()?)?;
+        let statistics = parameters.flat_statistics()?;
+        if statistics.len() != self.statistics_order.len() {
+            return Err(Error::invalid(format!(
+                "the model has {}, but the matched models have {}",
+                counted(statistics.len(), "running statistic"),
+                self.statistics_order.len()
+            )));
         }
-        if strips.is_empty() {
-            return Err(Error::invalid(format!("group {g} of units has no axes")));
-        }
-        found.push(strips);
+        let statistics: Vec<f64> = self
+            .statistics_order
+            .iter()
+            .map(|i| statistics[*i])
+            .collect();
+        parameters.set_flat(&theta)?;
+        parameters.set_flat_statistics(&statistics)
     }
-    Ok(found)
-}
-
-/// Moves unit p\[i\] to position i along these axes.
-fn permute<T: Copy>(values: &mut [T], strips: &[Strip], permutation: &[usize]) {
-    for strip in strips {
-        let moved = permutation.iter().flat_map(|unit| strip.entries(*unit));
-        let moved: Vec<T> = moved.map(|from| values[from]).collect();
-        let places = (0..strip.units()).flat_map(|unit| strip.entries(unit));
-        places.zip(moved).for_each(|(to, value)| values[to] = value);
-    }
-}
-
-/// The order of θ's entries under one permutation per group.
-fn order(dim: usize, groups: &[Vec<Strip>], permutations: &[Vec<usize>]) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..dim).collect();
-    for (strips, permutation) in groups.iter().zip(permutations) {
-        permute(&mut order, strips, permutation);
-    }
-    order
 }

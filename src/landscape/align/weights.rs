@@ -3,8 +3,9 @@
 use ndarray::Array2;
 use rand::seq::SliceRandom;
 
-use super::assignment::assign;
-use super::{HiddenUnits, Matching, Strip, order, permute, strips};
+use super::assignment::assign_clusters;
+use super::strips::{Kind, find, permute};
+use super::{HiddenUnits, Matching};
 use crate::error::Result;
 use crate::model::Parameters;
 use crate::progress::{self, Progress};
@@ -13,7 +14,8 @@ use crate::vector::{dot, norm};
 
 /// Computes permutations P that maximise ⟨θ₁, Pθ₂⟩ and so minimise ‖θ₁ − Pθ₂‖: one group of units at a time, in a
 /// random order per round drawn from `seed`, the best permutation given those of the others, until none changes. This
-/// is a local optimum (Ainsworth, Hayase and Srinivasa, 2023, algorithm 1); for one group it is the global one.
+/// is a local optimum (Ainsworth, Hayase and Srinivasa, 2023, algorithm 1); for one group it is the global one. Running statistics
+/// are not compared.
 ///
 /// Without groups the alignment is the identity.
 ///
@@ -25,7 +27,7 @@ use crate::vector::{dot, norm};
 /// let [a, b] = [0, 1].map(|seed| Mlp::new(&[2, 5, 1], Activation::Tanh, seed, &Device::Cpu));
 /// let (a, b) = (a?.to_dtype(DType::F64)?, b?.to_dtype(DType::F64)?);
 /// let [at, bt] = [a.parameters().to_flat()?, b.parameters().to_flat()?];
-/// let matching = align::match_weights(a.parameters(), &align::hidden_units(&a)?, &at, &bt, 0)?;
+/// let matching = align::match_weights(a.parameters(), &align::hidden_units(&a, &data)?, &at, &bt, 0)?;
 /// assert!(matching.similarity_after >= matching.similarity_before);
 /// let objective = Objective::of(&b, &data, Loss::CrossEntropy)?; // the same function
 /// assert!((objective.loss_at(&matching.apply(&bt)?)? - objective.loss()?).abs() < 1e-12);
@@ -44,9 +46,12 @@ pub fn match_weights(
 ) -> Result<Matching> {
     parameters.check_vector(theta_a, "first model")?;
     parameters.check_vector(theta_b, "second model")?;
-    let groups = strips(parameters, groups)?;
-    let identity = |strips: &Vec<Strip>| (0..strips[0].units()).collect();
-    let mut permutations: Vec<Vec<usize>> = groups.iter().map(identity).collect();
+    let groups = find(parameters, groups)?;
+    let identity = |kind: &Kind| (0..kind.units).collect();
+    let identities = groups
+        .iter()
+        .map(|group| group.kinds.iter().map(identity).collect());
+    let mut permutations: Vec<Vec<Vec<usize>>> = identities.collect();
     let mut moved = theta_b.to_vec();
     let mut rng = generator(Purpose::WeightMatching, seed, 0);
     let mut progress = Progress::start("weight matching");
@@ -58,36 +63,44 @@ pub fn match_weights(
         turn.shuffle(&mut rng);
         for g in &turn {
             progress::check()?;
-            let strips = &groups[*g];
-            let best = assign(&inner_products(strips, theta_a, &moved))?;
-            if best.iter().enumerate().all(|(i, j)| i == *j) {
-                continue;
+            let group = &groups[*g];
+            let kinds = group.kinds.iter();
+            let gains: Vec<_> = kinds
+                .map(|kind| inner_products(kind, theta_a, &moved))
+                .collect();
+            let best = assign_clusters(&gains, group.clusters)?;
+            let of_kind = group.kinds.iter().zip(&best).zip(&mut permutations[*g]);
+            for ((kind, best), permutation) in of_kind {
+                if best.iter().enumerate().all(|(i, j)| i == *j) {
+                    continue;
+                }
+                permute(&mut moved, &kind.theta, best);
+                *permutation = best.iter().map(|j| permutation[*j]).collect();
+                changed = true;
             }
-            permute(&mut moved, strips, &best);
-            permutations[*g] = best.iter().map(|j| permutations[*g][*j]).collect();
-            changed = true;
         }
         progress.tick(|| format!("cosine {:.4}", cosine(theta_a, &moved)));
     }
-    Ok(Matching {
-        order: order(parameters.len(), &groups, &permutations),
-        permutations,
-        similarity_before: cosine(theta_a, theta_b),
-        similarity_after: cosine(theta_a, &moved),
-    })
+    let similarity = [cosine(theta_a, theta_b), cosine(theta_a, &moved)];
+    Ok(Matching::new(
+        parameters,
+        &groups,
+        permutations.concat(),
+        similarity,
+    ))
 }
 
 /// ⟨unit i of a, unit j of b⟩ over all entries of the units.
-fn inner_products(strips: &[Strip], a: &[f64], b: &[f64]) -> Array2<f64> {
-    let rows = |theta: &[f64], strip: &Strip| {
-        let units = (0..strip.units()).flat_map(|unit| strip.entries(unit));
-        let values: Vec<f64> = units.map(|i| theta[i]).collect();
-        let each = values.len() / strip.units();
-        Array2::from_shape_fn((strip.units(), each), |(i, j)| values[i * each + j])
-    };
-    let n = strips[0].units();
-    strips.iter().fold(Array2::zeros((n, n)), |sum, strip| {
-        sum + rows(a, strip).dot(&rows(b, strip).t())
+fn inner_products(kind: &Kind, a: &[f64], b: &[f64]) -> Array2<f64> {
+    let n = kind.units;
+    kind.theta.iter().fold(Array2::zeros((n, n)), |sum, strip| {
+        let rows = |theta: &[f64]| {
+            let units = (0..n).flat_map(|unit| strip.entries(unit));
+            let values: Vec<f64> = units.map(|i| theta[i]).collect();
+            let each = values.len() / n;
+            Array2::from_shape_fn((n, each), |(i, j)| values[i * each + j])
+        };
+        sum + rows(a).dot(&rows(b).t())
     })
 }
 
