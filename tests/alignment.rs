@@ -7,6 +7,7 @@ use loss_landscape::landscape::{HiddenUnits, UnitAxis, align};
 use loss_landscape::layers::{
     self, Conv2d, Embedding, LayerKind, LayerNorm, Linear, Residual, SelfAttention,
 };
+use loss_landscape::model::Design;
 use loss_landscape::prelude::*;
 
 const CPU: Device = Device::Cpu;

@@ -677,6 +677,49 @@ fn paths_between_two_models_are_measured() {
     assert_eq!(paths(normalized).len(), 4);
 }
 
+/// An analyzer of a closure gives the report of the model that the closure calls, trains it, and connects it.
+#[test]
+fn a_closure_is_analysed_like_its_model() {
+    let (model, train, test) = moons();
+    let loss = Loss::CrossEntropy;
+    let by_hand = Analyzer::new(&model, &train, &test, loss.clone()).unwrap();
+    let network = model.clone();
+    let forward = move |x: &Tensor| network.forward(x);
+    let parameters = model.parameters();
+    let closure = Analyzer::from_fn(parameters, &train, &test, loss, forward).unwrap();
+    let [a, b] = [by_hand.clone(), closure.clone()]
+        .map(|analyzer| analyzer.with_eigenvalues(2).full_analysis().unwrap());
+    assert!(a.hand_derived && !b.hand_derived);
+    let relative = |a: f64, b: f64| (a - b).abs() / a.abs();
+    assert!(relative(a.train.loss, b.train.loss) < 1e-12);
+    assert!(relative(a.test.loss, b.test.loss) < 1e-12);
+    let [top_a, top_b] = [&a, &b].map(|r| r.hessian.as_ref().unwrap().largest[0].value);
+    assert!(relative(top_a, top_b) < 1e-9);
+
+    let before = parameters.to_flat().unwrap();
+    let trainer = Trainer::adam(0.05).with_batch_size(30).with_epochs(2);
+    let by_closure = closure.trajectory(&trainer, 4).unwrap();
+    parameters.set_flat(&before).unwrap();
+    let by_model = by_hand.trajectory(&trainer, 4).unwrap();
+    let [last_a, last_b] = [&by_model, &by_closure].map(|e| e.snapshots[2].loss);
+    assert!(relative(last_a, last_b) < 1e-9 && last_a < a.train.loss);
+
+    let found = closure
+        .mode_connectivity(&perceptron(&[2, 5, 2], 8), 5)
+        .unwrap();
+    let names: Vec<&str> = found.paths.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["linear", "trained Bézier"]);
+    assert_eq!(found.unmatched, ["the model does not list its layers"]);
+
+    // Any objective: with a penalty of its own, on other data than the test's.
+    let objective = by_hand.objective().with_l2(0.25).unwrap();
+    let analyzer = Analyzer::from_objective(&objective, &test).unwrap();
+    let report = analyzer.with_hessian(false).full_analysis().unwrap();
+    let square: f64 = parameters.to_flat().unwrap().iter().map(|t| t * t).sum();
+    let plain = by_hand.with_hessian(false).full_analysis().unwrap();
+    assert!(relative(report.train.loss, plain.train.loss + 0.25 * square) < 1e-12);
+}
+
 #[test]
 fn a_plane_goes_through_the_model() {
     let (model, train, test) = moons();

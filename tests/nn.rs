@@ -603,3 +603,29 @@ fn invalid_shapes_and_settings_are_errors() {
     assert!(nn::conv2d(2, 4, 3, none, vb.clone()).is_err());
     assert!(nn::conv2d_no_bias(2, 4, 3, none, vb).is_err());
 }
+
+/// A sequence computes what its layers compute one after another, on any thread, and clones share the layers.
+#[test]
+fn a_sequence_of_layers_moves_between_threads() {
+    let vars = VarMap::new();
+    let vb = VarBuilder::from_varmap(&vars, DType::F64, &CPU);
+    let first = linear(3, 4, vb.pp("first")).unwrap();
+    let last = linear(4, 2, vb.pp("last")).unwrap();
+    let net = nn::seq()
+        .add(first.clone())
+        .add_fn(|x| x.tanh())
+        .add(nn::seq().add(last.clone()));
+    assert_eq!((net.len(), net.is_empty()), (3, false));
+    assert!(nn::seq().is_empty());
+    let x = Tensor::from_vec(numbers(15, 1), (5, 3), &CPU).unwrap();
+    let values = |y: candle::Result<Tensor>| y.unwrap().to_vec2::<f64>().unwrap();
+    let expected = first.forward(&x).and_then(|h| h.tanh());
+    let expected = values(expected.and_then(|h| last.forward(&h)));
+    let (copy, input) = (net.clone(), x.clone());
+    let found = std::thread::spawn(move || copy.forward(&input));
+    assert_eq!(values(found.join().unwrap()), expected);
+    vars.all_vars()[0]
+        .set(&vars.all_vars()[0].zeros_like().unwrap())
+        .unwrap();
+    assert_eq!(values(net.forward(&x)), values(net.clone().forward(&x)));
+}

@@ -56,3 +56,17 @@ def test_a_custom_candle_model(kernel):
     kernel.shown("let own = Objective::from_fn(&map, &data, Loss::CrossEntropy, "
                  "move |x| last.forward(&first.forward(x)?.tanh()?))?;")
     assert float(kernel.shown("own.derivative_check().hvp")) < 1e-5
+
+
+def test_a_sequence_of_candle_layers(kernel):
+    kernel.shown("let layers = VarMap::new();")
+    kernel.shown("let layer = VarBuilder::from_varmap(&layers, DType::F64, &Device::Cpu);")
+    kernel.shown("let net = nn::seq()"
+                 '.add(candle_nn::linear(2, 5, layer.pp("first"))?)'
+                 ".add_fn(|x| x.tanh())"
+                 '.add(candle_nn::linear(5, 2, layer.pp("last"))?);')
+    kernel.shown("let forward = net.clone();")
+    kernel.shown("let analyzer = Analyzer::from_fn(&layers, &data, &data, Loss::CrossEntropy, "
+                 "move |x| forward.forward(x))?;")
+    assert float(kernel.shown("analyzer.objective().derivative_check().hvp")) < 1e-5
+    assert kernel.shown("net.forward(data.inputs())?.dims().to_vec()") == "[100, 2]"

@@ -160,7 +160,7 @@ impl<'a> Sets<'a> {
             });
             if joined
                 && let Ok(kinds) = kinds.collect::<std::result::Result<Vec<_>, _>>()
-                && self.one_axis_each(&kinds).is_ok()
+                && check_axes(&kinds).is_ok()
             {
                 let place = self.sets[first[0]].units[0];
                 let units = HiddenUnits {
@@ -175,14 +175,12 @@ impl<'a> Sets<'a> {
                 if units.len() < 2 {
                     continue;
                 }
-                let axes = self.unit_axes(units).and_then(|axes| {
-                    let kinds = [axes];
-                    self.one_axis_each(&kinds)?;
-                    let [axes] = kinds;
-                    Ok(axes)
+                let described = self.unit_axes(units).and_then(|axes| {
+                    let described = HiddenUnits::new(axes);
+                    check_axes(&described.kinds).map(|()| described)
                 });
-                match axes {
-                    Ok(axes) => groups.push((units[0], HiddenUnits::new(axes))),
+                match described {
+                    Ok(described) => groups.push((units[0], described)),
                     Err(reason) => reasons.push(reason),
                 }
             }
@@ -245,26 +243,22 @@ impl<'a> Sets<'a> {
         clusters
     }
 
-    /// Role, number of units and groups of each set, with the groups of each division numbered as they occur.
+    /// Role, number of units and groups of each set, with the groups numbered as they occur.
     fn pattern(&self, cluster: &[usize]) -> Vec<(usize, usize, Vec<(usize, usize)>)> {
-        let mut numbers: HashMap<(usize, usize), usize> = HashMap::new();
-        let mut counts: HashMap<usize, usize> = HashMap::new();
+        let mut numbered: Vec<(usize, usize)> = Vec::new();
         let mut pattern = Vec::with_capacity(cluster.len());
         for set in cluster {
-            let Set {
-                role,
-                groups,
-                units,
-            } = &self.sets[*set];
-            let groups = groups.iter().map(|group| {
-                let number = *numbers.entry(*group).or_insert_with(|| {
-                    let count = counts.entry(group.0).or_default();
-                    *count += 1;
-                    *count
+            let set = &self.sets[*set];
+            let mut groups = Vec::with_capacity(set.groups.len());
+            for group in &set.groups {
+                let known = numbered.iter().position(|other| other == group);
+                let number = known.unwrap_or_else(|| {
+                    numbered.push(*group);
+                    numbered.len() - 1
                 });
-                (group.0, number)
-            });
-            pattern.push((*role, units.len(), groups.collect()));
+                groups.push((group.0, number));
+            }
+            pattern.push((set.role, set.units.len(), groups));
         }
         pattern
     }
@@ -311,20 +305,17 @@ impl<'a> Sets<'a> {
         }
         Ok(axes)
     }
+}
 
-    /// Checks that no parameter has two axes along the units.
-    fn one_axis_each(&self, kinds: &[Vec<UnitAxis>]) -> std::result::Result<(), String> {
-        let axes: Vec<&UnitAxis> = kinds.iter().flatten().collect();
-        for (i, axis) in axes.iter().enumerate() {
-            let is_other =
-                |other: &&&UnitAxis| other.parameter == axis.parameter && other.axis != axis.axis;
-            if axes[..i].iter().any(|other| is_other(&other)) {
-                return Err(format!(
-                    "`{}` reads and writes the same units, which no linear assignment can match",
-                    axis.parameter
-                ));
-            }
-        }
-        Ok(())
+/// Checks that no parameter has two axes along the units.
+fn check_axes(kinds: &[Vec<UnitAxis>]) -> std::result::Result<(), String> {
+    let axes: Vec<&UnitAxis> = kinds.iter().flatten().collect();
+    let other = |a: &UnitAxis, b: &UnitAxis| a.parameter == b.parameter && a.axis != b.axis;
+    match axes.iter().find(|a| axes.iter().any(|b| other(a, b))) {
+        None => Ok(()),
+        Some(axis) => Err(format!(
+            "`{}` reads and writes the same units, which no linear assignment can match",
+            axis.parameter
+        )),
     }
 }
