@@ -41,6 +41,11 @@ impl Strip {
         let starts = (0..self.outer).map(move |o| first + o * self.stride);
         starts.flat_map(|start| start..start + self.length)
     }
+
+    /// Indices of all units' entries.
+    pub(super) fn all_entries(&self) -> impl Iterator<Item = usize> {
+        (0..self.units).flat_map(|unit| self.entries(unit))
+    }
 }
 
 /// Moves unit p\[i\] to position i along these axes.
@@ -48,8 +53,10 @@ pub(super) fn permute<T: Copy>(values: &mut [T], strips: &[Strip], permutation: 
     for strip in strips {
         let moved = permutation.iter().flat_map(|unit| strip.entries(*unit));
         let moved: Vec<T> = moved.map(|from| values[from]).collect();
-        let places = (0..strip.units).flat_map(|unit| strip.entries(unit));
-        places.zip(moved).for_each(|(to, value)| values[to] = value);
+        strip
+            .all_entries()
+            .zip(moved)
+            .for_each(|(to, value)| values[to] = value);
     }
 }
 
