@@ -14,7 +14,7 @@ const CPU: Device = Device::Cpu;
 
 /// A network's inputs, its number of classes, and a random dataset.
 fn dataset(architecture: Architecture) -> (Vec<usize>, usize, Dataset) {
-    let (n, classes) = (24, 5);
+    let classes = 5;
     let shape = match architecture {
         Architecture::Gpt { .. } => vec![9],
         Architecture::Toy
@@ -24,6 +24,8 @@ fn dataset(architecture: Architecture) -> (Vec<usize>, usize, Dataset) {
         | Architecture::Dense => vec![8],
         _ => vec![1, 8, 8],
     };
+    // With more samples, fewer units are 0 on all of them.
+    let n = if shape == [8] { 300 } else { 24 };
     let dims = [&[n], &shape[..]].concat();
     let values = numbers(dims.iter().product(), 3);
     let label = |x: &f64| ((x + 1.0) * 2.5) as u32;
@@ -179,18 +181,27 @@ fn is_found_again(design: &Design) {
     let (objective, [a, b]) = is_found_by_weights(design);
     let compared = Connectivity::between(&objective, &a, &b, &[], 3).unwrap();
     assert_eq!(compared.unmatched, [""; 0], "{design:?}");
-    let [_, (_, by_weights), (_, by_activations)] = &compared.paths[..] else {
+    let [(_, linear), (_, by_weights), (_, by_activations)] = &compared.paths[..] else {
         panic!("{design:?} has {} paths", compared.paths.len());
     };
     assert_eq!(by_weights.path_norm, 0.0, "{design:?}");
     assert!(by_weights.barrier_height < 1e-12, "{design:?}");
+    // Activations do not tell units apart that are 0 on all samples, but group normalisation reads them.
+    let has_dead_units = design.activation == Activation::Relu;
+    let limit = match design.normalization {
+        Norm::Group(_) if has_dead_units => 0.1 * linear.barrier_height,
+        _ => 1e-9,
+    };
     let height = by_activations.barrier_height;
-    assert!(height < 1e-9, "{design:?}: {height}");
+    assert!(height < limit, "{design:?}: {height}, limit {limit}");
 }
 
 fn are_found_again(architectures: &[Architecture]) {
     for design in architectures.iter().flat_map(|a| designs(*a)) {
         is_found_again(&design);
+        if let Norm::Group(_) = design.normalization {
+            is_found_again(&design.activation(Activation::Tanh));
+        }
     }
 }
 

@@ -609,7 +609,7 @@ fn all_networks_are_connected() {
     let (a, b) = (folder.path("a.safetensors"), folder.path("b.safetensors"));
     let synthetic: (&[usize], usize, &str) = (&[20], 2, "synthetic");
     let images: (&[usize], usize, &str) = (&[1, 28, 28], 10, "mnist");
-    let text: (&[usize], usize, &str) = (&[64], 65, "shakespeare");
+    let text: (&[usize], usize, &str) = (&[64], 69, "shakespeare");
     let (plain, batch): (Option<Norm>, _) = (None, Some(Norm::Batch));
     for (architecture, norm, (shape, outputs, dataset)) in [
         (Architecture::Residual, plain, synthetic),
