@@ -501,6 +501,10 @@ impl Model for SharedModel {
         self.0.layers()
     }
 
+    fn without_layers(&self) -> Option<String> {
+        self.0.without_layers()
+    }
+
     fn forward_training(&self, x: &Tensor, seed: u64) -> candle_core::Result<Tensor> {
         self.0.forward_training(x, seed)
     }

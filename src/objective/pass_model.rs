@@ -5,6 +5,7 @@ use std::sync::Arc;
 use candle_core::{Module, Result, Tensor};
 
 use super::{Forward, Training};
+use crate::engine::GraphReason;
 use crate::layers::LayerKind;
 use crate::model::Model;
 use crate::parameters::Parameters;
@@ -15,7 +16,7 @@ pub(crate) struct PassModel {
     pub(super) forward: Arc<Forward>,
     pub(super) training: Arc<Training>,
     pub(super) parameters: Parameters,
-    pub(super) layers: Option<Arc<[LayerKind]>>,
+    pub(super) layers: std::result::Result<Arc<[LayerKind]>, GraphReason>,
 }
 
 impl Module for PassModel {
@@ -30,7 +31,14 @@ impl Model for PassModel {
     }
 
     fn layers(&self) -> Option<Vec<LayerKind>> {
-        self.layers.as_deref().map(<[LayerKind]>::to_vec)
+        self.layers.as_deref().ok().map(<[LayerKind]>::to_vec)
+    }
+
+    fn without_layers(&self) -> Option<String> {
+        match &self.layers {
+            Err(GraphReason::Unrecognised(reason)) => Some(reason.clone()),
+            _ => None,
+        }
     }
 
     fn forward_training(&self, x: &Tensor, seed: u64) -> Result<Tensor> {

@@ -57,8 +57,10 @@ pub(in crate::landscape) fn find_units(
     model: &impl Model,
     data: &Dataset,
 ) -> std::result::Result<Found, String> {
-    let layers = model.layers();
-    let layers = layers.ok_or("the model does not list its layers")?;
+    let layers = model.layers().ok_or_else(|| {
+        let reason = model.without_layers();
+        reason.unwrap_or_else(|| "the model does not list its layers".into())
+    })?;
     let input = Shape::new(&data.inputs().dims()[1..]);
     let graph = UnitGraph::build(&layers, model.parameters(), input);
     let graph = graph.map_err(|misfit| misfit.to_string())?;
