@@ -1,6 +1,7 @@
 //! Atomic writing of files, and reading of arrays.
 
 mod archive;
+mod array_rows;
 mod arrays;
 mod npz;
 mod npz_writer;
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
 
 use crate::error::{Error, Result};
+pub(crate) use array_rows::ArrayRows;
 pub use arrays::{read_arrays, write_tensors};
 pub(crate) use safetensors::{header, read_tensors};
 

@@ -2,14 +2,19 @@
 
 mod common;
 
+use std::collections::HashMap;
+use std::fs;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{assert_close, numbers};
-use loss_landscape::data::SampleSource;
+use loss_landscape::data::{SampleSource, StoredSamples};
+use loss_landscape::files::{WRITABLE, write_tensors};
 use loss_landscape::objective::CrossEntropy;
 use loss_landscape::prelude::*;
+use tempfile::tempdir;
 
 const CPU: Device = Device::Cpu;
 
@@ -178,4 +183,92 @@ fn what_needs_all_samples_and_unfit_samples_are_errors() {
     let weighted = Objective::of(&model, &data, weighted).unwrap();
     let error = weighted.with_source(data, 20).unwrap_err().to_string();
     assert!(error.contains("needs the labels of all samples"), "{error}");
+}
+
+/// Writes inputs and values; `.npz` files are not compressed.
+fn write(path: &Path, data: &Dataset) {
+    let Targets::Values(values) = data.targets() else {
+        unreachable!()
+    };
+    let arrays = [
+        ("x".to_owned(), data.inputs().clone()),
+        ("y".to_owned(), values.clone()),
+    ];
+    write_tensors(path, WRITABLE, arrays).unwrap();
+}
+
+#[test]
+fn files_are_read_in_parts() {
+    let dir = tempdir().unwrap();
+    let data = data(&Loss::Mse, DType::F64);
+    let model = Mlp::new(&[5, 4, 3], Activation::Tanh, 3, &CPU).unwrap();
+    let model = model.to_dtype(DType::F64).unwrap();
+    let whole = Objective::of(&model, &data, Loss::Mse).unwrap();
+    for name in ["a.safetensors", "a.npz"] {
+        let path = dir.path().join(name);
+        write(&path, &data);
+        let stored = StoredSamples::open(&path, "x", "y", DType::F64).unwrap();
+        assert_eq!(stored.len(), 73);
+        let [a, b] = [stored.read(20..40).unwrap(), data.read(20..40).unwrap()];
+        let rows = |data: &Dataset| data.inputs().to_vec2::<f64>().unwrap();
+        assert_eq!(rows(&a), rows(&b));
+        assert!(stored.read(60..74).is_err());
+        let parts = whole.with_source(stored, 20).unwrap();
+        assert_close(
+            &parts.gradient().unwrap(),
+            &whole.gradient().unwrap(),
+            1e-12,
+        );
+        let single = StoredSamples::open(&path, "x", "y", DType::F32).unwrap();
+        assert_eq!(single.read(0..1).unwrap().inputs().dtype(), DType::F32);
+
+        let error = StoredSamples::open(&path, "inputs", "y", DType::F64).unwrap_err();
+        let error = error.to_string();
+        assert!(
+            error.contains("has no array `inputs`; it has `x` [73, 5], `y` [73, 3]"),
+            "{error}"
+        );
+        assert!(StoredSamples::open(&path, "x", "y", DType::U32).is_err());
+        // A file that is cut or damaged is an error, at the latest when its samples are read.
+        let bytes = fs::read(&path).unwrap();
+        for len in (0..bytes.len()).step_by(97) {
+            fs::write(&path, &bytes[..len]).unwrap();
+            let stored = StoredSamples::open(&path, "x", "y", DType::F64);
+            assert!(stored.is_err(), "{name} of {len} bytes");
+        }
+        for at in (0..bytes.len()).step_by(5) {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0x41;
+            fs::write(&path, &damaged).unwrap();
+            if let Ok(stored) = StoredSamples::open(&path, "x", "y", DType::F64) {
+                let _ = stored.read(0..stored.len().min(1000));
+            }
+        }
+    }
+}
+
+/// Integers are labels and tokens.
+#[test]
+fn labels_and_tokens_are_read_in_parts() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("tokens.safetensors");
+    let tokens = Tensor::new(&[[0u32, 1, 2], [2, 1, 0], [1, 1, 1]], &CPU).unwrap();
+    let labels = Tensor::new(&[0i64, 1, 1], &CPU).unwrap();
+    let arrays = [("inputs", tokens.clone()), ("targets", labels)]
+        .into_iter()
+        .collect();
+    let arrays: HashMap<&str, Tensor> = arrays;
+    candle::safetensors::save(&arrays, &path).unwrap();
+    let stored = StoredSamples::open(&path, "inputs", "targets", DType::F32).unwrap();
+    let read = stored.read(1..3).unwrap();
+    assert_eq!(read.labels().unwrap(), [1, 1]);
+    assert_eq!(
+        read.inputs().to_vec2::<u32>().unwrap(),
+        [[2, 1, 0], [1, 1, 1]]
+    );
+    let swapped = StoredSamples::open(&path, "inputs", "inputs", DType::F32);
+    assert_eq!(
+        swapped.unwrap().read(0..1).unwrap().labels().unwrap(),
+        [0, 1, 2]
+    );
 }

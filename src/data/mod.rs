@@ -9,6 +9,7 @@ mod batches;
 mod dataset;
 mod label_noise;
 mod sample_source;
+mod stored_samples;
 mod text;
 
 pub use batches::Batches;
@@ -17,4 +18,5 @@ pub use cifar10::Cifar10;
 pub use dataset::{Dataset, Targets};
 pub use mnist::Mnist;
 pub use sample_source::SampleSource;
+pub use stored_samples::StoredSamples;
 pub use text::Text;

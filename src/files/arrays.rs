@@ -117,7 +117,7 @@ pub fn write_tensors(
 }
 
 /// Beginning of a zip archive.
-const ZIP: &[u8] = b"PK\x03\x04";
+pub(super) const ZIP: &[u8] = b"PK\x03\x04";
 
 /// Reads the arrays of a file that is not an index.
 fn parse(bytes: &[u8], device: &Device) -> std::result::Result<Vec<(String, Tensor)>, String> {

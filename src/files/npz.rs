@@ -1,6 +1,7 @@
 //! NumPy's `.npz`: a zip archive of `.npy` files.
 
 use super::archive::Archive;
+use super::array_rows::Stored;
 use super::arrays::{Array, Arrays, Element, contiguous};
 
 /// Beginning of an `.npy` file.
@@ -44,6 +45,24 @@ fn parse<'a>(name: &str, file: &'a [u8]) -> Result<Array<'a>, String> {
         strides,
         big_endian,
         bytes,
+    })
+}
+
+/// The array of an `.npy` file of this size that begins with these bytes, and in another file at `start`.
+pub(super) fn stored(beginning: &[u8], start: u64, size: u64) -> Result<Stored, String> {
+    let (header, rest) = split(beginning).ok_or("it is not an .npy file")?;
+    let before = (beginning.len() - rest.len()) as u64;
+    let header = String::from_utf8_lossy(header);
+    let (element, big_endian) = element(value(&header, "descr")?)?;
+    if !value(&header, "fortran_order")?.starts_with("False") {
+        return Err("its samples are not one after another: write it in C order".into());
+    }
+    Ok(Stored {
+        element,
+        shape: shape(value(&header, "shape")?)?,
+        big_endian,
+        start: start + before,
+        size: size - before,
     })
 }
 

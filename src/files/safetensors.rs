@@ -9,6 +9,7 @@ use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::array_rows::Stored;
 use super::arrays::{Array, Arrays, Element, contiguous, invalid};
 use super::{read_bytes, write_atomically};
 use crate::error::{Error, Result};
@@ -107,6 +108,39 @@ pub(super) fn read(bytes: &[u8], arrays: &mut Arrays) -> std::result::Result<(),
         })?;
     }
     Ok(())
+}
+
+/// The arrays that a header describes, by name, in a file of this size whose arrays begin at `start`.
+pub(super) fn stored(
+    header: &[u8],
+    start: u64,
+    size: u64,
+) -> std::result::Result<BTreeMap<String, Stored>, String> {
+    let damaged = |e| format!("has a damaged header ({e})");
+    let mut header: BTreeMap<String, Value> = serde_json::from_slice(header).map_err(damaged)?;
+    header.remove("__metadata__");
+    let mut arrays = BTreeMap::new();
+    for (name, entry) in header {
+        let entry = serde_json::from_value::<Entry>(entry).map_err(damaged)?;
+        let element = element(&entry.dtype)
+            .ok_or_else(|| format!("array `{name}` has elements of type {}", entry.dtype))?;
+        let [from, to] = entry.data_offsets.map(|at| at as u64);
+        if from > to || to > size - start {
+            return Err(format!(
+                "array `{name}` is in the bytes {from} to {to} of {}: it is truncated or damaged",
+                size - start
+            ));
+        }
+        let array = Stored {
+            element,
+            shape: entry.shape,
+            big_endian: false,
+            start: start + from,
+            size: to - from,
+        };
+        arrays.insert(name, array);
+    }
+    Ok(arrays)
 }
 
 fn element(dtype: &str) -> Option<Element> {

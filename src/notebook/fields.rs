@@ -15,7 +15,7 @@ use crate::analysis::{
     Analyzer, Eigenvalue, HessianSampling, NegativeEigenvalues, NewtonDecrement, SamplingError,
     SharpnessMetrics, Subsample,
 };
-use crate::data::Text;
+use crate::data::{StoredSamples, Text};
 use crate::embedding::{Autoencoder, ComparedEmbedding, Umap};
 use crate::error::Result;
 use crate::landscape::direction::Normalization;
@@ -237,6 +237,7 @@ show_fields!(
     SharpnessMetrics,
     Step,
     Subsample,
+    StoredSamples,
     Text,
     Trace,
     TraceMethod,

@@ -128,18 +128,8 @@ impl External {
             ))),
         }
     }
-}
 
-impl LinearOperator for External {
-    fn dim(&self) -> usize {
-        self.greeting.dim
-    }
-
-    fn apply(&self, v: &[f64]) -> Result<Vec<f64>> {
-        Ok(self.apply_block(&[v.to_vec()])?.swap_remove(0))
-    }
-
-    fn apply_block(&self, vectors: &[Vec<f64>]) -> Result<Vec<Vec<f64>>> {
+    fn products(&self, vectors: &[&[f64]]) -> Result<Vec<Vec<f64>>> {
         for v in vectors {
             check_length(v, self.dim())?;
             check_finite(v, "the vector")?;
@@ -153,6 +143,20 @@ impl LinearOperator for External {
         }
         *slot = Some(peer);
         Ok(products)
+    }
+}
+
+impl LinearOperator for External {
+    fn dim(&self) -> usize {
+        self.greeting.dim
+    }
+
+    fn apply(&self, v: &[f64]) -> Result<Vec<f64>> {
+        Ok(self.products(&[v])?.swap_remove(0))
+    }
+
+    fn apply_block(&self, vectors: &[Vec<f64>]) -> Result<Vec<Vec<f64>>> {
+        self.products(&vectors.iter().map(Vec::as_slice).collect::<Vec<_>>())
     }
 
     fn dtype(&self) -> Option<DType> {

@@ -195,12 +195,12 @@ impl Peer {
     /// After an error no more products can be computed.
     pub(super) fn products(
         &mut self,
-        vectors: &[Vec<f64>],
+        vectors: &[&[f64]],
         numbers: Numbers,
     ) -> Result<Vec<Vec<f64>>> {
         self.is_idle = false;
         self.heard = Instant::now();
-        let n = vectors.first().map_or(0, Vec::len);
+        let n = vectors.first().map_or(0, |v| v.len());
         let expected = header(vectors.len(), n);
         self.send(expected.to_vec());
         for part in vectors.iter().flat_map(|v| v.chunks(CHUNK / 8)) {
