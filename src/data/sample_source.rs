@@ -9,9 +9,9 @@ use crate::error::Result;
 /// [`Objective::with_source`](crate::objective::Objective::with_source).
 ///
 /// A [`Dataset`] in memory is a source too.
+#[allow(clippy::len_without_is_empty)] // never empty
 pub trait SampleSource: Send + Sync {
     /// Number of samples.
-    #[allow(clippy::len_without_is_empty)] // as for datasets, never empty
     fn len(&self) -> usize;
 
     /// Reads the samples in this range. The samples never change: reading a range again returns the same samples.
