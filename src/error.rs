@@ -175,6 +175,15 @@ impl Error {
         }
     }
 
+    /// Adds the path of the file whose content is invalid.
+    pub(crate) fn in_file(self, path: &Path) -> Self {
+        match self {
+            Self::Invalid(message) => Self::Invalid(format!("{}: {message}", path.display())),
+            Self::NotFinite(message) => Self::NotFinite(format!("{}: {message}", path.display())),
+            error => error,
+        }
+    }
+
     /// Adds the cause of an error of a file.
     pub(crate) fn caused_by(mut self, cause: io::Error) -> Self {
         if let Self::File { source, .. } = &mut self {

@@ -33,7 +33,7 @@
 //! | module | contents |
 //! | --- | --- |
 //! | [`progress`], [`files`], [`ranks`] | progress of long work and how to stop it, files that are never half-written, cooperating processes |
-//! | [`data`] | datasets, seeded subsets and batches; MNIST, CIFAR-10, text, synthetic sets |
+//! | [`data`] | datasets from files and memory, seeded subsets and batches; MNIST, CIFAR, text, synthetic sets |
 //! | [`nn`] | layers for candle models of your own: convolutions and the parts of transformers that differentiate twice |
 //! | [`layers`] | the kinds of layers whose derivatives are hand-derived, one file each |
 //! | [`model`] | models, the zoo, parameters as one vector |

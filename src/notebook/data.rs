@@ -2,7 +2,7 @@
 
 use super::{Bundle, Show};
 use crate::data::synthetic::TeacherStudent;
-use crate::data::{Cifar10, Dataset, Mnist, Targets};
+use crate::data::{Cifar10, Cifar100, Dataset, Mnist, Targets, TestSource, TrainTest};
 use crate::error::{Result, counted};
 
 impl Show for Dataset {
@@ -51,6 +51,31 @@ impl Show for Mnist {
 impl Show for Cifar10 {
     fn bundle(&self) -> Result<Bundle> {
         train_and_test(&self.train, &self.test)
+    }
+}
+
+impl Show for Cifar100 {
+    fn bundle(&self) -> Result<Bundle> {
+        train_and_test(&self.train, &self.test)
+    }
+}
+
+impl Show for TrainTest {
+    fn bundle(&self) -> Result<Bundle> {
+        let mut test = self.test.inline()?;
+        if self.test_source != TestSource::Files {
+            test += &format!(" ({})", self.test_source);
+        }
+        Ok(Bundle::text(format!(
+            "train: {}\ntest: {test}",
+            self.train.inline()?
+        )))
+    }
+}
+
+impl Show for TestSource {
+    fn bundle(&self) -> Result<Bundle> {
+        Ok(Bundle::text(self.to_string()))
     }
 }
 

@@ -15,7 +15,7 @@ use crate::analysis::{
     Analyzer, Eigenvalue, HessianSampling, NegativeEigenvalues, NewtonDecrement, SamplingError,
     SharpnessMetrics, Subsample,
 };
-use crate::data::{StoredSamples, Text};
+use crate::data::{DataReader, InputNormalization, StoredSamples, Text};
 use crate::embedding::{Autoencoder, ComparedEmbedding, Umap};
 use crate::error::Result;
 use crate::landscape::direction::Normalization;
@@ -201,6 +201,7 @@ show_fields!(
     CrossEntropy,
     CurvatureSnapshot,
     DType,
+    DataReader,
     DecayGroup,
     DensitySettings,
     Design,
@@ -212,6 +213,7 @@ show_fields!(
     Grid,
     HessianSampling,
     ImplicitBias,
+    InputNormalization,
     Lanczos,
     LayerKind,
     Loss,
@@ -247,6 +249,9 @@ show_fields!(
     UnitAxis,
     Which,
 );
+
+#[cfg(feature = "datasets")]
+show_fields!(crate::data::ImageFolder);
 
 #[cfg(feature = "tables")]
 show_fields!(crate::sweep::Sweep, crate::sweep::SweepPoint);

@@ -164,12 +164,12 @@ impl Analyze {
         prepare_dir(dir, &FILES)?;
         let (seed, trainer) = (self.training.seed, self.training.trainer()?);
         let model = self.network.model(seed)?;
-        let data = self.network.data()?;
+        let data = self.network.training_data()?;
         if let Some(path) = &self.weights {
             self.weight_names.load(model.parameters(), path)?;
         }
         let samples = self.samples.min(data.train.len());
-        let mut analyzer = Analyzer::new(&model, &data.train, &data.test, Loss::CrossEntropy)?
+        let mut analyzer = Analyzer::new(&model, &data.train, &data.test, data.loss())?
             .with_samples(samples, seed)?
             .with_seed(seed)
             .with_eigenvalues(self.top)
@@ -216,8 +216,9 @@ impl Analyze {
             "weights and settings are saved in {}",
             dir.display()
         ));
-        let json = serde_json::to_value(&report)
+        let mut json = serde_json::to_value(&report)
             .map_err(|e| Error::Invalid(format!("cannot write the report: {e}")))?;
+        json["dataset"] = data.json();
         write_text(&dir.join("report.json"), &format!("{json:#}\n"))?;
         write_table(dir, "report", &mut report.table()?)?;
         let mut pages = Vec::new();
@@ -234,7 +235,7 @@ impl Analyze {
         for (name, figure) in &pages {
             write_text(&dir.join(name), &figure.page())?;
         }
-        let mut text = format!("{report}\n");
+        let mut text = format!("{report}\n{}", data.text());
         for name in pages.iter().map(|(name, _)| *name).chain(["report.json"]) {
             text += &format!("{}\n", dir.join(name).display());
         }
@@ -244,9 +245,9 @@ impl Analyze {
     /// Warns of paths that config.toml cannot contain.
     fn warn_of_paths(&self) {
         let paths = [
-            self.weights.as_ref(),
-            self.network.dataset.data.as_ref(),
-            Some(&self.save_dir),
+            self.weights.as_deref(),
+            self.network.dataset.path_not_utf8(),
+            Some(self.save_dir.as_path()),
         ];
         for path in paths
             .into_iter()

@@ -1,50 +1,112 @@
 //! Flags for the dataset.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::OnceLock;
 
-use clap::{Args, ValueEnum};
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::{ArgAction, Args, ValueEnum};
 use loss_landscape::Error;
 use loss_landscape::data::synthetic::sum_of_two;
-use loss_landscape::data::{Cifar10, Text};
+use loss_landscape::data::{
+    Cifar10, Cifar100, DataReader, ImageFolder, InputNormalization, TestSource, Text, TrainTest,
+    idx,
+};
 use loss_landscape::prelude::*;
-use loss_landscape::serde::Serialize;
+use loss_landscape::serde::{Serialize, Serializer};
+use loss_landscape::serde_json::{Value, json};
 
 use crate::limits::at_least;
-use crate::path_args::path;
+use crate::output::number;
+use crate::path_args::{expand, path};
 use crate::{Ignored, config_file};
 
 /// The dataset.
 #[derive(Args, Clone, Debug, Serialize)]
 #[serde(crate = "loss_landscape::serde", rename_all = "kebab-case")]
 pub struct DatasetArgs {
-    /// Dataset [default: mnist; for `gpt` shakespeare, or text with --data]
-    #[arg(long, value_enum)]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub dataset: Option<DatasetName>,
+    /// Dataset: a name, a file, idx:DIR or imagefolder:DIR [default: mnist; for `gpt` shakespeare, or text with --data]
+    #[arg(long, value_name = "DATASET", value_parser = source(), long_help = dataset_help())]
+    #[serde(skip_serializing_if = "is_missing_or_not_utf8")]
+    pub dataset: Option<Source>,
     /// Directory of the dataset's files, or the text file [default: the MNIST files of the source directory of this program]
     #[arg(long, value_name = "PATH", value_parser = path())]
     #[serde(skip_serializing_if = "config_file::is_missing_or_not_utf8")]
     pub data: Option<PathBuf>,
+    /// Names of the arrays or columns of inputs in a file [default: inputs; in a table without that column, all but the targets]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inputs: Option<Vec<String>>,
+    /// Name of the array or column of targets in a file: integers or text for classes, floats for values [default: targets]
+    #[arg(long, value_name = "NAME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    targets: Option<String>,
+    /// Number of classes of a file [default: the largest label plus 1]
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    classes: Option<usize>,
+    /// Random share of the samples of a file or image folder to use as test samples [default: the training samples are the test samples]
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    test_share: Option<f64>,
+    /// Resize the images of an image folder to N × N, or to HEIGHTxWIDTH
+    #[arg(long, value_name = "N|HxW")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size: Option<ImageSize>,
+    /// Convert the images of an image folder to grey
+    #[arg(long, num_args = 0..=1, value_name = "BOOL", require_equals = true, default_missing_value = "true", default_value_t, action = ArgAction::Set)]
+    grey: bool,
+    /// Normalise inputs by mean and deviation of the training samples, or by these: means:deviations, such as 0.1307:0.3081
+    #[arg(
+        long,
+        num_args = 0..=1,
+        value_name = "MEANS:DEVIATIONS",
+        require_equals = true,
+        default_missing_value = "true",
+        long_help = NORMALIZE_HELP
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    normalize: Option<Normalize>,
     /// Number of characters in a sequence that `gpt` reads [default: 64]
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     context: Option<usize>,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum, Serialize)]
-#[serde(crate = "loss_landscape::serde", rename_all = "lowercase")]
+const NORMALIZE_HELP: &str = "Normalise inputs by mean and deviation of the training samples, or by these: \
+    means:deviations, such as 0.1307:0.3081 or 0.49,0.48,0.45:0.25,0.24,0.26. Images have a mean and deviation per channel, tables per \
+    column, other inputs one";
+
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
 pub enum DatasetName {
-    /// MNIST: handwritten digits, 28 × 28
+    /// MNIST, handwritten digits, 28 × 28; or another set of this shape in --data, such as Fashion-MNIST
     Mnist,
     /// CIFAR-10: photographs, 3 × 32 × 32; needs --data
     Cifar10,
+    /// CIFAR-100 with 100 fine classes; needs --data
+    Cifar100,
+    /// CIFAR-100 with 20 coarse classes; needs --data
+    Cifar100Coarse,
     /// 800 training and 200 test samples of 20 features; the class depends on two of them
     Synthetic,
     /// Two plays by Shakespeare: 10,000 training and 1,000 test sequences of characters
     Shakespeare,
     /// The UTF-8 text file in --data: at most 10,000 training and 1,000 test sequences of characters
     Text,
+}
+
+/// Source of the samples.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Source {
+    Named(DatasetName),
+    /// A directory of IDX files.
+    Idx(PathBuf),
+    /// A directory with a folder of images for each class.
+    ImageFolder(PathBuf),
+    /// A file of arrays or a table.
+    File(PathBuf),
 }
 
 /// Training and test samples. Cloning is cheap.
@@ -54,8 +116,20 @@ pub struct Data {
     pub test: Dataset,
     /// Shape of a sample. A network sees it although MNIST's images are flattened.
     pub shape: Vec<usize>,
-    /// Number of classes.
+    /// Number of classes, or of values to fit.
     pub outputs: usize,
+    about: About,
+}
+
+/// Description of the samples for reports.
+#[derive(Clone, Debug)]
+struct About {
+    name: String,
+    test_source: TestSource,
+    class_names: Option<Vec<String>>,
+    normalization: Option<InputNormalization>,
+    /// Classes without training samples.
+    empty_classes: Vec<usize>,
 }
 
 /// The samples of this process.
@@ -75,116 +149,248 @@ const SEQUENCES: [usize; 2] = [10_000, 1_000];
 impl DatasetArgs {
     pub fn ignored(&self, reads_text: bool) -> Ignored {
         let mut ignored: Ignored = Vec::new();
+        let source = self.source(reads_text);
+        let named = match &source {
+            Source::Named(name) => Some(*name),
+            _ => None,
+        };
+        let (is_file, is_folder) = match &source {
+            Source::File(_) => (true, false),
+            Source::ImageFolder(_) => (false, true),
+            _ => (false, false),
+        };
         if !reads_text {
             ignored.push((&["context"], "only `gpt` reads sequences"));
+        } else if is_file {
+            ignored.push((&["context"], "the sequences of the file have a length"));
         }
-        match self.name(reads_text) {
-            DatasetName::Synthetic => ignored.push((
+        match named {
+            Some(DatasetName::Synthetic) => ignored.push((
                 &["data"],
                 "the synthetic dataset is generated, not read from files",
             )),
-            DatasetName::Shakespeare => ignored.push((
+            Some(DatasetName::Shakespeare) => ignored.push((
                 &["data"],
                 "the plays are part of this program; use --dataset text for another text",
             )),
-            _ => {}
+            Some(_) => {}
+            None => ignored.push((&["data"], "--dataset states the path")),
+        }
+        if !is_file {
+            ignored.push((
+                &["inputs", "targets"],
+                "only files have names of arrays or columns",
+            ));
+        }
+        if !is_folder {
+            ignored.push((
+                &["size", "grey"],
+                "only imagefolder:DIR has images to convert",
+            ));
+        }
+        if !is_file && !is_folder {
+            ignored.push((
+                &["test-share"],
+                "the dataset has a fixed division into training and test samples",
+            ));
+        }
+        if !self.takes_classes(reads_text) {
+            ignored.push((&["classes"], "the dataset has a fixed number of classes"));
+        }
+        if named.is_some_and(DatasetName::is_text) {
+            ignored.push((&["normalize"], "text has no values"));
         }
         ignored
     }
 
-    /// Checks the flags for a model, before any work.
-    /// Whether --dataset names a text.
-    pub fn is_text(&self) -> bool {
-        self.dataset.is_some_and(DatasetName::is_text)
+    /// Whether the number of classes is that of the labels unless --classes states another.
+    pub fn takes_classes(&self, reads_text: bool) -> bool {
+        matches!(self.source(reads_text), Source::Idx(_) | Source::File(_))
     }
 
+    /// Whether --dataset names a text.
+    pub fn is_text(&self) -> bool {
+        self.dataset.as_ref().is_some_and(Source::is_text)
+    }
+
+    /// Checks the flags for a model, before any work.
     pub fn check(&self, model: &str, reads_text: bool) -> Result<(), Error> {
         at_least(1, "context", self.context())?;
-        let dataset = self.name(reads_text);
-        match (reads_text, dataset.is_text()) {
-            (true, false) => Err(Error::Invalid(format!(
+        at_least(1, "classes", self.classes.unwrap_or(1))?;
+        if let Some(share) = self.test_share
+            && !(share > 0.0 && share < 1.0)
+        {
+            return Err(Error::Invalid(format!(
+                "--test-share must be above 0 and below 1, found {share}"
+            )));
+        }
+        let source = self.source(reads_text);
+        match (reads_text, source.is_text()) {
+            (true, false) if !matches!(source, Source::File(_)) => Err(Error::Invalid(format!(
                 "`{model}` reads text, and dataset `{}` has none: use --dataset shakespeare, or --dataset text with --data",
-                dataset.as_str()
+                source.to_text()
             ))),
             (false, true) => Err(Error::Invalid(format!(
                 "`{model}` does not read text, and dataset `{}` is text: use --model gpt or another --dataset",
-                dataset.as_str()
+                source.to_text()
             ))),
             _ => Ok(()),
         }
     }
 
-    /// Loads the samples, at the first call.
-    pub fn load(&self, reads_text: bool, device: &Device) -> Result<Data, Error> {
+    /// Loads the samples, at the first call. Integer inputs of files are tokens if the model reads `tokens`; `None`: in files of
+    /// arrays.
+    pub fn load(
+        &self,
+        reads_text: bool,
+        tokens: Option<bool>,
+        device: &Device,
+    ) -> Result<Data, Error> {
         if let Some(data) = loaded() {
             return Ok(data.clone());
         }
-        let data = self.read(self.name(reads_text), device)?;
+        let mut data = self.read(reads_text, tokens, device)?;
+        if let Some(normalize) = &self.normalize {
+            data.normalize(normalize)?;
+        }
         Ok(LOADED.get_or_init(|| data).clone())
     }
 
-    fn name(&self, reads_text: bool) -> DatasetName {
-        self.dataset.unwrap_or(match (reads_text, &self.data) {
-            (true, Some(_)) => DatasetName::Text,
-            (true, None) => DatasetName::Shakespeare,
-            (false, _) => DatasetName::Mnist,
-        })
+    /// The path in the flags that is not UTF-8.
+    pub fn path_not_utf8(&self) -> Option<&Path> {
+        let source = self.dataset.as_ref().and_then(Source::path);
+        let mut paths = source.into_iter().chain(self.data.as_deref());
+        paths.find(|path| config_file::is_not_utf8(path))
+    }
+
+    fn source(&self, reads_text: bool) -> Source {
+        let named = match (&self.dataset, reads_text, &self.data) {
+            (Some(source), ..) => return source.clone(),
+            (None, true, Some(_)) => DatasetName::Text,
+            (None, true, None) => DatasetName::Shakespeare,
+            (None, false, _) => DatasetName::Mnist,
+        };
+        Source::Named(named)
     }
 
     fn context(&self) -> usize {
         self.context.unwrap_or(64)
     }
 
-    fn read(&self, name: DatasetName, device: &Device) -> Result<Data, Error> {
+    fn read(&self, reads_text: bool, tokens: Option<bool>, device: &Device) -> Result<Data, Error> {
+        match self.source(reads_text) {
+            Source::Named(name) => self.read_named(name, device),
+            Source::Idx(dir) => {
+                let samples = idx::load_from(&dir, device)?;
+                let name = samples.name.map(str::to_owned);
+                let name = name.unwrap_or_else(|| format!("unknown IDX set in {}", dir.display()));
+                self.own_data(name, samples)
+            }
+            Source::ImageFolder(dir) => {
+                let mut folder = ImageFolder::default().with_grey(self.grey);
+                if let Some(ImageSize([height, width])) = self.size {
+                    folder = folder.with_size(height, width);
+                }
+                if let Some(share) = self.test_share {
+                    folder = folder.with_test_share(share);
+                }
+                self.own_data(dir.display().to_string(), folder.read(&dir, device)?)
+            }
+            Source::File(file) => {
+                let mut reader = DataReader::default();
+                if let Some(tokens) = tokens {
+                    reader = reader.with_tokens(tokens);
+                }
+                if let Some(inputs) = &self.inputs {
+                    reader = reader.with_inputs(inputs);
+                }
+                if let Some(targets) = &self.targets {
+                    reader = reader.with_targets(targets);
+                }
+                if let Some(share) = self.test_share {
+                    reader = reader.with_test_share(share);
+                }
+                let samples = reader.read(&file, device)?;
+                if reads_text && samples.train.inputs().dtype() != DType::U32 {
+                    return Err(Error::Invalid(format!(
+                        "{}: `gpt` reads tokens, and the inputs are floating point: store tokens as integers",
+                        file.display()
+                    )));
+                }
+                self.own_data(file.display().to_string(), samples)
+            }
+        }
+    }
+
+    fn read_named(&self, name: DatasetName, device: &Device) -> Result<Data, Error> {
+        let data = |title: &str, [train, test]: [Dataset; 2], shape: &[usize], classes| {
+            let test_source = TestSource::Files;
+            Data::new(
+                title.into(),
+                train,
+                test,
+                test_source,
+                shape.to_vec(),
+                classes,
+            )
+        };
         match (name, &self.data) {
             (DatasetName::Mnist, dir) => {
-                let Mnist { train, test } = match dir {
+                let Mnist {
+                    train, test, name, ..
+                } = match dir {
                     None => Mnist::load(device)?,
                     Some(dir) => Mnist::load_from(dir, device)?,
                 };
-                Ok(Data {
-                    train,
-                    test,
-                    shape: vec![1, 28, 28],
-                    outputs: 10,
-                })
+                let classes = train.num_classes()?.max(test.num_classes()?).max(10);
+                let title = name.unwrap_or("unknown set of MNIST's shape");
+                data(title, [train, test], &[1, 28, 28], classes)
             }
             (DatasetName::Cifar10, Some(dir)) => {
-                let Cifar10 { train, test } = Cifar10::load_from(dir, device)?;
-                Ok(Data {
-                    train,
-                    test,
-                    shape: vec![3, 32, 32],
-                    outputs: 10,
-                })
+                let Cifar10 { train, test, .. } = Cifar10::load_from(dir, device)?;
+                data("CIFAR-10", [train, test], &[3, 32, 32], 10)
+            }
+            (DatasetName::Cifar100 | DatasetName::Cifar100Coarse, Some(dir)) => {
+                let cifar = Cifar100::load_from(dir, device)?;
+                let (title, sets, classes) = match name {
+                    DatasetName::Cifar100 => ("CIFAR-100", [cifar.train, cifar.test], 100),
+                    _ => {
+                        let sets = [cifar.coarse_train, cifar.coarse_test];
+                        ("CIFAR-100 with coarse labels", sets, 20)
+                    }
+                };
+                data(title, sets, &[3, 32, 32], classes)
             }
             (DatasetName::Cifar10, None) => Err(Error::Invalid(
                 "CIFAR-10 is not included: give the directory of its binary version with --data"
                     .into(),
             )),
+            (DatasetName::Cifar100 | DatasetName::Cifar100Coarse, None) => Err(Error::Invalid(
+                "CIFAR-100 is not included: give the directory of its binary version with --data"
+                    .into(),
+            )),
             (DatasetName::Synthetic, _) => {
                 let all = sum_of_two(0, device)?.to_dtype(DType::F32)?;
                 let rest: Vec<usize> = (SYNTHETIC_TRAIN..all.len()).collect();
-                Ok(Data {
-                    train: all.first(SYNTHETIC_TRAIN)?,
-                    test: all.select(&rest)?,
-                    shape: vec![20],
-                    outputs: 2,
-                })
+                let sets = [all.first(SYNTHETIC_TRAIN)?, all.select(&rest)?];
+                data("synthetic", sets, &[20], 2)
             }
-            (DatasetName::Shakespeare | DatasetName::Text, _) => {
+            (DatasetName::Shakespeare | DatasetName::Text, file) => {
                 let text = self.text(name)?;
                 let (train, test) = text.split(0.1)?;
                 let windows = |text: &Text, most: usize| {
                     let count = most.min(text.len() - self.context());
                     text.windows(self.context(), count, 0, device)
                 };
-                Ok(Data {
-                    train: windows(&train, SEQUENCES[0])?,
-                    test: windows(&test, SEQUENCES[1])?,
-                    shape: vec![self.context()],
-                    outputs: text.vocabulary().len(),
-                })
+                let sets = [
+                    windows(&train, SEQUENCES[0])?,
+                    windows(&test, SEQUENCES[1])?,
+                ];
+                let title = match file {
+                    Some(file) => file.display().to_string(),
+                    None => "two plays by Shakespeare".to_owned(),
+                };
+                data(&title, sets, &[self.context()], text.vocabulary().len())
             }
         }
     }
@@ -210,6 +416,195 @@ impl DatasetArgs {
             ))),
         }
     }
+
+    /// Samples of the user's files.
+    fn own_data(&self, name: String, samples: TrainTest) -> Result<Data, Error> {
+        let TrainTest {
+            train,
+            test,
+            test_source,
+            class_names,
+            ..
+        } = samples;
+        let outputs = match train.targets() {
+            Targets::Values(values) => {
+                if self.classes.is_some() {
+                    return Err(Error::Invalid(format!(
+                        "{name}: --classes has no effect, because the targets are floating point: store classes as integers"
+                    )));
+                }
+                values.dims()[1..].iter().product()
+            }
+            Targets::Labels(_) => {
+                self.count_classes(&name, &train, &test, class_names.as_deref())?
+            }
+        };
+        let shape = train.inputs().dims()[1..].to_vec();
+        let mut data = Data::new(name, train, test, test_source, shape, outputs)?;
+        data.about.class_names = class_names;
+        Ok(data)
+    }
+
+    fn count_classes(
+        &self,
+        name: &str,
+        train: &Dataset,
+        test: &Dataset,
+        class_names: Option<&[String]>,
+    ) -> Result<usize, Error> {
+        let mut found = train.num_classes()?.max(test.num_classes()?);
+        found = found.max(class_names.map_or(0, <[String]>::len));
+        if train.inputs().dtype() == DType::U32 {
+            let tokens = |data: &Dataset| data.inputs().flatten_all()?.max(0)?.to_scalar::<u32>();
+            found = found.max(tokens(train)?.max(tokens(test)?) as usize + 1);
+        }
+        match self.classes {
+            Some(classes) if classes < found => Err(Error::Invalid(format!(
+                "{name}: --classes is {classes}, and the largest label is {}: give at least {found}",
+                found - 1
+            ))),
+            Some(classes) => Ok(classes),
+            None if found == 1 => Err(Error::Invalid(format!(
+                "{name}: all samples are of class 0, and cross-entropy needs two classes: give --classes N if others are missing"
+            ))),
+            None => Ok(found),
+        }
+    }
+}
+
+impl Data {
+    fn new(
+        name: String,
+        train: Dataset,
+        test: Dataset,
+        test_source: TestSource,
+        shape: Vec<usize>,
+        outputs: usize,
+    ) -> Result<Self, Error> {
+        let mut empty_classes = Vec::new();
+        if let Targets::Labels(_) = train.targets() {
+            let mut is_empty = vec![true; outputs];
+            for label in train.labels()? {
+                if let Some(is_empty) = is_empty.get_mut(label as usize) {
+                    *is_empty = false;
+                }
+            }
+            empty_classes = (0..outputs).filter(|&class| is_empty[class]).collect();
+        }
+        Ok(Self {
+            train,
+            test,
+            shape,
+            outputs,
+            about: About {
+                name,
+                test_source,
+                class_names: None,
+                normalization: None,
+                empty_classes,
+            },
+        })
+    }
+
+    /// The default loss: cross-entropy for classes, mean squared error for values.
+    pub fn loss(&self) -> Loss {
+        match self.train.targets() {
+            Targets::Labels(_) => Loss::CrossEntropy,
+            Targets::Values(_) => Loss::Mse,
+        }
+    }
+
+    /// The samples in `f32`, in which models are trained.
+    pub fn in_f32(mut self) -> Result<Self, Error> {
+        self.train = self.train.to_dtype(DType::F32)?;
+        self.test = self.test.to_dtype(DType::F32)?;
+        Ok(self)
+    }
+
+    fn normalize(&mut self, normalize: &Normalize) -> Result<(), Error> {
+        let normalization = match normalize {
+            Normalize::Given(normalization) => normalization.clone(),
+            // MNIST's images are flattened: its pixels are no features.
+            Normalize::Training if self.shape.len() == 3 && self.shape[0] == 1 => {
+                InputNormalization::overall(&self.train)?
+            }
+            Normalize::Training => InputNormalization::per_channel(&self.train)?,
+        };
+        self.train = self.train.normalized(&normalization)?;
+        self.test = self.test.normalized(&normalization)?;
+        self.about.normalization = Some(normalization);
+        Ok(())
+    }
+
+    /// "10 classes" or "2 values".
+    pub fn describe_outputs(&self) -> String {
+        match (self.train.targets(), self.outputs) {
+            (Targets::Labels(_), count) => format!("{count} classes"),
+            (Targets::Values(_), 1) => "1 value".to_owned(),
+            (Targets::Values(_), count) => format!("{count} values"),
+        }
+    }
+
+    /// Lines about the dataset for reports.
+    pub fn text(&self) -> String {
+        let shape = self.shape.iter().map(usize::to_string);
+        let mut text = format!(
+            "dataset: {}, samples of shape {}, {}\n",
+            self.about.name,
+            shape.collect::<Vec<_>>().join(" × "),
+            self.describe_outputs()
+        );
+        if self.about.test_source != TestSource::Files {
+            let _ = writeln!(text, "test samples: {}", self.about.test_source);
+        }
+        let empty = &self.about.empty_classes;
+        if !empty.is_empty() {
+            let _ = writeln!(text, "classes without training samples: {}", list(empty));
+        }
+        if let Some(InputNormalization {
+            mean, deviation, ..
+        }) = &self.about.normalization
+        {
+            let numbers = |values: &[f64]| {
+                let values = values.iter().map(|value| number(*value, 4));
+                list(&values.collect::<Vec<_>>())
+            };
+            let _ = writeln!(
+                text,
+                "inputs normalised: mean {}; deviation {}",
+                numbers(mean),
+                numbers(deviation)
+            );
+        }
+        text
+    }
+
+    pub fn json(&self) -> Value {
+        let is_labelled = matches!(self.train.targets(), Targets::Labels(_));
+        json!({
+            "name": self.about.name,
+            "shape": self.shape,
+            "classes": is_labelled.then_some(self.outputs),
+            "values": (!is_labelled).then_some(self.outputs),
+            "training_samples": self.train.len(),
+            "test_samples": self.test.len(),
+            "test_source": self.about.test_source,
+            "class_names": self.about.class_names,
+            "empty_classes": self.about.empty_classes,
+            "normalization": self.about.normalization,
+        })
+    }
+}
+
+/// At most 12 items, separated by commas, and the number of the others.
+fn list(items: &[impl ToString]) -> String {
+    const SHOWN: usize = 12;
+    let shown = items.iter().take(SHOWN).map(ToString::to_string);
+    let mut text = shown.collect::<Vec<_>>().join(", ");
+    if items.len() > SHOWN {
+        let _ = write!(text, " and {} more", items.len() - SHOWN);
+    }
+    text
 }
 
 impl DatasetName {
@@ -217,13 +612,175 @@ impl DatasetName {
         matches!(self, Self::Shakespeare | Self::Text)
     }
 
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Mnist => "mnist",
-            Self::Cifar10 => "cifar10",
-            Self::Synthetic => "synthetic",
-            Self::Shakespeare => "shakespeare",
-            Self::Text => "text",
+    fn name(self) -> String {
+        let value = self.to_possible_value();
+        value.map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+}
+
+fn source() -> impl TypedValueParser<Value = Source> {
+    OsStringValueParser::new().try_map(Source::parse)
+}
+
+/// Endings of files that a [`DataReader`] reads.
+const ENDINGS: [&str; 6] = ["npz", "safetensors", "pth", "pt", "csv", "parquet"];
+
+impl Source {
+    fn parse(text: OsString) -> Result<Self, String> {
+        let is_prefixed = |prefix| text.to_string_lossy().starts_with(prefix);
+        match text.to_str() {
+            Some(text) => {
+                if let Ok(name) = DatasetName::from_str(text, false) {
+                    return Ok(Self::Named(name));
+                }
+                if let Some(dir) = text.strip_prefix("idx:") {
+                    return expand(Path::new(dir)).map(Self::Idx);
+                }
+                if let Some(dir) = text.strip_prefix("imagefolder:") {
+                    return expand(Path::new(dir)).map(Self::ImageFolder);
+                }
+            }
+            None if is_prefixed("idx:") || is_prefixed("imagefolder:") => {
+                return Err("the path is not UTF-8: rename the directory".into());
+            }
+            None => {}
         }
+        let path = expand(Path::new(&text))?;
+        let ending = path.extension().unwrap_or_default().to_string_lossy();
+        if ENDINGS.contains(&ending.to_lowercase().as_str()) {
+            return Ok(Self::File(path));
+        }
+        let names = DatasetName::value_variants().iter();
+        let names: Vec<String> = names.map(|name| name.name()).collect();
+        let expected = format!(
+            "expected one of {}, idx:DIR, imagefolder:DIR, or a file ending in .{}",
+            names.join(", "),
+            ENDINGS.join(", .")
+        );
+        Err(match path.is_dir() {
+            true => format!(
+                "{expected}; for this directory, use idx:{0} or imagefolder:{0}",
+                path.display()
+            ),
+            false if ending == "txt" => format!(
+                "{expected}; for this text, use --dataset text --data {}",
+                path.display()
+            ),
+            false => expected,
+        })
+    }
+
+    fn is_text(&self) -> bool {
+        matches!(self, Self::Named(name) if name.is_text())
+    }
+
+    fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Named(_) => None,
+            Self::Idx(path) | Self::ImageFolder(path) | Self::File(path) => Some(path),
+        }
+    }
+
+    /// As on the command line.
+    fn to_text(&self) -> String {
+        match self {
+            Self::Named(name) => name.name(),
+            Self::Idx(dir) => format!("idx:{}", dir.display()),
+            Self::ImageFolder(dir) => format!("imagefolder:{}", dir.display()),
+            Self::File(file) => file.display().to_string(),
+        }
+    }
+}
+
+impl Serialize for Source {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.to_text())
+    }
+}
+
+#[allow(clippy::ref_option)] // serde's signature
+fn is_missing_or_not_utf8(source: &Option<Source>) -> bool {
+    let path = source.as_ref().map(Source::path);
+    path.is_none_or(|path| path.is_some_and(config_file::is_not_utf8))
+}
+
+fn dataset_help() -> String {
+    let mut help =
+        "Dataset [default: mnist; for `gpt` shakespeare, or text with --data]\n".to_owned();
+    for name in DatasetName::value_variants() {
+        let value = name.to_possible_value();
+        let about = value.and_then(|value| value.get_help().map(ToString::to_string));
+        let _ = write!(help, "\n- {}: {}", name.name(), about.unwrap_or_default());
+    }
+    help += "\n- FILE: arrays in .npz, .safetensors or .pth, or a table in .csv or .parquet; see --inputs and --targets";
+    help += "\n- idx:DIR: IDX files, such as Fashion-MNIST, KMNIST or EMNIST";
+    help += "\n- imagefolder:DIR: PNG and JPEG images in a folder for each class, perhaps in DIR/train and DIR/test";
+    help
+}
+
+/// Height and width of images.
+#[derive(Clone, Copy, Debug)]
+struct ImageSize([usize; 2]);
+
+impl FromStr for ImageSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (height, width) = text.split_once(['x', '×']).unwrap_or((text, text));
+        match (height.parse(), width.parse()) {
+            (Ok(height), Ok(width)) => Ok(Self([height, width])),
+            _ => Err("expected N or HEIGHTxWIDTH, such as 32 or 32x48".into()),
+        }
+    }
+}
+
+impl Serialize for ImageSize {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let [height, width] = self.0;
+        serializer.serialize_str(&format!("{height}x{width}"))
+    }
+}
+
+/// Normalisation of inputs.
+#[derive(Clone, Debug)]
+enum Normalize {
+    /// By mean and deviation of the training samples.
+    Training,
+    Given(InputNormalization),
+}
+
+impl FromStr for Normalize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "true" {
+            return Ok(Self::Training);
+        }
+        let numbers = |text: &str| -> Result<Vec<f64>, String> {
+            let number = |text: &str| {
+                let number = text.trim().parse::<f64>();
+                number.map_err(|_| format!("`{text}` is not a number"))
+            };
+            text.split(',').map(number).collect()
+        };
+        let (mean, deviation) = text
+            .split_once(':')
+            .ok_or("expected means:deviations, such as 0.1307:0.3081")?;
+        let normalization = InputNormalization::new(numbers(mean)?, numbers(deviation)?);
+        normalization.map(Self::Given).map_err(|e| e.to_string())
+    }
+}
+
+impl Serialize for Normalize {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self::Given(normalization) = self else {
+            return serializer.serialize_bool(true);
+        };
+        let join = |values: &[f64]| {
+            let values = values.iter().map(f64::to_string);
+            values.collect::<Vec<_>>().join(",")
+        };
+        let (mean, deviation) = (&normalization.mean, &normalization.deviation);
+        serializer.serialize_str(&format!("{}:{}", join(mean), join(deviation)))
     }
 }

@@ -199,9 +199,19 @@ impl NetworkArgs {
         }
     }
 
-    /// The samples, which are loaded once.
-    pub fn data(&self) -> Result<Data, Error> {
-        self.dataset.load(self.reads_text(), &self.device()?)
+    /// The samples, in the type of their files. They are loaded once.
+    fn data(&self) -> Result<Data, Error> {
+        let reads_text = self.reads_text();
+        let tokens = match self.model {
+            ModelName::Onnx(_) => None,
+            _ => Some(reads_text),
+        };
+        self.dataset.load(reads_text, tokens, &self.device()?)
+    }
+
+    /// The samples in the type in which models are trained.
+    pub fn training_data(&self) -> Result<Data, Error> {
+        self.data()?.in_f32()
     }
 
     fn device(&self) -> Result<Device, Error> {
@@ -236,24 +246,26 @@ impl NetworkArgs {
             ActivationName::Silu => Activation::Silu,
         });
         let device = self.device()?;
-        let Data {
-            shape,
-            outputs: classes,
-            ..
-        } = self.data()?;
+        let data = self.data()?;
+        let (shape, outputs) = (&data.shape, data.outputs);
         match self.model {
             ModelName::Mlp if self.norm.is_some() || self.no_shortcuts => Err(Error::Invalid(
                 "--norm and --no-shortcuts do not apply to `mlp`: choose another --model".into(),
             )),
             ModelName::Mlp => {
                 let activation = activation.unwrap_or(Activation::Sigmoid);
-                let usual = || vec![shape.iter().product(), 128, 128, classes];
+                let usual = || vec![shape.iter().product(), 128, 128, outputs];
                 let widths = self.layers.clone().unwrap_or_else(usual);
                 // One output is enough for binary labels.
-                let most = widths.iter().skip(1).last().filter(|last| **last > classes);
+                let most = widths.iter().skip(1).last().filter(|last| **last > outputs);
                 if let Some(last) = most {
+                    let advice = match self.dataset.takes_classes(self.reads_text()) {
+                        true => format!("end it with {outputs}, or add --classes {last}"),
+                        false => format!("end it with {outputs}"),
+                    };
                     return Err(Error::Invalid(format!(
-                        "--layers ends with {last} outputs, but the dataset has {classes} classes: end it with {classes}"
+                        "--layers ends with {last} outputs, but the dataset has {}: {advice}",
+                        data.describe_outputs()
                     )));
                 }
                 Ok((&Mlp::new(&widths, activation, seed, &device)?).into())
@@ -274,7 +286,7 @@ impl NetworkArgs {
                     Some(NormName::Group) => Norm::Group(8),
                 };
                 design.shortcuts = !self.no_shortcuts;
-                design.build(&shape, classes, seed, &device)
+                design.build(shape, outputs, seed, &device)
             }
             ModelName::Onnx(_) => Err(Error::Invalid("an ONNX file is not built in".into())),
         }
@@ -347,10 +359,10 @@ impl SettingArgs {
     }
 
     pub fn objective(&self, model: &Network) -> Result<Objective, Error> {
-        let data = self.network.data()?.train;
-        let samples = self.samples.unwrap_or(data.len().min(10_000));
-        let data = data.first(samples)?.to_dtype(self.dtype())?;
-        let objective = Objective::of(model, &data, Loss::CrossEntropy)?;
+        let data = self.network.data()?;
+        let samples = self.samples.unwrap_or(data.train.len().min(10_000));
+        let train = data.train.first(samples)?.to_dtype(self.dtype())?;
+        let objective = Objective::of(model, &train, data.loss())?;
         let objective = objective.with_memory(self.memory.saturating_mul(1 << 20));
         Ok(if self.autograd {
             objective.by_autograd()

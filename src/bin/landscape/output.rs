@@ -37,7 +37,16 @@ impl Report {
         }
         let mut report = Self { text, json };
         report.add_engine(objective);
+        report.add_dataset();
         report
+    }
+
+    /// Adds what the dataset is, if one is loaded.
+    pub fn add_dataset(&mut self) {
+        if let Some(data) = loaded() {
+            self.text += &data.text();
+            self.json["dataset"] = data.json();
+        }
     }
 
     /// Adds how derivatives are computed, and why not by the fast rules if they are not.

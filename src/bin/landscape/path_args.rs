@@ -7,7 +7,12 @@ use clap::builder::{PathBufValueParser, TypedValueParser};
 
 /// Parses a path and expands `~`, which shells do not expand in `--out=~/x`.
 pub fn path() -> impl TypedValueParser<Value = PathBuf> {
-    PathBufValueParser::new().try_map(|path| expanded(&path, home().as_deref()))
+    PathBufValueParser::new().try_map(|path| expand(&path))
+}
+
+/// Expands `~` at the beginning of a path.
+pub fn expand(path: &Path) -> Result<PathBuf, String> {
+    expanded(path, home().as_deref())
 }
 
 pub fn home() -> Option<PathBuf> {

@@ -127,10 +127,10 @@ impl SweepCommand {
         let sweep = sweep
             .with_top(self.top.unwrap_or(parameters.min(30)))
             .with_share(mpi_context::share(self.shard.as_ref())?);
-        let data = self.network.data()?;
+        let data = self.network.training_data()?;
         let train = match self.samples {
             Some(samples) => data.train.first(samples)?,
-            None => data.train,
+            None => data.train.clone(),
         };
         signals::on_interrupt(format!(
             "finished points are saved in {}: add --resume to resume",
@@ -148,11 +148,16 @@ impl SweepCommand {
         );
         for point in &report.points {
             text += &format!(
-                "{:>10}  {:>13}  {:>9}  {:>11.2} %  {:>6}  {:>10} ± {}{}\n",
+                "{:>10}  {:>13}  {:>9}  {:>13}  {:>6}  {:>10} ± {}{}\n",
                 strength(point.l2),
                 number(point.train_loss, 5),
                 number(point.test_loss, 5),
-                100.0 * point.test_accuracy.unwrap_or(f64::NAN),
+                point
+                    .test_accuracy
+                    .map_or("–".to_owned(), |accuracy| format!(
+                        "{:.2} %",
+                        100.0 * accuracy
+                    )),
                 point.epochs,
                 number(*point.eigenvalues.first().unwrap_or(&f64::NAN), 5),
                 scientific(*point.residuals.first().unwrap_or(&f64::NAN), 0),
@@ -177,7 +182,8 @@ impl SweepCommand {
         };
         let model = self.network.model(self.seed)?;
         let first = train.first(1)?;
-        report.add_engine(&Objective::of(&model, &first, Loss::CrossEntropy)?);
+        report.add_engine(&Objective::of(&model, &first, data.loss())?);
+        report.add_dataset();
         Ok(report)
     }
 }

@@ -35,7 +35,7 @@ impl Train {
         mpi_context::require_single_process("train")?;
         let trainer = self.training.trainer()?;
         let model = self.network.model(self.training.seed)?;
-        let data = self.network.data()?;
+        let data = self.network.training_data()?;
         if let Some(path) = &self.save {
             check_writable(path, ADVICE)?;
         }
@@ -68,12 +68,14 @@ impl Train {
         }
         let mut text = String::new();
         for epoch in &history.epochs {
+            let accuracy = epoch.test_accuracy.map_or_else(String::new, |accuracy| {
+                format!("test accuracy {:.2} %, ", 100.0 * accuracy)
+            });
             text += &format!(
-                "epoch {}: training loss {}, test loss {}, test accuracy {:.2} %, {:.1} s\n",
+                "epoch {}: training loss {}, test loss {}, {accuracy}{:.1} s\n",
                 epoch.epoch,
                 number(epoch.train_loss, 4),
                 number(epoch.test_loss, 4),
-                100.0 * epoch.test_accuracy.unwrap_or(f64::NAN),
                 epoch.seconds
             );
         }
@@ -93,7 +95,8 @@ impl Train {
             }),
         };
         let first = data.train.first(1)?;
-        report.add_engine(&Objective::of(&model, &first, Loss::CrossEntropy)?);
+        report.add_engine(&Objective::of(&model, &first, data.loss())?);
+        report.add_dataset();
         Ok(report)
     }
 }
