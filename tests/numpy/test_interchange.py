@@ -1,7 +1,7 @@
 """Runs the commands and the Python code of docs/interchange.md."""
 
 import ast
-import os
+import json
 import re
 import shlex
 import subprocess
@@ -26,9 +26,15 @@ def imported(code):
             yield node.module.split(".")[0]
 
 
+def landscape():
+    """Builds the program and returns its path."""
+    command = ["cargo", "build", "--quiet", "--locked", "--bin", "landscape", "--message-format", "json"]
+    lines = subprocess.run(command, cwd=PROJECT, check=True, capture_output=True, text=True).stdout.splitlines()
+    return next(path for path in (json.loads(line).get("executable") for line in reversed(lines)) if path)
+
+
 def test_the_pages_code_runs(tmp_path, monkeypatch):
-    subprocess.run(["cargo", "build", "--quiet", "--locked", "--bin", "landscape"], cwd=PROJECT, check=True)
-    program = Path(os.environ.get("CARGO_TARGET_DIR", PROJECT / "target")) / "debug/landscape"
+    program = landscape()
     monkeypatch.chdir(tmp_path)
     commands = [line for block in blocks("sh") for line in block.splitlines()]
     assert len(commands) == 4
