@@ -16,11 +16,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use flate2::Compression;
-use flate2::read::GzDecoder;
-use flate2::write::GzEncoder;
 use loss_landscape::Error;
 use loss_landscape::files::{WRITABLE, read_arrays, write_tensors};
+use loss_landscape::import::Onnx;
 use loss_landscape::prelude::*;
 use rand::seq::{IndexedRandom, IteratorRandom};
 use rand::{Rng, SeedableRng};
@@ -82,6 +80,9 @@ const PLAIN: usize = 64;
 /// Deflate packs at most 1032 bytes into one. The unpacked bytes, a copy and the result.
 const COMPRESSED: usize = 3 * 1032;
 
+/// In a file of messages, an empty message of two bytes becomes a structure of some hundred.
+const MESSAGES: usize = 1000;
+
 const TIME_LIMIT: Duration = Duration::from_secs(20);
 
 struct Format {
@@ -97,7 +98,9 @@ struct Format {
 
 fn setting<T: FromStr>(name: &str, default: T) -> T {
     let value = std::env::var(name).ok();
-    value.and_then(|value| value.parse().ok()).unwrap_or(default)
+    value
+        .and_then(|value| value.parse().ok())
+        .unwrap_or(default)
 }
 
 impl Format {
@@ -110,7 +113,11 @@ impl Format {
         for (i, bytes) in self.valid.iter().enumerate() {
             fs::write(&path, bytes).unwrap();
             let attempt = reader.read(&path).unwrap();
-            assert!(attempt.error.is_none(), "valid file {i}: {:?}", attempt.error);
+            assert!(
+                attempt.error.is_none(),
+                "valid file {i}: {:?}",
+                attempt.error
+            );
             self.check_peak(&attempt, bytes.len()).unwrap();
         }
         let mut accepted = 0;
@@ -129,7 +136,11 @@ impl Format {
             if let Err(problem) = checked {
                 let copy = std::env::temp_dir().join(format!("mutation-{i}-{}", self.file));
                 fs::write(&copy, &bytes).unwrap();
-                panic!("{}, mutation {i}: {problem} ({})", self.file, copy.display());
+                panic!(
+                    "{}, mutation {i}: {problem} ({})",
+                    self.file,
+                    copy.display()
+                );
             }
         }
         println!("{}: {accepted} files were accepted", self.file);
@@ -195,7 +206,8 @@ impl Reader {
 
 fn message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("?")
+    text.or(panic.downcast_ref::<&str>().copied())
+        .unwrap_or("?")
 }
 
 /// Damages files. The same seed, index and files give the same damage.
@@ -360,26 +372,18 @@ fn mutate_member(bytes: &[u8], mutator: &mut Mutator) -> Vec<u8> {
     zip.finish().unwrap().into_inner()
 }
 
-/// Mutates the content of a gzipped file.
-fn mutate_unpacked(bytes: &[u8], mutator: &mut Mutator) -> Vec<u8> {
-    let mut content = Vec::new();
-    GzDecoder::new(bytes).read_to_end(&mut content).unwrap();
-    gzipped(&mutator.mutate(content))
-}
-
-fn gzipped(content: &[u8]) -> Vec<u8> {
-    let mut gz = GzEncoder::new(Vec::new(), Compression::default());
-    gz.write_all(content).unwrap();
-    gz.finish().unwrap()
-}
-
 fn arrays(path: &Path) -> Result<(), Error> {
     read_arrays(path, &Device::Cpu).map(drop)
 }
 
 /// A file of the tests' directory.
 fn fixture(name: &str) -> Vec<u8> {
-    fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name)).unwrap()
+    fs::read(
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests")
+            .join(name),
+    )
+    .unwrap()
 }
 
 /// Two small tensors in the format of the name's ending.
@@ -427,7 +431,10 @@ fn npz() {
 fn pth() {
     let format = Format {
         file: "w.pth",
-        valid: vec![fixture("mutated/state.pth"), fixture("mutated/checkpoint.pth")],
+        valid: vec![
+            fixture("mutated/state.pth"),
+            fixture("mutated/checkpoint.pth"),
+        ],
         read: arrays,
         mutate_inside: Some(mutate_member),
         allocated_per_byte: COMPRESSED,
@@ -445,4 +452,29 @@ fn pth_before_pytorch_1_6() {
         allocated_per_byte: PLAIN,
     };
     format.fuzz(200);
+}
+
+#[test]
+fn onnx() {
+    let names = [
+        "activations",
+        "conv1d",
+        "gpt_tied",
+        "group_norm",
+        "lenet",
+        "mlp",
+        "mlp_fixed_batch",
+        "mlp_gelu_operator",
+        "vit_mean",
+    ];
+    let format = Format {
+        file: "net.onnx",
+        valid: names
+            .map(|name| fixture(&format!("onnx/{name}.onnx")))
+            .to_vec(),
+        read: |path| Onnx::load(path, &Device::Cpu).map(drop),
+        mutate_inside: None,
+        allocated_per_byte: MESSAGES,
+    };
+    format.fuzz(2000);
 }
