@@ -296,7 +296,7 @@ impl<'a> Arrays<'a> {
         }
         let row_major = contiguous(shape)?;
         let count: usize = shape.iter().product();
-        // Counts only elements that are there, so that strides of 0 cannot repeat one without limit.
+        // A stride of 0 repeats elements, so the size is limited too.
         let size = count
             .checked_mul(element.size())
             .filter(|size| *size <= self.left)
@@ -317,7 +317,7 @@ impl<'a> Arrays<'a> {
                 array.bytes.len()
             )
         })?;
-        // Of the bytes in order, and of the tensor.
+        // The gathered bytes and the tensor take at most 8 bytes per element each.
         memory::check(16.0 * count as f64, "the array and its copy").map_err(|e| e.to_string())?;
         self.left -= size;
         let in_order = strides == &row_major && !array.big_endian;
