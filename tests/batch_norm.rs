@@ -451,7 +451,10 @@ fn a_file_restores_parameters_and_statistics() {
     };
     let plain = || Parameters::new(trained.parameters().iter().cloned()).unwrap();
     let own_statistics = || trained.parameters().statistics().cloned();
-    refused(&plain(), "  a.norm.running_mean [4]    -\n");
+    refused(
+        &plain(),
+        "10 tensors of the model have no partner in the file. The file has no running statistics of batch normalisation",
+    );
     let mut longer: Vec<_> = own_statistics().collect();
     longer[0].1 = Var::zeros(5, DType::F64, &CPU).unwrap();
     let longer = plain().with_statistics(longer).unwrap();

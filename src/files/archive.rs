@@ -6,6 +6,7 @@ use std::io::{Cursor, Read};
 use zip::ZipArchive;
 
 use super::arrays::max_size;
+use crate::memory;
 
 /// A zip archive in memory.
 pub(super) struct Archive<'a> {
@@ -58,6 +59,7 @@ impl<'a> Archive<'a> {
                 "claims {size} bytes, more than its {compressed} compressed bytes can hold"
             )));
         }
+        memory::check(size as f64, &format!("the bytes of `{name}`")).map_err(|e| e.to_string())?;
         self.left -= size;
         let mut content = Vec::with_capacity(size as usize);
         // One more, to notice a member that is longer than its claim.
