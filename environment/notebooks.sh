@@ -9,7 +9,7 @@
 # and target/notebooks/NOTEBOOK.timeout.txt reports what the kernel was doing.
 #
 # Executed notebooks and web pages that work offline are written to target/notebooks/. Missing software is installed first,
-# into .venv and a per-user cache. This takes about 12 minutes on two cores the first time, and seconds later.
+# into .venv and a per-user cache. This takes about 16 minutes on two cores the first time, and seconds later.
 set -euo pipefail
 
 case "${1:-}" in

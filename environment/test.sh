@@ -22,8 +22,8 @@ cargo fmt --check
 rustfmt --check --edition 2024 src/layers/*.rs
 cargo clippy --locked --all-targets -- --deny warnings
 
-say "the library with fewer features (three minutes the first time) …"
-for features in "" figures tables; do
+say "the library with fewer features (four minutes the first time) …"
+for features in "" datasets figures tables; do
     cargo clippy --locked --lib --no-default-features --features "$features" -- --deny warnings
 done
 

@@ -55,6 +55,7 @@
 //!
 //! | feature | default | adds |
 //! | --- | --- | --- |
+//! | `datasets` | yes | downloads of public datasets ([`data::PublicSet`]), with candle-datasets; images from files |
 //! | `figures` | yes | [`figure`], with plotly |
 //! | `tables` | yes | the `table` methods of results, [`tables`] and [`sweep`], with polars |
 //! | `cli` | yes | the program `landscape`, with clap and indicatif; needs `figures` and `tables` |

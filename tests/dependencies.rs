@@ -75,8 +75,10 @@ fn each_feature_adds_only_its_packages() {
         ("tables", "polars"),
         ("cli", "clap"),
         ("cli", "toml"),
+        ("datasets", "candle-datasets"),
+        ("datasets", "image"),
     ];
-    for features in ["", "figures", "tables"] {
+    for features in ["", "datasets", "figures", "tables"] {
         let packages = packages(&["--no-default-features", "--features", features]);
         let names = names(&packages);
         assert!(names.contains("candle-core") && names.contains("gemm"));

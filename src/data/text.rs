@@ -8,7 +8,7 @@ use candle_core::{Device, Tensor};
 use flate2::read::GzDecoder;
 use rand::seq::SliceRandom;
 
-use super::Dataset;
+use super::{Dataset, PublicSet};
 use crate::error::{Error, Result, counted};
 use crate::files::read;
 use crate::random::{Purpose, generator};
@@ -84,6 +84,24 @@ impl Text {
             ))
         })?;
         Self::new(&text)
+    }
+
+    /// The validation text of TinyStories (Eldan and Li, 2023), 22,000 short stories in 19 MB: `TinyStories-valid.txt` in the
+    /// directory of [`PublicSet::TinyStories`]. It is not downloaded.
+    ///
+    /// # Errors
+    /// A missing file; the message names its directory. As [`Text::load`].
+    pub fn tiny_stories() -> Result<Self> {
+        Self::load_tiny_stories(PublicSet::TinyStories.find_or_fetch()?)
+    }
+
+    /// As [`Text::tiny_stories`], with the file in `dir`.
+    ///
+    /// # Errors
+    /// As [`Text::load`].
+    pub fn load_tiny_stories(dir: impl AsRef<Path>) -> Result<Self> {
+        let file = PublicSet::TinyStories.files().concat();
+        Self::load(dir.as_ref().join(file))
     }
 
     /// Reads a file of plain text in UTF-8.

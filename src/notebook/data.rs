@@ -2,7 +2,9 @@
 
 use super::{Bundle, Show};
 use crate::data::synthetic::TeacherStudent;
-use crate::data::{Cifar10, Cifar100, Dataset, Mnist, Targets, TestSource, TrainTest};
+use crate::data::{
+    Cifar10, Cifar100, Dataset, FashionMnist, Mnist, Targets, TestSource, TrainTest,
+};
 use crate::error::{Result, counted};
 
 impl Show for Dataset {
@@ -43,6 +45,12 @@ fn train_and_test(train: &Dataset, test: &Dataset) -> Result<Bundle> {
 }
 
 impl Show for Mnist {
+    fn bundle(&self) -> Result<Bundle> {
+        train_and_test(&self.train, &self.test)
+    }
+}
+
+impl Show for FashionMnist {
     fn bundle(&self) -> Result<Bundle> {
         train_and_test(&self.train, &self.test)
     }

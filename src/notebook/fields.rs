@@ -15,7 +15,7 @@ use crate::analysis::{
     Analyzer, Eigenvalue, HessianSampling, NegativeEigenvalues, NewtonDecrement, SamplingError,
     SharpnessMetrics, Subsample,
 };
-use crate::data::{DataReader, InputNormalization, StoredSamples, Text};
+use crate::data::{DataReader, InputNormalization, PublicSet, StoredSamples, Text};
 use crate::embedding::{Autoencoder, ComparedEmbedding, Umap};
 use crate::error::Result;
 use crate::landscape::direction::Normalization;
@@ -229,6 +229,7 @@ show_fields!(
     PathShape,
     PathTrainer,
     PowerIteration,
+    PublicSet,
     Quadrature,
     Rank,
     Sam,

@@ -60,7 +60,7 @@ pub fn check() -> Result<()> {
     }
 }
 
-/// How often a waiting thread checks for an interrupt.
+/// How often a waiting thread looks at what it waits for.
 const INTERVAL: Duration = Duration::from_millis(50);
 
 /// Calls `f`, which cannot be stopped, on a thread of its own. After an interrupt the call returns at once; the thread runs to
@@ -71,17 +71,29 @@ const INTERVAL: Duration = Duration::from_millis(50);
 pub(crate) fn abandon_on_interrupt<T: Send + 'static>(
     f: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T> {
-    check()?;
+    call_watched(f, check)
+}
+
+/// Calls `f`, which cannot be stopped, on a thread of its own, and `watch` every 50 ms. Returns the first error of `watch` at
+/// once; the thread then runs to the end of `f` and drops the result.
+///
+/// # Errors
+/// Those of `watch`; no thread can be started.
+pub(crate) fn call_watched<T: Send + 'static>(
+    f: impl FnOnce() -> T + Send + 'static,
+    mut watch: impl FnMut() -> Result<()>,
+) -> Result<T> {
+    watch()?;
     let (sender, receiver) = channel();
     let thread = thread::Builder::new().spawn(move || {
-        // Nothing receives the result after an interrupt.
+        // Nothing receives the result after an error of `watch`.
         let _ = sender.send(f());
     });
     let thread = thread.map_err(|e| Error::invalid(format!("cannot start a thread: {e}")))?;
     loop {
         match receiver.recv_timeout(INTERVAL) {
             Ok(result) => return Ok(result),
-            Err(RecvTimeoutError::Timeout) => check()?,
+            Err(RecvTimeoutError::Timeout) => watch()?,
             Err(RecvTimeoutError::Disconnected) => break,
         }
     }

@@ -32,6 +32,8 @@ mod interrupt;
 mod kernel;
 
 pub(crate) use interrupt::abandon_on_interrupt;
+#[cfg(feature = "datasets")] // used by downloads
+pub(crate) use interrupt::call_watched;
 pub use interrupt::{check, interrupt, resume};
 
 use std::io::Write;

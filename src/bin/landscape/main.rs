@@ -4,6 +4,7 @@ mod analyze;
 mod blocks;
 mod config_file;
 mod connect;
+mod data;
 mod dataset_args;
 mod density;
 mod hvp;
@@ -71,6 +72,8 @@ enum Task {
     Hvp(hvp::Hvp),
     /// Inputs, parameters and operators of an ONNX file, and whether its derivatives are hand-derived
     Inspect(inspect::Inspect),
+    /// List and download public datasets
+    Data(data::Data),
 }
 
 fn main() -> ExitCode {
@@ -108,6 +111,7 @@ fn run(parsed: Parsed<Cli>) -> Result<(), Error> {
         Task::Sweep(task) => task.run(),
         Task::Hvp(task) => task.run(),
         Task::Inspect(task) => task.run(),
+        Task::Data(task) => task.run(),
     };
     match report {
         Err(error @ Error::Unfinished { .. }) => output::unfinished_report(&error),
@@ -130,7 +134,7 @@ fn refuse_ignored(task: &Task, given: &[String]) -> Result<(), Error> {
         Task::Blocks(task) => task.point.ignored(),
         Task::Sharpness(task) => task.point.ignored(),
         Task::Hvp(task) => task.point.ignored(),
-        Task::Inspect(_) => Vec::new(),
+        Task::Inspect(_) | Task::Data(_) => Vec::new(),
     }
     .into_iter();
     let ignored = rules.find_map(|(flags, why)| {
@@ -157,7 +161,7 @@ fn refuse_invalid(task: &Task) -> Result<(), Error> {
         Task::Blocks(task) => task.check(),
         Task::Sharpness(task) => task.check(),
         Task::Hvp(task) => task.check(),
-        Task::Inspect(_) => Ok(()),
+        Task::Inspect(_) | Task::Data(_) => Ok(()),
     }
 }
 
