@@ -921,7 +921,7 @@ fn errors_of_wrong_names_list_valid_names() {
         ("model = 'resnet19'", "resnet20, resnet18"),
         (
             "dataset = 'svhn'",
-            "mnist, cifar10, cifar100, cifar100-coarse, synthetic",
+            "mnist, fashion-mnist, cifar10, cifar100, cifar100-coarse, synthetic",
         ),
         ("device = 'tpu'", "cpu, cuda"),
         ("optimizer = 'lion'", "sgd, adam, adamw"),

@@ -11,7 +11,7 @@ use clap::{ArgAction, Args, ValueEnum};
 use loss_landscape::Error;
 use loss_landscape::data::synthetic::sum_of_two;
 use loss_landscape::data::{
-    Cifar10, Cifar100, DataReader, ImageFolder, InputNormalization, TestSource, Text, TrainTest,
+    Cifar10, Cifar100, DataReader, FashionMnist, InputNormalization, TestSource, Text, TrainTest,
     idx,
 };
 use loss_landscape::prelude::*;
@@ -31,7 +31,7 @@ pub struct DatasetArgs {
     #[arg(long, value_name = "DATASET", value_parser = source(), long_help = dataset_help())]
     #[serde(skip_serializing_if = "is_missing_or_not_utf8")]
     pub dataset: Option<Source>,
-    /// Directory of the dataset's files, or the text file [default: the MNIST files of the source directory of this program]
+    /// Directory of the dataset's files, or the text file [default: NAME in LOSS_LANDSCAPE_DATA; what is not there is downloaded]
     #[arg(long, value_name = "PATH", value_parser = path())]
     #[serde(skip_serializing_if = "config_file::is_missing_or_not_utf8")]
     pub data: Option<PathBuf>,
@@ -81,9 +81,11 @@ const NORMALIZE_HELP: &str = "Normalise inputs by mean and deviation of the trai
 
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
 pub enum DatasetName {
-    /// MNIST, handwritten digits, 28 × 28; or another set of this shape in --data, such as Fashion-MNIST
+    /// MNIST, handwritten digits, 28 × 28; or another set of this shape in --data
     Mnist,
-    /// CIFAR-10: photographs, 3 × 32 × 32; needs --data
+    /// Fashion-MNIST: clothes, 28 × 28; downloaded unless in --data or LOSS_LANDSCAPE_DATA
+    FashionMnist,
+    /// CIFAR-10: photographs, 3 × 32 × 32; downloaded unless in --data or LOSS_LANDSCAPE_DATA
     Cifar10,
     /// CIFAR-100 with 100 fine classes; needs --data
     Cifar100,
@@ -93,6 +95,9 @@ pub enum DatasetName {
     Synthetic,
     /// Two plays by Shakespeare: 10,000 training and 1,000 test sequences of characters
     Shakespeare,
+    /// Short stories: the file TinyStories-valid.txt in --data or LOSS_LANDSCAPE_DATA; it is not downloaded
+    #[value(name = "tinystories")]
+    TinyStories,
     /// The UTF-8 text file in --data: at most 10,000 training and 1,000 test sequences of characters
     Text,
 }
@@ -287,14 +292,7 @@ impl DatasetArgs {
                 self.own_data(name, samples)
             }
             Source::ImageFolder(dir) => {
-                let mut folder = ImageFolder::default().with_grey(self.grey);
-                if let Some(ImageSize([height, width])) = self.size {
-                    folder = folder.with_size(height, width);
-                }
-                if let Some(share) = self.test_share {
-                    folder = folder.with_test_share(share);
-                }
-                self.own_data(dir.display().to_string(), folder.read(&dir, device)?)
+                self.own_data(dir.display().to_string(), self.read_images(&dir, device)?)
             }
             Source::File(file) => {
                 let mut reader = DataReader::default();
@@ -322,6 +320,25 @@ impl DatasetArgs {
         }
     }
 
+    #[cfg(feature = "datasets")]
+    fn read_images(&self, dir: &Path, device: &Device) -> Result<TrainTest, Error> {
+        let mut folder = loss_landscape::data::ImageFolder::default().with_grey(self.grey);
+        if let Some(ImageSize([height, width])) = self.size {
+            folder = folder.with_size(height, width);
+        }
+        if let Some(share) = self.test_share {
+            folder = folder.with_test_share(share);
+        }
+        folder.read(dir, device)
+    }
+
+    #[cfg(not(feature = "datasets"))]
+    fn read_images(&self, _: &Path, _: &Device) -> Result<TrainTest, Error> {
+        Err(Error::Invalid(
+            "this program cannot read images: compile it with --features datasets".into(),
+        ))
+    }
+
     fn read_named(&self, name: DatasetName, device: &Device) -> Result<Data, Error> {
         let data = |title: &str, [train, test]: [Dataset; 2], shape: &[usize], classes| {
             let test_source = TestSource::Files;
@@ -346,8 +363,18 @@ impl DatasetArgs {
                 let title = name.unwrap_or("unknown set of MNIST's shape");
                 data(title, [train, test], &[1, 28, 28], classes)
             }
-            (DatasetName::Cifar10, Some(dir)) => {
-                let Cifar10 { train, test, .. } = Cifar10::load_from(dir, device)?;
+            (DatasetName::FashionMnist, dir) => {
+                let FashionMnist { train, test } = match dir {
+                    None => FashionMnist::load(device)?,
+                    Some(dir) => FashionMnist::load_from(dir, device)?,
+                };
+                data("Fashion-MNIST", [train, test], &[1, 28, 28], 10)
+            }
+            (DatasetName::Cifar10, dir) => {
+                let Cifar10 { train, test, .. } = match dir {
+                    None => Cifar10::load(device)?,
+                    Some(dir) => Cifar10::load_from(dir, device)?,
+                };
                 data("CIFAR-10", [train, test], &[3, 32, 32], 10)
             }
             (DatasetName::Cifar100 | DatasetName::Cifar100Coarse, Some(dir)) => {
@@ -361,10 +388,6 @@ impl DatasetArgs {
                 };
                 data(title, sets, &[3, 32, 32], classes)
             }
-            (DatasetName::Cifar10, None) => Err(Error::Invalid(
-                "CIFAR-10 is not included: give the directory of its binary version with --data"
-                    .into(),
-            )),
             (DatasetName::Cifar100 | DatasetName::Cifar100Coarse, None) => Err(Error::Invalid(
                 "CIFAR-100 is not included: give the directory of its binary version with --data"
                     .into(),
@@ -375,7 +398,7 @@ impl DatasetArgs {
                 let sets = [all.first(SYNTHETIC_TRAIN)?, all.select(&rest)?];
                 data("synthetic", sets, &[20], 2)
             }
-            (DatasetName::Shakespeare | DatasetName::Text, file) => {
+            (DatasetName::Shakespeare | DatasetName::TinyStories | DatasetName::Text, file) => {
                 let text = self.text(name)?;
                 let (train, test) = text.split(0.1)?;
                 let windows = |text: &Text, most: usize| {
@@ -386,9 +409,10 @@ impl DatasetArgs {
                     windows(&train, SEQUENCES[0])?,
                     windows(&test, SEQUENCES[1])?,
                 ];
-                let title = match file {
-                    Some(file) => file.display().to_string(),
-                    None => "two plays by Shakespeare".to_owned(),
+                let title = match (name, file) {
+                    (DatasetName::TinyStories, _) => "TinyStories".to_owned(),
+                    (_, Some(file)) => file.display().to_string(),
+                    (_, None) => "two plays by Shakespeare".to_owned(),
                 };
                 data(&title, sets, &[self.context()], text.vocabulary().len())
             }
@@ -403,6 +427,8 @@ impl DatasetArgs {
                     "no text is given: add --data FILE, or use --dataset shakespeare".into(),
                 ));
             }
+            (DatasetName::TinyStories, Some(dir)) => Text::load_tiny_stories(dir)?,
+            (DatasetName::TinyStories, None) => Text::tiny_stories()?,
             _ => Text::shakespeare()?,
         };
         // The last tenth is for the test, and must hold a sequence and the character after it.
@@ -609,7 +635,7 @@ fn list(items: &[impl ToString]) -> String {
 
 impl DatasetName {
     fn is_text(self) -> bool {
-        matches!(self, Self::Shakespeare | Self::Text)
+        matches!(self, Self::Shakespeare | Self::TinyStories | Self::Text)
     }
 
     fn name(self) -> String {
@@ -713,7 +739,7 @@ fn dataset_help() -> String {
         let _ = write!(help, "\n- {}: {}", name.name(), about.unwrap_or_default());
     }
     help += "\n- FILE: arrays in .npz, .safetensors or .pth, or a table in .csv or .parquet; see --inputs and --targets";
-    help += "\n- idx:DIR: IDX files, such as Fashion-MNIST, KMNIST or EMNIST";
+    help += "\n- idx:DIR: IDX files, such as KMNIST or EMNIST";
     help += "\n- imagefolder:DIR: PNG and JPEG images in a folder for each class, perhaps in DIR/train and DIR/test";
     help
 }
