@@ -1,10 +1,12 @@
 //! Datasets from tables of polars.
 
+use std::collections::BTreeSet;
+
 use candle_core::{DType, Device, Tensor};
 use polars::prelude::{Column, DataFrame, DataType, IntoColumn};
 
 use super::Dataset;
-use super::labels::{from_texts, to_labels};
+use super::labels::to_labels;
 use crate::error::{Error, Result};
 
 impl Dataset {
@@ -295,6 +297,15 @@ fn check_classes(texts: &[&str], column: &str) -> Result<()> {
         true => Err(not_a_number(texts, column)),
         false => Ok(()),
     }
+}
+
+/// The labels that texts stand for, and the text of each class. Classes are the different texts in sorted order.
+fn from_texts<'a>(texts: &[&'a str]) -> (Vec<u32>, Vec<String>) {
+    let names: BTreeSet<&'a str> = texts.iter().copied().collect();
+    let names: Vec<&str> = names.into_iter().collect();
+    let class = |text: &&str| names.partition_point(|name| name < text) as u32;
+    let labels = texts.iter().map(class).collect();
+    (labels, names.into_iter().map(str::to_owned).collect())
 }
 
 /// The values of a column without lists. `row` is the row of its i-th value in the table.

@@ -1,6 +1,5 @@
-//! Labels from integers and texts.
+//! Labels from integers.
 
-use std::collections::BTreeSet;
 use std::fmt::Display;
 
 /// The labels that integers stand for. The error names the first integer that is no label.
@@ -14,13 +13,4 @@ where
         })
     };
     values.into_iter().enumerate().map(label).collect()
-}
-
-/// The labels that texts stand for, and the text of each class. Classes are the different texts in sorted order.
-pub(super) fn from_texts<'a>(texts: &[&'a str]) -> (Vec<u32>, Vec<String>) {
-    let names: BTreeSet<&'a str> = texts.iter().copied().collect();
-    let names: Vec<&str> = names.into_iter().collect();
-    let class = |text: &&str| names.partition_point(|name| name < text) as u32;
-    let labels = texts.iter().map(class).collect();
-    (labels, names.into_iter().map(str::to_owned).collect())
 }

@@ -47,6 +47,10 @@ struct Table {
 impl Table {
     fn from_csv(reader: &DataReader, path: &Path, mut bytes: Vec<u8>) -> Result<Self> {
         bytes.truncate(bytes.trim_ascii_end().len());
+        let is_header = !bytes.contains(&b'\n');
+        if is_header {
+            return Err(Error::file(path, "has no rows", ADVICE));
+        }
         if let Some(ragged) = first_ragged_row(&bytes) {
             let problem = format!(
                 "row {} has {} fields, and the header has {}",
@@ -55,9 +59,7 @@ impl Table {
             return Err(Error::file(path, problem, ADVICE));
         }
         // The types of columns depend on all rows.
-        let options = CsvReadOptions::default()
-            .with_infer_schema_length(None)
-            .with_raise_if_empty(false);
+        let options = CsvReadOptions::default().with_infer_schema_length(None);
         let frame = table(path, || {
             let reader = options.into_reader_with_file_handle(Cursor::new(bytes));
             reader.finish()
