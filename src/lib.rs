@@ -133,6 +133,7 @@ pub mod prelude {
     pub use crate::data::synthetic::{spirals, teacher_student, two_moons};
     pub use crate::data::{Dataset, Mnist, Targets};
     pub use crate::embedding::{Autoencoder, Comparison, Pca};
+    pub use crate::import::Onnx;
     pub use crate::landscape::{
         Connectivity, EvolutionSettings, GradientNoise, Grid, ImplicitBias, Line, PacBayes,
         PathTrainer, Plane, Projection, Sharpness, StableRate, StepChange, direction,

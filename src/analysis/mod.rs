@@ -77,6 +77,20 @@ pub struct Analyzer {
 impl Analyzer {
     /// An analyzer that measures the `loss` of `model` on all of `train`, with default settings.
     ///
+    /// ```
+    /// use loss_landscape::prelude::*;
+    ///
+    /// // A network that PyTorch exported to ONNX.
+    /// let model = Onnx::load("tests/onnx/mlp.onnx", &Device::Cpu)?;
+    /// let x = Tensor::rand(-1f32, 1f32, (20, 12), &Device::Cpu)?;
+    /// let labels = Tensor::from_iter((0..20u32).map(|i| i % 5), &Device::Cpu)?;
+    /// let data = Dataset::classification(&x, &labels)?;
+    /// let analyzer = Analyzer::new(&model, &data, &data, Loss::CrossEntropy)?;
+    /// let report = analyzer.with_eigenvalues(2).full_analysis()?;
+    /// assert_eq!(report.parameters, 12 * 24 + 24 + 24 * 16 + 16 + 16 * 5 + 5);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Objective::of`] and [`Objective::with_data`].
     pub fn new<M>(model: &M, train: &Dataset, test: &Dataset, loss: impl Into<Loss>) -> Result<Self>
