@@ -67,6 +67,9 @@ pub(in crate::landscape) fn find_units(
     Ok(Sets::new(&graph).groups(graph.reasons.clone()))
 }
 
+/// A division into groups, and the number of a group.
+type Group = (usize, usize);
+
 /// Where a unit occurs.
 #[derive(Default)]
 struct Occurrences {
@@ -74,8 +77,8 @@ struct Occurrences {
     axes: Vec<(usize, Vec<usize>)>,
     /// Index of each value between layers, and the number of the unit's entries.
     values: Vec<(usize, usize)>,
-    /// Each division into groups, and the unit's group.
-    groups: Vec<(usize, usize)>,
+    /// The unit's group in each division.
+    groups: Vec<Group>,
 }
 
 /// What units that can be exchanged have in common, apart from the numbers of their groups: the number of entries along each axis and
@@ -86,7 +89,7 @@ type Role = (Vec<(usize, usize)>, Vec<(usize, usize)>, Vec<usize>);
 struct Set {
     /// Index of the role.
     role: usize,
-    groups: Vec<(usize, usize)>,
+    groups: Vec<Group>,
     units: Vec<usize>,
 }
 
@@ -123,7 +126,7 @@ impl<'a> Sets<'a> {
             groups.push((member.division, member.group));
         }
         let mut roles: HashMap<Role, usize> = HashMap::new();
-        let mut known: HashMap<(usize, &[(usize, usize)]), usize> = HashMap::new();
+        let mut known: HashMap<(usize, &[Group]), usize> = HashMap::new();
         let mut sets: Vec<Set> = Vec::new();
         for (unit, found) in occurrences.iter().filter(|(unit, _)| **unit != FIXED) {
             let axes = found.axes.iter().map(|(a, entries)| (*a, entries.len()));
@@ -227,7 +230,7 @@ impl<'a> Sets<'a> {
 
     /// Sets that are linked by a common group.
     fn linked(&self) -> Vec<Vec<usize>> {
-        let mut clusters: Vec<(HashSet<(usize, usize)>, Vec<usize>)> = Vec::new();
+        let mut clusters: Vec<(HashSet<Group>, Vec<usize>)> = Vec::new();
         for (i, set) in self.sets.iter().enumerate() {
             let mut joined = (set.groups.iter().copied().collect::<HashSet<_>>(), vec![i]);
             let (linked, others): (Vec<_>, Vec<_>) = clusters
@@ -246,8 +249,8 @@ impl<'a> Sets<'a> {
     }
 
     /// Role, number of units and groups of each set, with the groups numbered as they occur.
-    fn pattern(&self, cluster: &[usize]) -> Vec<(usize, usize, Vec<(usize, usize)>)> {
-        let mut numbered: Vec<(usize, usize)> = Vec::new();
+    fn pattern(&self, cluster: &[usize]) -> Vec<(usize, usize, Vec<Group>)> {
+        let mut numbered: Vec<Group> = Vec::new();
         let mut pattern = Vec::with_capacity(cluster.len());
         for set in cluster {
             let set = &self.sets[*set];
