@@ -244,17 +244,22 @@ pub(super) fn pool(call: &Call) -> Result<Tensor, Failure> {
     let sizes = [images.dims()[2], images.dims()[3]];
     let is_rounded_up = node.int_or("ceil_mode", 0)? == 1;
     let stated: Vec<[usize; 2]> = window.pads.clone();
-    let mut counts = [0; 2];
-    for i in 0..2 {
-        let (stride, reach) = (window.strides[i], window.reach(i));
+    // Number of outputs along an axis, and of entries that the last one reads after the image.
+    let along = |i: usize| {
+        let stride = window.strides[i];
         let [before, after] = window.pads[i];
-        let free = sizes[i] + before + after - reach;
-        counts[i] = free / stride + 1;
+        let free = sizes[i] + before + after - window.reach(i);
+        let count = free / stride + 1;
         // One more, if it does not start after the image.
-        if is_rounded_up && free % stride != 0 && counts[i] * stride < sizes[i] + before {
-            window.pads[i][1] += stride - free % stride;
-            counts[i] += 1;
+        match is_rounded_up && free % stride != 0 && count * stride < sizes[i] + before {
+            true => (count + 1, stride - free % stride),
+            false => (count, 0),
         }
+    };
+    let outputs = [along(0), along(1)];
+    let counts = outputs.map(|(count, _)| count);
+    for (pads, (_, added)) in window.pads.iter_mut().zip(outputs) {
+        pads[1] += added;
     }
     let y = match node.op.as_str() {
         "MaxPool" => {
