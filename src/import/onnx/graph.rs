@@ -261,6 +261,7 @@ impl Graph {
     }
 
     /// Values of a constant of floats.
+    #[allow(dead_code)] // for rules of layers
     pub fn const_floats(&self, name: &str) -> Option<Vec<f64>> {
         let tensor = self.constants.get(name)?;
         let floats = || tensor.flatten_all()?.to_dtype(DType::F64)?.to_vec1();
@@ -270,6 +271,7 @@ impl Graph {
     }
 
     /// The number in a constant of one float, of any rank.
+    #[allow(dead_code)] // for rules of layers
     pub fn const_scalar(&self, name: &str) -> Option<f64> {
         match self.const_floats(name)?[..] {
             [value] => Some(value),
@@ -280,12 +282,6 @@ impl Graph {
     /// The shape of a value, known after folding.
     pub fn shape(&self, name: &str) -> Option<&ValueShape> {
         self.shapes.get(name)
-    }
-
-    /// The node whose output is `name`.
-    pub fn producer(&self, name: &str) -> Option<&Node> {
-        let mut nodes = self.nodes.iter();
-        nodes.find(|node| node.outputs.iter().any(|output| output == name))
     }
 
     /// The nodes that read `name`.

@@ -382,7 +382,8 @@ mod tests {
         assert_eq!(found.const_scalar("val_1"), Some(0.5));
         assert!(found.constants.contains_key("mask") && !found.constants.contains_key("unused"));
         assert_eq!(found.check_order(), Ok(()));
-        let transpose = found.producer("val_9").unwrap();
+        let transpose = &found.nodes[0];
+        assert_eq!(transpose.outputs, ["val_9"]);
         assert_eq!(
             (transpose.op.as_str(), transpose.input(0)),
             ("Transpose", Some("embedding"))
