@@ -146,7 +146,8 @@ pub(super) fn download(set: PublicSet, dir: &Path) -> Result<()> {
 /// Waits until no other process downloads the set.
 fn lock(dir: &Path, progress: &mut Progress) -> Result<LockFile> {
     let path = with_ending(dir, ".lock");
-    let file = OpenOptions::new().write(true).create(true).open(&path);
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create(true).truncate(false).open(&path);
     let file =
         file.map_err(|e| Error::file(&path, format!("cannot be written ({e})"), WRITABLE))?;
     let file = LockFile::new(file);

@@ -20,7 +20,7 @@ struct Thrift {
 
 impl Thrift {
     fn field(mut self, id: u8, kind: u8, value: &[u8]) -> Self {
-        self.bytes.push((id - self.last) << 4 | kind);
+        self.bytes.push(((id - self.last) << 4) | kind);
         self.bytes.extend(value);
         self.last = id;
         self
@@ -39,7 +39,7 @@ impl Thrift {
     }
 
     fn list(self, id: u8, kind: u8, items: &[Vec<u8>]) -> Self {
-        let head = vec![(items.len() as u8) << 4 | kind];
+        let head = vec![((items.len() as u8) << 4) | kind];
         self.field(id, LIST, &[head, items.concat()].concat())
     }
 
@@ -64,7 +64,7 @@ fn varint(mut value: u64) -> Vec<u8> {
 }
 
 fn zigzag(value: i64) -> Vec<u8> {
-    varint((value << 1 ^ value >> 63) as u64)
+    varint(((value << 1) ^ (value >> 63)) as u64)
 }
 
 fn text(value: &str) -> Vec<u8> {
