@@ -88,8 +88,9 @@ fn output_axis(
                 return Ok(None);
             };
             let before: usize = dims[..axis].iter().product();
-            let is_batch =
-                |j: &usize| out[..*j].iter().product::<usize>() == before && out[*j] % size == 0;
+            let is_batch = |j: &usize| {
+                out[..*j].iter().product::<usize>() == before && out[*j].is_multiple_of(size)
+            };
             (0..out.len()).find(is_batch)
         }
         "Transpose" => {

@@ -10,10 +10,11 @@ use super::read::{domain, opsets};
 const MOST_NODES: usize = 200_000;
 const DEEPEST: usize = 32;
 
-/// The functions of a file by domain, name and overload.
-pub(super) struct Functions(
-    HashMap<(String, String, String), (FunctionProto, HashMap<String, i64>)>,
-);
+/// The functions of a file.
+pub(super) struct Functions(HashMap<Key, (FunctionProto, HashMap<String, i64>)>);
+
+/// Domain, name and overload of a function.
+type Key = (String, String, String);
 
 impl Functions {
     pub(super) fn new(protos: Vec<FunctionProto>) -> Result<Self, String> {

@@ -45,7 +45,7 @@ impl Type {
             16 => Self::BF16,
             8 => return Err("text, which no supported operator reads".into()),
             14 | 15 => return Err("complex numbers, which are not supported".into()),
-            17..=20 | 21..=28 => {
+            17..=28 => {
                 return Err(
                     "numbers of at most 8 bits for quantised models, which are not supported: export the model in float32"
                         .into(),

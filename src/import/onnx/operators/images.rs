@@ -251,7 +251,7 @@ pub(super) fn pool(call: &Call) -> Result<Tensor, Failure> {
         let free = sizes[i] + before + after - window.reach(i);
         let count = free / stride + 1;
         // One more, if it does not start after the image.
-        match is_rounded_up && free % stride != 0 && count * stride < sizes[i] + before {
+        match is_rounded_up && !free.is_multiple_of(stride) && count * stride < sizes[i] + before {
             true => (count + 1, stride - free % stride),
             false => (count, 0),
         }
