@@ -310,10 +310,7 @@ fn every_kind_of_layer() {
                     body: vec![tanh(), conv("f", 2, 1, 1, 1), group(1)],
                     shortcut: vec![conv("h", 2, 0, 1, 1)],
                 }),
-                LayerKind::MaxPool(layers::MaxPool {
-                    kernel: 2,
-                    stride: 2,
-                }),
+                LayerKind::MaxPool(layers::MaxPool::new(2, 2)),
                 LayerKind::Flatten(layers::Flatten),
                 linear("d"),
             ],

@@ -166,7 +166,7 @@ impl Builder {
                 let travel = [height, width].map(|size| size - kernel);
                 self.shape = [channels, travel[0] / stride + 1, travel[1] / stride + 1];
                 if pool == 6 {
-                    return LayerKind::MaxPool(layers::MaxPool { kernel, stride });
+                    return LayerKind::MaxPool(layers::MaxPool::new(kernel, stride));
                 }
                 self.graph &= travel.iter().all(|n| n.is_multiple_of(stride));
                 LayerKind::AveragePool(layers::AveragePool { kernel, stride })

@@ -361,7 +361,7 @@ fn other_layers(results: &mut Results) -> Result<(), Error> {
         LayerKind::Unflatten(layers::Unflatten(vec![2, 11, 11])),
         conv("a", true, 1, 2, 2, 1),
         LayerKind::Activation(Activation::Gelu),
-        LayerKind::MaxPool(layers::MaxPool { kernel, stride }),
+        LayerKind::MaxPool(layers::MaxPool::new(kernel, stride)),
         LayerKind::Residual(layers::Residual {
             body: vec![LayerKind::Activation(Activation::Tanh)],
             shortcut: vec![conv("c", false, 1, 0, 1, 1)],

@@ -23,8 +23,8 @@ use crate::tensor_functions::softplus;
 ///     |activation: Activation| Ok::<_, Error>(activation.apply(&x)?.to_vec1::<f64>()?[0]);
 /// assert_eq!(at_zero(Activation::Sigmoid)?, 0.5);
 /// assert!((at_zero(Activation::Softplus)? - 2f64.ln()).abs() < 1e-15);
-/// use Activation::{Gelu, GeluTanh, Relu, Silu, Tanh};
-/// for activation in [Tanh, Relu, Gelu, GeluTanh, Silu] {
+/// use Activation::{Gelu, GeluTanh, Relu, Relu6, Silu, Tanh};
+/// for activation in [Tanh, Relu, Gelu, GeluTanh, Silu, Relu6] {
 ///     assert_eq!(at_zero(activation)?, 0.0);
 /// }
 /// # Ok::<(), Error>(())
@@ -46,6 +46,8 @@ pub enum Activation {
     GeluTanh,
     /// x σ(x) (Elfwing, Uchibe and Doya, 2018)
     Silu,
+    /// min(max(x, 0), 6); its derivative is 1 at 0, as that of [`Activation::Relu`], and 0 at 6
+    Relu6,
 }
 
 /// φ′ and φ″ from y.
@@ -63,12 +65,15 @@ macro_rules! from_output {
 /// The coefficient of x³ in the tanh approximation of GELU.
 const CUBIC: f64 = 0.044715;
 
+/// The largest value of [`Activation::Relu6`].
+const SIX: f64 = 6.0;
+
 /// √(2/π)
 const SLOPE: f64 = std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2;
 
 impl Activation {
     /// All activations.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Sigmoid,
         Self::Tanh,
         Self::Relu,
@@ -76,6 +81,7 @@ impl Activation {
         Self::Softplus,
         Self::GeluTanh,
         Self::Silu,
+        Self::Relu6,
     ];
 
     /// The activation of each element of `x`.
@@ -91,6 +97,7 @@ impl Activation {
             Self::Softplus => softplus(x),
             Self::GeluTanh => nn::ops::gelu(x),
             Self::Silu => x * candle_nn::ops::sigmoid(x)?,
+            Self::Relu6 => x.ge(SIX)?.where_cond(&(x.zeros_like()? + SIX)?, &x.relu()?),
         }
     }
 
@@ -115,6 +122,14 @@ impl Activation {
                 map(x, y, |x| x.max(T::ZERO));
                 write_derivatives([x, y], first, second, |x, _| {
                     (if x >= T::ZERO { T::ONE } else { T::ZERO }, T::ZERO)
+                });
+            }
+            Self::Relu6 => {
+                let six = T::from_f64(SIX);
+                map(x, y, |x| if x >= six { six } else { x.max(T::ZERO) });
+                write_derivatives([x, y], first, second, |x, _| {
+                    let is_inside = x >= T::ZERO && x < six;
+                    (if is_inside { T::ONE } else { T::ZERO }, T::ZERO)
                 });
             }
             Self::Softplus => {
@@ -301,7 +316,7 @@ impl<T: Scalar> Rules<T> for ActivationRules {
                     from_output!(tanh y).0 * rdy
                 });
             }
-            (Activation::Relu, _) | (_, None) => {
+            (Activation::Relu | Activation::Relu6, _) | (_, None) => {
                 tangent(shape, first, rdy, rdx, |d, rdy| d * rdy);
             }
             (_, Some(rx)) => {
@@ -382,6 +397,30 @@ vectorised! {
                     let (d, dd) = f(a[i], b[i]);
                     rdx[i] = d * rdy[i] + dd * dy[i] * rx[i];
                 }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layers::checks::{Tile, check, close, evaluate};
+    use candle_core::Device;
+
+    #[test]
+    fn derivatives_match_differences_and_values_candles() {
+        for activation in Activation::ALL {
+            for (width, samples, k) in [(7, 3, 2), (1, 1, 1)] {
+                let rules = ActivationRules { activation, width };
+                let mut tile = Tile::random([width, width, 1], samples, k, 8);
+                // Far enough for all of ReLU6.
+                tile.x.iter_mut().for_each(|x| *x *= 5.0);
+                assert!(width == 1 || tile.x.iter().any(|x| *x > 6.0));
+                check(&rules, &tile, 1e-8);
+                let x = Tensor::from_slice(&tile.x, tile.x.len(), &Device::Cpu).unwrap();
+                let expected = activation.apply(&x).unwrap().to_vec1::<f64>().unwrap();
+                close("y", &evaluate::<f64>(&rules, &tile).y, &expected, 1e-14);
             }
         }
     }

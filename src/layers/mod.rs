@@ -155,6 +155,7 @@ macro_rules! layers {
 layers! {
     activation: Activation;
     batch_norm: BatchNorm;
+    class_token: ClassToken;
     concat: Concat;
     conv2d: Conv2d;
     dropout: Dropout;
@@ -163,6 +164,7 @@ layers! {
     group_norm: GroupNorm;
     layer_norm: LayerNorm;
     linear: Linear;
+    log_softmax: LogSoftmax;
     patches: Patches;
     pool: AveragePool, GlobalAveragePool, MaxPool;
     position_embedding: PositionEmbedding;
@@ -170,6 +172,7 @@ layers! {
     reshape: Flatten, Unflatten;
     residual: Residual;
     rms_norm: RmsNorm;
+    select_position: SelectPosition;
     self_attention: SelfAttention;
 }
 

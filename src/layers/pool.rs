@@ -23,16 +23,20 @@ pub struct AveragePool {
     pub stride: usize,
 }
 
-/// The maximum of each square of `kernel` × `kernel` pixels, the first if several are equal.
+/// The maximum of each square of `kernel` × `kernel` pixels, the first if several are equal. Pixels of the padding are lower than all
+/// others.
 ///
 /// # Shapes
-/// As [`AveragePool`].
+/// As [`AveragePool`], with height + 2 padding and width + 2 padding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MaxPool {
     /// Side of the square.
     pub kernel: usize,
     /// Step between squares.
     pub stride: usize,
+    /// Rows and columns on each side of the image, at most half of `kernel`.
+    #[serde(default)]
+    pub padding: usize,
 }
 
 /// The mean of each channel.
@@ -50,9 +54,20 @@ impl AveragePool {
 }
 
 impl MaxPool {
-    /// Squares of side `kernel`, `stride` apart.
+    /// Squares of side `kernel`, `stride` apart, without padding.
     pub fn new(kernel: usize, stride: usize) -> Self {
-        Self { kernel, stride }
+        Self {
+            kernel,
+            stride,
+            padding: 0,
+        }
+    }
+
+    /// Sets the padding.
+    #[must_use]
+    pub fn with_padding(mut self, padding: usize) -> Self {
+        self.padding = padding;
+        self
     }
 }
 
@@ -62,6 +77,11 @@ trait PoolingLayer: std::fmt::Debug {
 
     /// The size of a window in an image of height × width, and the stride.
     fn window(&self, image: [usize; 2]) -> ([usize; 2], usize);
+
+    /// Rows and columns on each side of the image.
+    fn padding(&self) -> usize {
+        0
+    }
 
     /// The pass through candle's graph.
     fn pool(&self, x: &Tensor) -> candle_core::Result<Tensor>;
@@ -86,8 +106,22 @@ impl PoolingLayer for MaxPool {
         ([self.kernel; 2], self.stride)
     }
 
+    fn padding(&self) -> usize {
+        self.padding
+    }
+
     fn pool(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        nn::ops::max_pool2d(x, self.kernel, self.stride)
+        let mut x = x.clone();
+        if self.padding > 0 {
+            for axis in [2, 3] {
+                let mut dims = x.dims().to_vec();
+                dims[axis] = self.padding;
+                let lowest = Tensor::full(f32::NEG_INFINITY, dims, x.device())?;
+                let lowest = lowest.to_dtype(x.dtype())?;
+                x = Tensor::cat(&[&lowest, &x, &lowest], axis)?;
+            }
+        }
+        nn::ops::max_pool2d(&x, self.kernel, self.stride)
     }
 }
 
@@ -137,7 +171,15 @@ fn rules<P: PoolingLayer>(layer: &P, input: &Shape) -> Result<PoolRules, Misfit>
     let image = input.image();
     let image = image.ok_or_else(|| misfit("images of shape (channels, height, width)".into()))?;
     let (kernel, stride) = layer.window([image[1], image[2]]);
-    PoolRules::new(P::POOLING, image, kernel, [stride; 2]).ok_or_else(|| {
+    let padding = layer.padding();
+    if 2 * padding > kernel[0] {
+        return Err(misfit(format!(
+            "a padding of at most {}, not {padding}",
+            kernel[0] / 2
+        )));
+    }
+    let rules = PoolRules::new(P::POOLING, image, kernel, [stride; 2], padding);
+    rules.ok_or_else(|| {
         let [height, width] = kernel;
         misfit(format!(
             "images that hold a window of {height} × {width}, and a stride of at least 1, not {stride}"
@@ -156,12 +198,15 @@ enum Pooling {
 /// Windows of size `kernel`, height × width, with the given stride, over a sample of channels × height × width.
 ///
 /// At a point it is a linear map of x that does not depend on θ, so every tangent is the map or its transpose. Max
-/// pooling caches each maximum's offset in its window.
+/// pooling caches each maximum's offset in its window, or in its channel if there is padding.
+#[derive(Clone)]
 struct PoolRules {
     pooling: Pooling,
     image: [usize; 3],
     kernel: [usize; 2],
     stride: [usize; 2],
+    /// Rows and columns on each side of the image, for max pooling.
+    padding: usize,
 }
 
 impl PoolRules {
@@ -171,22 +216,28 @@ impl PoolRules {
         image: [usize; 3],
         kernel: [usize; 2],
         stride: [usize; 2],
+        padding: usize,
     ) -> Option<Self> {
         let [channels, height, width] = image;
-        let fits = (1..=height).contains(&kernel[0]) && (1..=width).contains(&kernel[1]);
-        let exact = height.checked_mul(width)? <= 1 << f32::MANTISSA_DIGITS;
-        (fits && exact && channels > 0 && !stride.contains(&0)).then_some(Self {
+        let padded = |size: usize| size.checked_add(padding.checked_mul(2)?);
+        let (rows, columns) = (padded(height)?, padded(width)?);
+        let fits = (1..=rows).contains(&kernel[0]) && (1..=columns).contains(&kernel[1]);
+        let exact = rows.checked_mul(columns)? <= 1 << f32::MANTISSA_DIGITS;
+        let has_pixels = channels > 0 && height > 0 && width > 0;
+        (fits && exact && has_pixels && !stride.contains(&0)).then_some(Self {
             pooling,
             image,
             kernel,
             stride,
+            padding,
         })
     }
 
     /// Channels × height × width of y.
     fn output(&self) -> [usize; 3] {
         let [channels, height, width] = self.image;
-        let windows = |size, i: usize| (size - self.kernel[i]) / self.stride[i] + 1;
+        let windows =
+            |size, i: usize| (size + 2 * self.padding - self.kernel[i]) / self.stride[i] + 1;
         [channels, windows(height, 0), windows(width, 1)]
     }
 
@@ -225,14 +276,56 @@ impl PoolRules {
         }
     }
 
-    /// Index of each window's first pixel in a channel of x.
+    /// Index in a channel of x of the pixel from which each window's offsets count: its first, or the channel's if there is padding.
     fn corners(&self) -> Vec<usize> {
         let [_, rows, columns] = self.output();
+        if self.padding > 0 {
+            return vec![0; rows * columns];
+        }
         let row = |row: usize| {
             let start = row * self.stride[0] * self.image[2];
             (0..columns).map(move |column| start + column * self.stride[1])
         };
         (0..rows).flat_map(row).collect()
+    }
+
+    /// The maximum of each window, and its offset.
+    fn largest<T: Scalar>(&self, x: &[T], y: &mut [T], offsets: &mut [T]) {
+        if self.padding == 0 {
+            return largest(self, x, y, offsets);
+        }
+        let ([channels, height, width], p) = (self.image, self.padding);
+        let padded = Self {
+            image: [channels, height + 2 * p, width + 2 * p],
+            padding: 0,
+            ..self.clone()
+        };
+        let [_, rows, columns] = padded.image;
+        let outputs = channels * self.planes()[1];
+        let lowest = T::from_f64(f64::NEG_INFINITY);
+        let mut image = vec![lowest; channels * rows * columns];
+        let corners = padded.corners();
+        let samples = x.chunks_exact(channels * height * width);
+        let results = y
+            .chunks_exact_mut(outputs)
+            .zip(offsets.chunks_exact_mut(outputs));
+        for (x, (y, offsets)) in samples.zip(results) {
+            let planes = image.chunks_exact_mut(rows * columns);
+            for (plane, x) in planes.zip(x.chunks_exact(height * width)) {
+                let inside = plane.chunks_exact_mut(columns).skip(p);
+                for (row, x) in inside.zip(x.chunks_exact(width)) {
+                    row[p..p + width].copy_from_slice(x);
+                }
+            }
+            largest(&padded, &image, y, offsets);
+            for (offset, corner) in offsets.iter_mut().zip(corners.iter().cycle()) {
+                let pixel = corner + offset.f64() as usize;
+                // A window in which no pixel is above −∞ takes the nearest of its pixels.
+                let row = (pixel / columns).clamp(p, p + height - 1) - p;
+                let column = (pixel % columns).clamp(p, p + width - 1) - p;
+                *offset = T::from_f64((row * width + column) as f64);
+            }
+        }
     }
 
     /// The cached offsets of each channel of a tile with `k` rows per sample.
@@ -267,8 +360,8 @@ impl<T: Scalar> Rules<T> for PoolRules {
     fn forward(&self, _theta: &Packed<T>, x: &[T], y: &mut [T], cached: &mut [T]) {
         match self.pooling {
             Pooling::Average => average(self, x, y),
-            Pooling::Max if cached.is_empty() => largest(self, x, y, &mut vec![T::ZERO; y.len()]),
-            Pooling::Max => largest(self, x, y, cached),
+            Pooling::Max if cached.is_empty() => self.largest(x, y, &mut vec![T::ZERO; y.len()]),
+            Pooling::Max => self.largest(x, y, cached),
         }
     }
 
@@ -401,8 +494,14 @@ mod tests {
                 for i in 0..pool.kernel[0] {
                     for j in 0..pool.kernel[1] {
                         let (r, c) = (row * pool.stride[0] + i, column * pool.stride[1] + j);
-                        assert!(r < height && c < width);
-                        window.push(plane[r * width + c]);
+                        let inside = |place: usize, size: usize| {
+                            place
+                                .checked_sub(pool.padding)
+                                .filter(|place| *place < size)
+                        };
+                        let pixel = inside(r, height).zip(inside(c, width));
+                        assert!(pool.padding > 0 || pixel.is_some());
+                        window.extend(pixel.map(|(r, c)| plane[r * width + c]));
                     }
                 }
                 y.push(reduce(&window));
@@ -426,7 +525,7 @@ mod tests {
         ];
         for (image, kernel, stride, output) in shapes {
             for (samples, k) in [(1, 1), (3, 2)] {
-                let pool = |pooling| PoolRules::new(pooling, image, kernel, stride).unwrap();
+                let pool = |pooling| PoolRules::new(pooling, image, kernel, stride, 0).unwrap();
                 let [average, max] = [pool(Pooling::Average), pool(Pooling::Max)];
                 assert_eq!((average.output(), max.output()), (output, output));
                 let tile = tile(&average, samples, k);
@@ -446,6 +545,49 @@ mod tests {
     }
 
     #[test]
+    fn padding_is_below_all_pixels() {
+        let shapes = [
+            ([2, 6, 8], 3, 2, 1, [2, 3, 4]),
+            ([3, 5, 4], 2, 1, 1, [3, 6, 5]),
+            ([1, 1, 1], 3, 1, 1, [1, 1, 1]),
+            ([2, 4, 7], 5, 3, 2, [2, 2, 3]),
+        ];
+        for (image, kernel, stride, padding, output) in shapes {
+            let layer = MaxPool::new(kernel, stride).with_padding(padding);
+            let pool = super::rules(&layer, &Shape::new(image)).unwrap();
+            assert_eq!(pool.output(), output);
+            for (samples, k) in [(1, 1), (3, 2)] {
+                let tile = tile(&pool, samples, k);
+                let largest = |window: &[f64]| window.iter().copied().fold(f64::MIN, f64::max);
+                let expected = by_definition(&pool, &tile.x, largest);
+                assert_eq!(evaluate::<f64>(&pool, &tile).y, expected);
+                check(&pool, &tile, 1e-10);
+                check(
+                    &pool,
+                    &Tile {
+                        rx: None,
+                        ..tile.clone()
+                    },
+                    1e-10,
+                );
+                let shape = [&[samples], &image[..]].concat();
+                let x = Tensor::from_vec(tile.x, shape, &candle_core::Device::Cpu).unwrap();
+                let y = layer.pool(&x).unwrap();
+                assert_eq!(y.dims()[1..], output);
+                assert_eq!(y.flatten_all().unwrap().to_vec1::<f64>().unwrap(), expected);
+            }
+            let below = vec![f64::NEG_INFINITY; image.iter().product()];
+            let mut y = vec![0.0; output.iter().product()];
+            let mut offsets = y.clone();
+            pool.largest(&below, &mut y, &mut offsets);
+            assert!(y.iter().all(|y| *y == f64::NEG_INFINITY));
+            assert!(offsets.iter().all(|o| (*o as usize) < image[1] * image[2]));
+        }
+        let misfit = super::rules(&MaxPool::new(3, 2).with_padding(2), &Shape::new([1, 9, 9]));
+        assert!(misfit.err().unwrap().wanted.contains("at most 1"));
+    }
+
+    #[test]
     fn a_global_average_is_the_mean_of_each_channel() {
         let pool = super::rules(&GlobalAveragePool, &Shape::new([3, 5, 4])).unwrap();
         assert_eq!(pool.output(), [3, 1, 1]);
@@ -459,7 +601,7 @@ mod tests {
 
     #[test]
     fn the_first_maximum_is_used_and_nan_is_preserved() {
-        let pool = PoolRules::new(Pooling::Max, [1, 2, 4], [2, 2], [2, 2]).unwrap();
+        let pool = PoolRules::new(Pooling::Max, [1, 2, 4], [2, 2], [2, 2], 0).unwrap();
         let mut tile = tile(&pool, 1, 1);
         tile.x = vec![-1.0, 5.0, -2.0, -2.0, 5.0, 5.0, -2.0, -2.0];
         tile.dy = vec![3.0, 4.0];
@@ -481,8 +623,9 @@ mod tests {
 
     #[test]
     fn shapes_that_do_not_fit_give_none() {
-        let none =
-            |image, kernel, stride| PoolRules::new(Pooling::Max, image, kernel, stride).is_none();
+        let none = |image, kernel, stride| {
+            PoolRules::new(Pooling::Max, image, kernel, stride, 0).is_none()
+        };
         assert!(none([1, 4, 4], [5, 2], [1, 1]));
         assert!(none([1, 4, 4], [2, 5], [1, 1]));
         assert!(none([1, 4, 4], [0, 2], [1, 1]));

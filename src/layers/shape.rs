@@ -132,7 +132,8 @@ mod tests {
             shown(BatchNorm::new("n")),
             "BatchNorm (`n.weight`, `n.bias`, `n.running_mean`, `n.running_var`)"
         );
-        assert_eq!(shown(MaxPool::new(2, 1)), "MaxPool (kernel 2, stride 1)");
+        let pool = "MaxPool (kernel 2, stride 1, padding 0)";
+        assert_eq!(shown(MaxPool::new(2, 1)), pool);
         assert_eq!(shown(Dropout::new(1.5)), "Dropout (rate 1.5)");
         assert_eq!(shown(Unflatten(vec![1, 28])), "Unflatten ([1, 28])");
         assert_eq!(shown(Flatten), "Flatten");

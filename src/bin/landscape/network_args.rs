@@ -130,6 +130,7 @@ pub enum ActivationName {
     Softplus,
     GeluTanh,
     Silu,
+    Relu6,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum, Serialize)]
@@ -244,6 +245,7 @@ impl NetworkArgs {
             ActivationName::Softplus => Activation::Softplus,
             ActivationName::GeluTanh => Activation::GeluTanh,
             ActivationName::Silu => Activation::Silu,
+            ActivationName::Relu6 => Activation::Relu6,
         });
         let device = self.device()?;
         let data = self.data()?;
