@@ -9,42 +9,13 @@ mod evaluate;
 mod fold;
 mod functions;
 mod graph;
+mod layers;
 mod messages;
 mod operators;
 mod parameters;
 mod read;
 mod summary;
 mod tensors;
-
-/// Stands in until graphs are mapped onto layers.
-mod layers {
-    use std::collections::BTreeMap;
-
-    use candle_core::Tensor;
-
-    use super::graph::Graph;
-    use crate::layers::LayerKind;
-
-    pub(super) struct Mapped {
-        pub layers: Vec<LayerKind>,
-        pub parameters: BTreeMap<String, Parameter>,
-        pub statistics: BTreeMap<String, String>,
-    }
-
-    pub(super) struct Parameter {
-        pub weight: String,
-    }
-
-    impl Parameter {
-        pub(super) fn tensor(&self, graph: &Graph) -> candle_core::Result<Tensor> {
-            Ok(graph.weights[&self.weight].clone())
-        }
-    }
-
-    pub(super) fn from_graph(_graph: &Graph) -> Result<Mapped, String> {
-        Err("models from ONNX files are not mapped onto layers yet".into())
-    }
-}
 
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -199,16 +170,7 @@ impl Onnx {
                 layers: Err(reason.into()),
                 ..by_graph
             }),
-            Ok(mapped) => {
-                let by_layers = by_graph.with_layers(&mapped, device)?;
-                match by_layers.differs_from(&by_graph)? {
-                    None => Ok(by_layers),
-                    Some(reason) => Ok(Self {
-                        layers: Err(reason.into()),
-                        ..by_graph
-                    }),
-                }
-            }
+            Ok(mapped) => by_graph.with_layers(&mapped, device),
         }
     }
 
@@ -267,29 +229,6 @@ impl Onnx {
             parameters: Parameters::new(vars)?.with_statistics(statistics)?,
             ..self.clone()
         })
-    }
-
-    /// Why the layers do not compute what the graph computes, if they do not.
-    fn differs_from(&self, by_graph: &Self) -> Result<Option<String>> {
-        let x = fold::samples(&self.graph, &self.sample_shape())?
-            .to_device(self.parameters.device())?;
-        let x = match x.dtype() {
-            DType::I64 => x.to_dtype(DType::U32)?,
-            _ => x,
-        };
-        let outputs = |model: &Self| -> Result<Vec<f64>> {
-            let y = model.forward(&x)?.detach();
-            Ok(y.flatten_all()?.to_dtype(DType::F64)?.to_vec1()?)
-        };
-        let (ours, theirs) = match (outputs(self), outputs(by_graph)) {
-            (Err(problem), Ok(_)) => {
-                return Ok(Some(format!("its layers cannot be computed: {problem}")));
-            }
-            (ours, theirs) => (ours?, theirs?),
-        };
-        Ok(fold::difference(&ours, &theirs).map(|difference| {
-            format!("the layers that were recognised have other outputs: they differ by {difference:.1e}")
-        }))
     }
 
     /// A copy in another floating-point dtype, with its own parameters and running statistics.

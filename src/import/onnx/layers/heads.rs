@@ -1,0 +1,228 @@
+//! Nodes of attention.
+
+use std::rc::Rc;
+
+use candle_core::{DType, Device, Tensor};
+
+use super::attention::{self, Scores};
+use super::network::{Part, Step};
+use super::view::{Base, View};
+use super::{Mapper, Value, axis_of, is_step, unmapped};
+use crate::import::onnx::graph::Node;
+use crate::layers::{LayerKind, Linear, SelfAttention, Shape};
+
+impl Mapper<'_> {
+    /// Queries times keys, attention times values, or a linear layer.
+    pub(super) fn matmul(&mut self, node: &Node) -> Result<Value, String> {
+        let [a, b] = [
+            self.value(node.required_input(0)?),
+            self.value(node.required_input(1)?),
+        ];
+        match (a, b) {
+            (Value::Scores(scores), Value::View(values)) if scores.is_softmax => {
+                Ok(Value::View(self.heads(node, &scores, values)?))
+            }
+            (Value::View(query), Value::View(key)) if is_step(&query) && is_step(&key) => {
+                let [query, key] = [
+                    self.settled(query).map_err(|e| node.problem(e))?,
+                    self.settled(key).map_err(|e| node.problem(e))?,
+                ];
+                let scores = Scores::new(query, key).ok_or_else(|| unmapped(node))?;
+                Ok(Value::Scores(Rc::new(scores)))
+            }
+            (Value::View(input), Value::View(weight)) if is_step(&input) => {
+                Ok(Value::View(self.linear(node, input, &weight, None)?))
+            }
+            _ => Err(unmapped(node)),
+        }
+    }
+
+    /// Scores times or divided by a number, or with a mask.
+    pub(super) fn changed_scores(
+        &mut self,
+        node: &Node,
+        scores: &Rc<Scores>,
+        name: &str,
+    ) -> Result<Value, String> {
+        let mut changed = Scores::clone(scores);
+        if scores.is_softmax {
+            return Err(unmapped(node));
+        }
+        match (node.op.as_str(), self.graph.const_scalar(name)) {
+            ("Mul", Some(c)) => changed.scale *= c,
+            ("Div", Some(c)) => changed.scale /= c,
+            ("Add", _) => changed = self.masked(node, changed, name, None)?,
+            _ => return Err(unmapped(node)),
+        }
+        Ok(Value::Scores(Rc::new(changed)))
+    }
+
+    /// Scores with a mask: a constant that is added, or `hidden` where another constant is or is not true.
+    pub(super) fn masked(
+        &self,
+        node: &Node,
+        scores: Scores,
+        mask: &str,
+        hidden: Option<(f64, bool)>,
+    ) -> Result<Scores, String> {
+        let mask = self
+            .graph
+            .constants
+            .get(mask)
+            .ok_or_else(|| unmapped(node))?;
+        let added = match hidden {
+            None => Ok(mask.clone()),
+            Some((value, when)) => (|| {
+                let is_true = mask.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
+                let added = is_true
+                    .iter()
+                    .map(|t| if (*t != 0.0) == when { value } else { 0.0 });
+                Tensor::from_iter(added, &Device::Cpu)?.reshape(mask.dims())
+            })(),
+        };
+        let added = added.map_err(|e: candle_core::Error| node.problem(e))?;
+        scores.masked(&added).ok_or_else(|| {
+            node.problem("masks attention other than causally, which has no hand-derived rules")
+        })
+    }
+
+    /// Softmax and masks of scores.
+    pub(super) fn attention(&mut self, node: &Node) -> Result<Value, String> {
+        let values: Vec<Value> = node.inputs.iter().map(|name| self.value(name)).collect();
+        let number = |i: usize| self.graph.const_scalar(&node.inputs[i]);
+        match (node.op.as_str(), &values[..]) {
+            ("Softmax", [Value::Scores(scores)]) if !scores.is_softmax => {
+                let rank = scores.query.dims.len();
+                if axis_of(node.int_or("axis", -1)?, rank) != Some(rank - 1) {
+                    return Err(unmapped(node));
+                }
+                let softmax = Scores {
+                    is_softmax: true,
+                    ..Scores::clone(scores)
+                };
+                Ok(Value::Scores(Rc::new(softmax)))
+            }
+            ("IsNaN", [Value::Scores(scores)]) => Ok(Value::IsNan(scores.clone())),
+            // Rows without a visible score are not numbers before this.
+            ("Where", [Value::IsNan(tested), Value::Known, Value::Scores(scores)])
+                if Rc::ptr_eq(tested, scores) && number(1) == Some(0.0) =>
+            {
+                Ok(values[2].clone())
+            }
+            ("Where", [Value::Known, Value::Known, Value::Scores(scores)])
+                if !scores.is_softmax =>
+            {
+                let hidden = number(1).ok_or_else(|| unmapped(node))?;
+                let scores = Scores::clone(scores);
+                let masked = self.masked(node, scores, &node.inputs[0], Some((hidden, true)))?;
+                Ok(Value::Scores(Rc::new(masked)))
+            }
+            ("Where", [Value::Known, Value::Scores(scores), Value::Known])
+                if !scores.is_softmax =>
+            {
+                let hidden = number(2).ok_or_else(|| unmapped(node))?;
+                let scores = Scores::clone(scores);
+                let masked = self.masked(node, scores, &node.inputs[0], Some((hidden, false)))?;
+                Ok(Value::Scores(Rc::new(masked)))
+            }
+            _ => Err(unmapped(node)),
+        }
+    }
+
+    /// Scores whose axes before the last two are merged or split.
+    pub(super) fn reshaped_scores(&self, node: &Node, scores: Rc<Scores>) -> Result<Value, String> {
+        let dims = self.dims(node.output()?)?;
+        let positions = scores.positions();
+        match dims.ends_with(&[positions, positions]) {
+            true => Ok(Value::Scores(scores)),
+            false => Err(unmapped(node)),
+        }
+    }
+
+    /// Attention times values: the heads' outputs.
+    pub(super) fn heads(
+        &mut self,
+        node: &Node,
+        scores: &Scores,
+        values: View,
+    ) -> Result<View, String> {
+        let values = self.resolved(values).map_err(|e| node.problem(e))?;
+        if !scores.has_usual_scale() {
+            return Err(node.problem(
+                "computes attention with another scale than 1/√d, which has no hand-derived rules",
+            ));
+        }
+        let rank = scores.key.dims.len();
+        let swap: Vec<usize> = (0..rank - 2).chain([rank - 1, rank - 2]).collect();
+        let key = scores.key.transposed(&swap);
+        let views = [&scores.query, &key, &values];
+        let mut layers = Vec::new();
+        let mut found: Option<(usize, usize)> = None;
+        for (view, part) in views.into_iter().zip(["query", "key", "value"]) {
+            let (from, heads, layer) = self.projection(view, part).ok_or_else(|| {
+                node.problem(format_args!(
+                    "computes attention, and its {part} is not that of heads of a linear layer"
+                ))
+            })?;
+            if *found.get_or_insert((from, heads)) != (from, heads) {
+                return Err(
+                    node.problem("computes attention between different values or numbers of heads")
+                );
+            }
+            layers.push(layer);
+        }
+        let (Some((from, count)), Ok([query, key, value])) =
+            (found, <[Linear; 3]>::try_from(layers))
+        else {
+            return Err(unmapped(node));
+        };
+        let (positions, features) = (scores.positions(), values.last());
+        let attention = SelfAttention {
+            output: query.clone(),
+            query,
+            key,
+            value,
+            heads: count,
+            causal: scores.causal,
+        };
+        let part = Step::Part {
+            part: Part::Heads(attention),
+            from,
+        };
+        let shape = Shape::new([positions, count * features]);
+        let step = self.network.push(part, shape, node.to_string());
+        let by_head = View::whole(
+            Base::Step(step),
+            vec![self.samples, positions, count, features],
+        );
+        Ok(by_head
+            .transposed(&[0, 2, 1, 3])
+            .reshaped(self.dims(node.output()?)?))
+    }
+
+    /// The input, the number of heads and the linear layer of a view of heads.
+    pub(super) fn projection(&mut self, view: &View, part: &str) -> Option<(usize, usize, Linear)> {
+        let Base::Step(step) = view.base else {
+            return None;
+        };
+        let &[_, outputs] = self.network.shape(step).dims() else {
+            return None;
+        };
+        let heads = attention::heads(view, self.samples, outputs)?;
+        let Step::Layer {
+            kind: LayerKind::Linear(linear),
+            from,
+            ..
+        } = self.network.step(step)
+        else {
+            return None;
+        };
+        let (linear, from) = (linear.clone(), *from);
+        let mut rows = |name: &String| self.parameters.rows(name, &heads.rows, part);
+        let linear = Linear {
+            weight: rows(&linear.weight),
+            bias: linear.bias.as_ref().map(rows),
+        };
+        Some((from, heads.count, linear))
+    }
+}
