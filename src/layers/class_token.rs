@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::graph::GraphBuilder;
 use super::rules::{Mode, Packed, Primal, Rules, Tangent, Write};
-use super::{Layer, Misfit, Pass, Shape, Units, param, var};
+use super::{Layer, Misfit, Pass, Shape, UnitGraph, param, var};
 use crate::kernels::Scalar;
 use crate::kernels::elementwise::add;
 use crate::parameters::Parameters;
@@ -88,8 +88,12 @@ impl Layer for ClassToken {
         Ok(())
     }
 
-    fn units(&self) -> Units {
-        Units::Fixed
+    fn add_units(&self, graph: &mut UnitGraph) -> Result<(), Misfit> {
+        let shape = self.output_shape(graph.shape(), graph.parameters())?;
+        let units = graph.read(self, 1);
+        graph.name_axis(&self.weight, 1, &units);
+        graph.output(shape, 1, units);
+        Ok(())
     }
 }
 

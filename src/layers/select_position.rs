@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::graph::GraphBuilder;
 use super::rules::{Mode, Packed, Primal, Rules, Tangent};
-use super::{Layer, Misfit, Pass, Shape, Units};
+use super::{Layer, Misfit, Pass, Shape, UnitGraph};
 use crate::kernels::Scalar;
 use crate::parameters::Parameters;
 
@@ -61,8 +61,11 @@ impl Layer for SelectPosition {
         Ok(())
     }
 
-    fn units(&self) -> Units {
-        Units::Kept
+    fn add_units(&self, graph: &mut UnitGraph) -> Result<(), Misfit> {
+        let shape = self.output_shape(graph.shape(), graph.parameters())?;
+        let units = graph.read(self, 1);
+        graph.output(shape, 0, units);
+        Ok(())
     }
 }
 
