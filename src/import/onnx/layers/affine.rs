@@ -329,11 +329,11 @@ impl Mapper<'_> {
         axis: usize,
     ) -> Result<View, String> {
         let input = self.input(node, 1)?;
-        let &[samples, tokens, width] = &token.dims[..] else {
+        let &[repetitions, tokens, width] = &token.dims[..] else {
             return Err(unmapped(node));
         };
         let one = token.selected(0, &[0], vec![tokens, width]);
-        let is_repeated = samples == self.samples
+        let is_repeated = (repetitions == 1 || repetitions == self.samples)
             && (0..token.len()).all(|i| token.entry(i) == one.entry(i % one.len()));
         if !is_repeated || axis != 1 || input.dims.len() != 3 || input.last() != width {
             return Err(unmapped(node));
@@ -341,7 +341,7 @@ impl Mapper<'_> {
         let from = self.samples_of(&input).map_err(|e| node.problem(e))?;
         let weight = self.parameter(node, &one, [tokens, width], "weight")?;
         let sample = Shape::new([tokens + input.dims[1], width]);
-        let dims = [&[samples], sample.dims()].concat();
+        let dims = [&[self.samples], sample.dims()].concat();
         let step = self.push_shaped(node, ClassToken::new(weight), from, sample);
         Ok(View::whole(Base::Step(step), dims))
     }
