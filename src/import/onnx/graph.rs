@@ -261,7 +261,6 @@ impl Graph {
     }
 
     /// Values of a constant of floats.
-    #[allow(dead_code)] // for rules of layers
     pub fn const_floats(&self, name: &str) -> Option<Vec<f64>> {
         let tensor = self.constants.get(name)?;
         let floats = || tensor.flatten_all()?.to_dtype(DType::F64)?.to_vec1();
@@ -271,7 +270,6 @@ impl Graph {
     }
 
     /// The number in a constant of one float, of any rank.
-    #[allow(dead_code)] // for rules of layers
     pub fn const_scalar(&self, name: &str) -> Option<f64> {
         match self.const_floats(name)?[..] {
             [value] => Some(value),
