@@ -16,7 +16,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
 use loss_landscape::Error;
+use loss_landscape::data::idx;
 use loss_landscape::files::{WRITABLE, read_arrays, write_tensors};
 use loss_landscape::import::Onnx;
 use loss_landscape::prelude::*;
@@ -372,6 +376,19 @@ fn mutate_member(bytes: &[u8], mutator: &mut Mutator) -> Vec<u8> {
     zip.finish().unwrap().into_inner()
 }
 
+/// Mutates the content of a gzipped file.
+fn mutate_unpacked(bytes: &[u8], mutator: &mut Mutator) -> Vec<u8> {
+    let mut content = Vec::new();
+    GzDecoder::new(bytes).read_to_end(&mut content).unwrap();
+    gzipped(&mutator.mutate(content))
+}
+
+fn gzipped(content: &[u8]) -> Vec<u8> {
+    let mut gz = GzEncoder::new(Vec::new(), Compression::default());
+    gz.write_all(content).unwrap();
+    gz.finish().unwrap()
+}
+
 fn arrays(path: &Path) -> Result<(), Error> {
     read_arrays(path, &Device::Cpu).map(drop)
 }
@@ -476,5 +493,41 @@ fn onnx() {
         mutate_inside: None,
         allocated_per_byte: MESSAGES,
     };
-    format.fuzz(2000);
+    format.fuzz(1500);
+}
+
+/// An IDX file of three 2 × 4 images of bytes, and one of two 16-bit integers.
+fn idx_files() -> Vec<Vec<u8>> {
+    let images = [0, 0, 0x08, 3, 0, 0, 0, 3, 0, 0, 0, 2, 0, 0, 0, 4];
+    let images = images.into_iter().chain(0..24).collect();
+    vec![images, vec![0, 0, 0x0B, 1, 0, 0, 0, 2, 0, 7, 255, 255]]
+}
+
+fn idx_array(path: &Path) -> Result<(), Error> {
+    idx::read(path, &Device::Cpu).map(drop)
+}
+
+#[test]
+fn idx_plain() {
+    let format = Format {
+        file: "images.idx3-ubyte",
+        valid: idx_files(),
+        read: idx_array,
+        mutate_inside: None,
+        allocated_per_byte: PLAIN,
+    };
+    format.fuzz(250);
+}
+
+#[test]
+fn idx_gzipped() {
+    let files = idx_files();
+    let format = Format {
+        file: "images.idx3-ubyte.gz",
+        valid: files.iter().map(|file| gzipped(file)).collect(),
+        read: idx_array,
+        mutate_inside: Some(mutate_unpacked),
+        allocated_per_byte: COMPRESSED,
+    };
+    format.fuzz(250);
 }
