@@ -89,13 +89,15 @@ const MESSAGES: usize = 1000;
 
 const TIME_LIMIT: Duration = Duration::from_secs(20);
 
+type Mutate = fn(&[u8], &mut Mutator) -> Vec<u8>;
+
 struct Format {
     /// Name of the file that is read.
     file: &'static str,
     valid: Vec<Vec<u8>>,
     read: fn(&Path) -> Result<(), Error>,
     /// Mutates what a container holds, such as a member of an archive, and packs it again.
-    mutate_inside: Option<fn(&[u8], &mut Mutator) -> Vec<u8>>,
+    mutate_inside: Option<Mutate>,
     /// Bytes that the reader may allocate per byte of the file, besides [`BASE`].
     allocated_per_byte: usize,
 }
