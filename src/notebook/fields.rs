@@ -389,7 +389,7 @@ mod tests {
         let axes = vec![UnitAxis::new("layers.0.weight", 1); 2];
         assert_eq!(
             text(axes),
-            "parameter        axis  block  range\nlayers.0.weight     1      1  None\nlayers.0.weight     1      1  None"
+            "parameter        axis  block  range\nlayers.0.weight     1      1   None\nlayers.0.weight     1      1   None"
         );
         assert!(text(vec![error(1.0 / 3.0)]).contains("0.333333  0.0"));
         assert_eq!(text(vec![error(0.5); 100_000]).lines().count(), 42);

@@ -241,7 +241,7 @@ mod tests {
             text(units.bundle()),
             "[layers.0.weight (axis 0), layers.0.bias (axis 0), layers.1.weight (axis 1)]"
         );
-        assert!(text(units[0].bundle()).starts_with("parameter        axis  block\n"));
+        assert!(text(units[0].bundle()).starts_with("parameter        axis  block  range\n"));
         let lines = |shown: String| shown.lines().count();
         assert!(
             lines(text(
