@@ -475,7 +475,7 @@ fn an_interrupted_download_leaves_no_file_and_can_be_repeated() {
     let id = child.id().to_string();
     assert!(
         Command::new("kill")
-            .args(["-INT", &id])
+            .args(["-TERM", &id])
             .status()
             .unwrap()
             .success()
@@ -487,7 +487,7 @@ fn an_interrupted_download_leaves_no_file_and_can_be_repeated() {
         "{:?}",
         started.elapsed()
     );
-    assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
+    assert_eq!(output.status.code(), Some(143), "{}", stderr(&output));
     assert!(
         stderr(&output).contains("complete files are kept"),
         "{}",
