@@ -2,10 +2,12 @@
 //! test images of 28 × 28 grey pixels.
 //!
 //! The four original files are gzipped in `data/mnist/` of the source directory; without it, [`Mnist::load`] downloads them. The
-//! first load writes the unpacked files next to gzipped ones if the directory is writable. [`Mnist::load`] checks SHA-256 hashes. [`Mnist::load_from`] also reads other datasets of this shape, such
-//! as Fashion-MNIST; [`idx`](super::idx) reads IDX files of any shape.
+//! first load writes the unpacked files next to gzipped ones if the directory is writable. [`Mnist::load`] checks SHA-256
+//! hashes. [`Mnist::load_from`] also reads other datasets of this shape, such as Fashion-MNIST; [`idx`](super::idx) reads IDX
+//! files of any shape.
 
 use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
@@ -120,13 +122,24 @@ pub(super) fn included_mnist() -> PathBuf {
 /// Reads the four files. Writes the unpacked content next to a gzipped file.
 fn read(dir: &Path, advice: &str) -> Result<[IdxArray; 4]> {
     let files = IdxFiles::find(dir).map_err(|error| match error {
-        Error::File { path, problem, .. } => Error::file(&path, problem, advice),
+        Error::File {
+            path,
+            problem,
+            source,
+            ..
+        } => Error::File {
+            path,
+            problem,
+            advice: advice.to_owned(),
+            source,
+        },
         error => error,
     })?;
     let arrays = FILES.map(|(part, content, name)| {
         let Some(found) = files.only(part, content)? else {
             let path = dir.join(format!("{name}.gz"));
-            return Err(Error::file(&path, "is missing", advice));
+            let missing = io::Error::from(ErrorKind::NotFound);
+            return Err(Error::file(&path, "is missing", advice).caused_by(missing));
         };
         let array = read_first(found, advice)?;
         if is_gzipped(array.path()) {
