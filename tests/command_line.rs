@@ -8,7 +8,8 @@ use loss_landscape::serde_json::{self, Value};
 
 fn landscape(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_landscape"));
-    command.args(arguments).output().unwrap()
+    let command = command.args(arguments).env("HF_HUB_OFFLINE", "1");
+    command.output().unwrap()
 }
 
 /// Parses stdout, which must be one JSON object.
@@ -951,7 +952,7 @@ fn errors_of_wrong_names_list_valid_names() {
         (&["--device", "cuda"][..], "use --device cpu"),
         (
             &["--dataset", "cifar10"],
-            "give the directory of its binary version with --data",
+            "CIFAR-10 is not here, and HF_HUB_OFFLINE forbids the download",
         ),
         (&["--model", "cnn"], "channels × height × width"),
         (&["--model", "vit"], "channels × height × width"),
