@@ -146,7 +146,7 @@ pub(super) fn invalid(problem: impl ToString) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, problem.to_string())
 }
 
-/// An index of shards, as Hugging Face's libraries write it.
+/// An index of the shards of a large model.
 #[derive(Deserialize)]
 struct Index {
     weight_map: BTreeMap<String, String>,
