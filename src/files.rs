@@ -293,13 +293,16 @@ const MAX_STREAMED: u64 = 1 << 30;
 
 /// Reads the file at `path`.
 pub(crate) fn read(path: &Path, advice: &str) -> Result<Vec<u8>> {
-    read_bytes(path).map_err(|e| {
-        let problem = match e.kind() {
-            ErrorKind::NotFound => "is missing".into(),
-            _ => format!("cannot be read ({e})"),
-        };
-        Error::file(path, problem, advice).caused_by(e)
-    })
+    read_bytes(path).map_err(|e| unreadable(path, e, advice))
+}
+
+/// The error for a file or a directory that cannot be read.
+pub(crate) fn unreadable(path: &Path, e: io::Error, advice: &str) -> Error {
+    let problem = match e.kind() {
+        ErrorKind::NotFound => "is missing".into(),
+        _ => format!("cannot be read ({e})"),
+    };
+    Error::file(path, problem, advice).caused_by(e)
 }
 
 /// Reads the file at `path`. At most 1 GiB from a device or pipe.

@@ -1024,7 +1024,7 @@ mod image_folders {
             "{error}"
         );
         let error = read(&ImageFolder::default(), &dir.join("no")).unwrap_err();
-        assert!(error.contains("no: cannot be read"), "{error}");
+        assert!(error.contains("no: is missing"), "{error}");
     }
 }
 
@@ -1301,11 +1301,7 @@ mod command_line {
                 "--dataset text --data plays.txt",
             ),
             (&["--dataset", "/no/such.npz"], 1, "/no/such.npz"),
-            (
-                &["--dataset", "idx:/no/such"],
-                1,
-                "/no/such: cannot be read",
-            ),
+            (&["--dataset", "idx:/no/such"], 1, "/no/such: is missing"),
             (
                 &["--dataset", &table],
                 1,

@@ -24,7 +24,7 @@ use super::labels::to_labels;
 use super::mnist::MNIST_SHA256;
 use super::{Dataset, TrainTest};
 use crate::error::{Error, Result, counted};
-use crate::files::{parent, read as read_file};
+use crate::files::{parent, read as read_file, unreadable};
 
 /// Reads the four IDX files in `dir`; the module documentation lists their names. Without test files, the test samples are the
 /// training samples. If `dir` is not a directory, its last component is the prefix of the files' names.
@@ -319,15 +319,12 @@ impl IdxFiles {
             }
             _ => (dir, String::new()),
         };
-        let unreadable = |e: std::io::Error| {
-            Error::file(dir, format!("cannot be read ({e})"), ADVICE).caused_by(e)
-        };
         let mut files = Self {
             dir: dir.to_path_buf(),
             found: BTreeMap::new(),
         };
         let entries: std::io::Result<Vec<_>> = fs::read_dir(dir).and_then(Iterator::collect);
-        let mut entries = entries.map_err(unreadable)?;
+        let mut entries = entries.map_err(|e| unreadable(dir, e, ADVICE))?;
         entries.sort_by_key(fs::DirEntry::file_name);
         for path in entries.iter().map(fs::DirEntry::path) {
             let name = path.file_name().unwrap_or_default().to_string_lossy();

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Dataset, TrainTest};
 use crate::error::{Error, Result};
+use crate::files::unreadable;
 
 /// Reads a directory of PNG and JPEG images with a folder for each class.
 ///
@@ -193,8 +194,7 @@ impl ImageFolder {
 
     fn open(&self, path: &Path) -> Result<DynamicImage> {
         let opened = ImageReader::open(path).and_then(ImageReader::with_guessed_format);
-        let opened = opened
-            .map_err(|e| Error::file(path, format!("cannot be read ({e})"), ADVICE).caused_by(e))?;
+        let opened = opened.map_err(|e| unreadable(path, e, ADVICE))?;
         let image = opened.decode().map_err(|e| {
             let problem = format!("cannot be decoded ({e})");
             Error::file(path, problem, "Replace or remove it")
@@ -273,10 +273,8 @@ impl Classes {
 
 /// Files and directories in sorted order, without those whose name starts with a dot.
 fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
-    let unreadable =
-        |e: std::io::Error| Error::file(dir, format!("cannot be read ({e})"), ADVICE).caused_by(e);
     let read: std::io::Result<Vec<_>> = fs::read_dir(dir).and_then(Iterator::collect);
-    let entries = read.map_err(unreadable)?;
+    let entries = read.map_err(|e| unreadable(dir, e, ADVICE))?;
     let is_hidden = |entry: &fs::DirEntry| entry.file_name().as_encoded_bytes().starts_with(b".");
     let entries = entries.iter().filter(|entry| !is_hidden(entry));
     let mut paths: Vec<PathBuf> = entries.map(fs::DirEntry::path).collect();
