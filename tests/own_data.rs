@@ -209,7 +209,7 @@ fn errors_of_arrays_name_what_was_found() {
                 ("inputs", x.clone()),
                 ("targets", tensor(&[0i64, -1], &[2])),
             ],
-            &["target -1 of sample 1 is no label"],
+            &["target -1 of sample 1 is not a label"],
         ),
         (
             vec![
@@ -558,7 +558,7 @@ fn errors_of_idx_files_name_the_file() {
         ),
         (
             &[(IMAGES, &idx_file(7, &[1], &[1])), (LABELS, &labels)],
-            &["0x07 is no type"],
+            &["0x07 is not a type"],
         ),
         (
             &[(IMAGES, &idx_file(8, &[0, 2, 2], &[])), (LABELS, &labels)],
@@ -570,7 +570,7 @@ fn errors_of_idx_files_name_the_file() {
         ),
         (
             &[(IMAGES, &images), (LABELS, &idx_file(9, &[2], &[0, 255]))],
-            &["target -1 of sample 1 is no label"],
+            &["target -1 of sample 1 is not a label"],
         ),
         (
             &[
@@ -760,7 +760,7 @@ mod tables {
             ),
             (
                 "a,targets\n1,0\n3,-1\n",
-                &["row 2, column `targets`: -1 is no label"],
+                &["row 2, column `targets`: -1 is not a label"],
             ),
             (
                 "a,targets\n1,0\n3,\n",
@@ -768,7 +768,7 @@ mod tables {
             ),
             (
                 "a,targets\n1,0\n3,NA\n",
-                &["row 2, column `targets`: `NA` is no class"],
+                &["row 2, column `targets`: `NA` is not a class"],
             ),
             (
                 "a,targets\n1,0.5\n3,x\n",

@@ -20,14 +20,14 @@ use crate::error::{Error, Result};
 use crate::files::{LockFile, WRITABLE, is_locked, with_ending, write_atomically};
 use crate::progress::{Progress, call_watched, check};
 
-/// How long the server may take to answer.
-const ANSWER: Duration = Duration::from_secs(30);
+/// Time within which the server must answer.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a download may pause.
-const PAUSE: Duration = Duration::from_secs(600);
+/// Time that a download may make no progress.
+const STALL_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// How often the cache of hf-hub is looked at.
-const INTERVAL: Duration = Duration::from_millis(500);
+/// Time between two looks at the cache of hf-hub.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A dataset of candle-datasets.
 struct Source {
@@ -154,7 +154,7 @@ fn lock(dir: &Path, progress: &mut Progress) -> Result<LockFile> {
     while is_locked(&file, true) {
         check()?;
         progress.tick(|| "waiting for another process that downloads it".into());
-        sleep(INTERVAL);
+        sleep(POLL_INTERVAL);
     }
     Ok(file)
 }
@@ -306,8 +306,8 @@ struct Watch<'a> {
     cache: &'a Cache,
     start: (u64, Option<SystemTime>),
     last: (u64, Option<SystemTime>),
-    looked: Instant,
-    changed: Instant,
+    last_look: Instant,
+    last_change: Instant,
 }
 
 impl<'a> Watch<'a> {
@@ -317,20 +317,20 @@ impl<'a> Watch<'a> {
             cache,
             start,
             last: start,
-            looked: now,
-            changed: now,
+            last_look: now,
+            last_change: now,
         }
     }
 
     /// Shows the progress. Returns what is wrong if nothing has changed for too long.
     fn look(&mut self, progress: &mut Progress) -> Option<String> {
-        if self.looked.elapsed() < INTERVAL {
+        if self.last_look.elapsed() < POLL_INTERVAL {
             return None;
         }
-        self.looked = Instant::now();
+        self.last_look = Instant::now();
         let state = self.cache.state();
         if state != self.last {
-            (self.last, self.changed) = (state, Instant::now());
+            (self.last, self.last_change) = (state, Instant::now());
         }
         let has_answer = state != self.start;
         let megabytes = state.0.saturating_sub(self.start.0) as f64 / 1e6;
@@ -338,15 +338,15 @@ impl<'a> Watch<'a> {
             false => "waiting for an answer".into(),
             true => format!("{megabytes:.1} MB"),
         });
-        let silent = self.changed.elapsed();
+        let silent = self.last_change.elapsed();
         match has_answer {
-            false if silent > ANSWER => Some(format!(
+            false if silent > RESPONSE_TIMEOUT => Some(format!(
                 "no server has answered within {} seconds",
-                ANSWER.as_secs()
+                RESPONSE_TIMEOUT.as_secs()
             )),
-            true if silent > PAUSE => Some(format!(
+            true if silent > STALL_TIMEOUT => Some(format!(
                 "the download has made no progress for {} minutes",
-                PAUSE.as_secs() / 60
+                STALL_TIMEOUT.as_secs() / 60
             )),
             _ => None,
         }

@@ -175,7 +175,7 @@ impl Cells {
         let is_wrong = |value: &i64| u32::try_from(*value).is_err();
         let at_value = values.iter().position(is_wrong).unwrap_or_default();
         let problem = format!(
-            "{} is no {what}: {what}s are the integers 0, 1, 2, …",
+            "{} is not a {what}: {what}s are the integers 0, 1, 2, …",
             values[at_value]
         );
         at(at_value / self.width(), &self.name, problem)
@@ -276,7 +276,7 @@ fn number(text: &str) -> Option<f64> {
     text.parse().ok().filter(|x: &f64| x.is_finite())
 }
 
-/// The error for the first text that is no number.
+/// The error for the first text that is not a number.
 fn not_a_number(texts: &[&str], column: &str) -> Error {
     let row = texts.iter().position(|text| number(text).is_none());
     let row = row.unwrap_or_default();
@@ -290,7 +290,7 @@ const MISSING: [&str; 6] = ["", "na", "n/a", "nan", "none", "null"];
 fn check_classes(texts: &[&str], column: &str) -> Result<()> {
     let is_missing = |text: &&str| MISSING.contains(&text.to_lowercase().as_str());
     if let Some(row) = texts.iter().position(is_missing) {
-        return Err(at(row, column, format!("`{}` is no class", texts[row])));
+        return Err(at(row, column, format!("`{}` is not a class", texts[row])));
     }
     let is_fraction = |text: &&str| number(text).is_some() && text.parse::<i64>().is_err();
     match texts.iter().any(is_fraction) {

@@ -267,7 +267,7 @@ fn parse_header(content: &[u8]) -> Result<(Element, Vec<usize>), String> {
         return Err(foreign);
     };
     let element = Element::from_code(*code).ok_or_else(|| {
-        format!("is corrupted: {code:#04x} is no type of elements of an IDX file")
+        format!("is corrupted: {code:#04x} is not a type of elements of an IDX file")
     })?;
     let (words, _) = rest.as_chunks::<4>();
     let dims = words.get(..usize::from(*rank)).ok_or(foreign)?;
