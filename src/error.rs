@@ -62,14 +62,14 @@ pub enum Error {
     },
 
     /// A process that computes products failed: see [`External`](crate::operator::External).
-    #[error("`{command}` {problem}{}", quoted(last_words))]
+    #[error("`{command}` {problem}{}", quoted(last_lines))]
     External {
         /// Command line of the process.
         command: String,
         /// What happened, and what to do.
         problem: String,
         /// The last lines that the process wrote to standard error.
-        last_words: String,
+        last_lines: String,
     },
 
     /// A parameter on which the loss does not depend.
@@ -150,10 +150,10 @@ pub(crate) fn counted(count: usize, noun: &str) -> String {
 }
 
 /// The last lines of a process that failed, to append to a message.
-fn quoted(last_words: &str) -> String {
-    match last_words.is_empty() {
+fn quoted(last_lines: &str) -> String {
+    match last_lines.is_empty() {
         true => ". It wrote nothing to standard error".into(),
-        false => format!(". Its last lines on standard error:\n{last_words}"),
+        false => format!(". Its last lines on standard error:\n{last_lines}"),
     }
 }
 

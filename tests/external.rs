@@ -108,7 +108,7 @@ fn a_process_that_fails_before_its_greeting_is_an_error() {
 }
 
 #[test]
-fn wrong_answers_are_errors_with_the_last_words() {
+fn wrong_answers_are_errors_that_quote_the_last_lines() {
     let crash = failure("crash");
     assert_contains(&crash, "ended (exit status: 1) before its products");
     assert_contains(&crash, "RuntimeError: out of memory on device 7");

@@ -34,26 +34,26 @@ const GREETING: &str = "loss-landscape external ";
 const VERSION: &str = "1";
 
 /// Largest number of bytes that a process may print before and in its greeting.
-const MAX_TEXT: usize = 1 << 20;
+const MAX_GREETING: usize = 1 << 20;
 
 /// Bytes that are read and written at once.
-const CHUNK: usize = 256 << 10;
+const CHUNK_BYTES: usize = 256 << 10;
 
-/// Number of chunks that wait between two threads.
-const WAITING: usize = 8;
+/// Maximum number of chunks between the thread that reads standard output and the one that uses them.
+const MAX_QUEUED: usize = 8;
 
 /// Number of bytes of standard error that are kept, and of lines that are quoted.
-const KEPT: usize = 16 << 10;
-const QUOTED: usize = 15;
+const KEPT_BYTES: usize = 16 << 10;
+const QUOTED_LINES: usize = 15;
 
-/// How often a waiting call looks for interrupts and the end of the process.
-const INTERVAL: Duration = Duration::from_millis(50);
+/// Time between two looks for interrupts and the end of the process.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Time for a process to end after its standard input has ended.
-const GRACE: Duration = Duration::from_secs(5);
+const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Time for the end of a process that has closed its standard output or was killed.
-const END: Duration = Duration::from_secs(1);
+const KILL_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) struct Peer {
     command: String,
@@ -67,7 +67,7 @@ pub(super) struct Peer {
     chunk: Vec<u8>,
     used: usize,
     /// Time of the last request or the last bytes on standard output.
-    heard: Instant,
+    last_heard: Instant,
     stderr: Arc<Mutex<Stderr>>,
     stderr_thread: JoinHandle<()>,
     /// Whether it waits for a request.
@@ -78,7 +78,7 @@ pub(super) struct Peer {
 /// The last bytes on standard error.
 struct Stderr {
     bytes: Vec<u8>,
-    heard: Instant,
+    last_heard: Instant,
 }
 
 impl Peer {
@@ -114,11 +114,11 @@ impl Peer {
                 }
             }
         });
-        let (sender, answers) = sync_channel(WAITING);
+        let (sender, answers) = sync_channel(MAX_QUEUED);
         thread::spawn(move || read_all(stdout, |bytes| sender.send(bytes.to_vec()).is_ok()));
         let last = Arc::new(Mutex::new(Stderr {
             bytes: Vec::new(),
-            heard: Instant::now(),
+            last_heard: Instant::now(),
         }));
         let keep = last.clone();
         let stderr_thread = thread::spawn(move || {
@@ -135,7 +135,7 @@ impl Peer {
             answers,
             chunk: Vec::new(),
             used: 0,
-            heard: Instant::now(),
+            last_heard: Instant::now(),
             stderr: last,
             stderr_thread,
             is_idle: false,
@@ -148,10 +148,9 @@ impl Peer {
 
     /// Reads the greeting. Lines before it count as standard error: programs print while they load a model.
     fn greeting(&mut self) -> Result<Greeting> {
-        const WHAT: &str = "its greeting";
         let mut line = Vec::new();
-        for _ in 0..MAX_TEXT {
-            let [byte] = self.read(WHAT)?;
+        for _ in 0..MAX_GREETING {
+            let [byte] = self.read("its greeting")?;
             line.push(byte);
             if byte != b'\n' {
                 continue;
@@ -165,7 +164,7 @@ impl Peer {
         }
         Err(self.failed(format!(
             "printed {} KiB and no greeting: it must call `serve` of landscape_external.py",
-            MAX_TEXT >> 10
+            MAX_GREETING >> 10
         )))
     }
 
@@ -199,11 +198,11 @@ impl Peer {
         numbers: Numbers,
     ) -> Result<Vec<Vec<f64>>> {
         self.is_idle = false;
-        self.heard = Instant::now();
+        self.last_heard = Instant::now();
         let n = vectors.first().map_or(0, |v| v.len());
         let expected = header(vectors.len(), n);
         self.send(expected.to_vec());
-        for part in vectors.iter().flat_map(|v| v.chunks(CHUNK / 8)) {
+        for part in vectors.iter().flat_map(|v| v.chunks(CHUNK_BYTES / 8)) {
             self.send(numbers.encode(part));
         }
         let found = self.header()?;
@@ -257,7 +256,6 @@ impl Peer {
 
     /// Reads n numbers.
     fn numbers(&mut self, n: usize, numbers: Numbers) -> Result<Vec<f64>> {
-        const WHAT: &str = "the rest of its products";
         let size = numbers.size();
         let mut found = Vec::with_capacity(n);
         while found.len() < n {
@@ -266,7 +264,7 @@ impl Peer {
                 // A number that is split between two chunks, or no number.
                 let mut number = vec![0; size];
                 for byte in &mut number {
-                    [*byte] = self.read(WHAT)?;
+                    [*byte] = self.read("the rest of its products")?;
                 }
                 numbers.decode(&number, &mut found);
                 continue;
@@ -293,10 +291,10 @@ impl Peer {
         let mut has_exited = false;
         loop {
             progress::check()?;
-            match self.answers.recv_timeout(INTERVAL) {
+            match self.answers.recv_timeout(POLL_INTERVAL) {
                 Ok(chunk) => {
                     (self.chunk, self.used) = (chunk, 0);
-                    self.heard = Instant::now();
+                    self.last_heard = Instant::now();
                     return Ok(());
                 }
                 Err(RecvTimeoutError::Timeout) if !has_exited => {}
@@ -304,7 +302,7 @@ impl Peer {
             }
             // Its last bytes may still be on the way.
             has_exited = matches!(self.child.try_wait(), Ok(Some(_)));
-            let silent = self.heard.max(lock(&self.stderr).heard).elapsed();
+            let silent = self.last_heard.max(lock(&self.stderr).last_heard).elapsed();
             if silent > self.timeout && !has_exited {
                 let problem = format!(
                     "was silent for {:.0} s before {what}: give a longer timeout, or let it report progress on standard error",
@@ -317,21 +315,21 @@ impl Peer {
 
     /// The error after the end of standard output.
     fn ended(&mut self, what: &str) -> Error {
-        let problem = match self.exit_status(END) {
+        let problem = match self.exit_status(KILL_TIMEOUT) {
             Some(status) => format!("ended ({status}) before {what}"),
             None => format!("closed its standard output before {what}"),
         };
         self.failed(problem)
     }
 
-    /// Ends the process. Returns an error with its last words.
+    /// Ends the process. Returns an error with its last lines on standard error.
     fn failed(&mut self, problem: String) -> Error {
         self.end(Duration::ZERO);
-        wait_until(END, || self.stderr_thread.is_finished());
+        wait_until(KILL_TIMEOUT, || self.stderr_thread.is_finished());
         Error::External {
             command: self.command.clone(),
             problem,
-            last_words: lock(&self.stderr).last_lines(),
+            last_lines: lock(&self.stderr).last_lines(),
         }
     }
 
@@ -344,7 +342,7 @@ impl Peer {
         self.exit_status(grace);
         kill_group(self.child.id());
         let _ = self.child.kill();
-        self.exit_status(END);
+        self.exit_status(KILL_TIMEOUT);
         running().remove(&self.child.id());
     }
 
@@ -358,7 +356,7 @@ impl Peer {
 impl Drop for Peer {
     fn drop(&mut self) {
         self.end(match self.is_idle {
-            true => GRACE,
+            true => EXIT_TIMEOUT,
             false => Duration::ZERO,
         });
     }
@@ -379,9 +377,9 @@ impl fmt::Display for Greeting {
 
 impl Stderr {
     fn add(&mut self, bytes: &[u8]) {
-        self.heard = Instant::now();
+        self.last_heard = Instant::now();
         self.bytes.extend_from_slice(bytes);
-        let surplus = self.bytes.len().saturating_sub(KEPT);
+        let surplus = self.bytes.len().saturating_sub(KEPT_BYTES);
         self.bytes.drain(..surplus);
     }
 
@@ -392,13 +390,13 @@ impl Stderr {
             .split(['\n', '\r'])
             .filter(|line| !line.trim().is_empty());
         let lines: Vec<&str> = lines.collect();
-        lines[lines.len().saturating_sub(QUOTED)..].join("\n")
+        lines[lines.len().saturating_sub(QUOTED_LINES)..].join("\n")
     }
 }
 
 /// Calls `take` with all bytes of a pipe, until its end or until `take` returns false.
 fn read_all(mut pipe: impl Read, mut take: impl FnMut(&[u8]) -> bool) {
-    let mut buffer = vec![0; CHUNK];
+    let mut buffer = vec![0; CHUNK_BYTES];
     loop {
         match pipe.read(&mut buffer) {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
