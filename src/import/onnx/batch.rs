@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use candle_core::{Device, Tensor};
 
-use super::graph::{Graph, Node};
+use super::graph::{Graph, Node, index};
 
 /// Operators that broadcast their inputs against each other.
 const ELEMENTWISE: [&str; 13] = [
@@ -17,12 +17,11 @@ const ELEMENTWISE: [&str; 13] = [
 /// Whether a node takes an axis of size 1 for any size along the axes `open` of an input of rank `rank`.
 pub(super) fn broadcasts(node: &Node, rank: usize, open: &[usize]) -> bool {
     let op = node.op.as_str();
-    let axis = node.int_or("axis", 0).unwrap_or(0);
-    let axis = if axis < 0 { axis + rank as i64 } else { axis };
+    let axis = node.axis_or(0, rank).ok().flatten();
     // A sum of values that are all the same for each sample has no batch axis.
     let has_others = node.inputs.iter().filter(|name| !name.is_empty()).count() > 1;
     has_others
-        && (ELEMENTWISE.contains(&op) || op == "Concat" && !open.iter().any(|i| *i as i64 == axis))
+        && (ELEMENTWISE.contains(&op) || op == "Concat" && !open.iter().any(|i| Some(*i) == axis))
 }
 
 /// Replaces the batch size in the constant shapes of a graph. `dims` holds the shape of every value for a batch of `size` samples.
@@ -105,13 +104,7 @@ fn output_axis(
         "Gather" => {
             let (data, indices) = (node.required_input(0)?, node.required_input(1)?);
             let rank = |name: &str| dims.get(name).map_or(0, Vec::len);
-            let along = node.int_or("axis", 0)?;
-            let along = if along < 0 {
-                along + rank(data) as i64
-            } else {
-                along
-            };
-            let along = usize::try_from(along).map_err(|_| lost())?;
+            let along = node.axis_or(0, rank(data))?.ok_or_else(lost)?;
             match (axes.get(data), axes.get(indices)) {
                 (None, None) => return Ok(None),
                 (None, Some(axis)) => Some(along + axis),
@@ -150,14 +143,8 @@ fn output_axis(
                 true => Some(axis),
                 false => {
                     let reduced = node.ints("axes")?.unwrap_or_default();
-                    let is_before = |i: &&i64| {
-                        let i = if **i < 0 {
-                            **i + dims.len() as i64
-                        } else {
-                            **i
-                        };
-                        i < axis as i64
-                    };
+                    let is_before =
+                        |i: &&i64| index(**i, dims.len()).is_some_and(|i| i < axis);
                     match axis {
                         0 => Some(0),
                         _ if reduced.is_empty() => None,

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use candle_core::{DType, Device, Tensor};
 use rand_chacha::ChaCha8Rng;
 
-use super::graph::{Graph, Kind, Node};
+use super::graph::{Graph, Kind, Node, index};
 use super::operators;
 use crate::error::{Error, Result};
 use crate::parameters::Parameters;
@@ -148,11 +148,7 @@ impl Call<'_, '_> {
 
     /// The axis of a tensor of this rank; negative ones count from the end.
     pub fn axis(&self, axis: i64, rank: usize) -> Result<usize, Failure> {
-        let from_end = if axis < 0 { rank as i64 } else { 0 };
-        let found = axis
-            .checked_add(from_end)
-            .and_then(|axis| usize::try_from(axis).ok());
-        found.filter(|axis| *axis < rank).ok_or_else(|| {
+        index(axis, rank).ok_or_else(|| {
             self.problem(format_args!(
                 "has axis {axis}, and its input has {rank} axes"
             ))

@@ -208,6 +208,11 @@ impl Node {
         Ok(self.int(name)?.unwrap_or(default))
     }
 
+    /// The attribute `axis`, or its default, for a tensor of this rank; `None` if the tensor has no such axis.
+    pub fn axis_or(&self, default: i64, rank: usize) -> Result<Option<usize>, String> {
+        Ok(index(self.int_or("axis", default)?, rank))
+    }
+
     /// A floating-point attribute, or its default.
     pub fn float_or(&self, name: &str, default: f64) -> Result<f64, String> {
         match self.attributes.get(name) {
@@ -248,6 +253,17 @@ impl Node {
             ))),
         }
     }
+}
+
+/// Index `i` counted from the start, also if it is negative and so counts from the end of `len` entries. It may be out of range.
+pub(super) fn from_start(i: i64, len: usize) -> i64 {
+    if i < 0 { i + len as i64 } else { i }
+}
+
+/// The entry or axis with index `i` among `len`, where negative indices count from the end; `None` if it is out of range.
+pub(super) fn index(i: i64, len: usize) -> Option<usize> {
+    let index = usize::try_from(from_start(i, len)).ok();
+    index.filter(|index| *index < len)
 }
 
 impl Graph {
@@ -385,6 +401,16 @@ mod tests {
             (None, "(4n, 8)".into())
         );
         assert_eq!(ValueShape(vec![Fixed(8), Batch(1)]).sample(), None);
+    }
+
+    #[test]
+    fn negative_indices_count_from_the_end() {
+        let found = [-4, -3, -1, 0, 2, 3, i64::MIN, i64::MAX].map(|i| index(i, 3));
+        let expected = [None, Some(0), Some(2), Some(0), Some(2), None, None, None];
+        assert_eq!(found, expected);
+        assert_eq!(index(0, 0), None);
+        let concat = node("Concat", &["a", "b"], "y");
+        assert_eq!(concat.axis_or(-1, 4), Ok(Some(3)));
     }
 
     #[test]

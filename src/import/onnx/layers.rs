@@ -72,7 +72,7 @@ pub(super) fn from_graph(graph: &Graph) -> Result<Mapped, String> {
 enum Value {
     View(View),
     Scores(Rc<Scores>),
-    /// Whether a score is no number.
+    /// Whether a score is NaN.
     IsNan(Rc<Scores>),
     /// A value that does not depend on the input, or a shape.
     Known,
@@ -282,11 +282,10 @@ fn is_step(view: &View) -> bool {
     matches!(view.base, Base::Step(_))
 }
 
-/// An axis of a tensor of this rank; negative ones count from the end.
-fn axis_of(axis: i64, rank: usize) -> Option<usize> {
-    let from_end = if axis < 0 { rank as i64 } else { 0 };
-    let axis = usize::try_from(axis.checked_add(from_end)?).ok()?;
-    (axis < rank).then_some(axis)
+/// Whether a node acts along the last axis of an input of this rank, which is the default.
+fn is_along_last_axis(node: &Node, rank: usize) -> Result<bool, String> {
+    let axis = node.axis_or(-1, rank)?;
+    Ok(axis.is_some_and(|axis| axis + 1 == rank))
 }
 
 fn unmapped(node: &Node) -> String {

@@ -3,8 +3,8 @@
 use super::function::{Known, as_written};
 use super::network::{Norm, Part, Step};
 use super::view::{Base, View};
-use super::{Mapper, Value, axis_of, is_step, unmapped};
-use crate::import::onnx::graph::Node;
+use super::{Mapper, Value, is_along_last_axis, is_step, unmapped};
+use crate::import::onnx::graph::{Node, index};
 use crate::layers::{
     ClassToken, Conv2d, Embedding, GroupNorm, LayerKind, LayerNorm, Linear, LogSoftmax,
     PositionEmbedding, RmsNorm, SelfAttention, Shape,
@@ -14,7 +14,7 @@ impl Mapper<'_> {
     /// A row for each token, or entries with constant indices.
     pub(super) fn gather(&mut self, node: &Node) -> Result<View, String> {
         let view = self.view(node, 0)?;
-        let axis = axis_of(node.int_or("axis", 0)?, view.dims.len());
+        let axis = node.axis_or(0, view.dims.len())?;
         let axis = axis.ok_or_else(|| unmapped(node))?;
         let indices = node.required_input(1)?;
         if let Value::View(tokens) = self.value(indices) {
@@ -35,11 +35,7 @@ impl Mapper<'_> {
             .graph
             .const_ints(indices)
             .ok_or_else(|| unmapped(node))?;
-        let indices = indices.iter().map(|i| {
-            let from_end = if *i < 0 { size as i64 } else { 0 };
-            let index = usize::try_from(i.checked_add(from_end)?).ok()?;
-            (index < size).then_some(index)
-        });
+        let indices = indices.iter().map(|i| index(*i, size));
         let indices: Option<Vec<usize>> = indices.collect();
         let indices = indices.ok_or_else(|| unmapped(node))?;
         Ok(view.selected(axis, &indices, self.dims(node.output()?)?))
@@ -111,8 +107,7 @@ impl Mapper<'_> {
 
     pub(super) fn layer_norm(&mut self, node: &Node) -> Result<View, String> {
         let input = self.input(node, 0)?;
-        let rank = input.dims.len();
-        if axis_of(node.int_or("axis", -1)?, rank) != Some(rank - 1) {
+        if !is_along_last_axis(node, input.dims.len())? {
             return Err(node.problem(
                 "normalises over several axes, which has no hand-derived rules: they need the last axis alone",
             ));
@@ -133,8 +128,7 @@ impl Mapper<'_> {
 
     pub(super) fn log_softmax(&mut self, node: &Node) -> Result<View, String> {
         let input = self.input(node, 0)?;
-        let rank = input.dims.len();
-        if axis_of(node.int_or("axis", -1)?, rank) != Some(rank - 1) {
+        if !is_along_last_axis(node, input.dims.len())? {
             return Err(unmapped(node));
         }
         let (from, rows) = self.rows_of(&input).map_err(|e| node.problem(e))?;

@@ -5,7 +5,7 @@ use candle_core::{DType, Device, Tensor};
 use super::function::{Function, Known};
 use super::network::Step;
 use super::view::{Base, View};
-use super::{Mapper, Value, axis_of, is_step, unmapped};
+use super::{Mapper, Value, is_step, unmapped};
 use crate::import::onnx::evaluate::{Call, Mode};
 use crate::import::onnx::graph::Node;
 use crate::import::onnx::operators;
@@ -187,7 +187,7 @@ impl Mapper<'_> {
 
     pub(super) fn concat(&mut self, node: &Node) -> Result<View, String> {
         let dims = self.dims(node.output()?)?;
-        let axis = axis_of(node.int_or("axis", 0)?, dims.len());
+        let axis = node.axis_or(0, dims.len())?;
         let axis = axis
             .filter(|axis| *axis > 0)
             .ok_or_else(|| unmapped(node))?;

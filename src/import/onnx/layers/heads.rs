@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use super::attention::{self, Scores};
 use super::network::{Part, Step};
 use super::view::{Base, View};
-use super::{Mapper, Value, axis_of, is_step, unmapped};
+use super::{Mapper, Value, is_along_last_axis, is_step, unmapped};
 use crate::import::onnx::graph::Node;
 use crate::layers::{LayerKind, Linear, SelfAttention, Shape};
 
@@ -92,8 +92,7 @@ impl Mapper<'_> {
         let number = |i: usize| self.graph.const_scalar(&node.inputs[i]);
         match (node.op.as_str(), &values[..]) {
             ("Softmax", [Value::Scores(scores)]) if !scores.is_softmax => {
-                let rank = scores.query.dims.len();
-                if axis_of(node.int_or("axis", -1)?, rank) != Some(rank - 1) {
+                if !is_along_last_axis(node, scores.query.dims.len())? {
                     return Err(unmapped(node));
                 }
                 let softmax = Scores {

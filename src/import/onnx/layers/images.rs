@@ -3,8 +3,8 @@
 use super::function::as_written;
 use super::network::{Norm, Part, Step};
 use super::view::{Base, View};
-use super::{Mapper, axis_of, unmapped};
-use crate::import::onnx::graph::Node;
+use super::{Mapper, unmapped};
+use crate::import::onnx::graph::{Node, index};
 use crate::layers::{
     AveragePool, BatchNorm, Conv2d, GlobalAveragePool, GroupNorm, LayerKind, Linear, MaxPool,
     Patches, PositionMean, SelectPosition, Shape,
@@ -247,7 +247,7 @@ impl Mapper<'_> {
         let axes = axes
             .unwrap_or_default()
             .into_iter()
-            .map(|axis| axis_of(axis, rank));
+            .map(|axis| index(axis, rank));
         let mut axes: Vec<usize> = axes.collect::<Option<_>>().ok_or_else(|| unmapped(node))?;
         axes.sort_unstable();
         let keeps = node.int_or("keepdims", 1)? != 0;

@@ -1,8 +1,8 @@
 //! Nodes that reshape, transpose, slice and repeat.
 
 use super::view::View;
-use super::{Mapper, Value, axis_of, unmapped};
-use crate::import::onnx::graph::Node;
+use super::{Mapper, Value, unmapped};
+use crate::import::onnx::graph::{Node, from_start, index};
 
 impl Mapper<'_> {
     /// A node that changes the arrangement of entries.
@@ -50,17 +50,11 @@ impl Mapper<'_> {
         let mut view = view.clone();
         for (((start, end), axis), step) in starts.iter().zip(&ends).zip(axes).zip(steps) {
             let rank = view.dims.len();
-            let axis = axis_of(axis, rank)
+            let axis = index(axis, rank)
                 .filter(|_| step > 0)
                 .ok_or_else(|| unmapped(node))?;
-            let size = view.dims[axis] as i64;
-            let bound = |i: i64| {
-                if i < 0 {
-                    i.saturating_add(size).max(0)
-                } else {
-                    i.min(size)
-                }
-            };
+            let size = view.dims[axis];
+            let bound = |i: i64| from_start(i, size).clamp(0, size as i64);
             let indices: Vec<usize> = (bound(*start)..bound(*end))
                 .step_by(usize::try_from(step).unwrap_or(1))
                 .map(|i| i as usize)
@@ -75,7 +69,7 @@ impl Mapper<'_> {
     pub(super) fn split(&mut self, node: &Node) -> Result<Vec<Value>, String> {
         let view = self.view(node, 0)?;
         let view = self.settled(view).map_err(|e| node.problem(e))?;
-        let axis = axis_of(node.int_or("axis", 0)?, view.dims.len());
+        let axis = node.axis_or(0, view.dims.len())?;
         let axis = axis.ok_or_else(|| unmapped(node))?;
         let mut start = 0;
         let mut parts = Vec::new();

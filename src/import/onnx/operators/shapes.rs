@@ -3,7 +3,7 @@
 use candle_core::{Device, Tensor};
 
 use super::super::evaluate::{Call, Failure};
-use super::super::graph::{Attribute, Kind};
+use super::super::graph::{Attribute, Kind, from_start, index};
 use super::{Outputs, broadcast_shape};
 
 /// A vector of integers on the host.
@@ -27,18 +27,13 @@ fn sizes(call: &Call, values: &[i64]) -> Result<Vec<usize>, Failure> {
 
 pub(super) fn shape(call: &Call) -> Result<Tensor, Failure> {
     let x = call.input(0)?;
-    let rank = x.rank() as i64;
+    let rank = x.rank();
     if call.node.op == "Size" {
         return Ok(Tensor::new(x.elem_count() as i64, &Device::Cpu)?);
     }
-    let bound = |name: &str, default: i64| -> Result<usize, Failure> {
-        let bound = call.node.int_or(name, default)?;
-        let from_start = if bound < 0 {
-            bound.saturating_add(rank)
-        } else {
-            bound
-        };
-        Ok(from_start.clamp(0, rank) as usize)
+    let bound = |name: &str, default: usize| -> Result<usize, Failure> {
+        let bound = call.node.int_or(name, default as i64)?;
+        Ok(from_start(bound, rank).clamp(0, rank as i64) as usize)
     };
     let (start, end) = (bound("start", 0)?, bound("end", rank)?);
     let dims = &x.dims()[start.min(end)..end];
@@ -227,13 +222,13 @@ pub(super) fn slice(call: &Call) -> Result<Tensor, Failure> {
     }
     for (((start, end), axis), step) in starts.into_iter().zip(ends).zip(axes).zip(steps) {
         let axis = call.axis(axis, x.rank())?;
+        let [start, end] = [start, end].map(|i| from_start(i, x.dims()[axis]));
         let len = x.dims()[axis] as i64;
-        let from_start = |i: i64| if i < 0 { i.saturating_add(len) } else { i };
         let picked: Vec<i64> = match step {
             0 => return Err(call.problem("has a step of 0")),
             1.. => {
-                let start = from_start(start).clamp(0, len);
-                let end = from_start(end).clamp(start, len);
+                let start = start.clamp(0, len);
+                let end = end.clamp(start, len);
                 if step == 1 {
                     x = x.narrow(axis, start as usize, (end - start) as usize)?;
                     continue;
@@ -243,8 +238,8 @@ pub(super) fn slice(call: &Call) -> Result<Tensor, Failure> {
             }
             _ => {
                 // From the start down, without the end.
-                let start = from_start(start).clamp(-1, len - 1);
-                let end = from_start(end).clamp(-1, start);
+                let start = start.clamp(-1, len - 1);
+                let end = end.clamp(-1, start);
                 let step = usize::try_from(step.unsigned_abs()).unwrap_or(usize::MAX);
                 (end + 1..=start).rev().step_by(step).collect()
             }
@@ -261,9 +256,8 @@ pub(super) fn slice(call: &Call) -> Result<Tensor, Failure> {
 fn indices(call: &Call, len: usize, device: &Device) -> Result<Tensor, Failure> {
     let given = call.input(1)?;
     let found = call.ints(1)?.into_iter().map(|i| {
-        let from_end = if i < 0 { len as i64 } else { 0 };
-        let index = i.checked_add(from_end).and_then(|i| u32::try_from(i).ok());
-        index.filter(|index| (*index as usize) < len).ok_or(i)
+        let found = index(i, len).and_then(|index| u32::try_from(index).ok());
+        found.ok_or(i)
     });
     let found = found.collect::<Result<Vec<u32>, i64>>();
     let found = found.map_err(|i| call.problem(format_args!("reads entry {i} of {len}")))?;
