@@ -116,11 +116,8 @@ impl Mapper<'_> {
             return Err(node.problem("has no bias, which the hand-derived rules need"));
         }
         let (from, rows) = self.rows_of(&input).map_err(|e| node.problem(e))?;
-        let [weight, bias] = [(1, "weight"), (2, "bias")].map(|(i, part)| {
-            let view = self.view(node, i)?;
-            self.parameter(node, &view, [view.len()], part)
-        });
-        let norm = LayerNorm::new(weight?, bias?);
+        let [weight, bias] = self.weight_and_bias(node)?;
+        let norm = LayerNorm::new(weight, bias);
         let norm = norm.with_epsilon(as_written(node.float_or("epsilon", 1e-5)?));
         let step = self.push_layer(node, norm, from);
         Ok(self.view_of_rows(step, &rows, &input))
@@ -243,6 +240,13 @@ impl Mapper<'_> {
 
     fn bias(&mut self, node: &Node, weight: &View) -> Result<String, String> {
         self.parameter(node, weight, [weight.len()], "bias")
+    }
+
+    /// The weight and the bias of a normalisation: inputs 1 and 2 of its node.
+    pub(super) fn weight_and_bias(&mut self, node: &Node) -> Result<[String; 2], String> {
+        let (weight, bias) = (self.view(node, 1)?, self.view(node, 2)?);
+        let weight = self.parameter(node, &weight, [weight.len()], "weight")?;
+        Ok([weight, self.bias(node, &bias)?])
     }
 
     /// Whether a weight has one number for each channel of a view's samples.

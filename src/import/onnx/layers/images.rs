@@ -69,8 +69,7 @@ impl Mapper<'_> {
         match dims.iter().product::<usize>() == expected {
             true => Ok(View::whole(Base::Step(step), dims)),
             false => Err(node.problem(format_args!(
-                "has an output of shape {dims:?}, and its layer {} numbers",
-                expected
+                "has an output of shape {dims:?}, and its layer {expected} numbers"
             ))),
         }
     }
@@ -107,12 +106,7 @@ impl Mapper<'_> {
         }
         let input = self.input(node, 0)?;
         let from = self.samples_of(&input).map_err(|e| node.problem(e))?;
-        let mut names = Vec::new();
-        for (i, part) in [(1, "weight"), (2, "bias")] {
-            let view = self.view(node, i)?;
-            names.push(self.parameter(node, &view, [view.len()], part)?);
-        }
-        let (weight, bias) = (names.remove(0), names.remove(0));
+        let [weight, bias] = self.weight_and_bias(node)?;
         let mut statistic = |i: usize, part: &str| {
             let source = node.required_input(i)?;
             if !self.graph.statistics.contains_key(source) {
@@ -142,17 +136,15 @@ impl Mapper<'_> {
         let input = self.input(node, 0)?;
         let from = self.samples_of(&input).map_err(|e| node.problem(e))?;
         let groups = usize::try_from(node.int_or("num_groups", 1)?).map_err(|_| unmapped(node))?;
-        let mut names = Vec::new();
         for (i, part) in [(1, "weight"), (2, "bias")] {
-            let view = self.view(node, i)?;
-            if Some(&view.len()) != input.dims.get(1) {
+            if Some(&self.view(node, i)?.len()) != input.dims.get(1) {
                 return Err(node.problem(format_args!(
                     "has a {part} per group: hand-derived rules need one per channel"
                 )));
             }
-            names.push(self.parameter(node, &view, [view.len()], part)?);
         }
-        let norm = GroupNorm::new(&*names[0], &*names[1], groups);
+        let [weight, bias] = self.weight_and_bias(node)?;
+        let norm = GroupNorm::new(weight, bias, groups);
         let norm = norm.with_epsilon(as_written(node.float_or("epsilon", 1e-5)?));
         let step = self.push_layer(node, norm, from);
         Ok(View::whole(Base::Step(step), input.dims))
@@ -179,12 +171,8 @@ impl Mapper<'_> {
         if channels != Some(&groups) {
             return Err(unmapped(node));
         }
-        let mut names = Vec::new();
-        for (i, part) in [(1, "weight"), (2, "bias")] {
-            let view = self.view(node, i)?;
-            names.push(self.parameter(node, &view, [view.len()], part)?);
-        }
-        let norm = GroupNorm::new(&*names[0], &*names[1], groups).with_epsilon(epsilon);
+        let [weight, bias] = self.weight_and_bias(node)?;
+        let norm = GroupNorm::new(weight, bias, groups).with_epsilon(epsilon);
         let step = self.push_layer(node, norm, from);
         Ok(View::whole(Base::Step(step), input.dims))
     }
