@@ -1,9 +1,14 @@
-//! Functions of candle tensors that are accurate and differentiable twice where candle's own are not, and one that stops on an
-//! interrupt.
+//! Functions of candle tensors: some that are accurate and differentiable twice where candle's own are not, one that stops on an
+//! interrupt, and the entries as numbers.
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor};
 
 use crate::progress;
+
+/// Entries of a tensor in row-major order, on the CPU in `f64`.
+pub(crate) fn entries(x: &Tensor) -> Result<Vec<f64>> {
+    x.flatten_all()?.to_dtype(DType::F64)?.to_vec1()
+}
 
 /// ln(1 + eˣ) = max(x, 0) + ln(1 + exp(−|x|)), right for every x and differentiable twice: candle takes 1 for the derivatives of
 /// max(x, 0) and |x| at 0, and together they give ½.

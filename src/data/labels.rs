@@ -9,7 +9,9 @@ where
 {
     let label = |(i, value): (usize, T)| {
         value.try_into().map_err(|_| {
-            format!("target {value} of sample {i} is not a label: classes are the integers 0, 1, 2, …")
+            format!(
+                "target {value} of sample {i} is not a label: classes are the integers 0, 1, 2, …"
+            )
         })
     };
     values.into_iter().enumerate().map(label).collect()

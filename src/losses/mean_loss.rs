@@ -2,11 +2,12 @@
 
 use std::fmt;
 
-use candle_core::{D, DType, Tensor};
+use candle_core::{D, Tensor};
 
 use super::{Loss, LossRules, binary_cross_entropy, count_correct, cross_entropy, squared_error};
 use crate::data::{Dataset, Targets};
 use crate::error::{Error, Result, counted};
+use crate::tensor_functions::entries;
 
 /// A loss, and for cross-entropy with settings, the factor that makes the mean over the samples of a dataset the mean over its
 /// counted labels.
@@ -208,8 +209,7 @@ fn rows(outputs: &Tensor) -> Result<Tensor> {
 /// Returns an error if a value is not in [0, 1].
 fn check_probabilities(values: &Tensor) -> Result<()> {
     let size: usize = values.dims()[1..].iter().product();
-    let values = values.to_dtype(DType::F64)?;
-    let values = values.flatten_all()?.to_vec1::<f64>()?;
+    let values = entries(values)?;
     match values.iter().position(|v| !(0.0..=1.0).contains(v)) {
         None => Ok(()),
         Some(i) => Err(Error::invalid(format!(

@@ -12,6 +12,7 @@ use candle_nn::VarMap;
 
 use crate::error::{Error, Result, check_finite, counted};
 use crate::files::write_tensors;
+use crate::tensor_functions::entries;
 
 /// A model's parameters, sorted by name. θ is their concatenation in that order, each in row-major
 /// order. The variables are shared with the model: setting θ changes the model.
@@ -309,8 +310,7 @@ impl Parameters {
     ) -> Result<Vec<f64>> {
         let mut flat = Vec::with_capacity(self.len);
         for tensor in tensors {
-            let host = tensor.flatten_all()?.to_dtype(DType::F64)?;
-            flat.extend(host.to_vec1::<f64>()?);
+            flat.extend(entries(tensor)?);
         }
         Ok(flat)
     }

@@ -143,8 +143,7 @@ fn output_axis(
                 true => Some(axis),
                 false => {
                     let reduced = node.ints("axes")?.unwrap_or_default();
-                    let is_before =
-                        |i: &&i64| index(**i, dims.len()).is_some_and(|i| i < axis);
+                    let is_before = |i: &&i64| index(**i, dims.len()).is_some_and(|i| i < axis);
                     match axis {
                         0 => Some(0),
                         _ if reduced.is_empty() => None,

@@ -10,6 +10,7 @@ use super::operators;
 use crate::error::{Error, Result};
 use crate::parameters::Parameters;
 use crate::progress;
+use crate::tensor_functions::entries;
 
 /// What a run is for.
 pub(super) enum Mode<'a> {
@@ -127,12 +128,7 @@ impl Call<'_, '_> {
         let Some(x) = self.optional(i) else {
             return Ok(default);
         };
-        let values = x
-            .detach()
-            .flatten_all()?
-            .to_dtype(DType::F64)?
-            .to_vec1::<f64>()?;
-        match values[..] {
+        match entries(&x.detach())?[..] {
             [value] => Ok(value),
             _ => Err(self.problem(format_args!(
                 "has input {i} of shape {:?}, expected one number",

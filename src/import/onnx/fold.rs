@@ -12,6 +12,7 @@ use super::evaluate::{self, Mode, run};
 use super::graph::{Dim, Graph, Kind, Node, ValueShape};
 use super::parameters::{drop_unused, rename_inputs};
 use crate::error::{Error, Result};
+use crate::tensor_functions::entries;
 
 /// Sizes of the two batches.
 const SIZES: [usize; 2] = [2, 3];
@@ -291,11 +292,10 @@ fn are_equal(a: &Tensor, b: &Tensor) -> Result<bool> {
     if a.dims() != b.dims() || a.dtype() != b.dtype() {
         return Ok(false);
     }
-    let bits = |x: &Tensor| x.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>();
     let same = |(a, b): (&f64, &f64)| a.to_bits() == b.to_bits();
     Ok(match a.dtype() {
         DType::I64 => a.flatten_all()?.to_vec1::<i64>()? == b.flatten_all()?.to_vec1::<i64>()?,
-        _ => bits(a)?.iter().zip(&bits(b)?).all(same),
+        _ => entries(a)?.iter().zip(&entries(b)?).all(same),
     })
 }
 

@@ -8,6 +8,7 @@ use std::fmt;
 use candle_core::{DType, Tensor};
 
 use crate::layers::Shape;
+use crate::tensor_functions::entries;
 
 /// A graph: nodes in topological order over named values.
 ///
@@ -279,10 +280,8 @@ impl Graph {
     /// Values of a constant of floats.
     pub fn const_floats(&self, name: &str) -> Option<Vec<f64>> {
         let tensor = self.constants.get(name)?;
-        let floats = || tensor.flatten_all()?.to_dtype(DType::F64)?.to_vec1();
-        (Kind::of(tensor) == Kind::Float)
-            .then(floats)
-            .and_then(Result::ok)
+        let is_float = Kind::of(tensor) == Kind::Float;
+        is_float.then(|| entries(tensor)).and_then(Result::ok)
     }
 
     /// The number in a constant of one float, of any rank.

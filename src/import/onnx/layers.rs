@@ -308,6 +308,7 @@ mod tests {
     };
     use crate::model::Model;
     use crate::objective::{Engine, Loss, Objective};
+    use crate::tensor_functions::entries;
     use candle_core::{DType, Device, Tensor};
 
     /// Exports that have no hand-derived rules, and the operator that the reason names.
@@ -362,10 +363,7 @@ mod tests {
         arrays: &HashMap<String, Tensor>,
         kind: &str,
     ) -> Vec<f64> {
-        let numbers = |tensor: &Tensor| {
-            let flat = tensor.flatten_all().unwrap().to_dtype(DType::F64).unwrap();
-            flat.to_vec1::<f64>().unwrap()
-        };
+        let numbers = |tensor: &Tensor| entries(tensor).unwrap();
         let mut by_weight: HashMap<&str, Vec<f64>> = HashMap::new();
         for (name, parameter) in case["parameters"].as_object().unwrap() {
             let array = &arrays[&format!("{kind}/{name}")];

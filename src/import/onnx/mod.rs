@@ -486,6 +486,7 @@ mod tests {
     use super::*;
     use crate::data::Dataset;
     use crate::objective::{Loss, Objective};
+    use crate::tensor_functions::entries;
 
     fn directory() -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/onnx")
@@ -528,13 +529,7 @@ mod tests {
     }
 
     fn numbers(tensor: &Tensor) -> Vec<f64> {
-        tensor
-            .flatten_all()
-            .unwrap()
-            .to_dtype(DType::F64)
-            .unwrap()
-            .to_vec1()
-            .unwrap()
+        entries(tensor).unwrap()
     }
 
     fn assert_close(ours: &[f64], theirs: &[f64], tolerance: f64, what: &str) {

@@ -8,6 +8,7 @@ use candle_core::{DType, Tensor};
 
 use super::graph::{Attribute, Graph, Kind, Node};
 use super::tensors::Type;
+use crate::tensor_functions::entries;
 
 /// Sorts the floating initialisers, all of them weights so far, into weights, statistics and constants.
 ///
@@ -148,8 +149,7 @@ fn is_uniform(tensor: &Tensor) -> bool {
 }
 
 fn numbers(tensor: &Tensor) -> Vec<f64> {
-    let values = || tensor.flatten_all()?.to_dtype(DType::F64)?.to_vec1();
-    values().unwrap_or_default()
+    entries(tensor).unwrap_or_default()
 }
 
 /// Removes nodes, and initialisers, on which the first output does not depend.

@@ -6,13 +6,14 @@ mod schemes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use candle_core::{DType, Tensor, Var};
+use candle_core::{Tensor, Var};
 use serde::{Deserialize, Serialize};
 
 use self::mismatch::mismatch;
 use crate::error::{Error, Result};
 use crate::files::read_arrays;
 use crate::parameters::Parameters;
+use crate::tensor_functions::entries;
 
 /// How the tensors of a file are matched to a model's parameters, where [`Parameters::load`] does not recognise their names.
 ///
@@ -211,12 +212,11 @@ fn converted(path: &Path, name: &str, tensor: &Tensor, var: &Var) -> Result<Tens
         ));
     }
     let converted = tensor.to_dtype(var.dtype())?;
-    let numbers = |tensor: &Tensor| tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>();
-    let found = numbers(&converted)?;
+    let found = entries(&converted)?;
     let Some(at) = found.iter().position(|number| !number.is_finite()) else {
         return Ok(converted);
     };
-    let original = numbers(tensor)?[at];
+    let original = entries(tensor)?[at];
     let entry = format!("entry {at} of {} is {original:?}", found.len());
     Err(match original.is_finite() {
         true => wrong(

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{DType, Tensor, Var};
+use candle_core::{Tensor, Var};
 use serde::{Deserialize, Serialize};
 
 use crate::data::{Dataset, even_parts};
@@ -13,6 +13,7 @@ use crate::error::{Error, Result, check_finite, counted};
 use crate::objective::Objective;
 use crate::parameters::{Parameters, Restore};
 use crate::progress;
+use crate::tensor_functions::entries;
 use crate::vector::axpy;
 
 /// Start value that shows the momentum: the update of a running value scales it exactly, and it is much larger than a
@@ -185,8 +186,8 @@ impl RunningStatistics {
                     .trim_end_matches("running_mean")
                     .trim_end_matches('.')
                     .into(),
-                mean: host(&pair[0].var)?,
-                variance: host(&pair[1].var)?,
+                mean: entries(&pair[0].var)?,
+                variance: entries(&pair[1].var)?,
             })
         });
         layers.collect()
@@ -227,7 +228,7 @@ impl RunningStatistics {
         }
         progress::check()?;
         (self.forward)(batch.inputs())?;
-        self.running.iter().map(|r| host(&r.var)).collect()
+        self.running.iter().map(|r| Ok(entries(&r.var)?)).collect()
     }
 
     fn batches(&self) -> Result<Vec<Dataset>> {
@@ -288,8 +289,4 @@ fn found_in(parameters: &Parameters) -> Result<Vec<Running>> {
         }
     }
     Ok(running)
-}
-
-fn host(var: &Var) -> Result<Vec<f64>> {
-    Ok(var.flatten_all()?.to_dtype(DType::F64)?.to_vec1()?)
 }

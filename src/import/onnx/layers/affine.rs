@@ -1,6 +1,6 @@
 //! Nodes with the weights of linear layers, embeddings, positions, tokens and normalisation over the last axis.
 
-use super::function::{Known, as_written};
+use super::function::{LayerFunction, as_written};
 use super::network::{Norm, Part, Step};
 use super::view::{Base, View};
 use super::{Mapper, Value, is_along_last_axis, is_step, unmapped};
@@ -273,12 +273,11 @@ impl Mapper<'_> {
         weight: &View,
     ) -> Result<View, String> {
         if let Some(function) = &view.function {
-            let known = function.recognise();
             let is_last = weight.dims.last() == Some(&weight.len()) && weight.len() == view.last();
             let plain = view.with_base(view.base.clone());
             let (from, rows) = self.rows_of(&plain).map_err(|e| node.problem(e))?;
-            let step = match known {
-                Some(Known::LayerNorm { epsilon }) if is_last => {
+            let step = match function.recognise() {
+                Some(LayerFunction::LayerNorm { epsilon }) if is_last => {
                     let weight = self.parameter(node, weight, [weight.len()], "weight")?;
                     let norm = Norm::LastAxis;
                     let part = Part::Scaled {
@@ -288,7 +287,7 @@ impl Mapper<'_> {
                     };
                     self.push_part(node, part, from)
                 }
-                Some(Known::RmsNorm { epsilon }) if is_last => {
+                Some(LayerFunction::RmsNorm { epsilon }) if is_last => {
                     let weight = self.parameter(node, weight, [weight.len()], "weight")?;
                     self.push_layer(node, RmsNorm::new(weight).with_epsilon(epsilon), from)
                 }

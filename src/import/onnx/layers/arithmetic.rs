@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 
-use super::function::{Function, Known};
+use super::function::{Function, LayerFunction};
 use super::network::Step;
 use super::view::{Base, View};
 use super::{Mapper, Value, is_step, unmapped};
@@ -21,7 +21,7 @@ impl Mapper<'_> {
     /// A view with another function, or a factor if it is one.
     pub(super) fn with_function(&self, view: &View, function: Function) -> View {
         let (scale, function) = match function.recognise() {
-            Some(Known::Scale(scale)) => (scale, None),
+            Some(LayerFunction::Scale(scale)) => (scale, None),
             _ => (1.0, Some(function)),
         };
         let mut view = view.clone();
@@ -71,13 +71,13 @@ impl Mapper<'_> {
             return Ok(view);
         };
         match (function.recognise(), &view.base) {
-            (Some(Known::Activation(activation)), Base::Step(from)) => {
+            (Some(LayerFunction::Activation(activation)), Base::Step(from)) => {
                 let shape = self.network.shape(*from).clone();
                 let node = format!("{activation:?}");
                 let step = self.network.layer(activation, *from, shape, &node);
                 Ok(view.with_base(Base::Step(step)))
             }
-            (Some(Known::LayerNorm { .. } | Known::RmsNorm { .. }), _) => {
+            (Some(LayerFunction::LayerNorm { .. } | LayerFunction::RmsNorm { .. }), _) => {
                 Err("reads a normalised value without a weight".into())
             }
             _ => Err(

@@ -1,8 +1,9 @@
 //! [`Scores`]: attention's products of queries and keys, up to the products with the values.
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 
 use super::view::View;
+use crate::tensor_functions::entries;
 
 /// Scores of queries and keys, of shape (…, positions, positions).
 #[derive(Clone, Debug)]
@@ -80,13 +81,12 @@ impl Scores {
 
 /// For each number that is added to a score: whether it hides the score.
 fn hidden(added: &Tensor) -> candle_core::Result<Vec<Option<bool>>> {
-    let added: Vec<f64> = added.flatten_all()?.to_dtype(DType::F64)?.to_vec1()?;
     let kind = |x: &f64| match *x {
         0.0 => Some(false),
         x if x <= HIDDEN => Some(true),
         _ => None,
     };
-    Ok(added.iter().map(kind).collect())
+    Ok(entries(added)?.iter().map(kind).collect())
 }
 
 /// What a mask of a shape hides, if that is a mask of [`Mask`]'s kinds.

@@ -9,6 +9,7 @@ use crate::import::onnx::fold;
 use crate::import::onnx::graph::{Graph, Kind};
 use crate::layers::{Shape, output_shape};
 use crate::model::{Layered, Parameters};
+use crate::tensor_functions::entries;
 use crate::vector::gaussian;
 
 /// Largest relative difference of outputs in `f64`. The graph's constants are rounded to `f32`.
@@ -69,8 +70,7 @@ impl Mapped {
         if found.dims() != expected.dims() {
             return Ok(f64::INFINITY);
         }
-        let flat = |x: &Tensor| x.flatten_all()?.to_vec1::<f64>();
-        let (found, expected) = (flat(&found)?, flat(&expected)?);
+        let (found, expected) = (entries(&found)?, entries(&expected)?);
         let size = expected.iter().fold(1e-3f64, |size, e| size.max(e.abs()));
         let differences = found
             .iter()

@@ -3,9 +3,10 @@
 //! Exporters write GELU, SiLU, layer normalisation and others as many small operators, each in several ways. All of them have the same
 //! values.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 
 use crate::layers::Activation;
+use crate::tensor_functions::entries;
 use crate::vector::gaussian;
 
 /// Values of a function at the sample rows of `width` entries: as many values per row as it has entries, or one.
@@ -15,9 +16,9 @@ pub(super) struct Function {
     values: Vec<f64>,
 }
 
-/// A function that layers have.
+/// A function of rows that a layer computes.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Known {
+pub(super) enum LayerFunction {
     /// The entries times this factor.
     Scale(f64),
     Activation(Activation),
@@ -70,7 +71,7 @@ impl Function {
     /// `f` of the values as a tensor of any shape.
     pub fn map_tensor(&self, f: impl FnOnce(&Tensor) -> Option<Tensor>) -> Option<Self> {
         let values = Tensor::from_slice(&self.values, self.values.len(), &Device::Cpu).ok()?;
-        let values: Vec<f64> = f(&values)?.to_dtype(DType::F64).ok()?.to_vec1().ok()?;
+        let values = entries(&f(&values)?).ok()?;
         (values.len() == self.values.len()).then_some(Self { values, ..*self })
     }
 
@@ -108,7 +109,7 @@ impl Function {
     }
 
     /// The function of a layer that has these values.
-    pub fn recognise(&self) -> Option<Known> {
+    pub fn recognise(&self) -> Option<LayerFunction> {
         let x = samples(self.width);
         if self.values.len() != x.len() {
             return None;
@@ -116,13 +117,13 @@ impl Function {
         let factor = self.values[0] / x[0];
         let scaled: Vec<f64> = x.iter().map(|x| factor * x).collect();
         if factor != 0.0 && self.agrees(&scaled) {
-            return Some(Known::Scale(factor));
+            return Some(LayerFunction::Scale(factor));
         }
         for activation in Activation::ALL {
             let tensor = Tensor::from_slice(&x, x.len(), &Device::Cpu).ok()?;
             let values = activation.apply(&tensor).ok()?;
             if self.agrees(&values.to_vec1().ok()?) {
-                return Some(Known::Activation(activation));
+                return Some(LayerFunction::Activation(activation));
             }
         }
         let centered: Vec<f64> = x
@@ -133,9 +134,12 @@ impl Function {
             })
             .collect();
         let layer_norm = self.epsilon(&centered);
-        let rms_norm = || self.epsilon(&x).map(|epsilon| Known::RmsNorm { epsilon });
+        let rms_norm = || {
+            self.epsilon(&x)
+                .map(|epsilon| LayerFunction::RmsNorm { epsilon })
+        };
         layer_norm
-            .map(|epsilon| Known::LayerNorm { epsilon })
+            .map(|epsilon| LayerFunction::LayerNorm { epsilon })
             .or_else(rms_norm)
     }
 
@@ -182,10 +186,13 @@ mod tests {
             let x = input(width);
             for activation in Activation::ALL {
                 let y = x.map_tensor(|x| activation.apply(x).ok()).unwrap();
-                assert_eq!(y.recognise(), Some(Known::Activation(activation)));
+                assert_eq!(y.recognise(), Some(LayerFunction::Activation(activation)));
                 assert_ne!(y.map(|y| 1.001 * y).recognise(), y.recognise());
             }
-            assert_eq!(x.map(|x| -0.25 * x).recognise(), Some(Known::Scale(-0.25)));
+            assert_eq!(
+                x.map(|x| -0.25 * x).recognise(),
+                Some(LayerFunction::Scale(-0.25))
+            );
             assert_eq!(x.map(|x| x + 1.0).recognise(), None);
             assert_eq!(x.map(|x| x * x).recognise(), None);
         }
@@ -200,10 +207,10 @@ mod tests {
                 let centered = x.combine(&x.mean(), |x, m| x - m);
                 let variance = centered.map(|c| c * c).mean();
                 let norm = centered.combine(&variance, |c, v| c / (v + single).sqrt());
-                assert_eq!(norm.recognise(), Some(Known::LayerNorm { epsilon }));
+                assert_eq!(norm.recognise(), Some(LayerFunction::LayerNorm { epsilon }));
                 let square = x.map(|x| x * x).mean();
                 let norm = x.combine(&square, |x, s| x / (s + single).sqrt());
-                assert_eq!(norm.recognise(), Some(Known::RmsNorm { epsilon }));
+                assert_eq!(norm.recognise(), Some(LayerFunction::RmsNorm { epsilon }));
                 let other = x.combine(&square, |x, s| x / (s.sqrt() + single));
                 assert!(epsilon < 1e-6 || other.recognise().is_none());
             }

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 
 use super::attention::{self, Scores};
 use super::network::{Part, Step};
@@ -10,6 +10,7 @@ use super::view::{Base, View};
 use super::{Mapper, Value, is_along_last_axis, is_step, unmapped};
 use crate::import::onnx::graph::Node;
 use crate::layers::{LayerKind, Linear, SelfAttention, Shape};
+use crate::tensor_functions::entries;
 
 impl Mapper<'_> {
     /// Queries times keys, attention times values, or a linear layer.
@@ -73,7 +74,7 @@ impl Mapper<'_> {
         let added = match hidden {
             None => Ok(mask.clone()),
             Some((value, when)) => (|| {
-                let is_true = mask.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
+                let is_true = entries(mask)?;
                 let added = is_true
                     .iter()
                     .map(|t| if (*t != 0.0) == when { value } else { 0.0 });

@@ -1,11 +1,12 @@
 //! Arithmetic, element by element.
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 
 use super::super::evaluate::{Call, Failure};
 use super::super::graph::Kind;
 use super::{broadcast_shape, unsupported};
 use crate::layers::Activation;
+use crate::tensor_functions::entries;
 
 /// Both operands of one kind, or an error.
 fn operands<'a>(call: &'a Call) -> Result<(&'a Tensor, &'a Tensor, Kind), Failure> {
@@ -35,9 +36,7 @@ pub(super) fn binary(call: &Call) -> Result<Tensor, Failure> {
             let number = |x: &Tensor, other: &Tensor| -> Result<Option<f64>, Failure> {
                 let is_number = x.elem_count() == 1 && !x.track_op() && x.rank() <= other.rank();
                 match is_number {
-                    true => Ok(Some(
-                        x.flatten_all()?.to_dtype(DType::F64)?.to_vec1::<f64>()?[0],
-                    )),
+                    true => Ok(Some(entries(x)?[0])),
                     false => Ok(None),
                 }
             };
