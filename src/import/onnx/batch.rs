@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 
 use super::graph::{Graph, Node, index};
 
@@ -54,7 +54,7 @@ pub(super) fn free(
         }
     }
     for (i, target) in targets {
-        set_target(graph, i, target)?;
+        graph.set_target_shape(i, target)?;
     }
     if size > 1 {
         shrink_repeated(graph, &axes, &dims, size)?;
@@ -186,21 +186,6 @@ fn open_target(
     (!out.contains(&0)).then_some(target)
 }
 
-/// Gives node `i` a constant of its own as second input.
-fn set_target(graph: &mut Graph, i: usize, target: Vec<i64>) -> Result<(), String> {
-    let name = format!("{}#any-batch", graph.nodes[i].outputs[0]);
-    let len = target.len();
-    let tensor = Tensor::from_vec(target, len, &Device::Cpu).map_err(|e| e.to_string())?;
-    if graph.constants.insert(name.clone(), tensor).is_some() {
-        return Err(graph.nodes[i].problem(format_args!(
-            "has a value `{name}`, which is a name of this reader"
-        )));
-    }
-    graph.nodes[i].inputs[1] = name;
-    graph.nodes[i].attributes.remove("allowzero");
-    Ok(())
-}
-
 /// Values that are repeated for each sample, such as a class token, get a batch axis of size 1, which broadcasts. Exporters fold the
 /// repetition of a parameter into the parameter.
 fn shrink_repeated(
@@ -253,7 +238,7 @@ fn shrink_repeated(
             .and_then(|target| graph.const_ints(target))
             .ok_or_else(stuck)?;
         *target.get_mut(axis).ok_or_else(stuck)? = 1;
-        set_target(graph, i, target)?;
+        graph.set_target_shape(i, target)?;
     }
     Ok(())
 }

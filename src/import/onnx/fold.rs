@@ -332,23 +332,14 @@ fn fix_shapes(graph: &mut Graph, seen: &HashMap<String, Seen>) -> Result<()> {
         changes.push((i, target));
     }
     for (i, target) in changes {
-        let node = &mut graph.nodes[i];
-        let name = format!("{}#shape", node.outputs[0]);
-        if graph.constants.contains_key(&name) {
-            continue;
-        }
+        let node = &graph.nodes[i];
         if node.op == "Expand" {
             let sizes = target.iter().map(|size| Dim::Fixed(*size as usize));
             graph
                 .shapes
                 .insert(node.outputs[0].clone(), ValueShape(sizes.collect()));
         }
-        node.inputs[1].clone_from(&name);
-        node.attributes.remove("allowzero");
-        let len = target.len();
-        graph
-            .constants
-            .insert(name, Tensor::from_vec(target, len, &Device::Cpu)?);
+        graph.set_target_shape(i, target).map_err(Error::Invalid)?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use crate::layers::Shape;
 use crate::tensor_functions::entries;
@@ -301,6 +301,24 @@ impl Graph {
     pub fn consumers<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Node> {
         let nodes = self.nodes.iter();
         nodes.filter(move |node| node.inputs.iter().any(|input| input == name))
+    }
+
+    /// Gives node `i`, a `Reshape` or `Expand`, a constant of its own as the shape to which it reshapes or expands.
+    pub fn set_target_shape(&mut self, i: usize, target: Vec<i64>) -> Result<(), String> {
+        let node = &mut self.nodes[i];
+        let mut name = format!("{}#shape", node.output()?);
+        while self.constants.contains_key(&name) {
+            name.push('#');
+        }
+        let len = target.len();
+        let tensor = Tensor::from_vec(target, len, &Device::Cpu).map_err(|e| node.problem(e))?;
+        match node.inputs.get_mut(1) {
+            Some(input) => input.clone_from(&name),
+            None => return Err(node.problem("has no shape as input 1")),
+        }
+        node.attributes.remove("allowzero");
+        self.constants.insert(name, tensor);
+        Ok(())
     }
 
     /// Whether `name` is an output of the graph.
