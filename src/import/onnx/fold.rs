@@ -145,13 +145,6 @@ pub(super) fn dtype(graph: &Graph) -> DType {
 
 /// Runs the graph and returns what it shows of each value, and the output.
 fn observe(graph: &Graph, input: &Tensor) -> Result<(HashMap<String, Seen>, Tensor)> {
-    let given = |name: &str| {
-        let found = graph
-            .constants
-            .get(name)
-            .or_else(|| graph.weights.get(name));
-        found.or_else(|| graph.statistics.get(name)).cloned()
-    };
     let seen_of = |tensor: &Tensor, known: Option<Tensor>| Seen {
         dims: tensor.dims().to_vec(),
         kind: Kind::of(tensor),
@@ -187,7 +180,7 @@ fn observe(graph: &Graph, input: &Tensor) -> Result<(HashMap<String, Seen>, Tens
     let setting = (dtype(graph), &Device::Cpu);
     let output = run(
         graph,
-        &given,
+        &|name| graph.initialiser(name),
         input.clone(),
         setting,
         Mode::Inference,

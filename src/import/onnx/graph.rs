@@ -268,6 +268,14 @@ pub(super) fn index(i: i64, len: usize) -> Option<usize> {
 }
 
 impl Graph {
+    /// The value of a constant, weight or statistic.
+    pub fn initialiser(&self, name: &str) -> Option<Tensor> {
+        let weight = || self.weights.get(name);
+        let statistic = || self.statistics.get(name);
+        let found = self.constants.get(name).or_else(weight).or_else(statistic);
+        found.cloned()
+    }
+
     /// Values of a constant of integers.
     pub fn const_ints(&self, name: &str) -> Option<Vec<i64>> {
         let tensor = self.constants.get(name)?;

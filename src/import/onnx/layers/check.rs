@@ -46,17 +46,10 @@ impl Mapped {
         output_shape(&self.layers, sample, &parameters)
             .map_err(|e| Error::invalid(e.to_string()))?;
         let input = fold::samples(&graph, sample.dims())?;
-        let given = |name: &str| {
-            let found = graph
-                .constants
-                .get(name)
-                .or_else(|| graph.weights.get(name));
-            found.or_else(|| graph.statistics.get(name)).cloned()
-        };
         let setting = (DType::F64, &Device::Cpu);
         let expected = run(
             &graph,
-            &given,
+            &|name| graph.initialiser(name),
             input.clone(),
             setting,
             Mode::Inference,

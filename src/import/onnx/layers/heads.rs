@@ -52,39 +52,29 @@ impl Mapper<'_> {
         match (node.op.as_str(), self.graph.const_scalar(name)) {
             ("Mul", Some(c)) => changed.scale *= c,
             ("Div", Some(c)) => changed.scale /= c,
-            ("Add", _) => changed = self.masked(node, changed, name, None)?,
+            ("Add", _) => {
+                let added = self.graph.constants.get(name);
+                changed = masked(node, changed, added.ok_or_else(|| unmapped(node))?)?;
+            }
             _ => return Err(unmapped(node)),
         }
         Ok(Value::Scores(Rc::new(changed)))
     }
 
-    /// Scores with a mask: a constant that is added, or `hidden` where another constant is or is not true.
-    pub(super) fn masked(
-        &self,
-        node: &Node,
-        scores: Scores,
-        mask: &str,
-        hidden: Option<(f64, bool)>,
-    ) -> Result<Scores, String> {
-        let mask = self
-            .graph
-            .constants
-            .get(mask)
-            .ok_or_else(|| unmapped(node))?;
-        let added = match hidden {
-            None => Ok(mask.clone()),
-            Some((value, when)) => (|| {
-                let is_true = entries(mask)?;
-                let added = is_true
-                    .iter()
-                    .map(|t| if (*t != 0.0) == when { value } else { 0.0 });
-                Tensor::from_iter(added, &Device::Cpu)?.reshape(mask.dims())
-            })(),
+    /// Scores that `Where` replaces by the number in input `i`: input 1 where the condition is true, input 2 where it is false.
+    fn replaced_scores(&self, node: &Node, scores: &Scores, i: usize) -> Result<Value, String> {
+        let condition = self.graph.constants.get(&node.inputs[0]);
+        let condition = condition.ok_or_else(|| unmapped(node))?;
+        let number = self.graph.const_scalar(&node.inputs[i]);
+        let number = number.ok_or_else(|| unmapped(node))?;
+        let added = || {
+            let is_true = entries(condition)?.into_iter().map(|c| c != 0.0);
+            let added = is_true.map(|is_true| if is_true == (i == 1) { number } else { 0.0 });
+            Tensor::from_iter(added, &Device::Cpu)?.reshape(condition.dims())
         };
-        let added = added.map_err(|e: candle_core::Error| node.problem(e))?;
-        scores.masked(&added).ok_or_else(|| {
-            node.problem("masks attention other than causally, which has no hand-derived rules")
-        })
+        let added = added().map_err(|e: candle_core::Error| node.problem(e))?;
+        let masked = masked(node, scores.clone(), &added)?;
+        Ok(Value::Scores(Rc::new(masked)))
     }
 
     /// Softmax and masks of scores.
@@ -103,7 +93,7 @@ impl Mapper<'_> {
                 Ok(Value::Scores(Rc::new(softmax)))
             }
             ("IsNaN", [Value::Scores(scores)]) => Ok(Value::IsNan(scores.clone())),
-            // Rows without a visible score are not numbers before this.
+            // In rows without a visible score the softmax is NaN, which the graph replaces by 0.
             ("Where", [Value::IsNan(tested), Value::Known, Value::Scores(scores)])
                 if Rc::ptr_eq(tested, scores) && number(1) == Some(0.0) =>
             {
@@ -112,18 +102,12 @@ impl Mapper<'_> {
             ("Where", [Value::Known, Value::Known, Value::Scores(scores)])
                 if !scores.is_softmax =>
             {
-                let hidden = number(1).ok_or_else(|| unmapped(node))?;
-                let scores = Scores::clone(scores);
-                let masked = self.masked(node, scores, &node.inputs[0], Some((hidden, true)))?;
-                Ok(Value::Scores(Rc::new(masked)))
+                self.replaced_scores(node, scores, 1)
             }
             ("Where", [Value::Known, Value::Scores(scores), Value::Known])
                 if !scores.is_softmax =>
             {
-                let hidden = number(2).ok_or_else(|| unmapped(node))?;
-                let scores = Scores::clone(scores);
-                let masked = self.masked(node, scores, &node.inputs[0], Some((hidden, false)))?;
-                Ok(Value::Scores(Rc::new(masked)))
+                self.replaced_scores(node, scores, 2)
             }
             _ => Err(unmapped(node)),
         }
@@ -225,4 +209,11 @@ impl Mapper<'_> {
         };
         Some((from, heads.count, linear))
     }
+}
+
+/// Scores to which a mask is added.
+fn masked(node: &Node, scores: Scores, added: &Tensor) -> Result<Scores, String> {
+    scores.masked(added).ok_or_else(|| {
+        node.problem("masks attention other than causally, which has no hand-derived rules")
+    })
 }
