@@ -75,10 +75,11 @@ pub(super) struct Call<'a, 'm> {
     pub mode: &'a mut Mode<'m>,
 }
 
-/// Largest number of entries of an output, unless the inputs are large too. Sizes in a damaged file are arbitrary.
-const MOST_ENTRIES: usize = 1 << 24;
-/// Largest number of entries of an output per entry of the inputs.
-const MOST_PER_ENTRY: usize = 512;
+/// Maximum number of entries of an output, unless the inputs are large too. Sizes in a damaged file are arbitrary.
+const MAX_ENTRIES: usize = 1 << 24;
+
+/// Maximum number of entries of an output per entry of the inputs.
+const MAX_PER_ENTRY: usize = 512;
 
 impl Call<'_, '_> {
     /// Input `i`.
@@ -160,14 +161,13 @@ impl Call<'_, '_> {
     /// Returns an error for an output that is much larger than the inputs.
     pub fn check_size(&self, dims: &[usize]) -> Result<(), Failure> {
         let inputs = self.inputs.iter().flatten().map(Tensor::elem_count);
-        let most = MOST_PER_ENTRY.saturating_mul(inputs.sum());
-        let most = most.max(MOST_ENTRIES);
+        let most = MAX_PER_ENTRY.saturating_mul(inputs.sum());
+        let most = most.max(MAX_ENTRIES);
         let count = dims.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
         match count.is_some_and(|count| count <= most) {
             true => Ok(()),
             false => Err(self.problem(format_args!(
-                "would have an output of shape {dims:?} from inputs of {} entries, which is too large",
-                most / MOST_PER_ENTRY
+                "would have an output of shape {dims:?}, and at most {most} entries are computed from its inputs"
             ))),
         }
     }

@@ -6,9 +6,9 @@ use std::collections::HashMap;
 use super::messages::{AttributeProto, FunctionProto, NodeProto};
 use super::read::{domain, opsets};
 
-/// Largest number of nodes, and of calls within calls. Functions that call others multiply.
-const MOST_NODES: usize = 200_000;
-const DEEPEST: usize = 32;
+/// Maximum number of nodes, and of calls inside calls: functions that call each other twice double the nodes at each level.
+const MAX_NODES: usize = 200_000;
+const MAX_DEPTH: usize = 32;
 
 /// The functions of a file.
 pub(super) struct Functions(HashMap<Key, (FunctionProto, HashMap<String, i64>)>);
@@ -62,9 +62,9 @@ fn add(
     found: &mut Vec<(NodeProto, i64)>,
 ) -> Result<(), String> {
     for node in nodes {
-        if found.len() >= MOST_NODES || depth > DEEPEST {
+        if found.len() >= MAX_NODES || depth > MAX_DEPTH {
             return Err(format!(
-                "has more than {MOST_NODES} nodes, or functions that call each other more than {DEEPEST} times"
+                "has more than {MAX_NODES} nodes, or calls of functions that are nested more than {MAX_DEPTH} levels deep"
             ));
         }
         let Some((function, opsets)) = functions.of(node) else {

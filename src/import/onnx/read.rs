@@ -10,7 +10,8 @@ use prost::bytes::Bytes;
 use super::functions::{Functions, inline};
 use super::graph::{Attribute, Graph, Kind, Node, Value};
 use super::messages::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto,
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorShapeProto,
+    ValueInfoProto,
 };
 use super::tensors::{self, Type};
 
@@ -119,7 +120,7 @@ fn value(proto: &ValueInfoProto) -> Result<Value, String> {
     })?;
     let kind = Type::of(tensor.elem_type.unwrap_or_default());
     let kind = kind.map_err(|problem| format!("has the input or output `{name}` of {problem}"))?;
-    let sizes = |shape: &super::messages::TensorShapeProto| {
+    let sizes = |shape: &TensorShapeProto| {
         let dims = shape.dim.iter();
         dims.map(|dim| dim.dim_value.and_then(|d| usize::try_from(d).ok()))
             .collect()
@@ -196,17 +197,17 @@ fn constant(node: &Node) -> Result<Tensor, String> {
     let value = found
         .next()
         .ok_or_else(|| node.problem("has no tensor or numbers as its value"))?;
-    let (cpu, len) = (&Device::Cpu, |len: usize| (len,));
+    let cpu = &Device::Cpu;
     let tensor = match value {
         Attribute::Tensor(tensor) => return Ok(tensor.clone()),
         Attribute::Float(value) => Tensor::new(*value as f32, cpu),
         Attribute::Floats(values) => {
             let values: Vec<f32> = values.iter().map(|v| *v as f32).collect();
-            let shape = len(values.len());
-            Tensor::from_vec(values, shape, cpu)
+            let len = values.len();
+            Tensor::from_vec(values, len, cpu)
         }
         Attribute::Int(value) => Tensor::new(*value, cpu),
-        Attribute::Ints(values) => Tensor::from_vec(values.clone(), len(values.len()), cpu),
+        Attribute::Ints(values) => Tensor::from_vec(values.clone(), values.len(), cpu),
         _ => return Err(node.problem("has a value that is not a tensor or numbers")),
     };
     tensor.map_err(|e| node.problem(e))

@@ -65,7 +65,7 @@ impl Mapper<'_> {
         tensor.map_err(|e| node.problem(e))
     }
 
-    /// A view whose function is a layer, or its scale.
+    /// Adds the layer that computes the view's function, if it has one. The result has no function, but may have a factor.
     pub(super) fn settled(&mut self, view: View) -> Result<View, String> {
         let Some(function) = &view.function else {
             return Ok(view);
@@ -87,7 +87,7 @@ impl Mapper<'_> {
         }
     }
 
-    /// A view without function and factor.
+    /// As [`settled`](Self::settled), for a view without a factor.
     pub(super) fn resolved(&mut self, view: View) -> Result<View, String> {
         let view = self.settled(view)?;
         match view.scale == 1.0 {

@@ -19,7 +19,8 @@ const TOLERANCE: f64 = 1e-5;
 const CHANGE: f64 = 0.1;
 
 impl Mapped {
-    /// Compares the layers' outputs with the graph's, with other weights than the graph's, so that outputs must depend on them alike.
+    /// Compares the outputs of the layers and of the graph. Both get the same random changes of all weights, so that a weight in the
+    /// wrong place is found even if it is 0 or 1 in the file.
     ///
     /// # Errors
     /// Layers that do not fit; a difference that rounding does not explain.

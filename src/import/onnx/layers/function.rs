@@ -164,7 +164,7 @@ impl Function {
     }
 }
 
-/// The number whose shortest form in single precision the file holds: 10⁻⁵ for 9.9999997·10⁻⁶.
+/// Undoes the rounding of a decimal number to single precision: 10⁻⁵ for 9.9999997·10⁻⁶.
 pub(super) fn as_written(value: f64) -> f64 {
     let single = value as f32;
     let is_single = (f64::from(single) - value).abs() <= 1e-9 * value.abs();

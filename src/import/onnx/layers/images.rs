@@ -10,7 +10,7 @@ use crate::layers::{
     Patches, PositionMean, SelectPosition, Shape,
 };
 
-/// The same for both axes of an image.
+/// Settings of a square window: each holds along both axes of an image.
 struct Window {
     kernel: usize,
     stride: usize,
@@ -18,7 +18,7 @@ struct Window {
     dilation: usize,
 }
 
-/// Settings of a node whose window is square; the kernel of a convolution is that of its weight.
+/// Reads the settings of a node whose window is square. The kernel of a convolution is in its weight, and 0 here.
 fn window(node: &Node) -> Result<Window, String> {
     let same = |name: &str, len: usize, default: usize| {
         let sizes = node.sizes_or(name, len, default)?;
@@ -335,7 +335,7 @@ impl Mapper<'_> {
     }
 }
 
-/// Without the rounding of a difference.
+/// Removes the rounding error of a difference of short decimals: 0.1 for 1 − 0.9.
 fn rounded(value: f64) -> f64 {
     (value * 1e12).round() / 1e12
 }

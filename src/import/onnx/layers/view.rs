@@ -89,7 +89,7 @@ impl View {
         self.base == other.base && self.dims == other.dims && entries
     }
 
-    /// The same entries of a base in which entries are rearranged alike.
+    /// The same entries of another base of the same length, without factor and function.
     pub fn with_base(&self, base: Base) -> Self {
         Self {
             base,

@@ -110,7 +110,7 @@ fn as_images(x: &Tensor) -> candle_core::Result<Tensor> {
     }
 }
 
-/// An image of a kernel of size 1 along axis 0 and its outputs have one row.
+/// A window for images with one axis gets a second axis, before it, along which it has size 1.
 fn window_of_images(mut window: Window) -> Window {
     if window.kernel.len() == 1 {
         for sizes in [&mut window.kernel, &mut window.dilations] {
