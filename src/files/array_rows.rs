@@ -1,6 +1,7 @@
 //! [`ArrayRows`]: arrays of a file that need not fit into memory, a range of rows at a time.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
@@ -55,9 +56,10 @@ const ADVICE: &str = "Give a safetensors file, or an .npz file of numpy.savez";
 
 impl ArrayRows {
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let opened = File::open(path).map_err(|e| format!("cannot be read ({e})"));
+        let opened = File::open(path).map_err(|e| e.to_string());
         let found = opened.and_then(|mut file| Ok((stored(&mut file)?, file)));
-        let (arrays, file) = found.map_err(|problem| Error::file(path, problem, ADVICE))?;
+        let (arrays, file) = found
+            .map_err(|problem| Error::file(path, format!("cannot be read: {problem}"), ADVICE))?;
         Ok(Self {
             path: path.to_path_buf(),
             file: Mutex::new(file),
@@ -78,7 +80,7 @@ impl ArrayRows {
         })?;
         array.rows().ok_or_else(|| {
             self.wrong(format!(
-                "array `{name}` of shape {:?} has {} bytes, which are not its rows",
+                "has an array `{name}` of shape {:?} in {} bytes, which do not fit",
                 array.shape, array.size
             ))
         })
@@ -106,7 +108,7 @@ impl ArrayRows {
         let mut shape = array.shape.clone();
         shape[0] = range.len();
         self.tensor(name, array, shape, &bytes)
-            .map_err(|problem| self.wrong(problem))
+            .map_err(|problem| self.wrong(format!("cannot be read: {problem}")))
     }
 
     fn tensor(
@@ -138,7 +140,7 @@ impl ArrayRows {
 
 /// The arrays of a file, by name.
 fn stored(file: &mut File) -> Result<BTreeMap<String, Stored>, String> {
-    let unreadable = |e: io::Error| format!("cannot be read ({e})");
+    let unreadable = |e: io::Error| e.to_string();
     let size = file.metadata().map_err(unreadable)?.len();
     let mut start = [0; 8];
     file.read_exact(&mut start).map_err(unreadable)?;
@@ -147,22 +149,21 @@ fn stored(file: &mut File) -> Result<BTreeMap<String, Stored>, String> {
     }
     let len = u64::from_le_bytes(start);
     if len > MAX_HEADER.min(size - 8) {
-        return Err("is truncated, or neither a safetensors nor an .npz file".into());
+        return Err("it is truncated, or neither a safetensors nor an .npz file".into());
     }
     let mut header = vec![0; len as usize];
     file.read_exact(&mut header).map_err(unreadable)?;
-    safetensors::stored(&header, 8 + len, size)
+    safetensors::stored(&header, 8 + len, size - 8 - len)
 }
 
 /// The arrays of an `.npz` file.
 fn in_archive(file: &mut File) -> Result<BTreeMap<String, Stored>, String> {
-    let mut archive = ZipArchive::new(&mut *file).map_err(|e| format!("is damaged ({e})"))?;
+    let damaged = |e: &dyn Display| format!("the zip archive is damaged ({e})");
+    let mut archive = ZipArchive::new(&mut *file).map_err(|e| damaged(&e))?;
     let mut found = Vec::new();
     for index in 0..archive.len() {
-        let member = archive
-            .by_index_raw(index)
-            .map_err(|e| format!("is damaged ({e})"))?;
-        let name = member.name().map_err(|e| format!("is damaged ({e})"))?;
+        let member = archive.by_index_raw(index).map_err(|e| damaged(&e))?;
+        let name = member.name().map_err(|e| damaged(&e))?;
         let Some(name) = name.strip_suffix(".npy") else {
             continue;
         };
@@ -172,7 +173,7 @@ fn in_archive(file: &mut File) -> Result<BTreeMap<String, Stored>, String> {
             ));
         }
         let start = member.data_start();
-        let start = start.ok_or_else(|| format!("array `{name}` has no place in the file"))?;
+        let start = start.ok_or_else(|| format!("array `{name}` is not found in the file"))?;
         found.push((name.to_owned(), start, member.size()));
     }
     drop(archive);
@@ -181,7 +182,7 @@ fn in_archive(file: &mut File) -> Result<BTreeMap<String, Stored>, String> {
         let mut header = vec![0; size.min(MAX_NPY_HEADER) as usize];
         let read = file.seek(SeekFrom::Start(start));
         let read = read.and_then(|_| file.read_exact(&mut header));
-        read.map_err(|e| format!("array `{name}` cannot be read ({e})"))?;
+        read.map_err(|e| format!("array `{name}`: {e}"))?;
         let array = npz::stored(&header, start, size);
         arrays.insert(
             name.clone(),

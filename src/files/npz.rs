@@ -26,47 +26,70 @@ pub(super) fn read(mut archive: Archive, arrays: &mut Arrays) -> Result<(), Stri
 }
 
 fn parse<'a>(name: &str, file: &'a [u8]) -> Result<Array<'a>, String> {
-    let (header, bytes) = split(file).ok_or("it is not an .npy file")?;
-    let header = String::from_utf8_lossy(header);
-    let (element, big_endian) = element(value(&header, "descr")?)?;
-    let shape = shape(value(&header, "shape")?)?;
-    let strides = match value(&header, "fortran_order")? {
-        order if order.starts_with("False") => contiguous(&shape)?,
-        order if order.starts_with("True") => {
-            let reversed: Vec<usize> = shape.iter().rev().copied().collect();
+    let header = Header::parse(file)?;
+    let strides = match header.is_fortran {
+        false => contiguous(&header.shape)?,
+        true => {
+            let reversed: Vec<usize> = header.shape.iter().rev().copied().collect();
             contiguous(&reversed)?.into_iter().rev().collect()
         }
-        _ => return Err("the header has no valid `fortran_order`".into()),
     };
     Ok(Array {
         name: name.to_owned(),
-        element,
-        shape,
+        element: header.element,
+        shape: header.shape,
         strides,
-        big_endian,
-        bytes,
+        big_endian: header.big_endian,
+        bytes: &file[header.len..],
     })
 }
 
-/// The array of an `.npy` file of this size that begins with these bytes, and in another file at `start`.
+/// The array of an `.npy` file of `size` bytes that is in another file from `start` on. `beginning` holds its first bytes.
 pub(super) fn stored(beginning: &[u8], start: u64, size: u64) -> Result<Stored, String> {
-    let (header, rest) = split(beginning).ok_or("it is not an .npy file")?;
-    let before = (beginning.len() - rest.len()) as u64;
-    let header = String::from_utf8_lossy(header);
-    let (element, big_endian) = element(value(&header, "descr")?)?;
-    if !value(&header, "fortran_order")?.starts_with("False") {
+    let header = Header::parse(beginning)?;
+    if header.is_fortran {
         return Err("its samples are not one after another: write it in C order".into());
     }
     Ok(Stored {
-        element,
-        shape: shape(value(&header, "shape")?)?,
-        big_endian,
-        start: start + before,
-        size: size - before,
+        element: header.element,
+        shape: header.shape,
+        big_endian: header.big_endian,
+        start: start + header.len as u64,
+        size: size - header.len as u64,
     })
 }
 
-/// Header and data of an `.npy` file.
+/// What precedes the data of an `.npy` file.
+struct Header {
+    element: Element,
+    big_endian: bool,
+    shape: Vec<usize>,
+    is_fortran: bool,
+    /// Number of bytes before the data.
+    len: usize,
+}
+
+impl Header {
+    fn parse(file: &[u8]) -> Result<Self, String> {
+        let (text, data) = split(file).ok_or("it is not an .npy file")?;
+        let text = String::from_utf8_lossy(text);
+        let (element, big_endian) = element(value(&text, "descr")?)?;
+        let is_fortran = match value(&text, "fortran_order")? {
+            order if order.starts_with("False") => false,
+            order if order.starts_with("True") => true,
+            _ => return Err("the header has no valid `fortran_order`".into()),
+        };
+        Ok(Self {
+            element,
+            big_endian,
+            shape: shape(value(&text, "shape")?)?,
+            is_fortran,
+            len: file.len() - data.len(),
+        })
+    }
+}
+
+/// Text of the header, and data of an `.npy` file.
 fn split(file: &[u8]) -> Option<(&[u8], &[u8])> {
     let (version, rest) = file.strip_prefix(MAGIC)?.split_first_chunk::<2>()?;
     let (len, rest) = match version[0] {

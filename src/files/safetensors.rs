@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::ops::Range;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
@@ -50,6 +51,52 @@ struct Entry {
     data_offsets: [usize; 2],
 }
 
+impl Entry {
+    fn element(&self) -> std::result::Result<Element, String> {
+        Ok(match self.dtype.as_str() {
+            "F16" => Element::F16,
+            "BF16" => Element::BF16,
+            "F32" => Element::F32,
+            "F64" => Element::F64,
+            "BOOL" => Element::Bool,
+            "U8" => Element::U8,
+            "U16" => Element::U16,
+            "U32" => Element::U32,
+            "U64" => Element::U64,
+            "I8" => Element::I8,
+            "I16" => Element::I16,
+            "I32" => Element::I32,
+            "I64" => Element::I64,
+            other => return Err(format!("elements of type {other} are not read")),
+        })
+    }
+
+    /// The bytes of the array among the `len` bytes after the header.
+    fn range(&self, len: usize) -> std::result::Result<Range<usize>, String> {
+        let [start, end] = self.data_offsets;
+        match start <= end && end <= len {
+            true => Ok(start..end),
+            false => Err(format!(
+                "its data are the bytes {start} to {end}, but the file has {len}: it is truncated or damaged"
+            )),
+        }
+    }
+}
+
+/// The entries of a header by name, in the order of their data.
+fn entries(header: &[u8]) -> std::result::Result<Vec<(String, Entry)>, String> {
+    let damaged = |e| format!("the header of the safetensors file is damaged ({e})");
+    let mut header: BTreeMap<String, Value> = serde_json::from_slice(header).map_err(damaged)?;
+    header.remove("__metadata__");
+    let entries = header.into_iter().map(|(name, entry)| {
+        let entry = serde_json::from_value::<Entry>(entry).map_err(damaged)?;
+        Ok((name, entry))
+    });
+    let mut entries = entries.collect::<std::result::Result<Vec<_>, String>>()?;
+    entries.sort_by_key(|(_, entry)| entry.data_offsets);
+    Ok(entries)
+}
+
 /// Adds all tensors of a safetensors file, in the order of their data.
 pub(super) fn read(bytes: &[u8], arrays: &mut Arrays) -> std::result::Result<(), String> {
     const FOREIGN: &str = "it is not a safetensors, .npz or PyTorch file";
@@ -64,26 +111,10 @@ pub(super) fn read(bytes: &[u8], arrays: &mut Arrays) -> std::result::Result<(),
             bytes.len()
         )
     })?;
-    let damaged = |e| format!("the header of the safetensors file is damaged ({e})");
-    let mut header: BTreeMap<String, Value> = serde_json::from_slice(header).map_err(damaged)?;
-    header.remove("__metadata__");
-    let entries = header.into_iter().map(|(name, entry)| {
-        let entry = serde_json::from_value::<Entry>(entry).map_err(damaged)?;
-        Ok((name, entry))
-    });
-    let mut entries = entries.collect::<std::result::Result<Vec<_>, String>>()?;
-    entries.sort_by_key(|(_, entry)| entry.data_offsets);
-    for (name, entry) in entries {
+    for (name, entry) in entries(header)? {
         let wrong = |problem: String| format!("array `{name}`: {problem}");
-        let element = element(&entry.dtype)
-            .ok_or_else(|| wrong(format!("elements of type {} are not read", entry.dtype)))?;
-        let [start, end] = entry.data_offsets;
-        let bytes = data.get(start..end).ok_or_else(|| {
-            wrong(format!(
-                "its data are the bytes {start} to {end}, but the file has {}: it is truncated or damaged",
-                data.len()
-            ))
-        })?;
+        let element = entry.element().map_err(wrong)?;
+        let bytes = &data[entry.range(data.len()).map_err(wrong)?];
         let strides = contiguous(&entry.shape).map_err(wrong)?;
         let size = entry
             .shape
@@ -110,56 +141,26 @@ pub(super) fn read(bytes: &[u8], arrays: &mut Arrays) -> std::result::Result<(),
     Ok(())
 }
 
-/// The arrays that a header describes, by name, in a file of this size whose arrays begin at `start`.
+/// The arrays that a header describes, by name. `start` bytes of the file precede their data, and `len` bytes are their data.
 pub(super) fn stored(
     header: &[u8],
     start: u64,
-    size: u64,
+    len: u64,
 ) -> std::result::Result<BTreeMap<String, Stored>, String> {
-    let damaged = |e| format!("has a damaged header ({e})");
-    let mut header: BTreeMap<String, Value> = serde_json::from_slice(header).map_err(damaged)?;
-    header.remove("__metadata__");
-    let mut arrays = BTreeMap::new();
-    for (name, entry) in header {
-        let entry = serde_json::from_value::<Entry>(entry).map_err(damaged)?;
-        let element = element(&entry.dtype)
-            .ok_or_else(|| format!("array `{name}` has elements of type {}", entry.dtype))?;
-        let [from, to] = entry.data_offsets.map(|at| at as u64);
-        if from > to || to > size - start {
-            return Err(format!(
-                "array `{name}` is in the bytes {from} to {to} of {}: it is truncated or damaged",
-                size - start
-            ));
-        }
+    let len = usize::try_from(len).unwrap_or(usize::MAX);
+    let arrays = entries(header)?.into_iter().map(|(name, entry)| {
+        let wrong = |problem: String| format!("array `{name}`: {problem}");
+        let range = entry.range(len).map_err(wrong)?;
         let array = Stored {
-            element,
+            element: entry.element().map_err(wrong)?,
             shape: entry.shape,
             big_endian: false,
-            start: start + from,
-            size: to - from,
+            start: start + range.start as u64,
+            size: range.len() as u64,
         };
-        arrays.insert(name, array);
-    }
-    Ok(arrays)
-}
-
-fn element(dtype: &str) -> Option<Element> {
-    Some(match dtype {
-        "F16" => Element::F16,
-        "BF16" => Element::BF16,
-        "F32" => Element::F32,
-        "F64" => Element::F64,
-        "BOOL" => Element::Bool,
-        "U8" => Element::U8,
-        "U16" => Element::U16,
-        "U32" => Element::U32,
-        "U64" => Element::U64,
-        "I8" => Element::I8,
-        "I16" => Element::I16,
-        "I32" => Element::I32,
-        "I64" => Element::I64,
-        _ => return None,
-    })
+        Ok((name, array))
+    });
+    arrays.collect()
 }
 
 pub(super) fn other(error: candle_core::Error) -> io::Error {
