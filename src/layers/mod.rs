@@ -7,6 +7,7 @@
 
 #[cfg(test)]
 mod checks;
+mod copied_rows;
 pub(crate) mod graph;
 mod init;
 mod normalization;

@@ -3,8 +3,8 @@
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
+use super::copied_rows::CopiedRows;
 use super::graph::GraphBuilder;
-use super::rules::{Mode, Packed, Primal, Rules, Tangent};
 use super::{Layer, Misfit, Pass, Shape, UnitGraph};
 use crate::kernels::Scalar;
 use crate::parameters::Parameters;
@@ -83,7 +83,7 @@ impl Layer for Patches {
     fn add_rules<T: Scalar>(&self, network: &mut GraphBuilder<T>) -> Result<(), Misfit> {
         let input = network.shape().clone();
         let output = self.output_shape(&input, network.parameters())?;
-        network.push(PatchRules::new(self.grid(&input)?, self.size), output);
+        network.push(rows(self.grid(&input)?, self.size), output);
         Ok(())
     }
 
@@ -97,78 +97,23 @@ impl Layer for Patches {
     }
 }
 
-/// A permutation that keeps the rows of a patch together.
-struct PatchRules {
-    /// Length of a row of a patch.
-    size: usize,
-    /// Index in x of each row of each patch, in the order of y.
-    starts: Vec<usize>,
-}
-
-impl PatchRules {
-    fn new([channels, rows, columns]: [usize; 3], size: usize) -> Self {
-        let mut starts = Vec::with_capacity(rows * columns * channels * size);
-        for row in 0..rows {
-            for column in 0..columns {
-                for channel in 0..channels {
-                    for i in 0..size {
-                        let line = (channel * rows + row) * size + i;
-                        starts.push((line * columns + column) * size);
-                    }
+/// The rows of the patches.
+fn rows([channels, rows, columns]: [usize; 3], size: usize) -> CopiedRows {
+    let mut starts = Vec::with_capacity(rows * columns * channels * size);
+    for row in 0..rows {
+        for column in 0..columns {
+            for channel in 0..channels {
+                for i in 0..size {
+                    let line = (channel * rows + row) * size + i;
+                    starts.push((line * columns + column) * size);
                 }
             }
         }
-        Self { size, starts }
     }
-
-    /// Number of values of a sample.
-    fn len(&self) -> usize {
-        self.starts.len() * self.size
-    }
-
-    fn cut<T: Scalar>(&self, x: &[T], y: &mut [T]) {
-        let samples = x.chunks_exact(self.len());
-        for (x, y) in samples.zip(y.chunks_exact_mut(self.len())) {
-            for (start, y) in self.starts.iter().zip(y.chunks_exact_mut(self.size)) {
-                y.copy_from_slice(&x[*start..][..self.size]);
-            }
-        }
-    }
-}
-
-impl<T: Scalar> Rules<T> for PatchRules {
-    fn output_len(&self) -> usize {
-        self.len()
-    }
-
-    fn needs_input(&self) -> bool {
-        false
-    }
-
-    fn forward(&self, _theta: &Packed<T>, x: &[T], y: &mut [T], _cached: &mut [T]) {
-        self.cut(x, y);
-    }
-
-    fn forward_tangent(&self, _primal: &Primal<T>, tangent: &Tangent<T>, ry: &mut [T]) {
-        match tangent.rx {
-            Some(rx) => self.cut(rx, ry),
-            None => ry.fill(T::ZERO),
-        }
-    }
-
-    fn backward_tangent(
-        &self,
-        _primal: &Primal<T>,
-        tangent: &Tangent<T>,
-        rdx: &mut [T],
-        _mode: Mode,
-    ) {
-        let samples = tangent.rdy.chunks_exact(self.len());
-        for (rdy, rdx) in samples.zip(rdx.chunks_exact_mut(self.len())) {
-            for (start, rdy) in self.starts.iter().zip(rdy.chunks_exact(self.size)) {
-                rdx[*start..][..self.size].copy_from_slice(rdy);
-            }
-        }
+    CopiedRows {
+        input_len: starts.len() * size,
+        width: size,
+        starts,
     }
 }
 
@@ -187,7 +132,7 @@ mod tests {
         ] {
             let (height, width) = (rows * size, columns * size);
             let len = channels * height * width;
-            let rules = PatchRules::new([channels, rows, columns], size);
+            let rules = super::rows([channels, rows, columns], size);
             for (samples, k) in [(3, 2), (1, 1)] {
                 let tile = Tile::random([len, len, 2], samples, k, 3);
                 let found = evaluate::<f64>(&rules, &tile).y;

@@ -3,8 +3,8 @@
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
+use super::copied_rows::CopiedRows;
 use super::graph::GraphBuilder;
-use super::rules::{Mode, Packed, Primal, Rules, Tangent};
 use super::{Layer, Misfit, Pass, Shape, UnitGraph};
 use crate::kernels::Scalar;
 use crate::parameters::Parameters;
@@ -50,12 +50,11 @@ impl Layer for SelectPosition {
     }
 
     fn add_rules<T: Scalar>(&self, network: &mut GraphBuilder<T>) -> Result<(), Misfit> {
-        let input = network.shape().len();
         let output = self.output_shape(network.shape(), network.parameters())?;
-        let rules = SelectRules {
-            input,
-            start: self.position * output.len(),
-            features: output.len(),
+        let rules = CopiedRows {
+            input_len: network.shape().len(),
+            width: output.len(),
+            starts: vec![self.position * output.len()],
         };
         network.push(rules, output);
         Ok(())
@@ -69,57 +68,6 @@ impl Layer for SelectPosition {
     }
 }
 
-/// y = the `features` values of x from `start` on; x has `input` values.
-struct SelectRules {
-    input: usize,
-    start: usize,
-    features: usize,
-}
-
-impl SelectRules {
-    fn select<T: Scalar>(&self, x: &[T], y: &mut [T]) {
-        let rows = x.chunks_exact(self.input);
-        for (x, y) in rows.zip(y.chunks_exact_mut(self.features)) {
-            y.copy_from_slice(&x[self.start..][..self.features]);
-        }
-    }
-}
-
-impl<T: Scalar> Rules<T> for SelectRules {
-    fn output_len(&self) -> usize {
-        self.features
-    }
-
-    fn needs_input(&self) -> bool {
-        false
-    }
-
-    fn forward(&self, _theta: &Packed<T>, x: &[T], y: &mut [T], _cached: &mut [T]) {
-        self.select(x, y);
-    }
-
-    fn forward_tangent(&self, _primal: &Primal<T>, tangent: &Tangent<T>, ry: &mut [T]) {
-        match tangent.rx {
-            Some(rx) => self.select(rx, ry),
-            None => ry.fill(T::ZERO),
-        }
-    }
-
-    fn backward_tangent(
-        &self,
-        _primal: &Primal<T>,
-        tangent: &Tangent<T>,
-        rdx: &mut [T],
-        _mode: Mode,
-    ) {
-        rdx.fill(T::ZERO);
-        let rows = tangent.rdy.chunks_exact(self.features);
-        for (rdx, rdy) in rdx.chunks_exact_mut(self.input).zip(rows) {
-            rdx[self.start..][..self.features].copy_from_slice(rdy);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,10 +77,10 @@ mod tests {
     fn a_position_is_selected_and_derivatives_match_differences() {
         for (positions, features, position) in [(4, 3, 0), (4, 3, 3), (1, 5, 0), (6, 1, 2)] {
             for (samples, k) in [(3, 2), (1, 1)] {
-                let rules = SelectRules {
-                    input: positions * features,
-                    start: position * features,
-                    features,
+                let rules = CopiedRows {
+                    input_len: positions * features,
+                    width: features,
+                    starts: vec![position * features],
                 };
                 let tile = Tile::random([positions * features, features, 1], samples, k, 6);
                 let samples = tile.x.chunks(positions * features);
