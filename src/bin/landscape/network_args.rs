@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::builder::PossibleValue;
 use clap::{ArgAction, Args, ValueEnum};
 use loss_landscape::Error;
-use loss_landscape::model::cuda_device;
+use loss_landscape::model::{Design, cuda_device};
 use loss_landscape::prelude::*;
 use loss_landscape::serde::{Serialize, Serializer};
 
@@ -224,20 +224,25 @@ impl NetworkArgs {
     }
 
     pub fn model(&self, seed: u64) -> Result<Network, Error> {
-        if let ModelName::Onnx(path) = &self.model {
-            let data = self.data()?;
-            return Network::from_onnx(
-                path,
-                &data.shape,
-                self.parameters.as_deref(),
-                &self.device()?,
-            );
+        let (data, device) = (self.data()?, self.device()?);
+        match &self.model {
+            ModelName::Onnx(path) => {
+                Network::from_onnx(path, &data.shape, self.parameters.as_deref(), &device)
+            }
+            ModelName::Mlp => {
+                let perceptron = self.perceptron(&data, seed, &device)?;
+                Ok(Network::Layered((&perceptron).into()))
+            }
+            ModelName::Zoo(architecture) => {
+                let design = self.design(*architecture, &data);
+                let network = design.build(&data.shape, data.outputs, seed, &device)?;
+                Ok(Network::Layered(network))
+            }
         }
-        self.built_in(seed).map(Network::Layered)
     }
 
-    fn built_in(&self, seed: u64) -> Result<Layered, Error> {
-        let activation = self.activation.map(|name| match name {
+    fn activation(&self) -> Option<Activation> {
+        self.activation.map(|name| match name {
             ActivationName::Sigmoid => Activation::Sigmoid,
             ActivationName::Tanh => Activation::Tanh,
             ActivationName::Relu => Activation::Relu,
@@ -246,52 +251,49 @@ impl NetworkArgs {
             ActivationName::GeluTanh => Activation::GeluTanh,
             ActivationName::Silu => Activation::Silu,
             ActivationName::Relu6 => Activation::Relu6,
-        });
-        let device = self.device()?;
-        let data = self.data()?;
-        let (shape, outputs) = (&data.shape, data.outputs);
-        match self.model {
-            ModelName::Mlp if self.norm.is_some() || self.no_shortcuts => Err(Error::Invalid(
+        })
+    }
+
+    fn perceptron(&self, data: &Data, seed: u64, device: &Device) -> Result<Mlp, Error> {
+        if self.norm.is_some() || self.no_shortcuts {
+            return Err(Error::Invalid(
                 "--norm and --no-shortcuts do not apply to `mlp`: choose another --model".into(),
-            )),
-            ModelName::Mlp => {
-                let activation = activation.unwrap_or(Activation::Sigmoid);
-                let usual = || vec![shape.iter().product(), 128, 128, outputs];
-                let widths = self.layers.clone().unwrap_or_else(usual);
-                // One output is enough for binary labels.
-                let most = widths.iter().skip(1).last().filter(|last| **last > outputs);
-                if let Some(last) = most {
-                    let advice = match self.dataset.takes_classes(self.reads_text()) {
-                        true => format!("end it with {outputs}, or add --classes {last}"),
-                        false => format!("end it with {outputs}"),
-                    };
-                    return Err(Error::Invalid(format!(
-                        "--layers ends with {last} outputs, but the dataset has {}: {advice}",
-                        data.describe_outputs()
-                    )));
-                }
-                Ok((&Mlp::new(&widths, activation, seed, &device)?).into())
-            }
-            ModelName::Zoo(mut architecture) => {
-                if let Architecture::Gpt { context, .. } = &mut architecture {
-                    *context = shape[0];
-                }
-                let mut design = architecture.design();
-                design.activation = activation.unwrap_or(design.activation);
-                design.normalization = match self.norm {
-                    None => design.normalization,
-                    Some(NormName::None) => Norm::None,
-                    Some(NormName::Batch) => Norm::Batch,
-                    Some(NormName::Group) if architecture == Architecture::DenseNet => {
-                        Norm::Group(4)
-                    }
-                    Some(NormName::Group) => Norm::Group(8),
-                };
-                design.shortcuts = !self.no_shortcuts;
-                design.build(shape, outputs, seed, &device)
-            }
-            ModelName::Onnx(_) => Err(Error::Invalid("an ONNX file is not built in".into())),
+            ));
         }
+        let usual = || vec![data.shape.iter().product(), 128, 128, data.outputs];
+        let widths = self.layers.clone().unwrap_or_else(usual);
+        let last = widths.iter().skip(1).last();
+        // One output is enough for binary labels.
+        if let Some(last) = last.filter(|last| **last > data.outputs) {
+            let advice = match self.dataset.takes_classes(self.reads_text()) {
+                true => format!("end it with {}, or add --classes {last}", data.outputs),
+                false => format!("end it with {}", data.outputs),
+            };
+            return Err(Error::Invalid(format!(
+                "--layers ends with {last} outputs, but the dataset has {}: {advice}",
+                data.describe_outputs()
+            )));
+        }
+        let activation = self.activation().unwrap_or(Activation::Sigmoid);
+        Mlp::new(&widths, activation, seed, device)
+    }
+
+    /// The architecture with the activation, normalisation and shortcuts of the flags.
+    fn design(&self, mut architecture: Architecture, data: &Data) -> Design {
+        if let Architecture::Gpt { context, .. } = &mut architecture {
+            *context = data.shape[0];
+        }
+        let mut design = architecture.design();
+        design.activation = self.activation().unwrap_or(design.activation);
+        design.normalization = match self.norm {
+            None => design.normalization,
+            Some(NormName::None) => Norm::None,
+            Some(NormName::Batch) => Norm::Batch,
+            Some(NormName::Group) if architecture == Architecture::DenseNet => Norm::Group(4),
+            Some(NormName::Group) => Norm::Group(8),
+        };
+        design.shortcuts = !self.no_shortcuts;
+        design
     }
 }
 
