@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::graph::GraphBuilder;
 use super::rules::{Mode, Packed, Primal, Rules, Tangent, Write};
+use super::units::repeated;
 use super::{Layer, LayerInit, LayerKind, Misfit, Pass, Shape, UnitGraph, param, var};
 use crate::error::{Result, counted};
 use crate::kernels::Scalar;
@@ -210,11 +211,7 @@ impl Layer for Conv2d {
             graph.begin(channels)
         } else if self.groups == read.len() {
             // Each channel becomes one or several by itself.
-            let each = channels / read.len();
-            let units = read.iter();
-            units
-                .flat_map(|unit| std::iter::repeat_n(*unit, each))
-                .collect()
+            repeated(&read, channels / read.len())
         } else {
             graph.stop(self, "it reads groups of channels", shape);
             return Ok(());

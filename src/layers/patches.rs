@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::copied_rows::CopiedRows;
 use super::graph::GraphBuilder;
+use super::units::repeated;
 use super::{Layer, Misfit, Pass, Shape, UnitGraph};
 use crate::kernels::Scalar;
 use crate::parameters::Parameters;
@@ -89,10 +90,8 @@ impl Layer for Patches {
 
     fn add_units(&self, graph: &mut UnitGraph) -> Result<(), Misfit> {
         let shape = self.output_shape(graph.shape(), graph.parameters())?;
-        let channels = graph.read(self, 0).into_iter();
-        let pixels = self.size * self.size;
-        let units = channels.flat_map(|unit| std::iter::repeat_n(unit, pixels));
-        graph.output(shape, 1, units.collect());
+        let units = repeated(&graph.read(self, 0), self.size * self.size);
+        graph.output(shape, 1, units);
         Ok(())
     }
 }

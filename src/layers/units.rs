@@ -29,14 +29,20 @@ impl Value {
     /// The unit of each number of the sample.
     fn flat(&self) -> Vec<usize> {
         let inner = self.shape.dims().iter().skip(self.axis + 1).product();
-        let one = self.units.iter();
-        let one = one.flat_map(|unit| std::iter::repeat_n(*unit, inner));
-        let one: Vec<usize> = one.collect();
+        let one = repeated(&self.units, inner);
         match one.len() {
             0 => one,
             len => one.repeat(self.shape.len() / len),
         }
     }
+}
+
+/// Each unit `count` times in a row.
+pub(crate) fn repeated(units: &[usize], count: usize) -> Vec<usize> {
+    let units = units.iter();
+    units
+        .flat_map(|unit| std::iter::repeat_n(*unit, count))
+        .collect()
 }
 
 /// An axis of a parameter or of a running statistic.
