@@ -518,7 +518,7 @@ fn mutate(name: &str) {
     assert!(refused > 100, "{refused}");
 }
 
-/// Commands read and write the files, and match names as told.
+/// Commands read and write the files, and match names by a map or by their order.
 #[test]
 fn commands_read_and_write_files_of_pytorch() {
     let dir = tempfile::tempdir().unwrap();

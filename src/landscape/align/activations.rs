@@ -6,19 +6,20 @@ use candle_core::{DType, Tensor};
 use ndarray::Array2;
 
 use super::assignment::assign_clusters;
-use super::strips::find;
+use super::strips::find_groups;
 use super::{HiddenUnits, Matching, UnitAxis, hidden_units};
 use crate::data::Dataset;
 use crate::error::{Error, Result, check_finite};
 use crate::layers::{Layer, Pass, Recording};
 use crate::model::Model;
 use crate::progress::{self, Progress};
+use crate::tensor_functions::entries;
 
-/// Largest number of samples in a forward pass.
-const BATCH_SIZE: usize = 512;
+/// Maximum number of samples in a forward pass.
+const MAX_BATCH_SIZE: usize = 512;
 
-/// Largest number of activations of a model that are compared at once.
-const ACTIVATIONS: usize = 1 << 24;
+/// Maximum number of activations of a model that are in memory at once.
+const MAX_ACTIVATIONS: usize = 1 << 24;
 
 /// For each group of [hidden units](hidden_units), computes the permutation that maximises the sum of Pearson's correlations
 /// between units of `a` and units of `b` over `data`, for a convolution also over the pixels (Li et al., "Convergent learning: do
@@ -57,13 +58,13 @@ pub fn match_activations<M: Model>(a: &M, b: &M, data: &Dataset) -> Result<Match
         ));
     }
     let described = hidden_units(a, data)?;
-    let groups = find(a.parameters(), &described)?;
+    let groups = find_groups(a.parameters(), &described)?;
     let first = data.first(1)?;
     let all = recorded(a, first.inputs(), None)?;
     let sources = sources(&described, &all);
     let wanted: HashSet<Key> = sources.iter().flatten().map(key).collect();
     let per_sample: usize = wanted.iter().map(|key| all[key].elem_count()).sum();
-    let batch_size = (ACTIVATIONS / per_sample.max(1)).clamp(1, BATCH_SIZE);
+    let batch_size = (MAX_ACTIVATIONS / per_sample.max(1)).clamp(1, MAX_BATCH_SIZE);
     let mut progress = Progress::start("activation matching");
     let mut moments: Vec<Vec<Option<Moments>>> = Vec::new();
     moments.extend(
@@ -220,12 +221,11 @@ impl Moments {
 
     fn correlations(&self) -> Result<Array2<f64>> {
         let n = self.rows as f64;
-        let host = |t: &Tensor| -> Result<Vec<f64>> { Ok(t.flatten_all()?.to_vec1()?) };
         let mut means = Vec::new();
         let mut deviations = Vec::new();
         for i in 0..2 {
-            let sums: Vec<f64> = host(&self.sums[i])?.iter().map(|s| s / n).collect();
-            let (squares, centers) = (host(&self.squares[i])?, host(&self.centers[i])?);
+            let sums: Vec<f64> = entries(&self.sums[i])?.iter().map(|s| s / n).collect();
+            let (squares, centers) = (entries(&self.squares[i])?, entries(&self.centers[i])?);
             let deviation = |u: usize| {
                 let found = (squares[u] / n - sums[u] * sums[u]).max(0.0).sqrt();
                 // A smaller variance is rounding of a constant.
@@ -238,7 +238,7 @@ impl Moments {
             deviations.push((0..sums.len()).map(deviation).collect::<Vec<_>>());
             means.push(sums);
         }
-        let products = host(&self.products)?;
+        let products = entries(&self.products)?;
         check_finite(&products, "the products of hidden activations")?;
         let width = means[1].len();
         Ok(Array2::from_shape_fn((means[0].len(), width), |(i, j)| {

@@ -10,12 +10,15 @@ use crate::progress;
 /// The largest entry is scaled to 2⁴⁸, so sums over a million rows fit into 64 bits.
 const LEVELS: f64 = (1u64 << 48) as f64;
 
-/// Number of rows from which an assignment can take longer than an interrupt may wait.
-const MANY: usize = 256;
+/// From this number of rows on, an assignment can take longer than an interrupt may wait.
+const MIN_ROWS_ON_THREAD: usize = 256;
 
-/// The permutation of each kind of units that maximises the sum of their gains, among those that exchange units of one of
-/// `clusters` clusters and whole clusters; `gains\[k\]` is a square matrix for the units of kind k. Two clusters gain what their
-/// best permutations gain, so this is the maximum up to rounding, as for [`assign`].
+/// The permutation of each kind of units that maximises the sum of all gains. Permutations exchange units within a cluster, and whole
+/// clusters together with those of the other kinds. `gains\[k\]` is a square matrix for the units of kind k, which are divided into
+/// `clusters` clusters.
+///
+/// The best permutation between every two clusters gives the gain of exchanging them, so the result is the maximum up to rounding, as
+/// for [`assign`].
 ///
 /// # Errors
 /// An interrupt.
@@ -67,7 +70,7 @@ fn assign(gains: &Array2<f64>) -> Result<Vec<usize>> {
     let whole = |at: (usize, usize)| (gains[at] / size * LEVELS).round() as i64;
     let whole = Matrix::from_fn(n, n, whole);
     let solve = move || kuhn_munkres(&whole).1;
-    let best = match n < MANY {
+    let best = match n < MIN_ROWS_ON_THREAD {
         true => solve(),
         false => progress::abandon_on_interrupt(solve)?,
     };

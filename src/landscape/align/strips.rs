@@ -61,7 +61,7 @@ pub(super) fn permute<T: Copy>(values: &mut [T], strips: &[Strip], permutation: 
 }
 
 /// Validates the description of each group and finds its axes.
-pub(super) fn find(parameters: &Parameters, groups: &[HiddenUnits]) -> Result<Vec<Group>> {
+pub(super) fn find_groups(parameters: &Parameters, groups: &[HiddenUnits]) -> Result<Vec<Group>> {
     let mut taken: Vec<(&str, usize, Range<usize>)> = Vec::new();
     let mut found = Vec::with_capacity(groups.len());
     for (g, group) in groups.iter().enumerate() {

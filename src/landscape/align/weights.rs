@@ -4,7 +4,7 @@ use ndarray::Array2;
 use rand::seq::SliceRandom;
 
 use super::assignment::assign_clusters;
-use super::strips::{Group, Kind, Strip, find, permute};
+use super::strips::{Group, Kind, Strip, find_groups, permute};
 use super::{HiddenUnits, Matching};
 use crate::error::Result;
 use crate::model::Parameters;
@@ -49,7 +49,7 @@ pub fn match_weights(
 ) -> Result<Matching> {
     parameters.check_vector(theta_a, "first model")?;
     parameters.check_vector(theta_b, "second model")?;
-    let groups = find(parameters, groups)?;
+    let groups = find_groups(parameters, groups)?;
     let mut progress = Progress::start("weight matching");
     let start = Arrangement::new(&groups, theta_b);
     let mut best = start
