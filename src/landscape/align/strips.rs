@@ -60,81 +60,94 @@ pub(super) fn permute<T: Copy>(values: &mut [T], strips: &[Strip], permutation: 
     }
 }
 
+/// An axis of a parameter, and the entries of it that belong to units.
+type TakenAxis<'a> = (&'a str, usize, Range<usize>);
+
 /// Validates the description of each group and finds its axes.
 pub(super) fn find_groups(parameters: &Parameters, groups: &[HiddenUnits]) -> Result<Vec<Group>> {
-    let mut taken: Vec<(&str, usize, Range<usize>)> = Vec::new();
-    let mut found = Vec::with_capacity(groups.len());
-    for (g, group) in groups.iter().enumerate() {
-        let mut kinds = Vec::with_capacity(group.kinds.len());
-        for axes in &group.kinds {
-            let mut kind: Option<Kind> = None;
-            for axis in axes {
-                let UnitAxis {
-                    parameter,
-                    axis: index,
-                    ..
-                } = axis;
-                let wrong = |what: String| {
-                    Error::invalid(format!(
-                        "axis {index} of `{parameter}` in group {g}: {what}"
-                    ))
-                };
-                let (strip, entries, is_statistic) = place(parameters, axis, &wrong)?;
-                let overlaps = |(name, other, range): &(&str, usize, Range<usize>)| {
-                    name == parameter
-                        && other == index
-                        && range.start < entries.end
-                        && entries.start < range.end
-                };
-                if taken.iter().any(overlaps) {
-                    return Err(wrong("it is named twice: an axis has one order".into()));
-                }
-                let mut others = group.kinds.iter().flatten();
-                if others.any(|other| other.parameter == *parameter && other.axis != *index) {
-                    return Err(wrong(
-                        "another axis of this parameter runs along the same units, which no linear \
-                         assignment can match"
-                            .into(),
-                    ));
-                }
-                taken.push((parameter, *index, entries));
-                let kind = kind.get_or_insert_with(|| Kind {
-                    units: strip.units,
-                    theta: Vec::new(),
-                    statistics: Vec::new(),
-                });
-                if strip.units != kind.units {
-                    return Err(wrong(format!(
-                        "it has {}, but the group's first axis has {}",
-                        counted(strip.units, "unit"),
-                        kind.units
-                    )));
-                }
-                match is_statistic {
-                    true => kind.statistics.push(strip),
-                    false => kind.theta.push(strip),
-                }
-            }
-            let kind =
-                kind.ok_or_else(|| Error::invalid(format!("group {g} of units has no axes")))?;
-            if group.clusters == 0 || !kind.units.is_multiple_of(group.clusters) {
-                return Err(Error::invalid(format!(
-                    "group {g} of {} cannot be divided into {}",
-                    counted(kind.units, "unit"),
-                    counted(group.clusters, "cluster")
-                )));
-            }
-            kinds.push(kind);
+    let mut taken = Vec::new();
+    let found = groups.iter().enumerate().map(|(g, group)| {
+        if group.kinds.is_empty() {
+            return Err(without_axes(g));
         }
-        if kinds.is_empty() {
-            return Err(Error::invalid(format!("group {g} of units has no axes")));
-        }
-        found.push(Group {
-            kinds,
+        let kinds = group.kinds.iter();
+        let kinds = kinds.map(|axes| find_kind(parameters, (g, group), axes, &mut taken));
+        Ok(Group {
+            kinds: kinds.collect::<Result<_>>()?,
             clusters: group.clusters,
+        })
+    });
+    found.collect()
+}
+
+fn without_axes(g: usize) -> Error {
+    Error::invalid(format!("group {g} of units has no axes"))
+}
+
+/// Finds the axes along one kind of units of group `g`, and adds them to those that are taken.
+fn find_kind<'a>(
+    parameters: &Parameters,
+    (g, group): (usize, &HiddenUnits),
+    axes: &'a [UnitAxis],
+    taken: &mut Vec<TakenAxis<'a>>,
+) -> Result<Kind> {
+    let mut kind: Option<Kind> = None;
+    for axis in axes {
+        let UnitAxis {
+            parameter,
+            axis: index,
+            ..
+        } = axis;
+        let wrong = |what: String| {
+            Error::invalid(format!(
+                "axis {index} of `{parameter}` in group {g}: {what}"
+            ))
+        };
+        let (strip, entries, is_statistic) = place(parameters, axis, &wrong)?;
+        let overlaps = |(name, other, range): &TakenAxis| {
+            name == parameter
+                && other == index
+                && range.start < entries.end
+                && entries.start < range.end
+        };
+        if taken.iter().any(overlaps) {
+            return Err(wrong("it is named twice: an axis has one order".into()));
+        }
+        let mut others = group.kinds.iter().flatten();
+        if others.any(|other| other.parameter == *parameter && other.axis != *index) {
+            return Err(wrong(
+                "another axis of this parameter runs along the same units, which no linear \
+                 assignment can match"
+                    .into(),
+            ));
+        }
+        taken.push((parameter, *index, entries));
+        let kind = kind.get_or_insert_with(|| Kind {
+            units: strip.units,
+            theta: Vec::new(),
+            statistics: Vec::new(),
         });
+        if strip.units != kind.units {
+            return Err(wrong(format!(
+                "it has {}, but the group's first axis has {}",
+                counted(strip.units, "unit"),
+                kind.units
+            )));
+        }
+        match is_statistic {
+            true => kind.statistics.push(strip),
+            false => kind.theta.push(strip),
+        }
     }
-    Ok(found)
+    let kind = kind.ok_or_else(|| without_axes(g))?;
+    match group.clusters > 0 && kind.units.is_multiple_of(group.clusters) {
+        true => Ok(kind),
+        false => Err(Error::invalid(format!(
+            "group {g} of {} cannot be divided into {}",
+            counted(kind.units, "unit"),
+            counted(group.clusters, "cluster")
+        ))),
+    }
 }
 
 /// An axis as a strip, with its entries along the axis, and whether it belongs to a running statistic.
