@@ -84,7 +84,7 @@ impl Layer for Patches {
     fn add_rules<T: Scalar>(&self, network: &mut GraphBuilder<T>) -> Result<(), Misfit> {
         let input = network.shape().clone();
         let output = self.output_shape(&input, network.parameters())?;
-        network.push(rows(self.grid(&input)?, self.size), output);
+        network.push(patch_rows(self.grid(&input)?, self.size), output);
         Ok(())
     }
 
@@ -97,7 +97,7 @@ impl Layer for Patches {
 }
 
 /// The rows of the patches.
-fn rows([channels, rows, columns]: [usize; 3], size: usize) -> CopiedRows {
+fn patch_rows([channels, rows, columns]: [usize; 3], size: usize) -> CopiedRows {
     let mut starts = Vec::with_capacity(rows * columns * channels * size);
     for row in 0..rows {
         for column in 0..columns {
@@ -131,7 +131,7 @@ mod tests {
         ] {
             let (height, width) = (rows * size, columns * size);
             let len = channels * height * width;
-            let rules = super::rows([channels, rows, columns], size);
+            let rules = patch_rows([channels, rows, columns], size);
             for (samples, k) in [(3, 2), (1, 1)] {
                 let tile = Tile::random([len, len, 2], samples, k, 3);
                 let found = evaluate::<f64>(&rules, &tile).y;
