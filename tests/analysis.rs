@@ -575,10 +575,16 @@ fn reports_are_serialised_and_read_back() {
     let report = analyzer.with_eigenvalues(2).full_analysis().unwrap();
     let text = toml::to_string(&report).unwrap();
     assert_eq!(toml::from_str::<Report>(&text).unwrap(), report);
-    // JSON may round the last bit.
+    // JSON may round the last bit, which changes errors that are only rounding.
     let text = serde_json::to_string(&report).unwrap();
     let read: Report = serde_json::from_str(&text).unwrap();
-    assert_eq!(read.to_string(), report.to_string());
+    let words = |report: &Report| -> Vec<String> {
+        let text = report.to_string();
+        let is_rounding = |word: &&str| word.parse().is_ok_and(|x: f64| x.abs() < 1e-9);
+        let words = text.split_whitespace().filter(|word| !is_rounding(word));
+        words.map(String::from).collect()
+    };
+    assert_eq!(words(&read), words(&report));
     let shown = report.bundle().unwrap();
     assert_eq!(shown.get("text/plain"), Some(report.to_string().as_str()));
     assert!(shown.get("text/html").unwrap().contains("<td style"));

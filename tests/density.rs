@@ -172,7 +172,7 @@ fn counts_are_bracketed() {
 
 #[test]
 fn stated_errors_have_their_coverage() {
-    let eigenvalues: Vec<f64> = (0..50).map(|i| (-(i as f64) / 10.0).exp() - 0.1).collect();
+    let eigenvalues: Vec<f64> = (0..100).map(|i| (-(i as f64) / 20.0).exp() - 0.1).collect();
     let matrix = with_eigenvalues(&eigenvalues, 8);
     let sum: f64 = eigenvalues.iter().sum();
     let covered = (0..200).filter(|seed| {
@@ -196,14 +196,24 @@ fn degenerate_matrices() {
     ] {
         let n = entries.len();
         let density = settings(3, 60).run(&OnDiagonal(entries)).unwrap();
+        assert!(density.is_exact() && density.products == n);
+        let probe = &density.probes[0];
+        assert!(probe.nodes.len() == n && probe.nodes.iter().all(|x| (x - value).abs() < 1e-13));
+        assert_eq!(density.count_below(value + 0.5).estimate.value, n as f64);
+        assert_eq!(density.count_below(value - 0.5).estimate.value, 0.0);
+        assert!(density.smoothed(0.1, 50).is_ok());
+    }
+    // Exhausted Krylov spaces end early.
+    for value in [0.0, 1.0, -3.0] {
+        let density = settings(3, 60).run(&OnDiagonal(vec![value; 200])).unwrap();
         assert_eq!(density.products, 3);
         for probe in &density.probes {
             assert!(probe.nodes.len() == 1 && (probe.nodes[0] - value).abs() < 1e-14);
             assert!((probe.weights[0] - 1.0).abs() < 1e-14);
         }
-        assert_eq!(density.count_below(value + 0.5).estimate.value, n as f64);
-        assert_eq!(density.count_below(value - 0.5).estimate.value, 0.0);
-        assert!(density.smoothed(0.1, 50).is_ok());
+        let band = settings(3, 60).with_width(0.1);
+        let band = band.run(&OnDiagonal(vec![value; 200])).unwrap();
+        assert!(band.products <= 6 && (band.trace().value - 200.0 * value).abs() < 1e-9);
     }
     assert!(settings(1, 10).run(&Laplacian(5)).is_err());
     assert!(settings(2, 0).run(&Laplacian(5)).is_err());
@@ -275,4 +285,126 @@ fn counts_lie_in_their_intervals() {
         }
     }
     assert!(covered >= 380, "{covered} of 400");
+}
+
+/// With a product per row or more, the density consists of the eigenvalues, and all its numbers are exact within their errors.
+#[test]
+fn small_matrices_are_exact() {
+    let mut eigenvalues: Vec<f64> = (0..90).map(|i| (0.37 * i as f64).sin()).collect();
+    eigenvalues[..20].fill(0.0);
+    let matrix = with_eigenvalues(&eigenvalues, 3);
+    assert!(!settings(10, 8).run(&matrix).unwrap().is_exact());
+    let density = settings(10, 9).run(&matrix).unwrap();
+    assert!(density.is_exact() && density.products == 90);
+    let mut sorted = eigenvalues.clone();
+    sorted.sort_by(f64::total_cmp);
+    common::assert_close(&density.probes[0].nodes, &sorted, 1e-13);
+    let sum = |f: fn(f64) -> f64| eigenvalues.iter().map(|x| f(*x)).sum::<f64>();
+    let rank = sum(f64::abs).powi(2) / sum(|x| x * x);
+    for (found, exact) in [
+        (density.trace(), sum(|x| x)),
+        (density.frobenius_squared(), sum(|x| x * x)),
+        (density.mean_magnitude(), sum(f64::abs) / 90.0),
+        (density.effective_rank().unwrap(), rank),
+    ] {
+        assert!(
+            (found.value - exact).abs() <= found.standard_error,
+            "{found}, {exact}"
+        );
+        assert!(
+            found.standard_error <= 1e-11 * exact.abs().max(1.0),
+            "{found}"
+        );
+        assert_eq!((found.samples, found.products), (0, 90));
+        assert!(
+            found
+                .to_string()
+                .contains("exact up to rounding, 90 products")
+        );
+    }
+    // The zeros may have either sign.
+    let (least, zeros) = (sum(|x| f64::from(u8::from(x < -1e-9))), 20.0);
+    let negative = density.negative();
+    assert_eq!(
+        (negative.resolution.low, negative.resolution.high),
+        (least, least + zeros)
+    );
+    assert_eq!(negative.interval(0.95).unwrap(), [least, least + zeros]);
+    let below = density.count_below(0.5);
+    assert_eq!(below.resolution.low, below.resolution.high);
+    assert!(below.to_string().ends_with(", exact"), "{below}");
+}
+
+/// The rounding of products in `f32` is part of the errors of an exact density.
+#[test]
+fn exact_densities_include_rounding() {
+    for seed in 0..8 {
+        let data = two_moons(60, 0.2, seed, &Device::Cpu).unwrap();
+        let single = Mlp::new(&[2, 8, 2], Activation::Tanh, seed, &Device::Cpu).unwrap();
+        let double = single.to_dtype(DType::F64).unwrap();
+        let exact = data.to_dtype(DType::F64).unwrap();
+        let data = data.to_dtype(DType::F32).unwrap();
+        let single = Objective::of(&single, &data, Loss::CrossEntropy).unwrap();
+        let double = Objective::of(&double, &exact, Loss::CrossEntropy).unwrap();
+        let [rounded, exact] = [single, double].map(|o| o.hessian().density().unwrap());
+        assert!(rounded.is_exact() && exact.is_exact());
+        for (a, b) in [
+            (rounded.trace(), exact.trace()),
+            (rounded.frobenius_squared(), exact.frobenius_squared()),
+            (rounded.mean_magnitude(), exact.mean_magnitude()),
+        ] {
+            assert!(
+                (a.value - b.value).abs() <= a.standard_error,
+                "{a}, in f64 {b}"
+            );
+            assert!(a.standard_error < 1e-4 * a.value.abs(), "{a}");
+        }
+        let (a, b) = (
+            rounded.negative().resolution,
+            exact.negative().estimate.value,
+        );
+        assert!(a.low <= b && b <= a.high, "{a}, in f64 {b}");
+    }
+}
+
+/// Nine outliers and a bulk: a quarter of the products gives the curve with the same error.
+#[test]
+fn a_band_takes_few_products() {
+    let n = 700;
+    let bulk = common::numbers(12 * n, 4);
+    let mut eigenvalues: Vec<f64> = (bulk.chunks(12))
+        .map(|u| 0.01 * u.iter().sum::<f64>() / 2.0)
+        .collect();
+    for (i, value) in eigenvalues.iter_mut().enumerate().take(9) {
+        *value = 0.87f64.powi(i as i32);
+    }
+    let matrix = with_eigenvalues(&eigenvalues, 5);
+    let width = 0.01;
+    let (mut ratios, mut outside) = (Vec::new(), 0);
+    for seed in 0..8 {
+        let all = DensitySettings::default().with_seed(seed);
+        let band = all.clone().with_width(width).run(&matrix).unwrap();
+        assert!(band.products <= 150, "{} products", band.products);
+        let [band, all] =
+            [band, all.run(&matrix).unwrap()].map(|density| density.smoothed(width, 400).unwrap());
+        let largest = |errors: &[f64]| errors.iter().fold(0.0, |m: f64, e| m.max(*e));
+        ratios.push(largest(&band.standard_errors) / largest(&all.standard_errors));
+        for ((x, y), error) in band
+            .eigenvalues
+            .iter()
+            .zip(&band.values)
+            .zip(&band.standard_errors)
+        {
+            let bell = |v: f64| (-0.5 * ((x - v) / width).powi(2)).exp();
+            let height = 1.0 / (width * std::f64::consts::TAU.sqrt());
+            let truth = eigenvalues.iter().map(|v| bell(*v)).sum::<f64>() * height / n as f64;
+            outside += usize::from((y - truth).abs() > 2.26 * error + 1e-4);
+        }
+    }
+    let mean = ratios.iter().sum::<f64>() / 8.0;
+    assert!(mean < 1.15, "{ratios:?}");
+    assert!(
+        outside < 8 * 400 / 8,
+        "{outside} of 3200 points are outside"
+    );
 }

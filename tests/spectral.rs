@@ -713,3 +713,44 @@ fn a_block_may_exceed_the_rest_of_the_space() {
     let found = lanczos.run(&OnDiagonal(values), 2).unwrap();
     assert!((found.values()[1] + 0.25116803854013314).abs() < 1e-12);
 }
+
+/// A request for many pairs takes a product per row, and finds all eigenvalues.
+#[test]
+fn many_pairs_take_a_product_per_row() {
+    let mut eigenvalues = numbers(100, 4);
+    eigenvalues[..12].fill(1.5);
+    let matrix = with_eigenvalues(&eigenvalues, 5);
+    eigenvalues.sort_by(|a, b| b.total_cmp(a));
+    for which in [
+        Which::Largest,
+        Which::Smallest,
+        Which::BothEnds,
+        Which::LargestMagnitude,
+    ] {
+        let found = Lanczos::default()
+            .with_which(which)
+            .run(&matrix, 30)
+            .unwrap();
+        assert!(found.converged && found.products == 100 && found.pairs.len() == 30);
+        check_vectors(&found, &matrix);
+        for pair in &found.pairs {
+            let exact = eigenvalues[pair.rank.unwrap().index - 1];
+            assert!((pair.value - exact).abs() <= pair.residual && pair.residual < 1e-12);
+        }
+    }
+    // An explicit size of the basis or a smaller number of products is respected.
+    let found = Lanczos::default()
+        .with_max_products(60)
+        .run(&matrix, 30)
+        .unwrap();
+    assert!(found.products <= 61);
+    // For a spectrum without gaps, the basis grows to the whole space rather than restarts.
+    for k in [1, 5, 20] {
+        let found = Laplacian(400).top(k).unwrap();
+        assert!(
+            found.converged && found.products <= 401,
+            "{k}: {}",
+            found.products
+        );
+    }
+}

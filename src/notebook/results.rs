@@ -67,13 +67,17 @@ impl Show for Eigenpair {
 impl Show for Density {
     fn bundle(&self) -> Result<Bundle> {
         let probes = counted(self.probes.len(), "probe");
+        let (source, nodes_are) = match self.is_exact() {
+            true => ("all eigenvalues".to_owned(), "eigenvalues"),
+            false => (probes, "nodes"),
+        };
         let products = counted(self.products, "product");
         let nodes = || self.probes.iter().flat_map(|probe| &probe.nodes);
         let low = nodes().fold(f64::INFINITY, |low, x| low.min(*x));
         let high = nodes().fold(f64::NEG_INFINITY, |high, x| high.max(*x));
         Ok(Bundle::text(format!(
-            "spectral density of a matrix of size {} from {probes} and {products}, \
-             nodes from {} to {}",
+            "spectral density of a matrix of size {} from {source} and {products}, \
+             {nodes_are} from {} to {}",
             self.dim,
             significant(low, 5),
             significant(high, 5)

@@ -31,6 +31,9 @@ pub struct Dense {
     /// Whether the entries were computed in `f32`.
     #[serde(default)]
     single: bool,
+    /// Relative rounding error of the entries, if larger than that of their type.
+    #[serde(default)]
+    rounding: Option<f64>,
     /// As [`LinearOperator::cancellation`] of the operator with these entries.
     #[serde(default, alias = "cancelled")]
     cancellation: f64,
@@ -72,6 +75,7 @@ impl Dense {
             matrix: (&matrix + &matrix.t()) / 2.0,
             asymmetry,
             single: false,
+            rounding: None,
             cancellation: 0.0,
         })
     }
@@ -89,6 +93,17 @@ impl Dense {
     /// # Errors
     /// More than [`Dense::MAX_DIM`] rows; failed products; errors of [`Dense::new`].
     pub fn from_operator(operator: &dyn LinearOperator) -> Result<Self> {
+        let slack = 100.0 * operator.epsilon() * operator.cancellation()?;
+        Self::from_products(operator, slack)
+    }
+
+    /// As [`from_operator`](Self::from_operator), for products that may be nothing but rounding, as those of a block that is
+    /// zero: any asymmetry is allowed, and is an error of the eigenvalues.
+    pub(crate) fn from_noisy(operator: &dyn LinearOperator) -> Result<Self> {
+        Self::from_products(operator, f64::INFINITY)
+    }
+
+    fn from_products(operator: &dyn LinearOperator, slack: f64) -> Result<Self> {
         let n = operator.dim();
         if n > Self::MAX_DIM {
             return Err(Error::invalid(format!(
@@ -111,12 +126,13 @@ impl Dense {
             }
             progress.part(columns.end, n);
         }
-        let cancellation = operator.cancellation()?;
-        let slack = 100.0 * operator.epsilon() * cancellation;
         let dtype = operator.dtype().unwrap_or(DType::F64);
+        let found = Self::with_slack(matrix, slack)?.with_dtype(dtype);
+        let rounding = operator.epsilon();
         Ok(Self {
-            cancellation,
-            ..Self::with_slack(matrix, slack)?.with_dtype(dtype)
+            cancellation: operator.cancellation()?,
+            rounding: (rounding > found.epsilon()).then_some(rounding),
+            ..found
         })
     }
 
@@ -144,6 +160,15 @@ impl LinearOperator for Dense {
 
     fn dtype(&self) -> Option<DType> {
         self.single.then_some(DType::F32)
+    }
+
+    fn epsilon(&self) -> f64 {
+        let by_type = if self.single {
+            f32::EPSILON.into()
+        } else {
+            f64::EPSILON
+        };
+        self.rounding.unwrap_or(by_type)
     }
 
     fn cancellation(&self) -> Result<f64> {

@@ -36,7 +36,8 @@ const WIDTH: f64 = 0.1;
 pub struct BlockSettings {
     /// Number of random vectors, at least 2.
     pub probes: usize,
-    /// Number of Lanczos steps per random vector, at least 2. Each is one product.
+    /// Number of Lanczos steps per random vector, at least 2. Each is one product. Blocks with at most `probes` × `steps` rows
+    /// take one product per row instead; see [`DensitySettings::run`].
     pub steps: usize,
     /// Seed of the random vectors. All blocks have the same seed.
     pub seed: u64,
@@ -161,7 +162,8 @@ impl<A: LinearOperator> Blocks<A> {
 pub struct BlockSpectrum {
     /// Name of the block.
     pub name: String,
-    /// Largest eigenvalue, estimated by the largest node of all probes. No node is larger than the largest eigenvalue, up to
+    /// Largest eigenvalue: that of all eigenvalues, with its rounding, if the density is [exact](Density::is_exact). Otherwise it
+    /// is estimated by the largest node of all probes. No node is larger than the largest eigenvalue, up to
     /// rounding. The upper bound is the node plus its residual: some eigenvalue is that close to the node, but a larger one is
     /// missed if the steps are too few to find it. [`Lanczos`](super::Lanczos) searches for missed eigenvalues.
     pub largest: Bracket,
@@ -233,11 +235,16 @@ pub struct BlockSpectra {
 impl BlockSpectra {
     /// The share of ‖A‖²_F outside the blocks, 1 − Σ_b ‖A_bb‖²_F / ‖A‖²_F, from the same probes, with its jackknife standard
     /// error; `None` if Av is 0 for all probes v or all but one, as for a zero matrix. Rows that are in no block count as outside.
+    /// Exact up to rounding if all densities are [exact](Density::is_exact).
     pub fn outside_share(&self) -> Option<Estimate> {
+        let densities = self.blocks.iter().chain([&self.whole]);
+        let probes = densities.map(|block| block.density.probes.len()).max();
+        let probes = probes.unwrap_or(1);
         let squares = |spectrum: &BlockSpectrum| -> Vec<f64> {
-            let (n, probes) = (spectrum.dim() as f64, &spectrum.density.probes);
+            let (n, found) = (spectrum.dim() as f64, &spectrum.density.probes);
             let square = |probe: &Quadrature| n * probe.integrate(|x| x * x);
-            probes.iter().map(square).collect()
+            // An exact density has the same value for every probe.
+            found.iter().cycle().take(probes).map(square).collect()
         };
         let all = squares(&self.whole);
         let mut inside = vec![0.0; all.len()];
@@ -252,9 +259,14 @@ impl BlockSpectra {
             count * share - (count - 1.0) * without
         });
         let rounding = 8.0 * self.whole.density.epsilon * (2.0 - share);
-        all.iter().all(|a| all_sum > *a).then(|| Estimate {
+        let found = match probes {
+            1 => (all_sum > 0.0).then(|| Estimate::exact(share)),
+            _ => (all.iter().all(|a| all_sum > *a))
+                .then(|| Estimate::from_samples(&values.collect::<Vec<f64>>())),
+        };
+        found.map(|estimate| Estimate {
             products: self.products(),
-            ..Estimate::from_samples(&values.collect::<Vec<f64>>()).with_error(rounding)
+            ..estimate.with_error(rounding)
         })
     }
 
@@ -293,9 +305,12 @@ impl BlockSpectra {
             }
         });
         let distances: Vec<Estimate> = distances.collect::<Result<_>>()?;
-        let first = self.blocks.first().map(|block| &block.density);
+        let probes = self.blocks.iter().map(|block| match &block.density {
+            density if density.is_exact() => 0,
+            density => density.probes.len(),
+        });
         let mut result = JsDistances {
-            samples: first.map_or(0, |density| density.probes.len()),
+            samples: probes.max().unwrap_or(0),
             products: self.products() - self.whole.density.products,
             names: self.blocks.iter().map(|block| block.name.clone()).collect(),
             values: vec![vec![0.0; count]; count],
@@ -377,7 +392,7 @@ pub struct JsDistances {
     pub values: Vec<Vec<f64>>,
     /// Standard error of each distance.
     pub standard_errors: Vec<Vec<f64>>,
-    /// Number of probes per block.
+    /// Number of probes per block; 0 if all densities are [exact](Density::is_exact).
     pub samples: usize,
     /// Number of matrix–vector products.
     pub products: usize,

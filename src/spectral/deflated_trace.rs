@@ -31,7 +31,6 @@ pub(super) enum TraceOf {
 /// (Hutch++: Meyer, Musco, Musco and Woodruff, 2021).
 pub(super) struct DeflatedTrace {
     trace_of: TraceOf,
-    method: TraceMethod,
     dim: usize,
     /// Machine epsilon of the operator's type.
     epsilon: f64,
@@ -40,6 +39,8 @@ pub(super) struct DeflatedTrace {
     exact: f64,
     /// Sum of the magnitudes of the numbers from which the exact part is computed.
     exact_magnitude: f64,
+    /// Whether all probes are stored.
+    keeps_probes: bool,
     /// Vectors u = Pv, each of length √(n − k) for a basis of k vectors.
     probes: Vec<Vec<f64>>,
     /// Ru for each.
@@ -54,14 +55,17 @@ pub(super) struct DeflatedTrace {
 }
 
 impl DeflatedTrace {
+    /// `may_finish`: [`deflate_probes`](Self::deflate_probes) may be called.
     pub(super) fn new(
         trace_of: TraceOf,
         method: TraceMethod,
         operator: &dyn LinearOperator,
+        may_finish: bool,
     ) -> Result<Self> {
         Ok(Self {
+            // With a growing basis, the new basis vectors are later removed from all probes.
+            keeps_probes: may_finish || method == TraceMethod::Krylov,
             trace_of,
-            method,
             dim: operator.dim(),
             epsilon: operator.epsilon(),
             cancellation: operator.cancellation()?,
@@ -133,8 +137,7 @@ impl DeflatedTrace {
     pub(super) fn add(&mut self, u: Vec<f64>, w: Vec<f64>) {
         self.products += 1;
         self.record(&u, &w);
-        // With a growing basis, the new basis vectors are later removed from all probes.
-        if self.method == TraceMethod::Krylov || self.probes.len() < MAX_PAIRED {
+        if self.keeps_probes || self.probes.len() < MAX_PAIRED {
             self.probes.push(u);
             self.images.push(w);
             self.pairs.take();
@@ -160,9 +163,51 @@ impl DeflatedTrace {
         if block.is_empty() {
             return Ok(Vec::new());
         }
-        let mut images = self.counted_products(operator, &block)?;
+        let images = self.counted_products(operator, &block)?;
+        let sizes = images.iter().map(|image| norm(image)).collect();
+        Ok(self.deflate_known(block, images, sizes))
+    }
+
+    /// Deflates the span of the probes, whose products are known, so that no products are needed.
+    pub(super) fn deflate_probes(&mut self) {
+        let probes = std::mem::take(&mut self.probes);
+        let images = std::mem::take(&mut self.images);
+        let (mut block, mut known): (Vec<Vec<f64>>, Vec<Vec<f64>>) = Default::default();
+        // Rounding of the products of the block, in units of ε.
+        let mut errors: Vec<f64> = Vec::new();
+        for (mut u, mut w) in probes.into_iter().zip(images) {
+            let (before, size) = (norm(&u), norm(&w));
+            let components = orthogonalize(&mut u, &block);
+            let length = norm(&u);
+            // A direction that the others nearly contain would be rounding.
+            if length <= 0.01 * before {
+                continue;
+            }
+            // Roundings of different products are independent.
+            let mut error = size;
+            for ((component, image), e) in components.iter().zip(&known).zip(&errors) {
+                axpy(-component, image, &mut w);
+                error = error.hypot(component * e);
+            }
+            scale(&mut u, 1.0 / length);
+            scale(&mut w, 1.0 / length);
+            block.push(u);
+            known.push(w);
+            errors.push(error / length);
+        }
+        self.deflate_known(block, known, errors);
+    }
+
+    /// Adds an orthonormal `block` to the basis, as [`deflate`](Self::deflate), with its products and the sizes to which their
+    /// rounding is relative.
+    fn deflate_known(
+        &mut self,
+        block: Vec<Vec<f64>>,
+        mut images: Vec<Vec<f64>>,
+        sizes: Vec<f64>,
+    ) -> Vec<Vec<f64>> {
         let inner = products(&block, &images);
-        let sizes: Vec<f64> = images.iter().map(|image| norm(image)).collect();
+        let lengths: Vec<f64> = images.iter().map(|image| norm(image)).collect();
         self.basis.extend(block);
         for image in &mut images {
             orthogonalize(image, &self.basis);
@@ -177,11 +222,11 @@ impl DeflatedTrace {
                 let inside: f64 = inner.iter().map(|row| dot(row, row)).sum();
                 let across: f64 = images.iter().map(|c| dot(c, c)).sum();
                 self.exact += inside + 2.0 * across;
-                self.exact_magnitude += 2.0 * dot(&sizes, &sizes);
+                self.exact_magnitude += 2.0 * dot(&sizes, &lengths);
             }
         }
         self.project(&images, inner.len());
-        Ok(images)
+        images
     }
 
     /// Removes the last `count` basis vectors from the probes and their products. C = PAQ for these basis vectors.

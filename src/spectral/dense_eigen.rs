@@ -31,14 +31,7 @@ impl Dense {
     pub fn eigen(&self) -> Result<Spectrum> {
         let n = self.dim();
         let (values, vectors) = symmetric_eigen(n, |i, j| self.matrix()[[i, j]])?;
-        let epsilon = self.epsilon();
-        // The rounding of the sums is larger than that of entries in `f64`.
-        let entries = match epsilon > f64::EPSILON {
-            true => norm(&values),
-            false => 0.0,
-        };
-        let rounding = n as f64 * f64::EPSILON * largest(&values)
-            + 4.0 * epsilon * (entries + self.cancellation()?);
+        let rounding = self.rounding(&values)?;
         let pairs =
             values
                 .into_iter()
@@ -66,6 +59,33 @@ impl Dense {
             converged: true,
         })
     }
+
+    /// Computes the eigenvalues, ascending, and a bound on their errors, as that of [`eigen`](Self::eigen).
+    pub(super) fn eigenvalues(&self) -> Result<(Vec<f64>, f64)> {
+        let n = self.dim();
+        let matrix = Mat::from_fn(n, n, |i, j| self.matrix()[[i, j]]);
+        let values = match n < LARGE {
+            true => decompose(&matrix, ComputeEigenvectors::No)?.0,
+            false => {
+                let work = move || decompose(&matrix, ComputeEigenvectors::No);
+                progress::abandon_on_interrupt(work)??.0
+            }
+        };
+        let error = self.asymmetry() + self.rounding(&values)?;
+        Ok((values, error))
+    }
+
+    /// Bound on the change of an eigenvalue by rounding of the entries and of the decomposition.
+    fn rounding(&self, values: &[f64]) -> Result<f64> {
+        let epsilon = self.epsilon();
+        // The rounding of the sums is larger than that of entries in `f64`.
+        let entries = match epsilon > f64::EPSILON {
+            true => norm(values),
+            false => 0.0,
+        };
+        let sums = values.len() as f64 * f64::EPSILON * largest(values);
+        Ok(sums + 4.0 * epsilon * (entries + self.cancellation()?))
+    }
 }
 
 /// Computes the eigenvalues, ascending, and eigenvectors of the symmetric n × n matrix with these entries.
@@ -75,30 +95,38 @@ pub(crate) fn symmetric_eigen(
 ) -> Result<(Vec<f64>, Vec<Vec<f64>>)> {
     let matrix = Mat::from_fn(n, n, entry);
     match n < LARGE {
-        true => decompose(&matrix),
-        false => progress::abandon_on_interrupt(move || decompose(&matrix))?,
+        true => decompose(&matrix, ComputeEigenvectors::Yes),
+        false => {
+            let work = move || decompose(&matrix, ComputeEigenvectors::Yes);
+            progress::abandon_on_interrupt(work)?
+        }
     }
 }
 
 /// Number of rows from which a decomposition can take longer than an interrupt may wait.
 const LARGE: usize = 512;
 
-fn decompose(matrix: &Mat<f64>) -> Result<(Vec<f64>, Vec<Vec<f64>>)> {
+/// Without `vectors`, the list of eigenvectors is empty.
+fn decompose(matrix: &Mat<f64>, vectors: ComputeEigenvectors) -> Result<(Vec<f64>, Vec<Vec<f64>>)> {
     let n = matrix.nrows();
-    let (mut values, mut vectors) = (Diag::zeros(n), Mat::zeros(n, n));
+    let columns = match vectors {
+        ComputeEigenvectors::Yes => n,
+        ComputeEigenvectors::No => 0,
+    };
+    let (mut values, mut found) = (Diag::zeros(n), Mat::zeros(n, columns));
     // With a single thread, because with several the last bits depend on their load.
     let (par, settings) = (Par::Seq, Spec::default());
-    let scratch = self_adjoint_evd_scratch::<f64>(n, ComputeEigenvectors::Yes, par, settings);
+    let scratch = self_adjoint_evd_scratch::<f64>(n, vectors, par, settings);
     self_adjoint_evd(
         matrix.as_ref(),
         values.as_mut(),
-        Some(vectors.as_mut()),
+        (columns > 0).then(|| found.as_mut()),
         par,
         MemStack::new(&mut MemBuffer::new(scratch)),
         settings,
     )
     .map_err(|e| Error::NotFinite(format!("the eigenvalue iteration did not converge: {e:?}")))?;
     let values = values.column_vector().iter().copied().collect();
-    let vectors = (0..n).map(|j| vectors.col(j).iter().copied().collect());
+    let vectors = (0..columns).map(|j| found.col(j).iter().copied().collect());
     Ok((values, vectors.collect()))
 }

@@ -11,10 +11,10 @@ use super::simple_eigenvalues::SimpleEigenvalues;
 use super::{Bracket, Estimate};
 use crate::error::{Error, Result, counted};
 use crate::memory;
-use crate::operator::{LinearOperator, checked_products};
+use crate::operator::{Dense, LinearOperator, checked_products};
 use crate::progress::Progress;
 use crate::random::Purpose;
-use crate::vector::{dot, scale};
+use crate::vector::{dot, norm, scale};
 
 /// Settings of stochastic Lanczos quadrature (Ubaru, Chen and Saad, 2017; Ghorbani, Krishnan and Xiao, 2019).
 ///
@@ -30,8 +30,8 @@ use crate::vector::{dot, scale};
 /// use loss_landscape::ndarray::Array2;
 /// use loss_landscape::prelude::*;
 ///
-/// // 2 on the diagonal and −1 beside it: eigenvalues 2 − 2cos(kπ/41), k = 1, …, 40.
-/// let a = Array2::from_shape_fn((40, 40), |(i, j)| match i.abs_diff(j) {
+/// // 2 on the diagonal and −1 beside it: eigenvalues 2 − 2cos(kπ/701), k = 1, …, 700.
+/// let a = Array2::from_shape_fn((700, 700), |(i, j)| match i.abs_diff(j) {
 ///     0 => 2.0,
 ///     1 => -1.0,
 ///     _ => 0.0,
@@ -40,9 +40,9 @@ use crate::vector::{dot, scale};
 /// .run(&Dense::new(a)?)?;
 /// assert_eq!(density.products, 20 * 30);
 /// let trace = density.trace();
-/// assert!((trace.value - 80.0).abs() < 5.0 * trace.standard_error);
+/// assert!((trace.value - 1_400.0).abs() < 5.0 * trace.standard_error);
 /// let below = density.count_below(2.0).estimate; // half of them
-/// assert!((below.value - 20.0).abs() < 5.0 * below.standard_error);
+/// assert!((below.value - 350.0).abs() < 5.0 * below.standard_error);
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -56,15 +56,18 @@ pub struct DensitySettings {
     pub steps: usize,
     /// Seed of the random vectors.
     pub seed: u64,
+    /// Width of the curves that the density is for; `None` takes all `steps`.
+    pub width: Option<f64>,
 }
 
 impl Default for DensitySettings {
-    /// 10 probes, 60 steps, seed 0.
+    /// 10 probes, 60 steps, seed 0, no width.
     fn default() -> Self {
         Self {
             probes: 10,
             steps: 60,
             seed: 0,
+            width: None,
         }
     }
 }
@@ -90,7 +93,7 @@ pub struct Quadrature {
     pub weights: Vec<f64>,
 }
 
-/// The spectral density of a symmetric matrix, estimated from random probes.
+/// The spectral density of a symmetric matrix, estimated from random probes, or exact up to rounding for a small matrix.
 ///
 /// ```
 /// use loss_landscape::ndarray::Array2;
@@ -108,14 +111,15 @@ pub struct Quadrature {
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Density {
-    /// Quadrature of each probe.
+    /// Quadrature of each probe. If the density is [exact](Self::is_exact), a single one: all eigenvalues, with weight 1/n each.
     pub probes: Vec<Quadrature>,
     /// n, the number of eigenvalues.
     pub dim: usize,
     /// Number of matrix–vector products.
     pub products: usize,
     /// Rounding error of the nodes, relative to the root mean square of the eigenvalues: machine epsilon of the
-    /// [type](LinearOperator::dtype) in which products were computed, more with [cancellation](LinearOperator::cancellation).
+    /// [type](LinearOperator::dtype) in which products were computed, more with [cancellation](LinearOperator::cancellation)
+    /// and for the sums of an exact density.
     #[serde(default)]
     pub epsilon: f64,
 }
@@ -165,7 +169,8 @@ pub struct Count {
     /// The estimate, with its standard error over the probes.
     pub estimate: Estimate,
     /// Bounds due to the finite resolution of the quadratures: the mean over the probes of the certain bounds of the measure
-    /// below the threshold (Chebyshev, Markov and Stieltjes), times n.
+    /// below the threshold (Chebyshev, Markov and Stieltjes), times n. Of an [exact](Density::is_exact) density: the numbers of
+    /// eigenvalues that are certainly and possibly below the threshold, within their rounding errors.
     pub resolution: Bracket,
 }
 
@@ -177,7 +182,11 @@ impl Count {
     /// A confidence that is not between 0 and 1.
     pub fn interval(&self, confidence: f64) -> Result<[f64; 2]> {
         let [low, high] = self.estimate.interval(confidence)?;
-        let reach = 0.5 * (high - low);
+        let reach = match self.estimate.samples {
+            // The bounds are certain.
+            0 => 0.0,
+            _ => 0.5 * (high - low),
+        };
         Ok([
             (self.resolution.low - reach).max(0.0),
             self.resolution.high + reach,
@@ -191,13 +200,22 @@ impl std::fmt::Display for Count {
             estimate,
             resolution,
         } = self;
+        let Bracket { value, low, high } = resolution;
+        match (estimate.samples, low == high) {
+            (0, true) => return write!(f, "{value:.0}, exact"),
+            (0, false) => return write!(f, "{value:.0}, within rounding {low:.0} to {high:.0}"),
+            _ => {}
+        }
         write!(
             f,
             "{:.0} ± {:.0}; resolution of the quadrature: {:.0} to {:.0}",
-            estimate.value, estimate.standard_error, resolution.low, resolution.high
+            estimate.value, estimate.standard_error, low, high
         )
     }
 }
+
+/// Rounding error of a node, relative to ε(|x| + root mean square of the eigenvalues).
+const NODE_EPSILONS: f64 = 4.0;
 
 /// Largest size in bytes of the bases of the probes that run together.
 const BASES_BYTES: usize = 1 << 30;
@@ -224,16 +242,65 @@ impl DensitySettings {
         self
     }
 
-    /// Estimates the spectral density of `operator`. Full reorthogonalisation keeps the quadratures accurate to rounding. It
+    /// Takes only as many products as curves of this width need. `width` is the standard deviation of the Gaussian that
+    /// [smooths](Density::smoothed) them.
+    ///
+    /// A first Lanczos iteration of half the steps finds the outliers: pairs whose residuals together are below 1 % of the width.
+    /// They are deflated. On the orthogonal complement of their vectors, the steps of all probes end when two of them have
+    /// changed the smoothed density by less than a fifth of its largest standard error. This error is that of all steps, because
+    /// the number of probes is the same. The deflation changes a smoothed count of eigenvalues by at most 10⁻⁴ or so.
+    ///
+    /// Numbers that need more than this resolution, [`mean_magnitude`](Density::mean_magnitude),
+    /// [`effective_rank`](Density::effective_rank) and the estimate of [`count_below`](Density::count_below), are less precise
+    /// than from all steps.
+    ///
+    /// ```
+    /// use loss_landscape::ndarray::Array2;
+    /// use loss_landscape::prelude::*;
+    ///
+    /// // Nine outliers and a bulk within ± 0.1, in a basis that is reflected: RDR for R = I − 2uuᵀ and u = (1, …, 1)/√n.
+    /// let n = 800.0;
+    /// let d = |i: usize| if i < 9 { 2.0 + i as f64 } else { 0.1 * (i as f64).sin() };
+    /// let mean = (0..800).map(d).sum::<f64>() / n;
+    /// let a = Dense::new(Array2::from_shape_fn((800, 800), |(i, j)| {
+    ///     let diagonal = if i == j { d(i) } else { 0.0 };
+    ///     diagonal - 2.0 / n * (d(i) + d(j)) + 4.0 / n * mean
+    /// }))?;
+    /// let settings = DensitySettings::default();
+    /// let (band, full) = (settings.clone().with_width(0.1).run(&a)?, settings.run(&a)?);
+    /// assert!(band.products < 150 && full.products == 600);
+    /// let (band, full) = (band.cumulative(0.1, 3)?, full.cumulative(0.1, 3)?);
+    /// assert!((band.values[1] - full.values[1]).abs() < 0.01);
+    /// # Ok::<(), Error>(())
+    /// ```
+    #[must_use]
+    pub fn with_width(mut self, width: impl Into<Option<f64>>) -> Self {
+        self.width = width.into();
+        self
+    }
+
+    /// Estimates the spectral density of `operator`.
+    ///
+    /// A matrix with n ≤ `probes` × `steps` rows, at most [`Dense::MAX_DIM`], takes n products, which give all its entries. Its
+    /// density is then [exact](Density::is_exact): it consists of all eigenvalues.
+    ///
+    /// Full reorthogonalisation keeps the quadratures accurate to rounding. It
     /// stores m vectors of length n for each of the probes that run together, as many as fit in 1 GiB.
     ///
     /// The asymmetry of the products with the probes shows their rounding errors, which all stated errors include. These can
     /// exceed the numbers of a block, which may be differences of large ones.
     ///
     /// # Errors
-    /// Fewer than 2 probes or 2 steps; products that fail or are not finite.
+    /// Fewer than 2 probes or 2 steps; a width that is not above 0 and finite; products that fail or are not finite.
     pub fn run(&self, operator: &dyn LinearOperator) -> Result<Density> {
-        Ok(self.run_with_extremes(operator)?.0)
+        match self.width {
+            Some(width) if !(width > 0.0 && width.is_finite()) => Err(invalid_width(width)),
+            Some(width) if !self.takes_all(operator.dim()) => {
+                self.check()?;
+                self.run_band(operator, width)
+            }
+            _ => Ok(self.run_with_extremes(operator)?.0),
+        }
     }
 
     /// As [`run`](Self::run), and brackets of the smallest and the largest eigenvalue from the same products. The value is the
@@ -243,18 +310,13 @@ impl DensitySettings {
         &self,
         operator: &dyn LinearOperator,
     ) -> Result<(Density, [Bracket; 2])> {
-        if self.probes < 2 || self.steps < 2 {
-            return Err(Error::invalid(format!(
-                "a density needs at least 2 probes and 2 steps, not {} and {}",
-                counted(self.probes, "probe"),
-                counted(self.steps, "step")
-            )));
-        }
+        self.check()?;
         let n = operator.dim();
+        if self.takes_all(n) {
+            return exact_density(operator);
+        }
         let steps = self.steps.min(n);
-        // Minus one basis, for the vectors of the simple eigenvalues.
-        let together = (BASES_BYTES / (8 * n * steps)).saturating_sub(1);
-        let together = together.clamp(1, self.probes);
+        let together = chains_together(n, steps, self.probes);
         let mut progress = Progress::start("density");
         let mut sampler = Sampler::new(Purpose::Density, self.seed);
         let (mut probes, mut products) = (Vec::new(), 0);
@@ -265,18 +327,12 @@ impl DensitySettings {
             let count = together.min(self.probes - probes.len());
             let mut chains: Vec<Chain> = (0..count).map(|_| Chain::new(sampler.signs(n))).collect();
             for step in 0..steps {
-                let mut open: Vec<&mut Chain> =
-                    chains.iter_mut().filter(|c| c.next.is_some()).collect();
-                let vectors: Vec<Vec<f64>> =
-                    open.iter_mut().filter_map(|c| c.next.take()).collect();
-                if vectors.is_empty() {
+                let multiplied =
+                    Chain::extend_all(&mut chains, |vectors| checked_products(operator, vectors))?;
+                if multiplied == 0 {
                     break;
                 }
-                products += vectors.len();
-                let images = checked_products(operator, &vectors)?;
-                for ((chain, v), image) in open.iter_mut().zip(vectors).zip(images) {
-                    chain.extend(v, image);
-                }
+                products += multiplied;
                 progress.part(probes.len() * steps + step * count + 1, self.probes * steps);
             }
             asymmetry = asymmetry.max(self::asymmetry(&chains));
@@ -302,20 +358,7 @@ impl DensitySettings {
         for (probe, simple) in probes.iter_mut().zip(simple.iter().cycle()) {
             simple.apply(probe, n);
         }
-        let mut density = Density {
-            probes,
-            dim: n,
-            products,
-            epsilon: operator.epsilon(),
-        };
-        let cancelled = operator.cancellation()?;
-        if cancelled > 0.0 {
-            density.epsilon *= 1.0 + cancelled / density.root_mean_square();
-        }
-        let typical = density.root_mean_square();
-        if typical > 0.0 {
-            density.epsilon = density.epsilon.max(asymmetry / typical);
-        }
+        let density = Density::from_probes(probes, products, asymmetry, operator)?;
         let [smallest, largest] = ends.unwrap_or_default();
         let rounding = density.node_rounding();
         let extremes = [
@@ -332,12 +375,63 @@ impl DensitySettings {
         ];
         Ok((density, extremes))
     }
+
+    fn check(&self) -> Result<()> {
+        if self.probes < 2 || self.steps < 2 {
+            return Err(Error::invalid(format!(
+                "a density needs at least 2 probes and 2 steps, not {} and {}",
+                counted(self.probes, "probe"),
+                counted(self.steps, "step")
+            )));
+        }
+        Ok(())
+    }
+
+    /// Whether all n rows of the matrix take no more products than the probes.
+    fn takes_all(&self, n: usize) -> bool {
+        n <= self.probes.saturating_mul(self.steps).min(Dense::MAX_DIM)
+    }
+}
+
+pub(super) fn invalid_width(width: f64) -> Error {
+    Error::invalid(format!(
+        "the smoothing width is {width}: give a finite number above 0"
+    ))
+}
+
+/// Number of probes that run together: as many as their bases and one more fit in [`BASES_BYTES`], at least 1.
+pub(super) fn chains_together(n: usize, steps: usize, probes: usize) -> usize {
+    let fitting = (BASES_BYTES / (8 * n * steps)).saturating_sub(1);
+    fitting.clamp(1, probes)
+}
+
+/// The density that consists of all eigenvalues, and brackets of the smallest and the largest.
+fn exact_density(operator: &dyn LinearOperator) -> Result<(Density, [Bracket; 2])> {
+    let (nodes, error) = Dense::from_noisy(operator)?.eigenvalues()?;
+    let n = nodes.len();
+    let extremes = [nodes[0], nodes[n - 1]].map(|value| Bracket {
+        value,
+        low: value - error,
+        high: value + error,
+    });
+    let weights = vec![1.0 / n as f64; n];
+    let mut density = Density {
+        probes: vec![Quadrature { nodes, weights }],
+        dim: n,
+        products: n,
+        epsilon: operator.epsilon(),
+    };
+    let typical = density.root_mean_square();
+    if typical > 0.0 {
+        density.epsilon = density.epsilon.max(error / (NODE_EPSILONS * typical));
+    }
+    Ok((density, extremes))
 }
 
 /// Rounding error of an eigenvalue, from the difference uᵀAv − vᵀAu of the probes u and v, which is 0 for exact products.
 ///
 /// Errors of independent entries e make this difference √2 e, and eigenvalues √n e.
-fn asymmetry(chains: &[Chain]) -> f64 {
+pub(super) fn asymmetry(chains: &[Chain]) -> f64 {
     let mut squares = Vec::new();
     for (i, a) in chains.iter().enumerate() {
         for b in &chains[..i] {
@@ -384,7 +478,7 @@ impl End {
 }
 
 /// The Lanczos recurrence of one probe.
-struct Chain {
+pub(super) struct Chain {
     basis: Vec<Vec<f64>>,
     /// The vector to multiply next; `None` if the Krylov space is exhausted.
     next: Option<Vec<f64>>,
@@ -395,8 +489,9 @@ struct Chain {
 }
 
 impl Chain {
-    fn new(mut start: Vec<f64>) -> Self {
-        let length = (start.len() as f64).sqrt();
+    /// `start` has any length but 0.
+    pub(super) fn new(mut start: Vec<f64>) -> Self {
+        let length = norm(&start);
         scale(&mut start, 1.0 / length);
         Self {
             basis: Vec::new(),
@@ -407,9 +502,31 @@ impl Chain {
         }
     }
 
+    pub(super) fn basis(&self) -> &[Vec<f64>] {
+        &self.basis
+    }
+
+    /// Takes a step of all chains whose Krylov spaces are not exhausted. Returns their number.
+    pub(super) fn extend_all(
+        chains: &mut [Self],
+        products: impl Fn(&[Vec<f64>]) -> Result<Vec<Vec<f64>>>,
+    ) -> Result<usize> {
+        let mut open: Vec<&mut Self> = chains.iter_mut().filter(|c| c.next.is_some()).collect();
+        let vectors: Vec<Vec<f64>> = open.iter_mut().filter_map(|c| c.next.take()).collect();
+        if vectors.is_empty() {
+            return Ok(0);
+        }
+        let images = products(&vectors)?;
+        let count = images.len();
+        for ((chain, v), image) in open.iter_mut().zip(vectors).zip(images) {
+            chain.extend(v, image);
+        }
+        Ok(count)
+    }
+
     fn extend(&mut self, v: Vec<f64>, image: Vec<f64>) {
         self.basis.push(v);
-        self.size = self.size.max(crate::vector::norm(&image));
+        self.size = self.size.max(norm(&image));
         let (components, length, next) = extend(image, &self.basis, 1e-12 * self.size);
         self.alpha.extend(components.last());
         self.beta.push(length);
@@ -425,7 +542,7 @@ impl Chain {
     }
 
     /// Returns the quadrature, and the vectors of its nodes in coordinates of the basis.
-    fn quadrature(&self) -> Result<(Quadrature, Vec<Vec<f64>>)> {
+    pub(super) fn quadrature(&self) -> Result<(Quadrature, Vec<Vec<f64>>)> {
         let entry = |i: usize, j: usize| match i.abs_diff(j) {
             0 => self.alpha[i],
             1 => self.beta[i.min(j)],
@@ -437,7 +554,7 @@ impl Chain {
     }
 
     /// The residual of each node.
-    fn residuals(&self, vectors: &[Vec<f64>]) -> Vec<f64> {
+    pub(super) fn residuals(&self, vectors: &[Vec<f64>]) -> Vec<f64> {
         let last = self.beta.last().copied().unwrap_or(0.0);
         let residuals = vectors.iter().map(|v| last * v[v.len() - 1].abs());
         residuals.collect()
@@ -468,19 +585,63 @@ impl Quadrature {
 }
 
 impl Density {
+    /// A density from the quadratures of sampled probes, and an estimate of the rounding errors of eigenvalues.
+    pub(super) fn from_probes(
+        probes: Vec<Quadrature>,
+        products: usize,
+        rounding: f64,
+        operator: &dyn LinearOperator,
+    ) -> Result<Self> {
+        let mut density = Self {
+            probes,
+            dim: operator.dim(),
+            products,
+            epsilon: operator.epsilon(),
+        };
+        let cancelled = operator.cancellation()?;
+        if cancelled > 0.0 {
+            density.epsilon *= 1.0 + cancelled / density.root_mean_square();
+        }
+        let typical = density.root_mean_square();
+        if typical > 0.0 {
+            density.epsilon = density.epsilon.max(rounding / typical);
+        }
+        Ok(density)
+    }
+
+    /// Whether the density consists of all eigenvalues. All its numbers are then exact up to rounding: their errors are those of
+    /// the products and of the eigenvalues, and they are not [estimated from samples](Estimate::samples).
+    ///
+    /// ```
+    /// use loss_landscape::ndarray::array;
+    /// # use loss_landscape::prelude::*;
+    ///
+    /// let density = Dense::new(array![[2.0, 1.0], [1.0, 2.0]])?.density()?; // eigenvalues 1 and 3
+    /// assert!(density.is_exact() && density.products == 2);
+    /// let trace = density.trace();
+    /// assert!((trace.value - 4.0).abs() <= trace.standard_error && trace.standard_error < 1e-13);
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn is_exact(&self) -> bool {
+        self.probes.len() == 1
+    }
+
     /// The mean over the probes.
     fn over_probes(&self, f: impl Fn(&Quadrature) -> f64) -> Estimate {
         let samples: Vec<f64> = self.probes.iter().map(f).collect();
         Estimate {
             products: self.products,
-            ..Estimate::from_samples(&samples)
+            ..match samples[..] {
+                [value] => Estimate::exact(value),
+                _ => Estimate::from_samples(&samples),
+            }
         }
     }
 
     /// Rounding error of a node at x.
-    fn node_rounding(&self) -> impl Fn(f64) -> f64 + use<> {
+    pub(super) fn node_rounding(&self) -> impl Fn(f64) -> f64 + use<> {
         let (epsilon, typical) = (self.epsilon, self.root_mean_square());
-        move |x| 4.0 * epsilon * (x.abs() + typical)
+        move |x| NODE_EPSILONS * epsilon * (x.abs() + typical)
     }
 
     /// Whether all eigenvalues are 0 up to rounding.
@@ -553,8 +714,11 @@ impl Density {
         let rank = |size: f64, square: f64, count: f64| n * size * size / (count * square);
         let left_out = sizes.iter().zip(&squares);
         let left_out = left_out.map(|(a, b)| rank(size - a, square - b, count - 1.0));
-        let left_out = Estimate::from_samples(&left_out.collect::<Vec<f64>>());
         let value = rank(size, square, count);
+        let left_out = match self.is_exact() {
+            true => Estimate::exact(value),
+            false => Estimate::from_samples(&left_out.collect::<Vec<f64>>()),
+        };
         let typical = (square / count).sqrt();
         let rounding = 8.0 * self.epsilon * value * (3.0 + count * typical / size);
         (square > 0.0).then(|| {
@@ -604,9 +768,7 @@ impl Density {
         value: impl Fn(f64, f64) -> f64,
     ) -> Result<DensityCurve> {
         if !(width > 0.0 && width.is_finite()) {
-            return Err(Error::invalid(format!(
-                "the smoothing width is {width}: give a finite number above 0"
-            )));
+            return Err(invalid_width(width));
         }
         if points < 2 {
             return Err(Error::invalid(format!(
@@ -638,15 +800,26 @@ impl Density {
     pub fn count_below(&self, x: f64) -> Count {
         let n = self.dim as f64;
         let bound = |i: usize| self.over_probes(|probe| probe.bounds_below(x)[i]).scaled(n);
-        let [low, high] = [bound(0), bound(1)];
         let below = |node: f64| if node < x { 1.0 } else { 0.0 };
-        let estimate = self.mean_of(below).scaled(n);
+        let mut estimate = self.mean_of(below).scaled(n);
+        let (low, high) = match self.is_exact() {
+            false => (bound(0).value, bound(1).value),
+            true => {
+                let (nodes, rounding) = (&self.probes[0].nodes, self.node_rounding());
+                let count = |side: f64| {
+                    let below = |node: &&f64| **node + side * rounding(**node) < x;
+                    nodes.iter().filter(below).count() as f64
+                };
+                estimate.value = count(0.0);
+                (count(1.0), count(-1.0))
+            }
+        };
         Count {
             estimate,
             resolution: Bracket {
                 value: estimate.value,
-                low: low.value,
-                high: high.value,
+                low,
+                high,
             },
         }
     }

@@ -139,12 +139,15 @@ impl Estimate {
 
 impl std::fmt::Display for Estimate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kind = match self.samples {
+            0 => "exact up to rounding".to_owned(),
+            samples => format!("standard error, {}", counted(samples, "sample")),
+        };
         write!(
             f,
-            "{:.5} ± {:.2} (standard error, {}, {})",
+            "{:.5} ± {:.2} ({kind}, {})",
             Short(self.value),
             Short(self.standard_error),
-            counted(self.samples, "sample"),
             counted(self.products, "product")
         )?;
         if !self.converged {

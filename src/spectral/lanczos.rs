@@ -10,10 +10,10 @@ use super::thick_restart::{KrylovSpace, Ritz};
 use super::{Eigenpair, Rank, Spectrum};
 use crate::error::{Error, Result, check_finite, counted};
 use crate::memory;
-use crate::operator::LinearOperator;
+use crate::operator::{Dense, LinearOperator};
 use crate::progress::Progress;
 use crate::random::Purpose;
-use crate::vector::{largest, norm};
+use crate::vector::{axpy, largest, norm};
 
 /// Which eigenvalues are computed.
 ///
@@ -157,13 +157,13 @@ pub struct Lanczos {
     pub tolerance: f64,
     /// Number of vectors multiplied by the operator at once.
     pub block_size: usize,
-    /// Number of basis vectors of length n before a restart, at least k plus two blocks. `None` means 4k + 40 and at
-    /// least 160, or as many as fit into 2 GiB if that is less.
+    /// Number of basis vectors of length n before a restart, at least k plus two blocks. `None` means n up to n = 1,024, and
+    /// beyond that 4k + 40 and at least 160, or as many as fit into 2 GiB if that is less.
     pub max_basis: Option<usize>,
     /// Number of products after which the iteration stops, converged or not.
     pub max_products: usize,
-    /// Start vectors, such as the eigenvectors of a similar matrix. They can save products; they do not change which
-    /// eigenvalues are found. Empty means a random block.
+    /// Start vectors, such as the eigenvectors of a similar matrix. The iteration starts from their sum, or from as many sums as
+    /// the block size. They can save products; they do not change which eigenvalues are found. Empty means a random block.
     pub start_vectors: Vec<Vec<f64>>,
     /// Seed of the random vectors.
     pub seed: u64,
@@ -186,6 +186,13 @@ impl Default for Lanczos {
 
 /// Largest default size of a basis in bytes.
 const BASIS_BYTES: usize = 2 << 30;
+
+/// Number of rows up to which the basis may grow to the whole space by default.
+const WHOLE_SPACE: usize = 1024;
+
+/// For networks, k pairs take about 3k + 20 products, 20 of which search for missed eigenvalues.
+const PRODUCTS_PER_PAIR: usize = 3;
+const PRODUCTS_FOR_ANY: usize = 20;
 
 impl Lanczos {
     /// Sets which eigenvalues are computed.
@@ -240,6 +247,10 @@ impl Lanczos {
     /// Computes `k` eigenpairs of A = `operator`, with their residuals ‖Av − λv‖. The residuals follow from the recurrence, plus
     /// their rounding error, which one more product with a random combination of the eigenvectors measures.
     ///
+    /// If n ≤ 3k + 20, about as many products as the iteration takes, and n is at most [`Dense::MAX_DIM`] and `max_products`,
+    /// n products give the whole matrix, and all its eigenvalues are computed, as by [`Dense::eigen`]: none can be missed. A
+    /// [`max_basis`](Self::max_basis) rules this out.
+    ///
     /// # Errors
     /// `k` = 0 or `k` > n; a block size of 0; not enough memory; start vectors of a wrong length or not finite; products that
     /// fail or are not finite. Reaching `max_products` is not an error: the result has then not
@@ -270,6 +281,11 @@ impl Lanczos {
             }
             check_finite(v, "the start vector")?;
         }
+        let expected = PRODUCTS_PER_PAIR.saturating_mul(k) + PRODUCTS_FOR_ANY;
+        let is_small = n <= expected.min(Dense::MAX_DIM);
+        if is_small && n <= self.max_products && self.max_basis.is_none() {
+            return self.choose_from_all(operator, k);
+        }
         let found = self.iterate(operator, k)?;
         let mut pairs = found.pairs;
         pairs.sort_by(|a, b| b.value.total_cmp(&a.value));
@@ -296,19 +312,54 @@ impl Lanczos {
         })
     }
 
+    /// Computes all eigenpairs from n products, and returns the wanted ones.
+    fn choose_from_all(&self, operator: &dyn LinearOperator, k: usize) -> Result<Spectrum> {
+        let dense = Dense::from_noisy(operator)?;
+        let mut all = dense.eigen()?;
+        let n = all.dim;
+        let mut ascending = all.values();
+        ascending.reverse();
+        let mut is_wanted = vec![false; n];
+        for (_, wanted) in self.which.by_end(&ascending, k) {
+            let limit = self.largest_residual(&ascending, &wanted);
+            // All eigenvalues are those of a symmetric matrix only up to the asymmetry of the products.
+            all.converged &= dense.asymmetry() <= limit;
+            for i in wanted {
+                is_wanted[n - 1 - i] = true;
+            }
+        }
+        let mut is_wanted = is_wanted.into_iter();
+        all.pairs.retain(|_| is_wanted.next().unwrap_or(false));
+        if !all.converged {
+            all.pairs.iter_mut().for_each(|pair| pair.rank = None);
+        }
+        Ok(all)
+    }
+
+    /// Largest residual of an accepted pair, for the `wanted` ones of these `values` at an end of the spectrum.
+    fn largest_residual(&self, values: &[f64], wanted: &[usize]) -> f64 {
+        let size = |i: &usize| values[*i].abs();
+        let scale = wanted.iter().map(size).fold(0.0, f64::max);
+        match self.tolerance * largest(values) {
+            limit if scale <= limit => limit,
+            limit => limit.min(self.tolerance.sqrt() * scale),
+        }
+    }
+
     fn iterate(&self, operator: &dyn LinearOperator, k: usize) -> Result<Found> {
         let n = operator.dim();
-        let width = self.block_size.max(self.start_vectors.len()).min(n);
+        let width = self.block_size.min(n);
         let by_memory = BASIS_BYTES / (8 * n);
-        let limit = self
-            .max_basis
-            .unwrap_or((4 * k + 40).max(160).min(by_memory));
+        let limit = self.max_basis.unwrap_or(match n <= WHOLE_SPACE {
+            true => n,
+            false => (4 * k + 40).max(160).min(by_memory),
+        });
         let limit = limit.max(k + 2 * width).min(n);
 
         let mut progress = Progress::start("Lanczos");
         let mut sampler = Sampler::new(Purpose::Lanczos, self.seed);
         let mut space = KrylovSpace::new(n);
-        let mut next = self.first_block(&space, width, &mut sampler);
+        let mut next = self.first_block(&space, &mut sampler);
         let mut products = 0;
         let mut next_check = 0;
         loop {
@@ -335,7 +386,9 @@ impl Lanczos {
 
             let mut missed = None;
             let mut is_complete = m == n;
-            if !is_complete && m >= k && wanted.unconverged().is_empty() {
+            // Without a restart, the rest of the space takes no more products than a search.
+            let may_search = limit < n || products + PRODUCTS_FOR_ANY <= n;
+            if !is_complete && may_search && m >= k && wanted.unconverged().is_empty() {
                 let budget = self.max_products.saturating_sub(products);
                 let (outcome, more) =
                     wanted.search(operator, &space, budget, &mut sampler, &mut progress)?;
@@ -378,17 +431,11 @@ impl Lanczos {
     /// Computes the wanted Ritz pairs, and which of them are not accepted.
     fn wanted_pairs(&self, space: &KrylovSpace, k: usize) -> Result<WantedPairs> {
         let ritz = space.ritz()?;
-        let size = |i: &usize| ritz.values[*i].abs();
         let largest = largest(&ritz.values);
         let rounding = 4.0 * (space.dim() as f64).sqrt() * f64::EPSILON * largest;
         let mut groups = Vec::new();
         for (end, wanted) in self.which.by_end(&ritz.values, k) {
-            let scale = wanted.iter().map(size).fold(0.0, f64::max);
-            let residual = match self.tolerance * largest {
-                limit if scale <= limit => limit,
-                limit => limit.min(self.tolerance.sqrt() * scale),
-            };
-            let residual = residual.max(rounding);
+            let residual = self.largest_residual(&ritz.values, &wanted).max(rounding);
             let indices = wanted.iter().copied();
             groups.push(Group {
                 unconverged: indices
@@ -408,18 +455,23 @@ impl Lanczos {
         Ok(WantedPairs { ritz, groups })
     }
 
-    /// Orthonormal vectors from [`Lanczos::start_vectors`], extended with random vectors to a full block.
-    fn first_block(
-        &self,
-        space: &KrylovSpace,
-        width: usize,
-        sampler: &mut Sampler,
-    ) -> Vec<Vec<f64>> {
-        let mut block = Vec::new();
-        for v in self.start_vectors.iter().take(width) {
-            if let (_, _, Some(q)) = extend(v.clone(), &block, 1e-8 * norm(v)) {
-                block.push(q);
+    /// Orthonormal vectors from sums of [`Lanczos::start_vectors`], extended with random vectors to a full block.
+    ///
+    /// The Krylov space of a sum of nearly invariant vectors soon contains each of them, and grows by a product at a time, where
+    /// a block of them would take as many products for each step.
+    fn first_block(&self, space: &KrylovSpace, sampler: &mut Sampler) -> Vec<Vec<f64>> {
+        let width = self.block_size.min(space.dim());
+        let mut sums = vec![vec![0.0; space.dim()]; width.min(self.start_vectors.len())];
+        for (i, v) in self.start_vectors.iter().enumerate() {
+            let length = norm(v);
+            if length > 0.0 {
+                axpy(1.0 / length, v, &mut sums[i % width]);
             }
+        }
+        let mut block = Vec::new();
+        for sum in sums {
+            let smallest = 1e-8 * norm(&sum);
+            block.extend(extend(sum, &block, smallest).2);
         }
         space.fill(block, width, sampler)
     }

@@ -19,6 +19,7 @@ mod block_spectra;
 mod deflated_trace;
 mod dense_eigen;
 mod density;
+mod density_band;
 mod diagonal;
 mod estimate;
 mod js_distance;

@@ -7,7 +7,7 @@ use super::deflated_trace::{DeflatedTrace, TraceOf, rounding};
 use super::orthonormal::{extend, orthogonalize};
 use super::probe_loop::{BLOCK_SIZE, Estimator, Sampler, estimate};
 use crate::error::{Error, Result, counted};
-use crate::operator::LinearOperator;
+use crate::operator::{Dense, LinearOperator};
 use crate::progress::Progress;
 use crate::random::Purpose;
 use crate::vector::norm;
@@ -54,6 +54,11 @@ pub enum TraceMethod {
 }
 
 /// Settings of estimates of tr(A) and of ‖A‖²_F = tr(A²) with a given accuracy.
+///
+/// No estimate takes more than n products, if [`max_products`](Self::max_products) allows n and n is at most [`Dense::MAX_DIM`].
+/// Before a round of samples that would reach n, the remaining directions are multiplied instead. The number is then exact up
+/// to rounding, and has no [samples](Estimate::samples). With [`TraceMethod::HutchPlusPlus`], whose number of products is fixed
+/// in advance, it is exact from the start.
 ///
 /// ```
 /// use loss_landscape::ndarray::Array2;
@@ -164,16 +169,18 @@ impl Trace {
             )));
         }
         let n = operator.dim();
-        let mut deflated = DeflatedTrace::new(trace_of, self.method, operator)?;
-        let mut krylov = None;
+        let may_finish = n <= self.max_products.min(Dense::MAX_DIM);
+        let mut deflated = DeflatedTrace::new(trace_of, self.method, operator, may_finish)?;
+        let first = match self.method {
+            TraceMethod::Hutchinson => FIRST_PROBES,
+            TraceMethod::HutchPlusPlus => self.max_products,
+            TraceMethod::Krylov => self.first_probes() + self.first_range(),
+        };
         match self.method {
-            TraceMethod::Hutchinson => {}
-            TraceMethod::HutchPlusPlus => self.deflate_range(operator, &mut deflated)?,
             // The exact trace takes no more products than the first estimate.
-            TraceMethod::Krylov if n <= self.first_probes() + self.first_range() => {
-                deflate_all(operator, &mut deflated)?;
-            }
-            TraceMethod::Krylov => krylov = Some(BlockKrylov::new(self.seed)),
+            _ if may_finish && n <= first => deflate_all(operator, &mut deflated)?,
+            TraceMethod::HutchPlusPlus => self.deflate_range(operator, &mut deflated)?,
+            TraceMethod::Hutchinson | TraceMethod::Krylov => {}
         }
         let mut sampler = Sampler::new(Purpose::Trace, self.seed);
         let draw = || match self.method {
@@ -187,7 +194,8 @@ impl Trace {
             settings: self,
             operator,
             deflated,
-            krylov,
+            krylov: BlockKrylov::new(self.seed),
+            may_finish,
             directions: 0,
             progress: Progress::start("trace"),
         };
@@ -250,7 +258,9 @@ struct TraceEstimator<'a> {
     settings: &'a Trace,
     operator: &'a dyn LinearOperator,
     deflated: DeflatedTrace,
-    krylov: Option<BlockKrylov>,
+    krylov: BlockKrylov,
+    /// Whether the whole space is deflated before the products exceed n.
+    may_finish: bool,
     /// Number of directions to deflate after this round.
     directions: usize,
     progress: Progress,
@@ -263,9 +273,8 @@ impl Estimator for TraceEstimator<'_> {
         let settings = self.settings;
         let is_first = self.deflated.num_samples() == 0;
         if !is_first {
-            if let Some(krylov) = &mut self.krylov {
-                krylov.grow(self.operator, &mut self.deflated, self.directions)?;
-            }
+            self.krylov
+                .grow(self.operator, &mut self.deflated, self.directions)?;
             let estimate = self.deflated.estimate();
             self.progress.tick(|| estimate.to_string());
             if self.deflated.num_products() >= settings.max_products
@@ -280,15 +289,23 @@ impl Estimator for TraceEstimator<'_> {
         let left = settings
             .max_products
             .saturating_sub(self.deflated.num_products());
-        let (probes, directions) = match (&self.krylov, is_first) {
-            (None, true) => (FIRST_PROBES.min(left), 0),
-            (None, false) => (BLOCK_SIZE.min(left), 0),
-            (Some(_), true) => (settings.first_probes(), settings.first_range()),
-            (Some(_), false) => {
+        let (probes, directions) = match (settings.method == TraceMethod::Krylov, is_first) {
+            (false, true) => (FIRST_PROBES.min(left), 0),
+            (false, false) => (BLOCK_SIZE.min(left), 0),
+            (true, true) => (settings.first_probes(), settings.first_range()),
+            (true, false) => {
                 let probes = BLOCK_SIZE.min(left.div_ceil(2));
                 (probes, BLOCK_SIZE.min(left - probes))
             }
         };
+        let products = self.deflated.num_products() + probes + directions;
+        if self.may_finish && products >= self.deflated.dim() {
+            self.deflated.deflate_probes();
+            let directions = self.deflated.undeflated_dim();
+            self.krylov
+                .grow(self.operator, &mut self.deflated, directions)?;
+            return Ok(0);
+        }
         self.directions = directions;
         Ok(probes)
     }
@@ -352,7 +369,8 @@ impl BlockKrylov {
         let typical = (deflated.squared_norm() / deflated.undeflated_dim() as f64).sqrt();
         let mut block: Vec<Vec<f64>> = Vec::with_capacity(count);
         for image in std::mem::take(&mut self.next).into_iter().take(count) {
-            block.extend(direction(image, deflated.basis(), &block, 0.1 * typical));
+            let smallest = (0.1 * typical).max(1e-8 * norm(&image));
+            block.extend(direction(image, deflated.basis(), &block, smallest));
         }
         while block.len() < count {
             let random = self.sampler.gaussian(n);

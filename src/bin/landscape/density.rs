@@ -24,7 +24,7 @@ pub struct Density {
     /// Lanczos steps per random vector
     #[arg(long, default_value_t = 60)]
     steps: usize,
-    /// Standard deviation of the Gaussian that smooths the density [default: 1 % of the spectrum's width]
+    /// Standard deviation of the Gaussian that smooths the density; takes only the products that it needs [default: 1 % of the spectrum's width, with all products]
     #[arg(long, allow_negative_numbers = true)]
     width: Option<f64>,
     /// Number of points of the curve
@@ -66,7 +66,8 @@ impl Density {
         let settings = DensitySettings::default()
             .with_probes(self.probes)
             .with_steps(self.steps)
-            .with_seed(self.seed);
+            .with_seed(self.seed)
+            .with_width(self.width);
         let started = Instant::now();
         let density = settings.run(&matrix.operator)?;
         let seconds = started.elapsed().as_secs_f64();
@@ -81,9 +82,13 @@ impl Density {
         let cumulative = density.cumulative(curve.width, self.points)?;
         let (trace, squares) = (density.trace(), density.frobenius_squared());
         let negative = density.negative();
+        let ends = match density.is_exact() {
+            true => "smallest and largest, all are computed",
+            false => "smallest and largest node",
+        };
         let report = matrix.report(
             format!(
-                "eigenvalues        {} to {} (smallest and largest node)\n\
+                "eigenvalues        {} to {} ({ends})\n\
                  negative           {negative}, of {}\n\
                  trace              {trace}\n\
                  ‖A‖²_F             {squares}\n\
@@ -100,6 +105,7 @@ impl Density {
                 "trace": trace,
                 "frobenius_squared": squares,
                 "quadratures": density.probes,
+                "exact": density.is_exact(),
                 "products": density.products,
                 "seconds": seconds,
             }),

@@ -88,6 +88,9 @@ impl EvolutionSettings {
     /// Measures every snapshot of `trajectory`, with the running statistics of batch normalisation recorded there. The model's
     /// parameters are restored afterwards, also after an error.
     ///
+    /// The search for the extreme eigenvalues starts from the eigenvectors of the snapshot before. Each search also looks for
+    /// eigenvalues that these vectors miss; see [`Lanczos`].
+    ///
     /// # Errors
     /// The trajectory has no snapshots, belongs to another model or lacks the model's running statistics; as [`Lanczos::run`],
     /// [`Trace::trace`] and [`Sharpness::random`].
@@ -101,7 +104,7 @@ impl EvolutionSettings {
             Some(test) => Some(objective.with_data(test)?),
             None => None,
         };
-        let lanczos = self.lanczos.clone().with_which(Which::BothEnds);
+        let mut lanczos = self.lanczos.clone().with_which(Which::BothEnds);
         let mut progress = Progress::start("evolution");
         let parameters = objective.parameters();
         let statistics = match objective.uses_running_statistics() {
@@ -118,6 +121,8 @@ impl EvolutionSettings {
             }
             let hessian = objective.hessian();
             let ends = lanczos.run(&hessian, 2.min(objective.dim()))?;
+            let vectors = ends.pairs.iter().map(|pair| pair.vector.clone());
+            lanczos = lanczos.with_start_vectors(vectors.collect());
             let ends: Vec<Bracket> = ends.pairs.iter().map(Eigenpair::bracket).collect();
             snapshots.push(CurvatureSnapshot {
                 step: *step,
