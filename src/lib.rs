@@ -78,6 +78,7 @@ mod kernels;
 mod losses;
 mod parameters;
 mod partial_results;
+mod pool;
 mod random;
 mod tensor_functions;
 mod vector;

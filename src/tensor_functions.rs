@@ -1,13 +1,32 @@
 //! Functions of candle tensors: some that are accurate and differentiable twice where candle's own are not, one that stops on an
 //! interrupt, and the entries as numbers.
 
-use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Storage, Tensor};
 
 use crate::progress;
 
 /// Entries of a tensor in row-major order, on the CPU in `f64`.
 pub(crate) fn entries(x: &Tensor) -> Result<Vec<f64>> {
-    x.flatten_all()?.to_dtype(DType::F64)?.to_vec1()
+    let mut entries = Vec::with_capacity(x.elem_count());
+    append_entries(x, &mut entries)?;
+    Ok(entries)
+}
+
+/// Appends the entries of a tensor.
+pub(crate) fn append_entries(x: &Tensor, entries: &mut Vec<f64>) -> Result<()> {
+    let host = x.to_device(&Device::Cpu)?.contiguous()?;
+    let (storage, layout) = host.storage_and_layout();
+    let range = layout.contiguous_offsets().map(|(start, end)| start..end);
+    match (&*storage, range) {
+        (Storage::Cpu(CpuStorage::F64(values)), Some(range)) => {
+            entries.extend_from_slice(&values[range]);
+        }
+        (Storage::Cpu(CpuStorage::F32(values)), Some(range)) => {
+            entries.extend(values[range].iter().map(|value| f64::from(*value)));
+        }
+        _ => entries.extend(host.flatten_all()?.to_dtype(DType::F64)?.to_vec1::<f64>()?),
+    }
+    Ok(())
 }
 
 /// ln(1 + eˣ) = max(x, 0) + ln(1 + exp(−|x|)), right for every x and differentiable twice: candle takes 1 for the derivatives of

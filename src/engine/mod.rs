@@ -41,6 +41,7 @@ use crate::layers::graph::GraphBuilder;
 use crate::layers::{LayerKind, Shape};
 use crate::losses::{Curvature, MeanLoss, TargetSlice};
 use crate::parameters::Parameters;
+use crate::pool::Pool;
 use crate::vector::embed;
 
 /// A network whose derivatives are computed by hand-derived rules, whatever its dtype.
@@ -74,7 +75,7 @@ pub(crate) trait HandDerived: Any + Send + Sync {
         &self,
         point: &[f64],
         data: &Dataset,
-        directions: &[Vec<f64>],
+        directions: &[&[f64]],
         curvature: Curvature,
         block: Option<&[Range<usize>]>,
         budget: usize,
@@ -126,6 +127,8 @@ struct Typed<T> {
     cached: Mutex<Option<(DataId, Arc<CachedPoint<T>>)>>,
     /// The last tokens and their values in the network's dtype.
     converted: Mutex<Option<(TensorId, Tensor)>>,
+    /// Converted directions.
+    vectors: Pool<Vec<T>>,
 }
 
 /// Identifies a dataset by its tensors, which never change.
@@ -158,20 +161,28 @@ impl<T: Scalar + WithDType> Typed<T> {
                 num_params: parameters.len(),
                 num_tokens: graph.num_tokens,
                 params: parameters.blocks(),
-                scratch: Mutex::default(),
+                scratch: Pool::default(),
+                gradients: Pool::default(),
             },
             point_len: parameters.len_with_statistics(),
             has_dropout: graph.has_dropout,
             cached: Mutex::new(None),
             converted: Mutex::new(None),
+            vectors: Pool::default(),
         })
     }
 
     /// Converts a point, or a direction, along which the statistics do not change.
     fn vector(&self, vector: &[f64]) -> Vec<T> {
-        let mut vector: Vec<T> = vector.iter().map(|v| Scalar::from_f64(*v)).collect();
-        vector.resize(self.point_len, T::ZERO);
-        vector
+        let mut converted = Vec::new();
+        self.convert(vector, &mut converted);
+        converted
+    }
+
+    fn convert(&self, vector: &[f64], converted: &mut Vec<T>) {
+        converted.clear();
+        converted.extend(vector.iter().map(|v| -> T { Scalar::from_f64(*v) }));
+        converted.resize(self.point_len, T::ZERO);
     }
 
     fn cached_point(
@@ -292,17 +303,23 @@ impl<T: Scalar + WithDType> HandDerived for Typed<T> {
         &self,
         point: &[f64],
         data: &Dataset,
-        directions: &[Vec<f64>],
+        directions: &[&[f64]],
         curvature: Curvature,
         block: Option<&[Range<usize>]>,
         budget: usize,
     ) -> Result<Vec<Vec<f64>>> {
-        let whole = |v: &Vec<f64>| match block {
-            None => self.vector(v),
-            Some(ranges) => embed(v, ranges, self.point_len, Scalar::from_f64),
+        let whole = |v: &&[f64]| {
+            let mut converted = self.vectors.lend();
+            match block {
+                None => self.convert(v, &mut converted),
+                Some(ranges) => {
+                    *converted = embed(v, ranges, self.point_len, Scalar::from_f64);
+                }
+            }
+            converted
         };
-        let directions: Vec<Vec<T>> = directions.iter().map(whole).collect();
-        let directions: Vec<&[T]> = directions.iter().map(Vec::as_slice).collect();
+        let directions: Vec<_> = directions.iter().map(whole).collect();
+        let directions: Vec<&[T]> = directions.iter().map(|v| v.as_slice()).collect();
         self.with_samples(data, |samples| {
             let point = self.cached_point(point, (id_of(data), samples), budget)?;
             self.network

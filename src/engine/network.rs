@@ -1,7 +1,6 @@
 //! [`Network`]: a graph of layers with a loss at the end, evaluated over the whole dataset, a tile of samples at a time.
 
 use std::ops::Range;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::plan::Plan;
@@ -13,6 +12,7 @@ use crate::kernels::tiles::{Split, Tile, over_tiles};
 use crate::layers::graph::Node;
 use crate::layers::rules::{Layouts, Packed, Primal, Write};
 use crate::losses::{LossRules, TargetSlice};
+use crate::pool::Pool;
 use crate::vector::scale;
 
 /// Layers and joins with a loss at the end.
@@ -28,8 +28,8 @@ pub(super) struct Network<T> {
     pub(super) num_tokens: Option<usize>,
     /// Names and ranges of the parameters.
     pub(super) params: Vec<(String, Range<usize>)>,
-    /// Buffers that no product uses now.
-    pub(super) scratch: Mutex<Vec<Scratch<T>>>,
+    pub(super) scratch: Pool<Scratch<T>>,
+    pub(super) gradients: Pool<Vec<Vec<T>>>,
 }
 
 /// The dataset as slices.
@@ -97,7 +97,8 @@ impl<T: Scalar> Network<T> {
     }
 
     pub(super) fn split(&self, samples: usize) -> Split {
-        Split::new(samples, self.loss.positions, self.widest() * size_of::<T>())
+        let [row, parameters] = [self.widest(), self.num_params].map(|n| n * size_of::<T>());
+        Split::new(samples, row, parameters)
     }
 
     /// Lengths of the buffers for the layers' gradients along `k` directions; 0 for layers that `needs_gradient` excludes.
@@ -204,7 +205,11 @@ impl<T: Scalar> Network<T> {
         self.over_layers(
             theta,
             samples,
-            || self.gradient_buffers(),
+            || {
+                let mut buffers = self.gradients.lend();
+                fit(&mut buffers, self.gradient_lengths(1, |_| true));
+                buffers
+            },
             |buffers, _, write, l, primal| {
                 if let Some(rules) = self.nodes[l].rules() {
                     rules.gradient(&primal, &mut buffers[l], write);
@@ -501,6 +506,19 @@ impl<T: Scalar> CachedTile<T> {
         let all = self.values.iter().chain(&self.adjoints).chain(&self.cached);
         all.map(|v| v.capacity() * size_of::<T>()).sum()
     }
+}
+
+/// Gives buffers these lengths. Their values are those of earlier uses or zero.
+pub(super) fn fit<T: Scalar>(buffers: &mut Vec<Vec<T>>, lengths: impl IntoIterator<Item = usize>) {
+    let mut count = 0;
+    for (i, length) in lengths.into_iter().enumerate() {
+        if i == buffers.len() {
+            buffers.push(Vec::new());
+        }
+        buffers[i].resize(length, T::ZERO);
+        count = i + 1;
+    }
+    buffers.truncate(count);
 }
 
 /// The layouts that a node's rules read.

@@ -4,9 +4,8 @@
 //! not wanted are not computed: a product with a diagonal block begins and ends at the block's first layer.
 
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
 
-use super::network::{CachedPoint, CachedTile, Network, Samples};
+use super::network::{CachedPoint, CachedTile, Network, Samples, fit};
 use crate::error::Result;
 use crate::kernels::Scalar;
 use crate::kernels::elementwise::add;
@@ -61,40 +60,6 @@ impl<T: Scalar> Default for Scratch<T> {
             tile: CachedTile::default(),
         }
     }
-}
-
-/// Buffers that are returned on drop, for the next product: memory that is new to the process costs a page fault per 4 KiB.
-struct Lent<'a, T: Scalar> {
-    scratch: Scratch<T>,
-    owner: &'a Mutex<Vec<Scratch<T>>>,
-}
-
-impl<'a, T: Scalar> Lent<'a, T> {
-    fn from(owner: &'a Mutex<Vec<Scratch<T>>>) -> Self {
-        let mut free = owner.lock().unwrap_or_else(PoisonError::into_inner);
-        let scratch = free.pop().unwrap_or_default();
-        Self { scratch, owner }
-    }
-}
-
-impl<T: Scalar> Drop for Lent<'_, T> {
-    fn drop(&mut self) {
-        let mut free = self.owner.lock().unwrap_or_else(PoisonError::into_inner);
-        free.push(std::mem::take(&mut self.scratch));
-    }
-}
-
-/// Gives buffers these lengths. Their values are those of earlier products or zero.
-fn fit<T: Scalar>(buffers: &mut Vec<Vec<T>>, lengths: impl IntoIterator<Item = usize>) {
-    let mut count = 0;
-    for (i, length) in lengths.into_iter().enumerate() {
-        if i == buffers.len() {
-            buffers.push(Vec::new());
-        }
-        buffers[i].resize(length, T::ZERO);
-        count = i + 1;
-    }
-    buffers.truncate(count);
 }
 
 impl<T: Scalar> Network<T> {
@@ -186,8 +151,8 @@ impl<T: Scalar> Network<T> {
             false => 0,
         };
         let scratch = || {
-            let mut lent = Lent::from(&self.scratch);
-            let scratch = &mut lent.scratch;
+            let mut lent = self.scratch.lend();
+            let scratch = &mut *lent;
             fit(&mut scratch.tangents, (0..=depth).map(tangent));
             fit(&mut scratch.slots, vec![rows * widest; self.plan.slots]);
             scratch.more.resize(rows * widest, T::ZERO);
@@ -202,7 +167,8 @@ impl<T: Scalar> Network<T> {
             samples.count,
             split,
             scratch,
-            |i, tile, Lent { scratch, .. }| {
+            |i, tile, scratch| {
+                let scratch = &mut **scratch;
                 let write = if i == 0 { Write::Replace } else { Write::Add };
                 let mut first = std::mem::take(&mut scratch.tile);
                 let cached = match &point.groups[tile.start / split.group][i] {
@@ -222,7 +188,7 @@ impl<T: Scalar> Network<T> {
                 (scratch.tile, scratch.gradients) = (first, gradients);
                 Ok(())
             },
-            |Lent { scratch, .. }| {
+            |scratch| {
                 let results = scratch.gradients.iter().zip(&mut products);
                 for (pass, (gradients, products)) in passes.iter().zip(results) {
                     if pass.has_tangent[depth] {

@@ -3,6 +3,7 @@
 use super::Scalar;
 use super::correlation::{Term, add_products, pack, packed, sum_terms};
 use super::image_grid::{Grid, Side};
+use super::image_patches::Patches;
 use super::image_planes::Planes;
 
 /// The shape of a convolution.
@@ -25,17 +26,18 @@ pub(crate) struct ConvolutionShape {
 /// y = x ∗ W + b: cross-correlation of images of shape (channels, height, width) with weights W of shape (output
 /// channels, input channels / groups, height, width).
 ///
-/// In the layout of [`Grid`], y is a sum of planes of x, each shifted by a tap's offset and multiplied by its weight;
+/// Small images with many channels are multiplied as [`Patches`]. Otherwise, in the layout of [`Grid`], y is a sum of planes of x, each shifted by a tap's offset and multiplied by its weight;
 /// dx is a sum of planes of dy, shifted back; and dW holds products of planes of dy with shifted planes of x. All
 /// three are bilinear, so each tangent is the sum of two such terms.
 #[derive(Debug)]
 pub(crate) struct Convolution {
     pub(crate) shape: ConvolutionShape,
     grid: Grid,
+    patches: Option<Patches>,
 }
 
 /// Packed weights, and the rows of x or dy to multiply by them.
-type Factor<'a, T> = (&'a [T], &'a [T]);
+pub(crate) type Factor<'a, T> = (&'a [T], &'a [T]);
 
 impl Convolution {
     /// # Errors
@@ -66,7 +68,19 @@ impl Convolution {
             let [down, right] = kernel;
             format!("images that hold the {down} × {right} kernel, with dilation {dilation} and padding {padding}")
         })?;
-        Ok(Self { shape, grid })
+        let patches = Patches::pay(&shape, &grid).then(|| Patches::new(&shape, &grid));
+        Ok(Self {
+            shape,
+            grid,
+            patches,
+        })
+    }
+
+    /// The same by patches or not.
+    #[cfg(test)]
+    pub(crate) fn by_patches(mut self, by_patches: bool) -> Self {
+        self.patches = by_patches.then(|| Patches::new(&self.shape, &self.grid));
+        self
     }
 
     /// Number of weights.
@@ -144,8 +158,16 @@ impl Convolution {
             .collect()
     }
 
-    /// Appends the weights in the order in which sums over planes of the other side read them.
+    /// Whether sums over both sides read the weights in the same order.
+    pub(crate) fn packs_once(&self) -> bool {
+        self.patches.is_some()
+    }
+
+    /// Appends the weights in the order in which sums over the other side read them.
     pub(crate) fn pack<T: Scalar>(&self, to: Side, weight: &[T], packed: &mut Vec<T>) {
+        if let Some(patches) = &self.patches {
+            return patches.pack(weight, packed);
+        }
         let (groups, taps) = (self.shape.groups, self.grid.taps());
         let rows = self.in_group(to);
         let (inputs, outputs) = (self.in_group(Side::Input), self.in_group(Side::Output));
@@ -173,6 +195,9 @@ impl Convolution {
         target: &mut [T],
         k: usize,
     ) {
+        if let Some(patches) = &self.patches {
+            return patches.sums(to, (own, shared), biases, target, k);
+        }
         let from = to.other();
         let (from_width, to_width) = (self.width(from), self.width(to));
         let samples = target.len() / (k * to_width);
@@ -262,6 +287,9 @@ impl Convolution {
         gradient: &mut [T],
         k: usize,
     ) {
+        if let Some(patches) = &self.patches {
+            return patches.add_gradient((x, rdy), second, gradient, k);
+        }
         let (x_width, y_width) = (self.width(Side::Input), self.width(Side::Output));
         let samples = rdy.len() / (k * y_width);
         let each = gradient.len() / k;

@@ -19,6 +19,7 @@ mod correlation;
 pub(crate) mod elementwise;
 pub(crate) mod erf;
 pub(crate) mod image_grid;
+mod image_patches;
 mod image_planes;
 pub(crate) mod matrix;
 mod registers;

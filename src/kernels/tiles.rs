@@ -18,23 +18,29 @@ pub(crate) struct Split {
     pub(crate) tile: usize,
 }
 
-/// Maximum number of samples of a tile, and bytes of its widest boundary.
+/// Maximum number of samples of a tile.
 const TILE: usize = 320;
+/// Maximum bytes of a tile at its widest boundary.
 const ROWS: usize = 512 << 10;
+/// Parameters are read and gradients written for every tile: a tile's widest boundary has at least this share of their bytes.
+const SHARE_OF_PARAMETERS: usize = 32;
+/// Number of groups of up to 10,240 samples.
+const GROUPS: usize = 16;
 
 impl Split {
-    /// Splits samples of `positions` tokens each, whose widest row takes `row` bytes.
-    pub(crate) fn new(samples: usize, positions: usize, row: usize) -> Self {
+    /// Splits samples whose widest row takes `row` bytes, in a network whose parameters take `parameters` bytes.
+    pub(crate) fn new(samples: usize, row: usize, parameters: usize) -> Self {
+        let bytes = ROWS.max(parameters / SHARE_OF_PARAMETERS);
         let groups = match samples {
-            // A long sequence is as much work as many samples.
-            0..512 => samples
-                .div_ceil(32)
-                .max((samples * positions).div_ceil(256).min(samples).min(16)),
-            512..10_240 => 16,
-            _ => 16 * samples.div_ceil(10_240),
+            0..512 => (samples * row)
+                .div_ceil(bytes)
+                .clamp(1, GROUPS)
+                .max(samples.div_ceil(32))
+                .min(samples),
+            _ => GROUPS * samples.div_ceil(10_240),
         };
         let group = samples.div_ceil(groups);
-        let most = (ROWS / row.max(1)).clamp(1, TILE);
+        let most = (bytes / row.max(1)).clamp(1, TILE);
         Self {
             group,
             tile: group.div_ceil(group.div_ceil(most)),

@@ -236,6 +236,14 @@ impl Conv2dRules {
         packed.forward.split_at(packed.forward.len() - biases)
     }
 
+    /// The weights of [`Rules::pack_backward`].
+    fn backward_weights<'a, T>(&self, packed: &'a Packed<T>) -> &'a [T] {
+        match self.convolution.packs_once() {
+            true => self.split(packed).0,
+            false => &packed.backward,
+        }
+    }
+
     fn pack<T: Scalar>(&self, to: Side, vectors: &[&[T]]) -> Vec<T> {
         let mut packed = Vec::new();
         for vector in vectors {
@@ -282,7 +290,10 @@ impl<T: Scalar> Rules<T> for Conv2dRules {
     }
 
     fn pack_backward(&self, vectors: &[&[T]]) -> Vec<T> {
-        self.pack(Side::Input, vectors)
+        match self.convolution.packs_once() {
+            true => Vec::new(),
+            false => self.pack(Side::Input, vectors),
+        }
     }
 
     fn forward(&self, theta: &Packed<T>, x: &[T], y: &mut [T], _cached: &mut [T]) {
@@ -317,8 +328,8 @@ impl<T: Scalar> Rules<T> for Conv2dRules {
     ) {
         let directions = tangent.directions;
         let bends = mode == Mode::Hessian && !directions.is_zero;
-        let own = Some((&primal.theta.backward[..], tangent.rdy));
-        let shared = bends.then_some((&directions.backward[..], primal.dy));
+        let own = Some((self.backward_weights(primal.theta), tangent.rdy));
+        let shared = bends.then(|| (self.backward_weights(directions), primal.dy));
         let k = tangent.count();
         self.convolution
             .sums(Side::Input, (own, shared), &[], rdx, k);

@@ -205,6 +205,17 @@ fn conv(shape: ConvolutionShape, with_bias: bool) -> Option<Conv2dRules> {
     })
 }
 
+impl Conv2dRules {
+    fn by_patches(&self, by_patches: bool) -> Self {
+        let convolution = Convolution::new(self.convolution.shape).unwrap();
+        Self {
+            convolution: convolution.by_patches(by_patches),
+            weight: self.weight.clone(),
+            bias: self.bias.clone(),
+        }
+    }
+}
+
 #[test]
 fn every_operation_matches_the_definition() {
     let kernels = [[1, 1], [2, 2], [3, 3], [1, 3], [3, 2]];
@@ -239,10 +250,16 @@ fn every_operation_matches_the_definition() {
                     assert!(!fits(kernel[0], image[0]) || !fits(kernel[1], image[1]));
                     continue;
                 };
-                for (samples, k) in [(1, 1), (3, 3)] {
-                    check::<f64>(&conv, samples, k, 1e-12);
+                for by_patches in [false, true] {
+                    if by_patches && groups > 1 {
+                        continue;
+                    }
+                    let conv = conv.by_patches(by_patches);
+                    for (samples, k) in [(1, 1), (3, 3)] {
+                        check::<f64>(&conv, samples, k, 1e-12);
+                    }
+                    check::<f32>(&conv, 3, 2, 1e-5);
                 }
-                check::<f32>(&conv, 3, 2, 1e-5);
                 checked += 1;
             }
         }

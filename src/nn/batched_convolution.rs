@@ -45,7 +45,8 @@ impl BatchedConvolution {
 
     fn split<T>(&self, samples: usize) -> Split {
         let widest = [Side::Input, Side::Output].map(|side| self.convolution.width(side));
-        Split::new(samples.max(1), 1, widest[0].max(widest[1]) * size_of::<T>())
+        let row = widest[0].max(widest[1]) * size_of::<T>();
+        Split::new(samples.max(1), row, self.num_params() * size_of::<T>())
     }
 
     /// y, or y − b.

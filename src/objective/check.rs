@@ -303,7 +303,7 @@ mod tests {
             &self,
             point: &[f64],
             data: &Dataset,
-            directions: &[Vec<f64>],
+            directions: &[&[f64]],
             curvature: Curvature,
             block: Option<&[Range<usize>]>,
             budget: usize,

@@ -324,7 +324,7 @@ impl Objective {
     /// # Errors
     /// A `v` of the wrong length or not finite; a product that is not finite; errors of candle.
     pub fn hvp(&self, v: &[f64]) -> Result<Vec<f64>> {
-        let mut products = self.products(None, &[v.to_vec()], Curvature::Hessian)?;
+        let mut products = self.products(None, &[v], Curvature::Hessian)?;
         Ok(products.swap_remove(0))
     }
 
@@ -334,7 +334,7 @@ impl Objective {
     pub(crate) fn products(
         &self,
         theta: Option<&[f64]>,
-        vectors: &[Vec<f64>],
+        vectors: &[impl AsRef<[f64]>],
         curvature: Curvature,
     ) -> Result<Vec<Vec<f64>>> {
         self.block_products(theta, vectors, curvature, None)
@@ -345,10 +345,12 @@ impl Objective {
     pub(crate) fn block_products(
         &self,
         theta: Option<&[f64]>,
-        vectors: &[Vec<f64>],
+        vectors: &[impl AsRef<[f64]>],
         curvature: Curvature,
         block: Option<&[Range<usize>]>,
     ) -> Result<Vec<Vec<f64>>> {
+        let vectors: Vec<&[f64]> = vectors.iter().map(AsRef::as_ref).collect();
+        let vectors = &vectors[..];
         for v in vectors {
             match block {
                 None => self.parameters.check_vector(v, "vector")?,
@@ -373,6 +375,7 @@ impl Objective {
                         let n = part.dim();
                         let embedded = vectors.iter().map(|v| embed(v, ranges, n, |x| x));
                         let embedded: Vec<_> = embedded.collect();
+                        let embedded: Vec<&[f64]> = embedded.iter().map(Vec::as_slice).collect();
                         let products = part.products_by_autograd(&embedded, curvature)?;
                         Ok(products.iter().map(|p| restrict(p, ranges)).collect())
                     }
@@ -411,7 +414,9 @@ impl Objective {
     ) -> Result<T> {
         match (&self.engine, theta) {
             (Ok(engine), _) if self.is_hand_derived() => {
-                by_hand(engine.as_ref(), &self.point(theta)?)
+                let mut point = self.points.lend();
+                self.read_point(theta, &mut point)?;
+                by_hand(engine.as_ref(), &point)
             }
             (_, None) => self.in_place(by_autograd),
             (_, Some(theta)) => self.moved(theta, by_autograd),
@@ -465,13 +470,23 @@ impl Objective {
     }
 
     /// θ as above, followed by the current running statistics.
-    pub(crate) fn point<'a>(&self, theta: Option<&'a [f64]>) -> Result<Cow<'a, [f64]>> {
-        let mut point = self.theta(theta)?;
-        if self.parameters.statistics().len() > 0 {
-            let _in_use = InUse::read(&self.parameters)?;
-            point.to_mut().extend(self.parameters.flat_statistics()?);
-        }
+    pub(crate) fn point(&self, theta: Option<&[f64]>) -> Result<Vec<f64>> {
+        let mut point = Vec::new();
+        self.read_point(theta, &mut point)?;
         Ok(point)
+    }
+
+    fn read_point(&self, theta: Option<&[f64]>, point: &mut Vec<f64>) -> Result<()> {
+        point.clear();
+        let _in_use = InUse::read(&self.parameters)?;
+        match theta {
+            Some(theta) => {
+                self.parameters.check_vector(theta, "point")?;
+                point.extend_from_slice(theta);
+            }
+            None => self.parameters.append_theta(point)?,
+        }
+        self.parameters.append_statistics(point)
     }
 
     fn score_by_autograd(&self) -> Result<(f64, usize)> {
@@ -508,7 +523,7 @@ impl Objective {
 
     fn products_by_autograd(
         &self,
-        vectors: &[Vec<f64>],
+        vectors: &[&[f64]],
         curvature: Curvature,
     ) -> Result<Vec<Vec<f64>>> {
         if curvature == Curvature::Fisher && self.loss.known().is_none() {

@@ -43,6 +43,7 @@ use crate::error::{Error, Result, check_finite};
 use crate::layers::LayerKind;
 use crate::model::Model;
 use crate::parameters::Parameters;
+use crate::pool::Pool;
 use crate::ranks::Ranks;
 
 type Forward = dyn Fn(&Tensor) -> candle_core::Result<Tensor> + Send + Sync;
@@ -99,6 +100,7 @@ pub struct Objective {
     parts: Option<Parts>,
     /// Largest number of samples in a batch where batch normalisation uses the batch's statistics.
     batches: Option<usize>,
+    points: Arc<Pool<Vec<f64>>>,
 }
 
 impl Objective {
@@ -253,6 +255,7 @@ impl Objective {
             ranks: None,
             parts: None,
             batches: None,
+            points: Arc::default(),
         };
         objective.engine = objective.engine_for(data);
         objective

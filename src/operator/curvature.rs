@@ -108,7 +108,8 @@ macro_rules! curvature_operator {
             }
 
             fn apply(&self, v: &[f64]) -> Result<Vec<f64>> {
-                Ok(self.apply_block(&[v.to_vec()])?.swap_remove(0))
+                let theta = self.theta.as_deref();
+                Ok(self.objective.products(theta, &[v], $curvature)?.swap_remove(0))
             }
 
             fn apply_block(&self, vectors: &[Vec<f64>]) -> Result<Vec<Vec<f64>>> {

@@ -73,9 +73,7 @@ impl GradientCovariance {
     /// The current θ, and the mean gradient there.
     fn mean_gradient(&self) -> Result<(Vec<f64>, Arc<Vec<f64>>)> {
         let objective = &self.second_moment.objective;
-        let point = objective
-            .point(self.second_moment.theta.as_deref())?
-            .into_owned();
+        let point = objective.point(self.second_moment.theta.as_deref())?;
         let theta = point[..objective.dim()].to_vec();
         let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(mean) = &*cached

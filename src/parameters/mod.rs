@@ -12,7 +12,7 @@ use candle_nn::VarMap;
 
 use crate::error::{Error, Result, check_finite, counted};
 use crate::files::write_tensors;
-use crate::tensor_functions::entries;
+use crate::tensor_functions::append_entries;
 
 /// A model's parameters, sorted by name. θ is their concatenation in that order, each in row-major
 /// order. The variables are shared with the model: setting θ changes the model.
@@ -265,7 +265,19 @@ impl Parameters {
     /// # Errors
     /// Errors of candle, when a device cannot be read.
     pub fn to_flat(&self) -> Result<Vec<f64>> {
-        self.flatten(self.named.iter().map(|(_, var)| var.as_tensor()))
+        let mut theta = Vec::with_capacity(self.len);
+        self.append_theta(&mut theta)?;
+        Ok(theta)
+    }
+
+    /// Appends θ.
+    pub(crate) fn append_theta(&self, flat: &mut Vec<f64>) -> Result<()> {
+        append(&self.named, flat)
+    }
+
+    /// Appends all running statistics in their order.
+    pub(crate) fn append_statistics(&self, flat: &mut Vec<f64>) -> Result<()> {
+        append(&self.statistics, flat)
     }
 
     /// Length of the vector of θ followed by all statistics.
@@ -275,7 +287,9 @@ impl Parameters {
 
     /// All running statistics in their order, on the host.
     pub(crate) fn flat_statistics(&self) -> Result<Vec<f64>> {
-        self.flatten(self.statistics.iter().map(|(_, var)| var.as_tensor()))
+        let mut flat = Vec::new();
+        self.append_statistics(&mut flat)?;
+        Ok(flat)
     }
 
     /// Sets all running statistics.
@@ -310,7 +324,7 @@ impl Parameters {
     ) -> Result<Vec<f64>> {
         let mut flat = Vec::with_capacity(self.len);
         for tensor in tensors {
-            flat.extend(entries(tensor)?);
+            append_entries(tensor, &mut flat)?;
         }
         Ok(flat)
     }
@@ -391,6 +405,13 @@ impl Parameters {
         }
         check_finite(vector, &format!("the {what}"))
     }
+}
+
+fn append(named: &[(String, Var)], flat: &mut Vec<f64>) -> Result<()> {
+    for (_, var) in named {
+        append_entries(var, flat)?;
+    }
+    Ok(())
 }
 
 fn sort(named: &mut [(String, Var)]) {
