@@ -5,11 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules of the library from the bottom up. A module imports only modules that come before it.
-const ORDER: [&str; 28] = [
+const ORDER: [&str; 29] = [
     "error",
     "vector",
     "random",
     "memory",
+    "pool",
     "progress",
     "ranks",
     "files",
