@@ -20,13 +20,19 @@ use crate::error::{Error, Result};
 /// # Errors
 /// Not enough memory. The message begins with `what`.
 pub fn check(bytes: f64, what: &str) -> Result<()> {
+    check_or(bytes, what, |_| "reduce the size".into())
+}
+
+/// As [`check`], with advice that depends on the number of available bytes.
+pub(crate) fn check_or(bytes: f64, what: &str, advice: impl FnOnce(f64) -> String) -> Result<()> {
     let available = available();
     match bytes <= available {
         true => Ok(()),
         false => Err(Error::invalid(format!(
-            "{what} need {} of memory, but {} are available: reduce the size",
+            "{what} need {} of memory, but {} are available: {}",
             size(bytes),
-            size(available)
+            size(available),
+            advice(available)
         ))),
     }
 }

@@ -123,12 +123,13 @@ impl End {
 ///
 /// Small residuals do not prove that the wanted eigenvalues were found: a Krylov space contains only one vector of each
 /// eigenspace, and start vectors can be orthogonal to the wanted ones. When all pairs are accepted, a random probe therefore
-/// searches for missed eigenvalues. Let μ be the last wanted eigenvalue, moved outwards by the largest accepted residual, and Q
-/// the basis of the space. A has as many eigenvalues beyond μ as T = QᵀAQ and B together, where B is the Schur complement of
-/// A − μ, plus μ (Haynsworth, 1968). A random unit vector u in the d dimensions of B starts a Lanczos recurrence with
-/// orthonormal polynomials pᵢ. If B has an eigenvector x with an eigenvalue beyond μ, then |uᵀx| ≤ 1/maxᵢ |pᵢ(μ)|, which has
-/// a probability of at most √(2d/π)/maxᵢ |pᵢ(μ)|. The recurrence ends when this probability is at most 10⁻³, or when it finds
-/// such an eigenvalue, whose vector is then added to the space. Only a run in which the probes find nothing has
+/// searches for missed eigenvalues. Let μ be the last wanted eigenvalue, moved outwards by the largest accepted residual (for 200
+/// or more eigenvalues by the largest residual that was found, at least a tenth of that), and Q the basis of the space. A has as
+/// many eigenvalues beyond μ as T = QᵀAQ and B together, where B is the Schur complement of A − μ, plus μ (Haynsworth, 1968). A
+/// random unit vector u in the d dimensions of B starts a Lanczos recurrence with orthonormal polynomials pᵢ. If B has an
+/// eigenvector x with an eigenvalue beyond μ, then |uᵀx| ≤ 1/maxᵢ |pᵢ(μ)|, which has a probability of at most √(2d/π)/maxᵢ
+/// |pᵢ(μ)|. The recurrence ends when this probability is at most 10⁻³, or when it finds such an eigenvalue, whose vector is then
+/// added to the space. Only a run in which the probes find nothing has
 /// [converged](Spectrum::converged).
 ///
 /// ```
@@ -155,13 +156,13 @@ pub struct Lanczos {
     pub which: Which,
     /// Largest residual of an accepted pair, relative to the largest |λ|.
     pub tolerance: f64,
-    /// Number of vectors multiplied by the operator at once.
+    /// Number of vectors multiplied by the operator at once. At least 16 for 200 or more eigenvalues.
     pub block_size: usize,
     /// Number of basis vectors of length n before a restart, at least k plus two blocks. `None` means n up to n = 1,024, and
-    /// beyond that 4k + 40 and at least 160, or as many as fit into 2 GiB if that is less.
+    /// beyond that 4k + 40 and at least 160, or as many as fit into 2 GiB if that is less, but at least 2k.
     pub max_basis: Option<usize>,
-    /// Number of products after which the iteration stops, converged or not.
-    pub max_products: usize,
+    /// Number of products after which the iteration stops, converged or not. `None` means 4k, at least 2,000.
+    pub max_products: Option<usize>,
     /// Start vectors, such as the eigenvectors of a similar matrix. The iteration starts from their sum, or from as many sums as
     /// the block size. They can save products; they do not change which eigenvalues are found. Empty means a random block.
     pub start_vectors: Vec<Vec<f64>>,
@@ -170,21 +171,21 @@ pub struct Lanczos {
 }
 
 impl Default for Lanczos {
-    /// The largest eigenvalues, tolerance 10⁻⁴, block size 1, at most 2,000 products, seed 0.
+    /// The largest eigenvalues, tolerance 10⁻⁴, block size 1, seed 0.
     fn default() -> Self {
         Self {
             which: Which::Largest,
             tolerance: 1e-4,
             block_size: 1,
             max_basis: None,
-            max_products: 2_000,
+            max_products: None,
             start_vectors: Vec::new(),
             seed: 0,
         }
     }
 }
 
-/// Largest default size of a basis in bytes.
+/// Largest default size of a basis in bytes, unless 2k vectors are larger.
 const BASIS_BYTES: usize = 2 << 30;
 
 /// Number of rows up to which the basis may grow to the whole space by default.
@@ -193,6 +194,10 @@ const WHOLE_SPACE: usize = 1024;
 /// For networks, k pairs take about 3k + 20 products, 20 of which search for missed eigenvalues.
 const PRODUCTS_PER_PAIR: usize = 3;
 const PRODUCTS_FOR_ANY: usize = 20;
+
+/// Number of eigenvalues from which vectors are multiplied and orthogonalised in blocks of at least [`MANY_BLOCK`].
+const MANY: usize = 200;
+const MANY_BLOCK: usize = 16;
 
 impl Lanczos {
     /// Sets which eigenvalues are computed.
@@ -223,10 +228,10 @@ impl Lanczos {
         self
     }
 
-    /// Sets the number of products after which the iteration stops, converged or not.
+    /// Sets the number of products after which the iteration stops, converged or not; `None` for the default.
     #[must_use]
-    pub fn with_max_products(mut self, max_products: usize) -> Self {
-        self.max_products = max_products;
+    pub fn with_max_products(mut self, max_products: impl Into<Option<usize>>) -> Self {
+        self.max_products = max_products.into();
         self
     }
 
@@ -265,12 +270,6 @@ impl Lanczos {
         if self.block_size == 0 {
             return Err(Error::invalid("the block size is 0: give at least 1"));
         }
-        // The eigenvectors and a basis of at least as many vectors.
-        let numbers = 2.0 * k as f64 * n as f64;
-        memory::check(
-            8.0 * numbers,
-            &format!("{} and a basis", counted(k, "eigenvector")),
-        )?;
         for v in &self.start_vectors {
             if v.len() != n {
                 return Err(Error::invalid(format!(
@@ -281,12 +280,14 @@ impl Lanczos {
             }
             check_finite(v, "the start vector")?;
         }
+        let max_products = self.max_products.unwrap_or((4 * k).max(2_000));
         let expected = PRODUCTS_PER_PAIR.saturating_mul(k) + PRODUCTS_FOR_ANY;
         let is_small = n <= expected.min(Dense::MAX_DIM);
-        if is_small && n <= self.max_products && self.max_basis.is_none() {
+        if is_small && n <= max_products && self.max_basis.is_none() {
             return self.choose_from_all(operator, k);
         }
-        let found = self.iterate(operator, k)?;
+        let sizes = self.sizes(n, k)?;
+        let found = self.iterate(operator, k, &sizes, max_products)?;
         let mut pairs = found.pairs;
         pairs.sort_by(|a, b| b.value.total_cmp(&a.value));
         let converged =
@@ -346,30 +347,74 @@ impl Lanczos {
         }
     }
 
-    fn iterate(&self, operator: &dyn LinearOperator, k: usize) -> Result<Found> {
-        let n = operator.dim();
-        let width = self.block_size.min(n);
-        let by_memory = BASIS_BYTES / (8 * n);
-        let limit = self.max_basis.unwrap_or(match n <= WHOLE_SPACE {
+    /// Computes the sizes of the iteration for `k` eigenpairs of an n × n matrix.
+    ///
+    /// # Errors
+    /// Not enough memory.
+    fn sizes(&self, n: usize, k: usize) -> Result<Sizes> {
+        let block = self.block_size.max(if k < MANY { 1 } else { MANY_BLOCK });
+        let block = block.min(n);
+        let smallest = k + 2 * block;
+        let by_memory = (BASIS_BYTES / (8 * n)).max(2 * k);
+        let basis = self.max_basis.unwrap_or(match n <= WHOLE_SPACE {
             true => n,
             false => (4 * k + 40).max(160).min(by_memory),
         });
-        let limit = limit.max(k + 2 * width).min(n);
+        let sizes = Sizes {
+            block,
+            basis: basis.max(smallest).min(n),
+        };
+        // The products of a block with their copies, and some vectors in the search for missed eigenvalues.
+        let others = 3 * block + 4;
+        let bytes = |vectors: usize| 8.0 * vectors as f64 * n as f64;
+        let what = format!(
+            "{} and {others} others of length {n}",
+            counted(sizes.basis, "basis vector")
+        );
+        memory::check_or(bytes(sizes.basis + others), &what, |available| {
+            let fit = ((available / bytes(1)) as usize).saturating_sub(others);
+            match (fit >= smallest, fit.saturating_sub(2 * block)) {
+                (true, _) => format!(
+                    "allow a basis of at most {fit} vectors (max_basis, or --max-basis on the command line), which can take \
+                     more products"
+                ),
+                (false, 0) => "this machine cannot hold the vectors of even one eigenpair".into(),
+                (false, most) => format!(
+                    "compute at most {} with a basis of {fit} vectors (max_basis, or --max-basis on the command line)",
+                    counted(most, "eigenvalue")
+                ),
+            }
+        })?;
+        Ok(sizes)
+    }
+
+    fn iterate(
+        &self,
+        operator: &dyn LinearOperator,
+        k: usize,
+        sizes: &Sizes,
+        max_products: usize,
+    ) -> Result<Found> {
+        let n = operator.dim();
+        let limit = sizes.basis;
 
         let mut progress = Progress::start("Lanczos");
         let mut sampler = Sampler::new(Purpose::Lanczos, self.seed);
         let mut space = KrylovSpace::new(n);
-        let mut next = self.first_block(&space, &mut sampler);
+        let mut next = self.first_block(&space, sizes.block, &mut sampler);
         let mut products = 0;
-        let mut next_check = 0;
+        // Ritz pairs of fewer vectors only choose the order in which pending vectors are multiplied.
+        let mut next_check = if k < MANY { 0 } else { k };
         loop {
             products += next.len();
             space.expand(operator, next)?;
             let m = space.len();
-            let is_full = limit < n && m + self.block_size > limit;
-            let is_out_of_products = m >= k && products >= self.max_products;
+            let is_full = limit < n && m + sizes.block > limit;
+            let is_out_of_products = m >= k && products >= max_products;
             if m < next_check && !space.pending().is_empty() && !(is_out_of_products || is_full) {
-                next = space.take(self.block_size);
+                progress
+                    .tick(|| format!("{}, {k} eigenvalues wanted", counted(products, "product")));
+                next = space.take(sizes.block);
                 continue;
             }
             // Ritz pairs cost m³ operations.
@@ -389,7 +434,7 @@ impl Lanczos {
             // Without a restart, the rest of the space takes no more products than a search.
             let may_search = limit < n || products + PRODUCTS_FOR_ANY <= n;
             if !is_complete && may_search && m >= k && wanted.unconverged().is_empty() {
-                let budget = self.max_products.saturating_sub(products);
+                let budget = max_products.saturating_sub(products);
                 let (outcome, more) =
                     wanted.search(operator, &space, budget, &mut sampler, &mut progress)?;
                 products += more;
@@ -399,18 +444,20 @@ impl Lanczos {
                     Outcome::Unknown => {}
                 }
             }
-            if is_complete || (m >= k && products >= self.max_products) {
-                let (ritz, indices) = (&wanted.ritz, wanted.indices());
+            if is_complete || (m >= k && products >= max_products) {
+                let indices = wanted.indices();
+                let rounding =
+                    space.product_error(operator, &wanted.ritz, &indices, &mut sampler)?;
                 return Ok(Found {
-                    pairs: wanted.pairs(&space),
-                    rounding: space.product_error(operator, ritz, &indices, &mut sampler)?,
+                    pairs: wanted.into_pairs(space)?,
+                    rounding,
                     products: products + 1,
                     is_complete,
                 });
             }
             if is_full || (missed.is_some() && m + space.pending().len() >= limit) {
-                let keep = k + limit.saturating_sub(k + width) / 2;
-                space.restart(&wanted.ritz, &self.which.choose(&wanted.ritz.values, keep));
+                let keep = k + limit.saturating_sub(k + sizes.block) / 2;
+                space.restart(&wanted.ritz, &self.which.choose(&wanted.ritz.values, keep))?;
                 wanted = self.wanted_pairs(&space, k)?;
             }
             let room = limit - space.len();
@@ -418,12 +465,12 @@ impl Lanczos {
                 Some(vector) => space.take_with(vector, room),
                 None => {
                     let unconverged = wanted.unconverged();
-                    space.take_residuals(&wanted.ritz, &unconverged, self.block_size, room)?
+                    space.take_residuals(&wanted.ritz, &unconverged, sizes.block, room)?
                 }
             };
             // The Krylov space is exhausted: it contains every eigenvector that its vectors have components along.
             if next.is_empty() {
-                next = space.fill(Vec::new(), self.block_size.min(room), &mut sampler);
+                next = space.fill(Vec::new(), sizes.block.min(room), &mut sampler);
             }
         }
     }
@@ -431,23 +478,26 @@ impl Lanczos {
     /// Computes the wanted Ritz pairs, and which of them are not accepted.
     fn wanted_pairs(&self, space: &KrylovSpace, k: usize) -> Result<WantedPairs> {
         let ritz = space.ritz()?;
-        let largest = largest(&ritz.values);
-        let rounding = 4.0 * (space.dim() as f64).sqrt() * f64::EPSILON * largest;
+        let largest_value = largest(&ritz.values);
+        let rounding = 4.0 * (space.dim() as f64).sqrt() * f64::EPSILON * largest_value;
         let mut groups = Vec::new();
         for (end, wanted) in self.which.by_end(&ritz.values, k) {
             let residual = self.largest_residual(&ritz.values, &wanted).max(rounding);
-            let indices = wanted.iter().copied();
+            let residuals: Vec<f64> = wanted.iter().map(|i| space.residual(&ritz, *i)).collect();
+            let unconverged = wanted.iter().zip(&residuals);
+            let unconverged = unconverged.filter(|(_, found)| **found > residual);
+            let rank_error = match (space.len() == space.dim(), k < MANY) {
+                (true, _) => 0.0,
+                (false, true) => residual,
+                // The last of many eigenvalues are small: a more thorough search costs little beside the rest.
+                (false, false) => largest(&residuals).max(0.1 * residual).min(residual),
+            };
             groups.push(Group {
-                unconverged: indices
-                    .filter(|i| space.residual(&ritz, *i) > residual)
-                    .collect(),
+                unconverged: unconverged.map(|(i, _)| *i).collect(),
                 limit: Limit {
                     end,
                     residual,
-                    rank_error: match space.len() == space.dim() {
-                        true => 0.0,
-                        false => residual,
-                    },
+                    rank_error,
                 },
                 wanted,
             });
@@ -459,8 +509,12 @@ impl Lanczos {
     ///
     /// The Krylov space of a sum of nearly invariant vectors soon contains each of them, and grows by a product at a time, where
     /// a block of them would take as many products for each step.
-    fn first_block(&self, space: &KrylovSpace, sampler: &mut Sampler) -> Vec<Vec<f64>> {
-        let width = self.block_size.min(space.dim());
+    fn first_block(
+        &self,
+        space: &KrylovSpace,
+        width: usize,
+        sampler: &mut Sampler,
+    ) -> Vec<Vec<f64>> {
         let mut sums = vec![vec![0.0; space.dim()]; width.min(self.start_vectors.len())];
         for (i, v) in self.start_vectors.iter().enumerate() {
             let length = norm(v);
@@ -475,6 +529,14 @@ impl Lanczos {
         }
         space.fill(block, width, sampler)
     }
+}
+
+/// Numbers of vectors.
+struct Sizes {
+    /// Vectors multiplied at once.
+    block: usize,
+    /// Largest basis.
+    basis: usize,
 }
 
 /// The result of the iteration.
@@ -564,16 +626,24 @@ impl WantedPairs {
         indices.copied().collect()
     }
 
-    fn pairs(&self, space: &KrylovSpace) -> Vec<Pair> {
-        let pairs = self.groups.iter().flat_map(|group| {
-            let vectors = space.vectors(&self.ritz, &group.wanted).into_iter();
-            vectors.zip(&group.wanted).map(|(vector, i)| Pair {
-                value: self.ritz.values[*i],
-                vector,
-                residual: space.residual(&self.ritz, *i),
-                limit: group.limit,
-            })
+    /// The wanted pairs, with their vectors in place of the basis.
+    fn into_pairs(self, space: KrylovSpace) -> Result<Vec<Pair>> {
+        let wanted = self.groups.iter().flat_map(|group| {
+            let limit = group.limit;
+            group.wanted.iter().map(move |i| (*i, limit))
         });
-        pairs.collect()
+        let wanted: Vec<_> = wanted
+            .map(|(i, limit)| (i, limit, space.residual(&self.ritz, i)))
+            .collect();
+        let vectors = space.into_vectors(&self.ritz, &self.indices())?;
+        let pairs = wanted.into_iter().zip(vectors);
+        Ok(pairs
+            .map(|((i, limit, residual), vector)| Pair {
+                value: self.ritz.values[i],
+                vector,
+                residual,
+                limit,
+            })
+            .collect())
     }
 }

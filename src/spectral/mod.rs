@@ -14,6 +14,7 @@
 
 mod alignment;
 mod arrays;
+mod basis_blocks;
 mod block_checkpoint;
 mod block_spectra;
 mod deflated_trace;

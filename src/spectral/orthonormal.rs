@@ -53,7 +53,7 @@ fn components(
 }
 
 /// Adds the parts of the chunks, in order.
-fn sum_in_order(parts: &[Vec<f64>], len: usize) -> Vec<f64> {
+pub(super) fn sum_in_order(parts: &[Vec<f64>], len: usize) -> Vec<f64> {
     let mut sum = vec![0.0; len];
     for part in parts {
         axpy(1.0, part, &mut sum);
@@ -90,7 +90,7 @@ vectorised! {
     }
 
     /// w ← w + s Σ cⱼ qⱼ on the rows from `start`, four vectors at a time.
-    fn add_multiples(w: &mut [f64], c: &[f64], basis: &[Vec<f64>], start: usize, s: f64) {
+    pub(super) fn add_multiples(w: &mut [f64], c: &[f64], basis: &[Vec<f64>], start: usize, s: f64) {
         let rows = start..start + w.len();
         let (c4, q4) = (c.chunks_exact(4), basis.chunks_exact(4));
         for (c, q) in c4.remainder().iter().zip(q4.remainder()) {
@@ -111,23 +111,27 @@ vectorised! {
 /// Returns Σᵢ cᵢ qᵢ for each list of coefficients c.
 pub(super) fn combine(basis: &[Vec<f64>], coefficients: &[Vec<f64>]) -> Vec<Vec<f64>> {
     let n = basis.first().map_or(0, Vec::len);
-    let chunks: Vec<Vec<Vec<f64>>> = (0..n.div_ceil(CHUNK))
-        .into_par_iter()
-        .map(|i| {
-            let rows = i * CHUNK..((i + 1) * CHUNK).min(n);
-            let sum_of = |c: &Vec<f64>| {
-                let mut sum = vec![0.0; rows.len()];
-                add_multiples(&mut sum, c, basis, rows.start, 1.0);
-                sum
-            };
-            coefficients.iter().map(sum_of).collect()
-        })
-        .collect();
-    let sums = (0..coefficients.len()).map(|j| {
-        let parts: Vec<&[f64]> = chunks.iter().map(|chunk| &chunk[j][..]).collect();
-        parts.concat()
+    let mut sums = vec![vec![0.0; n]; coefficients.len()];
+    let chunks = row_ranges(&mut sums, CHUNK).into_par_iter().enumerate();
+    chunks.for_each(|(i, rows)| {
+        for (sum, c) in rows.into_iter().zip(coefficients) {
+            add_multiples(sum, c, basis, i * CHUNK, 1.0);
+        }
     });
-    sums.collect()
+    sums
+}
+
+/// The rows of some vectors, in ranges of `size`: the vectors' slices for each range.
+pub(super) fn row_ranges(vectors: &mut [Vec<f64>], size: usize) -> Vec<Vec<&mut [f64]>> {
+    let n = vectors.first().map_or(0, Vec::len);
+    let mut ranges: Vec<Vec<&mut [f64]>> = Vec::new();
+    ranges.resize_with(n.div_ceil(size), Vec::new);
+    for v in vectors {
+        for (range, rows) in ranges.iter_mut().zip(v.chunks_mut(size)) {
+            range.push(rows);
+        }
+    }
+    ranges
 }
 
 /// Returns the dot products aᵢᵀbⱼ, a row for each i.

@@ -1,5 +1,8 @@
 //! [`KrylovSpace`]: the basis of a block Lanczos iteration, its Ritz pairs, and the thick restart.
 
+use rayon::prelude::*;
+
+use super::basis_blocks::{MIN_BLOCK, project_block, replace_by_sums};
 use super::dense_eigen::symmetric_eigen;
 use super::orthonormal::{combine, extend, orthogonalize};
 use super::probe_loop::Sampler;
@@ -72,20 +75,63 @@ impl KrylovSpace {
         let images = checked_products(operator, &block)?;
         let before = self.basis.len();
         self.basis.extend(block);
+        if images.len() >= MIN_BLOCK {
+            self.add_block(images);
+            return Ok(());
+        }
         for (i, mut image) in images.into_iter().enumerate() {
             self.size = self.size.max(norm(&image));
-            let (mut row, mut column) = self.remove_from(&mut image);
+            let (mut row, column) = self.remove_from(&mut image);
             row.truncate(before + i + 1);
             self.projected.push(row);
-            let length = norm(&image);
-            if length > ROUNDING * self.size {
-                scale(&mut image, 1.0 / length);
-                column.push(length);
-                self.pending.push(image);
-            }
-            self.coupling.push(column);
+            self.add_pending(image, column);
         }
         Ok(())
+    }
+
+    /// Adds the products of the last basis vectors, by block Gram–Schmidt orthogonalisation, done twice (Barlow and Smoktunowicz,
+    /// 2013): once would multiply earlier errors of the orthogonality in each step.
+    fn add_block(&mut self, mut images: Vec<Vec<f64>>) {
+        let first = self.basis.len() - images.len();
+        let sizes = images.iter().map(|image| norm(image));
+        self.size = sizes.fold(self.size, f64::max);
+        let rows = project_block(&mut images, &self.basis);
+        let more = project_block(&mut images, &self.basis);
+        let old = self.pending.len();
+        let mut is_precise = true;
+        for (i, ((mut row, more), mut image)) in rows.into_iter().zip(more).zip(images).enumerate()
+        {
+            axpy(1.0, &more, &mut row);
+            row.truncate(first + i + 1);
+            self.projected.push(row);
+            let before = norm(&image);
+            let column = orthogonalize(&mut image, &self.pending);
+            is_precise &= norm(&image) >= 0.1 * before;
+            self.add_pending(image, column);
+        }
+        if is_precise {
+            return;
+        }
+        // Rounding errors along the basis are a large part of what is left. The changes of T and C are below their rounding.
+        let mut new = self.pending.split_off(old);
+        project_block(&mut new, &self.basis);
+        for mut q in new {
+            orthogonalize(&mut q, &self.pending);
+            let length = norm(&q);
+            scale(&mut q, 1.0 / length);
+            self.pending.push(q);
+        }
+    }
+
+    /// Adds the rest of a product, with its components along the pending vectors, unless it is only rounding.
+    fn add_pending(&mut self, mut rest: Vec<f64>, mut column: Vec<f64>) {
+        let length = norm(&rest);
+        if length > ROUNDING * self.size {
+            scale(&mut rest, 1.0 / length);
+            column.push(length);
+            self.pending.push(rest);
+        }
+        self.coupling.push(column);
     }
 
     /// Removes the components along the basis and the pending vectors from `w`, and returns them.
@@ -197,15 +243,20 @@ impl KrylovSpace {
         sum
     }
 
-    /// Returns the Ritz vectors with these indices, of length 1.
-    pub(super) fn vectors(&self, ritz: &Ritz, indices: &[usize]) -> Vec<Vec<f64>> {
-        let coordinates: Vec<Vec<f64>> = indices.iter().map(|i| ritz.vectors[*i].clone()).collect();
-        let mut vectors = combine(&self.basis, &coordinates);
-        for v in &mut vectors {
+    /// The Ritz vectors with these indices, of length 1, in place of the basis.
+    pub(super) fn into_vectors(mut self, ritz: &Ritz, indices: &[usize]) -> Result<Vec<Vec<f64>>> {
+        self.replace_basis(ritz, indices)?;
+        Ok(self.basis)
+    }
+
+    fn replace_basis(&mut self, ritz: &Ritz, indices: &[usize]) -> Result<()> {
+        let coordinates: Vec<&[f64]> = indices.iter().map(|i| &ritz.vectors[*i][..]).collect();
+        replace_by_sums(&mut self.basis, &coordinates)?;
+        self.basis.par_iter_mut().for_each(|v| {
             let length = norm(v);
             scale(v, 1.0 / length);
-        }
-        vectors
+        });
+        Ok(())
     }
 
     /// Measures the rounding of the operator, with one product: for the matrix V of the Ritz vectors with these indices, the
@@ -239,10 +290,13 @@ impl KrylovSpace {
 
     /// The thick restart (Wu and Simon, 2000): the Ritz vectors with these indices become the basis, with their Ritz values as
     /// a diagonal T. The pending vectors remain.
-    pub(super) fn restart(&mut self, ritz: &Ritz, indices: &[usize]) {
+    ///
+    /// # Errors
+    /// An interrupt. The space is then lost.
+    pub(super) fn restart(&mut self, ritz: &Ritz, indices: &[usize]) -> Result<()> {
         let coupling = indices.iter().map(|i| self.residual_vector(ritz, *i));
         let coupling: Vec<Vec<f64>> = coupling.collect();
-        self.basis = self.vectors(ritz, indices);
+        self.replace_basis(ritz, indices)?;
         let row = |(i, index): (usize, &usize)| [vec![0.0; i], vec![ritz.values[*index]]].concat();
         self.projected = indices.iter().enumerate().map(row).collect();
         // Pending vectors that no remaining product has a component along are dropped.
@@ -256,5 +310,6 @@ impl KrylovSpace {
         self.coupling = coupling.iter().map(keep).collect();
         let mut used = used.iter();
         self.pending.retain(|_| *used.next().unwrap_or(&true));
+        Ok(())
     }
 }

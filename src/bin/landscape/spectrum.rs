@@ -31,6 +31,9 @@ pub struct Spectrum {
     /// Block size of Lanczos; finds eigenvalues of multiplicity up to N
     #[arg(long, value_name = "N", default_value_t = 1)]
     block: usize,
+    /// Largest number of basis vectors in memory, 8 bytes per parameter each; at least K plus two blocks [default: all up to 1,024 parameters; beyond, 4K + 40, or as many as fit into 2 GiB, but at least 2K]
+    #[arg(long, value_name = "N")]
+    max_basis: Option<usize>,
     /// Seed of the start vectors
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -65,6 +68,7 @@ impl Spectrum {
         at_least(1, "top", self.top.unwrap_or(1))?;
         positive("tolerance", self.tolerance)?;
         at_least(1, "block", self.block)?;
+        at_least(1, "max-basis", self.max_basis.unwrap_or(1))?;
         self.matrix.check()
     }
 
@@ -82,6 +86,7 @@ impl Spectrum {
             })
             .with_tolerance(self.tolerance)
             .with_block_size(self.block)
+            .with_max_basis(self.max_basis)
             .with_seed(self.seed);
         let started = Instant::now();
         let top = self.top.unwrap_or(matrix.operator.dim().min(30));
