@@ -3,7 +3,7 @@
 mod common;
 
 use common::{assert_close, assert_engines_agree, numbers};
-use loss_landscape::layers::{Concat, Embedding, Flatten, LayerNorm, Linear, Residual};
+use loss_landscape::layers::{Concat, Embedding, Flatten, GroupNorm, LayerNorm, Linear, Residual};
 use loss_landscape::model::LayerKind;
 use loss_landscape::objective::{Engine, GraphReason, LayerTile};
 use loss_landscape::prelude::*;
@@ -309,4 +309,35 @@ fn a_visitor_sees_inputs_and_output_gradients() {
             .to_string()
             .contains("automatic differentiation")
     );
+}
+
+/// Each value is its own mean, so that the outputs do not depend on the inputs of the normalisation.
+#[test]
+fn groups_of_one_value_pass_the_check_of_derivatives() {
+    let shapes: [(&str, &[usize]); 6] = [
+        ("a.weight", &[6, WIDTH]),
+        ("a.bias", &[6]),
+        ("norm.weight", &[6]),
+        ("norm.bias", &[6]),
+        ("out.weight", &[3, 6]),
+        ("out.bias", &[3]),
+    ];
+    let layers = vec![
+        linear("a"),
+        GroupNorm::new("norm.weight", "norm.bias", 6).into(),
+        Activation::Tanh.into(),
+        linear("out"),
+    ];
+    let inputs = Tensor::from_vec(numbers(40 * WIDTH, 9), (40, WIDTH), &CPU).unwrap();
+    let labels: Vec<u32> = (0..40).map(|i| i * i % 3).collect();
+    let labels = Tensor::from_vec(labels, 40, &CPU).unwrap();
+    let data = Dataset::classification(&inputs, &labels).unwrap();
+    let model = Layered::new(layers, parameters(&shapes, DType::F64));
+    let objective = Objective::of(&model, &data, Loss::CrossEntropy).unwrap();
+    let before = objective.parameters().range("a.weight").unwrap().end;
+    let gradient = objective.gradient().unwrap();
+    assert!(gradient[..before].iter().all(|g| *g == 0.0), "{gradient:?}");
+    let product = objective.hvp(&numbers(objective.dim(), 2)).unwrap();
+    assert!(product[..before].iter().all(|h| *h == 0.0), "{product:?}");
+    assert_engines_agree(&objective, 1e-12);
 }

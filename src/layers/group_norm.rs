@@ -206,6 +206,21 @@ mod tests {
         check(&rules(image, 3, 0.5), &tile, 1e-9);
     }
 
+    /// Rounding would be 1/√ε = 300 times as large as that of dy.
+    #[test]
+    fn a_group_of_one_value_passes_no_derivative_to_its_input() {
+        let image = [3, 1, 1];
+        let tile = tile(image, 2, 2);
+        let found = evaluate::<f64>(&rules(image, 3, 1e-5), &tile);
+        assert!(
+            found
+                .dx
+                .iter()
+                .chain(found.rdx.iter().flatten())
+                .all(|v| *v == 0.0)
+        );
+    }
+
     #[test]
     fn a_mean_far_from_zero_costs_only_its_rounding() {
         let image = [4, 8, 8];

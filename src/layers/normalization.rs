@@ -14,6 +14,8 @@ use crate::kernels::channels::combine;
 ///
 /// rx̂ = r P(rx), dx = r P(γ dy), dγ = Σ dy x̂ and dβ = Σ dy.
 ///
+/// A group of one value is its own mean: x̂ = 0 and P = 0. Rounding would leave a remainder of P that r = 1/√ε makes large.
+///
 /// μ and r of each group are cached.
 pub(crate) struct GroupedNorm {
     /// Number of groups in a sample.
@@ -119,7 +121,8 @@ impl<T: Scalar> Rules<T> for GroupedNorm {
     }
 
     fn forward_tangent(&self, primal: &Primal<T>, tangent: &Tangent<T>, ry: &mut [T]) {
-        let (theta, directions, rx) = (primal.theta, tangent.directions, tangent.rx);
+        let (theta, directions) = (primal.theta, tangent.directions);
+        let rx = tangent.rx.filter(|_| self.size() > 1);
         let k = directions.count;
         let mut coefficients = self.coefficients();
         for group in self.groups(primal.cached) {
@@ -166,6 +169,10 @@ impl<T: Scalar> Rules<T> for GroupedNorm {
         rdx: &mut [T],
         mode: Mode,
     ) {
+        if self.size() == 1 {
+            rdx.fill(T::ZERO);
+            return;
+        }
         let (theta, directions, rx) = (primal.theta, tangent.directions, tangent.rx);
         let rdy = tangent.rdy;
         let k = directions.count;
@@ -234,7 +241,8 @@ impl<T: Scalar> Rules<T> for GroupedNorm {
         let mut totals = vec![[0.0; 2]; k * self.scales.channels];
         let [mut of_dy, mut of_rdy] = [(); 2].map(|()| Moments::new(self.channels));
         let mut tangent_sums = vec![0.0; self.channels];
-        let rx = tangent.rx.filter(|_| mode == Mode::Hessian);
+        let rx = tangent.rx;
+        let rx = rx.filter(|_| mode == Mode::Hessian && self.size() > 1);
         for group in self.groups(primal.cached) {
             let (x, dy) = (&primal.x[group.row()], &primal.dy[group.row()]);
             if rx.is_some() {
