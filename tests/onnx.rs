@@ -81,6 +81,71 @@ fn operators_and_shapes_that_do_not_fit_are_refused_by_name() {
     assert_eq!(model.forward(&image).unwrap().dims(), [2, 5]);
 }
 
+#[test]
+fn tokens_of_another_shape_are_reshaped() {
+    let model = Onnx::load(fixture("gpt_sdpa.onnx"), &Device::Cpu).unwrap();
+    let tokens: Vec<u32> = (0..40).map(|i| i * i % 7).collect();
+    let rows = Tensor::from_vec(tokens, (4, 10), &Device::Cpu).unwrap();
+    let folded = rows.reshape((4, 2, 5)).unwrap();
+    let outputs = [&rows, &folded].map(|x| model.forward(x).unwrap());
+    assert_eq!(outputs[0].dims(), outputs[1].dims());
+    let difference = (&outputs[0] - &outputs[1]).unwrap().abs().unwrap();
+    assert_eq!(
+        difference.max_all().unwrap().to_scalar::<f32>().unwrap(),
+        0.0
+    );
+    let gradient = |x: &Tensor| {
+        let data = Dataset::classification(x, &rows).unwrap();
+        let objective = Objective::of(&model, &data, Loss::CrossEntropy).unwrap();
+        assert!(objective.is_hand_derived(), "{}", objective.engine());
+        objective.gradient().unwrap()
+    };
+    assert_eq!(gradient(&rows), gradient(&folded));
+}
+
+/// Writes integer inputs and labels as NumPy's uncompressed arrays.
+fn integers(path: &Path, inputs: &Tensor, labels: &Tensor) {
+    Tensor::write_npz(&[("inputs", inputs), ("targets", labels)], path).unwrap();
+}
+
+#[test]
+fn integers_are_values_or_tokens_as_the_model_takes_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data.npz");
+    let hvp = |model: &str| {
+        let data = path.to_str().unwrap();
+        let model = fixture(model);
+        let model = model.to_str().unwrap();
+        let arguments = [
+            "hvp",
+            "--runs",
+            "1",
+            "--json",
+            "--dataset",
+            data,
+            "--model",
+            model,
+        ];
+        let output = landscape(&arguments);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{error}");
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let numbers = |count: u32, below: u32| (0..count).map(move |i| i * i % below);
+    let pixels = numbers(6 * 3 * 16 * 16, 251).map(|x| x as u8);
+    let pixels = Tensor::from_iter(pixels, &Device::Cpu).unwrap();
+    let labels = Tensor::from_iter(0..6u32, &Device::Cpu).unwrap();
+    integers(&path, &pixels.reshape((6, 3, 16, 16)).unwrap(), &labels);
+    let found = hvp("vgg.onnx");
+    assert_eq!(found["hand_derived"], true);
+    // The pixels are no classes.
+    assert_eq!(found["dataset"]["classes"], 6);
+    let tokens = Tensor::from_iter(numbers(40, 7).map(i64::from), &Device::Cpu).unwrap();
+    let tokens = tokens.reshape((4, 10)).unwrap();
+    integers(&path, &tokens, &tokens);
+    assert_eq!(hvp("gpt_sdpa.onnx")["samples"], 4);
+}
+
 /// A copy of a model whose values are in another file, with a part of its bytes replaced.
 fn with_external_data(old: &[u8], new: &[u8]) -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();

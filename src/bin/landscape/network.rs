@@ -14,6 +14,7 @@ use loss_landscape::model::LayerKind;
 use loss_landscape::prelude::*;
 
 use crate::network_args::ModelName;
+use crate::output::print_note;
 use crate::path_args::path;
 
 /// A network of this crate, or one from an ONNX file.
@@ -38,10 +39,10 @@ impl Network {
         if model.sample_shape() != shape {
             let shapes = [Shape::new(shape), Shape::new(model.sample_shape())];
             SAID.call_once(|| {
-                eprintln!(
+                print_note(format_args!(
                     "samples of shape {} are reshaped to {}",
                     shapes[0], shapes[1]
-                )
+                ));
             });
         }
         Ok(Self::Onnx(Box::new(model)))

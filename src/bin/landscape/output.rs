@@ -26,7 +26,7 @@ impl Report {
         let samples = objective.samples();
         json["parameters"] = objective.dim().into();
         json["samples"] = samples.into();
-        if let Some(all) = loaded().map(|data| data.train.len()) {
+        if let Some(all) = loaded().map(|data| data.counts[0]) {
             json["training_samples"] = all.into();
             text += &match samples == all {
                 true => format!("all {all} training samples\n"),
@@ -86,6 +86,13 @@ pub fn unfinished_report(unfinished: &Error) -> Report {
 /// Prints a line to stderr. Ignores errors such as a closed pipe.
 pub fn print_error(line: impl Display) {
     let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// Prints a line about the work to stderr, on the root rank only.
+pub fn print_note(line: impl Display) {
+    if mpi_context::is_root() {
+        print_error(line);
+    }
 }
 
 /// Formats `x` with `decimals` decimals, or in scientific notation if it is too small or too large for that.

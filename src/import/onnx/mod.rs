@@ -125,14 +125,7 @@ impl Onnx {
         device: &Device,
     ) -> Result<Self> {
         let path = path.as_ref();
-        let bytes = files::read(
-            path,
-            "Export a model with torch.onnx.export, or give another path",
-        )?;
-        let directory = path
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty());
-        let directory = directory.unwrap_or(Path::new("."));
+        let (bytes, directory) = (bytes(path)?, directory(path));
         let built = catch_unwind(AssertUnwindSafe(|| {
             Self::build(bytes, directory, settings, device)
         }));
@@ -218,13 +211,12 @@ impl Onnx {
         let statistics = statistics.collect::<Result<Vec<_>>>()?;
         // Inputs with another shape and as many numbers are reshaped.
         let sample = self.sample_shape();
-        let first = match (graph.inputs[0].kind, sample.len()) {
-            (Kind::Float, 1) => vec![Flatten.into()],
-            (Kind::Float, _) => vec![Unflatten(sample).into()],
-            _ => Vec::new(),
+        let first = match sample.len() {
+            1 => Flatten.into(),
+            _ => Unflatten(sample).into(),
         };
         Ok(Self {
-            layers: Ok(Arc::new([first, mapped.layers.clone()].concat())),
+            layers: Ok(Arc::new([vec![first], mapped.layers.clone()].concat())),
             names: Arc::new(names),
             parameters: Parameters::new(vars)?.with_statistics(statistics)?,
             ..self.clone()
@@ -247,6 +239,24 @@ impl Onnx {
     pub fn sample_shape(&self) -> Vec<usize> {
         let dims = self.graph.inputs[0].dims.iter().flatten().skip(1);
         dims.map(|size| size.unwrap_or(1)).collect()
+    }
+
+    /// Whether the model in a file takes tokens; see [`Onnx::reads_tokens`]. Unlike [`Onnx::load`], it needs no shape of a sample.
+    ///
+    /// ```
+    /// use loss_landscape::import::Onnx;
+    ///
+    /// assert!(!Onnx::file_reads_tokens("tests/onnx/mlp.onnx")?);
+    /// # Ok::<(), loss_landscape::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A file that is missing or damaged.
+    pub fn file_reads_tokens(path: impl AsRef<Path>) -> Result<bool> {
+        let path = path.as_ref();
+        let graph = read::read(bytes(path)?, directory(path));
+        let graph = graph.map_err(|problem| Error::file(path, problem, ADVICE))?;
+        Ok(matches!(&graph.inputs[..], [input] if input.kind != Kind::Float))
     }
 
     /// Whether samples are tokens: integers, as in language models.
@@ -336,6 +346,21 @@ impl Onnx {
         let setting = (parameters.dtype(), parameters.device());
         run(&self.graph, &given, fitted, setting, mode, &mut |_, _| {})
     }
+}
+
+/// The content of an ONNX file.
+fn bytes(path: &Path) -> Result<Vec<u8>> {
+    files::read(
+        path,
+        "Export a model with torch.onnx.export, or give another path",
+    )
+}
+
+/// The directory of an ONNX file.
+fn directory(path: &Path) -> &Path {
+    let parent = path.parent();
+    let parent = parent.filter(|parent| !parent.as_os_str().is_empty());
+    parent.unwrap_or(Path::new("."))
 }
 
 /// A variable of its own with these values.
