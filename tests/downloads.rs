@@ -538,23 +538,32 @@ fn a_named_dataset_is_downloaded_when_a_command_needs_it() {
     );
 }
 
+/// A text of so many stories on a server.
+fn stories(count: usize) -> Files {
+    let path = "/datasets/roneneldan/TinyStories/resolve/main/TinyStories-valid.txt";
+    let text = "Once upon a time there was a cat.\n<|endoftext|>\n".repeat(count);
+    Arc::new(HashMap::from([(path.to_owned(), text.into_bytes())]))
+}
+
 #[test]
-fn tinystories_is_copied_by_hand() {
-    let dirs = Dirs::new();
-    let error = dirs.run(&nowhere(), &["data", "fetch", "tinystories"]);
-    let error = stderr(&error);
-    assert!(
-        error.contains("candle-datasets does not download it"),
-        "{error}"
-    );
-    assert!(
-        error.contains("Copy TinyStories-valid.txt into this directory"),
-        "{error}"
-    );
-    let text = "Once upon a time there was a cat. ".repeat(100);
-    fs::create_dir_all(dirs.data("tinystories")).unwrap();
-    fs::write(dirs.data("tinystories").join("TinyStories-valid.txt"), text).unwrap();
-    let arguments = [
+fn a_text_is_downloaded_as_it_is() {
+    let (dirs, files) = (Dirs::new(), stories(1_500));
+    let file = dirs.data("tinystories").join("TinyStories-valid.txt");
+    let error = dirs.error(&nowhere(), "tinystories");
+    for words in [
+        "TinyStories is not here, and the download failed (",
+        "Copy TinyStories-valid.txt into this directory",
+    ] {
+        assert!(error.contains(words), "{error}");
+    }
+    let server = Server::new(&files, Get::Whole);
+    dirs.fetch(&server.endpoint, "tinystories");
+    assert_eq!(server.gets(), 1);
+    assert!(files.values().any(|text| *text == fs::read(&file).unwrap()));
+    let list = dirs.run(&nowhere(), &["data", "list"]).stdout;
+    let list = String::from_utf8(list).unwrap();
+    assert!(list.contains("tinystories    0 MB in"), "{list}");
+    let gpt = [
         "hvp",
         "--model",
         "gpt",
@@ -562,7 +571,34 @@ fn tinystories_is_copied_by_hand() {
         "tinystories",
         "--samples",
         "1",
+        "--runs",
+        "1",
     ];
-    let output = dirs.run(&nowhere(), &arguments);
+    let output = dirs.run(&nowhere(), &gpt);
     assert!(output.status.success(), "{}", stderr(&output));
+    // The cache of hf-hub is enough.
+    fs::remove_file(&file).unwrap();
+    let mut command = dirs.command(&nowhere(), &gpt);
+    let output = command.env("HF_HUB_OFFLINE", "1").output().unwrap();
+    assert!(
+        output.status.success() && file.exists(),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn another_text_is_refused() {
+    for (files, get) in [
+        (stories(999), Get::Whole),
+        (stories(1_500), Get::Unavailable),
+    ] {
+        let server = Server::new(&files, get);
+        let error = Dirs::new().error(&server.endpoint, "tinystories");
+        let expected = "the download is not TinyStories (expected at least 1000 stories";
+        assert!(error.contains(expected), "{error}");
+    }
+    let server = Server::new(&stories(1_500), Get::Half);
+    let error = Dirs::new().error(&server.endpoint, "tinystories");
+    assert!(error.contains("the download failed ("), "{error}");
 }

@@ -1,7 +1,7 @@
-//! Downloads of public datasets by candle-datasets, written in the format of the original files.
+//! Downloads of public datasets by candle-datasets and hf-hub, written in the format of the original files.
 //!
-//! candle-datasets calls hf-hub, which has no time limits, does not show progress, and keeps what it downloads in its own
-//! cache. So the download runs on a thread of its own while this one watches the cache.
+//! candle-datasets has loaders of images, and calls hf-hub, which has no time limits, does not show progress, and keeps what it
+//! downloads in its own cache. So the download runs on a thread of its own while this one watches the cache.
 
 use std::env;
 use std::fs::{self, OpenOptions};
@@ -29,51 +29,58 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(600);
 /// Time between two looks at the cache of hf-hub.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// A dataset of candle-datasets.
+/// A dataset and its files in a repository.
 struct Source {
     task: &'static str,
-    load: fn() -> candle_core::Result<vision::Dataset>,
     /// Name of its directory in the cache of hf-hub.
     repository: &'static str,
-    files: [&'static str; 2],
-    /// Numbers of training and test images.
-    counts: [usize; 2],
-    /// Shape of an image in the tensors of candle-datasets.
-    shape: &'static [usize],
+    revision: &'static str,
+    files: &'static [&'static str],
+    /// Downloads the files unless they are in the cache. Returns the contents of the [files](PublicSet::files) of the set, or what
+    /// is wrong.
+    load: fn() -> Result<Vec<Vec<u8>>, String>,
 }
 
 const MNIST: Source = Source {
     task: "download of MNIST",
-    load: vision::mnist::load,
     repository: "datasets--ylecun--mnist",
-    files: ["mnist/test/0000.parquet", "mnist/train/0000.parquet"],
-    counts: [60_000, 10_000],
-    shape: &[28 * 28],
+    revision: PARQUET,
+    files: &["mnist/test/0000.parquet", "mnist/train/0000.parquet"],
+    load: || idx_files(vision::mnist::load),
 };
 
 const FASHION_MNIST: Source = Source {
     task: "download of Fashion-MNIST",
-    load: vision::fashion_mnist::load,
     repository: "datasets--zalando-datasets--fashion_mnist",
-    files: [
+    revision: PARQUET,
+    files: &[
         "fashion_mnist/test/0000.parquet",
         "fashion_mnist/train/0000.parquet",
     ],
-    counts: [60_000, 10_000],
-    shape: &[28 * 28],
+    load: || idx_files(vision::fashion_mnist::load),
 };
 
 const CIFAR10: Source = Source {
     task: "download of CIFAR-10",
-    load: vision::cifar::load,
     repository: "datasets--cifar10",
-    files: [
+    revision: PARQUET,
+    files: &[
         "plain_text/test/0000.parquet",
         "plain_text/train/0000.parquet",
     ],
-    counts: [50_000, 10_000],
-    shape: &[3, 32, 32],
+    load: || batches(vision::cifar::load),
 };
+
+const TINY_STORIES: Source = Source {
+    task: "download of TinyStories",
+    repository: "datasets--roneneldan--TinyStories",
+    revision: "main",
+    files: &["TinyStories-valid.txt"],
+    load: stories,
+};
+
+/// Revision of a repository with its data as Parquet files.
+const PARQUET: &str = "refs/convert/parquet";
 
 /// Number of images in a file of CIFAR-10.
 const BATCH: usize = 10_000;
@@ -84,9 +91,7 @@ pub(super) fn download(set: PublicSet, dir: &Path) -> Result<()> {
         PublicSet::Mnist => MNIST,
         PublicSet::FashionMnist => FASHION_MNIST,
         PublicSet::Cifar10 => CIFAR10,
-        PublicSet::TinyStories => {
-            return Err(set.missing(dir, "candle-datasets does not download it"));
-        }
+        PublicSet::TinyStories => TINY_STORIES,
     };
     fs::create_dir_all(dir)
         .map_err(|e| Error::file(dir, format!("cannot be created ({e})"), WRITABLE))?;
@@ -103,18 +108,14 @@ pub(super) fn download(set: PublicSet, dir: &Path) -> Result<()> {
     }
     let mut watch = Watch::new(&cache);
     let load = source.load;
-    let images = call_watched(
-        // A damaged image makes candle-datasets panic.
-        move || catch_unwind(load).map_err(|_| "one of its images is damaged".to_owned()),
-        || {
-            check()?;
-            let silent = watch.look(&mut progress);
-            match silent.filter(|_| !is_cached) {
-                None => Ok(()),
-                Some(problem) => Err(set.missing(dir, &problem)),
-            }
-        },
-    )?;
+    let files = call_watched(load, || {
+        check()?;
+        let silent = watch.look(&mut progress);
+        match silent.filter(|_| !is_cached) {
+            None => Ok(()),
+            Some(problem) => Err(set.missing(dir, &problem)),
+        }
+    })?;
     let damaged = |problem: String| {
         Error::file(
             &cache.repository,
@@ -122,16 +123,10 @@ pub(super) fn download(set: PublicSet, dir: &Path) -> Result<()> {
             "Delete this directory, and try again",
         )
     };
-    let images = images.and_then(|images| images.map_err(|e| Error::from(e).to_string()));
-    let images = images.map_err(|problem| match cache.is_complete() {
+    let files = files.map_err(|problem| match cache.is_complete() {
         true => damaged(problem),
         false => set.missing(dir, &format!("the download failed ({problem})")),
     })?;
-    source.check(&images).map_err(damaged)?;
-    let files = match set {
-        PublicSet::Cifar10 => batches(&images),
-        _ => idx_files(&images),
-    }?;
     let mut originals = files.iter().zip(MNIST_SHA256);
     if set == PublicSet::Mnist && !originals.all(|(file, sha256)| has_sha256(file, sha256)) {
         return Err(damaged("its SHA-256 hashes differ".into()));
@@ -159,41 +154,48 @@ fn lock(dir: &Path, progress: &mut Progress) -> Result<LockFile> {
     Ok(file)
 }
 
-impl Source {
-    /// Checks shapes, numbers of images and labels.
-    fn check(&self, images: &vision::Dataset) -> Result<(), String> {
-        let parts = [
-            ("training", &images.train_images, &images.train_labels),
-            ("test", &images.test_images, &images.test_labels),
-        ];
-        for ((part, images, labels), count) in parts.into_iter().zip(self.counts) {
-            let expected = [&[count], self.shape].concat();
-            if images.dims() != expected || labels.dims() != [count] {
-                return Err(format!(
-                    "expected {part} images of shape {expected:?}, found {:?} with labels of shape {:?}",
-                    images.dims(),
-                    labels.dims()
-                ));
-            }
-            let labels = labels.to_vec1::<u8>().map_err(|e| e.to_string())?;
-            if let Some(label) = labels.iter().find(|label| **label > 9) {
-                return Err(format!("label {label} is not in 0 to 9"));
-            }
+/// Downloads images. Checks their shapes and numbers, for training and test, and the labels.
+fn images(
+    load: fn() -> candle_core::Result<vision::Dataset>,
+    counts: [usize; 2],
+    shape: &[usize],
+) -> Result<vision::Dataset, String> {
+    // A damaged image makes candle-datasets panic.
+    let images = catch_unwind(load).map_err(|_| "one of its images is damaged")?;
+    let images = images.map_err(|e| Error::from(e).to_string())?;
+    let parts = [
+        ("training", &images.train_images, &images.train_labels),
+        ("test", &images.test_images, &images.test_labels),
+    ];
+    for ((part, images, labels), count) in parts.into_iter().zip(counts) {
+        let expected = [&[count], shape].concat();
+        if images.dims() != expected || labels.dims() != [count] {
+            return Err(format!(
+                "expected {part} images of shape {expected:?}, found {:?} with labels of shape {:?}",
+                images.dims(),
+                labels.dims()
+            ));
         }
-        Ok(())
+        let labels = labels.to_vec1::<u8>().map_err(|e| e.to_string())?;
+        if let Some(label) = labels.iter().find(|label| **label > 9) {
+            return Err(format!("label {label} is not in 0 to 9"));
+        }
     }
+    Ok(images)
 }
 
 /// The contents of the four IDX files.
-fn idx_files(images: &vision::Dataset) -> Result<Vec<Vec<u8>>> {
+fn idx_files(load: fn() -> candle_core::Result<vision::Dataset>) -> Result<Vec<Vec<u8>>, String> {
+    let images = images(load, [60_000, 10_000], &[28 * 28])?;
     let parts = [
         (&images.train_images, &images.train_labels),
         (&images.test_images, &images.test_labels),
     ];
     let mut files = Vec::new();
     for (images, labels) in parts {
-        files.push(idx(&[images.dim(0)?, 28, 28], &bytes(images)?));
-        files.push(idx(&[labels.dim(0)?], &labels.to_vec1::<u8>()?));
+        let labels = labels.to_vec1::<u8>().map_err(|e| e.to_string())?;
+        files.push(idx(&[labels.len(), 28, 28], &bytes(images)?));
+        files.push(idx(&[labels.len()], &labels));
     }
     Ok(files)
 }
@@ -207,24 +209,32 @@ fn idx(shape: &[usize], bytes: &[u8]) -> Vec<u8> {
 }
 
 /// The contents of the six files of the binary version of CIFAR-10.
-fn batches(images: &vision::Dataset) -> Result<Vec<Vec<u8>>> {
+fn batches(load: fn() -> candle_core::Result<vision::Dataset>) -> Result<Vec<Vec<u8>>, String> {
+    let images = images(load, [50_000, 10_000], &[3, 32, 32])?;
     let (train, labels) = (&images.train_images, &images.train_labels);
-    let starts = (0..train.dim(0)?).step_by(BATCH);
+    let starts = (0..50_000).step_by(BATCH);
     let train = starts.map(|start| {
         batch(
-            &train.narrow(0, start, BATCH)?,
-            &labels.narrow(0, start, BATCH)?,
+            train.narrow(0, start, BATCH),
+            labels.narrow(0, start, BATCH),
         )
     });
-    let test = batch(&images.test_images, &images.test_labels);
+    let test = batch(Ok(images.test_images), Ok(images.test_labels));
     train.chain([test]).collect()
 }
 
 /// A file of CIFAR-10: for each image its label and its pixels.
-fn batch(images: &Tensor, labels: &Tensor) -> Result<Vec<u8>> {
-    // candle-datasets 0.11.1 returns images with rows and columns swapped. Cargo.toml requires that version.
-    let pixels = bytes(&images.transpose(D::Minus2, D::Minus1)?)?;
-    let labels = labels.to_vec1::<u8>()?;
+fn batch(
+    images: candle_core::Result<Tensor>,
+    labels: candle_core::Result<Tensor>,
+) -> Result<Vec<u8>, String> {
+    let parts = || {
+        // candle-datasets 0.11.1 returns images with rows and columns swapped. Cargo.toml requires that version.
+        let images = images?.transpose(D::Minus2, D::Minus1)?;
+        Ok((images, labels?.to_vec1::<u8>()?))
+    };
+    let (images, labels) = parts().map_err(|e: candle_core::Error| e.to_string())?;
+    let pixels = bytes(&images)?;
     let records = labels
         .chunks_exact(1)
         .zip(pixels.chunks_exact(pixels.len() / labels.len()));
@@ -234,19 +244,53 @@ fn batch(images: &Tensor, labels: &Tensor) -> Result<Vec<u8>> {
 }
 
 /// Pixels in [0, 1] as bytes.
-fn bytes(images: &Tensor) -> Result<Vec<u8>> {
-    let pixels = images.flatten_all()?.to_vec1::<f32>()?;
+fn bytes(images: &Tensor) -> Result<Vec<u8>, String> {
+    let pixels = images
+        .flatten_all()
+        .and_then(|pixels| pixels.to_vec1::<f32>());
+    let pixels = pixels.map_err(|e| e.to_string())?;
     Ok(pixels
         .into_iter()
         .map(|p| (255.0 * p).round() as u8)
         .collect())
 }
 
+/// End of a story in the text of TinyStories.
+const END_OF_STORY: &str = "<|endoftext|>";
+
+/// A text with fewer stories is not TinyStories, but for example the message of a server.
+const FEWEST_STORIES: usize = 1_000;
+
+/// The validation text of TinyStories.
+fn stories() -> Result<Vec<Vec<u8>>, String> {
+    let text = hf_hub::HFClientSync::new().and_then(|hub| {
+        let repository = hub.dataset("roneneldan", "TinyStories");
+        let file = repository.download_file();
+        let file = file
+            .filename(TINY_STORIES.files[0])
+            .revision(TINY_STORIES.revision);
+        match file.clone().local_files_only(true).send() {
+            Err(hf_hub::HFError::LocalEntryNotFound { .. }) => file.send(),
+            cached => cached,
+        }
+    });
+    let text = fs::read(text.map_err(|e| e.to_string())?).map_err(|e| e.to_string())?;
+    let text = String::from_utf8(text).map_err(|_| "it is not UTF-8")?;
+    let count = text.matches(END_OF_STORY).count();
+    match count >= FEWEST_STORIES {
+        true => Ok(vec![text.into_bytes()]),
+        false => Err(format!(
+            "expected at least {FEWEST_STORIES} stories that end with {END_OF_STORY}, found {count}"
+        )),
+    }
+}
+
 /// The files of a repository in the cache of hf-hub.
 struct Cache {
     repository: PathBuf,
     locks: PathBuf,
-    files: [&'static str; 2],
+    revision: &'static str,
+    files: &'static [&'static str],
 }
 
 impl Cache {
@@ -255,13 +299,14 @@ impl Cache {
         Self {
             repository: dir.join(source.repository),
             locks: dir.join(".locks").join(source.repository),
+            revision: source.revision,
             files: source.files,
         }
     }
 
     /// Whether all files have been downloaded.
     fn is_complete(&self) -> bool {
-        let commit = fs::read_to_string(self.repository.join("refs/refs/convert/parquet"));
+        let commit = fs::read_to_string(self.repository.join("refs").join(self.revision));
         commit.is_ok_and(|commit| {
             let snapshot = self.repository.join("snapshots").join(commit.trim());
             self.files.iter().all(|file| snapshot.join(file).exists())

@@ -55,7 +55,7 @@ pub enum PublicSet {
     FashionMnist,
     /// CIFAR-10: see [`Cifar10`](super::Cifar10).
     Cifar10,
-    /// The validation text of TinyStories: see [`Text::tiny_stories`](super::Text::tiny_stories). It is not downloaded.
+    /// The validation text of TinyStories: see [`Text::tiny_stories`](super::Text::tiny_stories).
     TinyStories,
 }
 
@@ -112,13 +112,12 @@ impl PublicSet {
         }
     }
 
-    /// Approximate size of the download in MB, or `None` if the set is not downloaded.
-    pub fn download_megabytes(self) -> Option<u64> {
+    /// Approximate size of the download in MB.
+    pub fn download_megabytes(self) -> u64 {
         match self {
-            Self::Mnist => Some(20),
-            Self::FashionMnist => Some(35),
-            Self::Cifar10 => Some(145),
-            Self::TinyStories => None,
+            Self::Mnist | Self::TinyStories => 20,
+            Self::FashionMnist => 35,
+            Self::Cifar10 => 145,
         }
     }
 
@@ -140,16 +139,16 @@ impl PublicSet {
 
     /// Downloads the set into its subdirectory of [`data_dir`] unless all its files are there. Returns that directory.
     ///
-    /// candle-datasets downloads Parquet files into the cache of hf-hub, which keeps them: `HF_HUB_CACHE`, by default
+    /// hf-hub downloads Parquet files of images, and the text of TinyStories, into its cache, which keeps them: `HF_HUB_CACHE`, by default
     /// `~/.cache/huggingface/hub`. `HF_ENDPOINT` names another server, `HTTPS_PROXY` a proxy. With `HF_HUB_OFFLINE=1`, only
     /// files in the cache are read. This function writes them in the format of the original files. It compares MNIST with
-    /// the SHA-256 hashes of the original files, and counts the images of the other sets. A file is complete or not there.
+    /// the SHA-256 hashes of the original files, and counts the images and stories of the other sets. A file is complete or not there.
     /// A call that is interrupted downloads the unfinished file again. If another process downloads the set, the call waits.
     ///
     /// # Errors
     /// No network, with the names of the files to copy by hand; no answer within 30 seconds, or no progress for 10 minutes; a
     /// download that is not the expected dataset; a directory that is not writable; a build without the feature `datasets`;
-    /// TinyStories, which candle-datasets does not download; [`Error::Interrupted`].
+    /// [`Error::Interrupted`].
     pub fn fetch(self) -> Result<PathBuf> {
         let dir = self.dir()?;
         if !self.is_in(&dir) {

@@ -87,10 +87,10 @@ impl Text {
     }
 
     /// The validation text of TinyStories (Eldan and Li, 2023), 22,000 short stories in 19 MB: `TinyStories-valid.txt` in the
-    /// directory of [`PublicSet::TinyStories`]. It is not downloaded.
+    /// directory of [`PublicSet::TinyStories`], which is downloaded if it is not there.
     ///
     /// # Errors
-    /// A missing file; the message names its directory. As [`Text::load`].
+    /// As [`PublicSet::fetch`] and [`Text::load`].
     pub fn tiny_stories() -> Result<Self> {
         Self::load_tiny_stories(PublicSet::TinyStories.find_or_fetch()?)
     }

@@ -54,19 +54,15 @@ fn list() -> Result<Report, Error> {
     for set in PublicSet::ALL {
         let found = set.find();
         let bytes = found.as_deref().map(size);
-        let place = match (&found, set.download_megabytes()) {
-            (Some(dir), _) => {
+        let place = match &found {
+            Some(dir) => {
                 let megabytes = bytes.unwrap_or(0) as f64 / 1e6;
                 format!("{megabytes:.0} MB in {}", dir.display())
             }
-            (None, Some(megabytes)) => format!(
-                "missing; `landscape data fetch {}` downloads about {megabytes} MB",
-                set.name()
-            ),
-            (None, None) => format!(
-                "missing; copy {} to {}",
-                set.files().join(", "),
-                set.dir()?.display()
+            None => format!(
+                "missing; `landscape data fetch {}` downloads about {} MB",
+                set.name(),
+                set.download_megabytes()
             ),
         };
         text += &format!("{:14} {place}\n", set.name());
