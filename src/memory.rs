@@ -37,8 +37,14 @@ pub(crate) fn check_or(bytes: f64, what: &str, advice: impl FnOnce(f64) -> Strin
     }
 }
 
-/// Available memory in bytes.
-fn available() -> f64 {
+/// Available memory in bytes; see [`check`].
+///
+/// ```
+/// use loss_landscape::memory;
+///
+/// assert!(memory::available() > 1e6);
+/// ```
+pub fn available() -> f64 {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let machine = read("/proc/meminfo");
     let free = kibibytes(&machine, "MemAvailable:")
@@ -69,7 +75,14 @@ fn number_after(text: &str, name: &str) -> Option<f64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-fn size(bytes: f64) -> String {
+/// A number of bytes in kB, MB, GB or TB, which are powers of 1,000.
+///
+/// ```
+/// use loss_landscape::memory;
+///
+/// assert_eq!(memory::size(1_234_000.0), "1.2 MB");
+/// ```
+pub fn size(bytes: f64) -> String {
     let units = ["kB", "MB", "GB", "TB"];
     let mut scaled = bytes / 1e3;
     let mut unit = 0;

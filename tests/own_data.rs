@@ -216,7 +216,7 @@ fn errors_of_arrays_name_what_was_found() {
                 ("inputs", tensor(&[0i64, -7], &[2, 1])),
                 ("targets", labels.clone()),
             ],
-            &["`inputs` contains negative integers"],
+            &["array `inputs` has the integer -7 in sample 1: tokens are 0, 1, 2"],
         ),
         (test(&x), &["has no array `test_targets`"]),
         (

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{assert_close, numbers};
-use loss_landscape::data::{SampleSource, StoredSamples};
+use loss_landscape::data::{DataReader, InputNormalization, SampleSource, StoredSamples};
 use loss_landscape::files::{WRITABLE, write_tensors};
 use loss_landscape::objective::CrossEntropy;
 use loss_landscape::prelude::*;
@@ -271,4 +271,289 @@ fn labels_and_tokens_are_read_in_parts() {
         swapped.unwrap().read(0..1).unwrap().labels().unwrap(),
         [0, 1, 2]
     );
+}
+
+/// Writes arrays of any type as safetensors.
+fn save(path: &Path, arrays: &[(&str, Tensor)]) {
+    let arrays = arrays.iter().cloned();
+    let arrays: HashMap<&str, Tensor> = arrays.collect();
+    candle::safetensors::save(&arrays, path).unwrap();
+}
+
+fn rows(data: &Dataset) -> Vec<Vec<f64>> {
+    let inputs = data.inputs().to_dtype(DType::F64).unwrap();
+    inputs.flatten_from(1).unwrap().to_vec2().unwrap()
+}
+
+#[test]
+fn negative_integers_are_refused_with_their_sample() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("wrong.safetensors");
+    let good = Tensor::new(&[[0i64, 1], [1, 1], [2, 0], [1, 0]], &CPU).unwrap();
+    let wrong = Tensor::new(&[[0i64, 1], [1, 1], [2, 0], [1, -3]], &CPU).unwrap();
+    for (inputs, targets, words) in [
+        (
+            &wrong,
+            &good,
+            "array `inputs` has the integer -3 in sample 3",
+        ),
+        (&good, &wrong, "target -3 of sample 3 is not a label"),
+    ] {
+        save(
+            &path,
+            &[("inputs", inputs.clone()), ("targets", targets.clone())],
+        );
+        let stored = StoredSamples::open(&path, "inputs", "targets", DType::F32).unwrap();
+        assert!(stored.read(0..3).is_ok());
+        let error = stored.read(2..4).unwrap_err().to_string();
+        assert!(
+            error.contains(words) && error.contains("wrong.safetensors"),
+            "{error}"
+        );
+    }
+    let values = Tensor::zeros((4, 1), DType::F32, &CPU).unwrap();
+    for labels in [Tensor::new(&[0i64, 1, -1, 0], &CPU).unwrap(), wrong] {
+        let error = Dataset::classification(&values, &labels).unwrap_err();
+        let error = error.to_string();
+        assert!(
+            error.contains("target -1 of sample 2") || error.contains("target -3 of sample 3"),
+            "{error}"
+        );
+    }
+    let large = Tensor::new(&[0i64, 1 << 32, 1, 0], &CPU).unwrap();
+    let error = Dataset::classification(&values, &large).unwrap_err();
+    assert!(
+        error.to_string().contains("target 4294967296 of sample 1"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_file_opened_in_parts_has_the_samples_of_the_file_in_memory() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("data.safetensors");
+    let bytes: Vec<u8> = (0..60).map(|i: u8| i.wrapping_mul(41)).collect();
+    let a = Tensor::from_vec(bytes, (20, 3), &CPU).unwrap();
+    let b = Tensor::from_vec(numbers(20, 3), 20, &CPU).unwrap();
+    let labels = Tensor::from_iter((0..20i64).map(|i| i * i % 5), &CPU).unwrap();
+    save(
+        &path,
+        &[
+            ("a", a.clone()),
+            ("b", b.to_dtype(DType::F32).unwrap()),
+            ("y", labels.unsqueeze(1).unwrap()),
+            ("test_a", a.narrow(0, 0, 2).unwrap()),
+            (
+                "test_b",
+                b.narrow(0, 0, 2).unwrap().to_dtype(DType::F32).unwrap(),
+            ),
+            ("test_y", labels.narrow(0, 0, 2).unwrap()),
+        ],
+    );
+    let reader = DataReader::default()
+        .with_inputs(["a", "b"])
+        .with_targets("y")
+        .with_tokens(false);
+    let whole = reader.read(&path, &CPU).unwrap();
+    let (train, test) = reader.open(&path, DType::F32, &CPU).unwrap();
+    assert_eq!((train.len(), test.unwrap().len()), (20, 2));
+    assert_eq!(train.bytes(), 20.0 * (4.0 * 4.0 + 4.0));
+    assert_eq!(train.class_counts().unwrap().unwrap(), [4, 8, 0, 0, 8]);
+    assert_eq!(train.num_tokens().unwrap(), 0);
+    let normalization = InputNormalization::per_channel(&whole.train).unwrap();
+    assert_eq!(
+        InputNormalization::per_channel(&train).unwrap(),
+        normalization
+    );
+    let normalized = train
+        .normalized(&normalization)
+        .unwrap()
+        .read(5..20)
+        .unwrap();
+    let expected = whole.train.normalized(&normalization).unwrap();
+    assert_eq!(rows(&normalized), rows(&expected)[5..]);
+    assert_eq!(
+        normalized.labels().unwrap(),
+        whole.train.labels().unwrap()[5..]
+    );
+    assert!(train.first(7).unwrap().read(0..8).is_err());
+    assert!(train.first(21).is_err());
+    let shared = reader.with_test_share(0.5).open(&path, DType::F32, &CPU);
+    assert!(
+        shared
+            .unwrap_err()
+            .to_string()
+            .contains("all samples in memory")
+    );
+}
+
+#[test]
+fn a_plane_of_samples_in_parts_is_resumed() {
+    let dir = tempdir().unwrap();
+    let data = data(&Loss::CrossEntropy, DType::F64);
+    let model = Mlp::new(&[5, 4, 3], Activation::Tanh, 3, &CPU).unwrap();
+    let model = model.to_dtype(DType::F64).unwrap();
+    let whole = Objective::of(&model, &data, Loss::CrossEntropy).unwrap();
+    let parts = whole.with_source(data, 20).unwrap();
+    let grid = Grid::square(1.0, 3).unwrap();
+    let saved = grid.clone().with_checkpoint(dir.path().join("plane"));
+    let [d1, d2] = [1, 2].map(|seed| direction::gaussian(model.parameters(), seed));
+    let plane = |grid: &Grid| Plane::on_grid(&parts, &d1, &d2, grid).unwrap().losses;
+    assert_eq!(plane(&saved), plane(&grid));
+    assert_eq!(plane(&saved), plane(&grid));
+}
+
+#[cfg(feature = "cli")]
+mod command_line {
+    use common::error_of;
+    use loss_landscape::serde_json::{self, Value};
+
+    use super::*;
+
+    /// Runs a command that must succeed. Returns its JSON and its stderr.
+    #[track_caller]
+    fn run(arguments: &[&str]) -> (Value, String) {
+        let output = common::landscape(&[arguments, &["--json"]].concat());
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{arguments:?}: {error}");
+        (serde_json::from_slice(&output.stdout).unwrap(), error)
+    }
+
+    fn floats(json: &Value) -> Vec<f64> {
+        let values = json.as_array().unwrap().iter();
+        values.map(|x| x.as_f64().unwrap()).collect()
+    }
+
+    /// 1,500 grey images of 12 × 20 pixels in `f32` take 1.4 MB.
+    fn images(path: &Path) {
+        let (n, size) = (1500, 12 * 20);
+        let x = Tensor::from_vec(numbers(n * size, 1), (n, 1, 12, 20), &CPU).unwrap();
+        let y = Tensor::from_iter((0..n as i64).map(|i| (i * i + i / 2) % 3), &CPU).unwrap();
+        let x = x.to_dtype(DType::F32).unwrap();
+        match path.extension().unwrap() == "npz" {
+            true => Tensor::write_npz(&[("inputs", &x), ("targets", &y)], path).unwrap(),
+            false => save(path, &[("inputs", x), ("targets", y)]),
+        }
+    }
+
+    const SMALL: [&str; 4] = ["--layers", "240,6,3", "--normalize", "--activation"];
+
+    #[test]
+    fn a_file_that_memory_does_not_hold_is_read_in_parts() {
+        let dir = tempdir().unwrap();
+        for name in ["data.safetensors", "data.npz"] {
+            let path = dir.path().join(name);
+            images(&path);
+            let path = path.to_str().unwrap();
+            let data = [&["--dataset", path], &SMALL[..], &["tanh"]].concat();
+            let memory = ["--memory", "1"];
+            let spectrum = [&["spectrum", "--top", "3", "--dtype", "f64"], &data[..]].concat();
+            let (whole, said) = run(&spectrum);
+            assert!(!said.contains("in parts"), "{said}");
+            let (parts, said) = run(&[&spectrum[..], &memory].concat());
+            assert!(
+                said.contains("1500 samples have 2.9 MB, and memory allows 1.0 MB: they are read in parts of 272"),
+                "{said}"
+            );
+            common::assert_close(
+                &floats(&parts["eigenvalues"]),
+                &floats(&whole["eigenvalues"]),
+                1e-9,
+            );
+            assert_eq!(parts["dataset"]["samples_per_part"], 272);
+            assert_eq!(whole["dataset"]["samples_per_part"], Value::Null);
+            for key in ["samples", "training_samples", "parameters", "hand_derived"] {
+                assert_eq!(parts[key], whole[key], "{key}");
+            }
+            for key in [
+                "classes",
+                "shape",
+                "normalization",
+                "test_samples",
+                "empty_classes",
+            ] {
+                assert_eq!(parts["dataset"][key], whole["dataset"][key], "{key}");
+            }
+            // Samples that fit are held in memory: the same bits.
+            let few = [&spectrum[..], &["--samples", "300"]].concat();
+            let (whole, _) = run(&few);
+            let (first, said) = run(&[&few[..], &memory].concat());
+            assert!(!said.contains("in parts"), "{said}");
+            assert_eq!(first["eigenvalues"], whole["eigenvalues"]);
+            assert_eq!(
+                (&first["samples"], &first["training_samples"]),
+                (&300.into(), &1500.into())
+            );
+        }
+        let path = dir.path().join("data.npz");
+        let data = [
+            &["--dataset", path.to_str().unwrap()],
+            &SMALL[..],
+            &["tanh", "--memory", "1"],
+        ]
+        .concat();
+        let out = dir.path().join("out");
+        for command in [
+            &["density", "--probes", "2", "--steps", "3"][..],
+            &["trace", "--max-products", "12"],
+            &["blocks", "--probes", "2", "--steps", "3"],
+            &["surface", "--grid", "3", "--out", out.to_str().unwrap()],
+            &["hvp", "--runs", "1", "--autograd"],
+            &["sharpness", "--perturbations", "2", "--starts", "1"],
+        ] {
+            let (found, _) = run(&[command, &data].concat());
+            assert_eq!(found["dataset"]["samples_per_part"], 543, "{command:?}");
+        }
+        let report = common::landscape(&[&["hvp", "--runs", "1"], &data[..]].concat()).stdout;
+        let report = String::from_utf8(report).unwrap();
+        assert!(
+            report.contains("samples are read in parts of 543"),
+            "{report}"
+        );
+        assert!(report.contains("all 1500 training samples"), "{report}");
+        let more = error_of(&[&["hvp", "--samples", "1501"], &data[..]].concat());
+        assert!(more.contains("ask for 1 to 1500"), "{more}");
+    }
+
+    /// A file of 2 TB that takes no space.
+    fn sparse(path: &Path) {
+        let (n, width) = (1_000_000, 500_000);
+        let inputs = 4 * n * width;
+        let end = inputs + 8 * n;
+        let header = format!(
+            r#"{{"inputs":{{"dtype":"F32","shape":[{n},{width}],"data_offsets":[0,{inputs}]}},"targets":{{"dtype":"I64","shape":[{n}],"data_offsets":[{inputs},{end}]}}}}"#
+        );
+        let start = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
+        fs::write(path, &start).unwrap();
+        let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+        file.set_len((start.len() + end) as u64).unwrap();
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn commands_that_need_all_samples_in_memory_name_both_sizes() {
+        let dir = tempdir().unwrap();
+        let path = dir.path().join("large.safetensors");
+        sparse(&path);
+        let data = ["--dataset", path.to_str().unwrap(), "--classes", "3"];
+        let [a, out] = ["a.safetensors", "out"].map(|name| dir.path().join(name));
+        let [a, out] = [&a, &out].map(|path| path.to_str().unwrap());
+        for command in [
+            &["train", "--epochs", "1"][..],
+            &["connect", a, a, "--samples", "900000"],
+            &["sweep", "--l2", "0.1", "--out", out],
+            &["analyze", "--save-dir", out],
+        ] {
+            let error = error_of(&[command, &data].concat());
+            for words in [
+                "training samples have ",
+                " TB, memory allows ",
+                "needs all of them in memory: use a smaller file, or --samples N of",
+            ] {
+                assert!(error.contains(words), "{command:?}: {error}");
+            }
+        }
+        let share = error_of(&[&["train", "--test-share", "0.1"], &data[..]].concat());
+        assert!(share.contains("needs all samples in memory"), "{share}");
+    }
 }

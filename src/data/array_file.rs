@@ -4,7 +4,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::labels::to_labels;
+use super::labels::{not_a_label, to_u32};
 use super::reader::NAMES;
 use super::{DataReader, Dataset, TrainTest};
 use crate::error::{Error, Result};
@@ -16,8 +16,7 @@ pub(super) fn read(reader: &DataReader, path: &Path, device: &Device) -> Result<
         arrays: read_arrays(path, device)?,
         tokens: reader.tokens.unwrap_or(true),
     };
-    let inputs = reader.inputs.clone();
-    let inputs = inputs.unwrap_or_else(|| vec!["inputs".to_owned()]);
+    let inputs = reader.inputs_of_arrays();
     let read = || {
         let train = arrays.dataset(&inputs, reader.targets())?;
         let test = arrays.test(&inputs, reader.targets())?;
@@ -55,59 +54,83 @@ impl Arrays<'_> {
     }
 
     fn dataset(&self, inputs: &[String], targets: &str) -> Result<Dataset> {
-        let arrays = inputs.iter().map(|name| self.inputs(name));
+        let arrays = inputs.iter().map(|name| self.get(name).cloned());
         let arrays = arrays.collect::<Result<Vec<_>>>()?;
-        let inputs = match &arrays[..] {
-            [] => return Err(Error::invalid("no array of inputs is named")),
-            [array] => array.clone(),
-            arrays => join(arrays, inputs)?,
-        };
-        let targets = self.get(targets)?;
-        // NumPy's targets are often columns. For tokens, an axis of length 1 is a sequence of one token.
-        let targets = match targets.dims() {
-            [_, 1] if targets.dtype().is_int() && !inputs.dtype().is_int() => targets.squeeze(1)?,
-            _ => targets.clone(),
-        };
-        match targets.dtype().is_int() {
-            true => Dataset::classification(&inputs, &labels(&targets)?),
-            false => Dataset::regression(&inputs, &widened(&targets)?),
-        }
-    }
-
-    /// The array of inputs: tokens as `u32`, values as `f32` or `f64`. Samples have at least one axis.
-    fn inputs(&self, name: &str) -> Result<Tensor> {
-        let array = self.get(name)?;
-        let array = match (array.dtype().is_int(), self.tokens) {
-            (false, _) => widened(array)?,
-            (true, false) => array.to_dtype(DType::F32)?,
-            (true, true) => labels(array).map_err(|_| {
-                Error::invalid(format!(
-                    "array `{name}` contains negative integers: tokens are 0, 1, 2, …, and values must be floating point"
-                ))
-            })?,
-        };
-        match array.rank() {
-            1 => Ok(array.unsqueeze(1)?),
-            _ => Ok(array),
-        }
+        samples(inputs, arrays, self.get(targets)?, self.tokens, 0)
     }
 
     /// The test samples, if the file has their inputs.
     fn test(&self, inputs: &[String], targets: &str) -> Result<Option<Dataset>> {
-        let name = |name: &str| {
-            let mut names = [format!("test_{name}"), name.replace("train", "test")].into_iter();
-            let found = names.find(|test| test != name && self.find(test).is_some());
-            found.ok_or_else(|| format!("test_{name}"))
-        };
-        let names = inputs.iter().map(|input| name(input));
-        let found: Vec<Result<String, String>> = names.collect();
-        let targets = name(targets);
-        if found.iter().all(Result::is_err) && targets.is_err() {
-            return Ok(None);
-        }
-        let name = |name: Result<String, String>| name.unwrap_or_else(|missing| missing);
-        let inputs: Vec<String> = found.into_iter().map(name).collect();
-        self.dataset(&inputs, &name(targets)).map(Some)
+        let names = test_names(inputs, targets, |name| self.find(name).is_some());
+        names
+            .map(|(inputs, targets)| self.dataset(&inputs, &targets))
+            .transpose()
+    }
+}
+
+/// Names of the arrays of test samples, if the file has one of them.
+pub(super) fn test_names(
+    inputs: &[String],
+    targets: &str,
+    exists: impl Fn(&str) -> bool,
+) -> Option<(Vec<String>, String)> {
+    let name = |name: &str| {
+        let mut names = [format!("test_{name}"), name.replace("train", "test")].into_iter();
+        let found = names.find(|test| test != name && exists(test));
+        found.ok_or_else(|| format!("test_{name}"))
+    };
+    let found: Vec<Result<String, String>> = inputs.iter().map(|input| name(input)).collect();
+    let targets = name(targets);
+    if found.iter().all(Result::is_err) && targets.is_err() {
+        return None;
+    }
+    let name = |name: Result<String, String>| name.unwrap_or_else(|missing| missing);
+    Some((found.into_iter().map(name).collect(), name(targets)))
+}
+
+/// The samples of these arrays of inputs with their names, and of this array of targets. Integer inputs are `tokens` or values.
+/// The arrays are rows of a file from row `first` on.
+pub(super) fn samples(
+    names: &[String],
+    inputs: Vec<Tensor>,
+    targets: &Tensor,
+    tokens: bool,
+    first: usize,
+) -> Result<Dataset> {
+    let arrays = names.iter().zip(&inputs);
+    let arrays = arrays.map(|(name, array)| converted(name, array, tokens, first));
+    let arrays = arrays.collect::<Result<Vec<_>>>()?;
+    let inputs = match &arrays[..] {
+        [] => return Err(Error::invalid("no array of inputs is named")),
+        [array] => array.clone(),
+        arrays => join(arrays, names)?,
+    };
+    // NumPy's targets are often columns. For tokens, an axis of length 1 is a sequence of one token.
+    let targets = match targets.dims() {
+        [_, 1] if targets.dtype().is_int() && !inputs.dtype().is_int() => targets.squeeze(1)?,
+        _ => targets.clone(),
+    };
+    match targets.dtype().is_int() {
+        true => Dataset::classification(&inputs, &labels(&targets, first)?),
+        false => Dataset::regression(&inputs, &widened(&targets)?),
+    }
+}
+
+/// An array of inputs: tokens as `u32`, values as `f32` or `f64`. Samples have at least one axis.
+fn converted(name: &str, array: &Tensor, tokens: bool, first: usize) -> Result<Tensor> {
+    let array = match (array.dtype().is_int(), tokens) {
+        (false, _) => widened(array)?,
+        (true, false) => array.to_dtype(DType::F32)?,
+        (true, true) => to_u32(array, |value, row| {
+            format!(
+                "array `{name}` has the integer {value} in sample {}: tokens are 0, 1, 2, …, and values must be floating point",
+                first + row
+            )
+        })?,
+    };
+    match array.rank() {
+        1 => Ok(array.unsqueeze(1)?),
+        _ => Ok(array),
     }
 }
 
@@ -137,9 +160,7 @@ fn widened(array: &Tensor) -> Result<Tensor> {
     })
 }
 
-/// Integers as `u32`, if none is negative.
-fn labels(array: &Tensor) -> Result<Tensor> {
-    let values: Vec<i64> = array.to_dtype(DType::I64)?.flatten_all()?.to_vec1()?;
-    let labels = to_labels(values).map_err(Error::Invalid)?;
-    Ok(Tensor::from_vec(labels, array.dims(), array.device())?)
+/// Integers as labels.
+pub(super) fn labels(integers: &Tensor, first: usize) -> Result<Tensor> {
+    to_u32(integers, |value, row| not_a_label(value, first + row))
 }

@@ -6,6 +6,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use super::Batches;
+use super::labels::{not_a_label, to_u32};
 use crate::error::{Error, Result, counted};
 use crate::random::{Purpose, generator};
 
@@ -91,7 +92,8 @@ impl Dataset {
     /// ```
     ///
     /// # Errors
-    /// No samples; inputs and labels that differ in number; inputs that are not finite; labels that are not integers.
+    /// No samples; inputs and labels that differ in number; inputs that are not finite; labels that are not integers, negative or
+    /// ≥ 2³².
     pub fn classification(inputs: &Tensor, labels: &Tensor) -> Result<Self> {
         if !labels.dtype().is_int() {
             return Err(Error::invalid(format!(
@@ -106,7 +108,7 @@ impl Dataset {
                 labels.dims()
             )));
         }
-        let targets = Targets::Labels(labels.to_dtype(DType::U32)?.contiguous()?.detach());
+        let targets = Targets::Labels(to_u32(labels, not_a_label)?.contiguous()?.detach());
         Self::new(inputs, labels.dim(0)?, targets)
     }
 

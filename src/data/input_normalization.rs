@@ -3,8 +3,9 @@
 use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::Dataset;
+use super::{Dataset, SampleSource};
 use crate::error::{Error, Result, counted};
+use crate::progress;
 
 /// Mean and standard deviation of inputs: one of each for every feature or channel, or one for all values.
 ///
@@ -72,9 +73,10 @@ impl InputNormalization {
     /// becomes 1.
     ///
     /// # Errors
-    /// Tokens; inputs so large that their variance is infinite.
-    pub fn per_channel(data: &Dataset) -> Result<Self> {
-        let (channels, _) = channels(data.inputs().dims());
+    /// Tokens; inputs so large that their variance is infinite; samples that cannot be read.
+    pub fn per_channel(data: &dyn SampleSource) -> Result<Self> {
+        let first = data.read(0..1)?;
+        let (channels, _) = channels(first.inputs().dims());
         Self::measure(data, channels)
     }
 
@@ -82,20 +84,23 @@ impl InputNormalization {
     ///
     /// # Errors
     /// As [`InputNormalization::per_channel`].
-    pub fn overall(data: &Dataset) -> Result<Self> {
+    pub fn overall(data: &dyn SampleSource) -> Result<Self> {
         Self::measure(data, 1)
     }
 
-    fn measure(data: &Dataset, channels: usize) -> Result<Self> {
-        check_values(data)?;
-        let width = data.inputs().elem_count() / data.len();
+    fn measure(data: &dyn SampleSource, channels: usize) -> Result<Self> {
+        let first = data.read(0..1)?;
+        check_values(&first)?;
+        let width = first.inputs().elem_count();
         let per_channel = width / channels;
         let count = (data.len() * per_channel) as f64;
         // The mean over all samples of a function of channel and value.
         let mean_of = |f: &dyn Fn(usize, f64) -> f64| -> Result<Vec<f64>> {
             let mut sums = vec![0.0; channels];
-            for batch in data.batches(BATCH)? {
-                let values = batch?.inputs().to_dtype(DType::F64)?.flatten_all()?;
+            for start in (0..data.len()).step_by(BATCH) {
+                progress::check()?;
+                let batch = data.read(start..(start + BATCH).min(data.len()))?;
+                let values = batch.inputs().to_dtype(DType::F64)?.flatten_all()?;
                 for sample in values.to_vec1::<f64>()?.chunks_exact(width) {
                     for (channel, values) in sample.chunks_exact(per_channel).enumerate() {
                         let sum: f64 = values.iter().map(|x| f(channel, *x)).sum();

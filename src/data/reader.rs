@@ -1,12 +1,14 @@
 //! [`DataReader`]: datasets from files of arrays and tables.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use candle_core::Device;
+use candle_core::{DType, Device};
 use serde::{Deserialize, Serialize};
 
-use super::{Dataset, TrainTest, array_file};
+use super::{Dataset, StoredSamples, TrainTest, array_file};
 use crate::error::{Error, Result};
+use crate::files::ArrayRows;
 
 /// Reads a dataset from one file. The ending of its name states the format.
 ///
@@ -124,6 +126,57 @@ impl DataReader {
                 "Give a .npz, .safetensors, .pth, .csv or .parquet file",
             )),
         }
+    }
+
+    /// Opens a safetensors file or an uncompressed `.npz` file without reading its samples. Returns the training samples, and the
+    /// test samples if the file contains some.
+    ///
+    /// [`Objective::with_source`](crate::objective::Objective::with_source) reads them in parts. Floating-point numbers are
+    /// converted to `dtype`.
+    ///
+    /// ```
+    /// use loss_landscape::data::{DataReader, SampleSource};
+    /// use loss_landscape::files::{WRITABLE, write_tensors};
+    /// use loss_landscape::prelude::*;
+    ///
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("line.npz");
+    /// let x = Tensor::new(&[[0.0], [0.5], [1.0]], &Device::Cpu)?;
+    /// let tensors = ["inputs", "targets"].map(|name| (name.to_owned(), x.clone()));
+    /// write_tensors(&path, WRITABLE, tensors)?;
+    /// let (train, test) = DataReader::default().open(&path, DType::F32, &Device::Cpu)?;
+    /// assert_eq!((train.len(), test.is_none()), (3, true));
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`StoredSamples::open`]; a share of test samples, which needs all samples in memory.
+    pub fn open(
+        &self,
+        path: impl AsRef<Path>,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<(StoredSamples, Option<StoredSamples>)> {
+        if self.test_share.is_some() {
+            return Err(Error::invalid(
+                "a random share of test samples needs all samples in memory: store the test samples as test_inputs and test_targets",
+            ));
+        }
+        let arrays = Arc::new(ArrayRows::open(path.as_ref())?);
+        let tokens = self.tokens.unwrap_or(true);
+        let samples = |inputs: Vec<String>, targets: String| {
+            StoredSamples::new(arrays.clone(), inputs, targets, tokens, dtype, device)
+        };
+        let (inputs, targets) = (self.inputs_of_arrays(), self.targets());
+        let test = array_file::test_names(&inputs, targets, |name| arrays.has(name));
+        let test = test.map(|(inputs, targets)| samples(inputs, targets));
+        Ok((samples(inputs, targets.to_owned())?, test.transpose()?))
+    }
+
+    /// Names of the arrays of inputs.
+    pub(super) fn inputs_of_arrays(&self) -> Vec<String> {
+        let inputs = self.inputs.clone();
+        inputs.unwrap_or_else(|| vec!["inputs".to_owned()])
     }
 
     /// Name of the targets.

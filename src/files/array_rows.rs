@@ -35,15 +35,33 @@ pub(super) struct Stored {
 }
 
 impl Stored {
-    /// Number of rows, and bytes of a row; `None` without rows or if the size is not that of the shape.
-    fn rows(&self) -> Option<(usize, usize)> {
-        let (rows, rest) = self.shape.split_first()?;
-        let row = rest
+    /// The rows; `None` if there are none or if the size is not that of the shape.
+    fn rows(&self) -> Option<Rows> {
+        let (count, rest) = self.shape.split_first()?;
+        let element = self.element.size();
+        let bytes = rest
             .iter()
-            .try_fold(self.element.size(), |size, dim| size.checked_mul(*dim))?;
-        let size = row.checked_mul(*rows)?;
-        (size > 0 && size as u64 == self.size).then_some((*rows, row))
+            .try_fold(element, |size, dim| size.checked_mul(*dim))?;
+        let size = bytes.checked_mul(*count)?;
+        (size > 0 && size as u64 == self.size).then_some(Rows {
+            count: *count,
+            numbers: bytes / element,
+            bytes,
+            is_integer: self.element.is_integer(),
+        })
     }
+}
+
+/// The rows of an array.
+pub(crate) struct Rows {
+    /// Number of rows.
+    pub(crate) count: usize,
+    /// Numbers per row.
+    pub(crate) numbers: usize,
+    /// Bytes per row in the file.
+    pub(crate) bytes: usize,
+    /// Whether the numbers are integers.
+    pub(crate) is_integer: bool,
 }
 
 /// Largest header of a safetensors file, as in its specification.
@@ -67,11 +85,21 @@ impl ArrayRows {
         })
     }
 
-    /// Number of rows of an array, and bytes of each.
+    /// Path of the file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether there is an array of this name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.arrays.contains_key(name)
+    }
+
+    /// The rows of an array.
     ///
     /// # Errors
     /// No array of this name; an array without rows, or whose size does not fit its shape.
-    pub(crate) fn rows(&self, name: &str) -> Result<(usize, usize)> {
+    pub(crate) fn rows(&self, name: &str) -> Result<Rows> {
         let array = self.arrays.get(name).ok_or_else(|| {
             let found = self.arrays.iter();
             let found = found.map(|(name, array)| format!("`{name}` {:?}", array.shape));
@@ -91,15 +119,15 @@ impl ArrayRows {
     /// # Errors
     /// As [`rows`](Self::rows); rows that the file does not have, or that cannot be read.
     pub(crate) fn read(&self, name: &str, range: Range<usize>) -> Result<Tensor> {
-        let (rows, size) = self.rows(name)?;
-        if range.end > rows {
+        let Rows { count, bytes, .. } = self.rows(name)?;
+        if range.end > count {
             return Err(self.wrong(format!(
-                "has {rows} rows in `{name}`, not the rows {range:?}"
+                "has {count} rows in `{name}`, not the rows {range:?}"
             )));
         }
         let array = &self.arrays[name];
-        let mut bytes = vec![0; range.len() * size];
-        let at = array.start + (range.start * size) as u64;
+        let at = array.start + (range.start * bytes) as u64;
+        let mut bytes = vec![0; range.len() * bytes];
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let read = file.seek(SeekFrom::Start(at));
         let read = read.and_then(|_| file.read_exact(&mut bytes));

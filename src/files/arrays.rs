@@ -199,6 +199,10 @@ pub(super) enum Element {
 }
 
 impl Element {
+    pub(super) fn is_integer(self) -> bool {
+        !matches!(self, Self::F16 | Self::BF16 | Self::F32 | Self::F64)
+    }
+
     /// Size in bytes.
     pub(super) fn size(self) -> usize {
         match self {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Objective;
 use crate::data::SampleSource;
 use crate::error::{Error, Result};
-use crate::progress;
+use crate::progress::{self, Progress};
 
 /// Samples that are read in parts of at most `size`.
 #[derive(Clone)]
@@ -87,12 +87,14 @@ impl Objective {
         let Some(parts) = &self.parts else {
             return f(self);
         };
+        let mut progress = Progress::start("samples read in parts");
         let mut total = zero();
         for range in parts.ranges(self.samples) {
             progress::check()?;
-            let share = range.len() as f64 / self.samples as f64;
+            let (share, end) = (range.len() as f64 / self.samples as f64, range.end);
             let part = parts.read(self, range)?;
             add(&mut total, share, f(&part)?);
+            progress.part(end, self.samples);
         }
         Ok(total)
     }

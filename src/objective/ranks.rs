@@ -42,13 +42,21 @@ impl Objective {
 
     /// Returns an error that names `what` if the samples are divided among ranks or read in parts.
     pub(crate) fn needs_all_samples(&self, what: &str) -> Result<()> {
-        match (&self.ranks, &self.parts) {
-            (None, None) => Ok(()),
-            (Some(_), _) => Err(Error::invalid(format!(
-                "{what} needs all samples on one rank: use the objective from before with_ranks(ranks)"
-            ))),
-            (_, Some(_)) => Err(Error::invalid(format!(
+        self.needs_one_rank(what)?;
+        match &self.parts {
+            None => Ok(()),
+            Some(_) => Err(Error::invalid(format!(
                 "{what} needs all samples in memory: use an objective on a dataset, without with_source"
+            ))),
+        }
+    }
+
+    /// Returns an error that names `what` if the samples are divided among ranks.
+    pub(crate) fn needs_one_rank(&self, what: &str) -> Result<()> {
+        match &self.ranks {
+            None => Ok(()),
+            Some(_) => Err(Error::invalid(format!(
+                "{what} needs all samples on one rank: use the objective from before with_ranks(ranks)"
             ))),
         }
     }

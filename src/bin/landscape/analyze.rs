@@ -9,6 +9,7 @@ use loss_landscape::prelude::*;
 use loss_landscape::serde::Serialize;
 use loss_landscape::serde_json;
 
+use crate::dataset_args::Needs;
 use crate::limits::{at_least, not_negative, positive};
 use crate::network_args::NetworkArgs;
 use crate::output::{
@@ -163,8 +164,9 @@ impl Analyze {
         let dir = &self.save_dir;
         prepare_dir(dir, &FILES)?;
         let (seed, trainer) = (self.training.seed, self.training.trainer()?);
-        let model = self.network.model(seed)?;
-        let data = self.network.training_data()?;
+        let needs = Needs::training(None);
+        let model = self.network.model(seed, needs)?;
+        let data = self.network.training_data(needs)?;
         if let Some(path) = &self.weights {
             self.weight_names.load(model.parameters(), path)?;
         }

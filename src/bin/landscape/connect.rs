@@ -75,11 +75,12 @@ impl Connect {
             ];
             prepare_dir(dir, &names)?;
         }
+        let needs = self.setting.needs(false);
         let (a, b) = (
-            self.setting.model(Some(&self.a))?,
-            self.setting.model(Some(&self.b))?,
+            self.setting.model(Some(&self.a), needs)?,
+            self.setting.model(Some(&self.b), needs)?,
         );
-        let objective = self.setting.objective(&a)?;
+        let objective = self.setting.objective(&a, needs)?;
         let (samples, batch) = (objective.data().len(), PathTrainer::default().batch_size);
         let normalised = a.parameters().statistics().len() > 0;
         if normalised && self.epochs > 0 && samples % batch == 1 {

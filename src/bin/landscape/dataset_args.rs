@@ -11,15 +11,16 @@ use clap::{ArgAction, Args, ValueEnum};
 use loss_landscape::Error;
 use loss_landscape::data::synthetic::sum_of_two;
 use loss_landscape::data::{
-    Cifar10, Cifar100, DataReader, FashionMnist, InputNormalization, TestSource, Text, TrainTest,
-    idx,
+    Cifar10, Cifar100, DataReader, FashionMnist, InputNormalization, SampleSource, StoredSamples,
+    TestSource, Text, TrainTest, idx,
 };
+use loss_landscape::memory;
 use loss_landscape::prelude::*;
 use loss_landscape::serde::{Serialize, Serializer};
 use loss_landscape::serde_json::{Value, json};
 
 use crate::limits::at_least;
-use crate::output::number;
+use crate::output::{number, path_text, print_note};
 use crate::path_args::{expand, path};
 use crate::{Ignored, config_file};
 
@@ -95,7 +96,7 @@ pub enum DatasetName {
     Synthetic,
     /// Two plays by Shakespeare: 10,000 training and 1,000 test sequences of characters
     Shakespeare,
-    /// Short stories: the file TinyStories-valid.txt in --data or LOSS_LANDSCAPE_DATA; it is not downloaded
+    /// Short stories, the validation text of TinyStories; downloaded unless in --data or LOSS_LANDSCAPE_DATA
     #[value(name = "tinystories")]
     TinyStories,
     /// The UTF-8 text file in --data: at most 10,000 training and 1,000 test sequences of characters
@@ -114,11 +115,47 @@ pub enum Source {
     File(PathBuf),
 }
 
+/// What a command needs of the samples.
+#[derive(Clone, Copy)]
+pub struct Needs {
+    /// The command uses only this many training samples, or all if there are fewer.
+    pub samples: Option<usize>,
+    /// Whether it needs the test samples.
+    pub test: bool,
+    /// Whether it can read the training samples in parts.
+    pub in_parts: bool,
+    /// Largest size of the samples in memory, in bytes. At most half of the free memory is used.
+    pub memory: f64,
+    pub dtype: DType,
+}
+
+impl Needs {
+    /// Training and test samples in memory, in the type in which models are trained.
+    pub fn training(samples: Option<usize>) -> Self {
+        Self {
+            samples,
+            test: true,
+            in_parts: false,
+            memory: f64::INFINITY,
+            dtype: DType::F32,
+        }
+    }
+}
+
+/// Smaller files are never read in parts, in bytes.
+const LEAST_MEMORY: f64 = (1 << 20) as f64;
+
 /// Training and test samples. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub struct Data {
+    /// Training samples, or the first of them: as many as the command uses, or a part.
     pub train: Dataset,
+    /// Test samples, if the command uses them.
     pub test: Dataset,
+    /// The training samples that the command uses, if they are read in parts of the size of `train`.
+    pub parts: Option<StoredSamples>,
+    /// Numbers of all training and test samples.
+    pub counts: [usize; 2],
     /// Shape of a sample. A network sees it although MNIST's images are flattened.
     pub shape: Vec<usize>,
     /// Number of classes, or of values to fit.
@@ -243,22 +280,163 @@ impl DatasetArgs {
         }
     }
 
-    /// Loads the samples, at the first call. Integer inputs of files are tokens if the model reads `tokens`; `None`: in files of
-    /// arrays.
+    /// Loads the samples for [`loaded`]. Integer inputs of files are tokens if the model reads `tokens`, else values.
     pub fn load(
         &self,
         reads_text: bool,
-        tokens: Option<bool>,
+        tokens: bool,
         device: &Device,
+        needs: Needs,
     ) -> Result<Data, Error> {
-        if let Some(data) = loaded() {
-            return Ok(data.clone());
-        }
-        let mut data = self.read(reads_text, tokens, device)?;
-        if let Some(normalize) = &self.normalize {
-            data.normalize(normalize)?;
-        }
+        let data = match self.stored(reads_text, tokens, device, needs)? {
+            Some(data) => data,
+            None => {
+                let mut data = self.read(reads_text, tokens, device)?;
+                if let Some(normalization) = self.normalization(&data.train, &data.shape)? {
+                    data.train = data.train.normalized(&normalization)?;
+                    data.test = data.test.normalized(&normalization)?;
+                    data.about.normalization = Some(normalization);
+                }
+                data
+            }
+        };
         Ok(LOADED.get_or_init(|| data).clone())
+    }
+
+    /// Whether samples may be read in parts.
+    pub fn is_file_of_rows(&self, reads_text: bool) -> bool {
+        match self.source(reads_text) {
+            Source::File(file) => has_ending(&file, &["npz", "safetensors"]),
+            _ => false,
+        }
+    }
+
+    /// The samples of a file that is larger than memory allows; `None` for a smaller file, and for one that must be read as a whole.
+    fn stored(
+        &self,
+        reads_text: bool,
+        tokens: bool,
+        device: &Device,
+        needs: Needs,
+    ) -> Result<Option<Data>, Error> {
+        let (Source::File(file), true) =
+            (self.source(reads_text), self.is_file_of_rows(reads_text))
+        else {
+            return Ok(None);
+        };
+        let limit = needs.memory.max(LEAST_MEMORY);
+        let limit = limit.min(0.5 * memory::available());
+        let size = file.metadata().map_or(0.0, |file| file.len() as f64);
+        let (train, test) = match self.reader(tokens).open(&file, needs.dtype, device) {
+            Ok((train, _)) if train.bytes() <= limit && size <= limit => return Ok(None),
+            Ok(found) => found,
+            // Reading the whole file gives the samples or a better message.
+            Err(_) if size <= limit => return Ok(None),
+            Err(error) => {
+                let size = memory::size(size);
+                return Err(Error::Invalid(format!(
+                    "{error}. The file has {size}, and memory allows {}: it must be read in parts",
+                    memory::size(limit)
+                )));
+            }
+        };
+        let needs = Needs {
+            memory: limit,
+            ..needs
+        };
+        self.check_tokens(&file, reads_text, &train.read(0..1)?)?;
+        self.stored_data(&file, train, test, needs).map(Some)
+    }
+
+    /// The training and test samples of a file, as many as the command needs.
+    fn stored_data(
+        &self,
+        file: &Path,
+        mut train: StoredSamples,
+        mut test: Option<StoredSamples>,
+        needs: Needs,
+    ) -> Result<Data, Error> {
+        let limit = needs.memory;
+        let name = path_text(file);
+        let test_source = match test {
+            Some(_) => TestSource::Files,
+            None => TestSource::Training,
+        };
+        let counts = [&train, test.as_ref().unwrap_or(&train)].map(SampleSource::len);
+        let first = train.read(0..1)?;
+        let class_counts = train.class_counts()?;
+        let mut found = 0;
+        if let Some(counts) = &class_counts {
+            found = counts.len().max(train.num_tokens()?);
+            if let Some(test) = &test {
+                let counts = test.class_counts()?.unwrap_or_default();
+                found = found.max(counts.len()).max(test.num_tokens()?);
+            }
+        }
+        let shape = first.inputs().dims()[1..].to_vec();
+        let outputs = self.count_outputs(&name, first.targets(), found)?;
+        let normalization = self.normalization(&train.to_dtype(DType::F64)?, &shape)?;
+        if let Some(normalization) = &normalization {
+            train = train.normalized(normalization)?;
+            test = test
+                .map(|test| test.normalized(normalization))
+                .transpose()?;
+        }
+        let used = needs.samples.map_or(counts[0], |n| n.min(counts[0]));
+        let train = train.first(used)?;
+        let test = test.filter(|_| needs.test);
+        let bytes = train.bytes() + test.as_ref().map_or(0.0, StoredSamples::bytes);
+        let part = match bytes <= limit {
+            true => used,
+            false if needs.in_parts => {
+                let per_sample = train.bytes() / used as f64;
+                ((0.5 * limit / per_sample) as usize).clamp(1, used)
+            }
+            false => {
+                return Err(Error::Invalid(format!(
+                    "{name}: {used} training samples{} have {}, memory allows {}, and this command needs all of them in memory: use a \
+                     smaller file, or --samples N of train, sweep or connect",
+                    if test.is_some() {
+                        " and the test samples"
+                    } else {
+                        ""
+                    },
+                    memory::size(bytes),
+                    memory::size(limit)
+                )));
+            }
+        };
+        if part < used {
+            print_note(format_args!(
+                "{name}: {used} samples have {}, and memory allows {}: they are read in parts of {part}",
+                memory::size(bytes),
+                memory::size(limit)
+            ));
+        }
+        let first = train.read(0..part)?;
+        let test = match &test {
+            Some(test) => test.read(0..test.len())?,
+            None => first.clone(),
+        };
+        let empty_classes = class_counts.map_or_else(Vec::new, |counts| {
+            let count = |class: usize| counts.get(class).copied().unwrap_or(0);
+            (0..outputs).filter(|&class| count(class) == 0).collect()
+        });
+        Ok(Data {
+            train: first,
+            test,
+            parts: (part < used).then_some(train),
+            counts,
+            shape,
+            outputs,
+            about: About {
+                name,
+                test_source,
+                class_names: None,
+                normalization,
+                empty_classes,
+            },
+        })
     }
 
     /// The path in the flags that is not UTF-8.
@@ -282,7 +460,49 @@ impl DatasetArgs {
         self.context.unwrap_or(64)
     }
 
-    fn read(&self, reads_text: bool, tokens: Option<bool>, device: &Device) -> Result<Data, Error> {
+    fn reader(&self, tokens: bool) -> DataReader {
+        let mut reader = DataReader::default().with_tokens(tokens);
+        if let Some(inputs) = &self.inputs {
+            reader = reader.with_inputs(inputs);
+        }
+        if let Some(targets) = &self.targets {
+            reader = reader.with_targets(targets);
+        }
+        if let Some(share) = self.test_share {
+            reader = reader.with_test_share(share);
+        }
+        reader
+    }
+
+    /// Returns an error if the model reads text and the samples are not tokens.
+    fn check_tokens(&self, file: &Path, reads_text: bool, train: &Dataset) -> Result<(), Error> {
+        match reads_text && train.inputs().dtype() != DType::U32 {
+            true => Err(Error::Invalid(format!(
+                "{}: `gpt` reads tokens, and the inputs are floating point: store tokens as integers",
+                file.display()
+            ))),
+            false => Ok(()),
+        }
+    }
+
+    /// The normalisation of inputs of this shape, if one is asked for.
+    fn normalization(
+        &self,
+        train: &dyn SampleSource,
+        shape: &[usize],
+    ) -> Result<Option<InputNormalization>, Error> {
+        Ok(match &self.normalize {
+            None => None,
+            Some(Normalize::Given(normalization)) => Some(normalization.clone()),
+            // MNIST's images are flattened: its pixels are no features.
+            Some(Normalize::Training) if matches!(shape, [1, _, _]) => {
+                Some(InputNormalization::overall(train)?)
+            }
+            Some(Normalize::Training) => Some(InputNormalization::per_channel(train)?),
+        })
+    }
+
+    fn read(&self, reads_text: bool, tokens: bool, device: &Device) -> Result<Data, Error> {
         match self.source(reads_text) {
             Source::Named(name) => self.read_named(name, device),
             Source::Idx(dir) => {
@@ -295,26 +515,8 @@ impl DatasetArgs {
                 self.own_data(dir.display().to_string(), self.read_images(&dir, device)?)
             }
             Source::File(file) => {
-                let mut reader = DataReader::default();
-                if let Some(tokens) = tokens {
-                    reader = reader.with_tokens(tokens);
-                }
-                if let Some(inputs) = &self.inputs {
-                    reader = reader.with_inputs(inputs);
-                }
-                if let Some(targets) = &self.targets {
-                    reader = reader.with_targets(targets);
-                }
-                if let Some(share) = self.test_share {
-                    reader = reader.with_test_share(share);
-                }
-                let samples = reader.read(&file, device)?;
-                if reads_text && samples.train.inputs().dtype() != DType::U32 {
-                    return Err(Error::Invalid(format!(
-                        "{}: `gpt` reads tokens, and the inputs are floating point: store tokens as integers",
-                        file.display()
-                    )));
-                }
+                let samples = self.reader(tokens).read(&file, device)?;
+                self.check_tokens(&file, reads_text, &samples.train)?;
                 self.own_data(file.display().to_string(), samples)
             }
         }
@@ -452,48 +654,38 @@ impl DatasetArgs {
             class_names,
             ..
         } = samples;
-        let outputs = match train.targets() {
-            Targets::Values(values) => {
-                if self.classes.is_some() {
-                    return Err(Error::Invalid(format!(
-                        "{name}: --classes has no effect, because the targets are floating point: store classes as integers"
-                    )));
-                }
-                values.dims()[1..].iter().product()
+        let mut found = class_names.as_ref().map_or(0, Vec::len);
+        if let Targets::Labels(_) = train.targets() {
+            found = found.max(train.num_classes()?).max(test.num_classes()?);
+            if train.inputs().dtype() == DType::U32 {
+                let tokens =
+                    |data: &Dataset| data.inputs().flatten_all()?.max(0)?.to_scalar::<u32>();
+                found = found.max(tokens(&train)?.max(tokens(&test)?) as usize + 1);
             }
-            Targets::Labels(_) => {
-                self.count_classes(&name, &train, &test, class_names.as_deref())?
-            }
-        };
+        }
+        let outputs = self.count_outputs(&name, train.targets(), found)?;
         let shape = train.inputs().dims()[1..].to_vec();
         let mut data = Data::new(name, train, test, test_source, shape, outputs)?;
         data.about.class_names = class_names;
         Ok(data)
     }
 
-    fn count_classes(
-        &self,
-        name: &str,
-        train: &Dataset,
-        test: &Dataset,
-        class_names: Option<&[String]>,
-    ) -> Result<usize, Error> {
-        let mut found = train.num_classes()?.max(test.num_classes()?);
-        found = found.max(class_names.map_or(0, <[String]>::len));
-        if train.inputs().dtype() == DType::U32 {
-            let tokens = |data: &Dataset| data.inputs().flatten_all()?.max(0)?.to_scalar::<u32>();
-            found = found.max(tokens(train)?.max(tokens(test)?) as usize + 1);
-        }
-        match self.classes {
-            Some(classes) if classes < found => Err(Error::Invalid(format!(
+    /// Number of values to fit, or of classes, of which `found` are in the data.
+    fn count_outputs(&self, name: &str, targets: &Targets, found: usize) -> Result<usize, Error> {
+        match (targets, self.classes) {
+            (Targets::Values(_), Some(_)) => Err(Error::Invalid(format!(
+                "{name}: --classes has no effect, because the targets are floating point: store classes as integers"
+            ))),
+            (Targets::Values(values), None) => Ok(values.dims()[1..].iter().product()),
+            (Targets::Labels(_), Some(classes)) if classes < found => Err(Error::Invalid(format!(
                 "{name}: --classes is {classes}, and the largest label is {}: give at least {found}",
                 found - 1
             ))),
-            Some(classes) => Ok(classes),
-            None if found == 1 => Err(Error::Invalid(format!(
+            (Targets::Labels(_), Some(classes)) => Ok(classes),
+            (Targets::Labels(_), None) if found == 1 => Err(Error::Invalid(format!(
                 "{name}: all samples are of class 0, and cross-entropy needs two classes: give --classes N if others are missing"
             ))),
-            None => Ok(found),
+            (Targets::Labels(_), None) => Ok(found),
         }
     }
 }
@@ -518,8 +710,10 @@ impl Data {
             empty_classes = (0..outputs).filter(|&class| is_empty[class]).collect();
         }
         Ok(Self {
+            counts: [train.len(), test.len()],
             train,
             test,
+            parts: None,
             shape,
             outputs,
             about: About {
@@ -547,21 +741,6 @@ impl Data {
         Ok(self)
     }
 
-    fn normalize(&mut self, normalize: &Normalize) -> Result<(), Error> {
-        let normalization = match normalize {
-            Normalize::Given(normalization) => normalization.clone(),
-            // MNIST's images are flattened: its pixels are no features.
-            Normalize::Training if self.shape.len() == 3 && self.shape[0] == 1 => {
-                InputNormalization::overall(&self.train)?
-            }
-            Normalize::Training => InputNormalization::per_channel(&self.train)?,
-        };
-        self.train = self.train.normalized(&normalization)?;
-        self.test = self.test.normalized(&normalization)?;
-        self.about.normalization = Some(normalization);
-        Ok(())
-    }
-
     /// "10 classes" or "2 values".
     pub fn describe_outputs(&self) -> String {
         match (self.train.targets(), self.outputs) {
@@ -580,6 +759,13 @@ impl Data {
             shape.collect::<Vec<_>>().join(" × "),
             self.describe_outputs()
         );
+        if self.parts.is_some() {
+            let _ = writeln!(
+                text,
+                "samples are read in parts of {}, because they do not fit into memory",
+                self.train.len()
+            );
+        }
         if self.about.test_source != TestSource::Files {
             let _ = writeln!(text, "test samples: {}", self.about.test_source);
         }
@@ -612,8 +798,9 @@ impl Data {
             "shape": self.shape,
             "classes": is_labelled.then_some(self.outputs),
             "values": (!is_labelled).then_some(self.outputs),
-            "training_samples": self.train.len(),
-            "test_samples": self.test.len(),
+            "training_samples": self.counts[0],
+            "test_samples": self.counts[1],
+            "samples_per_part": self.parts.as_ref().map(|_| self.train.len()),
             "test_source": self.about.test_source,
             "class_names": self.about.class_names,
             "empty_classes": self.about.empty_classes,
@@ -651,6 +838,11 @@ fn source() -> impl TypedValueParser<Value = Source> {
 /// Endings of files that a [`DataReader`] reads.
 const ENDINGS: [&str; 6] = ["npz", "safetensors", "pth", "pt", "csv", "parquet"];
 
+fn has_ending(path: &Path, endings: &[&str]) -> bool {
+    let ending = path.extension().unwrap_or_default().to_string_lossy();
+    endings.contains(&ending.to_lowercase().as_str())
+}
+
 impl Source {
     fn parse(text: OsString) -> Result<Self, String> {
         let is_prefixed = |prefix| text.to_string_lossy().starts_with(prefix);
@@ -672,8 +864,7 @@ impl Source {
             None => {}
         }
         let path = expand(Path::new(&text))?;
-        let ending = path.extension().unwrap_or_default().to_string_lossy();
-        if ENDINGS.contains(&ending.to_lowercase().as_str()) {
+        if has_ending(&path, &ENDINGS) {
             return Ok(Self::File(path));
         }
         let names = DatasetName::value_variants().iter();
@@ -688,7 +879,7 @@ impl Source {
                 "{expected}; for this directory, use idx:{0} or imagefolder:{0}",
                 path.display()
             ),
-            false if ending == "txt" => format!(
+            false if has_ending(&path, &["txt"]) => format!(
                 "{expected}; for this text, use --dataset text --data {}",
                 path.display()
             ),

@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use clap::builder::PossibleValue;
 use clap::{ArgAction, Args, ValueEnum};
 use loss_landscape::Error;
+use loss_landscape::data::SampleSource;
+use loss_landscape::import::Onnx;
 use loss_landscape::model::{Design, cuda_device};
 use loss_landscape::prelude::*;
 use loss_landscape::serde::{Serialize, Serializer};
 
-use crate::dataset_args::{Data, DatasetArgs};
+use crate::dataset_args::{Data, DatasetArgs, Needs, loaded};
 use crate::limits::at_least;
 use crate::network::{Network, model_name};
 use crate::path_args::path;
@@ -79,10 +81,14 @@ pub struct SettingArgs {
     /// Compute derivatives with candle's graph instead of hand-derived rules
     #[arg(long)]
     pub autograd: bool,
-    /// Memory for the cached forward pass, in MiB; what does not fit is recomputed in each product
-    #[arg(long, value_name = "MIB", default_value_t = 4096)]
-    pub memory: usize,
+    /// Memory for the samples and for the cached forward pass, in MiB each: a larger .npz or .safetensors file is read in parts, and
+    /// what is not cached is recomputed in each product [default: half of the free memory for samples, 4096 for the forward pass]
+    #[arg(long, value_name = "MIB")]
+    memory: Option<usize>,
 }
+
+/// Number of training samples that a command uses by default.
+const USUAL_SAMPLES: usize = 10_000;
 
 /// A perceptron of any widths, an architecture of the zoo, or an ONNX file.
 #[derive(Clone, Debug)]
@@ -201,18 +207,22 @@ impl NetworkArgs {
     }
 
     /// The samples, in the type of their files. They are loaded once.
-    fn data(&self) -> Result<Data, Error> {
+    fn data(&self, needs: Needs) -> Result<Data, Error> {
+        if let Some(data) = loaded() {
+            return Ok(data.clone());
+        }
         let reads_text = self.reads_text();
-        let tokens = match self.model {
-            ModelName::Onnx(_) => None,
-            _ => Some(reads_text),
+        let tokens = match &self.model {
+            ModelName::Onnx(path) => Onnx::file_reads_tokens(path)?,
+            _ => reads_text,
         };
-        self.dataset.load(reads_text, tokens, &self.device()?)
+        self.dataset
+            .load(reads_text, tokens, &self.device()?, needs)
     }
 
     /// The samples in the type in which models are trained.
-    pub fn training_data(&self) -> Result<Data, Error> {
-        self.data()?.in_f32()
+    pub fn training_data(&self, needs: Needs) -> Result<Data, Error> {
+        self.data(needs)?.in_f32()
     }
 
     fn device(&self) -> Result<Device, Error> {
@@ -223,8 +233,9 @@ impl NetworkArgs {
         }
     }
 
-    pub fn model(&self, seed: u64) -> Result<Network, Error> {
-        let (data, device) = (self.data()?, self.device()?);
+    /// A network for the samples.
+    pub fn model(&self, seed: u64, needs: Needs) -> Result<Network, Error> {
+        let (data, device) = (self.data(needs)?, self.device()?);
         match &self.model {
             ModelName::Onnx(path) => {
                 Network::from_onnx(path, &data.shape, self.parameters.as_deref(), &device)
@@ -323,14 +334,20 @@ impl PointArgs {
     }
 
     pub fn objective(&self) -> Result<Objective, Error> {
-        let model = self.setting.model(self.weights.as_deref())?;
-        self.setting.objective(&model)
+        let needs = self.setting.needs(true);
+        let model = self.setting.model(self.weights.as_deref(), needs)?;
+        self.setting.objective(&model, needs)
     }
 
     /// The objective, with its samples split across MPI ranks.
     pub fn distributed(&self) -> Result<Objective, Error> {
         let objective = self.objective()?;
         match mpi_context::ranks() {
+            Some(_) if objective.samples() > objective.data().len() => Err(Error::Invalid(
+                "samples that are read in parts cannot be divided among ranks: use fewer with --samples, or --divide vectors for \
+                 spectrum, density and trace"
+                    .into(),
+            )),
             Some(ranks) => objective.with_ranks(ranks),
             None => Ok(objective),
         }
@@ -345,7 +362,8 @@ impl SettingArgs {
 
     pub fn ignored(&self) -> Ignored {
         let mut ignored = self.network.ignored();
-        if self.autograd {
+        let dataset = &self.network.dataset;
+        if self.autograd && !dataset.is_file_of_rows(self.network.reads_text()) {
             ignored.push((
                 &["memory"],
                 "candle's graph caches nothing between products",
@@ -354,20 +372,47 @@ impl SettingArgs {
         ignored
     }
 
-    pub fn model(&self, weights: Option<&Path>) -> Result<Network, Error> {
-        let model = self.network.model(0)?.to_dtype(self.dtype())?;
+    /// What the samples are needed for. Some commands can read them in parts.
+    pub fn needs(&self, in_parts: bool) -> Needs {
+        let memory = match (in_parts, self.memory) {
+            (true, Some(memory)) => memory.saturating_mul(1 << 20) as f64,
+            _ => f64::INFINITY,
+        };
+        Needs {
+            samples: Some(self.samples.unwrap_or(USUAL_SAMPLES)),
+            test: false,
+            in_parts,
+            memory,
+            dtype: self.dtype(),
+        }
+    }
+
+    pub fn model(&self, weights: Option<&Path>, needs: Needs) -> Result<Network, Error> {
+        let model = self.network.model(0, needs)?.to_dtype(self.dtype())?;
         if let Some(path) = weights {
             self.weight_names.load(model.parameters(), path)?;
         }
         Ok(model)
     }
 
-    pub fn objective(&self, model: &Network) -> Result<Objective, Error> {
-        let data = self.network.data()?;
-        let samples = self.samples.unwrap_or(data.train.len().min(10_000));
-        let train = data.train.first(samples)?.to_dtype(self.dtype())?;
-        let objective = Objective::of(model, &train, data.loss())?;
-        let objective = objective.with_memory(self.memory.saturating_mul(1 << 20));
+    pub fn objective(&self, model: &Network, needs: Needs) -> Result<Objective, Error> {
+        let data = self.network.data(needs)?;
+        let objective = match &data.parts {
+            Some(parts) => {
+                let parts = parts.first(self.samples.unwrap_or(parts.len()))?;
+                let size = data.train.len();
+                Objective::of(model, &data.train, data.loss())?.with_source(parts, size)?
+            }
+            None => {
+                let samples = self.samples.unwrap_or(data.train.len().min(USUAL_SAMPLES));
+                let train = data.train.first(samples)?.to_dtype(self.dtype())?;
+                Objective::of(model, &train, data.loss())?
+            }
+        };
+        let objective = match self.memory {
+            Some(memory) => objective.with_memory(memory.saturating_mul(1 << 20)),
+            None => objective,
+        };
         Ok(if self.autograd {
             objective.by_autograd()
         } else {

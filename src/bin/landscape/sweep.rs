@@ -9,6 +9,7 @@ use loss_landscape::prelude::*;
 use loss_landscape::ranks::Share;
 use loss_landscape::serde_json::json;
 
+use crate::dataset_args::Needs;
 use crate::limits::at_least;
 use crate::network_args::NetworkArgs;
 use crate::output::{Report, number, path_text, scientific};
@@ -122,12 +123,13 @@ impl SweepCommand {
     }
 
     pub fn run(&self) -> Result<Report, Error> {
-        let parameters = self.network.model(self.seed)?.parameters().len();
+        let needs = Needs::training(self.samples);
+        let parameters = self.network.model(self.seed, needs)?.parameters().len();
         let sweep = self.sweep()?;
         let sweep = sweep
             .with_top(self.top.unwrap_or(parameters.min(30)))
             .with_share(mpi_context::share(self.shard.as_ref())?);
-        let data = self.network.training_data()?;
+        let data = self.network.training_data(needs)?;
         let train = match self.samples {
             Some(samples) => data.train.first(samples)?,
             None => data.train.clone(),
@@ -138,7 +140,7 @@ impl SweepCommand {
         ));
         let report = sweep.run(
             &self.out,
-            |seed| self.network.model(seed),
+            |seed| self.network.model(seed, needs),
             &train,
             &data.test,
         )?;
@@ -180,7 +182,7 @@ impl SweepCommand {
             text,
             json: json!({ "points": report.points, "computed": report.computed, "out": path_text(&self.out) }),
         };
-        let model = self.network.model(self.seed)?;
+        let model = self.network.model(self.seed, needs)?;
         let first = train.first(1)?;
         report.add_engine(&Objective::of(&model, &first, data.loss())?);
         report.add_dataset();

@@ -8,6 +8,8 @@ use loss_landscape::files::check_writable;
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json::json;
 
+use crate::dataset_args::Needs;
+use crate::limits::at_least;
 use crate::network_args::NetworkArgs;
 use crate::output::{Report, number, path_text, save_weights};
 use crate::path_args::path;
@@ -21,12 +23,16 @@ pub struct Train {
     /// File for the weights: .pth or .pt (PyTorch), .npz, else safetensors
     #[arg(long, value_name = "FILE", value_parser = path())]
     save: Option<PathBuf>,
+    /// Use the first N training samples [default: all]
+    #[arg(long, value_name = "N")]
+    samples: Option<usize>,
     #[command(flatten)]
     training: TrainingArgs,
 }
 
 impl Train {
     pub fn check(&self) -> Result<(), Error> {
+        at_least(1, "samples", self.samples.unwrap_or(1))?;
         self.network.check()?;
         self.training.trainer()?.check()
     }
@@ -34,8 +40,13 @@ impl Train {
     pub fn run(&self) -> Result<Report, Error> {
         mpi_context::require_single_process("train")?;
         let trainer = self.training.trainer()?;
-        let model = self.network.model(self.training.seed)?;
-        let data = self.network.training_data()?;
+        let needs = Needs::training(self.samples);
+        let model = self.network.model(self.training.seed, needs)?;
+        let data = self.network.training_data(needs)?;
+        let train = match self.samples {
+            Some(samples) => data.train.first(samples)?,
+            None => data.train.clone(),
+        };
         if let Some(path) = &self.save {
             check_writable(path, ADVICE)?;
         }
@@ -43,7 +54,7 @@ impl Train {
         let history = match &unfinished {
             None => {
                 signals::on_interrupt("nothing is saved; use --save FILE to save each epoch");
-                trainer.fit(&model, &data.train, &data.test)?
+                trainer.fit(&model, &train, &data.test)?
             }
             Some(file) => {
                 signals::on_interrupt(format!(
@@ -51,7 +62,7 @@ impl Train {
                     file.display()
                 ));
                 let trainer = trainer.with_checkpoint(file);
-                let history = trainer.fit(&model, &data.train, &data.test);
+                let history = trainer.fit(&model, &train, &data.test);
                 if let Err(Error::NotFinite(_)) = history {
                     // The same training would diverge again.
                     let _ = std::fs::remove_file(file);
@@ -94,7 +105,7 @@ impl Train {
                 "weights": self.save.as_deref().map(path_text),
             }),
         };
-        let first = data.train.first(1)?;
+        let first = train.first(1)?;
         report.add_engine(&Objective::of(&model, &first, data.loss())?);
         report.add_dataset();
         Ok(report)

@@ -170,7 +170,7 @@ impl Grid {
         [theta, d1, d2]: [&[f64]; 3],
     ) -> Result<Option<PartialResults>> {
         if self.checkpoint.is_some() || self.share.as_ranks().is_some() {
-            objective.needs_all_samples("a grid that is shared or resumed")?;
+            objective.needs_one_rank("a grid that is shared or resumed")?;
         }
         let Some(path) = &self.checkpoint else {
             return Ok(None);
