@@ -6,11 +6,14 @@
 //! pass for their contribution to the derivative. Layers read both in place of the running statistics, so the rest is
 //! as in analysis. Values are cached between passes, and buffers between steps.
 
+use std::sync::Arc;
+
 use rayon::prelude::*;
 
-use super::network::{Buffers, CachedTile, Network, Purpose, Samples};
+use super::network::{Buffers, CachedTile, Network, Purpose, Samples, TileInputs};
 use crate::error::Result;
 use crate::kernels::Scalar;
+use crate::kernels::sparse::SparseTile;
 use crate::kernels::tiles::Tile;
 use crate::layers::no_variance;
 use crate::layers::rules::{BatchStatistics, ChannelMoments, Packed, Write};
@@ -38,6 +41,8 @@ pub(crate) struct Part<T> {
 struct Gathered<T> {
     place: Tile,
     inputs: Vec<T>,
+    /// The inputs without zeros, if the first layer reads that.
+    sparse: Option<Arc<SparseTile<T>>>,
     targets: Vec<T>,
     labels: Vec<u32>,
     cached: CachedTile<T>,
@@ -134,19 +139,22 @@ impl<T: Scalar> Network<T> {
         part: &mut Part<T>,
     ) -> Result<()> {
         part.moments.clear();
-        for Gathered { inputs, cached, .. } in &mut part.tiles {
+        for tile in &mut part.tiles {
             progress::check()?;
-            let x = &inputs[..];
+            let (x, _, cached) = tile.parts();
             self.forward_from(
                 cut[0],
                 &packed[cut[0]..cut[1]],
-                x,
+                &x,
                 Purpose::Derivatives,
                 cached,
             );
             if let Some(norm) = self.batch_statistics(cut[1]) {
                 let from = self.nodes[cut[1]].from()[0];
-                let value = if from == 0 { x } else { &cached.values[from] };
+                let value = match from {
+                    0 => x.values,
+                    _ => &cached.values[from],
+                };
                 part.moments.push(norm.moments(value));
             }
         }
@@ -181,16 +189,16 @@ impl<T: Scalar> Network<T> {
                 *score = (score.0 + loss, score.1 + correct);
                 self.start_backward(targets, len, cached, buffers);
             } else {
-                self.backward_from(cut[1], &packed[cut[1]], x, cached, buffers);
+                self.backward_from(cut[1], &packed[cut[1]], &x, cached, buffers);
             }
             for l in (cut[0]..cut[1]).rev() {
                 if let Some(rules) = self.nodes[l].rules() {
-                    let primal = self.primal(l, &packed[l], x, cached);
+                    let primal = self.primal(l, &packed[l], &x, cached);
                     let write = if i == 0 { Write::Replace } else { Write::Add };
                     rules.gradient(&primal, &mut gradients[l], write);
                 }
                 if self.batch_statistics(l).is_none() {
-                    self.backward_from(l, &packed[l], x, cached, buffers);
+                    self.backward_from(l, &packed[l], &x, cached, buffers);
                 }
             }
         }
@@ -213,14 +221,21 @@ impl<T: Scalar> Gathered<T> {
                 TargetSlice::Values(values) => self.targets.extend_from_slice(values),
             }
         }
+        let row = network.sparse_row();
+        self.sparse = row.map(|row| Arc::new(SparseTile::new(&self.inputs, row)));
     }
 
     /// Inputs, targets and cached values.
-    fn parts(&mut self) -> (&[T], TargetSlice<'_, T>, &mut CachedTile<T>) {
+    fn parts(&mut self) -> (TileInputs<'_, T>, TargetSlice<'_, T>, &mut CachedTile<T>) {
         let targets = match self.labels.is_empty() {
             true => TargetSlice::Values(&self.targets),
             false => TargetSlice::Labels(&self.labels),
         };
-        (&self.inputs, targets, &mut self.cached)
+        let inputs = TileInputs {
+            samples: self.place.len,
+            values: &self.inputs,
+            sparse: self.sparse.clone(),
+        };
+        (inputs, targets, &mut self.cached)
     }
 }

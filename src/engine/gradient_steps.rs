@@ -12,6 +12,7 @@ use crate::error::{Result, check_finite};
 use crate::kernels::Scalar;
 use crate::kernels::elementwise::add;
 use crate::kernels::simd::vectorised;
+use crate::kernels::transpose::add_transposed;
 use crate::losses::finite_loss;
 
 /// Loss and gradient norm of a batch.
@@ -48,6 +49,8 @@ pub(crate) struct GradientSteps<'a, T> {
 
 /// Number of values that a thread adds up at a time.
 const CHUNK: usize = 1 << 14;
+/// Number of columns of a transposed gradient that a thread adds up at a time.
+const STRIP: usize = 16;
 
 impl<'a, T: Scalar + WithDType> GradientSteps<'a, T> {
     /// `None` for a model of another dtype or with dropout.
@@ -70,7 +73,7 @@ impl<'a, T: Scalar + WithDType> GradientSteps<'a, T> {
         point: &mut [T],
         rows: &[usize],
     ) -> Result<(BatchScore, &mut [T])> {
-        let running = self.engine.with_samples(self.data, |samples| {
+        let running = self.engine.with_samples(self.data, None, |samples| {
             let network = &self.engine.network;
             network.training(point, samples, rows, &mut self.parts)
         })??;
@@ -94,18 +97,22 @@ impl<'a, T: Scalar + WithDType> GradientSteps<'a, T> {
             .par_chunks_mut(CHUNK)
             .for_each(|g| g.fill(T::ZERO));
         for (l, node) in self.engine.network.nodes.iter().enumerate() {
-            let ranges = node
-                .rules()
-                .map_or_else(Vec::new, |rules| rules.param_ranges());
+            let Some(rules) = node.rules() else {
+                continue;
+            };
+            let gradients = || self.parts.iter().map(|part| &part.gradients[l][..]);
             let mut start = 0;
-            for range in ranges {
-                let parts = &self.parts;
-                let chunks = self.gradient[range.clone()].par_chunks_mut(CHUNK);
-                chunks.enumerate().for_each(|(i, g)| {
-                    for part in parts {
-                        add(&part.gradients[l][start + i * CHUNK..][..g.len()], g);
-                    }
-                });
+            let mut transposed = rules.transposed_gradient();
+            for range in rules.param_ranges() {
+                let target = &mut self.gradient[range.clone()];
+                match transposed.take() {
+                    Some(shape) => sum_transposed(gradients, shape, target),
+                    None => target.par_chunks_mut(CHUNK).enumerate().for_each(|(i, g)| {
+                        for gradient in gradients() {
+                            add(&gradient[start + i * CHUNK..][..g.len()], g);
+                        }
+                    }),
+                }
                 start += range.len();
             }
         }
@@ -118,6 +125,21 @@ impl<'a, T: Scalar + WithDType> GradientSteps<'a, T> {
         });
         squares.collect::<Vec<f64>>().iter().sum()
     }
+}
+
+/// Adds the transposes of matrices of a shape.
+fn sum_transposed<'a, T: Scalar, I: Iterator<Item = &'a [T]>>(
+    matrices: impl Fn() -> I + Sync,
+    [rows, columns]: [usize; 2],
+    target: &mut [T],
+) {
+    let strips = target.par_chunks_mut(STRIP * rows);
+    strips.enumerate().for_each(|(i, target)| {
+        let shape = [rows, target.len() / rows];
+        for matrix in matrices() {
+            add_transposed(&matrix[i * STRIP..], target, shape, [columns, rows]);
+        }
+    });
 }
 
 vectorised! {

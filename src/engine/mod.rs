@@ -7,6 +7,7 @@
 //! | file | contents |
 //! | --- | --- |
 //! | `network` | passes over the whole dataset |
+//! | `compressed_inputs` | inputs that are mostly zeros, for the first layer |
 //! | `plan` | the order in which derivatives with respect to the boundaries are added up |
 //! | `products` | products of directions with curvature matrices |
 //! | `layer_visitor` | each layer's inputs and output gradients, tile by tile |
@@ -14,6 +15,7 @@
 //! | `batch_pass`, `gradient_steps` | mini-batches, with batch normalisation, where samples depend on each other |
 
 mod batch_pass;
+mod compressed_inputs;
 mod gradient_steps;
 mod graph_reason;
 mod layer_visitor;
@@ -32,6 +34,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{DType, Storage, Tensor, TensorId, WithDType};
 
+use self::compressed_inputs::{CompressedInputs, are_sparse};
 use self::network::{CachedPoint, Network, Samples};
 use self::plan::Plan;
 use crate::data::{Dataset, Targets};
@@ -129,6 +132,8 @@ struct Typed<T> {
     converted: Mutex<Option<(TensorId, Tensor)>>,
     /// Converted directions.
     vectors: Pool<Vec<T>>,
+    /// The last inputs of a pass over a dataset, if the first layer reads them compressed.
+    compressed: Mutex<Option<(TensorId, Arc<CompressedInputs<T>>)>>,
 }
 
 /// Identifies a dataset by its tensors, which never change.
@@ -146,7 +151,10 @@ impl<T: Scalar + WithDType> Typed<T> {
         loss: &MeanLoss,
     ) -> Result<Self, GraphReason> {
         let input = Shape::new(&data.inputs().dims()[1..]);
-        let graph = GraphBuilder::build(layers, parameters, input)?;
+        let sparse = data.inputs().dtype() == T::DTYPE
+            && on_host(data.inputs(), |inputs| are_sparse::<T>(inputs, data.len()))
+                .is_ok_and(|sparse| sparse);
+        let graph = GraphBuilder::build(layers, parameters, input, sparse)?;
         let rules = loss.rules(graph.output.dims(), data);
         let loss = rules.map_err(|e| GraphReason::Outputs(e.to_string()))?;
         if graph.nodes.is_empty() {
@@ -169,6 +177,7 @@ impl<T: Scalar + WithDType> Typed<T> {
             cached: Mutex::new(None),
             converted: Mutex::new(None),
             vectors: Pool::default(),
+            compressed: Mutex::new(None),
         })
     }
 
@@ -245,9 +254,45 @@ impl<T: Scalar + WithDType> Typed<T> {
         Ok(converted)
     }
 
+    /// The compressed inputs of a dataset, if the first layer reads them; those of the last dataset are kept.
+    fn compressed(&self, data: &Dataset) -> Option<Arc<CompressedInputs<T>>> {
+        let (row, id) = (self.network.sparse_row()?, data.inputs().id());
+        let mut kept = self
+            .compressed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some((kept_id, inputs)) = &*kept
+            && *kept_id == id
+        {
+            return Some(inputs.clone());
+        }
+        let split = self.network.split(data.len());
+        let inputs = Arc::new(CompressedInputs::new(row, data.len(), split));
+        *kept = Some((id, inputs.clone()));
+        Some(inputs)
+    }
+
+    /// Calls `f` with a dataset's values, for a pass over all samples.
+    fn with_all_samples<R>(&self, data: &Dataset, f: impl FnOnce(Samples<T>) -> R) -> Result<R> {
+        let compressed = self.compressed(data);
+        self.with_samples(data, compressed.as_deref(), f)
+    }
+
     /// Calls `f` with a dataset's values.
-    fn with_samples<R>(&self, data: &Dataset, f: impl FnOnce(Samples<T>) -> R) -> Result<R> {
-        with_slices(&self.inputs(data)?, data, f)
+    fn with_samples<R>(
+        &self,
+        data: &Dataset,
+        compressed: Option<&CompressedInputs<T>>,
+        f: impl FnOnce(Samples<T>) -> R,
+    ) -> Result<R> {
+        with_slices(&self.inputs(data)?, data, |inputs, targets| {
+            f(Samples {
+                inputs,
+                targets,
+                count: data.len(),
+                compressed,
+            })
+        })
     }
 }
 
@@ -255,21 +300,21 @@ impl<T: Scalar + WithDType> HandDerived for Typed<T> {
     fn outputs(&self, point: &[f64], data: &Dataset) -> Result<Vec<f64>> {
         let point = self.vector(point);
         let outputs =
-            self.with_samples(data, |samples| self.network.outputs(&point, samples))??;
+            self.with_all_samples(data, |samples| self.network.outputs(&point, samples))??;
         Ok(outputs.into_iter().map(T::f64).collect())
     }
 
     fn loss(&self, point: &[f64], data: &Dataset) -> Result<(f64, usize)> {
         let point = self.vector(point);
         let (total, correct) =
-            self.with_samples(data, |samples| self.network.loss(&point, samples))??;
+            self.with_all_samples(data, |samples| self.network.loss(&point, samples))??;
         Ok((total / data.len() as f64, correct))
     }
 
     fn gradient(&self, point: &[f64], data: &Dataset) -> Result<(f64, Vec<f64>)> {
         let point = self.vector(point);
         let (total, gradient) =
-            self.with_samples(data, |samples| self.network.gradient(&point, samples))??;
+            self.with_all_samples(data, |samples| self.network.gradient(&point, samples))??;
         Ok((total / data.len() as f64, gradient))
     }
 
@@ -289,7 +334,7 @@ impl<T: Scalar + WithDType> HandDerived for Typed<T> {
             .map(|point| point.map(Scalar::from_f64))
             .collect();
         let vectors = [&vectors[0][..], &vectors[1], &vectors[2]];
-        let totals = self.with_samples(data, |samples| {
+        let totals = self.with_all_samples(data, |samples| {
             self.network.on_plane(vectors, samples, &points)
         })??;
         let n = data.len() as f64;
@@ -320,7 +365,7 @@ impl<T: Scalar + WithDType> HandDerived for Typed<T> {
         };
         let directions: Vec<_> = directions.iter().map(whole).collect();
         let directions: Vec<&[T]> = directions.iter().map(|v| v.as_slice()).collect();
-        self.with_samples(data, |samples| {
+        self.with_all_samples(data, |samples| {
             let point = self.cached_point(point, (id_of(data), samples), budget)?;
             self.network
                 .products(&point, samples, &directions, curvature, block)
@@ -334,7 +379,7 @@ impl<T: Scalar + WithDType> HandDerived for Typed<T> {
         visitor: &mut (dyn FnMut(LayerTile) + Send),
     ) -> Result<()> {
         let point = self.vector(point);
-        self.with_samples(data, |samples| self.network.visit(&point, samples, visitor))?
+        self.with_all_samples(data, |samples| self.network.visit(&point, samples, visitor))?
     }
 }
 
@@ -342,22 +387,14 @@ impl<T: Scalar + WithDType> HandDerived for Typed<T> {
 fn with_slices<T: WithDType, R>(
     inputs: &Tensor,
     data: &Dataset,
-    f: impl FnOnce(Samples<T>) -> R,
+    f: impl FnOnce(&[T], TargetSlice<T>) -> R,
 ) -> Result<R> {
     on_host(inputs, |inputs: &[T]| match data.targets() {
         Targets::Labels(labels) => on_host(labels, |labels: &[u32]| {
-            f(Samples {
-                inputs,
-                targets: TargetSlice::Labels(labels),
-                count: data.len(),
-            })
+            f(inputs, TargetSlice::Labels(labels))
         }),
         Targets::Values(values) => on_host(values, |values: &[T]| {
-            f(Samples {
-                inputs,
-                targets: TargetSlice::Values(values),
-                count: data.len(),
-            })
+            f(inputs, TargetSlice::Values(values))
         }),
     })?
 }

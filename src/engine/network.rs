@@ -1,16 +1,19 @@
 //! [`Network`]: a graph of layers with a loss at the end, evaluated over the whole dataset, a tile of samples at a time.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::compressed_inputs::CompressedInputs;
 use super::plan::Plan;
 use super::products::Scratch;
 use crate::error::Result;
 use crate::kernels::Scalar;
 use crate::kernels::elementwise::add;
+use crate::kernels::sparse::SparseTile;
 use crate::kernels::tiles::{Split, Tile, over_tiles};
 use crate::layers::graph::Node;
-use crate::layers::rules::{Layouts, Packed, Primal, Write};
+use crate::layers::rules::{Layouts, Packed, Primal, Tangent, Write};
 use crate::losses::{LossRules, TargetSlice};
 use crate::pool::Pool;
 use crate::vector::scale;
@@ -38,6 +41,17 @@ pub(super) struct Samples<'a, T> {
     pub(super) inputs: &'a [T],
     pub(super) targets: TargetSlice<'a, T>,
     pub(super) count: usize,
+    /// The inputs without zeros, if the first layer reads that.
+    pub(super) compressed: Option<&'a CompressedInputs<T>>,
+}
+
+/// The inputs of a tile.
+pub(super) struct TileInputs<'a, T> {
+    /// Number of samples.
+    pub(super) samples: usize,
+    pub(super) values: &'a [T],
+    /// The same without zeros, if the first layer reads that.
+    pub(super) sparse: Option<Arc<SparseTile<T>>>,
 }
 
 /// The forward pass and the first backward pass of every sample, which derivatives at a point need, cached up to a
@@ -94,6 +108,11 @@ impl<T: Scalar> Network<T> {
     pub(super) fn widest(&self) -> usize {
         let widths = self.nodes.iter().map(Node::output_len);
         widths.max().unwrap_or(1)
+    }
+
+    /// Number of values in a row of the inputs, if the first layer reads them compressed.
+    pub(super) fn sparse_row(&self) -> Option<usize> {
+        self.nodes[0].rules()?.sparse_row()
     }
 
     pub(super) fn split(&self, samples: usize) -> Split {
@@ -166,7 +185,8 @@ impl<T: Scalar> Network<T> {
             self.split(samples.count),
             || (CachedTile::default(), Vec::new()),
             |_, tile, (cached, group)| {
-                self.forward(&packed, samples.tile(tile, self), Purpose::Values, cached);
+                let x = samples.tile(tile, self);
+                self.forward(&packed, &x, Purpose::Values, cached);
                 group.extend_from_slice(&cached.values[self.nodes.len()]);
                 Ok(())
             },
@@ -184,7 +204,8 @@ impl<T: Scalar> Network<T> {
             self.split(samples.count),
             || (CachedTile::default(), (0.0, 0)),
             |_, tile, (cached, sum)| {
-                self.forward(&packed, samples.tile(tile, self), Purpose::Values, cached);
+                let x = samples.tile(tile, self);
+                self.forward(&packed, &x, Purpose::Values, cached);
                 let targets = samples.targets(tile, self);
                 let (loss, correct) = self.loss.score(&cached.values[self.nodes.len()], targets);
                 *sum = (sum.0 + loss, sum.1 + correct);
@@ -243,7 +264,7 @@ impl<T: Scalar> Network<T> {
             || (CachedTile::default(), Buffers::default(), state(), 0.0),
             |i, tile, (cached, buffers, state, sum)| {
                 let x = samples.tile(tile, self);
-                self.forward(&packed, x, Purpose::Derivatives, cached);
+                self.forward(&packed, &x, Purpose::Derivatives, cached);
                 let targets = samples.targets(tile, self);
                 let (loss, _) = self.loss.score(&cached.values[self.nodes.len()], targets);
                 *sum += loss;
@@ -251,10 +272,10 @@ impl<T: Scalar> Network<T> {
                 let write = if i == 0 { Write::Replace } else { Write::Add };
                 for l in (0..self.nodes.len()).rev() {
                     if self.nodes[l].rules().is_some() {
-                        let primal = self.primal(l, &packed[l], x, cached);
+                        let primal = self.primal(l, &packed[l], &x, cached);
                         work(state, tile, write, l, primal);
                     }
-                    self.backward_from(l, &packed[l], x, cached, buffers);
+                    self.backward_from(l, &packed[l], &x, cached, buffers);
                 }
                 Ok(())
             },
@@ -307,11 +328,17 @@ impl<T: Scalar> Network<T> {
         cached: &mut CachedTile<T>,
     ) {
         let x = samples.tile(tile, self);
-        self.forward(packed, x, Purpose::Derivatives, cached);
-        self.backward(packed, x, samples.targets(tile, self), cached);
+        self.forward(packed, &x, Purpose::Derivatives, cached);
+        self.backward(packed, &x, samples.targets(tile, self), cached);
     }
 
-    fn forward(&self, packed: &[Packed<T>], x: &[T], purpose: Purpose, cached: &mut CachedTile<T>) {
+    fn forward(
+        &self,
+        packed: &[Packed<T>],
+        x: &TileInputs<T>,
+        purpose: Purpose,
+        cached: &mut CachedTile<T>,
+    ) {
         self.forward_from(0, packed, x, purpose, cached);
     }
 
@@ -320,16 +347,19 @@ impl<T: Scalar> Network<T> {
         &self,
         from: usize,
         packed: &[Packed<T>],
-        x: &[T],
+        x: &TileInputs<T>,
         purpose: Purpose,
         cached: &mut CachedTile<T>,
     ) {
-        let samples = x.len() / self.inputs;
         for (l, packed) in (from..).zip(packed) {
-            cached.fit(self, l, samples, purpose);
+            cached.fit(self, l, x.samples, purpose);
             let (below, above) = cached.values.split_at_mut(l + 1);
-            let value = |b: usize| if b == 0 { x } else { &below[b] };
+            let value = |b: usize| if b == 0 { x.values } else { &below[b] };
             match &self.nodes[l] {
+                Node::Layer { rules, .. } if l == 0 && x.sparse.is_some() => {
+                    let primal = x.first_layer(packed);
+                    rules.forward_tangent(&primal, &Tangent::along(packed), &mut above[0]);
+                }
                 Node::Layer { rules, from } => {
                     rules.forward(packed, value(*from), &mut above[0], &mut cached.cached[l]);
                 }
@@ -344,11 +374,11 @@ impl<T: Scalar> Network<T> {
     fn backward(
         &self,
         packed: &[Packed<T>],
-        x: &[T],
+        x: &TileInputs<T>,
         targets: TargetSlice<T>,
         cached: &mut CachedTile<T>,
     ) {
-        let (depth, samples) = (self.nodes.len(), x.len() / self.inputs);
+        let (depth, samples) = (self.nodes.len(), x.samples);
         cached.adjoints.resize_with(depth + 1, Vec::new);
         for b in 1..=depth {
             cached.adjoints[b].resize(samples * self.width(b), T::ZERO);
@@ -382,15 +412,14 @@ impl<T: Scalar> Network<T> {
         &self,
         l: usize,
         packed: &Packed<T>,
-        x: &[T],
+        x: &TileInputs<T>,
         cached: &mut CachedTile<T>,
         buffers: &mut Buffers<T>,
     ) {
-        let samples = x.len() / self.inputs;
         for (side, from) in self.nodes[l].from().iter().enumerate() {
             if *from > 0 && self.plan.first[l][side] {
                 let mut dx = buffers.spare.pop().unwrap_or_default();
-                dx.resize(samples * self.width(*from), T::ZERO);
+                dx.resize(x.samples * self.width(*from), T::ZERO);
                 cached.adjoints[*from] = dx;
             }
         }
@@ -404,7 +433,7 @@ impl<T: Scalar> Network<T> {
         &self,
         l: usize,
         packed: &Packed<T>,
-        x: &[T],
+        x: &TileInputs<T>,
         cached: &mut CachedTile<T>,
         more: &mut Vec<T>,
     ) {
@@ -437,14 +466,18 @@ impl<T: Scalar> Network<T> {
         &self,
         l: usize,
         theta: &'a Packed<T>,
-        x: &'a [T],
+        x: &'a TileInputs<T>,
         cached: &'a CachedTile<T>,
     ) -> Primal<'a, T> {
         let from = self.nodes[l].from()[0];
         Primal {
             theta,
-            samples: x.len() / self.inputs,
-            x: if from == 0 { x } else { &cached.values[from] },
+            samples: x.samples,
+            x: match from {
+                0 => x.values,
+                _ => &cached.values[from],
+            },
+            sparse: x.sparse.as_deref().filter(|_| l == 0),
             y: &cached.values[l + 1],
             cached: &cached.cached[l],
             dy: &cached.adjoints[l + 1],
@@ -454,12 +487,32 @@ impl<T: Scalar> Network<T> {
 
 impl<'a, T: Scalar> Samples<'a, T> {
     /// The inputs of a tile.
-    pub(super) fn tile(self, tile: Tile, network: &Network<T>) -> &'a [T] {
-        &self.inputs[tile.start * network.inputs..][..tile.len * network.inputs]
+    pub(super) fn tile(self, tile: Tile, network: &Network<T>) -> TileInputs<'a, T> {
+        let values = &self.inputs[tile.start * network.inputs..][..tile.len * network.inputs];
+        TileInputs {
+            samples: tile.len,
+            values,
+            sparse: self.compressed.map(|inputs| inputs.tile(tile, values)),
+        }
     }
 
     pub(super) fn targets(self, tile: Tile, network: &Network<T>) -> TargetSlice<'a, T> {
         network.loss.targets_of(self.targets, tile.start, tile.len)
+    }
+}
+
+impl<T: Scalar> TileInputs<'_, T> {
+    /// What the first layer reads in a forward pass, if it is affine.
+    pub(super) fn first_layer<'a>(&'a self, theta: &'a Packed<T>) -> Primal<'a, T> {
+        Primal {
+            theta,
+            samples: self.samples,
+            x: self.values,
+            sparse: self.sparse.as_deref(),
+            y: &[],
+            cached: &[],
+            dy: &[],
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::kernels::Scalar;
 use crate::kernels::simd::vectorised;
 use crate::kernels::tiles::over_tiles;
-use crate::layers::rules::{Layouts, Packed, Primal, Tangent};
+use crate::layers::rules::{Layouts, Packed, Tangent};
 use crate::progress;
 
 impl<T: Scalar> Network<T> {
@@ -52,21 +52,8 @@ impl<T: Scalar> Network<T> {
             |_, tile, (parts, cached, sums)| {
                 let x = samples.tile(tile, self);
                 for (first, part) in first.iter().zip(parts.iter_mut()) {
-                    let primal = Primal {
-                        theta: first,
-                        samples: tile.len,
-                        x,
-                        y: &[],
-                        cached: &[],
-                        dy: &[],
-                    };
-                    let tangent = Tangent {
-                        directions: first,
-                        rx: None,
-                        rdy: &[],
-                    };
                     let part = &mut part[..width * tile.len];
-                    rules.forward_tangent(&primal, &tangent, part);
+                    rules.forward_tangent(&x.first_layer(first), &Tangent::along(first), part);
                 }
                 let [a, b, c] = &*parts;
                 let targets = samples.targets(tile, self);
@@ -75,7 +62,7 @@ impl<T: Scalar> Network<T> {
                     progress::check()?;
                     cached.fit(self, 0, tile.len, Purpose::Values);
                     combine([a, b, c], *point, &mut cached.values[1]);
-                    self.forward_from(1, packed, x, Purpose::Values, cached);
+                    self.forward_from(1, packed, &x, Purpose::Values, cached);
                     let (loss, correct) =
                         self.loss.score(&cached.values[self.nodes.len()], targets);
                     *sum = (sum.0 + loss, sum.1 + correct);

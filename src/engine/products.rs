@@ -220,7 +220,7 @@ impl<T: Scalar> Network<T> {
         let depth = self.nodes.len();
         let (x, targets) = (samples.tile(tile, self), samples.targets(tile, self));
         let k = pass.count();
-        let primal = |l: usize| self.primal(l, &point.packed[l], x, cached);
+        let primal = |l: usize| self.primal(l, &point.packed[l], &x, cached);
         let size = |b: usize| tile.len * k * self.width(b);
         for (l, node) in self.nodes.iter().enumerate() {
             if !pass.has_tangent[l + 1] {

@@ -3,8 +3,8 @@
 use std::hint::black_box;
 
 use super::Scalar;
-use super::registers::{Array, Register};
-use crate::kernels::simd::{has_avx2, has_avx512, vectorised};
+use super::registers::{Array, Register, Registers, registers};
+use crate::kernels::simd::vectorised;
 
 /// Number of rows of weights, or planes, processed together: their sums fill the registers.
 pub(crate) const ROWS: usize = 8;
@@ -43,26 +43,6 @@ pub(crate) fn pack<T: Scalar>(
                 false => T::ZERO,
             }));
         }
-    }
-}
-
-/// Vector registers and instructions of the processor.
-#[derive(Clone, Copy)]
-enum Registers {
-    /// 32 registers of 64 bytes, and fused multiply-add.
-    Wide,
-    /// 16 registers of 32 bytes or 32 of 16, and fused multiply-add.
-    Fused,
-    Plain,
-}
-
-fn registers() -> Registers {
-    if has_avx512() {
-        Registers::Wide
-    } else if has_avx2() || cfg!(target_arch = "aarch64") {
-        Registers::Fused
-    } else {
-        Registers::Plain
     }
 }
 
@@ -232,6 +212,7 @@ fn total<T: Scalar>(lanes: &[T]) -> T {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::simd::{has_avx2, has_avx512};
 
     const POSITIONS: usize = 70;
     const PITCH: usize = POSITIONS + BLOCK;

@@ -5,8 +5,8 @@
 //! | --- | --- |
 //! | `scalar` | `f32` and `f64`, with elementary functions that vectorise |
 //! | `simd`, `registers` | code for AVX-512, AVX2 and other processors, chosen at run time |
-//! | `matrix` | matrix products |
-//! | `elementwise`, `channels` | sums of rows; sums and combinations channel by channel |
+//! | `matrix`, `sparse` | matrix products; those of matrices without their zeros |
+//! | `elementwise`, `transpose`, `channels` | sums of rows and of transposed matrices; sums and combinations channel by channel |
 //! | `erf` | the error function of the values of a slice |
 //! | `attention` | softmax of rows of scores, and its derivatives |
 //! | `image_grid`, `image_planes`, `correlation`, `convolution` | the layout of images, and convolution |
@@ -25,6 +25,8 @@ pub(crate) mod matrix;
 mod registers;
 mod scalar;
 pub(crate) mod simd;
+pub(crate) mod sparse;
 pub(crate) mod tiles;
+pub(crate) mod transpose;
 
 pub(crate) use scalar::Scalar;

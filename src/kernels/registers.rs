@@ -1,9 +1,30 @@
-//! [`Register`]: values that fit into one vector register of the processor.
+//! [`Register`]: values that fit into one vector register of the processor; [`registers`]: which kind it has.
 //!
 //! The compiler also vectorises loops over arrays, but only if it optimises twice; with `codegen-units = 1`, common
 //! in release profiles, it optimises once, and a convolution's weight gradient took 26 times as long.
 
 use super::Scalar;
+use super::simd::{has_avx2, has_avx512};
+
+/// Vector registers and instructions of the processor.
+#[derive(Clone, Copy)]
+pub(super) enum Registers {
+    /// 32 registers of 64 bytes, and fused multiply-add.
+    Wide,
+    /// 16 registers of 32 bytes or 32 of 16, and fused multiply-add.
+    Fused,
+    Plain,
+}
+
+pub(super) fn registers() -> Registers {
+    if has_avx512() {
+        Registers::Wide
+    } else if has_avx2() || cfg!(target_arch = "aarch64") {
+        Registers::Fused
+    } else {
+        Registers::Plain
+    }
+}
 
 pub(crate) trait Register<T>: Copy {
     /// The register's values in memory.

@@ -96,6 +96,7 @@ pub(crate) fn evaluate<T: Scalar>(rules: &dyn Rules<T>, tile: &Tile) -> Derivati
         theta: &theta,
         samples: tile.samples,
         x: if rules.needs_input() { &x } else { &[] },
+        sparse: None,
         y: if rules.needs_output() { &y } else { &[] },
         cached: &cached,
         dy: &dy,

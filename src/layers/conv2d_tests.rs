@@ -116,6 +116,7 @@ fn check<T: Scalar>(conv: &Conv2dRules, samples: usize, k: usize, tolerance: f64
         theta: &packed,
         samples,
         x: &x,
+        sparse: None,
         y: &[],
         cached: &[],
         dy: &dy,

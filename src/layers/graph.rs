@@ -133,10 +133,11 @@ pub(crate) struct GraphBuilder<'a, T> {
     position: Position,
     has_dropout: bool,
     num_tokens: Option<usize>,
+    sparse_inputs: bool,
 }
 
 impl<'a, T: Scalar> GraphBuilder<'a, T> {
-    /// Builds the graph of these layers for samples of a shape.
+    /// Builds the graph of these layers for samples of a shape, most of whose values are zero if `sparse_inputs`.
     ///
     /// # Errors
     /// The first layer that does not fit.
@@ -144,6 +145,7 @@ impl<'a, T: Scalar> GraphBuilder<'a, T> {
         layers: &[LayerKind],
         parameters: &'a Parameters,
         input: Shape,
+        sparse_inputs: bool,
     ) -> Result<Graph<T>, Misfit> {
         let mut builder = Self {
             parameters,
@@ -154,6 +156,7 @@ impl<'a, T: Scalar> GraphBuilder<'a, T> {
             },
             has_dropout: false,
             num_tokens: None,
+            sparse_inputs,
         };
         builder.add(layers)?;
         Ok(Graph {
@@ -184,6 +187,11 @@ impl<'a, T: Scalar> GraphBuilder<'a, T> {
         let fewest = self.num_tokens.map_or(count, |other| other.min(count));
         self.num_tokens = Some(fewest);
         self.position.boundary == 0
+    }
+
+    /// Whether the next layer is the first one and may read inputs without their zeros.
+    pub(crate) fn reads_sparse_inputs(&self) -> bool {
+        self.sparse_inputs && self.nodes.is_empty()
     }
 
     /// Changes the shape of a sample without changing its values.

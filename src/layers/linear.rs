@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::graph::GraphBuilder;
 use super::rules::{Mode, Packed, Primal, Rules, Tangent, Write};
+use super::sparse_linear::SparseLinear;
 use super::{Layer, LayerInit, LayerKind, Misfit, Pass, Shape, UnitGraph, param, var};
 use crate::error::Result;
 use crate::kernels::Scalar;
@@ -215,31 +216,34 @@ impl Linear {
             weights,
             biases,
         };
-        network.push(rules, Shape::new(dims));
+        match N == 1 && network.reads_sparse_inputs() {
+            true => network.push(SparseLinear { dense: rules }, Shape::new(dims)),
+            false => network.push(rules, Shape::new(dims)),
+        }
         Ok(())
     }
 }
 
 /// One or several layers with the same input, stacked along the outputs: W is all weights one below the other. The
 /// gradient holds W for every direction, then b for every direction.
-struct LinearRules {
+pub(super) struct LinearRules {
     /// Number of rows of `inputs` values in a sample.
-    positions: usize,
-    inputs: usize,
+    pub(super) positions: usize,
+    pub(super) inputs: usize,
     /// Number of outputs of all layers.
-    outputs: usize,
-    weights: Vec<Range<usize>>,
+    pub(super) outputs: usize,
+    pub(super) weights: Vec<Range<usize>>,
     /// One for each weight, or none.
-    biases: Vec<Range<usize>>,
+    pub(super) biases: Vec<Range<usize>>,
 }
 
 impl LinearRules {
-    fn has_bias(&self) -> bool {
+    pub(super) fn has_bias(&self) -> bool {
         !self.biases.is_empty()
     }
 
     /// Number of values of W.
-    fn weight_len(&self) -> usize {
+    pub(super) fn weight_len(&self) -> usize {
         self.outputs * self.inputs
     }
 

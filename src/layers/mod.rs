@@ -15,6 +15,7 @@ mod normalized_group;
 pub(crate) mod rules;
 mod scale_shift;
 mod shape;
+mod sparse_linear;
 pub(crate) mod units;
 
 pub(crate) use batch_norm::no_variance;

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::kernels::Scalar;
+use crate::kernels::sparse::SparseTile;
 
 /// The hand-derived rules of a layer.
 ///
@@ -44,6 +45,16 @@ pub(crate) trait Rules<T: Scalar>: Send + Sync {
     /// Number of extra forward values cached per sample for the derivatives.
     fn cached_len(&self) -> usize {
         0
+    }
+
+    /// Number of values in a row of the inputs, if the layer reads them compressed: [`Primal::sparse`].
+    fn sparse_row(&self) -> Option<usize> {
+        None
+    }
+
+    /// Shape of the transposed gradient of the first parameter, if the layer computes that.
+    fn transposed_gradient(&self) -> Option<[usize; 2]> {
+        None
     }
 
     /// Ranges of the layer's parameters in θ.
@@ -91,7 +102,8 @@ pub(crate) trait Rules<T: Scalar>: Send + Sync {
     /// Writes rdx.
     fn backward_tangent(&self, primal: &Primal<T>, tangent: &Tangent<T>, rdx: &mut [T], mode: Mode);
 
-    /// Writes rdθ or adds to it. For one direction its layout is that of [`Rules::param_ranges`].
+    /// Writes rdθ or adds to it. For one direction its layout is that of [`Rules::param_ranges`], with the first parameter transposed if
+    /// the layer has a [`Rules::transposed_gradient`].
     fn gradient_tangent(
         &self,
         _primal: &Primal<T>,
@@ -215,6 +227,8 @@ pub(crate) struct Primal<'a, T> {
     pub(crate) theta: &'a Packed<T>,
     pub(crate) samples: usize,
     pub(crate) x: &'a [T],
+    /// x again, if the layer is the first one and reads it compressed.
+    pub(crate) sparse: Option<&'a SparseTile<T>>,
     pub(crate) y: &'a [T],
     pub(crate) cached: &'a [T],
     /// The loss's derivative with respect to y.
@@ -239,6 +253,15 @@ impl<'a, T> Tangent<'a, T> {
             directions: primal.theta,
             rx: None,
             rdy: primal.dy,
+        }
+    }
+
+    /// For a forward pass in which x does not change.
+    pub(crate) fn along(directions: &'a Packed<T>) -> Self {
+        Self {
+            directions,
+            rx: None,
+            rdy: &[],
         }
     }
 

@@ -1,0 +1,70 @@
+//! [`CompressedInputs`]: a dataset's inputs without their zeros, tile by tile.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use crate::kernels::Scalar;
+use crate::kernels::sparse::SparseTile;
+use crate::kernels::tiles::{Split, Tile};
+
+/// Inputs are compressed if at most this share of them is not zero.
+const MAX_DENSITY: f64 = 0.5;
+/// Number of samples whose density is measured.
+const MEASURED: usize = 256;
+/// Minimum number of values of a sample.
+const MIN_INPUTS: usize = 64;
+/// Maximum number of bytes that are kept for later passes.
+const KEPT_BYTES: usize = 1 << 30;
+
+/// Whether most values of these samples are zero, by those of some samples, evenly spaced.
+pub(super) fn are_sparse<T: Scalar>(inputs: &[T], count: usize) -> bool {
+    let width = inputs.len() / count.max(1);
+    if width < MIN_INPUTS {
+        return false;
+    }
+    let step = count.div_ceil(MEASURED);
+    let rows = inputs.chunks_exact(width).step_by(step);
+    let (mut values, mut present) = (0, 0);
+    for row in rows {
+        values += width;
+        present += row.iter().filter(|x| **x != T::ZERO).count();
+    }
+    present as f64 <= MAX_DENSITY * values as f64
+}
+
+/// The compressed tiles of a dataset, each made by the first pass that reads it.
+pub(super) struct CompressedInputs<T> {
+    /// Number of values in a row of the first layer's inputs.
+    row: usize,
+    split: Split,
+    tiles: Vec<OnceLock<Arc<SparseTile<T>>>>,
+    kept_bytes: AtomicUsize,
+}
+
+impl<T: Scalar> CompressedInputs<T> {
+    pub(super) fn new(row: usize, samples: usize, split: Split) -> Self {
+        let tiles = samples.div_ceil(split.group) * split.group.div_ceil(split.tile);
+        Self {
+            row,
+            split,
+            tiles: (0..tiles).map(|_| OnceLock::new()).collect(),
+            kept_bytes: AtomicUsize::new(0),
+        }
+    }
+
+    /// The tile with these inputs.
+    pub(super) fn tile(&self, tile: Tile, inputs: &[T]) -> Arc<SparseTile<T>> {
+        let Split { group, tile: size } = self.split;
+        let index = tile.start / group * group.div_ceil(size) + tile.start % group / size;
+        if let Some(found) = self.tiles[index].get() {
+            return found.clone();
+        }
+        let made = Arc::new(SparseTile::new(inputs, self.row));
+        if self.kept_bytes.load(Ordering::Relaxed) <= KEPT_BYTES {
+            self.kept_bytes.fetch_add(made.bytes(), Ordering::Relaxed);
+            // If another thread has made the same tile meanwhile, that one is kept.
+            let _ = self.tiles[index].set(made.clone());
+        }
+        made
+    }
+}

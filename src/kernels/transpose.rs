@@ -1,0 +1,74 @@
+//! [`add_transposed`]: sums of transposed matrices.
+
+use super::Scalar;
+use super::simd::vectorised;
+
+/// Side of the blocks that are transposed one after another, so that their lines stay in the cache.
+const SIDE: usize = 16;
+
+vectorised! {
+    /// B ← B + Aᵀ for an `shape[0]` × `shape[1]` matrix A; rows of A and B are `pitches` apart.
+    pub(crate) fn add_transposed<T: Scalar>(
+        a: &[T],
+        b: &mut [T],
+        shape: [usize; 2],
+        pitches: [usize; 2],
+    ) {
+        over_blocks(a, b, shape, pitches, |b, a| *b += a);
+    }
+
+    /// The same with B in `f64`.
+    pub(crate) fn add_transposed_f64<T: Scalar>(
+        a: &[T],
+        b: &mut [f64],
+        shape: [usize; 2],
+        pitches: [usize; 2],
+    ) {
+        over_blocks(a, b, shape, pitches, |b, a| *b += a.f64());
+    }
+}
+
+/// Calls `put` with each value of B and of Aᵀ.
+#[inline(always)]
+fn over_blocks<T: Scalar, U>(
+    a: &[T],
+    b: &mut [U],
+    [rows, columns]: [usize; 2],
+    [pitch, b_pitch]: [usize; 2],
+    put: impl Fn(&mut U, T),
+) {
+    for first_column in (0..columns).step_by(SIDE) {
+        for first in (0..rows).step_by(SIDE) {
+            for column in first_column..columns.min(first_column + SIDE) {
+                let b = &mut b[column * b_pitch..][first..rows.min(first + SIDE)];
+                let a = a[first * pitch + column..].iter().step_by(pitch);
+                for (b, a) in b.iter_mut().zip(a) {
+                    put(b, *a);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transposes_are_added_with_any_distance_of_rows() {
+        let (rows, columns, pitch, b_pitch) = (35, 18, 20, 40);
+        let a: Vec<f32> = (0..rows * pitch).map(|i| i as f32).collect();
+        let mut b = vec![1.0f32; columns * b_pitch];
+        let mut wide = vec![1.0f64; columns * b_pitch];
+        add_transposed(&a, &mut b, [rows, columns], [pitch, b_pitch]);
+        add_transposed_f64(&a, &mut wide, [rows, columns], [pitch, b_pitch]);
+        for (i, (b, wide)) in b.iter().zip(&wide).enumerate() {
+            let (column, row) = (i / b_pitch, i % b_pitch);
+            let added = match row < rows {
+                true => a[row * pitch + column],
+                false => 0.0,
+            };
+            assert_eq!((*b, *wide), (1.0 + added, f64::from(1.0 + added)));
+        }
+    }
+}
