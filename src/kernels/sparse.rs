@@ -248,7 +248,6 @@ struct Strip<'a, T, V: Register<T>> {
 impl<T: Scalar, V: Register<T>> Strip<'_, T, V> {
     /// Multiplies the first M registers of the rows, or as many as there are columns. Returns M.
     #[inline(always)]
-    #[expect(clippy::needless_range_loop, reason = "arrays of a constant length")]
     fn multiply<const M: usize>(&self, c: &mut [T], n: usize, a: &SparseMatrix<T>) -> usize {
         let width = self.columns.len().min(M * lanes::<T, V>());
         for r in 0..a.rows {
