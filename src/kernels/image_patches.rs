@@ -30,10 +30,10 @@ pub(crate) struct Patches {
 impl Patches {
     /// Whether patches are faster than [`Grid`]'s layout.
     pub(crate) fn pay(shape: &ConvolutionShape, grid: &Grid) -> bool {
-        let [rows, columns] = grid.outputs();
-        let [down, right] = shape.kernel;
-        let weights = shape.channels * shape.input[0] * down * right;
-        shape.groups == 1 && rows * columns <= 64 && weights >= 1 << 16
+        let product =
+            |sizes: &[usize]| sizes.iter().fold(1usize, |p, size| p.saturating_mul(*size));
+        let weights = product(&[product(&shape.kernel), shape.channels, shape.input[0]]);
+        shape.groups == 1 && product(&grid.outputs()) <= 64 && weights >= 1 << 16
     }
 
     pub(crate) fn new(shape: &ConvolutionShape, grid: &Grid) -> Self {
