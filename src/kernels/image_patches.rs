@@ -6,6 +6,7 @@ use super::convolution::{ConvolutionShape, Factor};
 use super::elementwise::add_rows;
 use super::image_grid::{Grid, Side};
 use super::matrix::{Matrix, multiply};
+use super::transpose::transpose;
 
 /// The patches of images of one shape. A patch has the inputs of one output pixel: for each channel, the pixel that
 /// each tap reads, or 0 in the padding. Taps that read only padding are left out.
@@ -247,16 +248,6 @@ impl Patches {
                     image[*pixel] += patch[*tap];
                 }
             }
-        }
-    }
-}
-
-/// Writes the columns of `source`, a matrix with this many columns, as rows.
-fn transpose<T: Scalar>(source: &[T], columns: usize, target: &mut [T]) {
-    let rows = source.len() / columns;
-    for (row, source) in source.chunks_exact(columns).enumerate() {
-        for (column, value) in source.iter().enumerate() {
-            target[column * rows + row] = *value;
         }
     }
 }

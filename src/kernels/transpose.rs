@@ -1,4 +1,4 @@
-//! [`add_transposed`]: sums of transposed matrices.
+//! [`transpose`] and [`add_transposed`]: transposed matrices and their sums.
 
 use super::Scalar;
 use super::simd::vectorised;
@@ -7,6 +7,12 @@ use super::simd::vectorised;
 const SIDE: usize = 16;
 
 vectorised! {
+    /// B ← Aᵀ for a matrix A with this many columns, both without gaps.
+    pub(crate) fn transpose<T: Scalar>(a: &[T], columns: usize, b: &mut [T]) {
+        let rows = a.len() / columns;
+        over_blocks(a, b, [rows, columns], [columns, rows], |b, a| *b = a);
+    }
+
     /// B ← B + Aᵀ for an `shape[0]` × `shape[1]` matrix A; rows of A and B are `pitches` apart.
     pub(crate) fn add_transposed<T: Scalar>(
         a: &[T],
