@@ -5,6 +5,7 @@ use ndarray::{Array2, ArrayView1};
 
 use super::{LinearOperator, check_length, checked_products};
 use crate::error::{Error, Result, check_finite};
+use crate::parameters::epsilon_of;
 use crate::progress::Progress;
 
 /// A symmetric matrix in memory.
@@ -163,12 +164,8 @@ impl LinearOperator for Dense {
     }
 
     fn epsilon(&self) -> f64 {
-        let by_type = if self.single {
-            f32::EPSILON.into()
-        } else {
-            f64::EPSILON
-        };
-        self.rounding.unwrap_or(by_type)
+        let by_type = || self.dtype().map_or(f64::EPSILON, epsilon_of);
+        self.rounding.unwrap_or_else(by_type)
     }
 
     fn cancellation(&self) -> Result<f64> {
