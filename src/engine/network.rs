@@ -31,7 +31,9 @@ pub(super) struct Network<T> {
     pub(super) num_tokens: Option<usize>,
     /// Names and ranges of the parameters.
     pub(super) params: Vec<(String, Range<usize>)>,
+    /// Buffers of products.
     pub(super) scratch: Pool<Scratch<T>>,
+    /// Each layer's gradient on one thread.
     pub(super) gradients: Pool<Vec<Vec<T>>>,
 }
 

@@ -100,6 +100,7 @@ pub struct Objective {
     parts: Option<Parts>,
     /// Largest number of samples in a batch where batch normalisation uses the batch's statistics.
     batches: Option<usize>,
+    /// Buffers of θ with the running statistics.
     points: Arc<Pool<Vec<f64>>>,
 }
 
