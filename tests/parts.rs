@@ -4,13 +4,14 @@ mod common;
 
 use std::collections::HashMap;
 use std::fs;
+use std::io::Write;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{assert_close, numbers};
-use loss_landscape::data::{DataReader, InputNormalization, SampleSource, StoredSamples};
+use loss_landscape::data::{DataReader, InputNormalization, SampleSource, StoredSamples, idx};
 use loss_landscape::files::{WRITABLE, write_tensors};
 use loss_landscape::objective::CrossEntropy;
 use loss_landscape::prelude::*;
@@ -387,6 +388,132 @@ fn a_file_opened_in_parts_has_the_samples_of_the_file_in_memory() {
     );
 }
 
+/// Writes grey images of 12 × 20 bytes and their labels, of 3 classes, as `PREFIX-images-idx3-ubyte` and `PREFIX-labels-idx1-ubyte`.
+fn write_idx(prefix: &Path, n: usize, seed: u64) {
+    let file = |name: &str, head: &[u8], body: Vec<u8>| {
+        let path = format!("{}-{name}", prefix.display());
+        fs::write(path, [head, &body].concat()).unwrap();
+    };
+    let count = (n as u32).to_be_bytes();
+    let pixels = numbers(n * 240, seed)
+        .into_iter()
+        .map(|x| (100.0 * (x + 1.0)) as u8);
+    let labels = (0..n).map(|i| ((i * i + i / 2) % 3) as u8);
+    let head = [&[0, 0, 8, 3][..], &count, &[0, 0, 0, 12, 0, 0, 0, 20]].concat();
+    file("images-idx3-ubyte", &head, pixels.collect());
+    let head = [&[0, 0, 8, 1][..], &count].concat();
+    file("labels-idx1-ubyte", &head, labels.collect());
+}
+
+/// Replaces a file by its gzipped content.
+fn gzip(path: &Path) {
+    let packed = fs::File::create(format!("{}.gz", path.display())).unwrap();
+    let mut encoder = flate2::write::GzEncoder::new(packed, flate2::Compression::fast());
+    encoder.write_all(&fs::read(path).unwrap()).unwrap();
+    encoder.finish().unwrap();
+    fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn idx_files_opened_in_parts_have_the_samples_of_the_files_in_memory() {
+    let dir = tempdir().unwrap();
+    let dir = dir.path();
+    write_idx(&dir.join("train"), 50, 0);
+    write_idx(&dir.join("t10k"), 7, 1);
+    let images = dir.join("train-images-idx3-ubyte");
+    let whole = idx::load_from(dir, &CPU).unwrap();
+    for is_gzipped in [false, true] {
+        if is_gzipped {
+            gzip(&images);
+        }
+        let (train, test) = idx::open(dir, DType::F64, &CPU).unwrap();
+        let test = test.unwrap();
+        assert_eq!((train.len(), test.len()), (50, 7));
+        assert_eq!(train.bytes(), 50.0 * (240.0 * 8.0 + 4.0));
+        assert_eq!(
+            train.class_counts().unwrap().unwrap().iter().sum::<usize>(),
+            50
+        );
+        // Gzipped files are also read backwards.
+        for range in [0..50, 20..30, 30..50, 3..4, 0..1] {
+            let found = train.read(range.clone()).unwrap();
+            assert_eq!(found.inputs().dims()[1..], [1, 12, 20]);
+            assert_eq!(found.inputs().dtype(), DType::F64);
+            assert_eq!(rows(&found), rows(&whole.train)[range.clone()]);
+            assert_eq!(
+                found.labels().unwrap(),
+                whole.train.labels().unwrap()[range]
+            );
+        }
+        assert_eq!(rows(&test.read(2..7).unwrap()), rows(&whole.test)[2..]);
+    }
+}
+
+#[test]
+fn damaged_idx_files_in_parts_are_errors() {
+    let open = |dir: &Path| idx::open(dir, DType::F32, &CPU);
+    let error = |dir: &Path| open(dir).unwrap_err().to_string();
+    let folder = || {
+        let dir = tempdir().unwrap();
+        write_idx(&dir.path().join("train"), 50, 0);
+        let [images, labels] = ["images-idx3", "labels-idx1"]
+            .map(|name| dir.path().join(format!("train-{name}-ubyte")));
+        (dir, images, labels)
+    };
+    let (dir, images, labels) = folder();
+    let bytes = fs::read(&images).unwrap();
+    fs::write(&images, &bytes[..bytes.len() - 1]).unwrap();
+    assert!(error(dir.path()).contains("states the shape [50, 12, 20], and it has 12015 bytes"));
+    fs::write(&images, &bytes).unwrap();
+    let mut wrong = fs::read(&labels).unwrap();
+    wrong[3] = 0;
+    fs::write(&labels, &wrong).unwrap();
+    assert!(
+        error(dir.path()).contains("no samples"),
+        "{}",
+        error(dir.path())
+    );
+
+    // A byte of the last row, and a checksum.
+    let (dir, images, _) = folder();
+    gzip(&images);
+    let packed = dir.path().join("train-images-idx3-ubyte.gz");
+    let bytes = fs::read(&packed).unwrap();
+    for (cut, changed) in [(9, None), (0, Some(6))] {
+        let mut bytes = bytes[..bytes.len() - cut].to_vec();
+        if let Some(from_end) = changed {
+            let i = bytes.len() - from_end;
+            bytes[i] ^= 1;
+        }
+        fs::write(&packed, bytes).unwrap();
+        let (train, _) = open(dir.path()).unwrap();
+        assert!(train.read(0..10).is_ok());
+        let error = train.read(40..50).unwrap_err().to_string();
+        assert!(
+            error.contains("truncated or corrupted") && error.contains("ubyte.gz"),
+            "{error}"
+        );
+    }
+
+    // Signed labels: −1 in sample 7.
+    let (dir, _, labels) = folder();
+    let mut bytes = fs::read(&labels).unwrap();
+    bytes[2] = 9;
+    bytes[8 + 7] = 255;
+    fs::write(&labels, bytes).unwrap();
+    let (train, _) = open(dir.path()).unwrap();
+    for error in [
+        train.read(5..9).unwrap_err(),
+        train.class_counts().unwrap_err(),
+    ] {
+        let error = error.to_string();
+        assert!(
+            error.contains("target -1 of sample 7") && error.matches("labels-idx1").count() == 1,
+            "{error}"
+        );
+    }
+}
+
 #[test]
 fn a_plane_of_samples_in_parts_is_resumed() {
     let dir = tempdir().unwrap();
@@ -515,6 +642,36 @@ mod command_line {
         assert!(more.contains("ask for 1 to 1500"), "{more}");
     }
 
+    #[test]
+    fn an_idx_set_that_memory_does_not_hold_is_read_in_parts() {
+        let dir = tempdir().unwrap();
+        let dir = dir.path();
+        write_idx(&dir.join("train"), 1200, 0);
+        write_idx(&dir.join("t10k"), 90, 1);
+        let data = format!("idx:{}", dir.display());
+        let data = ["--dataset", &data, "--layers", "240,6,3", "--normalize"];
+        let spectrum = [&["spectrum", "--top", "3", "--dtype", "f64"], &data[..]].concat();
+        let memory = ["--memory", "1"];
+        let (whole, said) = run(&spectrum);
+        assert!(!said.contains("in parts"), "{said}");
+        let (parts, said) = run(&[&spectrum[..], &memory].concat());
+        assert!(
+            said.contains(
+                "1200 samples have 2.3 MB, and memory allows 1.0 MB: they are read in parts of 272"
+            ),
+            "{said}"
+        );
+        common::assert_close(
+            &floats(&parts["eigenvalues"]),
+            &floats(&whole["eigenvalues"]),
+            1e-9,
+        );
+        for key in ["classes", "shape", "normalization", "test_samples"] {
+            assert_eq!(parts["dataset"][key], whole["dataset"][key], "{key}");
+        }
+        assert_eq!(whole["dataset"]["test_samples"], 90);
+    }
+
     /// A file of 2 TB that takes no space.
     fn sparse(path: &Path) {
         let (n, width) = (1_000_000, 500_000);
@@ -545,11 +702,11 @@ mod command_line {
             &["analyze", "--save-dir", out],
         ] {
             let error = error_of(&[command, &data].concat());
-            for words in [
-                "training samples have ",
-                " TB, memory allows ",
-                "needs all of them in memory: use a smaller file, or --samples N of",
-            ] {
+            let advice = match command[0] {
+                "analyze" => "needs all of them in memory: use a smaller file",
+                _ => "needs all of them in memory: use fewer with --samples, or a smaller file",
+            };
+            for words in ["training samples have ", " TB, memory allows ", advice] {
                 assert!(error.contains(words), "{command:?}: {error}");
             }
         }

@@ -173,7 +173,7 @@ fn dataset(images: &IdxArray, labels: &IdxArray, advice: &str, device: &Device) 
     }
     Dataset::classification(
         &Tensor::from_vec(images.inputs(), (n, SIDE * SIDE), device)?,
-        &Tensor::from_vec(labels.labels()?, n, device)?,
+        &Tensor::from_vec(labels.labels(0)?, n, device)?,
     )
 }
 

@@ -24,6 +24,8 @@ mod labels;
 mod public;
 mod reader;
 mod sample_source;
+mod stored_arrays;
+mod stored_rows;
 mod stored_samples;
 #[cfg(feature = "tables")]
 mod table_file;

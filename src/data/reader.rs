@@ -6,6 +6,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device};
 use serde::{Deserialize, Serialize};
 
+use super::stored_arrays::StoredArrays;
 use super::{Dataset, StoredSamples, TrainTest, array_file};
 use crate::error::{Error, Result};
 use crate::files::ArrayRows;
@@ -165,7 +166,8 @@ impl DataReader {
         let arrays = Arc::new(ArrayRows::open(path.as_ref())?);
         let tokens = self.tokens.unwrap_or(true);
         let samples = |inputs: Vec<String>, targets: String| {
-            StoredSamples::new(arrays.clone(), inputs, targets, tokens, dtype, device)
+            let rows = StoredArrays::new(arrays.clone(), inputs, targets, tokens)?;
+            StoredSamples::new(Arc::new(rows), dtype, device)
         };
         let (inputs, targets) = (self.inputs_of_arrays(), self.targets());
         let test = array_file::test_names(&inputs, targets, |name| arrays.has(name));

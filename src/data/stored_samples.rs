@@ -1,4 +1,4 @@
-//! [`StoredSamples`]: samples of a file that is read in parts.
+//! [`StoredSamples`]: samples of files that are read in parts.
 
 use std::fmt;
 use std::ops::Range;
@@ -7,17 +7,19 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device};
 
-use super::{Dataset, InputNormalization, SampleSource, array_file};
+use super::stored_arrays::StoredArrays;
+use super::stored_rows::StoredRows;
+use super::{Dataset, InputNormalization, SampleSource};
 use crate::error::{Error, Result};
 use crate::files::ArrayRows;
 use crate::memory;
 use crate::progress::{self, Progress};
 
-/// Samples of a file that is larger than memory: arrays of inputs and an array of targets in a safetensors file, or in an
-/// `.npz` file of `numpy.savez`, which does not compress.
+/// Samples of files that are larger than memory: arrays of inputs and an array of targets in a safetensors file, or in an
+/// `.npz` file of `numpy.savez`, which does not compress; or IDX files.
 ///
-/// [`Objective::with_source`](crate::objective::Objective::with_source) reads it in parts. [`DataReader::open`](super::DataReader::open) opens a file
-/// with other names, several arrays of inputs or test samples. Cloning is cheap.
+/// [`Objective::with_source`](crate::objective::Objective::with_source) reads them in parts. [`DataReader::open`](super::DataReader::open) opens a file
+/// with other names, several arrays of inputs or test samples, [`idx::open`](super::idx::open) IDX files. Cloning is cheap.
 ///
 /// ```
 /// use loss_landscape::data::{SampleSource, StoredSamples};
@@ -42,10 +44,7 @@ use crate::progress::{self, Progress};
 /// ```
 #[derive(Clone)]
 pub struct StoredSamples {
-    arrays: Arc<ArrayRows>,
-    inputs: Vec<String>,
-    targets: String,
-    tokens: bool,
+    rows: Arc<dyn StoredRows>,
     normalization: Option<InputNormalization>,
     dtype: DType,
     device: Device,
@@ -67,47 +66,19 @@ impl StoredSamples {
     pub fn open(path: impl AsRef<Path>, inputs: &str, targets: &str, dtype: DType) -> Result<Self> {
         let arrays = Arc::new(ArrayRows::open(path.as_ref())?);
         let inputs = vec![inputs.to_owned()];
-        Self::new(
-            arrays,
-            inputs,
-            targets.to_owned(),
-            true,
-            dtype,
-            &Device::Cpu,
-        )
+        let rows = StoredArrays::new(arrays, inputs, targets.to_owned(), true)?;
+        Self::new(Arc::new(rows), dtype, &Device::Cpu)
     }
 
-    /// The samples of these arrays.
-    pub(super) fn new(
-        arrays: Arc<ArrayRows>,
-        inputs: Vec<String>,
-        targets: String,
-        tokens: bool,
-        dtype: DType,
-        device: &Device,
-    ) -> Result<Self> {
+    /// These samples.
+    pub(super) fn new(rows: Arc<dyn StoredRows>, dtype: DType, device: &Device) -> Result<Self> {
         check_dtype(dtype)?;
-        let len = arrays.rows(&targets)?.count;
-        for name in &inputs {
-            let found = arrays.rows(name)?.count;
-            if found != len {
-                let problem = format!("has {found} rows in `{name}` and {len} in `{targets}`");
-                return Err(Error::file(
-                    arrays.path(),
-                    problem,
-                    "Give one target per sample",
-                ));
-            }
-        }
         Ok(Self {
-            arrays,
-            inputs,
-            targets,
-            tokens,
+            len: rows.len(),
+            rows,
             normalization: None,
             dtype,
             device: device.clone(),
-            len,
         })
     }
 
@@ -155,18 +126,7 @@ impl StoredSamples {
 
     /// Size of the samples in memory, in bytes.
     pub fn bytes(&self) -> f64 {
-        let inputs = self.inputs.iter().map(|name| (name, self.tokens));
-        let arrays = inputs.chain([(&self.targets, true)]);
-        // `new` has checked that the arrays have rows.
-        let arrays = arrays.filter_map(|(name, keeps_integers)| {
-            let rows = self.arrays.rows(name).ok()?;
-            let dtype = match rows.is_integer && keeps_integers {
-                true => DType::U32,
-                false => self.dtype,
-            };
-            Some((rows.numbers * dtype.size_in_bytes()) as f64)
-        });
-        self.len as f64 * arrays.sum::<f64>()
+        self.len as f64 * self.rows.bytes_per_sample(self.dtype) as f64
     }
 
     /// Number of labels of each class, up to the largest label; `None` if the targets are values. Reads all targets, a part at a
@@ -175,18 +135,15 @@ impl StoredSamples {
     /// # Errors
     /// Targets that cannot be read; a label that is negative or ≥ 2³².
     pub fn class_counts(&self) -> Result<Option<Vec<usize>>> {
-        let rows = self.arrays.rows(&self.targets)?;
-        if !rows.is_integer {
+        let Some(labels) = self.rows.labels_per_sample() else {
             return Ok(None);
-        }
+        };
         let mut counts = Vec::new();
         let mut progress = Progress::start("counts of labels");
-        for range in self.ranges(rows.bytes) {
+        for range in self.ranges(labels * size_of::<u64>()) {
             progress::check()?;
             progress.part(range.start, self.len);
-            let targets = self.arrays.read(&self.targets, range.clone())?;
-            let labels = array_file::labels(&targets, range.start);
-            let labels = labels.map_err(|e| e.in_file(self.arrays.path()))?;
+            let labels = self.rows.labels(range)?;
             for label in labels.flatten_all()?.to_vec1::<u32>()? {
                 let label = label as usize;
                 if label >= counts.len() {
@@ -249,13 +206,7 @@ impl SampleSource for StoredSamples {
                 self.len
             )));
         }
-        let read = |name: &String| {
-            let rows = self.arrays.read(name, range.clone())?;
-            Ok(rows.to_device(&self.device)?)
-        };
-        let inputs = self.inputs.iter().map(read).collect::<Result<Vec<_>>>()?;
-        let targets = read(&self.targets)?;
-        let data = array_file::samples(&self.inputs, inputs, &targets, self.tokens, range.start);
+        let data = self.rows.read(range.clone(), &self.device);
         let data = data.and_then(|data| match &self.normalization {
             Some(normalization) => data.normalized(normalization),
             None => Ok(data),
@@ -266,7 +217,7 @@ impl SampleSource for StoredSamples {
             }
             error => error,
         });
-        let data = data.map_err(|error| error.in_file(self.arrays.path()))?;
+        let data = data.map_err(|error| error.in_file(self.rows.path()))?;
         data.to_dtype(self.dtype)
     }
 }
@@ -274,9 +225,7 @@ impl SampleSource for StoredSamples {
 impl fmt::Debug for StoredSamples {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StoredSamples")
-            .field("path", &self.arrays.path())
-            .field("inputs", &self.inputs)
-            .field("targets", &self.targets)
+            .field("path", &self.rows.path())
             .field("dtype", &self.dtype)
             .field("len", &self.len)
             .finish_non_exhaustive()

@@ -9,7 +9,7 @@ use loss_landscape::prelude::*;
 use loss_landscape::serde::Serialize;
 use loss_landscape::serde_json;
 
-use crate::dataset_args::Needs;
+use crate::dataset::Needs;
 use crate::limits::{at_least, not_negative, positive};
 use crate::network_args::NetworkArgs;
 use crate::output::{
@@ -164,7 +164,10 @@ impl Analyze {
         let dir = &self.save_dir;
         prepare_dir(dir, &FILES)?;
         let (seed, trainer) = (self.training.seed, self.training.trainer()?);
-        let needs = Needs::training(None);
+        let needs = Needs {
+            has_samples_flag: false,
+            ..Needs::training(None)
+        };
         let model = self.network.model(seed, needs)?;
         let data = self.network.training_data(needs)?;
         if let Some(path) = &self.weights {

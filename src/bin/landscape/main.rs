@@ -5,7 +5,7 @@ mod blocks;
 mod config_file;
 mod connect;
 mod data;
-mod dataset_args;
+mod dataset;
 mod density;
 mod hvp;
 mod inspect;

@@ -12,7 +12,7 @@ use loss_landscape::model::{Design, cuda_device};
 use loss_landscape::prelude::*;
 use loss_landscape::serde::{Serialize, Serializer};
 
-use crate::dataset_args::{Data, DatasetArgs, Needs, loaded};
+use crate::dataset::{Data, DatasetArgs, Needs, loaded};
 use crate::limits::at_least;
 use crate::network::{Network, model_name};
 use crate::path_args::path;
@@ -81,8 +81,8 @@ pub struct SettingArgs {
     /// Compute derivatives with candle's graph instead of hand-derived rules
     #[arg(long)]
     pub autograd: bool,
-    /// Memory for the samples and for the cached forward pass, in MiB each: a larger .npz or .safetensors file is read in parts, and
-    /// what is not cached is recomputed in each product [default: half of the free memory for samples, 4096 for the forward pass]
+    /// Memory for the samples and for the cached forward pass, in MiB each: a larger .npz or .safetensors file or IDX set is read in
+    /// parts, and what is not cached is recomputed in each product [default: half of the free memory for samples, 4096 for the forward pass]
     #[arg(long, value_name = "MIB")]
     memory: Option<usize>,
 }
@@ -363,7 +363,7 @@ impl SettingArgs {
     pub fn ignored(&self) -> Ignored {
         let mut ignored = self.network.ignored();
         let dataset = &self.network.dataset;
-        if self.autograd && !dataset.is_file_of_rows(self.network.reads_text()) {
+        if self.autograd && !dataset.may_be_in_parts(self.network.reads_text()) {
             ignored.push((
                 &["memory"],
                 "candle's graph caches nothing between products",
@@ -380,6 +380,7 @@ impl SettingArgs {
         };
         Needs {
             samples: Some(self.samples.unwrap_or(USUAL_SAMPLES)),
+            has_samples_flag: true,
             test: false,
             in_parts,
             memory,

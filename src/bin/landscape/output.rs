@@ -11,7 +11,7 @@ use std::fmt::Display;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use crate::dataset_args::loaded;
+use crate::dataset::loaded;
 use crate::{mpi_context, path_args};
 
 /// The result of a command as text and as JSON.

@@ -9,7 +9,7 @@ use loss_landscape::prelude::*;
 use loss_landscape::ranks::Share;
 use loss_landscape::serde_json::json;
 
-use crate::dataset_args::Needs;
+use crate::dataset::Needs;
 use crate::limits::at_least;
 use crate::network_args::NetworkArgs;
 use crate::output::{Report, number, path_text, scientific};

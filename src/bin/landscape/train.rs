@@ -8,7 +8,7 @@ use loss_landscape::files::check_writable;
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json::json;
 
-use crate::dataset_args::Needs;
+use crate::dataset::Needs;
 use crate::limits::at_least;
 use crate::network_args::NetworkArgs;
 use crate::output::{Report, number, path_text, save_weights};
