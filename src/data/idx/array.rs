@@ -213,11 +213,16 @@ impl Header {
                 dims,
                 len,
             }),
-            None => Err(format!(
-                "is truncated or corrupted: its header states the shape {dims:?}, and it has {}{}",
-                counted(size as usize, "byte"),
-                if is_gzipped { " of gzipped data" } else { "" }
-            )),
+            None => {
+                let size = counted(size as usize, "byte");
+                let found = match is_gzipped {
+                    true => format!("{size} cannot contain it"),
+                    false => format!("it has {size}"),
+                };
+                Err(format!(
+                    "is truncated or corrupted: its header states the shape {dims:?}, and {found}"
+                ))
+            }
         }
     }
 }
