@@ -59,6 +59,8 @@ class Case:
     dtype: torch.dtype = torch.float32
     fold: bool = False  # the exporter folds batch normalisation
     constant_folding: bool = True  # of the TorchScript exporter
+    optimize: bool = True  # by the exporter on torch.export
+    metadata: bool = False  # keep what the exporter says about initialisers
     external: bool = False  # the weights are in a file of their own
     supported: bool = True
     directions: int = 2
@@ -104,6 +106,8 @@ CASES = [
         vocabulary=13,
         constant_folding=False,
     ),
+    Case("rotary", models.Rotary, (10,), 13, dynamo=True, opset=18, vocabulary=13, metadata=True),
+    Case("rotary_unoptimized", models.Rotary, (10,), 13, dynamo=True, opset=20, vocabulary=13, optimize=False, metadata=True),
     Case("conv1d", models.Conv1dNet, (2, 16), 4, dynamo=False, opset=17),
     Case("lstm", models.Lstm, (6, 5), 4, dynamo=False, opset=17, supported=False),
 ]
@@ -150,7 +154,8 @@ def export(case, model, inputs):
     if case.dynamo:
         if case.dynamic:
             options["dynamic_shapes"] = ({0: torch.export.Dim("batch")},)
-        torch.onnx.export(model, (inputs,), path, dynamo=True, external_data=case.external, verbose=False, **options)
+        options |= {"external_data": case.external, "optimize": case.optimize, "verbose": False}
+        torch.onnx.export(model, (inputs,), path, dynamo=True, **options)
     else:
         if case.dynamic:
             options["dynamic_axes"] = {"input": {0: "batch"}, "output": {0: "batch"}}
@@ -161,7 +166,8 @@ def export(case, model, inputs):
     for node in graph.graph.node:
         node.doc_string = ""
         del node.metadata_props[:]
-    for value in [*graph.graph.value_info, *graph.graph.input, *graph.graph.output, *graph.graph.initializer]:
+    values = [] if case.metadata else graph.graph.value_info
+    for value in [*values, *graph.graph.input, *graph.graph.output, *graph.graph.initializer]:
         del value.metadata_props[:]
     del graph.graph.metadata_props[:]
     location = f"{case.name}.onnx.data"

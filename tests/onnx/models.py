@@ -333,3 +333,34 @@ class Lstm(nn.Module):
 
     def forward(self, x):
         return self.head(self.lstm(x)[0][:, -1])
+
+
+class Rotary(nn.Module):
+    """A language model with rotary positions, a gated activation, and a buffer and numbers in its code that are not parameters."""
+
+    def __init__(self, vocabulary=13, length=10, width=8, heads=2):
+        super().__init__()
+        self.heads = heads
+        self.embed, self.norm1, self.norm2 = nn.Embedding(vocabulary, width), nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.proj = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, 24), nn.Linear(12, width)
+        self.temperature = nn.Parameter(torch.tensor([1.5]))
+        self.register_buffer("decay", torch.linspace(1, 0.5, length)[:, None] * torch.linspace(0.8, 1.2, width))
+        self.head = nn.Linear(width, vocabulary)
+
+    def rotate(self, x):
+        size = x.shape[-1] // 2
+        angles = torch.arange(x.shape[2])[:, None] * 10.0 ** (-torch.arange(size) / size)
+        cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+        a, b = x[..., :size], x[..., size:]
+        return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
+
+    def forward(self, tokens):
+        x = self.embed(tokens)
+        n, t, width = x.shape
+        q, k, v = self.qkv(self.norm1(x)).split(width, dim=2)
+        q, k, v = [z.view(n, t, self.heads, width // self.heads).transpose(1, 2) for z in (q, k, v)]
+        scores = self.rotate(q) @ self.rotate(k).transpose(2, 3) * self.temperature
+        x = x + self.proj((scores.softmax(-1) @ v).transpose(1, 2).reshape(n, t, width)) * self.decay
+        gate, y = self.up(self.norm2(x)).chunk(2, dim=2)
+        return self.head(x + self.down(gate / (1 + gate.abs()) * y * 2))

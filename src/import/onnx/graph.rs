@@ -25,6 +25,8 @@ pub(crate) struct Graph {
     pub constants: HashMap<String, Tensor>,
     /// Floating initialisers that are parameters, in the file's layout, on the host in `f32` or `f64`.
     pub weights: BTreeMap<String, Tensor>,
+    /// Weights of which the file says that they are no parameters of the network; see [`untrained`](super::origin::untrained).
+    pub untrained: HashSet<String>,
     /// Running means and variances of batch normalisation, on the host in `f32` or `f64`.
     pub statistics: BTreeMap<String, Tensor>,
     /// Shape of every value, known after folding.

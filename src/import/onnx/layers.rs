@@ -312,7 +312,12 @@ mod tests {
     use candle_core::{DType, Device, Tensor};
 
     /// Exports that have no hand-derived rules, and the operator that the reason names.
-    const WITHOUT_RULES: [(&str, &str); 2] = [("activations", "`LeakyRelu`"), ("conv1d", "`Conv`")];
+    const WITHOUT_RULES: [(&str, &str); 4] = [
+        ("activations", "`LeakyRelu`"),
+        ("conv1d", "`Conv`"),
+        ("rotary", "`Mul`"),
+        ("rotary_unoptimized", "`Mul`"),
+    ];
 
     fn directory() -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/onnx")

@@ -12,8 +12,10 @@ mod graph;
 mod layers;
 mod messages;
 mod operators;
+mod origin;
 mod parameters;
 mod read;
+mod sequences;
 mod summary;
 mod tensors;
 

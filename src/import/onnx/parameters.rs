@@ -39,9 +39,11 @@ pub(super) fn assign(graph: &mut Graph, patterns: Option<&[String]>) -> Result<(
         .map_err(|e| e.to_string())?;
     move_statistics(graph);
     let reached = reached_by_derivatives(graph);
+    let untrained = std::mem::take(&mut graph.untrained);
     let is_constant = |name: &str, tensor: &Tensor| {
-        !reached.contains(name) || is_generated_constant(name, tensor)
+        !reached.contains(name) || untrained.contains(name) || is_generated_constant(name, tensor)
     };
+    check_numbers(graph, &reached)?;
     move_to_constants(graph, is_constant);
     tie_transposes(graph);
     if let Some(patterns) = patterns {
@@ -239,6 +241,23 @@ fn is_differentiable(node: &Node, i: usize, graph: &Graph) -> bool {
     }
 }
 
+/// Returns an error for a NaN in a weight that changes the output. Infinities are those of masks.
+fn check_numbers(graph: &Graph, reached: &HashSet<String>) -> Result<(), String> {
+    for (name, tensor) in &graph.weights {
+        let values = numbers(tensor);
+        if let Some(i) = values.iter().position(|value| value.is_nan())
+            && reached.contains(name)
+        {
+            return Err(format!(
+                "has an initialiser `{name}` that is not a number: entry {i} of {} is NaN. Export the model from before the training \
+                 diverged",
+                values.len()
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// Whether an exporter made the initialiser from a constant of the network's code: a number, or equal numbers, under a generated name
 /// such as `val_12`; or a tensor that is not finite, such as a mask.
 fn is_generated_constant(name: &str, tensor: &Tensor) -> bool {
@@ -388,6 +407,30 @@ mod tests {
             (transpose.op.as_str(), transpose.input(0)),
             ("Transpose", Some("embedding"))
         );
+    }
+
+    #[test]
+    fn weights_that_the_file_calls_buffers_are_constants() {
+        let mut found = graph();
+        found.untrained = ["embedding".to_owned()].into();
+        assign(&mut found, None).unwrap();
+        assert!(found.constants.contains_key("embedding"));
+        assert!(!found.weights.contains_key("embedding"));
+    }
+
+    #[test]
+    fn a_nan_is_refused_with_its_initialiser() {
+        let mut wrong = graph();
+        let nan = Tensor::new(&[1.0f32, f32::NAN], &Device::Cpu).unwrap();
+        wrong.weights.insert("gamma".into(), nan.clone());
+        let error = assign(&mut wrong, None).unwrap_err();
+        assert!(
+            error.contains("`gamma`") && error.contains("entry 1 of 2"),
+            "{error}"
+        );
+        let mut unused = graph();
+        unused.weights.insert("unused".into(), nan);
+        assert!(assign(&mut unused, None).is_ok());
     }
 
     #[test]

@@ -13,6 +13,8 @@ use super::messages::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorShapeProto,
     ValueInfoProto,
 };
+use super::origin::untrained;
+use super::sequences;
 use super::tensors::{self, Type};
 
 /// Versions of ONNX's operators whose meaning is known.
@@ -28,7 +30,10 @@ pub(super) fn read(bytes: Vec<u8>, directory: &Path) -> Result<Graph, String> {
         .graph
         .ok_or("holds no graph: it is damaged, or not an ONNX model")?;
     let nodes = inline(&proto.node, &functions, &opsets)?;
-    let mut graph = Graph::default();
+    let mut graph = Graph {
+        untrained: untrained(&proto),
+        ..Graph::default()
+    };
     add_initialisers(&mut graph, &proto, directory)?;
     let is_given =
         |name: &str| graph.weights.contains_key(name) || graph.constants.contains_key(name);
@@ -50,11 +55,26 @@ pub(super) fn read(bytes: Vec<u8>, directory: &Path) -> Result<Graph, String> {
                     return Err(format!("the value `{output}` is defined twice"));
                 }
             }
-            _ => graph.nodes.push(node),
+            _ => {
+                check_flow(&node)?;
+                graph.nodes.push(node);
+            }
         }
     }
     graph.check_order()?;
+    sequences::resolve(&mut graph)?;
     Ok(graph)
+}
+
+/// Returns an error for a node with a graph in it: its values are not among the inputs of the node.
+fn check_flow(node: &Node) -> Result<(), String> {
+    let mut attributes = node.attributes.values();
+    match attributes.any(|attribute| matches!(attribute, Attribute::Other("a graph"))) {
+        true => Err(node.problem(
+            "is not supported, because it contains a graph: export the model without branches and loops that depend on values",
+        )),
+        false => Ok(()),
+    }
 }
 
 /// Versions by domain.
@@ -211,4 +231,41 @@ fn constant(node: &Node) -> Result<Tensor, String> {
         _ => return Err(node.problem("has a value that is not a tensor or numbers")),
     };
     tensor.map_err(|e| node.problem(e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn branches_are_refused_by_their_node() {
+        let branch = NodeProto {
+            op_type: Some("If".into()),
+            name: Some("choice".into()),
+            input: vec!["x".into()],
+            output: vec!["y".into()],
+            attribute: vec![AttributeProto {
+                name: Some("then_branch".into()),
+                r#type: Some(5),
+                ..AttributeProto::default()
+            }],
+            ..NodeProto::default()
+        };
+        let model = ModelProto {
+            graph: Some(GraphProto {
+                node: vec![branch],
+                ..GraphProto::default()
+            }),
+            opset_import: vec![OperatorSetIdProto {
+                domain: None,
+                version: Some(18),
+            }],
+            functions: vec![],
+        };
+        let error = read(model.encode_to_vec(), Path::new(".")).unwrap_err();
+        assert!(
+            error.contains("`If` of node `choice` is not supported"),
+            "{error}"
+        );
+    }
 }

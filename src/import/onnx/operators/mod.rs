@@ -71,7 +71,7 @@ pub(super) fn apply(call: &mut Call) -> Outputs {
 }
 
 fn unsupported(call: &Call) -> Failure {
-    call.problem("is not supported: docs/models.md lists the operators that are")
+    call.problem("is not supported")
 }
 
 /// The shape to which these shapes broadcast.
