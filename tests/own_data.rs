@@ -784,6 +784,20 @@ mod tables {
                 ],
             ),
             ("targets\n1\n", &["no column of inputs"]),
+            (
+                "a;b;targets\n1;2;0\n",
+                &["header `a;b;targets`, with ';' in place of commas"],
+            ),
+            ("a\ttargets\n1,5\t0\n", &["in place of commas"]),
+            (
+                "a,targets,targets\n1,2,0\n",
+                &["has two columns `targets`", "Rename"],
+            ),
+            (
+                ",a,targets\n0,1,0\n1,2,1\n",
+                &["column without a name", "index=False", "--inputs"],
+            ),
+            ("__index_level_0__,targets\n0,1\n", &["the index of pandas"]),
         ] {
             let error = read(&DataReader::default(), text).unwrap_err();
             for word in words.iter().chain(&["table.csv"]) {
@@ -793,6 +807,49 @@ mod tables {
         let reader = DataReader::default().with_inputs(["a", "c"]);
         let error = read(&reader, "a,b,targets\n1,2,0\n").unwrap_err();
         assert!(error.contains("has no column `c`"), "{error}");
+        // polars advises on its own options in further lines.
+        let error = read(&DataReader::default(), "a,targets\n1,\"2\n3,4\n").unwrap_err();
+        assert!(!error.contains("infer_schema_length"), "{error}");
+        let named = DataReader::default().with_inputs(["a"]);
+        assert!(read(&named, ",a,targets\n0,1,0\n1,2,1\n").is_ok());
+    }
+
+    #[test]
+    fn columns_of_types_that_are_not_read_are_named() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tables/types.parquet");
+        let read = |inputs: &str, targets: &str| {
+            let reader = DataReader::default().with_inputs(inputs.split(','));
+            let samples = reader.with_targets(targets).read(&path, &CPU);
+            samples.map_err(|e| e.to_string())
+        };
+        // The other columns are not read.
+        let samples = read("number,count,pair", "kind").unwrap();
+        assert_eq!(inputs(&samples.train)[1], [1.5, 2.0, 3.0, 4.0]);
+        assert_eq!(samples.class_names.unwrap(), ["a", "b"]);
+        for (column, name) in [
+            ("small", "Int8"),
+            ("half", "Float16"),
+            ("fixed", "FixedSizeList"),
+            ("price", "Decimal"),
+            ("time", "Timestamp"),
+            ("record", "Struct"),
+            ("category", "Dictionary"),
+            ("bytes", "Binary"),
+        ] {
+            for error in [read(column, "kind"), read("number", column)] {
+                let error = error.unwrap_err();
+                let words = format!("column `{column}` of the type {name}");
+                assert!(
+                    error.contains(&words) && error.contains("types.parquet"),
+                    "{error}"
+                );
+            }
+        }
+        let error = read("number", "large").unwrap_err();
+        assert!(
+            error.contains("types.parquet: row 2, column `large`: the integer is larger"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -1025,6 +1082,44 @@ mod image_folders {
         );
         let error = read(&ImageFolder::default(), &dir.join("no")).unwrap_err();
         assert!(error.contains("no: is missing"), "{error}");
+        for side in [0, 1 << 33, 1 << 31] {
+            fs::remove_file(dir.join("b/2.bmp")).ok();
+            save_grey(dir, "b/2.png", 0, 2, 2);
+            let error = read(&ImageFolder::default().with_size(side, side), dir).unwrap_err();
+            assert!(
+                error.contains("images cannot have the size") || error.contains(" TB of memory"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn links_that_contain_themselves_and_names_that_are_not_text_are_errors() {
+        use std::ffi::OsStr;
+        use std::os::unix::ffi::OsStrExt;
+        use std::os::unix::fs::symlink;
+
+        let dir = folder();
+        let dir = dir.path();
+        save_grey(dir, "a/1.png", 0, 2, 2);
+        save_grey(dir, "elsewhere/b/2.png", 0, 2, 2);
+        let classes = dir.join("classes");
+        fs::create_dir(&classes).unwrap();
+        symlink(dir.join("a"), classes.join("a")).unwrap();
+        symlink(dir.join("elsewhere/b"), classes.join("b")).unwrap();
+        let found = read(&ImageFolder::default(), &classes).unwrap();
+        assert_eq!(found.train.len(), 2);
+        symlink("..", dir.join("a/loop")).unwrap();
+        let error = read(&ImageFolder::default(), &classes).unwrap_err();
+        assert!(
+            error.contains("loop") && error.contains("contains itself through a link"),
+            "{error}"
+        );
+        fs::remove_file(dir.join("a/loop")).unwrap();
+        fs::create_dir(classes.join(OsStr::from_bytes(b"c\xe9"))).unwrap();
+        let error = read(&ImageFolder::default(), &classes).unwrap_err();
+        assert!(error.contains("whose name is not UTF-8"), "{error}");
     }
 }
 
@@ -1283,6 +1378,9 @@ mod command_line {
         let one = dir.path().join("one.csv");
         fs::write(&one, "x,targets\n1,0\n2,0\n").unwrap();
         let one = one.to_str().unwrap();
+        let identifiers = dir.path().join("identifiers.csv");
+        fs::write(&identifiers, "x,targets\n1,0\n2,4000000000\n").unwrap();
+        let identifiers = identifiers.to_str().unwrap();
         let columns = [
             "--inputs",
             "width,height",
@@ -1322,6 +1420,16 @@ mod command_line {
                 &[&columns[..], &["--classes", "2"]].concat(),
                 1,
                 "--classes is 2, and the largest label is 2: give at least 3",
+            ),
+            (
+                &[&columns[..], &["--classes", "4000000000"]].concat(),
+                1,
+                "--classes is 4000000000, and at most 16777216 classes",
+            ),
+            (
+                &["--dataset", identifiers],
+                1,
+                "the largest label or token is 4000000000, and at most 16777216 classes",
             ),
             (
                 &[&columns[..], &["--layers", "2,5"]].concat(),

@@ -342,9 +342,15 @@ fn scalars(column: &Column, name: &str, row: impl Fn(usize) -> usize) -> Result<
             Ok(Values::Floats(numbers.collect::<Result<_>>()?))
         }
         dtype if dtype.is_integer() || dtype.is_bool() => {
-            let column = column.strict_cast(&DataType::Int64)?;
-            let integers = column.i64()?.iter().enumerate();
-            let integers = integers.map(|(i, integer)| integer.ok_or_else(|| empty(i)));
+            // An integer that is too large becomes an empty cell.
+            let integers = column.cast(&DataType::Int64)?;
+            let is_empty = column.is_null();
+            let integers = integers.i64()?.iter().enumerate().map(|(i, integer)| {
+                integer.ok_or_else(|| match is_empty.get(i) {
+                    Some(false) => at(row(i), name, "the integer is larger than 2⁶³ − 1"),
+                    _ => empty(i),
+                })
+            });
             Ok(Values::Integers(integers.collect::<Result<_>>()?))
         }
         DataType::Null => Err(empty(0)),

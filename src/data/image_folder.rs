@@ -1,6 +1,7 @@
 //! [`ImageFolder`]: a directory of images with a folder for each class.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -11,8 +12,9 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{Dataset, TrainTest};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 use crate::files::unreadable;
+use crate::memory;
 
 /// Reads a directory of PNG and JPEG images with a folder for each class.
 ///
@@ -105,8 +107,9 @@ impl ImageFolder {
     /// another format; a test folder of an unknown class. The message names the path.
     pub fn read(&self, dir: impl AsRef<Path>, device: &Device) -> Result<TrainTest> {
         let dir = dir.as_ref();
+        let is_possible = |side: usize| side > 0 && u32::try_from(side).is_ok();
         if let Some([height, width]) = self.size
-            && (height == 0 || width == 0)
+            && !(is_possible(height) && is_possible(width))
         {
             return Err(Error::invalid(format!(
                 "images cannot have the size {height} × {width}"
@@ -155,6 +158,14 @@ impl ImageFolder {
 
     /// The pixels and labels of images.
     fn decode(&self, images: &[Image], device: &Device) -> Result<(Tensor, Tensor)> {
+        if let Some([height, width]) = self.size {
+            let what = format!(
+                "{} of {height} × {width} pixels",
+                counted(images.len(), "image")
+            );
+            let pixels = images.len() as f64 * height as f64 * width as f64;
+            memory::check(BYTES_PER_PIXEL * pixels, &what)?;
+        }
         let decoded = images.par_iter().map(|image| self.open(&image.path));
         let decoded = decoded.collect::<Result<Vec<_>>>()?;
         let size = |image: &DynamicImage| (image.height(), image.width());
@@ -210,6 +221,9 @@ impl ImageFolder {
     }
 }
 
+/// Memory for a pixel: three channels as bytes and as `f32`.
+const BYTES_PER_PIXEL: f64 = 15.0;
+
 const ADVICE: &str = "Give a directory with a folder of PNG or JPEG images for each class";
 
 /// An image file and its class.
@@ -228,10 +242,16 @@ impl Classes {
     fn find(dir: &Path) -> Result<Self> {
         let mut images = BTreeMap::new();
         for path in entries(dir)?.into_iter().filter(|path| path.is_dir()) {
-            let name = path.file_name().unwrap_or_default().display().to_string();
+            let name = path.file_name().and_then(OsStr::to_str).ok_or_else(|| {
+                Error::file(
+                    &path,
+                    "is a class whose name is not UTF-8",
+                    "Rename the folder",
+                )
+            })?;
             let mut found = Vec::new();
-            collect(&path, &mut found)?;
-            images.insert(name, found);
+            collect(&path, &mut Vec::new(), &mut found)?;
+            images.insert(name.to_owned(), found);
         }
         if images.is_empty() {
             return Err(Error::file(dir, "contains no folders of images", ADVICE));
@@ -282,12 +302,18 @@ fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Adds the images in `dir` and its folders.
-fn collect(dir: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
+/// Adds the images in `dir` and its folders. `parents` are the folders that contain it, with links followed.
+fn collect(dir: &Path, parents: &mut Vec<PathBuf>, found: &mut Vec<PathBuf>) -> Result<()> {
+    let real = fs::canonicalize(dir).map_err(|e| unreadable(dir, e, ADVICE))?;
+    if parents.contains(&real) {
+        let problem = "contains itself through a link";
+        return Err(Error::file(dir, problem, "Remove the link"));
+    }
+    parents.push(real);
     for path in entries(dir)? {
         let ending = path.extension().unwrap_or_default().to_string_lossy();
         match ending.to_lowercase().as_str() {
-            _ if path.is_dir() => collect(&path, found)?,
+            _ if path.is_dir() => collect(&path, parents, found)?,
             "png" | "jpg" | "jpeg" => found.push(path),
             format @ ("gif" | "bmp" | "webp" | "tif" | "tiff" | "ppm" | "pgm") => {
                 let problem = format!("is an image of the format {format}, which cannot be read");
@@ -296,5 +322,6 @@ fn collect(dir: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
             _ => {}
         }
     }
+    parents.pop();
     Ok(())
 }

@@ -5,7 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use candle_core::Device;
-use polars::prelude::{CsvReadOptions, DataFrame, ParquetReader, PolarsResult, SerReader};
+use polars::prelude::{
+    ArrowDataType, CsvReadOptions, DataFrame, ParquetReader, PolarsResult, SerReader,
+};
 
 use super::frame::{convert, no_column};
 use super::reader::NAMES;
@@ -51,6 +53,7 @@ impl Table {
         if is_header {
             return Err(Error::file(path, "has no rows", ADVICE));
         }
+        check_separator(path, &bytes)?;
         if let Some(ragged) = first_ragged_row(&bytes) {
             let problem = format!(
                 "row {} has {} fields, and the header has {}",
@@ -66,6 +69,7 @@ impl Table {
         })?;
         let names = frame.get_column_names();
         let names: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
+        check_once(path, &names)?;
         let inputs = inputs(reader, path, &names)?;
         Ok(Self { frame, inputs })
     }
@@ -80,6 +84,17 @@ impl Table {
         columns.push(reader.targets().to_owned());
         columns.sort_unstable();
         columns.dedup();
+        let used = schema
+            .iter_values()
+            .filter(|field| columns.contains(&field.name.to_string()));
+        for field in used.filter(|field| !is_read(field.dtype())) {
+            let problem = format!(
+                "has a column `{}` of the type {}, which is not read",
+                field.name,
+                type_name(field.dtype())
+            );
+            return Err(Error::file(path, problem, CONVERT));
+        }
         let frame = table(path, || file.with_columns(Some(columns)).finish())?;
         Ok(Self { frame, inputs })
     }
@@ -89,10 +104,83 @@ impl Table {
 fn table<T>(path: &Path, read: impl FnOnce() -> PolarsResult<T>) -> Result<T> {
     let problem = match catch_unwind(AssertUnwindSafe(read)) {
         Ok(Ok(read)) => return Ok(read),
-        Ok(Err(e)) => format!("cannot be read ({e})"),
+        // More lines advise on options of polars.
+        Ok(Err(e)) => format!(
+            "cannot be read ({})",
+            e.to_string().lines().next().unwrap_or_default()
+        ),
         Err(_) => "cannot be read: it is damaged".to_owned(),
     };
     Err(Error::file(path, problem, ADVICE))
+}
+
+/// Advice for a column of another type.
+const CONVERT: &str = "Convert it to numbers of 32 or 64 bits, booleans, text or lists of numbers";
+
+/// Whether polars reads columns of a Parquet file that have this type, without the features that this crate leaves out.
+fn is_read(dtype: &ArrowDataType) -> bool {
+    match dtype {
+        ArrowDataType::List(field) | ArrowDataType::LargeList(field) => is_read(field.dtype()),
+        ArrowDataType::Null
+        | ArrowDataType::Boolean
+        | ArrowDataType::Int32
+        | ArrowDataType::Int64
+        | ArrowDataType::UInt32
+        | ArrowDataType::UInt64
+        | ArrowDataType::Float32
+        | ArrowDataType::Float64
+        | ArrowDataType::Utf8
+        | ArrowDataType::LargeUtf8
+        | ArrowDataType::Utf8View => true,
+        _ => false,
+    }
+}
+
+/// The name of a type, without its parameters.
+fn type_name(dtype: &ArrowDataType) -> String {
+    let name = format!("{dtype:?}");
+    let end = name.find(|c: char| !c.is_alphanumeric());
+    name[..end.unwrap_or(name.len())].to_owned()
+}
+
+/// Returns an error for a header that is separated by other characters than commas.
+fn check_separator(path: &Path, bytes: &[u8]) -> Result<()> {
+    let header = bytes
+        .split(|byte| *byte == b'\n')
+        .next()
+        .unwrap_or_default();
+    let other = header.iter().find(|byte| b";\t|".contains(byte));
+    match other {
+        Some(other) if !header.contains(&b',') => {
+            let header = String::from_utf8_lossy(header);
+            let problem = format!(
+                "has the header `{}`, with {:?} in place of commas",
+                header.trim_end(),
+                char::from(*other)
+            );
+            Err(Error::file(
+                path,
+                problem,
+                "Separate columns by commas, and write numbers with a decimal point",
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Returns an error for a name of two columns. polars renames the second one.
+fn check_once(path: &Path, names: &[&str]) -> Result<()> {
+    let twice = names.iter().find_map(|name| {
+        let (first, _) = name.rsplit_once("_duplicated_")?;
+        names.contains(&first).then_some(first)
+    });
+    match twice {
+        Some(name) => {
+            let problem = format!("has two columns `{name}`");
+            Err(Error::file(path, problem, "Rename or remove one of them"))
+        }
+        None => Ok(()),
+    }
 }
 
 /// The names of the columns of inputs, in a table with these columns.
@@ -107,6 +195,18 @@ fn inputs(reader: &DataReader, path: &Path, found: &[&str]) -> Result<Vec<String
             .filter(|name| *name != targets)
             .collect(),
     };
+    // pandas writes its index so, by to_csv and to_parquet.
+    let is_index = |name: &&str| name.is_empty() || name.starts_with("__index_level_");
+    if reader.inputs.is_none()
+        && let Some(index) = inputs.iter().find(|name| is_index(name))
+    {
+        let problem = match index.is_empty() {
+            true => "has a column without a name, perhaps the index of pandas".to_owned(),
+            false => format!("has the column `{index}`, the index of pandas"),
+        };
+        let advice = "Write the table with index=False, or name the columns of inputs, on the command line with --inputs";
+        return Err(Error::file(path, problem, advice));
+    }
     let mut names = inputs.iter().chain([&targets]);
     if let Some(missing) = names.find(|name| !found.contains(name)) {
         return Err(Error::file(path, no_column(missing, found), NAMES));

@@ -146,10 +146,15 @@ impl MeanLoss {
         if of_target != expected {
             return Err(Error::invalid(match data.targets() {
                 Targets::Labels(_) => format!(
-                    "outputs of shape {} need labels of shape {}, one for each row of outputs, not {}",
+                    "outputs of shape {} need labels of shape {}, one for each row of outputs, not {}{}",
                     batch_shape(outputs),
                     batch_shape(expected),
-                    batch_shape(of_target)
+                    batch_shape(of_target),
+                    match of_target.split_last() {
+                        Some((_, rest)) if rest == expected =>
+                            "; store the number of the class in place of a one-hot vector",
+                        _ => "",
+                    }
                 ),
                 Targets::Values(_) => format!(
                     "outputs of shape {} need values of that shape to fit, not {}",
