@@ -84,10 +84,10 @@ impl Table {
         columns.push(reader.targets().to_owned());
         columns.sort_unstable();
         columns.dedup();
-        let used = schema
+        let mut used = schema
             .iter_values()
             .filter(|field| columns.contains(&field.name.to_string()));
-        for field in used.filter(|field| !is_read(field.dtype())) {
+        if let Some(field) = used.find(|field| !is_read(field.dtype())) {
             let problem = format!(
                 "has a column `{}` of the type {}, which is not read",
                 field.name,

@@ -27,7 +27,7 @@ pub(super) struct IdxRows {
 enum Source {
     Plain(File),
     Gzipped {
-        decoder: GzDecoder<BufReader<File>>,
+        decoder: Box<GzDecoder<BufReader<File>>>,
         /// Number of unpacked bytes that have been read.
         position: usize,
     },
@@ -44,7 +44,7 @@ impl Source {
             }
             Self::Gzipped { decoder, position } => {
                 if *position > start {
-                    *decoder = GzDecoder::new(BufReader::new(File::open(path)?));
+                    **decoder = GzDecoder::new(BufReader::new(File::open(path)?));
                     *position = 0;
                 }
                 let skipped = (start - *position) as u64;
@@ -82,8 +82,8 @@ impl IdxRows {
                 (header, Source::Plain(file))
             }
             true => {
-                let mut decoder = GzDecoder::new(BufReader::new(file));
-                let header = Header::read(&mut decoder, true, size).map_err(wrong)?;
+                let mut decoder = Box::new(GzDecoder::new(BufReader::new(file)));
+                let header = Header::read(&mut *decoder, true, size).map_err(wrong)?;
                 let position = header.bytes.len();
                 (header, Source::Gzipped { decoder, position })
             }
