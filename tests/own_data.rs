@@ -1091,6 +1091,20 @@ mod image_folders {
                 "{error}"
             );
         }
+        // The size of the first image, in its header, is that of all.
+        let path = dir.join("a/1.png");
+        let mut png = fs::read(&path).unwrap();
+        png[16..24].copy_from_slice(&[0x7F, 255, 255, 255, 0x7F, 255, 255, 255]);
+        let mut sum = flate2::Crc::new();
+        sum.update(&png[12..29]);
+        png[29..33].copy_from_slice(&sum.sum().to_be_bytes());
+        fs::write(&path, png).unwrap();
+        let error = message();
+        assert!(
+            error.contains("2 images of 2147483647 × 2147483647 pixels need ")
+                && error.contains("--size"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -1217,6 +1231,27 @@ mod command_line {
         assert_eq!(report(&first)["dataset"], report(&second)["dataset"]);
         assert_eq!(report(&first)["dataset"]["training_samples"], 9);
         assert_eq!(report(&first)["dataset"]["test_source"]["share"], 0.25);
+    }
+
+    #[test]
+    fn classes_that_are_stored_as_values_are_noted() {
+        let dir = folder();
+        for (targets, is_noted) in [
+            (["0.0", "1.0", "2.0"], true),
+            (["0.0", "1.5", "2.0"], false),
+            (["-1.0", "1.0", "1.0"], false),
+            (["0", "1", "2"], false),
+        ] {
+            let table = dir.path().join("table.csv");
+            let rows = targets.map(|target| format!("0.5,{target}\n"));
+            fs::write(&table, format!("x,targets\n{}", rows.concat())).unwrap();
+            let table = table.to_str().unwrap();
+            let output = landscape(&["hvp", "--runs", "1", "--json", "--dataset", table]);
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{said}");
+            let found = said.contains("store classes as integers");
+            assert_eq!(found, is_noted, "{targets:?}: {said}");
+        }
     }
 
     #[test]

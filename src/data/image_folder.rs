@@ -156,16 +156,28 @@ impl ImageFolder {
         })
     }
 
+    /// Returns an error if memory does not hold the images. Without a size to which they are resized, all have that of the first.
+    fn check_memory(&self, images: &[Image]) -> Result<()> {
+        let size = self.size.or_else(|| {
+            let first = ImageReader::open(&images[0].path).ok()?;
+            let (width, height) = first.with_guessed_format().ok()?.into_dimensions().ok()?;
+            Some([height as usize, width as usize])
+        });
+        let Some([height, width]) = size else {
+            return Ok(()); // decoding finds the problem
+        };
+        let count = images.len() as f64;
+        let images = counted(images.len(), "image");
+        let what = format!("{images} of {height} × {width} pixels");
+        let bytes = BYTES_PER_PIXEL * count * height as f64 * width as f64;
+        memory::check_or(bytes, &what, |_| {
+            "resize them with a smaller --size, or use fewer images".into()
+        })
+    }
+
     /// The pixels and labels of images.
     fn decode(&self, images: &[Image], device: &Device) -> Result<(Tensor, Tensor)> {
-        if let Some([height, width]) = self.size {
-            let what = format!(
-                "{} of {height} × {width} pixels",
-                counted(images.len(), "image")
-            );
-            let pixels = images.len() as f64 * height as f64 * width as f64;
-            memory::check(BYTES_PER_PIXEL * pixels, &what)?;
-        }
+        self.check_memory(images)?;
         let decoded = images.par_iter().map(|image| self.open(&image.path));
         let decoded = decoded.collect::<Result<Vec<_>>>()?;
         let size = |image: &DynamicImage| (image.height(), image.width());

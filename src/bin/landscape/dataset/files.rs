@@ -7,6 +7,7 @@ use loss_landscape::data::{DataReader, TrainTest, idx};
 use loss_landscape::prelude::*;
 
 use super::{Data, DatasetArgs, ImageSize, Source};
+use crate::output::print_note;
 
 /// Largest number of classes. A label beyond is a number of another kind, such as an identifier.
 const MOST_CLASSES: usize = 1 << 24;
@@ -105,6 +106,12 @@ impl DatasetArgs {
             }
         }
         let outputs = self.count_outputs(&name, train.targets(), found)?;
+        if are_whole_numbers(train.targets())? {
+            print_note(format_args!(
+                "{name}: the targets are values to fit, because they are floating point, although all are whole numbers: store classes as \
+                 integers"
+            ));
+        }
         let shape = train.inputs().dims()[1..].to_vec();
         let mut data = Data::new(name, train, test, test_source, shape, outputs)?;
         data.about.class_names = class_names;
@@ -148,4 +155,20 @@ impl DatasetArgs {
             (Targets::Labels(_), None) => Ok(found),
         }
     }
+}
+
+/// Whether targets are values that could be classes: one for each sample, different whole numbers, and none negative.
+fn are_whole_numbers(targets: &Targets) -> Result<bool, Error> {
+    let Targets::Values(values) = targets else {
+        return Ok(false);
+    };
+    if values.elem_count() != values.dims()[0] {
+        return Ok(false);
+    }
+    let values = values.flatten_all()?.to_dtype(DType::F64)?;
+    let values = values.to_vec1::<f64>()?;
+    let are_whole = values
+        .iter()
+        .all(|value| *value >= 0.0 && value.fract() == 0.0);
+    Ok(are_whole && values.iter().any(|value| *value != values[0]))
 }
