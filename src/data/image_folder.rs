@@ -160,7 +160,9 @@ impl ImageFolder {
     fn check_memory(&self, images: &[Image]) -> Result<()> {
         let size = self.size.or_else(|| {
             let first = ImageReader::open(&images[0].path).ok()?;
-            let (width, height) = first.with_guessed_format().ok()?.into_dimensions().ok()?;
+            let mut first = first.with_guessed_format().ok()?;
+            first.no_limits(); // only the header is read
+            let (width, height) = first.into_dimensions().ok()?;
             Some([height as usize, width as usize])
         });
         let Some([height, width]) = size else {
