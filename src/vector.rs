@@ -5,9 +5,23 @@ use std::ops::Range;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
+use rayon::prelude::*;
+
+/// Longer vectors are split into pieces of this length, which threads share.
+const PIECE: usize = 1 << 17;
+
+/// aᵀb. The sums of pieces are added in order.
+pub(crate) fn dot(a: &[f64], b: &[f64]) -> f64 {
+    if a.len() <= PIECE {
+        return dot_of_piece(a, b);
+    }
+    let pieces = a.par_chunks(PIECE).zip(b.par_chunks(PIECE));
+    let sums: Vec<f64> = pieces.map(|(a, b)| dot_of_piece(a, b)).collect();
+    sums.iter().sum()
+}
 
 /// aᵀb, with eight partial sums for speed.
-pub(crate) fn dot(a: &[f64], b: &[f64]) -> f64 {
+fn dot_of_piece(a: &[f64], b: &[f64]) -> f64 {
     let mut lanes = [0.0; 8];
     let (a8, b8) = (a.chunks_exact(8), b.chunks_exact(8));
     let rest: f64 = a8
@@ -57,9 +71,23 @@ pub(crate) fn minus(a: &[f64], b: &[f64]) -> Vec<f64> {
 
 /// v ← a v
 pub(crate) fn scale(v: &mut [f64], a: f64) {
-    for v in v {
-        *v *= a;
+    let scale_piece = |piece: &mut [f64]| piece.iter_mut().for_each(|v| *v *= a);
+    match v.len() <= PIECE {
+        true => scale_piece(v),
+        false => v.par_chunks_mut(PIECE).for_each(scale_piece),
     }
+}
+
+/// n zeros in memory that is ready to be added to. The system only promises the memory of `vec![0.0; n]`: adding to it would map
+/// each page twice, on one thread.
+pub(crate) fn zeros(n: usize) -> Vec<f64> {
+    let mut zeros = vec![0.0; n];
+    if n > PIECE {
+        zeros
+            .par_chunks_mut(PIECE)
+            .for_each(|piece| piece.fill(0.0));
+    }
+    zeros
 }
 
 /// Derives the `i`-th seed from `seed`. Derived seeds of two seeds differ unless the seeds are a multiple of 2³² apart.

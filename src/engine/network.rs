@@ -16,7 +16,7 @@ use crate::layers::graph::Node;
 use crate::layers::rules::{Layouts, Packed, Primal, Tangent, Write};
 use crate::losses::{LossRules, TargetSlice};
 use crate::pool::Pool;
-use crate::vector::scale;
+use crate::vector::{scale, zeros};
 
 /// Layers and joins with a loss at the end.
 pub(super) struct Network<T> {
@@ -224,7 +224,7 @@ impl<T: Scalar> Network<T> {
     /// The sum of all samples' losses, and the gradient of the mean loss.
     pub(super) fn gradient(&self, theta: &[T], samples: Samples<T>) -> Result<(f64, Vec<f64>)> {
         let mut total = 0.0;
-        let mut gradient = [vec![0.0; self.num_params]];
+        let mut gradient = [zeros(self.num_params)];
         self.over_layers(
             theta,
             samples,

@@ -13,7 +13,7 @@ use crate::kernels::tiles::{Tile, over_tiles};
 use crate::layers::graph::Node;
 use crate::layers::rules::{Mode, Packed, Rules, Tangent, Write};
 use crate::losses::Curvature;
-use crate::vector::{restrict, scale};
+use crate::vector::{restrict, scale, zeros};
 
 /// Bytes of one boundary's tangents that fit into a core's cache beside everything else.
 const CACHE_BYTES: usize = 256 << 10;
@@ -141,8 +141,10 @@ impl<T: Scalar> Network<T> {
         block: Option<&[Range<usize>]>,
     ) -> Result<Vec<Vec<f64>>> {
         let depth = self.nodes.len();
-        let zeros = |pass: &Pass<T>| vec![vec![0.0; self.num_params]; pass.count()];
-        let mut products: Vec<_> = passes.iter().map(zeros).collect();
+        let results = |pass: &Pass<T>| -> Vec<Vec<f64>> {
+            (0..pass.count()).map(|_| zeros(self.num_params)).collect()
+        };
+        let mut products: Vec<_> = passes.iter().map(results).collect();
         let split = self.split(samples.count);
         let lanes = passes.iter().map(Pass::count).max().unwrap_or(0);
         let (rows, widest) = (split.tile * lanes, self.widest());

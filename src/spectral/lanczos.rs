@@ -115,8 +115,8 @@ impl End {
     }
 }
 
-/// Settings of thick-restart block Lanczos iteration (Wu and Simon, 2000) with full reorthogonalisation, done twice, so that no
-/// eigenvalue is found more often than its multiplicity.
+/// Settings of thick-restart block Lanczos iteration (Wu and Simon, 2000) with full reorthogonalisation, done twice where once
+/// is not precise, so that no eigenvalue is found more often than its multiplicity.
 ///
 /// A pair is accepted if its residual is at most `tolerance` times the largest |λ| of the matrix, and at most √`tolerance` times
 /// the largest wanted |λ| at its end of the spectrum, unless that is itself below `tolerance` times the largest |λ|.

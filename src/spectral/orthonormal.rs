@@ -6,20 +6,26 @@
 use rayon::prelude::*;
 
 use crate::kernels::simd::vectorised;
-use crate::vector::{axpy, norm, scale};
+use crate::vector::{axpy, dot, norm, scale};
 
 /// Rows per chunk.
-const CHUNK: usize = 1024;
+const CHUNK: usize = 4096;
 
-/// Removes the components along the orthonormal `basis` from `w`, twice (Kahan and Parlett: "twice is enough"), and returns
-/// them.
+/// Removes the components along the orthonormal `basis` from `w`, and returns them. Rounding leaves components of about ε‖w‖; if
+/// the rest is less than half as long as w, they are removed a second time, which is enough (Kahan and Parlett; Daniel et al.,
+/// 1976).
 pub(super) fn orthogonalize(w: &mut [f64], basis: &[Vec<f64>]) -> Vec<f64> {
     if basis.is_empty() {
         return Vec::new();
     }
-    let first = components(w, basis, |_, _| ());
+    let (first, square) = components(w, basis, |_, _| ());
+    // Squares outside this range may have overflowed, or underflowed.
+    if (1e-280..1e280).contains(&square) && dot(&first, &first) <= 0.75 * square {
+        subtract_all(w, &first, basis);
+        return first;
+    }
     // One pass over w removes the first components and computes the second.
-    let second = components(w, basis, |start, w| subtract(w, &first, basis, start));
+    let (second, _) = components(w, basis, |start, w| subtract(w, &first, basis, start));
     subtract_all(w, &second, basis);
     first.iter().zip(&second).map(|(a, b)| a + b).collect()
 }
@@ -29,27 +35,30 @@ pub(super) fn project(w: &mut [f64], basis: &[Vec<f64>]) {
     if basis.is_empty() {
         return;
     }
-    let components = components(w, basis, |_, _| ());
+    let (components, _) = components(w, basis, |_, _| ());
     subtract_all(w, &components, basis);
 }
 
-/// Returns Qᵀw after applying `change` to each chunk of w.
+/// Returns Qᵀw and ‖w‖² after applying `change` to each chunk of w.
 fn components(
     w: &mut [f64],
     basis: &[Vec<f64>],
     change: impl Fn(usize, &mut [f64]) + Sync,
-) -> Vec<f64> {
+) -> (Vec<f64>, f64) {
     let parts: Vec<Vec<f64>> = w
         .par_chunks_mut(CHUNK)
         .enumerate()
         .map(|(i, w)| {
             change(i * CHUNK, w);
-            let mut part = vec![0.0; basis.len()];
+            let mut part = vec![0.0; basis.len() + 1];
             dots(w, basis, i * CHUNK, &mut part);
+            part[basis.len()] = dot(w, w);
             part
         })
         .collect();
-    sum_in_order(&parts, basis.len())
+    let mut sums = sum_in_order(&parts, basis.len() + 1);
+    let square = sums.pop().unwrap_or(0.0);
+    (sums, square)
 }
 
 /// Adds the parts of the chunks, in order.
@@ -72,20 +81,40 @@ fn subtract(w: &mut [f64], components: &[f64], basis: &[Vec<f64>], start: usize)
 }
 
 vectorised! {
-    /// Dot products of w with the rows of each basis vector from `start`, over 32 partial sums.
+    /// Dot products of w with the rows of each basis vector from `start`, four vectors at a time.
     fn dots(w: &[f64], basis: &[Vec<f64>], start: usize, products: &mut [f64]) {
-        for (product, q) in products.iter_mut().zip(basis) {
-            let q = &q[start..start + w.len()];
-            let mut lanes = [0.0; 32];
-            let (w32, q32) = (w.chunks_exact(32), q.chunks_exact(32));
-            let rest = w32.remainder().iter().zip(q32.remainder());
-            let rest = rest.fold(0.0, |sum, (w, q)| sum + w * q);
-            for (w, q) in w32.zip(q32) {
-                for i in 0..32 {
-                    lanes[i] += w[i] * q[i];
+        let rows = start..start + w.len();
+        let (basis4, products4) = (basis.chunks_exact(4), products.chunks_exact_mut(4));
+        let rest = basis4.remainder();
+        let (w16, w_rest) = w.as_chunks::<16>();
+        for (q, products) in basis4.zip(products4) {
+            let [q0, q1, q2, q3] = [0, 1, 2, 3].map(|i| &q[i][rows.clone()]);
+            let [(a, a_rest), (b, b_rest), (c, c_rest), (d, d_rest)] =
+                [q0.as_chunks::<16>(), q1.as_chunks::<16>(), q2.as_chunks::<16>(), q3.as_chunks::<16>()];
+            let (mut sa, mut sb, mut sc, mut sd) = ([0.0; 16], [0.0; 16], [0.0; 16], [0.0; 16]);
+            for ((w, (a, b)), (c, d)) in w16.iter().zip(a.iter().zip(b)).zip(c.iter().zip(d)) {
+                for i in 0..16 {
+                    sa[i] += w[i] * a[i];
+                    sb[i] += w[i] * b[i];
+                    sc[i] += w[i] * c[i];
+                    sd[i] += w[i] * d[i];
                 }
             }
-            *product = lanes.iter().sum::<f64>() + rest;
+            products[0] = in_pairs(sa) + short_dot(w_rest, a_rest);
+            products[1] = in_pairs(sb) + short_dot(w_rest, b_rest);
+            products[2] = in_pairs(sc) + short_dot(w_rest, c_rest);
+            products[3] = in_pairs(sd) + short_dot(w_rest, d_rest);
+        }
+        let first = basis.len() - rest.len();
+        for (q, product) in rest.iter().zip(&mut products[first..]) {
+            let (a, a_rest) = q[rows.clone()].as_chunks::<16>();
+            let mut sa = [0.0; 16];
+            for (w, a) in w16.iter().zip(a) {
+                for i in 0..16 {
+                    sa[i] += w[i] * a[i];
+                }
+            }
+            *product = in_pairs(sa) + short_dot(w_rest, a_rest);
         }
     }
 
@@ -106,6 +135,30 @@ vectorised! {
             }
         }
     }
+}
+
+/// The sum of partial sums, added in pairs.
+#[inline(always)]
+fn in_pairs(s: [f64; 16]) -> f64 {
+    let mut eight = [0.0; 8];
+    for i in 0..8 {
+        eight[i] = s[i] + s[i + 8];
+    }
+    let mut four = [0.0; 4];
+    for i in 0..4 {
+        four[i] = eight[i] + eight[i + 4];
+    }
+    (four[0] + four[2]) + (four[1] + four[3])
+}
+
+/// aᵀb of fewer than 16 entries.
+#[inline(always)]
+fn short_dot(a: &[f64], b: &[f64]) -> f64 {
+    let mut sum = 0.0;
+    for (a, b) in a.iter().zip(b) {
+        sum += a * b;
+    }
+    sum
 }
 
 /// Returns Σᵢ cᵢ qᵢ for each list of coefficients c.

@@ -136,7 +136,11 @@ impl KrylovSpace {
 
     /// Removes the components along the basis and the pending vectors from `w`, and returns them.
     fn remove_from(&self, w: &mut [f64]) -> (Vec<f64>, Vec<f64>) {
+        // The large components of a product are mostly along the last two vectors. Without them, one pass over the basis is precise.
+        let last = self.basis.len().saturating_sub(2);
+        let along_last = orthogonalize(w, &self.basis[last..]);
         let mut along_basis = orthogonalize(w, &self.basis);
+        axpy(1.0, &along_last, &mut along_basis[last..]);
         if self.pending.is_empty() {
             return (along_basis, Vec::new());
         }
