@@ -80,6 +80,7 @@ mod parameters;
 mod partial_results;
 mod pool;
 mod random;
+mod recycled;
 mod tensor_functions;
 mod vector;
 mod verdict;

@@ -78,18 +78,6 @@ pub(crate) fn scale(v: &mut [f64], a: f64) {
     }
 }
 
-/// n zeros in memory that is ready to be added to. The system only promises the memory of `vec![0.0; n]`: adding to it would map
-/// each page twice, on one thread.
-pub(crate) fn zeros(n: usize) -> Vec<f64> {
-    let mut zeros = vec![0.0; n];
-    if n > PIECE {
-        zeros
-            .par_chunks_mut(PIECE)
-            .for_each(|piece| piece.fill(0.0));
-    }
-    zeros
-}
-
 /// Derives the `i`-th seed from `seed`. Derived seeds of two seeds differ unless the seeds are a multiple of 2³² apart.
 pub(crate) fn stream(seed: u64, i: u64) -> u64 {
     seed.wrapping_add(i << 32)

@@ -5,12 +5,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules of the library from the bottom up. A module imports only modules that come before it.
-const ORDER: [&str; 29] = [
+const ORDER: [&str; 30] = [
     "error",
     "vector",
     "random",
     "memory",
     "pool",
+    "recycled",
     "progress",
     "ranks",
     "files",

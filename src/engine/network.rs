@@ -16,7 +16,8 @@ use crate::layers::graph::Node;
 use crate::layers::rules::{Layouts, Packed, Primal, Tangent, Write};
 use crate::losses::{LossRules, TargetSlice};
 use crate::pool::Pool;
-use crate::vector::{scale, zeros};
+use crate::recycled::zeros;
+use crate::vector::scale;
 
 /// Layers and joins with a loss at the end.
 pub(super) struct Network<T> {

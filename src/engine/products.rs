@@ -13,7 +13,8 @@ use crate::kernels::tiles::{Tile, over_tiles};
 use crate::layers::graph::Node;
 use crate::layers::rules::{Mode, Packed, Rules, Tangent, Write};
 use crate::losses::Curvature;
-use crate::vector::{restrict, scale, zeros};
+use crate::recycled::zeros;
+use crate::vector::{restrict, scale};
 
 /// Bytes of one boundary's tangents that fit into a core's cache beside everything else.
 const CACHE_BYTES: usize = 256 << 10;

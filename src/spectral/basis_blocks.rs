@@ -12,6 +12,7 @@ use super::orthonormal::{add_multiples, row_ranges, sum_in_order};
 use crate::error::Result;
 use crate::kernels::matrix::{Matrix, multiply, multiply_strided};
 use crate::progress;
+use crate::recycled;
 
 /// Number of vectors from which matrix products are faster than one vector after another.
 pub(super) const MIN_BLOCK: usize = 8;
@@ -115,7 +116,7 @@ pub(super) fn replace_by_sums(vectors: &mut Vec<Vec<f64>>, coefficients: &[&[f64
         }
         Ok(())
     })?;
-    vectors.truncate(k);
+    recycled::keep(vectors.drain(k..));
     Ok(())
 }
 

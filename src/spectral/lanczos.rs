@@ -13,6 +13,7 @@ use crate::memory;
 use crate::operator::{Dense, LinearOperator};
 use crate::progress::Progress;
 use crate::random::Purpose;
+use crate::recycled;
 use crate::vector::{axpy, largest, norm};
 
 /// Which eigenvalues are computed.
@@ -397,6 +398,7 @@ impl Lanczos {
     ) -> Result<Found> {
         let n = operator.dim();
         let limit = sizes.basis;
+        let _release = recycled::Release;
 
         let mut progress = Progress::start("Lanczos");
         let mut sampler = Sampler::new(Purpose::Lanczos, self.seed);

@@ -10,6 +10,7 @@ use super::thick_restart::ROUNDING;
 use crate::error::Result;
 use crate::operator::LinearOperator;
 use crate::progress::Progress;
+use crate::recycled;
 use crate::vector::{axpy, norm, scale};
 
 /// Largest probability of missing an eigenvalue beyond a threshold.
@@ -120,9 +121,8 @@ impl Chain {
         self.beta.push(length);
         scale(&mut image, 1.0 / length);
         self.recent.push(image);
-        if self.recent.len() > 2 {
-            self.recent.remove(0);
-        }
+        let old = self.recent.len().saturating_sub(2);
+        recycled::keep(self.recent.drain(..old));
         Ok(())
     }
 
