@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole test suite: formatting, lints, tests and doc tests of the crate, the notebooks in the real kernel and a real
-# browser, and several processes under mpirun. About 40 minutes on two cores after the first build.
+# browser, and several processes under mpirun. 40 to 70 minutes on two cores after the first build.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -27,7 +27,7 @@ for features in "" datasets figures tables; do
     cargo clippy --locked --lib --no-default-features --features "$features" -- --deny warnings
 done
 
-say "the crate, with overflow checks and debug assertions (about two minutes) …"
+say "the crate, with overflow checks and debug assertions (6 to 15 minutes) …"
 cargo test --locked
 
 say "documentation …"
