@@ -371,19 +371,21 @@ impl Graph {
     }
 }
 
+/// A node with one output.
+#[cfg(test)]
+pub(super) fn node(op: &str, inputs: &[&str], output: &str) -> Node {
+    Node {
+        name: format!("/{op}"),
+        op: op.into(),
+        inputs: inputs.iter().map(|name| (*name).to_owned()).collect(),
+        outputs: vec![output.into()],
+        ..Node::default()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn node(op: &str, inputs: &[&str], output: &str) -> Node {
-        Node {
-            name: format!("/{op}"),
-            op: op.into(),
-            inputs: inputs.iter().map(|name| (*name).to_owned()).collect(),
-            outputs: vec![output.into()],
-            ..Node::default()
-        }
-    }
 
     fn graph(nodes: Vec<Node>) -> Graph {
         let value = |name: &str| Value {

@@ -330,7 +330,7 @@ fn is_transpose(a: &Tensor, b: &Tensor) -> bool {
 mod tests {
     use candle_core::Device;
 
-    use super::super::graph::Value;
+    use super::super::graph::{Value, node};
     use super::*;
 
     #[test]
@@ -339,15 +339,6 @@ mod tests {
         assert!(!matches("head", "heads.weight") && !matches("weight", "head.weight"));
         assert!(matches("*.weight", "h.0.weight") && matches("h.*.attn", "h.11.attn.qkv.weight"));
         assert!(matches("onnx::MatMul_*", "onnx::MatMul_12") && !matches("*.bias", "h.0.weight"));
-    }
-
-    fn node(op: &str, inputs: &[&str], output: &str) -> Node {
-        Node {
-            op: op.into(),
-            inputs: inputs.iter().map(|name| (*name).to_owned()).collect(),
-            outputs: vec![output.into()],
-            ..Node::default()
-        }
     }
 
     /// y = (relu(x E Eᵀ) + shift γ) val_1, with a mask that is only compared.

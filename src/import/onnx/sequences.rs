@@ -117,17 +117,8 @@ impl Pieces {
 
 #[cfg(test)]
 mod tests {
-    use super::super::graph::Attribute;
+    use super::super::graph::{Attribute, node};
     use super::*;
-
-    fn node(op: &str, inputs: &[&str], output: &str) -> Node {
-        Node {
-            op: op.into(),
-            inputs: inputs.iter().map(|name| (*name).to_owned()).collect(),
-            outputs: vec![output.into()],
-            ..Node::default()
-        }
-    }
 
     #[test]
     fn pieces_are_slices() {
