@@ -5,11 +5,10 @@ use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
+use crate::vector::PIECE;
+
 /// Entries of the shortest vectors that are kept, 8 MiB.
 const SHORTEST: usize = 1 << 20;
-
-/// Entries that a thread sets to zero at once.
-const PIECE: usize = 1 << 17;
 
 /// Vectors that nobody uses now.
 static FREE: Mutex<Vec<Vec<f64>>> = Mutex::new(Vec::new());
@@ -31,11 +30,23 @@ pub(crate) fn zeros(n: usize) -> Vec<f64> {
     zeros
 }
 
-/// Keeps the memory of long vectors until a [`Release`] is dropped.
+/// Keeps the memory of long vectors for [`zeros`], until a [`Release`] is dropped.
 pub(crate) fn keep(vectors: impl Iterator<Item = Vec<f64>>) {
     let long = vectors.filter(|v| v.len() >= SHORTEST);
     let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
     free.extend(long);
+}
+
+/// Frees kept vectors until at most `count` are left. A matrix whose products are not made of [`zeros`] uses none of them.
+pub(crate) fn keep_at_most(count: usize) {
+    let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
+    free.truncate(count);
+}
+
+/// Number of kept vectors.
+#[cfg(test)]
+pub(crate) fn kept() -> usize {
+    FREE.lock().unwrap_or_else(PoisonError::into_inner).len()
 }
 
 /// Frees all kept memory when it is dropped.
@@ -43,8 +54,7 @@ pub(crate) struct Release;
 
 impl Drop for Release {
     fn drop(&mut self) {
-        let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
-        free.clear();
+        keep_at_most(0);
     }
 }
 

@@ -8,7 +8,7 @@ use rand_distr::{Distribution, StandardNormal};
 use rayon::prelude::*;
 
 /// Longer vectors are split into pieces of this length, which threads share.
-const PIECE: usize = 1 << 17;
+pub(crate) const PIECE: usize = 1 << 17;
 
 /// aᵀb. The sums of pieces are added in order.
 pub(crate) fn dot(a: &[f64], b: &[f64]) -> f64 {

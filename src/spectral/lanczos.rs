@@ -411,6 +411,8 @@ impl Lanczos {
             products += next.len();
             space.expand(operator, next)?;
             let m = space.len();
+            // The basis and the kept vectors together need no more memory than `sizes` has checked.
+            recycled::keep_at_most(limit.saturating_sub(m));
             let is_full = limit < n && m + sizes.block > limit;
             let is_out_of_products = m >= k && products >= max_products;
             if m < next_check && !space.pending().is_empty() && !(is_out_of_products || is_full) {
@@ -647,5 +649,45 @@ impl WantedPairs {
                 limit,
             })
             .collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// 1, ½, ⅓, … on the diagonal. Notes how many vectors are kept.
+    struct Harmonic {
+        kept: AtomicUsize,
+    }
+
+    impl LinearOperator for Harmonic {
+        fn dim(&self) -> usize {
+            1 << 20
+        }
+
+        fn apply(&self, v: &[f64]) -> Result<Vec<f64>> {
+            self.kept.fetch_max(recycled::kept(), Ordering::Relaxed);
+            Ok((1..).zip(v).map(|(k, v)| v / f64::from(k)).collect())
+        }
+    }
+
+    #[test]
+    fn kept_vectors_that_no_product_uses_are_freed() {
+        let operator = Harmonic {
+            kept: AtomicUsize::new(0),
+        };
+        let lanczos = Lanczos::default().with_max_basis(6).with_tolerance(1e-8);
+        let found = lanczos.run(&operator, 2).unwrap();
+        assert!(found.converged, "{}", found.products);
+        // A restart keeps half of the 6 vectors.
+        let kept = operator.kept.into_inner();
+        assert!(
+            (1..=3).contains(&kept),
+            "{kept} of {} products",
+            found.products
+        );
     }
 }

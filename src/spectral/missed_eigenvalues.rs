@@ -10,7 +10,6 @@ use super::thick_restart::ROUNDING;
 use crate::error::Result;
 use crate::operator::LinearOperator;
 use crate::progress::Progress;
-use crate::recycled;
 use crate::vector::{axpy, norm, scale};
 
 /// Largest probability of missing an eigenvalue beyond a threshold.
@@ -121,8 +120,9 @@ impl Chain {
         self.beta.push(length);
         scale(&mut image, 1.0 / length);
         self.recent.push(image);
-        let old = self.recent.len().saturating_sub(2);
-        recycled::keep(self.recent.drain(..old));
+        if self.recent.len() > 2 {
+            self.recent.remove(0);
+        }
         Ok(())
     }
 
