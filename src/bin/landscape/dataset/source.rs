@@ -61,7 +61,7 @@ pub fn source() -> impl TypedValueParser<Value = Source> {
     OsStringValueParser::new().try_map(Source::parse)
 }
 
-/// Endings of files that a [`DataReader`] reads.
+/// Endings of files that a `DataReader` reads.
 const ENDINGS: [&str; 6] = ["npz", "safetensors", "pth", "pt", "csv", "parquet"];
 
 pub fn has_ending(path: &Path, endings: &[&str]) -> bool {
