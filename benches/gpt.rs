@@ -1,5 +1,8 @@
-//! Trains a language model for 200 steps on the plays, and measures its curvature on 32 sequences of 64 characters. Prints
-//! JSON for `benches/peers/compare.py`, and writes weights and sequences to a directory: `cargo bench --bench gpt -- DIR`.
+//! Trains a language model for 200 steps on the plays, writes weights and sequences to a directory, and measures its curvature on
+//! 32 sequences of 64 characters for `benches/peers/compare.py`: `cargo bench --bench gpt -- DIR`. Each line of standard input
+//! names a quantity, and each line of standard output is its measurement as JSON.
+
+mod turns;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -10,10 +13,10 @@ use loss_landscape::data::Text;
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json::json;
 use loss_landscape::train::{Adam, DecayGroup, Schedule};
+use turns::{milliseconds, serve, unknown};
 
 const SEQUENCES: usize = 32;
 const STEPS: usize = 200;
-const RUNS: usize = 9;
 
 fn main() -> Result<(), Error> {
     loss_landscape::progress::listen(|_| {});
@@ -57,40 +60,30 @@ fn main() -> Result<(), Error> {
     let vector: Vec<f64> = (0..objective.dim())
         .map(|i| (i as f64 + 2.0).sin())
         .collect();
-    let hvp = || hessian.apply(&vector).map(drop);
-    let hvp_ms = milliseconds(RUNS, hvp)?;
-    let mut shares = Vec::new();
-    for (name, range) in objective.parameters().blocks() {
-        let block = objective.hessian().block(&[name.as_str()])?;
-        let time = milliseconds(3, || block.apply(&vector[range.clone()]).map(drop))?;
-        shares.push(time / hvp_ms);
-    }
-    let top = hessian.top(1)?;
-    println!(
-        "{}",
-        json!({
-            "gradient_ms": milliseconds(RUNS, || objective.gradient().map(drop))?,
-            "hvp_ms": hvp_ms,
-            "gauss_newton_ms": milliseconds(RUNS, || gauss_newton.apply(&vector).map(drop))?,
-            "step_ms": step_ms,
-            "block_share": shares.iter().sum::<f64>() / shares.len() as f64,
-            "eigenvalue": top.pairs[0].value,
-            "residual": top.pairs[0].residual,
-            "loss": objective.loss()?,
-        })
-    );
-    Ok(())
-}
-
-/// Median time of `runs` runs in milliseconds, after a warm-up run.
-fn milliseconds(runs: usize, run: impl Fn() -> Result<(), Error>) -> Result<f64, Error> {
-    run()?;
-    let mut times = Vec::new();
-    for _ in 0..runs {
-        let started = Instant::now();
-        run()?;
-        times.push(1e3 * started.elapsed().as_secs_f64());
-    }
-    times.sort_by(f64::total_cmp);
-    Ok(times[runs / 2])
+    serve(|quantity| {
+        let ms = match quantity {
+            "loss" => return Ok(json!({ "loss": objective.loss()? })),
+            "gradient" => milliseconds(|| objective.gradient())?,
+            "hvp" => milliseconds(|| hessian.apply(&vector))?,
+            "gauss_newton" => milliseconds(|| gauss_newton.apply(&vector))?,
+            "step" => step_ms,
+            "blocks" => {
+                let blocks = objective.parameters().blocks();
+                let mut total = 0.0;
+                for (name, range) in &blocks {
+                    let block = hessian.clone().block(&[name.as_str()])?;
+                    block.apply(&vector[range.clone()])?;
+                    total += milliseconds(|| block.apply(&vector[range.clone()]))?;
+                }
+                total / blocks.len() as f64
+            }
+            "top" => {
+                let top = hessian.top(1)?;
+                let (value, residual) = (top.pairs[0].value, top.pairs[0].residual);
+                return Ok(json!({ "eigenvalue": value, "residual": residual }));
+            }
+            _ => return Err(unknown(quantity)),
+        };
+        Ok(json!({ "ms": ms }))
+    })
 }

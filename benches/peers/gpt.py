@@ -1,22 +1,19 @@
 """Does the work of `cargo bench --bench gpt` with PyTorch and SciPy, on the weights and sequences that it wrote.
 
-    gpt.py DIR      prints one JSON line
+    gpt.py DIR      each line of standard input names a quantity; prints each as a line of JSON
 """
 
-import json
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import torch
-from peers import median_ms
+from peers import milliseconds, serve
 from safetensors.torch import load_file
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import nn
 
 HEADS = 4
-STEPS = 20
 
 
 class Block(nn.Module):
@@ -75,10 +72,16 @@ def main() -> None:
     def gradient(graph: bool) -> tuple[torch.Tensor, ...]:
         return torch.autograd.grad(value(), parameters, create_graph=graph)
 
-    kept = gradient(graph=True)
+    kept = None
     sizes = [p.numel() for p in parameters]
 
+    def keep() -> None:
+        """Makes the gradient's graph, which later products use, if it does not exist."""
+        nonlocal kept
+        kept = kept or gradient(graph=True)
+
     def product(v: np.ndarray) -> np.ndarray:
+        keep()
         parts = torch.from_numpy(v.ravel().astype(np.float32)).split(sizes)
         vector = [part.view_as(p) for part, p in zip(parts, parameters)]
         parts = torch.autograd.grad(kept, parameters, grad_outputs=vector, retain_graph=True)
@@ -86,19 +89,17 @@ def main() -> None:
 
     n = sum(sizes)
     v = np.random.default_rng(0).standard_normal(n)
-    found = {"torch": torch.__version__, "threads": torch.get_num_threads(), "loss": value().item()}
-    found["gradient_ms"] = median_ms(lambda: gradient(graph=False))
-    found["hvp_ms"] = median_ms(lambda: product(v))
-    operator = LinearOperator((n, n), matvec=product, dtype=np.float32)
-    found["eigenvalue"] = float(eigsh(operator, k=1, which="LA", tol=1e-6, return_eigenvectors=False)[0])
-
     groups = [
         {"params": [p for p in parameters if p.dim() > 1], "weight_decay": 0.1},
         {"params": [p for p in parameters if p.dim() == 1], "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.AdamW(groups, 1e-5, betas=(0.9, 0.95))
+    # A learning rate of zero leaves the point where it is.
+    optimizer = torch.optim.AdamW(groups, 0.0, betas=(0.9, 0.95))
 
     def step() -> None:
+        nonlocal kept
+        # The step changes tensors in place, which the graph refers to.
+        kept = None
         optimizer.zero_grad()
         result = value()
         result.backward()
@@ -106,8 +107,23 @@ def main() -> None:
         optimizer.step()
         result.item()
 
-    found["step_ms"] = median_ms(step, STEPS)
-    print(json.dumps(found))
+    def measure(quantity: str) -> dict:
+        match quantity:
+            case "loss":
+                return {"loss": value().item()}
+            case "top":
+                operator = LinearOperator((n, n), matvec=product, dtype=np.float32)
+                return {"eigenvalue": float(eigsh(operator, k=1, which="LA", tol=1e-6, return_eigenvectors=False)[0])}
+            case "gradient":
+                return {"ms": milliseconds(lambda: gradient(graph=False))}
+            case "hvp":
+                keep()
+                return {"ms": milliseconds(lambda: product(v))}
+            case "step":
+                return {"ms": milliseconds(step)}
+        sys.exit(f"no quantity is called {quantity!r}")
+
+    serve(measure)
 
 
 if __name__ == "__main__":
