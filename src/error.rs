@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use candle_core as candle;
+use rayon::prelude::*;
 
 /// The error type of this crate. Its `Display` is self-contained: notebooks show nothing else.
 ///
@@ -219,8 +220,17 @@ impl From<std::convert::Infallible> for Error {
     }
 }
 
+/// Whether all values are finite. Threads share long vectors.
+pub(crate) fn all_finite(values: &[f64]) -> bool {
+    let pieces = values.par_chunks(1 << 17);
+    pieces.all(|piece| piece.iter().fold(true, |all, v| all & v.is_finite()))
+}
+
 /// Returns an error that names the first entry that is not finite.
 pub(crate) fn check_finite(values: &[f64], what: &str) -> Result<()> {
+    if all_finite(values) {
+        return Ok(());
+    }
     match values.iter().position(|v| !v.is_finite()) {
         None => Ok(()),
         Some(at) => Err(Error::NotFinite(format!(

@@ -44,7 +44,6 @@ pub(crate) fn keep_at_most(count: usize) {
 }
 
 /// Number of kept vectors.
-#[cfg(test)]
 pub(crate) fn kept() -> usize {
     FREE.lock().unwrap_or_else(PoisonError::into_inner).len()
 }

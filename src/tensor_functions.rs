@@ -2,8 +2,10 @@
 //! interrupt, and the entries as numbers.
 
 use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Storage, Tensor};
+use rayon::prelude::*;
 
 use crate::progress;
+use crate::vector::PIECE;
 
 /// Entries of a tensor in row-major order, on the CPU in `f64`.
 pub(crate) fn entries(x: &Tensor) -> Result<Vec<f64>> {
@@ -22,7 +24,8 @@ pub(crate) fn append_entries(x: &Tensor, entries: &mut Vec<f64>) -> Result<()> {
             entries.extend_from_slice(&values[range]);
         }
         (Storage::Cpu(CpuStorage::F32(values)), Some(range)) => {
-            entries.extend(values[range].iter().map(|value| f64::from(*value)));
+            let values = values[range].par_iter().with_min_len(PIECE);
+            entries.par_extend(values.map(|value| f64::from(*value)));
         }
         _ => entries.extend(host.flatten_all()?.to_dtype(DType::F64)?.to_vec1::<f64>()?),
     }

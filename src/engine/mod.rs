@@ -33,6 +33,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{DType, Storage, Tensor, TensorId, WithDType};
+use rayon::prelude::*;
 
 use self::compressed_inputs::{CompressedInputs, are_sparse};
 use self::network::{CachedPoint, Network, Samples};
@@ -45,7 +46,7 @@ use crate::layers::{LayerKind, Shape};
 use crate::losses::{Curvature, MeanLoss, TargetSlice};
 use crate::parameters::Parameters;
 use crate::pool::Pool;
-use crate::vector::embed;
+use crate::vector::{PIECE, embed};
 
 /// A network whose derivatives are computed by hand-derived rules, whatever its dtype.
 ///
@@ -190,7 +191,8 @@ impl<T: Scalar + WithDType> Typed<T> {
 
     fn convert(&self, vector: &[f64], converted: &mut Vec<T>) {
         converted.clear();
-        converted.extend(vector.iter().map(|v| -> T { Scalar::from_f64(*v) }));
+        let entries = vector.par_iter().with_min_len(PIECE);
+        converted.par_extend(entries.map(|v| -> T { Scalar::from_f64(*v) }));
         converted.resize(self.point_len, T::ZERO);
     }
 

@@ -4,6 +4,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use rayon::prelude::*;
+
 use super::compressed_inputs::CompressedInputs;
 use super::plan::Plan;
 use super::products::Scratch;
@@ -17,7 +19,7 @@ use crate::layers::rules::{Layouts, Packed, Primal, Tangent, Write};
 use crate::losses::{LossRules, TargetSlice};
 use crate::pool::Pool;
 use crate::recycled::zeros;
-use crate::vector::scale;
+use crate::vector::{PIECE, scale};
 
 /// Layers and joins with a loss at the end.
 pub(super) struct Network<T> {
@@ -71,8 +73,12 @@ pub(super) struct CachedPoint<T> {
 impl<T: Scalar> CachedPoint<T> {
     /// Whether this is the point θ, rounded to the network's type.
     pub(super) fn is_at(&self, theta: &[f64]) -> bool {
-        let mut pairs = self.theta.iter().zip(theta);
-        self.theta.len() == theta.len() && pairs.all(|(ours, x)| *ours == T::from_f64(*x))
+        let pieces = self.theta.par_chunks(PIECE).zip(theta.par_chunks(PIECE));
+        let is_equal = |(ours, theirs): (&[T], &[f64])| {
+            let mut pairs = ours.iter().zip(theirs);
+            pairs.all(|(ours, x)| *ours == T::from_f64(*x))
+        };
+        self.theta.len() == theta.len() && pieces.all(is_equal)
     }
 }
 

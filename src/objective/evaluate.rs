@@ -12,7 +12,7 @@ use super::in_use::InUse;
 use super::{Objective, autograd};
 use crate::data::Targets;
 use crate::engine::HandDerived;
-use crate::error::{Error, Result, check_finite};
+use crate::error::{Error, Result, all_finite, check_finite};
 use crate::losses::{Curvature, finite_loss};
 use crate::parameters::Restore;
 use crate::vector::{axpy, dot, embed, norm, restrict};
@@ -394,7 +394,7 @@ impl Objective {
             if adds_l2 && self.l2 > 0.0 {
                 axpy(2.0 * self.l2, v, product);
             }
-            if product.iter().any(|x| !x.is_finite()) {
+            if !all_finite(product) {
                 let whole = match block {
                     None => product.clone(),
                     Some(ranges) => embed(product, ranges, self.dim(), |x| x),

@@ -10,6 +10,7 @@ use super::thick_restart::ROUNDING;
 use crate::error::Result;
 use crate::operator::LinearOperator;
 use crate::progress::Progress;
+use crate::recycled;
 use crate::vector::{axpy, norm, scale};
 
 /// Largest probability of missing an eigenvalue beyond a threshold.
@@ -106,7 +107,7 @@ impl Chain {
 
     /// Multiplies the last vector.
     fn extend(&mut self, operator: &dyn LinearOperator, b: &SchurComplement) -> Result<()> {
-        let last = self.recent.len() - 1;
+        let (last, kept) = (self.recent.len() - 1, recycled::kept());
         let (mut image, size) = b.apply(operator, &self.recent[last])?;
         self.size = self.size.max(size);
         let components = orthogonalize(&mut image, &self.recent);
@@ -121,7 +122,9 @@ impl Chain {
         scale(&mut image, 1.0 / length);
         self.recent.push(image);
         if self.recent.len() > 2 {
-            self.recent.remove(0);
+            recycled::keep([self.recent.remove(0)].into_iter());
+            // Products that use no kept memory leave one vector more each time.
+            recycled::keep_at_most(kept.max(1));
         }
         Ok(())
     }

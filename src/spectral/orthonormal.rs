@@ -6,6 +6,7 @@
 use rayon::prelude::*;
 
 use crate::kernels::simd::vectorised;
+use crate::recycled::zeros;
 use crate::vector::{axpy, dot, norm, scale};
 
 /// Rows per chunk.
@@ -119,7 +120,7 @@ vectorised! {
     }
 
     /// w ← w + s Σ cⱼ qⱼ on the rows from `start`, four vectors at a time.
-    pub(super) fn add_multiples(w: &mut [f64], c: &[f64], basis: &[Vec<f64>], start: usize, s: f64) {
+    fn add_multiples(w: &mut [f64], c: &[f64], basis: &[Vec<f64>], start: usize, s: f64) {
         let rows = start..start + w.len();
         let (c4, q4) = (c.chunks_exact(4), basis.chunks_exact(4));
         for (c, q) in c4.remainder().iter().zip(q4.remainder()) {
@@ -164,7 +165,8 @@ fn short_dot(a: &[f64], b: &[f64]) -> f64 {
 /// Returns Σᵢ cᵢ qᵢ for each list of coefficients c.
 pub(super) fn combine(basis: &[Vec<f64>], coefficients: &[Vec<f64>]) -> Vec<Vec<f64>> {
     let n = basis.first().map_or(0, Vec::len);
-    let mut sums = vec![vec![0.0; n]; coefficients.len()];
+    let sums = coefficients.iter().map(|_| zeros(n));
+    let mut sums: Vec<Vec<f64>> = sums.collect();
     let chunks = row_ranges(&mut sums, CHUNK).into_par_iter().enumerate();
     chunks.for_each(|(i, rows)| {
         for (sum, c) in rows.into_iter().zip(coefficients) {

@@ -1,5 +1,7 @@
 //! [`SchurComplement`]: the operator that shows which eigenvalues a Krylov space misses.
 
+use std::slice;
+
 use super::orthonormal::{extend, project};
 use super::probe_loop::Sampler;
 use super::thick_restart::{KrylovSpace, Ritz};
@@ -41,9 +43,9 @@ impl<'a> SchurComplement<'a> {
     pub(super) fn apply(
         &self,
         operator: &dyn LinearOperator,
-        v: &[f64],
+        v: &Vec<f64>,
     ) -> Result<(Vec<f64>, f64)> {
-        let mut image = checked_products(operator, &[v.to_vec()])?.swap_remove(0);
+        let mut image = checked_products(operator, slice::from_ref(v))?.swap_remove(0);
         let size = norm(&image);
         project(&mut image, self.space.basis());
         let pending = self.space.pending();

@@ -186,7 +186,8 @@ impl KrylovSpace {
             .iter()
             .filter(|s| **s >= 0.01 * squares[p - 1])
             .count();
-        self.pending = combine(&self.pending, &directions);
+        let coefficients: Vec<&[f64]> = directions.iter().map(Vec::as_slice).collect();
+        replace_by_sums(&mut self.pending, &coefficients)?;
         for column in &mut self.coupling {
             column.resize(p, 0.0);
             *column = directions.iter().map(|d| dot(d, column)).collect();
