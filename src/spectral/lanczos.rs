@@ -406,7 +406,7 @@ impl Lanczos {
         let mut next = self.first_block(&space, sizes.block, &mut sampler);
         let mut products = 0;
         // Ritz pairs of fewer vectors only choose the order in which pending vectors are multiplied.
-        let mut next_check = if k < MANY { 0 } else { k };
+        let mut checks = Checks::new(if k < MANY { 0 } else { k });
         loop {
             products += next.len();
             space.expand(operator, next)?;
@@ -415,15 +415,14 @@ impl Lanczos {
             recycled::keep_at_most(limit.saturating_sub(m));
             let is_full = limit < n && m + sizes.block > limit;
             let is_out_of_products = m >= k && products >= max_products;
-            if m < next_check && !space.pending().is_empty() && !(is_out_of_products || is_full) {
+            if m < checks.next && !space.pending().is_empty() && !(is_out_of_products || is_full) {
                 progress
                     .tick(|| format!("{}, {k} eigenvalues wanted", counted(products, "product")));
                 next = space.take(sizes.block);
                 continue;
             }
-            // Ritz pairs cost m³ operations.
-            next_check = m + (m / 40).max(1);
             let mut wanted = self.wanted_pairs(&space, k)?;
+            checks.plan(m, wanted.excess);
             progress.tick(|| {
                 let found = m.min(k) - wanted.unconverged().len();
                 format!(
@@ -484,10 +483,11 @@ impl Lanczos {
         let ritz = space.ritz()?;
         let largest_value = largest(&ritz.values);
         let rounding = 4.0 * (space.dim() as f64).sqrt() * f64::EPSILON * largest_value;
-        let mut groups = Vec::new();
+        let (mut groups, mut excess) = (Vec::new(), 0.0f64);
         for (end, wanted) in self.which.by_end(&ritz.values, k) {
             let residual = self.largest_residual(&ritz.values, &wanted).max(rounding);
             let residuals: Vec<f64> = wanted.iter().map(|i| space.residual(&ritz, *i)).collect();
+            excess = excess.max(largest(&residuals) / residual);
             let unconverged = wanted.iter().zip(&residuals);
             let unconverged = unconverged.filter(|(_, found)| **found > residual);
             let rank_error = match (space.len() == space.dim(), k < MANY) {
@@ -506,7 +506,11 @@ impl Lanczos {
                 wanted,
             });
         }
-        Ok(WantedPairs { ritz, groups })
+        Ok(WantedPairs {
+            ritz,
+            groups,
+            excess,
+        })
     }
 
     /// Orthonormal vectors from sums of [`Lanczos::start_vectors`], extended with random vectors to a full block.
@@ -541,6 +545,44 @@ struct Sizes {
     block: usize,
     /// Largest basis.
     basis: usize,
+}
+
+/// Numbers of basis vectors at which Ritz pairs are computed, which costs m³ operations for m vectors.
+struct Checks {
+    /// Number of vectors at the next check.
+    next: usize,
+    /// Number of vectors and the largest ratio of a residual and its limit at the last check.
+    last: Option<(usize, f64)>,
+}
+
+/// Number of vectors up to which checks cost too little to be postponed.
+const FEW_VECTORS: usize = 128;
+
+impl Checks {
+    fn new(first: usize) -> Self {
+        Self {
+            next: first,
+            last: None,
+        }
+    }
+
+    /// Chooses the next check after one with m vectors, at which the largest ratio of a residual and its limit was `excess`. A
+    /// check that may find convergence comes after m/40 vectors, and every check after at most m/12. In between, it is half as
+    /// far away as a constant rate of convergence predicts.
+    fn plan(&mut self, m: usize, excess: f64) {
+        let soon = (m / 40).max(1);
+        let steps = match self.last {
+            _ if m < FEW_VECTORS || excess <= 1.0 => soon,
+            Some((before, larger)) if m > before && excess < larger => {
+                let rate = (larger / excess).ln() / (m - before) as f64;
+                let predicted = excess.ln() / rate;
+                (predicted / 2.0) as usize
+            }
+            _ => usize::MAX,
+        };
+        self.last = Some((m, excess));
+        self.next = m + steps.min(m / 12).max(soon);
+    }
 }
 
 /// The result of the iteration.
@@ -583,6 +625,8 @@ struct Group {
 struct WantedPairs {
     ritz: Ritz,
     groups: Vec<Group>,
+    /// Largest ratio of a residual and its limit.
+    excess: f64,
 }
 
 impl WantedPairs {
@@ -672,6 +716,25 @@ mod tests {
             self.kept.fetch_max(recycled::kept(), Ordering::Relaxed);
             Ok((1..).zip(v).map(|(k, v)| v / f64::from(k)).collect())
         }
+    }
+
+    #[test]
+    fn checks_come_at_half_of_the_predicted_convergence() {
+        let mut checks = Checks::new(0);
+        let mut plan = |m, excess| {
+            checks.plan(m, excess);
+            checks.next - m
+        };
+        // Few vectors, and then no known rate.
+        assert_eq!(plan(50, 1e4), 1);
+        assert_eq!(plan(1_200, 1e4), 100);
+        // ln(1000) / ln(10) · 100 / 2 = 150 is too far; ln(90) / ln(1000 / 90) · 100 / 2 = 93.4.
+        assert_eq!(plan(1_300, 1e3), 108);
+        assert_eq!(plan(1_400, 90.0), 93);
+        // Convergence is near, does not come nearer, or has come.
+        assert_eq!(plan(1_550, 3.0), 38);
+        assert_eq!(plan(1_600, 3.0), 133);
+        assert_eq!(plan(1_800, 0.5), 45);
     }
 
     #[test]
