@@ -38,6 +38,7 @@ use rayon::prelude::*;
 use self::compressed_inputs::{CompressedInputs, are_sparse};
 use self::network::{CachedPoint, Network, Samples};
 use self::plan::Plan;
+use self::plane_losses::PlaneStart;
 use crate::data::{Dataset, Targets};
 use crate::error::{Error, Result};
 use crate::kernels::Scalar;
@@ -62,13 +63,15 @@ pub(crate) trait HandDerived: Any + Send + Sync {
     fn gradient(&self, point: &[f64], data: &Dataset) -> Result<(f64, Vec<f64>)>;
 
     /// The mean losses at a point + αd₁ + βd₂ for two directions in θ-space and several points (α, β), and the
-    /// numbers of correct labels; `None` if that is not faster than evaluating each point.
+    /// numbers of correct labels; `None` if that is not faster than evaluating each point. The first call for a plane caches
+    /// what later ones need, up to `budget` bytes.
     fn on_plane(
         &self,
         point: &[f64],
         directions: [&[f64]; 2],
         data: &Dataset,
         points: &[[f64; 2]],
+        budget: usize,
     ) -> Result<Option<Vec<(f64, usize)>>>;
 
     /// Products with a curvature matrix at a point. The first call caches what later ones need, up to `budget` bytes;
@@ -129,6 +132,8 @@ struct Typed<T> {
     has_dropout: bool,
     /// The point and data of the last products: objectives on other data share the engine.
     cached: Mutex<Option<(DataId, Arc<CachedPoint<T>>)>>,
+    /// The plane and data of the last losses on a plane.
+    plane: Mutex<Option<(DataId, Arc<PlaneStart<T>>)>>,
     /// The last tokens and their values in the network's dtype.
     converted: Mutex<Option<(TensorId, Tensor)>>,
     /// Converted directions.
@@ -176,6 +181,7 @@ impl<T: Scalar + WithDType> Typed<T> {
             point_len: parameters.len_with_statistics(),
             has_dropout: graph.has_dropout,
             cached: Mutex::new(None),
+            plane: Mutex::new(None),
             converted: Mutex::new(None),
             vectors: Pool::default(),
             compressed: Mutex::new(None),
@@ -221,6 +227,25 @@ impl<T: Scalar + WithDType> Typed<T> {
         );
         *lock() = Some((id, point.clone()));
         Ok(point)
+    }
+
+    /// What is cached for the plane through θ, d₁ and d₂.
+    fn plane_start(
+        &self,
+        vectors: [Vec<T>; 3],
+        data: &Dataset,
+        budget: usize,
+    ) -> Arc<PlaneStart<T>> {
+        let mut plane = self.plane.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((id, start)) = &*plane
+            && *id == id_of(data)
+            && start.is_on(&vectors, budget)
+        {
+            return start.clone();
+        }
+        let start = Arc::new(self.network.plane_start(vectors, data.len(), budget));
+        *plane = Some((id_of(data), start.clone()));
+        start
     }
 }
 
@@ -326,18 +351,19 @@ impl<T: Scalar + WithDType> HandDerived for Typed<T> {
         directions: [&[f64]; 2],
         data: &Dataset,
         points: &[[f64; 2]],
+        budget: usize,
     ) -> Result<Option<Vec<(f64, usize)>>> {
-        if !self.network.has_affine_start() {
+        let Some(rules) = self.network.affine_start() else {
             return Ok(None);
-        }
+        };
         let vectors = [point, directions[0], directions[1]].map(|v| self.vector(v));
         let points: Vec<[T; 2]> = points
             .iter()
             .map(|point| point.map(Scalar::from_f64))
             .collect();
-        let vectors = [&vectors[0][..], &vectors[1], &vectors[2]];
+        let start = self.plane_start(vectors, data, budget);
         let totals = self.with_all_samples(data, |samples| {
-            self.network.on_plane(vectors, samples, &points)
+            self.network.on_plane(rules, &start, samples, &points)
         })??;
         let n = data.len() as f64;
         let means = totals.into_iter();

@@ -1,67 +1,129 @@
 //! Losses on a plane in θ-space, with the first layer's products computed once.
 
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use rayon::prelude::*;
 
-use super::network::{CachedTile, Network, Purpose, Samples};
+use super::network::{CachedTile, Network, Purpose, Samples, TileInputs};
 use crate::error::Result;
 use crate::kernels::Scalar;
 use crate::kernels::simd::vectorised;
 use crate::kernels::tiles::over_tiles;
-use crate::layers::rules::{Layouts, Packed, Tangent};
+use crate::layers::rules::{Layouts, Packed, Rules, Tangent};
 use crate::progress;
 
-impl<T: Scalar> Network<T> {
-    /// Whether [`Network::on_plane`] applies.
-    pub(crate) fn has_affine_start(&self) -> bool {
-        self.nodes[0].rules().is_some_and(|rules| rules.is_affine())
+/// The first layer's outputs at θ, along d₁ and along d₂, which losses at all points of a plane need, cached up to a budget.
+pub(super) struct PlaneStart<T> {
+    /// θ, d₁ and d₂.
+    vectors: [Vec<T>; 3],
+    /// In bytes.
+    budget: usize,
+    /// Bytes of all cached tiles.
+    held: AtomicUsize,
+    tiles: Vec<OnceLock<[Vec<T>; 3]>>,
+}
+
+impl<T: Scalar> PlaneStart<T> {
+    /// Whether this is the plane through these vectors, with this budget.
+    pub(super) fn is_on(&self, vectors: &[Vec<T>; 3], budget: usize) -> bool {
+        self.budget == budget && self.vectors == *vectors
     }
 
-    /// The sum of all samples' losses and the number of correct predictions at θ + αd₁ + βd₂ for `vectors` θ, d₁, d₂
-    /// and several points (α, β).
-    ///
-    /// The first layer's output is affine in its parameters, so it is y(θ) + αy(d₁) + βy(d₂): three products for all
-    /// points. They are computed one by one, as in a forward pass, so the results at θ are bit-identical to it.
-    pub(crate) fn on_plane(
+    /// Whether the budget allows to cache a tile of this size; if so, it is counted.
+    fn has_room(&self, bytes: usize) -> bool {
+        let add = |held: usize| (held + bytes <= self.budget).then_some(held + bytes);
+        let added = self
+            .held
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+        added.is_ok()
+    }
+}
+
+impl<T: Scalar> Network<T> {
+    /// The rules of the first layer, if [`Network::on_plane`] applies.
+    pub(super) fn affine_start(&self) -> Option<&dyn Rules<T>> {
+        let rules = self.nodes[0].rules();
+        rules.filter(|rules| rules.is_affine())
+    }
+
+    /// The plane through `vectors` θ, d₁, d₂, of which nothing is cached yet.
+    pub(super) fn plane_start(
         &self,
-        vectors: [&[T]; 3],
+        vectors: [Vec<T>; 3],
+        samples: usize,
+        budget: usize,
+    ) -> PlaneStart<T> {
+        let tiles = self.split(samples).count(samples);
+        PlaneStart {
+            vectors,
+            budget,
+            held: AtomicUsize::new(0),
+            tiles: (0..tiles).map(|_| OnceLock::new()).collect(),
+        }
+    }
+
+    /// The sum of all samples' losses and the number of correct predictions at θ + αd₁ + βd₂ for several points (α, β).
+    ///
+    /// The first layer, which has these `rules`, is affine in its parameters: its output is y(θ) + αy(d₁) + βy(d₂), three
+    /// products for all points of all calls. They are computed one by one, as in a forward pass, so the results at θ are
+    /// bit-identical to it.
+    pub(super) fn on_plane(
+        &self,
+        rules: &dyn Rules<T>,
+        start: &PlaneStart<T>,
         samples: Samples<T>,
         points: &[[T; 2]],
     ) -> Result<Vec<(f64, usize)>> {
-        let Some(rules) = self.nodes[0].rules() else {
-            return Ok(Vec::new());
-        };
+        let vectors = start.vectors.each_ref().map(Vec::as_slice);
         let first = vectors.map(|v| Packed::new(rules, &[v], Layouts::Forward));
+        let write_outputs = |x: &TileInputs<T>, parts: &mut [Vec<T>; 3]| {
+            for (first, part) in first.iter().zip(parts) {
+                part.resize(rules.output_len() * x.samples, T::ZERO);
+                rules.forward_tangent(&x.first_layer(first), &Tangent::along(first), part);
+            }
+        };
         let moved = |point: &[T; 2]| -> Vec<Packed<T>> {
             let mut theta = vec![T::ZERO; vectors[0].len()];
             combine(vectors, *point, &mut theta);
             self.pack(1, &[&theta])
         };
         let moved: Vec<Vec<Packed<T>>> = points.par_iter().map(moved).collect();
-        let (width, split) = (rules.output_len(), self.split(samples.count));
+        let split = self.split(samples.count);
         let mut totals = vec![(0.0, 0); points.len()];
         over_tiles(
             samples.count,
             split,
             || {
                 (
-                    [(); 3].map(|()| vec![T::ZERO; width * split.tile]),
+                    [(); 3].map(|()| Vec::new()),
                     CachedTile::default(),
                     vec![(0.0, 0); points.len()],
                 )
             },
-            |_, tile, (parts, cached, sums)| {
+            |_, tile, (uncached, cached, sums)| {
                 let x = samples.tile(tile, self);
-                for (first, part) in first.iter().zip(parts.iter_mut()) {
-                    let part = &mut part[..width * tile.len];
-                    rules.forward_tangent(&x.first_layer(first), &Tangent::along(first), part);
-                }
-                let [a, b, c] = &*parts;
+                let bytes = 3 * rules.output_len() * tile.len * size_of::<T>();
+                let kept = &start.tiles[split.index(tile)];
+                let parts = match kept.get() {
+                    Some(parts) => parts,
+                    None if start.has_room(bytes) => kept.get_or_init(|| {
+                        let mut parts = [(); 3].map(|()| Vec::new());
+                        write_outputs(&x, &mut parts);
+                        parts
+                    }),
+                    None => {
+                        write_outputs(&x, uncached);
+                        &*uncached
+                    }
+                };
+                let parts = parts.each_ref().map(Vec::as_slice);
                 let targets = samples.targets(tile, self);
                 for ((packed, point), sum) in moved.iter().zip(points).zip(sums.iter_mut()) {
                     // A tile goes through the network once for each point.
                     progress::check()?;
                     cached.fit(self, 0, tile.len, Purpose::Values);
-                    combine([a, b, c], *point, &mut cached.values[1]);
+                    combine(parts, *point, &mut cached.values[1]);
                     self.forward_from(1, packed, &x, Purpose::Values, cached);
                     let (loss, correct) =
                         self.loss.score(&cached.values[self.nodes.len()], targets);
@@ -87,5 +149,60 @@ vectorised! {
         for (((t, a), b), c) in target.iter_mut().zip(a).zip(b).zip(c) {
             *t = *a + alpha * *b + beta * *c;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use candle_core::Device;
+
+    use super::super::{HandDerived, Typed};
+    use crate::data::synthetic::two_moons;
+    use crate::losses::{Loss, MeanLoss};
+    use crate::model::{Activation, Mlp, Model};
+    use crate::random::{Purpose, normal};
+
+    #[test]
+    fn the_first_layers_products_are_computed_once_for_a_plane() {
+        let data = two_moons(1_500, 0.1, 0, &Device::Cpu).unwrap();
+        let model = Mlp::new(&[2, 5, 2], Activation::Tanh, 0, &Device::Cpu).unwrap();
+        let (layers, parameters) = (model.layers().unwrap(), model.parameters());
+        let loss = MeanLoss::new(Loss::CrossEntropy, data.targets()).unwrap();
+        let new = || Typed::<f32>::new(&layers, parameters, &data, &loss).unwrap();
+        let theta = parameters.to_flat().unwrap();
+        let [d1, d2] = [0, 1].map(|i| normal(theta.len(), Purpose::Lanczos, 3, i));
+        let points: Vec<[f64; 2]> = (0..9).map(|i| [f64::from(i % 3), f64::from(i)]).collect();
+        let losses = |engine: &Typed<f32>, points: &[[f64; 2]], budget| {
+            let found = engine.on_plane(&theta, [&d1, &d2], &data, points, budget);
+            found.unwrap().unwrap()
+        };
+
+        let mut engine = new();
+        let all = losses(&engine, &points, 1 << 20);
+        assert_eq!(all[0], engine.loss(&theta, &data).unwrap());
+        // In two calls; with room for some of the tiles, 3 · 5 · 1,500 numbers; without caching.
+        assert_eq!(losses(&engine, &points[4..], 1 << 20), all[4..]);
+        for budget in [40_000, 0] {
+            let engine = new();
+            for _ in 0..2 {
+                assert_eq!(losses(&engine, &points, budget), all, "{budget}");
+            }
+            let plane = engine.plane.lock().unwrap();
+            let tiles = &plane.as_ref().unwrap().1.tiles;
+            let cached = tiles.iter().filter(|tile| tile.get().is_some()).count();
+            assert_eq!(cached > 0, budget > 0);
+            assert!(cached < tiles.len() && cached * 3 * 5 * 94 * 4 <= budget);
+        }
+
+        // Later calls read what the first one has computed.
+        let (_, start) = engine.plane.get_mut().unwrap().as_mut().unwrap();
+        for tile in &mut Arc::get_mut(start).unwrap().tiles {
+            tile.get_mut().unwrap()[0].fill(f32::NAN);
+        }
+        assert!(losses(&engine, &points, 1 << 20)[0].0.is_nan());
+        let other = engine.on_plane(&theta, [&d2, &d1], &data, &[[0.0; 2]], 1 << 20);
+        assert_eq!(other.unwrap().unwrap(), all[..1]);
     }
 }

@@ -46,6 +46,17 @@ impl Split {
             tile: group.div_ceil(group.div_ceil(most)),
         }
     }
+
+    /// Number of tiles, if all groups were full.
+    pub(crate) fn count(self, samples: usize) -> usize {
+        samples.div_ceil(self.group) * self.group.div_ceil(self.tile)
+    }
+
+    /// Number of a tile, less than the [`count`](Self::count).
+    pub(crate) fn index(self, tile: Tile) -> usize {
+        let (group, within) = (tile.start / self.group, tile.start % self.group);
+        group * self.group.div_ceil(self.tile) + within / self.tile
+    }
 }
 
 /// Runs `work` on every tile, on all threads, each with its own state, and `finish` on the states, in the order of the groups.

@@ -295,6 +295,7 @@ mod tests {
             _: [&[f64]; 2],
             _: &Dataset,
             _: &[[f64; 2]],
+            _: usize,
         ) -> Result<Option<Vec<(f64, usize)>>> {
             Ok(None)
         }

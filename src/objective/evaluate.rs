@@ -203,7 +203,7 @@ impl Objective {
                 let point = self.point(Some(theta))?;
                 self.over_parts(
                     || Some(vec![(0.0, 0); points.len()]),
-                    |part| engine.on_plane(&point, [d1, d2], &part.data, points),
+                    |part| engine.on_plane(&point, [d1, d2], &part.data, points, part.memory),
                     |total, share, found| {
                         let Some(found) = found else {
                             *total = None;

@@ -441,8 +441,8 @@ impl Objective {
     }
 
     /// Caches at most `bytes` of the primal pass for products at a point, with hand-derived rules; 2³² by
-    /// default. The rest is recomputed for each product, which then takes about half as long again. Results are
-    /// bit-identical.
+    /// default. The rest is recomputed for each product, which then takes about half as long again. As many bytes
+    /// are used for the first layer's outputs on a plane. Results are bit-identical.
     ///
     /// ```
     /// # use loss_landscape::prelude::*;
