@@ -3,6 +3,7 @@
 use super::network::{Network, Samples};
 use crate::error::Result;
 use crate::kernels::Scalar;
+use crate::kernels::tiles::Tile;
 
 /// A layer's inputs, outputs and output gradients, for a tile of samples at a point.
 ///
@@ -43,8 +44,10 @@ impl<T: Scalar> Network<T> {
             |tiles: &mut Vec<_>, tile, _, layer, primal| {
                 tiles.push((tile, layer, [primal.x, primal.y, primal.dy].map(wide)));
             },
-            |tiles, _| {
-                tiles.sort_by_key(|(tile, layer, _)| (tile.start, *layer));
+            [|tiles: &mut Vec<_>, _| {
+                tiles.sort_by_key(|(tile, layer, _): &(Tile, usize, [Vec<f64>; 3])| {
+                    (tile.start, *layer)
+                });
                 for (tile, layer, [inputs, outputs, output_gradients]) in tiles.drain(..) {
                     visitor(LayerTile {
                         layer,
@@ -56,7 +59,7 @@ impl<T: Scalar> Network<T> {
                         output_gradients: &output_gradients,
                     });
                 }
-            },
+            }],
         )
     }
 

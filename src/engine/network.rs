@@ -15,11 +15,15 @@ use crate::kernels::elementwise::add;
 use crate::kernels::sparse::SparseTile;
 use crate::kernels::tiles::{Split, Tile, over_tiles};
 use crate::layers::graph::Node;
-use crate::layers::rules::{Layouts, Packed, Primal, Tangent, Write};
+use crate::layers::rules::{Layouts, Packed, Primal, Tangent, Window, Write};
 use crate::losses::{LossRules, TargetSlice};
-use crate::pool::Pool;
+use crate::pool::{Lent, Pool};
 use crate::recycled::zeros;
 use crate::vector::{PIECE, scale};
+
+/// Largest number of windows of θ to which gradients are added at the same time, and their smallest size.
+const WINDOWS: usize = 64;
+const SMALLEST_WINDOW: usize = 1 << 15;
 
 /// Layers and joins with a loss at the end.
 pub(super) struct Network<T> {
@@ -148,12 +152,20 @@ impl<T: Scalar> Network<T> {
         lengths.map(|length| vec![T::ZERO; length]).collect()
     }
 
-    pub(super) fn add_gradients(&self, gradients: &[Vec<T>], vectors: &mut [Vec<f64>]) {
+    /// Splits vectors in θ-space into windows, to which threads add at the same time.
+    pub(super) fn windows<'a>(&self, vectors: &'a mut [Vec<f64>]) -> Vec<Window<'a>> {
+        Window::split(
+            vectors,
+            SMALLEST_WINDOW.max(self.num_params.div_ceil(WINDOWS)),
+        )
+    }
+
+    pub(super) fn add_gradients(&self, gradients: &[Vec<T>], window: &mut Window) {
         for (node, gradient) in self.nodes.iter().zip(gradients) {
             if let Some(rules) = node.rules()
                 && !gradient.is_empty()
             {
-                rules.add_gradient(gradient, vectors);
+                rules.add_gradient(gradient, window);
             }
         }
     }
@@ -199,7 +211,7 @@ impl<T: Scalar> Network<T> {
                 group.extend_from_slice(&cached.values[self.nodes.len()]);
                 Ok(())
             },
-            |(_, group)| outputs.append(group),
+            [|(_, group): &mut (_, Vec<T>)| outputs.append(group)],
         )?;
         Ok(outputs)
     }
@@ -220,18 +232,28 @@ impl<T: Scalar> Network<T> {
                 *sum = (sum.0 + loss, sum.1 + correct);
                 Ok(())
             },
-            |(_, sum)| {
+            [|(_, sum): &mut (_, (f64, usize))| {
                 let (loss, correct) = std::mem::take(sum);
                 total = (total.0 + loss, total.1 + correct);
-            },
+            }],
         )?;
         Ok(total)
     }
 
     /// The sum of all samples' losses, and the gradient of the mean loss.
     pub(super) fn gradient(&self, theta: &[T], samples: Samples<T>) -> Result<(f64, Vec<f64>)> {
-        let mut total = 0.0;
         let mut gradient = [zeros(self.num_params)];
+        let windows = self.windows(&mut gradient);
+        // Every window adds up the losses, all to the same bits.
+        let mut totals = vec![0.0; windows.len()];
+        let finish = windows.into_iter().zip(&mut totals);
+        let finish = finish.map(|(mut window, total)| {
+            move |buffers: &mut Lent<Vec<Vec<T>>>, loss| {
+                *total += loss;
+                self.add_gradients(buffers, &mut window);
+            }
+        });
+        let finish: Vec<_> = finish.collect();
         self.over_layers(
             theta,
             samples,
@@ -245,27 +267,27 @@ impl<T: Scalar> Network<T> {
                     rules.gradient(&primal, &mut buffers[l], write);
                 }
             },
-            |buffers, loss| {
-                total += loss;
-                self.add_gradients(buffers, &mut gradient);
-            },
+            finish,
         )?;
         let [mut gradient] = gradient;
         scale(&mut gradient, 1.0 / samples.count as f64);
-        Ok((total, gradient))
+        Ok((totals[0], gradient))
     }
 
     /// The forward and backward pass of every tile, on all threads. `work` is called for each layer of a tile, the last
-    /// one first, with a per-thread state, and [`Write::Replace`] for the first tile of a group; `finish` for each group
+    /// one first, with a per-thread state, and [`Write::Replace`] for the first tile of a group; each `finish` for each group
     /// in order, with the sum of its samples' losses.
-    pub(super) fn over_layers<S: Send>(
+    pub(super) fn over_layers<S: Send, F: FnMut(&mut S, f64) + Send>(
         &self,
         theta: &[T],
         samples: Samples<T>,
         state: impl Fn() -> S + Sync,
         work: impl Fn(&mut S, Tile, Write, usize, Primal<T>) + Sync,
-        mut finish: impl FnMut(&mut S, f64) + Send,
+        finish: impl IntoIterator<Item = F>,
     ) -> Result<()> {
+        let finish = finish
+            .into_iter()
+            .map(|mut finish| move |(_, _, state, sum): &mut (_, _, S, f64)| finish(state, *sum));
         let packed = self.pack(0, &[theta]);
         over_tiles(
             samples.count,
@@ -276,7 +298,7 @@ impl<T: Scalar> Network<T> {
                 self.forward(&packed, &x, Purpose::Derivatives, cached);
                 let targets = samples.targets(tile, self);
                 let (loss, _) = self.loss.score(&cached.values[self.nodes.len()], targets);
-                *sum += loss;
+                *sum = if i == 0 { loss } else { *sum + loss };
                 self.start_backward(targets, tile.len, cached, buffers);
                 let write = if i == 0 { Write::Replace } else { Write::Add };
                 for l in (0..self.nodes.len()).rev() {
@@ -288,7 +310,7 @@ impl<T: Scalar> Network<T> {
                 }
                 Ok(())
             },
-            |(_, _, state, sum)| finish(state, std::mem::take(sum)),
+            finish,
         )
     }
 
@@ -318,7 +340,7 @@ impl<T: Scalar> Network<T> {
                 group.push((before + cached.bytes() <= budget).then_some(cached));
                 Ok(())
             },
-            |group| groups.push(std::mem::take(group)),
+            [|group: &mut Vec<_>| groups.push(std::mem::take(group))],
         )?;
         Ok(CachedPoint {
             theta,

@@ -131,12 +131,12 @@ impl<T: Scalar> Network<T> {
                 }
                 Ok(())
             },
-            |(_, _, sums)| {
+            [|(_, _, sums): &mut (_, _, Vec<(f64, usize)>)| {
                 for (total, sum) in totals.iter_mut().zip(sums) {
                     let (loss, correct) = std::mem::take(sum);
                     *total = (total.0 + loss, total.1 + correct);
                 }
-            },
+            }],
         )?;
         Ok(totals)
     }

@@ -13,6 +13,7 @@ use crate::kernels::tiles::{Tile, over_tiles};
 use crate::layers::graph::Node;
 use crate::layers::rules::{Mode, Packed, Rules, Tangent, Write};
 use crate::losses::Curvature;
+use crate::pool::Lent;
 use crate::recycled::zeros;
 use crate::vector::{restrict, scale};
 
@@ -166,6 +167,24 @@ impl<T: Scalar> Network<T> {
             }
             lent
         };
+        let windows = products.iter_mut().map(|v| self.windows(v).into_iter());
+        let mut windows: Vec<_> = windows.collect();
+        let count = windows.first().map_or(0, ExactSizeIterator::len);
+        let finish = (0..count).map(|_| {
+            // The same window for each pass.
+            let window = windows.iter_mut().filter_map(Iterator::next);
+            let mut window: Vec<_> = window.collect();
+            move |scratch: &mut Lent<Scratch<T>>| {
+                let results = scratch.gradients.iter().zip(&mut window);
+                for (pass, (gradients, window)) in passes.iter().zip(results) {
+                    if pass.has_tangent[depth] {
+                        self.add_gradients(gradients, window);
+                    }
+                }
+            }
+        });
+        let finish: Vec<_> = finish.collect();
+        drop(windows);
         over_tiles(
             samples.count,
             split,
@@ -191,14 +210,7 @@ impl<T: Scalar> Network<T> {
                 (scratch.tile, scratch.gradients) = (first, gradients);
                 Ok(())
             },
-            |scratch| {
-                let results = scratch.gradients.iter().zip(&mut products);
-                for (pass, (gradients, products)) in passes.iter().zip(results) {
-                    if pass.has_tangent[depth] {
-                        self.add_gradients(gradients, products);
-                    }
-                }
-            },
+            finish,
         )?;
         let products = products.into_iter().flatten();
         let products = products.map(|product| {

@@ -11,7 +11,7 @@ use crate::progress;
 ///
 /// Sums are computed group by group in order, independent of the number of threads, so results are too. Groups of one
 /// size keep threads busy to the end; fewer groups would not occupy many threads, and more would take longer to add
-/// up.
+/// up. Their number grows with the number of samples, and a group of many samples is one full tile.
 #[derive(Clone, Copy)]
 pub(crate) struct Split {
     pub(crate) group: usize,
@@ -24,7 +24,7 @@ const TILE: usize = 320;
 const ROWS: usize = 512 << 10;
 /// Parameters are read and gradients written for every tile: a tile's widest boundary has at least this share of their bytes.
 const SHARE_OF_PARAMETERS: usize = 32;
-/// Number of groups of up to 10,240 samples.
+/// Number of groups of up to 5,120 samples.
 const GROUPS: usize = 16;
 
 impl Split {
@@ -37,7 +37,7 @@ impl Split {
                 .clamp(1, GROUPS)
                 .max(samples.div_ceil(32))
                 .min(samples),
-            _ => GROUPS * samples.div_ceil(10_240),
+            _ => GROUPS * samples.div_ceil(GROUPS * TILE),
         };
         let group = samples.div_ceil(groups);
         let most = (bytes / row.max(1)).clamp(1, TILE);
@@ -59,24 +59,23 @@ impl Split {
     }
 }
 
-/// Runs `work` on every tile, on all threads, each with its own state, and `finish` on the states, in the order of the groups.
-/// `work` gets the tile's index within its group. A thread takes the tiles of a group one after another.
+/// Runs `work` on every tile, on all threads, each with its own state, and each `finish` on the states, in the order of the
+/// groups. `work` gets the tile's index within its group. A thread takes the tiles of a group one after another.
+///
+/// Several `finish` functions, such as sums over parts of a long vector, run at the same time on the states of different groups.
 ///
 /// # Errors
 /// An error of `work`, or an interrupt. The loop then ends after the current tiles.
-pub(crate) fn over_tiles<S: Send>(
+pub(crate) fn over_tiles<S: Send, F: FnMut(&mut S) + Send>(
     samples: usize,
     split: Split,
     state: impl Fn() -> S + Sync,
     work: impl Fn(usize, Tile, &mut S) -> Result<()> + Sync,
-    finish: impl FnMut(&mut S) + Send,
+    finish: impl IntoIterator<Item = F>,
 ) -> Result<()> {
     let groups = samples.div_ceil(split.group);
     let next = AtomicUsize::new(0);
-    let turns = Turns {
-        now: Mutex::new((Some(0), finish)),
-        changed: Condvar::new(),
-    };
+    let turns = AllTurns(finish.into_iter().map(Turns::new).collect());
     let failed = Mutex::new(Ok(()));
     let run = || {
         let _abort = turns.abort_on_panic();
@@ -99,7 +98,9 @@ pub(crate) fn over_tiles<S: Send>(
                 next.store(groups, Ordering::Relaxed);
                 break;
             }
-            turns.take(group, |finish| finish(&mut state));
+            for turns in &turns.0 {
+                turns.take(group, |finish| finish(&mut state));
+            }
         }
     };
     let threads = rayon::current_num_threads().min(groups);
@@ -120,6 +121,13 @@ struct Turns<F> {
 }
 
 impl<F> Turns<F> {
+    fn new(f: F) -> Self {
+        Self {
+            now: Mutex::new((Some(0), f)),
+            changed: Condvar::new(),
+        }
+    }
+
     fn take(&self, number: usize, f: impl FnOnce(&mut F)) {
         let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
         while now.0.is_some_and(|turn| turn != number) {
@@ -140,10 +148,20 @@ impl<F> Turns<F> {
         self.now.lock().unwrap_or_else(PoisonError::into_inner).0 = None;
         self.changed.notify_all();
     }
+}
+
+/// The turns of several critical sections.
+struct AllTurns<F>(Vec<Turns<F>>);
+
+impl<F> AllTurns<F> {
+    /// Releases all waiting threads.
+    fn abort(&self) {
+        self.0.iter().for_each(Turns::abort);
+    }
 
     /// Releases all waiting threads if the current thread panics.
     fn abort_on_panic(&self) -> impl Drop + '_ {
-        struct Abort<'a, F>(&'a Turns<F>);
+        struct Abort<'a, F>(&'a AllTurns<F>);
         impl<F> Drop for Abort<'_, F> {
             fn drop(&mut self) {
                 if std::thread::panicking() {

@@ -1,7 +1,7 @@
 //! Checks for every kind of layer: compares its derivatives with differences of the function or derivative one order
 //! below.
 
-use super::rules::{Layouts, Mode, Packed, Primal, Rules, Tangent, Write};
+use super::rules::{Layouts, Mode, Packed, Primal, Rules, Tangent, Window, Write};
 use crate::kernels::Scalar;
 use crate::vector::{axpy, dot, gaussian};
 
@@ -117,7 +117,10 @@ pub(crate) fn evaluate<T: Scalar>(rules: &dyn Rules<T>, tile: &Tile) -> Derivati
         compute(&mut gradient, Write::Replace);
         compute(&mut gradient, Write::Add);
         let mut vectors = vec![vec![0.0; tile.theta.len()]; k];
-        rules.add_gradient(&gradient, &mut vectors);
+        // In windows that split parameters and rows.
+        for mut window in Window::split(&mut vectors, 5) {
+            rules.add_gradient(&gradient, &mut window);
+        }
         vectors.iter_mut().flatten().for_each(|v| *v *= 0.5);
         vectors
     };

@@ -1,7 +1,7 @@
 //! Compares convolutions and their derivatives with the definition.
 
 use super::*;
-use crate::layers::rules::Layouts;
+use crate::layers::rules::{Layouts, Window};
 
 fn numbers<T: Scalar>(count: usize, seed: usize) -> Vec<T> {
     let number = |i: usize| ((i * 7919 + seed * 104_729) % 1013) as f64 / 506.0 - 1.0;
@@ -187,7 +187,7 @@ fn check<T: Scalar>(conv: &Conv2dRules, samples: usize, k: usize, tolerance: f64
                 target.iter_mut().zip(gradient).for_each(|(t, g)| *t += g);
             }
             let mut sums = vec![vec![0.0; length]; k];
-            layer.add_gradient(&found, &mut sums);
+            layer.add_gradient(&found, &mut Window::split(&mut sums, length)[0]);
             for (found, expected) in sums.iter().zip(&expected) {
                 assert_close(found, expected, tolerance, &what);
             }

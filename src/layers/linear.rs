@@ -6,7 +6,7 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::graph::GraphBuilder;
-use super::rules::{Mode, Packed, Primal, Rules, Tangent, Write};
+use super::rules::{Mode, Packed, Primal, Rules, Tangent, Window, Write};
 use super::sparse_linear::SparseLinear;
 use super::{Layer, LayerInit, LayerKind, Misfit, Pass, Shape, UnitGraph, param, var};
 use crate::error::Result;
@@ -465,19 +465,17 @@ impl<T: Scalar> Rules<T> for LinearRules {
         }
     }
 
-    fn add_gradient(&self, gradient: &[T], vectors: &mut [Vec<f64>]) {
-        let (weights, biases) = gradient.split_at(vectors.len() * self.weight_len());
-        for (j, vector) in vectors.iter_mut().enumerate() {
+    fn add_gradient(&self, gradient: &[T], window: &mut Window) {
+        let k = window.vectors.len();
+        let (weights, biases) = gradient.split_at(k * self.weight_len());
+        for j in 0..k {
             for (parts, len, ranges) in [
                 (weights, self.weight_len(), &self.weights),
                 (biases, self.outputs, &self.biases),
             ] {
                 let mut start = j * len;
                 for range in ranges {
-                    let part = &parts[start..start + range.len()];
-                    for (t, p) in vector[range.clone()].iter_mut().zip(part) {
-                        *t += p.f64();
-                    }
+                    window.add(j, range.clone(), &parts[start..start + range.len()]);
                     start += range.len();
                 }
             }

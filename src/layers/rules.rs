@@ -114,17 +114,66 @@ pub(crate) trait Rules<T: Scalar>: Send + Sync {
     ) {
     }
 
-    /// Adds a gradient along each of `vectors.len()` directions to the θ-space vectors. By default the directions are
-    /// contiguous in `gradient`.
-    fn add_gradient(&self, gradient: &[T], vectors: &mut [Vec<f64>]) {
-        let each = gradient.len() / vectors.len();
-        for (j, vector) in vectors.iter_mut().enumerate() {
+    /// Adds a gradient along each of several directions to the window's part of the θ-space vectors. By default the directions
+    /// are contiguous in `gradient`.
+    fn add_gradient(&self, gradient: &[T], window: &mut Window) {
+        let each = gradient.len() / window.vectors.len();
+        for j in 0..window.vectors.len() {
             let mut gradient = &gradient[j * each..][..each];
             for range in self.param_ranges() {
                 let part = gradient.split_off(..range.len()).unwrap_or_default();
-                for (v, g) in vector[range].iter_mut().zip(part) {
-                    *v += g.f64();
-                }
+                window.add(j, range, part);
+            }
+        }
+    }
+}
+
+/// A range of θ in several θ-space vectors.
+pub(crate) struct Window<'a> {
+    /// First entry of the range.
+    pub(crate) start: usize,
+    /// The range of each vector.
+    pub(crate) vectors: Vec<&'a mut [f64]>,
+}
+
+impl<'a> Window<'a> {
+    /// Splits vectors of length n into windows of `size` entries, at least one.
+    pub(crate) fn split(vectors: &'a mut [Vec<f64>], size: usize) -> Vec<Self> {
+        let n = vectors.first().map_or(0, Vec::len);
+        let starts = (0..n.max(1)).step_by(size);
+        let mut windows: Vec<Self> = starts
+            .map(|start| Window {
+                start,
+                vectors: Vec::new(),
+            })
+            .collect();
+        for vector in vectors {
+            for (window, part) in windows.iter_mut().zip(vector.chunks_mut(size)) {
+                window.vectors.push(part);
+            }
+        }
+        windows
+    }
+
+    /// The part of a range of θ that is in the window.
+    pub(crate) fn overlap(&self, range: &Range<usize>) -> Range<usize> {
+        let len = self.vectors.first().map_or(0, |vector| vector.len());
+        let start = range.start.max(self.start);
+        start..range.end.min(self.start + len).max(start)
+    }
+
+    /// The entries of vector `j` in a range of θ, which is within the window.
+    pub(crate) fn entries(&mut self, j: usize, range: Range<usize>) -> &mut [f64] {
+        &mut self.vectors[j][range.start - self.start..range.end - self.start]
+    }
+
+    /// Adds the values of a range of θ to vector `j`, as far as they are in the window.
+    pub(crate) fn add<T: Scalar>(&mut self, j: usize, range: Range<usize>, values: &[T]) {
+        let overlap = self.overlap(&range);
+        if !overlap.is_empty() {
+            let values = &values[overlap.start - range.start..overlap.end - range.start];
+            for (sum, value) in self.entries(j, overlap).iter_mut().zip(values) {
+                *sum += value.f64();
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::linear::LinearRules;
-use super::rules::{Mode, Packed, Primal, Rules, Tangent, Write};
+use super::rules::{Mode, Packed, Primal, Rules, Tangent, Window, Write};
 use crate::kernels::Scalar;
 use crate::kernels::elementwise::{add_rows, repeat};
 use crate::kernels::sparse::{SparseTile, multiply_sparse};
@@ -138,19 +138,36 @@ impl<T: Scalar> Rules<T> for SparseLinear {
         }
     }
 
-    fn add_gradient(&self, gradient: &[T], vectors: &mut [Vec<f64>]) {
+    fn add_gradient(&self, gradient: &[T], window: &mut Window) {
         let (inputs, outputs) = (self.dense.inputs, self.dense.outputs);
-        let width = vectors.len() * outputs;
+        let k = window.vectors.len();
+        let width = k * outputs;
         let (weights, biases) = gradient.split_at(inputs * width);
-        for (j, vector) in vectors.iter_mut().enumerate() {
-            let weight = &mut vector[self.dense.weights[0].clone()];
-            let (shape, pitches) = ([inputs, outputs], [width, inputs]);
-            add_transposed_f64(&weights[j * outputs..], weight, shape, pitches);
-            for range in &self.dense.biases {
-                let sums = vector[range.clone()].iter_mut();
-                for (sum, b) in sums.zip(&biases[j * outputs..]) {
-                    *sum += b.f64();
+        let start = self.dense.weights[0].start;
+        let overlap = window.overlap(&self.dense.weights[0]);
+        // Whole rows of W, and the parts of rows before and after them.
+        let rows = (overlap.start - start).div_ceil(inputs)..(overlap.end - start) / inputs;
+        let whole = start + rows.start * inputs..start + rows.end * inputs;
+        let parts = match rows.start <= rows.end {
+            true => [overlap.start..whole.start, whole.end..overlap.end],
+            false => [overlap.clone(), overlap.end..overlap.end],
+        };
+        for j in 0..k {
+            let direction = &weights[j * outputs..];
+            if rows.start < rows.end {
+                let (shape, pitches) = ([inputs, rows.len()], [width, inputs]);
+                let target = window.entries(j, whole.clone());
+                add_transposed_f64(&direction[rows.start..], target, shape, pitches);
+            }
+            for part in parts.iter().filter(|part| !part.is_empty()) {
+                let (row, column) = ((part.start - start) / inputs, (part.start - start) % inputs);
+                let values = direction[column * width + row..].iter().step_by(width);
+                for (sum, value) in window.entries(j, part.clone()).iter_mut().zip(values) {
+                    *sum += value.f64();
                 }
+            }
+            for range in &self.dense.biases {
+                window.add(j, range.clone(), &biases[j * outputs..][..outputs]);
             }
         }
     }

@@ -95,11 +95,11 @@ impl BatchedConvolution {
                 self.convolution.add_gradient((x, dy), None, gradient, 1);
                 Ok(())
             },
-            |gradient| {
+            [|gradient: &mut Vec<T>| {
                 for (total, part) in total.iter_mut().zip(gradient.iter()) {
                     *total += part.f64();
                 }
-            },
+            }],
         )?;
         if !with_bias {
             total[self.convolution.num_weights()..].fill(0.0);
