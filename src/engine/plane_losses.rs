@@ -170,11 +170,11 @@ mod tests {
         let model = Mlp::new(&[2, 5, 2], Activation::Tanh, 0, &Device::Cpu).unwrap();
         let (layers, parameters) = (model.layers().unwrap(), model.parameters());
         let loss = MeanLoss::new(Loss::CrossEntropy, data.targets()).unwrap();
-        let new = || Typed::<f32>::new(&layers, parameters, &data, &loss).unwrap();
+        let new = || Typed::<f64>::new(&layers, parameters, &data, &loss).unwrap();
         let theta = parameters.to_flat().unwrap();
         let [d1, d2] = [0, 1].map(|i| normal(theta.len(), Purpose::Lanczos, 3, i));
         let points: Vec<[f64; 2]> = (0..9).map(|i| [f64::from(i % 3), f64::from(i)]).collect();
-        let losses = |engine: &Typed<f32>, points: &[[f64; 2]], budget| {
+        let losses = |engine: &Typed<f64>, points: &[[f64; 2]], budget| {
             let found = engine.on_plane(&theta, [&d1, &d2], &data, points, budget);
             found.unwrap().unwrap()
         };
@@ -184,7 +184,7 @@ mod tests {
         assert_eq!(all[0], engine.loss(&theta, &data).unwrap());
         // In two calls; with room for some of the tiles, 3 · 5 · 1,500 numbers; without caching.
         assert_eq!(losses(&engine, &points[4..], 1 << 20), all[4..]);
-        for budget in [40_000, 0] {
+        for budget in [80_000, 0] {
             let engine = new();
             for _ in 0..2 {
                 assert_eq!(losses(&engine, &points, budget), all, "{budget}");
@@ -193,13 +193,13 @@ mod tests {
             let tiles = &plane.as_ref().unwrap().1.tiles;
             let cached = tiles.iter().filter(|tile| tile.get().is_some()).count();
             assert_eq!(cached > 0, budget > 0);
-            assert!(cached < tiles.len() && cached * 3 * 5 * 94 * 4 <= budget);
+            assert!(cached < tiles.len() && cached * 3 * 5 * 94 * 8 <= budget);
         }
 
         // Later calls read what the first one has computed.
         let (_, start) = engine.plane.get_mut().unwrap().as_mut().unwrap();
         for tile in &mut Arc::get_mut(start).unwrap().tiles {
-            tile.get_mut().unwrap()[0].fill(f32::NAN);
+            tile.get_mut().unwrap()[0].fill(f64::NAN);
         }
         assert!(losses(&engine, &points, 1 << 20)[0].0.is_nan());
         let other = engine.on_plane(&theta, [&d2, &d1], &data, &[[0.0; 2]], 1 << 20);

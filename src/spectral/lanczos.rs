@@ -568,10 +568,11 @@ impl Checks {
 
     /// Chooses the next check after one with m vectors, at which the largest ratio of a residual and its limit was `excess`. A
     /// check that may find convergence comes after m/40 vectors, and every check after at most m/12. In between, it is half as
-    /// far away as a constant rate of convergence predicts.
+    /// far away as a constant rate of convergence predicts, once two checks show a rate.
     fn plan(&mut self, m: usize, excess: f64) {
         let soon = (m / 40).max(1);
         let steps = match self.last {
+            None => soon,
             _ if m < FEW_VECTORS || excess <= 1.0 => soon,
             Some((before, larger)) if m > before && excess < larger => {
                 let rate = (larger / excess).ln() / (m - before) as f64;
