@@ -8,6 +8,10 @@ use crate::kernels::sparse::SparseTile;
 use crate::kernels::tiles::{Split, Tile};
 
 /// Inputs are compressed if at most this share of them is not zero.
+///
+/// With 784 inputs and 64 to 256 outputs (`f32`, AVX-512), outputs and weight gradient of compressed inputs take as long as dense ones
+/// at a density of 0.7. A training step also compresses its batch; with that they take as long at 0.25 for 64 outputs, 0.42 for 128 and
+/// 0.5 for 256.
 const MAX_DENSITY: f64 = 0.5;
 /// Number of samples whose density is measured.
 const MEASURED: usize = 256;

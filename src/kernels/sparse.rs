@@ -1,8 +1,8 @@
 //! [`SparseMatrix`]: matrices without their zeros, and their products with dense matrices.
 //!
 //! A product reads the rows of the dense factor that belong to the non-zeros. It does so block by block, so that these rows come from
-//! the first-level cache, and keeps a row of the result in registers. Multiplications then run at the rate of a dense product, but
-//! there are only as many as non-zeros.
+//! the first-level cache, and keeps a row of the result in registers. Multiplications then run at half to two thirds of the rate of a
+//! dense product, but there are only as many as non-zeros.
 
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -195,19 +195,20 @@ fn panels<T: Scalar, V: Register<T>>(
         c.fill(T::ZERO);
     }
     let (lanes, panel) = (lanes::<T, V>(), PANEL_BYTES / size_of::<T>());
-    let mut packed = [T::ZERO; BLOCK * PANEL];
+    let mut packed = Aligned([T::ZERO; BLOCK * PANEL]);
     for first in (0..n).step_by(panel) {
         let width = panel.min(n - first);
         let pitch = width.next_multiple_of(lanes);
         for (block, rows) in b.chunks(BLOCK * n).enumerate() {
-            let rows = match pitch == n {
+            let rows = match pitch == n && is_aligned(rows) {
                 true => V::lanes(rows),
-                // Rows far apart would compete for the same lines of the cache.
+                // Rows far apart would compete for the same lines of the cache, and a register that does not begin at a line reads two.
                 false => {
+                    let packed = &mut packed.0;
                     for (row, packed) in rows.chunks_exact(n).zip(packed.chunks_exact_mut(pitch)) {
                         packed[..width].copy_from_slice(&row[first..first + width]);
                     }
-                    V::lanes(&packed)
+                    V::lanes(packed)
                 }
             };
             let add = add || block > 0;
@@ -230,6 +231,18 @@ fn panels<T: Scalar, V: Register<T>>(
             }
         }
     }
+}
+
+/// A block of rows that begins at a line of the cache.
+#[repr(align(64))]
+struct Aligned<T>([T; BLOCK * PANEL]);
+
+/// Bytes of a line of the cache.
+const LINE: usize = 64;
+
+/// Whether the values begin at a line of the cache.
+fn is_aligned<T>(values: &[T]) -> bool {
+    values.as_ptr().addr().is_multiple_of(LINE)
 }
 
 /// A block of rows of B, and the columns of C that it belongs to.
@@ -375,6 +388,23 @@ mod tests {
         }
         all::<f64>(f64::EPSILON);
         all::<f32>(f32::EPSILON.into());
+    }
+
+    /// Aligned rows are read in place, and others are copied.
+    #[test]
+    fn product_has_the_same_bits_wherever_rows_begin() {
+        let (rows, columns, n) = (70, 150, 128);
+        let matrix = SparseMatrix::new(&sparse::<f32>(rows, columns), rows, columns);
+        let b = dense::<f32>(columns * n);
+        let products = (0..LINE / size_of::<f32>()).map(|shift| {
+            let shifted = [&vec![0.0; shift], &b[..]].concat();
+            let mut c = vec![0.0; rows * n];
+            multiply_sparse(&mut c, &matrix, &shifted[shift..], n, false);
+            c
+        });
+        let products: Vec<_> = products.collect();
+        assert!(products[0].iter().any(|c| *c != 0.0));
+        assert!(products.iter().all(|product| *product == products[0]));
     }
 
     #[test]
