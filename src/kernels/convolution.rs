@@ -5,6 +5,7 @@ use super::correlation::{Term, add_products, pack, packed, sum_terms};
 use super::image_grid::{Grid, Side};
 use super::image_patches::Patches;
 use super::image_planes::Planes;
+use super::winograd::Winograd;
 
 /// The shape of a convolution.
 #[derive(Clone, Copy, Debug)]
@@ -26,14 +27,24 @@ pub(crate) struct ConvolutionShape {
 /// y = x ∗ W + b: cross-correlation of images of shape (channels, height, width) with weights W of shape (output
 /// channels, input channels / groups, height, width).
 ///
-/// Small images with many channels are multiplied as [`Patches`]. Otherwise, in the layout of [`Grid`], y is a sum of planes of x, each shifted by a tap's offset and multiplied by its weight;
-/// dx is a sum of planes of dy, shifted back; and dW holds products of planes of dy with shifted planes of x. All
+/// Small images with many channels are multiplied as [`Patches`], and other kernels of 3 × 3 by [`Winograd`]'s method.
+/// Otherwise, in the layout of [`Grid`], y is a sum of planes of x, each shifted by a tap's offset and multiplied by its
+/// weight; dx is a sum of planes of dy, shifted back; and dW holds products of planes of dy with shifted planes of x. All
 /// three are bilinear, so each tangent is the sum of two such terms.
 #[derive(Debug)]
 pub(crate) struct Convolution {
     pub(crate) shape: ConvolutionShape,
     grid: Grid,
-    patches: Option<Patches>,
+    method: Method,
+}
+
+/// How a convolution is computed.
+#[derive(Debug)]
+pub(crate) enum Method {
+    /// As sums of planes in the layout of a [`Grid`].
+    Planes,
+    Patches(Patches),
+    Winograd(Winograd),
 }
 
 /// Packed weights, and the rows of x or dy to multiply by them.
@@ -68,19 +79,37 @@ impl Convolution {
             let [down, right] = kernel;
             format!("images that hold the {down} × {right} kernel, with dilation {dilation} and padding {padding}")
         })?;
-        let patches = Patches::pay(&shape, &grid).then(|| Patches::new(&shape, &grid));
+        let method = if Winograd::pays(&shape, grid.outputs()) {
+            Method::Winograd(Winograd::new(&shape, grid.outputs()))
+        } else if Patches::pay(&shape, &grid) {
+            Method::Patches(Patches::new(&shape, &grid))
+        } else {
+            Method::Planes
+        };
         Ok(Self {
             shape,
             grid,
-            patches,
+            method,
         })
     }
 
-    /// The same by patches or not.
+    /// The same by each method that is possible.
     #[cfg(test)]
-    pub(crate) fn by_patches(mut self, by_patches: bool) -> Self {
-        self.patches = by_patches.then(|| Patches::new(&self.shape, &self.grid));
-        self
+    pub(crate) fn by_each_method(self) -> Vec<Self> {
+        let Self { shape, grid, .. } = self;
+        let mut methods = vec![Method::Planes];
+        if shape.groups == 1 {
+            methods.push(Method::Patches(Patches::new(&shape, &grid)));
+        }
+        if Winograd::fits(&shape) {
+            methods.push(Method::Winograd(Winograd::new(&shape, grid.outputs())));
+        }
+        let with = |method| Self {
+            shape,
+            grid: grid.clone(),
+            method,
+        };
+        methods.into_iter().map(with).collect()
     }
 
     /// Number of weights.
@@ -160,13 +189,15 @@ impl Convolution {
 
     /// Whether sums over both sides read the weights in the same order.
     pub(crate) fn packs_once(&self) -> bool {
-        self.patches.is_some()
+        matches!(self.method, Method::Patches(_))
     }
 
     /// Appends the weights in the order in which sums over the other side read them.
     pub(crate) fn pack<T: Scalar>(&self, to: Side, weight: &[T], packed: &mut Vec<T>) {
-        if let Some(patches) = &self.patches {
-            return patches.pack(weight, packed);
+        match &self.method {
+            Method::Planes => {}
+            Method::Patches(patches) => return patches.pack(weight, packed),
+            Method::Winograd(winograd) => return winograd.pack(to, weight, packed),
         }
         let (groups, taps) = (self.shape.groups, self.grid.taps());
         let rows = self.in_group(to);
@@ -195,8 +226,12 @@ impl Convolution {
         target: &mut [T],
         k: usize,
     ) {
-        if let Some(patches) = &self.patches {
-            return patches.sums(to, (own, shared), biases, target, k);
+        match &self.method {
+            Method::Planes => {}
+            Method::Patches(patches) => return patches.sums(to, (own, shared), biases, target, k),
+            Method::Winograd(winograd) => {
+                return winograd.sums(to, (own, shared), biases, target, k);
+            }
         }
         let from = to.other();
         let (from_width, to_width) = (self.width(from), self.width(to));
@@ -287,8 +322,12 @@ impl Convolution {
         gradient: &mut [T],
         k: usize,
     ) {
-        if let Some(patches) = &self.patches {
-            return patches.add_gradient((x, rdy), second, gradient, k);
+        match &self.method {
+            Method::Planes => {}
+            Method::Patches(patches) => return patches.add_gradient((x, rdy), second, gradient, k),
+            Method::Winograd(winograd) => {
+                return winograd.add_gradient((x, rdy), second, gradient, k);
+            }
         }
         let (x_width, y_width) = (self.width(Side::Input), self.width(Side::Output));
         let samples = rdy.len() / (k * y_width);

@@ -9,7 +9,10 @@
 //! | `elementwise`, `transpose`, `channels` | sums of rows and of transposed matrices; sums and combinations channel by channel |
 //! | `erf` | the error function of the values of a slice |
 //! | `attention` | softmax of rows of scores, and its derivatives |
-//! | `image_grid`, `image_planes`, `correlation`, `convolution` | the layout of images, and convolution |
+//! | `convolution` | convolution, by one of three methods |
+//! | `image_grid`, `image_planes`, `correlation` | its layout of images, and sums of shifted planes |
+//! | `image_patches` | convolution as products of matrices of patches |
+//! | `winograd`, `winograd_tiles`, `outer_products` | kernels of 3 × 3 with fewer multiplications |
 //! | `tiles` | samples in tiles, on all threads, with sums in a fixed order |
 
 pub(crate) mod attention;
@@ -22,11 +25,14 @@ pub(crate) mod image_grid;
 mod image_patches;
 mod image_planes;
 pub(crate) mod matrix;
+mod outer_products;
 mod registers;
 mod scalar;
 pub(crate) mod simd;
 pub(crate) mod sparse;
 pub(crate) mod tiles;
 pub(crate) mod transpose;
+mod winograd;
+mod winograd_tiles;
 
 pub(crate) use scalar::Scalar;

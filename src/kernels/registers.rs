@@ -88,11 +88,24 @@ impl<T: Scalar, const FUSED: bool> Register<T> for Array<T, FUSED> {
     }
 }
 
+#[inline(always)]
+#[expect(clippy::needless_range_loop, reason = "arrays of a constant length")]
+pub(super) fn transposed<T: Copy>(rows: [[T; 4]; 4]) -> [[T; 4]; 4] {
+    let mut columns = rows;
+    for i in 0..4 {
+        for j in 0..4 {
+            columns[i][j] = rows[j][i];
+        }
+    }
+    columns
+}
+
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod x86 {
     use std::arch::x86_64::{
-        __m256, __m256d, __m512, __m512d, _mm256_fmadd_pd, _mm256_fmadd_ps, _mm256_set1_pd,
-        _mm256_set1_ps, _mm512_fmadd_pd, _mm512_fmadd_ps, _mm512_set1_pd, _mm512_set1_ps,
+        __m128, __m256, __m256d, __m512, __m512d, _mm_movehl_ps, _mm_movelh_ps, _mm_unpackhi_ps,
+        _mm_unpacklo_ps, _mm256_fmadd_pd, _mm256_fmadd_ps, _mm256_set1_pd, _mm256_set1_ps,
+        _mm512_fmadd_pd, _mm512_fmadd_ps, _mm512_set1_pd, _mm512_set1_ps,
     };
 
     use super::Register;
@@ -148,4 +161,23 @@ pub(crate) mod x86 {
     register!(Wide64, f64, 8, __m512d, _mm512_set1_pd, _mm512_fmadd_pd);
     register!(Fused32, f32, 8, __m256, _mm256_set1_ps, _mm256_fmadd_ps);
     register!(Fused64, f64, 4, __m256d, _mm256_set1_pd, _mm256_fmadd_pd);
+
+    /// The compiler would move the entries one by one.
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    pub(crate) fn transposed(rows: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
+        // SAFETY: both types have the same size, and every bit pattern is valid. All x86-64 processors have these
+        // instructions.
+        unsafe {
+            let [a, b, c, d]: [__m128; 4] = std::mem::transmute(rows);
+            let (ab, cd) = (_mm_unpacklo_ps(a, b), _mm_unpacklo_ps(c, d));
+            let (ab_high, cd_high) = (_mm_unpackhi_ps(a, b), _mm_unpackhi_ps(c, d));
+            std::mem::transmute([
+                _mm_movelh_ps(ab, cd),
+                _mm_movehl_ps(cd, ab),
+                _mm_movelh_ps(ab_high, cd_high),
+                _mm_movehl_ps(cd_high, ab_high),
+            ])
+        }
+    }
 }

@@ -8,9 +8,11 @@ use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
 
 #[cfg(not(target_arch = "x86_64"))]
 use super::registers::Array;
-use super::registers::Register;
+#[cfg(not(target_arch = "x86_64"))]
+use super::registers::transposed as transposed_f32;
 #[cfg(target_arch = "x86_64")]
-use super::registers::x86;
+use super::registers::x86::{self, transposed as transposed_f32};
+use super::registers::{Register, transposed};
 
 /// A floating-point type of the hand-derived engine.
 pub(crate) trait Scalar:
@@ -54,6 +56,8 @@ pub(crate) trait Scalar:
     fn ln_1p(self) -> Self;
 
     fn erf(self) -> Self;
+
+    fn transposed(rows: [[Self; 4]; 4]) -> [[Self; 4]; 4];
 
     /// eˣ
     #[inline(always)]
@@ -103,7 +107,7 @@ macro_rules! scalar {
     (
         $float:ident, clamp: $clamp:expr, round: $round:expr, bias: $bias:expr,
         mantissa: $mantissa:expr, ln2: ($high:expr, $low:expr), exp_terms: $exp_terms:expr,
-        ln_terms: $ln_terms:expr, erf: $erf:path, wide: $wide:ident, fused: $fused:ident
+        ln_terms: $ln_terms:expr, erf: $erf:path, transposed: $transposed:path, wide: $wide:ident, fused: $fused:ident
     ) => {
         impl Scalar for $float {
             const ZERO: Self = 0.0;
@@ -188,6 +192,11 @@ macro_rules! scalar {
             fn erf(self) -> Self {
                 $erf(self)
             }
+
+            #[inline(always)]
+            fn transposed(rows: [[Self; 4]; 4]) -> [[Self; 4]; 4] {
+                $transposed(rows)
+            }
         }
     };
 }
@@ -195,12 +204,12 @@ macro_rules! scalar {
 scalar! {
     f32, clamp: 87.0, round: 12_582_912.0, bias: 127, mantissa: 23,
     ln2: (0.693_359_4, -2.121_944_4e-4), exp_terms: 7, ln_terms: 8,
-    erf: candle_core::cpu::erf::erf_f32, wide: Wide32, fused: Fused32
+    erf: candle_core::cpu::erf::erf_f32, transposed: transposed_f32, wide: Wide32, fused: Fused32
 }
 scalar! {
     f64, clamp: 708.0, round: 6_755_399_441_055_744.0, bias: 1023, mantissa: 52,
     ln2: (6.931_471_803_691_238e-1, 1.908_214_929_270_587_7e-10), exp_terms: 13, ln_terms: 17,
-    erf: candle_core::cpu::erf::erf_f64, wide: Wide64, fused: Fused64
+    erf: candle_core::cpu::erf::erf_f64, transposed: transposed, wide: Wide64, fused: Fused64
 }
 
 #[cfg(test)]
