@@ -48,6 +48,7 @@ vectorised! {
 /// Computes columns from `first` on, R rows and M registers at a time. Returns the first column that does not fit.
 #[inline(always)]
 #[allow(unsafe_code)]
+#[expect(clippy::needless_range_loop, reason = "arrays of a constant length")]
 fn over_columns<T: Scalar, V: Register<T>, const M: usize, const R: usize>(
     terms: &[Option<Factors<T>>],
     c: &mut [T],

@@ -89,7 +89,6 @@ impl<T: Scalar, const FUSED: bool> Register<T> for Array<T, FUSED> {
 }
 
 #[inline(always)]
-#[expect(clippy::needless_range_loop, reason = "arrays of a constant length")]
 pub(super) fn transposed<T: Copy>(rows: [[T; 4]; 4]) -> [[T; 4]; 4] {
     let mut columns = rows;
     for i in 0..4 {

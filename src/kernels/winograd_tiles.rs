@@ -36,14 +36,11 @@ impl Window {
     /// The first pixel of the image inside the window, and the index in the window of each pixel from it to the last.
     fn indices(self) -> (usize, Vec<usize>) {
         let [_, height, width] = self.image;
-        let rows = self.start.saturating_sub(self.before)..height;
-        let rows = rows.start
-            ..rows
-                .end
-                .min((self.start + self.size[0]).saturating_sub(self.before));
+        let first = self.start.saturating_sub(self.before);
+        let end = (self.start + self.size[0]).saturating_sub(self.before);
         let index = |row| (row + self.before - self.start) * self.size[1] + self.before;
-        let indices = rows.clone().flat_map(|row| index(row)..index(row) + width);
-        (rows.start * width, indices.collect())
+        let indices = (first..end.min(height)).flat_map(|row| index(row)..index(row) + width);
+        (first * width, indices.collect())
     }
 }
 
