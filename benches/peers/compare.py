@@ -317,7 +317,8 @@ def main() -> None:
     print(
         f"\nMedians and quartiles of {turns} turns ({slow} where a turn takes many seconds); ratios are medians of the turns' ratios. GFLOP: "
         "operations of matrix products and convolutions that this crate does, by formula (`benches/peers/flops.py`). Of our rate: the share of this "
-        f"crate's rate for large matrices, measured in each turn. {' '.join(table.notes)}"
+        f"crate's rate for large matrices, measured in each turn. It can exceed 1 for convolutions, which are counted as direct sums, while "
+        f"Winograd's method does fewer multiplications. {' '.join(table.notes)}"
     )
     rate.close()
     print(f"measured in {(time.perf_counter() - started) / 60:.1f} minutes", file=sys.stderr)
