@@ -12,7 +12,7 @@ use crate::error::{Result, check_finite};
 use crate::kernels::Scalar;
 use crate::kernels::elementwise::add;
 use crate::kernels::simd::vectorised;
-use crate::kernels::transpose::add_transposed;
+use crate::kernels::transpose::transpose;
 use crate::losses::finite_loss;
 
 /// Loss and gradient norm of a batch.
@@ -127,22 +127,44 @@ impl<'a, T: Scalar + WithDType> GradientSteps<'a, T> {
     }
 }
 
-/// Adds the transposes of matrices of a shape.
+/// Writes the transpose of the sum of matrices of a shape. Few columns of all matrices are added up and then transposed,
+/// because a transpose takes longer than a sum.
 fn sum_transposed<'a, T: Scalar, I: Iterator<Item = &'a [T]>>(
     matrices: impl Fn() -> I + Sync,
     [rows, columns]: [usize; 2],
     target: &mut [T],
 ) {
-    let strips = target.par_chunks_mut(STRIP * rows);
-    strips.enumerate().for_each(|(i, target)| {
-        let shape = [rows, target.len() / rows];
+    let strips = target.par_chunks_mut(STRIP * rows).enumerate();
+    strips.for_each_init(Vec::new, |sums, (i, target)| {
+        let width = target.len() / rows;
+        sums.clear();
+        sums.resize(rows * width, T::ZERO);
         for matrix in matrices() {
-            add_transposed(&matrix[i * STRIP..], target, shape, [columns, rows]);
+            add_columns(&matrix[i * STRIP..], columns, sums, width);
         }
+        transpose(sums, width, target);
     });
 }
 
 vectorised! {
+    /// Adds the first `width` of each row's columns.
+    fn add_columns<T: Scalar>(matrix: &[T], columns: usize, sums: &mut [T], width: usize) {
+        for (sums, row) in sums.chunks_exact_mut(width).zip(matrix.chunks(columns)) {
+            match (sums.as_chunks_mut::<STRIP>().0, row.as_chunks::<STRIP>().0) {
+                ([sums], [row, ..]) => {
+                    for i in 0..STRIP {
+                        sums[i] += row[i];
+                    }
+                }
+                _ => {
+                    for (sum, x) in sums.iter_mut().zip(row) {
+                        *sum += *x;
+                    }
+                }
+            }
+        }
+    }
+
     /// g ← a g + b θ; returns ‖g‖².
     fn finish<T: Scalar>(g: &mut [T], theta: &[T], factors: [T; 2], square: &mut f64) {
         const LANES: usize = 16;

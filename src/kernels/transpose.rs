@@ -44,12 +44,29 @@ fn over_blocks<T: Scalar, U>(
     put: impl Fn(&mut U, T),
 ) {
     for first_column in (0..columns).step_by(SIDE) {
-        for first in (0..rows).step_by(SIDE) {
-            for column in first_column..columns.min(first_column + SIDE) {
-                let b = &mut b[column * b_pitch..][first..rows.min(first + SIDE)];
-                let a = a[first * pitch + column..].iter().step_by(pitch);
-                for (b, a) in b.iter_mut().zip(a) {
-                    put(b, *a);
+        for first_row in (0..rows).step_by(SIDE) {
+            let end_column = columns.min(first_column + SIDE);
+            let end_row = rows.min(first_row + SIDE);
+            for row in (first_row..end_row).step_by(4) {
+                for column in (first_column..end_column).step_by(4) {
+                    if row + 4 <= end_row && column + 4 <= end_column {
+                        let mut block = [[T::ZERO; 4]; 4];
+                        for (i, values) in block.iter_mut().enumerate() {
+                            values.copy_from_slice(&a[(row + i) * pitch + column..][..4]);
+                        }
+                        for (i, values) in T::transposed(block).into_iter().enumerate() {
+                            let b = &mut b[(column + i) * b_pitch + row..][..4];
+                            for (b, value) in b.iter_mut().zip(values) {
+                                put(b, value);
+                            }
+                        }
+                    } else {
+                        for row in row..end_row.min(row + 4) {
+                            for column in column..end_column.min(column + 4) {
+                                put(&mut b[column * b_pitch + row], a[row * pitch + column]);
+                            }
+                        }
+                    }
                 }
             }
         }
