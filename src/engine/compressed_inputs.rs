@@ -47,19 +47,17 @@ pub(super) struct CompressedInputs<T> {
 
 impl<T: Scalar> CompressedInputs<T> {
     pub(super) fn new(row: usize, samples: usize, split: Split) -> Self {
-        let tiles = samples.div_ceil(split.group) * split.group.div_ceil(split.tile);
         Self {
             row,
             split,
-            tiles: (0..tiles).map(|_| OnceLock::new()).collect(),
+            tiles: (0..split.count(samples)).map(|_| OnceLock::new()).collect(),
             kept_bytes: AtomicUsize::new(0),
         }
     }
 
     /// The tile with these inputs.
     pub(super) fn tile(&self, tile: Tile, inputs: &[T]) -> Arc<SparseTile<T>> {
-        let Split { group, tile: size } = self.split;
-        let index = tile.start / group * group.div_ceil(size) + tile.start % group / size;
+        let index = self.split.index(tile);
         if let Some(found) = self.tiles[index].get() {
             return found.clone();
         }

@@ -27,7 +27,7 @@ pub(crate) struct ConvolutionShape {
 /// y = x ∗ W + b: cross-correlation of images of shape (channels, height, width) with weights W of shape (output
 /// channels, input channels / groups, height, width).
 ///
-/// Small images with many channels are multiplied as [`Patches`], and other kernels of 3 × 3 by [`Winograd`]'s method.
+/// Most kernels of 3 × 3 go by [`Winograd`]'s method, and small images with many channels are multiplied as [`Patches`].
 /// Otherwise, in the layout of [`Grid`], y is a sum of planes of x, each shifted by a tap's offset and multiplied by its
 /// weight; dx is a sum of planes of dy, shifted back; and dW holds products of planes of dy with shifted planes of x. All
 /// three are bilinear, so each tangent is the sum of two such terms.
@@ -40,7 +40,7 @@ pub(crate) struct Convolution {
 
 /// How a convolution is computed.
 #[derive(Debug)]
-pub(crate) enum Method {
+enum Method {
     /// As sums of planes in the layout of a [`Grid`].
     Planes,
     Patches(Patches),

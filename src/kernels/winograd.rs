@@ -40,8 +40,29 @@ struct Strip {
     tile: usize,
 }
 
-/// Transformed tiles of a chunk.
+/// Tiles that are multiplied together.
+struct Chunk {
+    strips: Vec<Strip>,
+    /// Number of tiles of all strips.
+    tiles: usize,
+}
+
+/// What tiles are made of.
+#[derive(Clone, Copy)]
+enum Pixels {
+    /// Inputs, 4 × 4 a tile, with this many lines of zeros before the image.
+    Inputs { before: usize },
+    /// Outputs or their gradients, 2 × 2 a tile.
+    Outputs,
+}
+
+/// Transformed tiles of a chunk of images.
 struct Tiles<T> {
+    kind: Pixels,
+    /// Channels, height and width of an image.
+    image: [usize; 3],
+    /// Columns of tiles.
+    right: usize,
     values: Vec<T>,
     /// Channels, padded.
     channels: usize,
@@ -130,50 +151,33 @@ impl Winograd {
             Side::Output => self.padding,
             Side::Input => 2 - self.padding,
         };
-        let (from_width, width) = (len(source), len(image));
-        let samples = target.len() / (k * width);
+        let samples = target.len() / (k * len(image));
         let chunks = Chunks::new::<T>(samples, image, 2 * padded(source[0]) + padded(image[0]));
-        let tiles = |_| chunks.tiles::<T>(source[0], 4);
+        let tiles = |_| chunks.tiles::<T>(source, Pixels::Inputs { before });
         let (mut own_tiles, mut shared_tiles) = (own.map(tiles), shared.map(tiles));
-        let mut sums = chunks.tiles::<T>(image[0], 2);
+        let mut sums = chunks.tiles::<T>(image, Pixels::Outputs);
+        let (depth, columns) = (source[0], sums.channels);
+        let each = PRODUCTS * depth * columns;
         for chunk in chunks.iter() {
-            let read = |tiles: &mut Tiles<T>, rows: &[T], step, first| {
-                for strip in &chunk {
-                    let row = &rows[(strip.sample * step + first) * from_width..][..from_width];
-                    tiles.read_inputs(row, source, before, strip, &chunks);
-                }
-            };
-            if let (Some((_, rows)), Some(tiles)) = (shared, &mut shared_tiles) {
-                read(tiles, rows, 1, 0);
+            if let (Some((_, images)), Some(tiles)) = (shared, &mut shared_tiles) {
+                tiles.read(images, 1, 0, &chunk);
             }
             for j in 0..k {
-                if let (Some((_, rows)), Some(tiles)) = (own, &mut own_tiles) {
-                    read(tiles, rows, k, j);
+                if let (Some((_, images)), Some(tiles)) = (own, &mut own_tiles) {
+                    tiles.read(images, k, j, &chunk);
                 }
-                let each = PRODUCTS * source[0] * sums.channels;
                 let own = own.map(|(weights, _)| &weights[..each]);
                 let shared = shared.map(|(weights, _)| &weights[j * each..][..each]);
-                let count = chunk
-                    .iter()
-                    .map(|strip| strip.rows.len() * chunks.right)
-                    .sum();
                 for i in 0..PRODUCTS {
                     let terms = [(own, &own_tiles), (shared, &shared_tiles)];
                     let terms = terms.map(|(weights, tiles)| {
-                        Some(
-                            tiles
-                                .as_ref()?
-                                .times(i, weights?, [source[0], sums.channels]),
-                        )
+                        let tiles = tiles.as_ref()?;
+                        Some(tiles.times(i, weights?, [depth, columns]))
                     });
-                    let columns = sums.channels;
-                    multiply(terms, sums.entry_mut(i), count, columns, false);
+                    multiply(terms, sums.entry_mut(i), chunk.tiles, columns, false);
                 }
                 let bias = biases.chunks_exact(image[0]).nth(j).unwrap_or(&[]);
-                for strip in &chunk {
-                    let row = &mut target[(strip.sample * k + j) * width..][..width];
-                    sums.write_outputs(row, image, bias, strip, &chunks);
-                }
+                sums.write(target, k, j, bias, &chunk);
             }
         }
     }
@@ -186,7 +190,7 @@ impl Winograd {
         gradient: &mut [T],
         k: usize,
     ) {
-        let (x_width, y_width) = (len(self.input), len(self.output));
+        let y_width = len(self.output);
         let [inputs, outputs] = [self.input[0], self.output[0]];
         let samples = rdy.len() / (k * y_width);
         let chunks = Chunks::new::<T>(
@@ -194,44 +198,33 @@ impl Winograd {
             self.output,
             2 * padded(inputs) + 2 * padded(outputs),
         );
-        let tiles = || (chunks.tiles::<T>(inputs, 4), chunks.tiles::<T>(outputs, 2));
+        let before = self.padding;
+        let tiles = || {
+            (
+                chunks.tiles::<T>(self.input, Pixels::Inputs { before }),
+                chunks.tiles::<T>(self.output, Pixels::Outputs),
+            )
+        };
         let (mut x_tiles, mut rdy_tiles) = tiles();
-        let mut second = second.map(|rows| (rows, tiles()));
+        let mut second = second.map(|images| (images, tiles()));
         let columns = x_tiles.channels;
         let mut sums = vec![T::ZERO; k * PRODUCTS * outputs * columns];
-        let read_x = |tiles: &mut Tiles<T>, rows: &[T], chunk: &[Strip], step, first| {
-            for strip in chunk {
-                let row = &rows[(strip.sample * step + first) * x_width..][..x_width];
-                tiles.read_inputs(row, self.input, self.padding, strip, &chunks);
-            }
-        };
-        let read_y = |tiles: &mut Tiles<T>, rows: &[T], chunk: &[Strip], step, first| {
-            for strip in chunk {
-                let row = &rows[(strip.sample * step + first) * y_width..][..y_width];
-                tiles.read_output_gradients(row, self.output, strip, &chunks);
-            }
-        };
         for chunk in chunks.iter() {
-            let count = chunk
-                .iter()
-                .map(|strip| strip.rows.len() * chunks.right)
-                .sum();
-            read_x(&mut x_tiles, x, &chunk, 1, 0);
+            x_tiles.read(x, 1, 0, &chunk);
             if let Some(((_, dy), (_, dy_tiles))) = &mut second {
-                read_y(dy_tiles, dy, &chunk, 1, 0);
+                dy_tiles.read(dy, 1, 0, &chunk);
             }
-            for (j, sums) in sums
-                .chunks_exact_mut(PRODUCTS * outputs * columns)
-                .enumerate()
-            {
-                read_y(&mut rdy_tiles, rdy, &chunk, k, j);
+            let parts = sums.chunks_exact_mut(PRODUCTS * outputs * columns);
+            for (j, sums) in parts.enumerate() {
+                rdy_tiles.read(rdy, k, j, &chunk);
                 if let Some(((rx, _), (rx_tiles, _))) = &mut second {
-                    read_x(rx_tiles, rx, &chunk, k, j);
+                    rx_tiles.read(rx, k, j, &chunk);
                 }
                 for (i, sums) in sums.chunks_exact_mut(outputs * columns).enumerate() {
-                    let first = rdy_tiles.transposed_times(i, &x_tiles, count);
+                    let first = rdy_tiles.transposed_times(i, &x_tiles, chunk.tiles);
                     let second = second.as_ref();
-                    let second = second.map(|(_, (rx, dy))| dy.transposed_times(i, rx, count));
+                    let second =
+                        second.map(|(_, (rx, dy))| dy.transposed_times(i, rx, chunk.tiles));
                     multiply([Some(first), second], sums, outputs, columns, true);
                 }
             }
@@ -287,33 +280,24 @@ impl Chunks {
         }
     }
 
-    fn tiles<T: Scalar>(&self, channels: usize, size: usize) -> Tiles<T> {
-        let channels = padded(channels);
-        let rows = self.rows.min(self.down);
-        let pixels = (2 * rows + size - 2) * (2 * self.right + size - 2);
+    fn tiles<T: Scalar>(&self, image: [usize; 3], kind: Pixels) -> Tiles<T> {
+        let channels = padded(image[0]);
+        let [rows, columns] = kind.size([self.rows.min(self.down), self.right]);
         Tiles {
+            kind,
+            image,
+            right: self.right,
             values: vec![T::ZERO; PRODUCTS * self.tiles * channels],
             channels,
             pitch: self.tiles * channels,
-            pixels: vec![T::ZERO; pixels * channels],
+            pixels: vec![T::ZERO; rows * columns * channels],
         }
     }
 
-    /// The pixels of a strip, and `halo` more rows and columns.
-    fn window(&self, image: [usize; 3], strip: &Strip, halo: usize) -> Window {
-        Window {
-            image,
-            start: 2 * strip.rows.start,
-            before: 0,
-            size: [2 * strip.rows.len() + halo, 2 * self.right + halo],
-        }
-    }
-
-    fn iter(&self) -> impl Iterator<Item = Vec<Strip>> {
+    fn iter(&self) -> impl Iterator<Item = Chunk> {
         let end = self.samples * self.down;
         (0..end).step_by(self.rows).map(move |start| {
-            let mut strips = Vec::new();
-            let mut at = start;
+            let (mut strips, mut at) = (Vec::new(), start);
             while at < end.min(start + self.rows) {
                 let (sample, row) = (at / self.down, at % self.down);
                 let rows = row..self.down.min(row + start + self.rows - at);
@@ -321,57 +305,64 @@ impl Chunks {
                 at += rows.len();
                 strips.push(Strip { sample, rows, tile });
             }
-            strips
+            Chunk {
+                strips,
+                tiles: (at - start) * self.right,
+            }
         })
     }
 }
 
-impl<T: Scalar> Tiles<T> {
-    fn read_inputs(
-        &mut self,
-        row: &[T],
-        image: [usize; 3],
-        before: usize,
-        strip: &Strip,
-        chunks: &Chunks,
-    ) {
-        let window = Window {
-            before,
-            ..chunks.window(image, strip, 2)
+impl Pixels {
+    /// Rows and columns of the pixels of this many rows and columns of tiles.
+    fn size(self, tiles: [usize; 2]) -> [usize; 2] {
+        let halo = match self {
+            Self::Inputs { .. } => 2,
+            Self::Outputs => 0,
         };
-        let pitch = self.pitch;
-        let (pixels, values) = self.parts(window, strip);
-        load(row, window, pixels);
-        transform_inputs(pixels, window, values, pitch);
+        tiles.map(|count| 2 * count + halo)
+    }
+}
+
+impl<T: Scalar> Tiles<T> {
+    /// Transforms a chunk of inputs or output gradients: of every `step`-th image from `first` on.
+    fn read(&mut self, images: &[T], step: usize, first: usize, chunk: &Chunk) {
+        let width = len(self.image);
+        for strip in &chunk.strips {
+            let image = &images[(strip.sample * step + first) * width..][..width];
+            let (kind, pitch, window) = (self.kind, self.pitch, self.window(strip));
+            let (pixels, tiles) = self.parts(window, strip);
+            load(image, window, pixels);
+            match kind {
+                Pixels::Inputs { .. } => transform_inputs(pixels, window, tiles, pitch),
+                Pixels::Outputs => transform_output_gradients(pixels, window, tiles, pitch),
+            }
+        }
     }
 
-    fn read_output_gradients(
-        &mut self,
-        row: &[T],
-        image: [usize; 3],
-        strip: &Strip,
-        chunks: &Chunks,
-    ) {
-        let window = chunks.window(image, strip, 0);
-        let pitch = self.pitch;
-        let (pixels, values) = self.parts(window, strip);
-        load(row, window, pixels);
-        transform_output_gradients(pixels, window, values, pitch);
+    /// Writes the outputs of a chunk, plus `bias`, to every `step`-th image from `first` on.
+    fn write(&mut self, images: &mut [T], step: usize, first: usize, bias: &[T], chunk: &Chunk) {
+        let width = len(self.image);
+        for strip in &chunk.strips {
+            let image = &mut images[(strip.sample * step + first) * width..][..width];
+            let (pitch, window) = (self.pitch, self.window(strip));
+            let (pixels, tiles) = self.parts(window, strip);
+            transform_outputs(tiles, pitch, window, pixels);
+            store(pixels, window, bias, image);
+        }
     }
 
-    fn write_outputs(
-        &mut self,
-        row: &mut [T],
-        image: [usize; 3],
-        bias: &[T],
-        strip: &Strip,
-        chunks: &Chunks,
-    ) {
-        let window = chunks.window(image, strip, 0);
-        let pitch = self.pitch;
-        let (pixels, values) = self.parts(window, strip);
-        transform_outputs(values, pitch, window, pixels);
-        store(pixels, window, bias, row);
+    /// The pixels of a strip.
+    fn window(&self, strip: &Strip) -> Window {
+        Window {
+            image: self.image,
+            before: match self.kind {
+                Pixels::Inputs { before } => before,
+                Pixels::Outputs => 0,
+            },
+            start: 2 * strip.rows.start,
+            size: self.kind.size([strip.rows.len(), self.right]),
+        }
     }
 
     /// The window's pixels, and the strip's tiles.

@@ -18,7 +18,7 @@ pub(super) struct Window {
     pub(super) image: [usize; 3],
     /// Rows and columns of zeros before the image.
     pub(super) before: usize,
-    /// Number of these rows and the image's before the window.
+    /// Number of rows before the window, including these zeros.
     pub(super) start: usize,
     pub(super) size: [usize; 2],
 }
