@@ -149,7 +149,8 @@ pub mod prelude {
     pub use crate::operator::{Dense, LinearOperator};
     pub use crate::progress;
     pub use crate::spectral::{
-        Alignment, DensitySettings, Lanczos, PowerIteration, Spectral, Trace, TraceMethod, Which,
+        Alignment, DensitySettings, Lanczos, PowerIteration, PowerLawSettings, Spectral, Trace,
+        TraceMethod, Which,
     };
     pub use crate::train::{Trainer, Trajectory};
 

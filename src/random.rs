@@ -61,6 +61,8 @@ pub(crate) enum Purpose {
     Rounding = 23,
     /// Vectors that check the symmetry of an [`External`](crate::operator::External) matrix.
     Symmetry = 24,
+    /// Random lists of the fit of a [`PowerLaw`](crate::spectral::PowerLaw).
+    PowerLaw = 25,
     /// Samples of a random subset of a dataset.
     Subsample = 40,
     /// Probes of the sampling error of a trace.

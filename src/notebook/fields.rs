@@ -27,8 +27,8 @@ use crate::layers::LayerKind;
 use crate::model::{Activation, Architecture, Design, Norm};
 use crate::objective::{CrossEntropy, Loss, Objective};
 use crate::spectral::{
-    BlockSettings, DensitySettings, Lanczos, Participation, PowerIteration, Quadrature, Rank,
-    Trace, TraceMethod, Which,
+    BlockSettings, DensitySettings, Lanczos, Participation, PowerIteration, PowerLawSettings,
+    Quadrature, Rank, TailComparison, Trace, TraceMethod, Which,
 };
 use crate::train::{Adam, DecayGroup, Epoch, Sam, Schedule, Sgd, Step, Trainer, Trajectory};
 
@@ -229,6 +229,7 @@ show_fields!(
     PathShape,
     PathTrainer,
     PowerIteration,
+    PowerLawSettings,
     PublicSet,
     Quadrature,
     Rank,
@@ -240,6 +241,7 @@ show_fields!(
     SharpnessMetrics,
     Step,
     Subsample,
+    TailComparison,
     StoredSamples,
     Text,
     Trace,

@@ -16,6 +16,7 @@ use crate::landscape::{
 use crate::objective::{DerivativeCheck, Engine, Score};
 use crate::spectral::{
     Alignment, BlockSpectrum, Bracket, Count, Density, Diagonal, Eigenpair, Estimate, Inertia,
+    PowerLaw,
 };
 
 macro_rules! show_as_text {
@@ -29,7 +30,7 @@ macro_rules! show_as_text {
 }
 show_as_text!("{}":
     [] Alignment, [] AverageSharpness, [] Bracket, [] Count, [] DerivativeCheck, [] Engine, [] Error,
-    [] Estimate, [] FlatnessReport, [] Inertia, [] KeskarSharpness, [] PreconditionedSharpness, [] RandomSharpness, [] SamStep,
+    [] Estimate, [] FlatnessReport, [] Inertia, [] KeskarSharpness, [] PowerLaw, [] PreconditionedSharpness, [] RandomSharpness, [] SamStep,
     [] StableRate, [] StatisticsSource, [] StepChange, [] WorstCase,
 );
 show_as_text!("{:?}":

@@ -10,6 +10,7 @@
 //! | tr(A), ‖A‖²_F | [`Trace`] |
 //! | aᵢᵢ | [`Diagonal`] |
 //! | tr(AB), the cosine between two matrices | [`Alignment`] |
+//! | exponent of the bulk's power law | [`PowerLawSettings`], [`Spectrum::power_law`] |
 //! | overlap of the leading eigenvectors of two matrices | [`Spectrum::subspace_overlap`] |
 
 mod alignment;
@@ -28,12 +29,15 @@ mod lanczos;
 mod missed_eigenvalues;
 mod orthonormal;
 mod power_iteration;
+mod power_law;
+mod power_law_tail;
 mod probe_loop;
 mod schur_complement;
 mod simple_eigenvalues;
 mod spectrum;
 #[cfg(feature = "tables")]
 mod table;
+mod tail_alternatives;
 mod thick_restart;
 mod trace;
 
@@ -46,7 +50,9 @@ pub(crate) use estimate::Short;
 pub use estimate::{Bracket, Estimate};
 pub use lanczos::{Lanczos, Which};
 pub use power_iteration::{PowerIteration, PowerResult};
+pub use power_law::{PowerLaw, PowerLawSettings};
 pub use spectrum::{Eigenpair, Inertia, Participation, Rank, Spectrum};
+pub use tail_alternatives::TailComparison;
 pub use trace::{Trace, TraceMethod};
 
 use crate::error::Result;

@@ -145,7 +145,7 @@ impl Spectrum {
     }
 
     /// Refuses `what` for eigenvalues of unknown error, from an iteration that has not converged.
-    fn require_bounds(&self, what: &str) -> Result<()> {
+    pub(super) fn require_bounds(&self, what: &str) -> Result<()> {
         match self.pairs.iter().all(|pair| pair.error().is_finite()) {
             true => Ok(()),
             false => Err(Error::invalid(format!(

@@ -34,7 +34,10 @@ pub struct Spectrum {
     /// Largest number of basis vectors in memory, 8 bytes per parameter each; at least K plus two blocks [default: all up to 1,024 parameters; beyond, 4K + 40, or as many as fit into 2 GiB, but at least 2K]
     #[arg(long, value_name = "N")]
     max_basis: Option<usize>,
-    /// Seed of the start vectors
+    /// Fit a power law to the positive eigenvalues without the N largest, the outliers; at least 51 without them
+    #[arg(long, value_name = "N")]
+    power_law: Option<usize>,
+    /// Seed of the start vectors and of the power law's interval
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Directory for spectrum.csv, .parquet, .npz and .json and eigenvectors.safetensors (v0, v1, …)
@@ -69,6 +72,10 @@ impl Spectrum {
         positive("tolerance", self.tolerance)?;
         at_least(1, "block", self.block)?;
         at_least(1, "max-basis", self.max_basis.unwrap_or(1))?;
+        if let Some(outliers) = self.power_law {
+            let least = outliers.saturating_add(PowerLawSettings::MIN_VALUES);
+            at_least(least, "top with --power-law", self.top.unwrap_or(0))?;
+        }
         self.matrix.check()
     }
 
@@ -98,7 +105,11 @@ impl Spectrum {
             WhichName::La | WhichName::Both => {}
         }
 
-        let json = json!({
+        let power_law = self.power_law.map(|num_outliers| {
+            let settings = PowerLawSettings::default().with_num_outliers(num_outliers);
+            spectrum.power_law(&settings.with_seed(self.seed))
+        });
+        let mut json = json!({
             "eigenvalues": spectrum.values(),
             "residuals": spectrum.residuals(),
             "products": spectrum.products,
@@ -117,6 +128,15 @@ impl Spectrum {
         if !spectrum.converged {
             text +=
                 "not converged: a residual is above the tolerance, or eigenvalues may be missing\n";
+        }
+        // The eigenvalues are not lost if there is no fit.
+        match power_law {
+            Some(Ok(fit)) => {
+                text += &format!("{fit}\n");
+                json["power_law"] = json!(fit);
+            }
+            Some(Err(error)) => text += &format!("no power law: {error}\n"),
+            None => {}
         }
         let report = matrix.report(text, json);
         if let Some(dir) = &self.out {
