@@ -6,6 +6,7 @@
 //! | `scalar` | `f32` and `f64`, with elementary functions that vectorise |
 //! | `simd`, `registers` | code for AVX-512, AVX2 and other processors, chosen at run time |
 //! | `matrix`, `sparse` | matrix products; those of matrices without their zeros |
+//! | `row_products` | products of matrices whose rows are separate vectors |
 //! | `elementwise`, `transpose`, `channels` | sums of rows and of transposed matrices; sums and combinations channel by channel |
 //! | `erf` | the error function of the values of a slice |
 //! | `attention` | softmax of rows of scores, and its derivatives |
@@ -27,6 +28,7 @@ mod image_planes;
 pub(crate) mod matrix;
 mod outer_products;
 mod registers;
+pub(crate) mod row_products;
 mod scalar;
 pub(crate) mod simd;
 pub(crate) mod sparse;

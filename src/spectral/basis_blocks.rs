@@ -10,7 +10,8 @@ use rayon::prelude::*;
 
 use super::orthonormal::{row_ranges, sum_in_order};
 use crate::error::Result;
-use crate::kernels::matrix::{Matrix, multiply, multiply_strided};
+use crate::kernels::matrix::{Matrix, multiply};
+use crate::kernels::row_products::{add_dot_products, add_row_multiples};
 use crate::kernels::simd::vectorised;
 use crate::progress;
 use crate::recycled;
@@ -23,7 +24,7 @@ const RANGES: usize = 64;
 const MIN_RANGE: usize = 256;
 
 /// Rows of a tile, and basis vectors of a panel. A tile of both fits in a core's cache.
-const ROWS: usize = 1024;
+const ROWS: usize = 512;
 const PANEL: usize = 32;
 
 /// Rows of a tile of all vectors, and number of sums from which they are computed by a matrix product.
@@ -43,21 +44,16 @@ pub(super) fn project_block(block: &mut [Vec<f64>], basis: &[Vec<f64>]) -> Vec<V
     }
     let size = block[0].len().div_ceil(RANGES).max(MIN_RANGE);
     let components = components(block, basis, size);
-    let negative: Vec<f64> = components.iter().map(|c| -c).collect();
+    let negative: Vec<f64> = (0..m * b).map(|i| -components[i % b * m + i / b]).collect();
     let ranges = row_ranges(block, size).into_par_iter().enumerate();
     ranges.for_each(|(i, mut range)| {
-        let (mut tile, mut panel) = (Vec::new(), Vec::new());
         for rows in tiles(range[0].len(), ROWS) {
-            pack(&mut tile, range.iter().map(|w| &w[rows.clone()]));
             let in_basis = i * size + rows.start..i * size + rows.end;
-            for (j, vectors) in (0..).step_by(PANEL).zip(basis.chunks(PANEL)) {
-                pack(&mut panel, vectors.iter().map(|q| &q[in_basis.clone()]));
-                let c = Matrix::strided(&negative[j..], b, vectors.len(), m);
-                let q = Matrix::new(&panel, vectors.len(), rows.len());
-                multiply(&mut tile, c, q, true);
-            }
-            for (w, row) in range.iter_mut().zip(tile.chunks_exact(rows.len())) {
-                w[rows.clone()].copy_from_slice(row);
+            let mut tile: Vec<&mut [f64]> =
+                range.iter_mut().map(|w| &mut w[rows.clone()]).collect();
+            for (c, vectors) in negative.chunks(PANEL * b).zip(basis.chunks(PANEL)) {
+                let panel = slices(vectors, &in_basis);
+                add_row_multiples(&mut tile, c, b, &panel);
             }
         }
     });
@@ -71,20 +67,19 @@ fn components(block: &[Vec<f64>], basis: &[Vec<f64>], size: usize) -> Vec<f64> {
     let parts = ranges.map(|i| {
         let (start, end) = (i * size, ((i + 1) * size).min(n));
         let mut part = vec![0.0; b * m];
-        let (mut tile, mut panel) = (Vec::new(), Vec::new());
         for rows in tiles(end - start, ROWS) {
             let rows = start + rows.start..start + rows.end;
-            pack(&mut tile, block.iter().map(|w| &w[rows.clone()]));
-            let w = Matrix::new(&tile, b, rows.len());
-            for (j, vectors) in (0..).step_by(PANEL).zip(basis.chunks(PANEL)) {
-                pack(&mut panel, vectors.iter().map(|q| &q[rows.clone()]));
-                let q = Matrix::new(&panel, vectors.len(), rows.len());
-                multiply_strided(&mut part[j..], m, w, q.t(), true);
-            }
+            let tile = slices(block, &rows);
+            add_dot_products(&tile, &slices(basis, &rows), &mut part, m);
         }
         part
     });
     sum_in_order(&parts.collect::<Vec<_>>(), b * m)
+}
+
+/// These rows of each vector.
+fn slices<'a>(vectors: &'a [Vec<f64>], rows: &Range<usize>) -> Vec<&'a [f64]> {
+    vectors.iter().map(|v| &v[rows.clone()]).collect()
 }
 
 /// Replaces the vectors qᵢ by Σᵢ cᵢ qᵢ for each list of coefficients c, at most as many lists as vectors. It needs memory for a

@@ -124,8 +124,7 @@ impl End {
 ///
 /// Small residuals do not prove that the wanted eigenvalues were found: a Krylov space contains only one vector of each
 /// eigenspace, and start vectors can be orthogonal to the wanted ones. When all pairs are accepted, a random probe therefore
-/// searches for missed eigenvalues. Let μ be the last wanted eigenvalue, moved outwards by the largest accepted residual (for 200
-/// or more eigenvalues by the largest residual that was found, at least a tenth of that), and Q the basis of the space. A has as
+/// searches for missed eigenvalues. Let μ be the last wanted eigenvalue, moved outwards by the largest accepted residual, and Q the basis of the space. A has as
 /// many eigenvalues beyond μ as T = QᵀAQ and B together, where B is the Schur complement of A − μ, plus μ (Haynsworth, 1968). A
 /// random unit vector u in the d dimensions of B starts a Lanczos recurrence with orthonormal polynomials pᵢ. If B has an
 /// eigenvector x with an eigenvalue beyond μ, then |uᵀx| ≤ 1/maxᵢ |pᵢ(μ)|, which has a probability of at most √(2d/π)/maxᵢ
@@ -490,11 +489,9 @@ impl Lanczos {
             excess = excess.max(largest(&residuals) / residual);
             let unconverged = wanted.iter().zip(&residuals);
             let unconverged = unconverged.filter(|(_, found)| **found > residual);
-            let rank_error = match (space.len() == space.dim(), k < MANY) {
-                (true, _) => 0.0,
-                (false, true) => residual,
-                // The last of many eigenvalues are small: a more thorough search costs little beside the rest.
-                (false, false) => largest(&residuals).max(0.1 * residual).min(residual),
+            let rank_error = match space.len() == space.dim() {
+                true => 0.0,
+                false => residual,
             };
             groups.push(Group {
                 unconverged: unconverged.map(|(i, _)| *i).collect(),
