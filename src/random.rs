@@ -75,6 +75,8 @@ pub(crate) enum Purpose {
     LinearlySeparable = 62,
     /// Positions of the windows of a [`Text`](crate::data::Text).
     TextWindows = 63,
+    /// Searches between the checks of [`Following`](crate::spectral::Following).
+    Following = 64,
 }
 
 /// Returns the generator of the `index`-th stream for `purpose` and `seed`.

@@ -147,6 +147,7 @@ impl Evolution {
             "± λ_max" => column(|m| m.largest.high - m.largest.value),
             "λ_min" => column(|m| m.smallest.value),
             "± λ_min" => column(|m| m.smallest.high - m.smallest.value),
+            "snapshots since check" => snapshots().map(|m| m.snapshots_since_check as u64).collect::<Vec<_>>(),
             "trace" => some(|m| m.trace.map(|t| t.value)),
             "± trace" => some(|m| m.trace.map(|t| t.standard_error)),
             "sharpness" => some(|m| m.sharpness),

@@ -27,8 +27,8 @@ use crate::layers::LayerKind;
 use crate::model::{Activation, Architecture, Design, Norm};
 use crate::objective::{CrossEntropy, Loss, Objective};
 use crate::spectral::{
-    BlockSettings, DensitySettings, Lanczos, Participation, PowerIteration, PowerLawSettings,
-    Quadrature, Rank, TailComparison, Trace, TraceMethod, Which,
+    BlockSettings, DensitySettings, Following, Lanczos, Participation, PowerIteration,
+    PowerLawSettings, Quadrature, Rank, TailComparison, Trace, TraceMethod, Which,
 };
 use crate::train::{Adam, DecayGroup, Epoch, Sam, Schedule, Sgd, Step, Trainer, Trajectory};
 
@@ -209,6 +209,7 @@ show_fields!(
     Epoch,
     EvolutionSettings,
     Flatness,
+    Following,
     GradientNoise,
     Grid,
     HessianSampling,

@@ -59,7 +59,7 @@ pub enum Which {
 
 impl Which {
     /// Indices of the `k` wanted eigenvalues among ascending `values`, most wanted first.
-    fn choose(self, values: &[f64], k: usize) -> Vec<usize> {
+    pub(super) fn choose(self, values: &[f64], k: usize) -> Vec<usize> {
         let m = values.len();
         let mut indices: Vec<usize> = match self {
             Self::Largest => (0..m).rev().collect(),
@@ -78,7 +78,7 @@ impl Which {
     }
 
     /// As [`choose`](Self::choose), grouped by the end of the spectrum.
-    fn by_end(self, values: &[f64], k: usize) -> Vec<(End, Vec<usize>)> {
+    pub(super) fn by_end(self, values: &[f64], k: usize) -> Vec<(End, Vec<usize>)> {
         let wanted = self.choose(values, k);
         let mut ends = match self {
             Self::Largest => vec![(End::Top, wanted)],
@@ -96,7 +96,7 @@ impl Which {
 
 /// An end of the spectrum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+pub(super) enum End {
     Top,
     Bottom,
     Magnitude,
@@ -261,6 +261,17 @@ impl Lanczos {
     /// fail or are not finite. Reaching `max_products` is not an error: the result has then not
     /// [converged](Spectrum::converged).
     pub fn run(&self, operator: &dyn LinearOperator, k: usize) -> Result<Spectrum> {
+        Ok(self.run_with_others(operator, k, 0)?.0)
+    }
+
+    /// As [`run`](Self::run). Also returns at most `count` of the other Ritz pairs, those of largest magnitude. Their residuals
+    /// are not bounded.
+    pub(super) fn run_with_others(
+        &self,
+        operator: &dyn LinearOperator,
+        k: usize,
+        count: usize,
+    ) -> Result<(Spectrum, Vec<RitzPair>)> {
         let n = operator.dim();
         if k == 0 || k > n {
             return Err(Error::invalid(format!(
@@ -284,10 +295,10 @@ impl Lanczos {
         let expected = PRODUCTS_PER_PAIR.saturating_mul(k) + PRODUCTS_FOR_ANY;
         let is_small = n <= expected.min(Dense::MAX_DIM);
         if is_small && n <= max_products && self.max_basis.is_none() {
-            return self.choose_from_all(operator, k);
+            return Ok((self.choose_from_all(operator, k)?, Vec::new()));
         }
         let sizes = self.sizes(n, k)?;
-        let found = self.iterate(operator, k, &sizes, max_products)?;
+        let found = self.iterate(operator, [k, count], &sizes, max_products)?;
         let mut pairs = found.pairs;
         pairs.sort_by(|a, b| b.value.total_cmp(&a.value));
         let converged =
@@ -305,12 +316,13 @@ impl Lanczos {
                 error: pair.limit.rank_error,
             }),
         };
-        Ok(Spectrum {
+        let spectrum = Spectrum {
             pairs: pairs.into_iter().enumerate().map(eigenpair).collect(),
             dim: n,
             products: found.products,
             converged,
-        })
+        };
+        Ok((spectrum, found.others))
     }
 
     /// Computes all eigenpairs from n products, and returns the wanted ones.
@@ -338,7 +350,7 @@ impl Lanczos {
     }
 
     /// Largest residual of an accepted pair, for the `wanted` ones of these `values` at an end of the spectrum.
-    fn largest_residual(&self, values: &[f64], wanted: &[usize]) -> f64 {
+    pub(super) fn largest_residual(&self, values: &[f64], wanted: &[usize]) -> f64 {
         let size = |i: &usize| values[*i].abs();
         let scale = wanted.iter().map(size).fold(0.0, f64::max);
         match self.tolerance * largest(values) {
@@ -388,10 +400,11 @@ impl Lanczos {
         Ok(sizes)
     }
 
+    /// Computes `k` pairs, and at most `others` more from the last basis.
     fn iterate(
         &self,
         operator: &dyn LinearOperator,
-        k: usize,
+        [k, others]: [usize; 2],
         sizes: &Sizes,
         max_products: usize,
     ) -> Result<Found> {
@@ -450,8 +463,10 @@ impl Lanczos {
                 let indices = wanted.indices();
                 let rounding =
                     space.product_error(operator, &wanted.ritz, &indices, &mut sampler)?;
+                let (pairs, others) = wanted.into_pairs(space, others)?;
                 return Ok(Found {
-                    pairs: wanted.into_pairs(space)?,
+                    pairs,
+                    others,
                     rounding,
                     products: products + 1,
                     is_complete,
@@ -586,12 +601,17 @@ impl Checks {
 /// The result of the iteration.
 struct Found {
     pairs: Vec<Pair>,
+    /// Other Ritz pairs.
+    others: Vec<RitzPair>,
     /// Rounding error of the residuals.
     rounding: f64,
     products: usize,
     /// Whether the search for missed eigenvalues found none.
     is_complete: bool,
 }
+
+/// The value and the vector of a Ritz pair.
+pub(super) type RitzPair = (f64, Vec<f64>);
 
 /// A Ritz pair and its limits.
 struct Pair {
@@ -672,8 +692,18 @@ impl WantedPairs {
         indices.copied().collect()
     }
 
-    /// The wanted pairs, with their vectors in place of the basis.
-    fn into_pairs(self, space: KrylovSpace) -> Result<Vec<Pair>> {
+    /// The wanted pairs, and the values and vectors of at most `count` others of largest magnitude, with all vectors in place of
+    /// the basis.
+    fn into_pairs(self, space: KrylovSpace, count: usize) -> Result<(Vec<Pair>, Vec<RitzPair>)> {
+        let mut indices = self.indices();
+        let values = &self.ritz.values;
+        let others = Which::LargestMagnitude.choose(values, values.len());
+        let others: Vec<usize> = others
+            .into_iter()
+            .filter(|i| !indices.contains(i))
+            .take(count)
+            .collect();
+        indices.extend(&others);
         let wanted = self.groups.iter().flat_map(|group| {
             let limit = group.limit;
             group.wanted.iter().map(move |i| (*i, limit))
@@ -681,16 +711,17 @@ impl WantedPairs {
         let wanted: Vec<_> = wanted
             .map(|(i, limit)| (i, limit, space.residual(&self.ritz, i)))
             .collect();
-        let vectors = space.into_vectors(&self.ritz, &self.indices())?;
-        let pairs = wanted.into_iter().zip(vectors);
-        Ok(pairs
-            .map(|((i, limit, residual), vector)| Pair {
-                value: self.ritz.values[i],
-                vector,
-                residual,
-                limit,
-            })
-            .collect())
+        let mut vectors = space.into_vectors(&self.ritz, &indices)?.into_iter();
+        let pairs = wanted.into_iter().zip(vectors.by_ref());
+        let pairs = pairs.map(|((i, limit, residual), vector)| Pair {
+            value: self.ritz.values[i],
+            vector,
+            residual,
+            limit,
+        });
+        let pairs = pairs.collect();
+        let others = others.iter().map(|i| self.ritz.values[*i]).zip(vectors);
+        Ok((pairs, others.collect()))
     }
 }
 

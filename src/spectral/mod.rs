@@ -3,6 +3,7 @@
 //! | quantity | algorithm |
 //! | --- | --- |
 //! | some eigenpairs | [`Lanczos`]; [`PowerIteration`], slower, to show each step |
+//! | some eigenpairs of a matrix that changes from point to point | [`Following`] |
 //! | all eigenpairs of a small matrix | [`Dense::eigen`] |
 //! | spectral density of a large matrix | [`DensitySettings`] |
 //! | spectra of the diagonal blocks of a matrix | [`BlockSettings`] |
@@ -24,6 +25,7 @@ mod density;
 mod density_band;
 mod diagonal;
 mod estimate;
+mod following;
 mod js_distance;
 mod lanczos;
 mod missed_eigenvalues;
@@ -33,6 +35,7 @@ mod power_law;
 mod power_law_tail;
 mod probe_loop;
 mod schur_complement;
+mod secant_model;
 mod simple_eigenvalues;
 mod spectrum;
 #[cfg(feature = "tables")]
@@ -48,6 +51,7 @@ pub use density::{Count, Density, DensityCurve, DensitySettings, Quadrature};
 pub use diagonal::Diagonal;
 pub(crate) use estimate::Short;
 pub use estimate::{Bracket, Estimate};
+pub use following::{Followed, Following};
 pub use lanczos::{Lanczos, Which};
 pub use power_iteration::{PowerIteration, PowerResult};
 pub use power_law::{PowerLaw, PowerLawSettings};

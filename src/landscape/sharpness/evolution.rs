@@ -9,7 +9,7 @@ use crate::landscape::slices::StatisticsSource;
 use crate::objective::Objective;
 use crate::parameters::Restore;
 use crate::progress::Progress;
-use crate::spectral::{Bracket, Eigenpair, Estimate, Lanczos, Trace, Which};
+use crate::spectral::{Bracket, Estimate, Followed, Following, Lanczos, Trace, Which};
 use crate::train::Trajectory;
 use crate::vector::norm;
 
@@ -88,8 +88,9 @@ impl EvolutionSettings {
     /// Measures every snapshot of `trajectory`, with the running statistics of batch normalisation recorded there. The model's
     /// parameters are restored afterwards, also after an error.
     ///
-    /// The search for the extreme eigenvalues starts from the eigenvectors of the snapshot before. Each search also looks for
-    /// eigenvalues that these vectors miss; see [`Lanczos`].
+    /// The extreme eigenvalues are followed from snapshot to snapshot by [`Following`], which saves products where θ changes
+    /// little. It checks at some of the snapshots that they are the extreme ones: at the first one, at least at every 25th one, and
+    /// after a large change; see [`CurvatureSnapshot::snapshots_since_check`].
     ///
     /// # Errors
     /// The trajectory has no snapshots, belongs to another model or lacks the model's running statistics; as [`Lanczos::run`],
@@ -104,7 +105,8 @@ impl EvolutionSettings {
             Some(test) => Some(objective.with_data(test)?),
             None => None,
         };
-        let mut lanczos = self.lanczos.clone().with_which(Which::BothEnds);
+        let lanczos = self.lanczos.clone().with_which(Which::BothEnds);
+        let mut following = Following::new(lanczos, 2.min(objective.dim()));
         let mut progress = Progress::start("evolution");
         let parameters = objective.parameters();
         let statistics = match objective.uses_running_statistics() {
@@ -120,17 +122,15 @@ impl EvolutionSettings {
                 false => parameters.set_flat(&trajectory.snapshot(i)?)?,
             }
             let hessian = objective.hessian();
-            let ends = lanczos.run(&hessian, 2.min(objective.dim()))?;
-            let vectors = ends.pairs.iter().map(|pair| pair.vector.clone());
-            lanczos = lanczos.with_start_vectors(vectors.collect());
-            let ends: Vec<Bracket> = ends.pairs.iter().map(Eigenpair::bracket).collect();
+            let ends = following.next(&hessian)?;
             snapshots.push(CurvatureSnapshot {
                 step: *step,
                 loss: objective.loss()?,
                 test_loss: test.as_ref().map(Objective::loss).transpose()?,
                 gradient_norm: norm(&objective.gradient()?),
-                largest: ends[0],
-                smallest: ends[ends.len() - 1],
+                largest: bracket(&ends, 0),
+                smallest: bracket(&ends, ends.spectrum.pairs.len() - 1),
+                snapshots_since_check: ends.points_since_check,
                 trace: match &self.trace {
                     Some(trace) => Some(trace.trace(&hessian)?),
                     None => None,
@@ -146,6 +146,19 @@ impl EvolutionSettings {
             snapshots,
             statistics,
         })
+    }
+}
+
+/// Bounds of the `index`-th of the followed eigenvalues. If this point was not checked, they are those of some eigenvalue.
+fn bracket(followed: &Followed, index: usize) -> Bracket {
+    let pair = &followed.spectrum.pairs[index];
+    match followed.points_since_check {
+        0 => pair.bracket(),
+        _ => Bracket {
+            value: pair.value,
+            low: pair.value - pair.residual,
+            high: pair.value + pair.residual,
+        },
     }
 }
 
@@ -201,6 +214,7 @@ pub struct Evolution {
 ///     gradient_norm: 0.01,
 ///     largest: bracket(8.0),
 ///     smallest: bracket(-2.0),
+///     snapshots_since_check: 0,
 ///     trace: None,
 ///     sharpness: None,
 /// };
@@ -223,6 +237,11 @@ pub struct CurvatureSnapshot {
     pub largest: Bracket,
     /// λ_min of the Hessian, with bounds from its residual.
     pub smallest: Bracket,
+    /// Number of snapshots since the last one at which λ_max and λ_min were checked to be the extreme eigenvalues, 0 if they were
+    /// checked at this one. Otherwise the bounds are those of an eigenvalue that was extreme at the last check, or has overtaken
+    /// it since; a new one can be further out. See [`Following`].
+    #[serde(default)]
+    pub snapshots_since_check: usize,
     /// tr H.
     pub trace: Option<Estimate>,
     /// Largest rise L(θ + δ) − L(θ) found for ‖δ‖ ≤ ρ.
