@@ -77,6 +77,8 @@ pub(crate) enum Purpose {
     TextWindows = 63,
     /// Searches between the checks of [`Following`](crate::spectral::Following).
     Following = 64,
+    /// Chains of [`LearningCoefficient`](crate::landscape::LearningCoefficient).
+    LearningCoefficient = 65,
 }
 
 /// Returns the generator of the `index`-th stream for `purpose` and `seed`.

@@ -498,6 +498,37 @@ fn surfaces_and_sharpness() {
     assert_ne!(adaptive["worst"]["rise"], found["worst"]["rise"]);
 }
 
+#[test]
+fn learning_coefficients() {
+    // At a high temperature near θ, where the gradient matters little.
+    let shared = [
+        "llc",
+        "--layers",
+        "784,6,10",
+        "--samples",
+        "100",
+        "--chains",
+        "2",
+        "--beta",
+        "1e-4",
+        "--localization",
+        "1e6",
+        "--max-gradients",
+        "500",
+    ];
+    let found = json(&shared);
+    let number = |path: &str| found.pointer(path).and_then(Value::as_f64).unwrap();
+    assert_eq!(number("/coefficient/samples"), 2.0);
+    assert!(number("/interval/0") <= number("/coefficient/value"));
+    assert!(number("/step") > 0.0 && number("/r_hat") > 0.0 && number("/gradients") > 0.0);
+    assert_eq!((number("/localization"), number("/beta")), (1e6, 1e-4));
+    assert!(found["verdict"].is_string() && found["hand_derived"] == true);
+    let batches = json(&[&shared[..], &["--batch-size", "10"]].concat());
+    assert_eq!(batches["batch_size"], 10);
+    let help = landscape(&["llc", "--help"]).stdout;
+    assert!(String::from_utf8(help).unwrap().contains("Examples:"));
+}
+
 /// A killed run resumes and gives the same numbers.
 #[test]
 fn a_killed_surface_resumes() {

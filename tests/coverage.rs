@@ -253,6 +253,7 @@ fn stated_intervals_have_their_coverage() {
     table.measure(alignments);
     table.measure(noise_scales);
     table.measure(sharpness);
+    table.measure(learning_coefficients);
     table.check();
 }
 
@@ -576,5 +577,40 @@ fn sharpness() -> impl Fn(usize, u64) -> Vec<Claim> {
         let found = default.gaussian(objective).unwrap().mean;
         claims.push(claim("sharpness: Gaussian", found, truth, truth));
         claims
+    }
+}
+
+fn learning_coefficients() -> impl Fn(usize, u64) -> Vec<Claim> {
+    let (temperature, localization) = (1000.0, 100.0);
+    let objectives: Vec<Objective> = (0..SPECTRA.len()).map(bowl).collect();
+    let truth = |objective: &Objective| -> f64 {
+        let shares = common::hessian_values(objective).into_iter().map(|h| {
+            let curvature = temperature * h;
+            0.5 * curvature / (curvature + localization)
+        });
+        shares.sum()
+    };
+    let truths: Vec<f64> = objectives.iter().map(truth).collect();
+    move |spectrum, seed| {
+        // The coefficient of a saddle point is not defined.
+        if seed >= 8 || spectrum == 3 {
+            return Vec::new();
+        }
+        let objective = &objectives[spectrum];
+        let settings = LearningCoefficient::default()
+            .with_beta(temperature / objective.samples() as f64)
+            .with_localization(localization)
+            .with_seed(seed);
+        let found = settings.run(objective).unwrap();
+        vec![Claim {
+            // 8 runs: fewer than 5 covered ones have a probability of 10⁻⁴.
+            band: [0.6, 1.0],
+            ..claim(
+                "learning coefficient",
+                found.coefficient,
+                truths[spectrum],
+                truths[spectrum],
+            )
+        }]
     }
 }

@@ -395,6 +395,12 @@ fn sharpness_and_noise() {
     ends("Keskar's sharpness", || many.keskar(&objective));
     let flatness = Flatness::new(0.1).with_directions(10_000_000);
     ends("flatness", || flatness.run(&objective));
+    // At a high temperature the mean loss of the chains is above that at θ.
+    let coefficient = LearningCoefficient::default()
+        .with_beta(1e-3)
+        .with_relative_error(1e-12)
+        .with_max_gradients(ENDLESS);
+    ends("learning coefficient", || coefficient.run(&objective));
     let theta = model.parameters().to_flat().unwrap();
     let bound = PacBayes::default().with_draws(10_000_000);
     ends("PAC-Bayes", || {

@@ -627,6 +627,17 @@ mod command_line {
             &["surface", "--grid", "3", "--out", out.to_str().unwrap()],
             &["hvp", "--runs", "1", "--autograd"],
             &["sharpness", "--perturbations", "2", "--starts", "1"],
+            &[
+                "llc",
+                "--chains",
+                "2",
+                "--max-gradients",
+                "1",
+                "--beta",
+                "1e-4",
+                "--localization",
+                "1e6",
+            ],
         ] {
             let (found, _) = run(&[command, &data].concat());
             assert_eq!(found["dataset"]["samples_per_part"], 543, "{command:?}");

@@ -36,6 +36,7 @@ fn absurd_sizes_are_rejected_before_allocation() {
             &["connect", a, a, "--points", count, "--epochs", "0"],
             &["connect", a, a, "--bends", count, "--epochs", "1"],
             &["sharpness", "--perturbations", count],
+            &["llc", "--chains", count],
             &["spectrum", "--top", count],
             &["hvp", "--block", count],
             &["hvp", "--runs", count, "--block", "1"],
@@ -246,6 +247,27 @@ fn invalid_numbers_are_rejected_before_any_work() {
         (
             &["sharpness", "--starts", "0"],
             "--starts must be at least 1",
+        ),
+        (
+            &["llc", "--beta", "-1"],
+            "--beta must be finite and above 0, found -1",
+        ),
+        (
+            &["llc", "--localization", "0"],
+            "--localization must be finite and above 0",
+        ),
+        (
+            &["llc", "--relative-error", "nan"],
+            "--relative-error must be finite and above 0",
+        ),
+        (&["llc", "--chains", "1"], "--chains must be at least 2"),
+        (
+            &["llc", "--batch-size", "0"],
+            "--batch-size must be at least 1",
+        ),
+        (
+            &["llc", "--max-gradients", "0"],
+            "--max-gradients must be at least 1",
         ),
         (
             &["surface", "--range", "-1"],

@@ -3,7 +3,9 @@
 mod common;
 
 use common::{assert_close, bits, dot, moons_network, numbers, quadratic, rescale};
-use loss_landscape::landscape::{Flatness, PreconditionedSharpness, directional_sharpness};
+use loss_landscape::landscape::{
+    Flatness, LearningCoefficientVerdict, PreconditionedSharpness, directional_sharpness,
+};
 use loss_landscape::prelude::*;
 use loss_landscape::train::Adam;
 
@@ -569,4 +571,133 @@ fn preconditioned_sharpness_of_a_quadratic() {
     let expected = whole.adam.value / 30f64.sqrt();
     assert!((single.adam.value - expected).abs() < 1e-6 * expected);
     assert!(PreconditionedSharpness::measure(&objective, 0, &Adam::default()).is_err());
+}
+
+/// [`quadratic`] with hand-derived rules, at another start.
+fn linear_network(start: &[f64]) -> Objective {
+    let objective = quadratic(&VALUES, &MINIMUM, start);
+    let weight = Var::from_slice(start, (1, start.len()), &Device::Cpu).unwrap();
+    let parameters = Parameters::new([("w.weight".to_owned(), weight)]).unwrap();
+    let layers = vec![loss_landscape::layers::Linear::without_bias("w.weight").into()];
+    Objective::of(
+        &Layered::new(layers, parameters),
+        objective.data(),
+        Loss::Mse,
+    )
+    .unwrap()
+}
+
+#[test]
+fn learning_coefficient_of_a_quadratic() {
+    let objective = linear_network(&MINIMUM);
+    assert!(objective.is_hand_derived());
+    // n = 6 samples; γ = d/‖w*‖².
+    let gamma = 6.0 / dot(&MINIMUM, &MINIMUM);
+    let exact = |temperature: f64| -> f64 {
+        let shares = VALUES
+            .iter()
+            .map(|h| 0.5 * temperature * h / (temperature * h + gamma));
+        shares.sum()
+    };
+    let before = bits(objective.parameters());
+    let found = LearningCoefficient::default().run(&objective).unwrap();
+    assert_eq!(bits(objective.parameters()), before);
+    assert!(
+        (found.beta - 1.0 / 6f64.ln()).abs() < 1e-15 && (found.localization - gamma).abs() < 1e-12
+    );
+    let error = (found.coefficient.value - exact(6.0 / 6f64.ln())).abs();
+    assert!(error < 4.0 * found.coefficient.standard_error, "{found}");
+    let settings = LearningCoefficient::default().with_beta(1e4);
+    let found = settings.run(&objective).unwrap();
+    assert!(
+        (found.coefficient.value - exact(6e4)).abs() < 1e-4,
+        "{found}"
+    );
+    assert!(found.verdict.is_converged());
+    let batches = settings.clone().with_chains(4).with_batch_size(3);
+    let found = batches.with_max_gradients(10_000).run(&objective).unwrap();
+    assert!(
+        (found.coefficient.value / exact(6e4) - 1.0).abs() < 0.02,
+        "{found}"
+    );
+    assert!(found.step_bias > 0.0 && found.batch_size == Some(3));
+
+    let away = settings
+        .run(&linear_network(&[0.1, 0.2, -0.3, 0.4, -0.5, 0.6]))
+        .unwrap_err()
+        .to_string();
+    assert!(away.contains("not a local minimum"), "{away}");
+    let near: Vec<f64> = MINIMUM.iter().map(|m| m + 2e-3).collect();
+    let found = settings.run(&linear_network(&near)).unwrap();
+    assert_eq!(found.verdict, LearningCoefficientVerdict::NotAMinimum);
+    // nβ(L(w*) − min L)
+    let descent = 6e4 * 0.5 * 4e-6 * TRACE;
+    assert!((found.descent / descent - 1.0).abs() < 0.05, "{found}");
+}
+
+#[test]
+fn learning_coefficients_that_are_refused() {
+    let objective = at_minimum();
+    let usual = LearningCoefficient::default;
+    for (settings, words) in [
+        (usual().with_beta(-1.0), "the inverse temperature β is -1"),
+        (usual().with_localization(0.0), "the localisation γ is 0"),
+        (
+            usual().with_relative_error(f64::NAN),
+            "the relative error is NaN",
+        ),
+        (usual().with_chains(1), "1 chain cannot be compared"),
+        (usual().with_batch_size(0), "the batch size is 0"),
+        (usual().with_batch_size(7), "a batch of 7 of 6 samples"),
+        (
+            usual().with_max_gradients(0),
+            "the maximum number of gradients is 0",
+        ),
+    ] {
+        let error = settings.run(&objective).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    }
+    let one = quadratic(&[1.0], &[0.5], &[0.5]);
+    let error = usual().run(&one).unwrap_err().to_string();
+    assert!(error.contains("not defined for n = 1"), "{error}");
+    let (model, objective) = moons_network(&[2, 4, 2], Activation::Tanh);
+    let theta = model.parameters().to_flat().unwrap();
+    let infinite: Vec<f64> = theta.iter().map(|t| 1e300 * t).collect();
+    model.parameters().set_flat(&infinite).unwrap();
+    let error = usual().run(&objective).unwrap_err().to_string();
+    assert!(error.contains("finite"), "{error}");
+}
+
+/// L(a, b) = ‖a b‖² for one input, one hidden unit and three outputs without biases, whose λ is ½ at the origin; with
+/// hand-derived rules and on any number of threads.
+#[test]
+fn learning_coefficient_of_a_deep_linear_network() {
+    use loss_landscape::layers::Linear;
+
+    let x = Tensor::ones((2, 1), DType::F64, &Device::Cpu).unwrap();
+    let y = Tensor::zeros((2, 3), DType::F64, &Device::Cpu).unwrap();
+    let data = Dataset::regression(&x, &y).unwrap();
+    let weight = |name: &str, shape: (usize, usize)| {
+        let var = Var::zeros(shape, DType::F64, &Device::Cpu).unwrap();
+        (name.to_owned(), var)
+    };
+    let parameters = Parameters::new([weight("a.weight", (1, 1)), weight("b.weight", (3, 1))]);
+    let layers = vec![
+        Linear::without_bias("a.weight").into(),
+        Linear::without_bias("b.weight").into(),
+    ];
+    let model = Layered::new(layers, parameters.unwrap());
+    let objective = Objective::of(&model, &data, Loss::Mse).unwrap();
+    assert!(objective.is_hand_derived());
+    let settings = LearningCoefficient::default()
+        .with_beta(500.0)
+        .with_chains(4);
+    let settings = settings.with_relative_error(0.05);
+    let run = |settings: &LearningCoefficient, threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        pool.unwrap().install(|| settings.run(&objective).unwrap())
+    };
+    let found = run(&settings, 1);
+    assert!((found.coefficient.value - 0.5).abs() < 0.06, "{found}");
+    assert_eq!(found, run(&settings, 3));
 }

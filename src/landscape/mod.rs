@@ -10,6 +10,7 @@
 //! | batch normalisation's running statistics at other points than the trained one | [`RunningStatistics`] |
 //! | sharpness of a minimum | [`Sharpness`], [`Flatness`], [`directional_sharpness`] |
 //! | sharpness for SGD and for Adam | [`PreconditionedSharpness`] |
+//! | degeneracy of a minimum: its local learning coefficient | [`LearningCoefficient`] |
 //! | curvature during training | [`Evolution`] |
 //! | gradient noise and its effect on SGD | [`GradientNoise`], [`ImplicitBias`] |
 //! | PAC-Bayes bound on the error on unseen data | [`PacBayes`] |
@@ -20,6 +21,7 @@
 pub mod align;
 
 mod arrays;
+mod learning_coefficient;
 mod noise;
 mod paths;
 mod sharpness;
@@ -29,6 +31,9 @@ mod table;
 mod vtk;
 
 pub use align::{HiddenUnits, Matching, UnitAxis};
+pub use learning_coefficient::{
+    LearningCoefficient, LearningCoefficientReport, LearningCoefficientVerdict,
+};
 pub use noise::{GradientNoise, ImplicitBias, ModifiedLoss, NoiseReport, StableRate};
 pub use paths::{
     Connectivity, Curve, NormStatistics, PathProfile, PathShape, PathTrainer, RunningStatistics,

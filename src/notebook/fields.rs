@@ -21,7 +21,8 @@ use crate::error::Result;
 use crate::landscape::direction::Normalization;
 use crate::landscape::{
     CurvatureSnapshot, EvolutionSettings, Flatness, GradientNoise, Grid, ImplicitBias,
-    NormStatistics, PacBayes, PacBayesRow, PathShape, PathTrainer, Sharpness, UnitAxis,
+    LearningCoefficient, NormStatistics, PacBayes, PacBayesRow, PathShape, PathTrainer, Sharpness,
+    UnitAxis,
 };
 use crate::layers::LayerKind;
 use crate::model::{Activation, Architecture, Design, Norm};
@@ -217,6 +218,7 @@ show_fields!(
     InputNormalization,
     Lanczos,
     LayerKind,
+    LearningCoefficient,
     Loss,
     NegativeEigenvalues,
     NewtonDecrement,

@@ -10,8 +10,9 @@ use crate::embedding::{Distances, Encoded};
 use crate::error::{Error, Result, counted};
 use crate::landscape::{
     AverageSharpness, Curve, ExtremeEigenvalues, FlatnessReport, HiddenUnits, KeskarSharpness,
-    Matching, PreconditionedSharpness, RandomSharpness, RunningStatistics, SamStep, StableRate,
-    StatisticsSource, StepChange, WorstCase,
+    LearningCoefficientReport, LearningCoefficientVerdict, Matching, PreconditionedSharpness,
+    RandomSharpness, RunningStatistics, SamStep, StableRate, StatisticsSource, StepChange,
+    WorstCase,
 };
 use crate::objective::{DerivativeCheck, Engine, Score};
 use crate::spectral::{
@@ -30,7 +31,8 @@ macro_rules! show_as_text {
 }
 show_as_text!("{}":
     [] Alignment, [] AverageSharpness, [] Bracket, [] Count, [] DerivativeCheck, [] Engine, [] Error,
-    [] Estimate, [] FlatnessReport, [] Inertia, [] KeskarSharpness, [] PowerLaw, [] PreconditionedSharpness, [] RandomSharpness, [] SamStep,
+    [] Estimate, [] FlatnessReport, [] Inertia, [] KeskarSharpness, [] LearningCoefficientReport,
+    [] LearningCoefficientVerdict, [] PowerLaw, [] PreconditionedSharpness, [] RandomSharpness, [] SamStep,
     [] StableRate, [] StatisticsSource, [] StepChange, [] WorstCase,
 );
 show_as_text!("{:?}":

@@ -10,6 +10,7 @@ mod density;
 mod hvp;
 mod inspect;
 mod limits;
+mod llc;
 mod matrix_args;
 mod mpi_context;
 mod network;
@@ -66,6 +67,8 @@ enum Task {
     Connect(connect::Connect),
     /// Sharpness: how much the loss increases within a given radius
     Sharpness(sharpness::Sharpness),
+    /// Local learning coefficient: how degenerate a minimum is
+    Llc(llc::Llc),
     /// Train at many L2 strengths and compute the Hessian spectrum at each
     Sweep(sweep::SweepCommand),
     /// Time loss, gradient and Hessian-vector product
@@ -108,6 +111,7 @@ fn run(parsed: Parsed<Cli>) -> Result<(), Error> {
         Task::Surface(task) => task.run(),
         Task::Connect(task) => task.run(),
         Task::Sharpness(task) => task.run(),
+        Task::Llc(task) => task.run(),
         Task::Sweep(task) => task.run(),
         Task::Hvp(task) => task.run(),
         Task::Inspect(task) => task.run(),
@@ -133,6 +137,7 @@ fn refuse_ignored(task: &Task, given: &[String]) -> Result<(), Error> {
         Task::Trace(task) => task.matrix.ignored(),
         Task::Blocks(task) => task.point.ignored(),
         Task::Sharpness(task) => task.point.ignored(),
+        Task::Llc(task) => task.point.ignored(),
         Task::Hvp(task) => task.point.ignored(),
         Task::Inspect(_) | Task::Data(_) => Vec::new(),
     }
@@ -160,6 +165,7 @@ fn refuse_invalid(task: &Task) -> Result<(), Error> {
         Task::Trace(task) => task.check(),
         Task::Blocks(task) => task.check(),
         Task::Sharpness(task) => task.check(),
+        Task::Llc(task) => task.check(),
         Task::Hvp(task) => task.check(),
         Task::Inspect(_) | Task::Data(_) => Ok(()),
     }
