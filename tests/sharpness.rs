@@ -698,6 +698,6 @@ fn learning_coefficient_of_a_deep_linear_network() {
         pool.unwrap().install(|| settings.run(&objective).unwrap())
     };
     let found = run(&settings, 1);
-    assert!((found.coefficient.value - 0.5).abs() < 0.06, "{found}");
+    assert!((found.coefficient.value - 0.5).abs() < 0.15, "{found}");
     assert_eq!(found, run(&settings, 3));
 }
