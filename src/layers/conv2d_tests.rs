@@ -21,24 +21,30 @@ fn each_product(conv: &Conv2dRules, mut f: impl FnMut(usize, usize, usize)) {
     } = conv.convolution.shape;
     let [channels, rows, columns] = conv.convolution.output();
     let inputs = inputs / groups;
-    for (channel, row, column) in indices([channels, rows, columns]) {
-        for (input, u, v) in indices([inputs, down, right]) {
+    each_index([channels, rows, columns], |channel, row, column| {
+        let group = channel / (channels / groups);
+        each_index([inputs, down, right], |input, u, v| {
             let y = (row * stride + u * dilation).checked_sub(padding);
             let x = (column * stride + v * dilation).checked_sub(padding);
             if let (Some(y), Some(x)) = (y.filter(|y| *y < height), x.filter(|x| *x < width)) {
-                let group = channel / (channels / groups);
                 f(
                     (channel * rows + row) * columns + column,
                     ((group * inputs + input) * height + y) * width + x,
                     ((channel * inputs + input) * down + u) * right + v,
                 );
             }
-        }
-    }
+        });
+    });
 }
 
-fn indices([a, b, c]: [usize; 3]) -> impl Iterator<Item = (usize, usize, usize)> {
-    (0..a * b * c).map(move |i| (i / (b * c), i / c % b, i % c))
+fn each_index([a, b, c]: [usize; 3], mut f: impl FnMut(usize, usize, usize)) {
+    for i in 0..a {
+        for j in 0..b {
+            for k in 0..c {
+                f(i, j, k);
+            }
+        }
+    }
 }
 
 /// y without b.
@@ -295,7 +301,7 @@ fn padding_is_zero_for_any_number_of_samples() {
     for (input, kernel, stride, padding) in [
         ([2, 9, 8], [3, 3], 2, 1),
         ([2, 15, 31], [3, 3], 2, 1),
-        ([2, 1, 2], [7, 43], 1, 42),
+        ([2, 1, 2], [2, 43], 1, 42),
         ([2, 5, 4], [5, 4], 3, 4),
     ] {
         let shape = ConvolutionShape {
@@ -307,7 +313,7 @@ fn padding_is_zero_for_any_number_of_samples() {
             dilation: 1,
             groups: 1,
         };
-        for samples in [1, 2, 3, 4, 7, 8, 13, 16] {
+        for samples in [1, 3, 8, 13] {
             check::<f64>(&conv(shape, true).unwrap(), samples, 1, 1e-12);
         }
     }
