@@ -142,7 +142,7 @@ fn sum_transposed<'a, T: Scalar, I: Iterator<Item = &'a [T]>>(
         for matrix in matrices() {
             add_columns(&matrix[i * STRIP..], columns, sums, width);
         }
-        transpose(sums, width, target);
+        transpose(sums, target, [rows, width], [width, rows]);
     });
 }
 

@@ -170,6 +170,13 @@ impl<T: Scalar> Network<T> {
         }
     }
 
+    /// Puts a sum of [gradients](Self::add_gradients) in the order of θ.
+    pub(super) fn order(&self, sum: &mut [f64]) {
+        for rules in self.nodes.iter().filter_map(Node::rules) {
+            rules.order(sum);
+        }
+    }
+
     /// The parts of several points in θ-space that belong to each node, starting at node `from`.
     pub(super) fn pack(&self, from: usize, points: &[&[T]]) -> Vec<Packed<T>> {
         let nodes = self.nodes[from..].iter();
@@ -270,6 +277,7 @@ impl<T: Scalar> Network<T> {
             finish,
         )?;
         let [mut gradient] = gradient;
+        self.order(&mut gradient);
         scale(&mut gradient, 1.0 / samples.count as f64);
         Ok((totals[0], gradient))
     }

@@ -213,7 +213,8 @@ impl<T: Scalar> Network<T> {
             finish,
         )?;
         let products = products.into_iter().flatten();
-        let products = products.map(|product| {
+        let products = products.map(|mut product| {
+            self.order(&mut product);
             let mut product = match block {
                 None => product,
                 Some(ranges) => restrict(&product, ranges),

@@ -155,7 +155,8 @@ impl Patches {
             let image = &mut target[(sample * k + j) * width..][..width];
             match to {
                 Side::Output => {
-                    transpose(part, self.channels, image);
+                    let shape = [self.pixels[1], self.channels];
+                    transpose(part, image, shape, [shape[1], shape[0]]);
                     let bias = biases.chunks_exact(self.channels).nth(j).unwrap_or(&[]);
                     for (image, bias) in image.chunks_exact_mut(self.pixels[1]).zip(bias) {
                         image.iter_mut().for_each(|y| *y += *bias);
@@ -216,7 +217,10 @@ impl Patches {
         for (rows, image) in matrix.chunks_exact_mut(self.block(side)).zip(images) {
             match side {
                 Side::Input => self.cut(&image[..width], rows),
-                Side::Output => transpose(&image[..width], self.pixels[1], rows),
+                Side::Output => {
+                    let shape = [self.channels, self.pixels[1]];
+                    transpose(&image[..width], rows, shape, [shape[1], shape[0]]);
+                }
             }
         }
     }

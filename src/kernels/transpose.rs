@@ -7,13 +7,12 @@ use super::simd::vectorised;
 const SIDE: usize = 16;
 
 vectorised! {
-    /// B ← Aᵀ for a matrix A with this many columns, both without gaps.
-    pub(crate) fn transpose<T: Scalar>(a: &[T], columns: usize, b: &mut [T]) {
-        let rows = a.len() / columns;
-        over_blocks(a, b, [rows, columns], [columns, rows], |b, a| *b = a);
+    /// B ← Aᵀ for an `shape[0]` × `shape[1]` matrix A; rows of A and B are `pitches` apart.
+    pub(crate) fn transpose<T: Scalar>(a: &[T], b: &mut [T], shape: [usize; 2], pitches: [usize; 2]) {
+        over_blocks(a, b, shape, pitches, |b, a| *b = a);
     }
 
-    /// B ← B + Aᵀ for an `shape[0]` × `shape[1]` matrix A; rows of A and B are `pitches` apart.
+    /// B ← B + Aᵀ.
     pub(crate) fn add_transposed<T: Scalar>(
         a: &[T],
         b: &mut [T],
@@ -22,26 +21,16 @@ vectorised! {
     ) {
         over_blocks(a, b, shape, pitches, |b, a| *b += a);
     }
-
-    /// The same with B in `f64`.
-    pub(crate) fn add_transposed_f64<T: Scalar>(
-        a: &[T],
-        b: &mut [f64],
-        shape: [usize; 2],
-        pitches: [usize; 2],
-    ) {
-        over_blocks(a, b, shape, pitches, |b, a| *b += a.f64());
-    }
 }
 
 /// Calls `put` with each value of B and of Aᵀ.
 #[inline(always)]
-fn over_blocks<T: Scalar, U>(
+fn over_blocks<T: Scalar>(
     a: &[T],
-    b: &mut [U],
+    b: &mut [T],
     [rows, columns]: [usize; 2],
     [pitch, b_pitch]: [usize; 2],
-    put: impl Fn(&mut U, T),
+    put: impl Fn(&mut T, T),
 ) {
     for first_column in (0..columns).step_by(SIDE) {
         for first_row in (0..rows).step_by(SIDE) {
@@ -78,20 +67,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn transposes_are_added_with_any_distance_of_rows() {
+    fn transposes_with_any_distance_of_rows() {
         let (rows, columns, pitch, b_pitch) = (35, 18, 20, 40);
         let a: Vec<f32> = (0..rows * pitch).map(|i| i as f32).collect();
-        let mut b = vec![1.0f32; columns * b_pitch];
-        let mut wide = vec![1.0f64; columns * b_pitch];
-        add_transposed(&a, &mut b, [rows, columns], [pitch, b_pitch]);
-        add_transposed_f64(&a, &mut wide, [rows, columns], [pitch, b_pitch]);
-        for (i, (b, wide)) in b.iter().zip(&wide).enumerate() {
+        let mut sum = vec![1.0f32; columns * b_pitch];
+        let mut replaced = sum.clone();
+        add_transposed(&a, &mut sum, [rows, columns], [pitch, b_pitch]);
+        transpose(&a, &mut replaced, [rows, columns], [pitch, b_pitch]);
+        for (i, (sum, replaced)) in sum.iter().zip(&replaced).enumerate() {
             let (column, row) = (i / b_pitch, i % b_pitch);
-            let added = match row < rows {
-                true => a[row * pitch + column],
-                false => 0.0,
+            let expected = match row < rows {
+                true => (1.0 + a[row * pitch + column], a[row * pitch + column]),
+                false => (1.0, 1.0),
             };
-            assert_eq!((*b, *wide), (1.0 + added, f64::from(1.0 + added)));
+            assert_eq!((*sum, *replaced), expected);
         }
     }
 }

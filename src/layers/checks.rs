@@ -121,6 +121,7 @@ pub(crate) fn evaluate<T: Scalar>(rules: &dyn Rules<T>, tile: &Tile) -> Derivati
         for mut window in Window::split(&mut vectors, 5) {
             rules.add_gradient(&gradient, &mut window);
         }
+        vectors.iter_mut().for_each(|vector| rules.order(vector));
         vectors.iter_mut().flatten().for_each(|v| *v *= 0.5);
         vectors
     };

@@ -2,8 +2,14 @@
 
 use std::ops::Range;
 
+use rayon::prelude::*;
+
 use crate::kernels::Scalar;
 use crate::kernels::sparse::SparseTile;
+use crate::kernels::transpose::transpose;
+
+/// Number of rows of a transposed matrix that a thread writes at a time.
+const STRIP: usize = 16;
 
 /// The hand-derived rules of a layer.
 ///
@@ -115,7 +121,7 @@ pub(crate) trait Rules<T: Scalar>: Send + Sync {
     }
 
     /// Adds a gradient along each of several directions to the window's part of the θ-space vectors. By default the directions
-    /// are contiguous in `gradient`.
+    /// are contiguous in `gradient`. The entries of a [`Rules::transposed_gradient`] stay transposed.
     fn add_gradient(&self, gradient: &[T], window: &mut Window) {
         let each = gradient.len() / window.vectors.len();
         for j in 0..window.vectors.len() {
@@ -124,6 +130,20 @@ pub(crate) trait Rules<T: Scalar>: Send + Sync {
                 let part = gradient.split_off(..range.len()).unwrap_or_default();
                 window.add(j, range, part);
             }
+        }
+    }
+
+    /// Puts the layer's part of a sum of gradients, in a θ-space vector, in the order of θ: it transposes what
+    /// [`Rules::add_gradient`] leaves transposed.
+    fn order(&self, sum: &mut [f64]) {
+        if let Some([inputs, outputs]) = self.transposed_gradient() {
+            let sum = &mut sum[self.param_ranges().swap_remove(0)];
+            let transposed = sum.to_vec();
+            let strips = sum.par_chunks_mut(STRIP * inputs).enumerate();
+            strips.for_each(|(i, strip)| {
+                let shape = [inputs, strip.len() / inputs];
+                transpose(&transposed[i * STRIP..], strip, shape, [outputs, inputs]);
+            });
         }
     }
 }

@@ -7,7 +7,7 @@ use super::rules::{Mode, Packed, Primal, Rules, Tangent, Window, Write};
 use crate::kernels::Scalar;
 use crate::kernels::elementwise::{add_rows, repeat};
 use crate::kernels::sparse::{SparseTile, multiply_sparse};
-use crate::kernels::transpose::{add_transposed, add_transposed_f64};
+use crate::kernels::transpose::add_transposed;
 
 /// A first layer y = x Wᵀ + b that multiplies only by the non-zeros of x, so rx is always zero.
 ///
@@ -138,33 +138,25 @@ impl<T: Scalar> Rules<T> for SparseLinear {
         }
     }
 
+    /// Each input's row has the outputs of all directions.
     fn add_gradient(&self, gradient: &[T], window: &mut Window) {
         let (inputs, outputs) = (self.dense.inputs, self.dense.outputs);
-        let k = window.vectors.len();
-        let width = k * outputs;
+        let width = window.vectors.len() * outputs;
         let (weights, biases) = gradient.split_at(inputs * width);
-        let start = self.dense.weights[0].start;
-        let overlap = window.overlap(&self.dense.weights[0]);
-        // Whole rows of W, and the parts of rows before and after them.
-        let rows = (overlap.start - start).div_ceil(inputs)..(overlap.end - start) / inputs;
-        let whole = start + rows.start * inputs..start + rows.end * inputs;
-        let parts = match rows.start <= rows.end {
-            true => [overlap.start..whole.start, whole.end..overlap.end],
-            false => [overlap.clone(), overlap.end..overlap.end],
-        };
-        for j in 0..k {
-            let direction = &weights[j * outputs..];
-            if rows.start < rows.end {
-                let (shape, pitches) = ([inputs, rows.len()], [width, inputs]);
-                let target = window.entries(j, whole.clone());
-                add_transposed_f64(&direction[rows.start..], target, shape, pitches);
+        let weight = &self.dense.weights[0];
+        let overlap = window.overlap(weight);
+        let rows = match overlap.is_empty() {
+            true => 0..0,
+            false => {
+                let [first, end] = [overlap.start, overlap.end].map(|i| i - weight.start);
+                first / outputs..end.div_ceil(outputs)
             }
-            for part in parts.iter().filter(|part| !part.is_empty()) {
-                let (row, column) = ((part.start - start) / inputs, (part.start - start) % inputs);
-                let values = direction[column * width + row..].iter().step_by(width);
-                for (sum, value) in window.entries(j, part.clone()).iter_mut().zip(values) {
-                    *sum += value.f64();
-                }
+        };
+        for j in 0..window.vectors.len() {
+            for input in rows.clone() {
+                let start = weight.start + input * outputs;
+                let row = &weights[input * width + j * outputs..][..outputs];
+                window.add(j, start..start + outputs, row);
             }
             for range in &self.dense.biases {
                 window.add(j, range.clone(), &biases[j * outputs..][..outputs]);
