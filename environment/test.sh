@@ -39,8 +39,8 @@ cargo package --locked --quiet
 say "what cargo installs, and a crate that depends on this one (about two minutes) …"
 .venv/bin/python -m pytest -p no:cacheprovider tests/build
 
-say "a second computation, the kernel, the notebooks, the browser (about 30 minutes) …"
-.venv/bin/python -m pytest -p no:cacheprovider --durations=5 tests/numpy tests/kernel
+say "a second computation, the kernel, the notebooks, the browser (about 20 minutes) …"
+.venv/bin/python -m pytest -p no:cacheprovider --durations=5 --numprocesses 2 --dist loadfile tests/numpy tests/kernel
 
 say "several processes under mpirun (about four minutes) …"
 environment/mpi.sh --tests

@@ -39,8 +39,10 @@ def broken(notebook):
     }
 
 
-def kernels():
-    return {p.pid for p in psutil.process_iter(["name"]) if p.info["name"] == "evaluator"}
+def kernels(mark):
+    """The kernels with a mark in their environment."""
+    found = psutil.process_iter(["name", "environ"])
+    return [p.pid for p in found if p.info["name"] == "evaluator" and mark in (p.info["environ"] or {}).values()]
 
 
 def assert_reported(output, name):
@@ -63,16 +65,16 @@ def test_the_projects_script(broken):
 
 @pytest.mark.parametrize("name", FAILURES)
 def test_plain_nbconvert(broken, name, tmp_path):
-    before = kernels()
     out = tmp_path / "out"
-    code, output = run("jupyter", "nbconvert", "--to", "notebook", "--execute", broken[name], "--output-dir", out, **LIMIT)
+    command = ["jupyter", "nbconvert", "--to", "notebook", "--execute", broken[name], "--output-dir", out]
+    code, output = run(*command, **LIMIT, MARK=str(tmp_path))
     assert code != 0, output
     assert_reported(output, name)
     assert [path.name for path in out.glob("*")] == (["too_slow.timeout.txt"] if name == "too_slow" else [])
     deadline = time.monotonic() + 10
-    while kernels() - before and time.monotonic() < deadline:
+    while kernels(str(tmp_path)) and time.monotonic() < deadline:
         time.sleep(0.2)
-    assert not kernels() - before, "a kernel is left running"
+    assert not kernels(str(tmp_path)), "a kernel is left running"
 
 
 WAITS_ONCE = """let mark = "{mark}";
