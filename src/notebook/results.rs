@@ -16,8 +16,8 @@ use crate::landscape::{
 };
 use crate::objective::{DerivativeCheck, Engine, Score};
 use crate::spectral::{
-    Alignment, BlockSpectrum, Bracket, Count, Density, Diagonal, Eigenpair, Estimate, Inertia,
-    PowerLaw,
+    Alignment, BlockSpectrum, Bracket, Count, Density, Diagonal, Eigenpair, Estimate, Followed,
+    Inertia, PowerLaw,
 };
 
 macro_rules! show_as_text {
@@ -63,6 +63,21 @@ impl Show for Eigenpair {
         };
         Ok(Bundle::text(format!(
             "eigenvalue {value}, residual {residual}{vector}"
+        )))
+    }
+}
+
+impl Show for Followed {
+    fn bundle(&self) -> Result<Bundle> {
+        let checked = match self.points_since_check {
+            0 => "at this point".to_owned(),
+            points => format!("{} ago", counted(points, "point")),
+        };
+        Ok(Bundle::text(format!(
+            "eigenvalues {}\nresiduals {}\nfrom {}, checked for missed eigenvalues {checked}",
+            self.spectrum.values().inline()?,
+            self.spectrum.residuals().inline()?,
+            counted(self.spectrum.products, "product")
         )))
     }
 }

@@ -104,3 +104,70 @@ impl SecantModel {
         (value - self.rest).abs()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::{Purpose, normal};
+    use crate::vector::scale;
+
+    const N: usize = 30;
+
+    /// diag(1, …, n)
+    fn image(v: &[f64]) -> Vec<f64> {
+        v.iter().zip(1..).map(|(v, i)| f64::from(i) * v).collect()
+    }
+
+    fn unit(model: &SecantModel, index: u64) -> Vec<f64> {
+        let v = normal(N, Purpose::Following, 3, index);
+        extend(v, model.basis(), 0.0).2.unwrap()
+    }
+
+    #[test]
+    fn learned_products_remain() {
+        let mut model = SecantModel::new(7.0);
+        let (mut learned, mut vectors) = (Vec::new(), Vec::<Vec<f64>>::new());
+        for i in 0..6 {
+            // The second half lies partly in the span of earlier products.
+            let mut v = match i < 3 {
+                true => unit(&model, i),
+                false => model.basis()[2 * i as usize - 3].clone(),
+            };
+            for q in &vectors {
+                let along = dot(q, &v);
+                axpy(-along, q, &mut v);
+            }
+            let length = norm(&v);
+            scale(&mut v, 1.0 / length);
+            vectors.push(v.clone());
+            let mut x = model.include(v.clone());
+            model.learn(&mut x, image(&v));
+            learned.push((v, x));
+        }
+        for (v, mut x) in learned {
+            x.resize(model.len(), 0.0);
+            let mut found = model.vectors(&[model.apply(&x)]).swap_remove(0);
+            axpy(-1.0, &image(&v), &mut found);
+            assert!(norm(&found) < 1e-10, "{}", norm(&found));
+        }
+    }
+
+    #[test]
+    fn an_included_vector_changes_nothing() {
+        let mut model = SecantModel::new(7.0);
+        let v = unit(&model, 0);
+        let mut x = model.include(v.clone());
+        model.learn(&mut x, image(&v));
+        let (values, before) = (model.eigen().unwrap().0, model.apply(&x));
+        let y = model.include(unit(&model, 1));
+        let found = model.apply(&y);
+        assert!((found[2] - 7.0).abs() < 1e-12 && norm(&found[..2]) < 1e-12);
+        assert!((norm(&model.apply(&x)) - norm(&before)).abs() < 1e-12);
+        let (after, vectors) = model.eigen().unwrap();
+        assert_eq!((values.len(), after.len()), (2, 3));
+        // The largest eigenpair alone.
+        model.keep(&[(after[2], vectors[2].clone())]);
+        assert_eq!(model.eigen().unwrap().0, [after[2]]);
+        assert_eq!(model.distance(after[2]), (after[2] - 7.0).abs());
+    }
+}
