@@ -10,9 +10,9 @@
 //!
 //! [`interrupt`] asks running work to stop. All long computations of this crate then return [`Error::Interrupted`] within a
 //! second: training, eigenvalues, densities, traces, diagonals, lines, planes and their eigenvalues, paths, sharpness, learning
-//! coefficients, matchings,
-//! embeddings, sweeps and reports. They check the request between the tiles or batches of samples of each loss, gradient and
-//! product. Loops of your own can stop too: call [`check`] in them. The notebooks' stop button calls [`interrupt`].
+//! coefficients, matchings, embeddings, sweeps and reports. They check the request between the tiles or batches of samples of each
+//! loss, gradient and product. Loops of your own can stop too: call [`check`] in them. The notebooks' stop button calls
+//! [`interrupt`].
 //!
 //! An interrupt is like any other error:
 //!

@@ -124,12 +124,12 @@ impl End {
 ///
 /// Small residuals do not prove that the wanted eigenvalues were found: a Krylov space contains only one vector of each
 /// eigenspace, and start vectors can be orthogonal to the wanted ones. When all pairs are accepted, a random probe therefore
-/// searches for missed eigenvalues. Let μ be the last wanted eigenvalue, moved outwards by the largest accepted residual, and Q the basis of the space. A has as
-/// many eigenvalues beyond μ as T = QᵀAQ and B together, where B is the Schur complement of A − μ, plus μ (Haynsworth, 1968). A
-/// random unit vector u in the d dimensions of B starts a Lanczos recurrence with orthonormal polynomials pᵢ. If B has an
-/// eigenvector x with an eigenvalue beyond μ, then |uᵀx| ≤ 1/maxᵢ |pᵢ(μ)|, which has a probability of at most √(2d/π)/maxᵢ
-/// |pᵢ(μ)|. The recurrence ends when this probability is at most 10⁻³, or when it finds such an eigenvalue, whose vector is then
-/// added to the space. Only a run in which the probes find nothing has
+/// searches for missed eigenvalues. Let μ be the last wanted eigenvalue, moved outwards by the largest accepted residual, and Q
+/// the basis of the space. A has as many eigenvalues beyond μ as T = QᵀAQ and B together, where B is the Schur complement of
+/// A − μ, plus μ (Haynsworth, 1968). A random unit vector u in the d dimensions of B starts a Lanczos recurrence with orthonormal
+/// polynomials pᵢ. If B has an eigenvector x with an eigenvalue beyond μ, then |uᵀx| ≤ 1/maxᵢ |pᵢ(μ)|, which has a probability
+/// of at most √(2d/π)/maxᵢ |pᵢ(μ)|. The recurrence ends when this probability is at most 10⁻³, or when it finds such an
+/// eigenvalue, whose vector is then added to the space. Only a run in which the probes find nothing has
 /// [converged](Spectrum::converged).
 ///
 /// ```
