@@ -40,6 +40,11 @@ impl Objective {
         self.samples
     }
 
+    /// Whether this process has all samples in memory: they are not divided among ranks or read in parts.
+    pub(crate) fn has_all_samples(&self) -> bool {
+        self.ranks.is_none() && self.parts.is_none()
+    }
+
     /// Returns an error that names `what` if the samples are divided among ranks or read in parts.
     pub(crate) fn needs_all_samples(&self, what: &str) -> Result<()> {
         self.needs_one_rank(what)?;

@@ -215,7 +215,7 @@ impl LearningCoefficient {
             relative_error: self.relative_error,
             max_gradients: self.max_gradients,
             seed: self.seed,
-            parallel: objective.is_hand_derived() && objective.needs_all_samples("").is_ok(),
+            parallel: objective.is_hand_derived() && objective.has_all_samples(),
         };
         let samples = sampling.run(sampler.as_ref(), &start)?;
         if samples.equilibrium.is_negative() {
