@@ -409,11 +409,7 @@ pub(super) fn chains_together(n: usize, steps: usize, probes: usize) -> usize {
 fn exact_density(operator: &dyn LinearOperator) -> Result<(Density, [Bracket; 2])> {
     let (nodes, error) = Dense::from_noisy(operator)?.eigenvalues()?;
     let n = nodes.len();
-    let extremes = [nodes[0], nodes[n - 1]].map(|value| Bracket {
-        value,
-        low: value - error,
-        high: value + error,
-    });
+    let extremes = [nodes[0], nodes[n - 1]].map(|value| Bracket::around(value, error));
     let weights = vec![1.0 / n as f64; n];
     let mut density = Density {
         probes: vec![Quadrature { nodes, weights }],

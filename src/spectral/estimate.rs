@@ -120,11 +120,7 @@ impl Estimate {
     /// # Errors
     /// A confidence that is not between 0 and 1.
     pub fn interval(&self, confidence: f64) -> Result<[f64; 2]> {
-        if !(confidence > 0.0 && confidence < 1.0) {
-            return Err(Error::invalid(format!(
-                "the confidence is {confidence}: give a number between 0 and 1, such as 0.95"
-            )));
-        }
+        check_confidence(confidence)?;
         let freedom = (self.samples.max(2) - 1) as f64;
         let student = StudentsT::new(0.0, 1.0, freedom).map_err(|e| {
             Error::invalid(format!(
@@ -182,6 +178,15 @@ pub struct Bracket {
 }
 
 impl Bracket {
+    /// Bounds at the same distance on both sides.
+    pub(crate) fn around(value: f64, error: f64) -> Self {
+        Self {
+            value,
+            low: value - error,
+            high: value + error,
+        }
+    }
+
     /// Distance of the value to the farther bound.
     pub(crate) fn error(&self) -> f64 {
         (self.high - self.value).max(self.value - self.low)
@@ -192,6 +197,16 @@ impl std::fmt::Display for Bracket {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let [value, low, high] = [self.value, self.low, self.high].map(Short);
         write!(f, "{value:.5} (between {low:.5} and {high:.5})")
+    }
+}
+
+/// Refuses a confidence that is not between 0 and 1.
+pub(super) fn check_confidence(confidence: f64) -> Result<()> {
+    match confidence > 0.0 && confidence < 1.0 {
+        true => Ok(()),
+        false => Err(Error::invalid(format!(
+            "the confidence is {confidence}: give a number between 0 and 1, such as 0.95"
+        ))),
     }
 }
 

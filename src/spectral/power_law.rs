@@ -5,7 +5,7 @@ use rand_distr::{Distribution, Exp1};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::estimate::Short;
+use super::estimate::{Short, check_confidence};
 use super::power_law_tail::{MIN_TAIL, Tail};
 use super::tail_alternatives::{self, TailComparison};
 use super::{Eigenpair, Spectrum};
@@ -187,12 +187,7 @@ impl PowerLawSettings {
     }
 
     fn check(&self) -> Result<()> {
-        if !(self.confidence > 0.0 && self.confidence < 1.0) {
-            return Err(Error::invalid(format!(
-                "the confidence is {}: give a number between 0 and 1, such as 0.95",
-                self.confidence
-            )));
-        }
+        check_confidence(self.confidence)?;
         if self.num_resamples < MIN_RESAMPLES {
             return Err(Error::invalid(format!(
                 "num_resamples is {}: give at least {MIN_RESAMPLES}, for the ends of the interval",

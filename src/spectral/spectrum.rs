@@ -79,12 +79,7 @@ impl Eigenpair {
     /// Bounds of the eigenvalue with this [`rank`](Self::rank): λ ± (residual + error of the rank). Infinite if the rank is
     /// unknown.
     pub fn bracket(&self) -> Bracket {
-        let error = self.error();
-        Bracket {
-            value: self.value,
-            low: self.value - error,
-            high: self.value + error,
-        }
+        Bracket::around(self.value, self.error())
     }
 
     /// Largest distance of λ to the eigenvalue with its rank.

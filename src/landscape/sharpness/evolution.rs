@@ -154,11 +154,7 @@ fn bracket(followed: &Followed, index: usize) -> Bracket {
     let pair = &followed.spectrum.pairs[index];
     match followed.points_since_check {
         0 => pair.bracket(),
-        _ => Bracket {
-            value: pair.value,
-            low: pair.value - pair.residual,
-            high: pair.value + pair.residual,
-        },
+        _ => Bracket::around(pair.value, pair.residual),
     }
 }
 
