@@ -138,8 +138,8 @@ pub mod prelude {
     pub use crate::import::Onnx;
     pub use crate::landscape::{
         Connectivity, EvolutionSettings, GradientNoise, Grid, ImplicitBias, LearningCoefficient,
-        Line, PacBayes, PathTrainer, Plane, Projection, Sharpness, StableRate, StepChange,
-        direction,
+        Line, PacBayes, PathTrainer, Plane, Projection, Sharpness, Stability, StableRate,
+        StepChange, direction,
     };
     pub use crate::model::{
         Activation, Architecture, Layered, Mlp, Model, Norm, Parameters, best_device,

@@ -79,6 +79,8 @@ pub(crate) enum Purpose {
     Following = 64,
     /// Chains of [`LearningCoefficient`](crate::landscape::LearningCoefficient).
     LearningCoefficient = 65,
+    /// Batches of [`BatchSharpness`](crate::landscape::BatchSharpness).
+    BatchSharpness = 66,
 }
 
 /// Returns the generator of the `index`-th stream for `purpose` and `seed`.

@@ -529,6 +529,63 @@ fn learning_coefficients() {
     assert!(String::from_utf8(help).unwrap().contains("Examples:"));
 }
 
+#[test]
+fn the_edge_of_stability() {
+    let folder = Folder::new("stability");
+    let out = folder.path("out");
+    let shared = [
+        "stability",
+        "--layers",
+        "784,6,10",
+        "--samples",
+        "100",
+        "--optimizer",
+        "sgd",
+        "--lr",
+        "0.25",
+    ];
+    let full = ["--batch", "100", "--epochs", "41", "--out", &out];
+    let found = json(&[&shared[..], &full].concat());
+    let points = found["points"].as_array().unwrap();
+    assert_eq!(points.len(), 3);
+    for (i, point) in points.iter().enumerate() {
+        let number = |name: &str| point[name].as_f64().unwrap();
+        assert_eq!(number("step"), 20.0 * i as f64);
+        assert_eq!(
+            (&point["measure"], number("threshold")),
+            (&"sharpness".into(), 8.0)
+        );
+        assert!((number("ratio") - number("value") / 8.0).abs() < 1e-12);
+    }
+    assert_eq!(
+        (&found["samples"], &found["sharpness_samples"]),
+        (&100.into(), &100.into())
+    );
+    assert!(found["hand_derived"] == true && found["stopped"].is_null());
+    let table = std::fs::read_to_string(folder.0.join("out/stability.csv")).unwrap();
+    assert!(table.starts_with("step,loss,measure,value,error,threshold,ratio,learning rate\n0,"));
+    assert_eq!(table.lines().count(), 4);
+    for name in ["stability.html", "stability.json", "stability.parquet"] {
+        assert!(folder.0.join("out").join(name).exists(), "{name}");
+    }
+    let batches = [
+        "--measure",
+        "batch,critical",
+        "--batch",
+        "20",
+        "--interval",
+        "1",
+    ];
+    let found = json(&[&shared[..], &batches].concat());
+    let count = |measure: &str| {
+        let points = found["points"].as_array().unwrap().iter();
+        points.filter(|point| point["measure"] == measure).count()
+    };
+    assert_eq!((count("batch"), count("critical")), (15 - 2, 15));
+    let help = landscape(&["stability", "--help"]).stdout;
+    assert!(String::from_utf8(help).unwrap().contains("Examples:"));
+}
+
 /// A killed run resumes and gives the same numbers.
 #[test]
 fn a_killed_surface_resumes() {

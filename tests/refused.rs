@@ -273,6 +273,14 @@ fn invalid_numbers_are_rejected_before_any_work() {
             &["surface", "--range", "-1"],
             "--range must be finite and above 0",
         ),
+        (
+            &["stability", "--interval", "0"],
+            "--interval must be at least 1",
+        ),
+        (
+            &["stability", "--sharpness-samples", "0"],
+            "--sharpness-samples must be at least 1",
+        ),
         (&["surface", "--grid", "1"], "--grid must be at least 2"),
         (&["spectrum", "--top", "0"], "--top must be at least 1"),
         (

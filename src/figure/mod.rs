@@ -19,6 +19,7 @@ mod plane_grid;
 mod spectra;
 mod spectrum;
 mod spectrum_ends;
+mod stability;
 mod surface;
 mod trajectory;
 
@@ -41,6 +42,7 @@ pub use plane_grid::planes;
 pub use spectra::spectra;
 pub use spectrum::spectrum;
 pub use spectrum_ends::spectrum_ends;
+pub use stability::stability;
 pub use surface::{contour, surface};
 pub use trajectory::{trajectory, trajectory_surface};
 

@@ -12,6 +12,7 @@
 //! | sharpness for SGD and for Adam | [`PreconditionedSharpness`] |
 //! | degeneracy of a minimum: its local learning coefficient | [`LearningCoefficient`] |
 //! | curvature during training | [`Evolution`] |
+//! | sharpness and the edge of stability during training | [`Stability`], [`BatchSharpness`], [`CriticalSharpness`] |
 //! | gradient noise and its effect on SGD | [`GradientNoise`], [`ImplicitBias`] |
 //! | PAC-Bayes bound on the error on unseen data | [`PacBayes`] |
 //! | loss change of one step; stable learning rates | [`StepChange`], [`StableRate`] |
@@ -26,6 +27,7 @@ mod noise;
 mod paths;
 mod sharpness;
 mod slices;
+mod stability;
 #[cfg(feature = "tables")]
 mod table;
 mod vtk;
@@ -45,4 +47,8 @@ pub use sharpness::{
 };
 pub use slices::{
     ExtremeEigenvalues, Grid, Line, Plane, Projection, StatisticsSource, StepChange, direction,
+};
+pub use stability::{
+    BatchSharpness, CriticalSharpness, Stability, StabilityMeasure, StabilityPoint,
+    StabilityReport, stability_threshold,
 };

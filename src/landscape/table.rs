@@ -5,7 +5,7 @@ use polars::prelude::{Column, DataFrame, NamedFrom, Series};
 
 use super::{
     Connectivity, CurvatureSnapshot, Evolution, Line, ModifiedLoss, NoiseReport, PacBayesBound,
-    PacBayesRow, PathProfile, Plane, Projection,
+    PacBayesRow, PathProfile, Plane, Projection, StabilityPoint, StabilityReport,
 };
 use crate::error::Result;
 use crate::spectral::Estimate;
@@ -151,6 +151,27 @@ impl Evolution {
             "trace" => some(|m| m.trace.map(|t| t.value)),
             "± trace" => some(|m| m.trace.map(|t| t.standard_error)),
             "sharpness" => some(|m| m.sharpness),
+        )?)
+    }
+}
+
+impl StabilityReport {
+    /// One row per measurement.
+    ///
+    /// # Errors
+    /// Polars errors.
+    pub fn table(&self) -> Result<DataFrame> {
+        let points = || self.points.iter();
+        let column = |f: fn(&StabilityPoint) -> f64| points().map(f).collect::<Vec<_>>();
+        Ok(df!(
+            "step" => points().map(|p| p.step as u64).collect::<Vec<_>>(),
+            "loss" => column(|p| p.loss),
+            "measure" => points().map(|p| p.measure.to_string()).collect::<Vec<_>>(),
+            "value" => column(|p| p.value),
+            "error" => column(|p| p.error),
+            "threshold" => column(|p| p.threshold),
+            "ratio" => column(StabilityPoint::ratio),
+            "learning rate" => column(|p| p.learning_rate),
         )?)
     }
 }

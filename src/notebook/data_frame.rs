@@ -10,7 +10,7 @@ use crate::embedding::{Comparison, Pca};
 use crate::error::{Result, counted};
 use crate::landscape::{
     Connectivity, Evolution, Line, ModifiedLoss, NoiseReport, PacBayesBound, PathProfile, Plane,
-    Projection, StatisticsSource,
+    Projection, StabilityReport, StatisticsSource,
 };
 use crate::spectral::{BlockSpectra, DensityCurve, JsDistances, PowerResult, Spectrum};
 use crate::sweep::SweepReport;
@@ -80,6 +80,7 @@ show_as_table! {
     Plane: |x| statistics(x.statistics);
     PowerResult: |x| unconverged(x.converged, x.values.len());
     Projection: |x| statistics(x.statistics);
+    StabilityReport: |x| x.notes();
     Spectrum: |x| unconverged(x.converged, x.products);
     SweepReport: |_| vec![];
 }

@@ -20,9 +20,9 @@ use crate::embedding::{Autoencoder, ComparedEmbedding, Umap};
 use crate::error::Result;
 use crate::landscape::direction::Normalization;
 use crate::landscape::{
-    CurvatureSnapshot, EvolutionSettings, Flatness, GradientNoise, Grid, ImplicitBias,
-    LearningCoefficient, NormStatistics, PacBayes, PacBayesRow, PathShape, PathTrainer, Sharpness,
-    UnitAxis,
+    BatchSharpness, CurvatureSnapshot, EvolutionSettings, Flatness, GradientNoise, Grid,
+    ImplicitBias, LearningCoefficient, NormStatistics, PacBayes, PacBayesRow, PathShape,
+    PathTrainer, Sharpness, Stability, StabilityMeasure, StabilityPoint, UnitAxis,
 };
 use crate::layers::LayerKind;
 use crate::model::{Activation, Architecture, Design, Norm};
@@ -197,6 +197,7 @@ show_fields!(
     Analyzer,
     Architecture,
     Autoencoder,
+    BatchSharpness,
     BlockSettings,
     ComparedEmbedding,
     CrossEntropy,
@@ -242,6 +243,9 @@ show_fields!(
     Sgd,
     Sharpness,
     SharpnessMetrics,
+    Stability,
+    StabilityMeasure,
+    StabilityPoint,
     Step,
     Subsample,
     TailComparison,

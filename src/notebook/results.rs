@@ -9,10 +9,10 @@ use super::{Bundle, Show};
 use crate::embedding::{Distances, Encoded};
 use crate::error::{Error, Result, counted};
 use crate::landscape::{
-    AverageSharpness, Curve, ExtremeEigenvalues, FlatnessReport, HiddenUnits, KeskarSharpness,
-    LearningCoefficientReport, LearningCoefficientVerdict, Matching, PreconditionedSharpness,
-    RandomSharpness, RunningStatistics, SamStep, StableRate, StatisticsSource, StepChange,
-    WorstCase,
+    AverageSharpness, CriticalSharpness, Curve, ExtremeEigenvalues, FlatnessReport, HiddenUnits,
+    KeskarSharpness, LearningCoefficientReport, LearningCoefficientVerdict, Matching,
+    PreconditionedSharpness, RandomSharpness, RunningStatistics, SamStep, StableRate,
+    StatisticsSource, StepChange, WorstCase,
 };
 use crate::objective::{DerivativeCheck, Engine, Score};
 use crate::spectral::{
@@ -30,7 +30,7 @@ macro_rules! show_as_text {
     };
 }
 show_as_text!("{}":
-    [] Alignment, [] AverageSharpness, [] Bracket, [] Count, [] DerivativeCheck, [] Engine, [] Error,
+    [] Alignment, [] AverageSharpness, [] Bracket, [] Count, [] CriticalSharpness, [] DerivativeCheck, [] Engine, [] Error,
     [] Estimate, [] FlatnessReport, [] Inertia, [] KeskarSharpness, [] LearningCoefficientReport,
     [] LearningCoefficientVerdict, [] PowerLaw, [] PreconditionedSharpness, [] RandomSharpness, [] SamStep,
     [] StableRate, [] StatisticsSource, [] StepChange, [] WorstCase,

@@ -4,6 +4,7 @@ mod adam;
 mod checkpoint;
 mod clip;
 mod history;
+mod observer;
 mod optimizer;
 mod sam;
 mod schedule;
@@ -16,7 +17,8 @@ mod trajectory;
 
 pub use adam::{Adam, DecayGroup};
 pub use history::{Epoch, History};
-pub(crate) use optimizer::VarOptimizer;
+pub(crate) use observer::{ObservedStep, StepObserver};
+pub(crate) use optimizer::{BuiltIn, VarOptimizer};
 pub use optimizer::{Optimizer, SliceUpdate, Step};
 pub use sam::Sam;
 pub use schedule::Schedule;

@@ -184,6 +184,20 @@ impl VarOptimizer {
     }
 }
 
+/// An optimizer of this crate.
+#[derive(Deserialize)]
+pub(crate) enum BuiltIn {
+    Sgd(Sgd),
+    Adam(Adam),
+}
+
+impl BuiltIn {
+    /// `None` for an optimizer that is not of this crate.
+    pub(crate) fn of(optimizer: &dyn Optimizer) -> Option<Self> {
+        Self::deserialize(&optimizer.settings()).ok()
+    }
+}
+
 /// Writes an optimizer's settings.
 pub(super) fn serialize<S: Serializer>(
     optimizer: &Arc<dyn Optimizer>,
@@ -196,15 +210,10 @@ pub(super) fn serialize<S: Serializer>(
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> std::result::Result<Arc<dyn Optimizer>, D::Error> {
-    #[derive(Deserialize)]
-    enum Known {
-        Sgd(Sgd),
-        Adam(Adam),
-    }
     let settings = Value::deserialize(deserializer)?;
-    match Known::deserialize(&settings) {
-        Ok(Known::Sgd(sgd)) => Ok(Arc::new(sgd)),
-        Ok(Known::Adam(adam)) => Ok(Arc::new(adam)),
+    match BuiltIn::deserialize(&settings) {
+        Ok(BuiltIn::Sgd(sgd)) => Ok(Arc::new(sgd)),
+        Ok(BuiltIn::Adam(adam)) => Ok(Arc::new(adam)),
         Err(e) => Err(D::Error::custom(format!(
             "the optimizer {settings} cannot be read ({e}); build it in code and pass it to Trainer::new"
         ))),

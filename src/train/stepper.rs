@@ -25,6 +25,12 @@ pub(super) trait Stepper {
     /// Writes θ and the running statistics to the model.
     fn update_model(&self) -> Result<()>;
 
+    /// Returns θ.
+    fn theta(&self) -> Result<Vec<f64>>;
+
+    /// Returns the optimizer's moments, each of θ's length.
+    fn moments(&self) -> Result<Vec<Vec<f64>>>;
+
     /// Returns all that the next step depends on: number of steps, θ, running statistics, moments.
     fn state(&self) -> Result<Vec<f64>>;
 
@@ -255,6 +261,16 @@ impl<T: HostFloat> Stepper for EngineStepper<'_, T> {
         parameters.set_flat_statistics(statistics)
     }
 
+    fn theta(&self) -> Result<Vec<f64>> {
+        let theta = &self.point[..self.objective.dim()];
+        Ok(theta.iter().map(|t| t.f64()).collect())
+    }
+
+    fn moments(&self) -> Result<Vec<Vec<f64>>> {
+        let numbers = |moment: &Vec<T>| moment.iter().map(|x| x.f64()).collect();
+        Ok(self.moments.iter().map(numbers).collect())
+    }
+
     fn state(&self) -> Result<Vec<f64>> {
         let numbers = self.point.iter().chain(self.moments.iter().flatten());
         let numbers = numbers.map(|x| x.f64());
@@ -317,15 +333,22 @@ impl Stepper for GraphStepper<'_> {
         Ok(())
     }
 
+    fn theta(&self) -> Result<Vec<f64>> {
+        self.objective.parameters().to_flat()
+    }
+
+    fn moments(&self) -> Result<Vec<Vec<f64>>> {
+        let (parameters, optimizer) = (self.objective.parameters(), &self.optimizer);
+        let moment = |i| parameters.flatten(optimizer.moments.iter().map(|moments| &moments[i]));
+        (0..optimizer.num_moments()).map(moment).collect()
+    }
+
     fn state(&self) -> Result<Vec<f64>> {
         let (parameters, optimizer) = (self.objective.parameters(), &self.optimizer);
         let mut state = vec![f64::from(optimizer.steps)];
         state.extend(parameters.to_flat()?);
-        let count = optimizer.num_moments();
-        for i in 0..count {
-            state.extend(parameters.flatten(optimizer.moments.iter().map(|moments| &moments[i]))?);
-        }
-        let missing = SAVED_MOMENTS.saturating_sub(count);
+        state.extend(self.moments()?.concat());
+        let missing = SAVED_MOMENTS.saturating_sub(optimizer.num_moments());
         state.extend(vec![0.0; missing * parameters.len()]);
         state.extend(parameters.flat_statistics()?);
         Ok(state)

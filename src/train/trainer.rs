@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::checkpoint::TrainingCheckpoint;
 use super::stepper::{StepRule, stepper};
-use super::{Adam, Epoch, History, Optimizer, Sam, Schedule, Sgd, Trajectory, clip, optimizer};
+use super::{
+    Adam, Epoch, History, ObservedStep, Optimizer, Sam, Schedule, Sgd, StepObserver, Trajectory,
+    clip, optimizer,
+};
 use crate::data::{Dataset, Targets};
 use crate::engine::BatchScore;
 use crate::error::{Error, Result};
@@ -362,7 +365,7 @@ impl Trainer {
     {
         self.check()?;
         let (train, test) = objectives(model, train, test)?;
-        self.run(&train, &test, None)
+        self.run(&train, &test, None, None)
     }
 
     /// As [`Trainer::fit`], and adds snapshots of θ and the running statistics to `trajectory`, the last one after the last
@@ -383,7 +386,7 @@ impl Trainer {
     {
         self.check()?;
         let (train, test) = objectives(model, train, test)?;
-        self.run(&train, &test, Some(trajectory))
+        self.run(&train, &test, Some(trajectory), None)
     }
 
     /// Trains the model of an objective, with the objective's own loss, and returns the losses of each epoch on `train` and
@@ -420,7 +423,7 @@ impl Trainer {
     /// As [`Trainer::fit`]; objectives of different models; an objective whose samples are distributed over ranks.
     pub fn fit_objective(&self, train: &Objective, test: &Objective) -> Result<History> {
         self.check()?;
-        self.run(train, test, None)
+        self.run(train, test, None, None)
     }
 
     /// As [`Trainer::fit_objective`], with a trajectory as in [`Trainer::fit_recorded`].
@@ -434,7 +437,18 @@ impl Trainer {
         trajectory: &mut Trajectory,
     ) -> Result<History> {
         self.check()?;
-        self.run(train, test, Some(trajectory))
+        self.run(train, test, Some(trajectory), None)
+    }
+
+    /// As [`Trainer::fit_objective`], and shows some of the steps to `observer`.
+    pub(crate) fn fit_observed(
+        &self,
+        train: &Objective,
+        test: &Objective,
+        observer: &mut dyn StepObserver,
+    ) -> Result<History> {
+        self.check()?;
+        self.run(train, test, None, Some(observer))
     }
 
     /// Checks that all settings are in their ranges, as the methods that train do before any work.
@@ -479,6 +493,7 @@ impl Trainer {
         train: &Objective,
         test: &Objective,
         mut trajectory: Option<&mut Trajectory>,
+        mut observer: Option<&mut dyn StepObserver>,
     ) -> Result<History> {
         check_pair(train, test)?;
         let train = train.clone().with_l2(train.l2() + self.l2)?;
@@ -503,6 +518,11 @@ impl Trainer {
             }
             trajectory.start(total, parameters)?;
         }
+        if observer.is_some() && self.checkpoint.is_some() {
+            return Err(Error::invalid(
+                "a checkpoint holds no measurements, so a resumed training would lack some: train without with_checkpoint",
+            ));
+        }
         let checkpoint = self.checkpoint.as_deref();
         let checkpoint = checkpoint.map(|file| TrainingCheckpoint::new(file, self, &train, test));
         let mut checkpoint = checkpoint.transpose()?;
@@ -521,6 +541,10 @@ impl Trainer {
                 let rate = self.rate(step, total, steps_per_epoch);
                 // The complement of the seed, because the seed itself is that of the orders.
                 let dropout_seed = stream(!self.seed, step as u64);
+                let before = match &observer {
+                    Some(observer) if observer.is_due(step) => Some(stepper.theta()?),
+                    _ => None,
+                };
                 let batch = progress::check().and_then(|()| stepper.step(rows, dropout_seed, rate));
                 let batch = batch.map_err(|error| {
                     // The model gets the parameters of the last step, even if they are not finite.
@@ -528,6 +552,21 @@ impl Trainer {
                     diverged(error, step, rate)
                 })?;
                 sums.add(&batch, rows.len());
+                if let Some(observer) = &mut observer
+                    && let Some(before) = before
+                {
+                    stepper.update_model()?;
+                    observer.observe(ObservedStep {
+                        objective: &train,
+                        rows,
+                        steps: step,
+                        learning_rate: rate,
+                        loss: batch.loss,
+                        before,
+                        after: stepper.theta()?,
+                        moments: stepper.moments()?,
+                    })?;
+                }
                 if let Some(trajectory) = &mut trajectory
                     && trajectory.is_due(step + 1)
                 {

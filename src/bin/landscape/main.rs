@@ -21,6 +21,7 @@ mod progress_display;
 mod sharpness;
 mod signals;
 mod spectrum;
+mod stability;
 mod surface;
 mod sweep;
 mod trace;
@@ -69,6 +70,8 @@ enum Task {
     Sharpness(sharpness::Sharpness),
     /// Local learning coefficient: how degenerate a minimum is
     Llc(llc::Llc),
+    /// Train a network and compare its sharpness with the threshold of the optimizer: the edge of stability
+    Stability(stability::StabilityCommand),
     /// Train at many L2 strengths and compute the Hessian spectrum at each
     Sweep(sweep::SweepCommand),
     /// Time loss, gradient and Hessian-vector product
@@ -112,6 +115,7 @@ fn run(parsed: Parsed<Cli>) -> Result<(), Error> {
         Task::Connect(task) => task.run(),
         Task::Sharpness(task) => task.run(),
         Task::Llc(task) => task.run(),
+        Task::Stability(task) => task.run(),
         Task::Sweep(task) => task.run(),
         Task::Hvp(task) => task.run(),
         Task::Inspect(task) => task.run(),
@@ -128,6 +132,7 @@ fn run(parsed: Parsed<Cli>) -> Result<(), Error> {
 fn refuse_ignored(task: &Task, given: &[String]) -> Result<(), Error> {
     let mut rules = match task {
         Task::Train(task) => task.network.ignored(),
+        Task::Stability(task) => task.network.ignored(),
         Task::Sweep(task) => task.network.ignored(),
         Task::Analyze(task) => task.ignored(),
         Task::Connect(task) => task.ignored(),
@@ -166,6 +171,7 @@ fn refuse_invalid(task: &Task) -> Result<(), Error> {
         Task::Blocks(task) => task.check(),
         Task::Sharpness(task) => task.check(),
         Task::Llc(task) => task.check(),
+        Task::Stability(task) => task.check(),
         Task::Hvp(task) => task.check(),
         Task::Inspect(_) | Task::Data(_) => Ok(()),
     }
