@@ -9,11 +9,9 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::f64::consts::SQRT_2;
-use std::sync::OnceLock;
 use std::thread;
 
 use common::numbers;
-use loss_landscape::landscape::BatchSharpness;
 use loss_landscape::prelude::*;
 use loss_landscape::spectral::{Diagonal, Estimate};
 use statrs::function::erf::erfc;
@@ -255,7 +253,6 @@ fn stated_intervals_have_their_coverage() {
     table.measure(alignments);
     table.measure(noise_scales);
     table.measure(sharpness);
-    table.measure(batch_sharpness);
     table.measure(learning_coefficients);
     table.check();
 }
@@ -550,21 +547,6 @@ fn bowl(spectrum: usize) -> Objective {
     }
     let data = Dataset::regression(&tensor(rows, n), &tensor(vec![0.0; 2 * n], 1)).unwrap();
     linear(&data, n)
-}
-
-/// The exact value is that of 20,000 batches, whose error is 0.07 of those that are tested.
-fn batch_sharpness() -> impl Fn(usize, u64) -> Vec<Claim> {
-    static TRUTHS: OnceLock<Vec<f64>> = OnceLock::new();
-    let objectives: Vec<Objective> = (0..SPECTRA.len()).map(noisy).collect();
-    let settings = BatchSharpness::new(16);
-    let many = settings.clone().with_batches(20_000).with_seed(RUNS);
-    let truth = |objective| many.run(objective).unwrap().value;
-    let truths = TRUTHS.get_or_init(|| objectives.iter().map(truth).collect());
-    move |spectrum, seed| {
-        let found = settings.clone().with_seed(seed).run(&objectives[spectrum]);
-        let truth = truths[spectrum];
-        vec![claim("batch sharpness", found.unwrap(), truth, truth.abs())]
-    }
 }
 
 fn sharpness() -> impl Fn(usize, u64) -> Vec<Claim> {

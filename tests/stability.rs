@@ -71,7 +71,7 @@ fn thresholds_are_exact_on_quadratics() {
             let slope = (at(1.0) - at(2.0)) / 0.5;
             let rate = slope / (factor * 8.0 / metric + slope - at(1.0));
             trainer.learning_rate = rate;
-            let (model, objective) = bowl(1e-6);
+            let (model, objective) = bowl(1e-12);
             let trainer = trainer.with_epochs(1500);
             let report = train(Stability::default(), &trainer, &objective);
             let (last, w) = (
@@ -258,6 +258,29 @@ fn batch_sharpness_has_its_definition() {
         .unwrap_err()
         .to_string();
     assert!(error.contains("not defined"), "{error}");
+}
+
+/// The 95 % intervals of batch sharpness contain the value of 30,000 batches in 95 % of 600 runs, up to three standard deviations.
+#[test]
+fn batch_sharpness_has_calibrated_intervals() {
+    const RUNS: u64 = 600;
+    let (_, objective) = network(64, 4, 5, false);
+    let settings = BatchSharpness::new(8);
+    let many = settings.clone().with_batches(30_000).with_seed(RUNS);
+    let truth = many.run(&objective).unwrap().value;
+    for batches in [20, 100] {
+        let covers = |seed: &u64| {
+            let settings = settings.clone().with_batches(batches).with_seed(*seed);
+            let [low, high] = settings.run(&objective).unwrap().interval(0.95).unwrap();
+            (low..=high).contains(&truth)
+        };
+        let share = (0..RUNS).filter(covers).count() as f64 / RUNS as f64;
+        println!("{batches} batches: {share:.3}");
+        assert!(
+            (0.923..0.977).contains(&share),
+            "{batches} batches: {share}"
+        );
+    }
 }
 
 /// The critical rate of a quadratic loss from any rate, and of directions that ascend or never do.

@@ -95,7 +95,7 @@ impl BatchSharpness {
         for i in 0..batches {
             let mut rng = generator(Purpose::BatchSharpness, self.seed, i as u64);
             let rows = rand::seq::index::sample(&mut rng, samples, self.batch_size).into_vec();
-            let batch = objective.with_subset(&objective.data().select(&rows)?)?;
+            let batch = objective.with_batch(objective.data().select(&rows)?);
             let gradient = batch.gradient()?;
             pairs.push((
                 dot(&gradient, &batch.hvp(&gradient)?),

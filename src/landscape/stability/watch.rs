@@ -178,7 +178,7 @@ impl StepObserver for Watch {
             true => Cow::Borrowed(step.objective),
             false => {
                 let data = step.objective.data().select(step.rows)?;
-                Cow::Owned(step.objective.with_subset(&data)?)
+                Cow::Owned(step.objective.with_batch(data))
             }
         };
         for measure in self.measures.clone() {
