@@ -65,31 +65,32 @@ fn train(settings: Stability, trainer: &Trainer, objective: &Objective) -> Stabi
 fn thresholds_are_exact_on_quadratics() {
     let check = |optimizer: &dyn Fn() -> Trainer, metric: f64| {
         for factor in [0.99, 1.01] {
+            // λ is this fraction of the threshold.
             let mut trainer = optimizer();
             // The threshold is a/η − b for constants a and b.
             let at = |rate| stability_threshold(&*trainer.optimizer, rate).unwrap();
             let slope = (at(1.0) - at(2.0)) / 0.5;
-            let rate = slope / (factor * 8.0 / metric + slope - at(1.0));
+            let rate = slope / (8.0 / metric / factor + slope - at(1.0));
             trainer.learning_rate = rate;
             let (model, objective) = bowl(1e-12);
             let trainer = trainer.with_epochs(1500);
             let report = train(Stability::default(), &trainer, &objective);
-            let (last, w) = (
-                report.points[report.points.len() - 1],
-                model.parameters().to_flat().unwrap()[1].abs(),
-            );
-            assert!(
-                (last.value - 8.0 / metric).abs() < 0.01 * last.value,
-                "{trainer:?}: {last:?}"
-            );
-            assert!(
-                (last.ratio() - 1.0 / factor).abs() < 2e-3,
-                "{trainer:?}: {last:?}"
-            );
-            match factor > 1.0 {
-                true => assert!(w < 1e-7, "{trainer:?}: {w}"),
-                false => assert!(w > 1e-5, "{trainer:?}: {w}"),
+            let last = report.points[report.points.len() - 1];
+            let w = model.parameters().to_flat().unwrap()[1].abs();
+            if factor > 1.0 {
+                assert!(w > 1e-5, "{trainer:?}: {w}");
+                continue;
             }
+            assert!(w < 1e-7, "{trainer:?}: {w}");
+            let expected = 8.0 / metric;
+            assert!(
+                (last.value - expected).abs() < 1e-5,
+                "{trainer:?}: {last:?}"
+            );
+            assert!(
+                (last.ratio() - factor).abs() < 1e-5,
+                "{trainer:?}: {last:?}"
+            );
         }
     };
     let sgd = |momentum: f64, nesterov: bool| {
@@ -101,8 +102,8 @@ fn thresholds_are_exact_on_quadratics() {
     check(&|| sgd(0.9, false), 1.0);
     check(&|| sgd(0.5, true), 1.0);
     check(&|| sgd(0.9, true), 1.0);
-    // A large ε is the whole preconditioner.
-    let adam = Adam::default().with_epsilon(10.0);
+    // A large ε is the whole preconditioner. The first steps, in which the bias correction makes P small, are not stable.
+    let adam = Adam::default().with_epsilon(10.0).with_beta2(0.98);
     check(&|| Trainer::new(adam, 1.0), 10.0);
     check(&|| Trainer::new(adam.with_beta1(0.0), 1.0), 10.0);
     check(&|| Trainer::new(adam.with_weight_decay(0.02), 1.0), 10.0);
