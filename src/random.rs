@@ -81,6 +81,8 @@ pub(crate) enum Purpose {
     LearningCoefficient = 65,
     /// Batches of [`BatchSharpness`](crate::landscape::BatchSharpness).
     BatchSharpness = 66,
+    /// Gaussian matrices of [`OutlierTest`](crate::spectral::OutlierTest).
+    OutlierTest = 80,
 }
 
 /// Returns the generator of the `index`-th stream for `purpose` and `seed`.

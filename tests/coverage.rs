@@ -12,8 +12,9 @@ use std::f64::consts::SQRT_2;
 use std::thread;
 
 use common::numbers;
+use loss_landscape::ndarray::Array2;
 use loss_landscape::prelude::*;
-use loss_landscape::spectral::{Diagonal, Estimate};
+use loss_landscape::spectral::{Diagonal, Estimate, OutlierTest};
 use statrs::function::erf::erfc;
 
 /// Number of seeded runs per entry. The coverage in 1,000 runs has a standard deviation of 0.7 %: for an estimator with a
@@ -612,5 +613,53 @@ fn learning_coefficients() -> impl Fn(usize, u64) -> Vec<Claim> {
                 truths[spectrum],
             )
         }]
+    }
+}
+
+/// The sample covariance of `rows` vectors of `columns` independent entries, the first of which have these variances.
+fn sample_covariance(rows: usize, columns: usize, variances: &[f64], seed: u64) -> Dense {
+    let mut x = Array2::from_shape_vec((rows, columns), normal(rows * columns, seed)).unwrap();
+    for (mut column, variance) in x.columns_mut().into_iter().zip(variances) {
+        column *= variance.sqrt();
+    }
+    // The smaller of the two matrices with the same positive eigenvalues.
+    let product = if rows < columns {
+        x.dot(&x.t())
+    } else {
+        x.t().dot(&x)
+    };
+    Dense::new(product / rows as f64).unwrap()
+}
+
+/// Planted outliers are counted, and more than those at most at the stated rate.
+#[test]
+fn outliers_are_counted_at_the_stated_rate() {
+    const RUNS: u64 = 300;
+    let test = OutlierTest::default().with_max_outliers(25);
+    let planted = [40.0, 25.0, 16.0, 10.0];
+    let ensembles = [
+        ("tall", 240, 60, &planted[..0]),
+        ("wide", 60, 240, &planted[..0]),
+        ("square", 60, 60, &planted[..0]),
+        ("tall with 1", 240, 60, &planted[..1]),
+        ("tall with 4", 240, 60, &planted[..]),
+        ("square with 4", 60, 60, &[400.0, 250.0, 160.0, 100.0][..]),
+    ];
+    for (name, rows, columns, planted) in ensembles {
+        let mut counts = BTreeMap::new();
+        for seed in 0..RUNS {
+            let matrix = sample_covariance(rows, columns, planted, seed + 1);
+            let found = test.count(&matrix.eigen().unwrap()).unwrap();
+            *counts.entry(found.count).or_insert(0) += 1;
+        }
+        println!("{name}: {counts:?}");
+        let share = |range: &dyn Fn(usize) -> bool| {
+            let counts = counts.iter().filter(|(count, _)| range(**count));
+            counts.map(|(_, runs)| *runs as f64).sum::<f64>() / RUNS as f64
+        };
+        // 5 % plus three standard deviations of 300 runs.
+        let too_many = share(&|count| count > planted.len());
+        assert!(too_many <= 0.05 + 0.038, "{name}: {too_many}");
+        assert_eq!(share(&|count| count < planted.len()), 0.0, "{name}");
     }
 }

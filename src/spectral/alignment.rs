@@ -176,6 +176,25 @@ impl Spectrum {
     /// # Errors
     /// `k` = 0; fewer than `k` pairs; matrices of different sizes.
     pub fn subspace_overlap(&self, other: &Self, k: usize) -> Result<Bracket> {
+        self.check_subspaces(other, k)?;
+        let cosines = products(&self.leading_vectors(k), &other.leading_vectors(k)).concat();
+        let value = dot(&cosines, &cosines) / k as f64;
+        let error = self.max_sine(k) + other.max_sine(k);
+        Ok(Bracket {
+            value,
+            low: (value - error).max(0.0),
+            high: (value + error).min(1.0),
+        })
+    }
+
+    /// The eigenvectors of the `k` largest eigenvalues.
+    pub(super) fn leading_vectors(&self, k: usize) -> Vec<Vec<f64>> {
+        let pairs = self.pairs[..k].iter();
+        pairs.map(|pair| pair.vector.clone()).collect()
+    }
+
+    /// Refuses to compare `k` eigenvectors of two spectra if one has fewer, or the matrices differ in size.
+    pub(super) fn check_subspaces(&self, other: &Self, k: usize) -> Result<()> {
         let fewest = self.pairs.len().min(other.pairs.len());
         if self.dim != other.dim || k == 0 || k > fewest {
             return Err(Error::invalid(format!(
@@ -188,17 +207,6 @@ impl Spectrum {
                 other.pairs.len()
             )));
         }
-        let vectors = |spectrum: &Self| -> Vec<Vec<f64>> {
-            let pairs = spectrum.pairs[..k].iter();
-            pairs.map(|pair| pair.vector.clone()).collect()
-        };
-        let cosines = products(&vectors(self), &vectors(other)).concat();
-        let value = dot(&cosines, &cosines) / k as f64;
-        let error = self.max_sine(k) + other.max_sine(k);
-        Ok(Bracket {
-            value,
-            low: (value - error).max(0.0),
-            high: (value + error).min(1.0),
-        })
+        Ok(())
     }
 }

@@ -378,6 +378,6 @@ struct PairStatistics {
 
 /// Rounding error of a number computed from products with an n × n operator of machine epsilon `epsilon`, where `size` is the
 /// magnitude of the terms that are added. For networks of a few layers in `f32` the measured error is below 3ε, trained or not.
-pub(super) fn rounding(epsilon: f64, n: usize, size: f64) -> f64 {
+pub(crate) fn rounding(epsilon: f64, n: usize, size: f64) -> f64 {
     (4.0 * epsilon + 8.0 * (n as f64).sqrt() * f64::EPSILON) * size
 }

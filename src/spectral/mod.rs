@@ -12,7 +12,8 @@
 //! | aᵢᵢ | [`Diagonal`] |
 //! | tr(AB), the cosine between two matrices | [`Alignment`] |
 //! | exponent of the bulk's power law | [`PowerLawSettings`], [`Spectrum::power_law`] |
-//! | overlap of the leading eigenvectors of two matrices | [`Spectrum::subspace_overlap`] |
+//! | overlap of the leading eigenvectors of two matrices, and the angles between them | [`Spectrum::subspace_overlap`], [`Spectrum::principal_angles`] |
+//! | number of outliers | [`OutlierTest`] |
 
 mod alignment;
 mod arrays;
@@ -24,15 +25,18 @@ mod dense_eigen;
 mod density;
 mod density_band;
 mod diagonal;
+mod edge_gaps;
 mod estimate;
 mod following;
 mod js_distance;
 mod lanczos;
 mod missed_eigenvalues;
 mod orthonormal;
+mod outliers;
 mod power_iteration;
 mod power_law;
 mod power_law_tail;
+mod principal_angles;
 mod probe_loop;
 mod schur_complement;
 mod secant_model;
@@ -46,6 +50,7 @@ mod trace;
 
 pub use alignment::Alignment;
 pub use block_spectra::{BlockSettings, BlockSpectra, BlockSpectrum, JsDistances};
+pub(crate) use deflated_trace::rounding;
 pub(crate) use dense_eigen::symmetric_eigen;
 pub use density::{Count, Density, DensityCurve, DensitySettings, Quadrature};
 pub use diagonal::Diagonal;
@@ -53,6 +58,8 @@ pub(crate) use estimate::Short;
 pub use estimate::{Bracket, Estimate};
 pub use following::{Followed, Following};
 pub use lanczos::{Lanczos, Which};
+pub(crate) use orthonormal::products as dot_products;
+pub use outliers::{OutlierCount, OutlierTest};
 pub use power_iteration::{PowerIteration, PowerResult};
 pub use power_law::{PowerLaw, PowerLawSettings};
 pub use spectrum::{Eigenpair, Inertia, Participation, Rank, Spectrum};

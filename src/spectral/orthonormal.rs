@@ -190,7 +190,7 @@ pub(super) fn row_ranges(vectors: &mut [Vec<f64>], size: usize) -> Vec<Vec<&mut 
 }
 
 /// Returns the dot products aᵢᵀbⱼ, a row for each i.
-pub(super) fn products(a: &[Vec<f64>], b: &[Vec<f64>]) -> Vec<Vec<f64>> {
+pub(crate) fn products(a: &[Vec<f64>], b: &[Vec<f64>]) -> Vec<Vec<f64>> {
     let n = a.first().map_or(0, Vec::len);
     let parts: Vec<Vec<f64>> = (0..n.div_ceil(CHUNK))
         .into_par_iter()
