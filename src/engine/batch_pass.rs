@@ -218,7 +218,9 @@ impl<T: Scalar> Gathered<T> {
                 .extend_from_slice(&samples.inputs[row * inputs..][..inputs]);
             match network.loss.targets_of(samples.targets, *row, 1) {
                 TargetSlice::Labels(labels) => self.labels.extend_from_slice(labels),
-                TargetSlice::Values(values) => self.targets.extend_from_slice(values),
+                TargetSlice::Values(values) | TargetSlice::Weights(values) => {
+                    self.targets.extend_from_slice(values);
+                }
             }
         }
         let row = network.sparse_row();

@@ -88,6 +88,9 @@ pub(crate) trait HandDerived: Any + Send + Sync {
         budget: usize,
     ) -> Result<Vec<Vec<f64>>>;
 
+    /// Returns (1/n) Σ Jᵢᵀuᵢ at a point, with the Jacobian Jᵢ of each sample's outputs and `weights` uᵢ, one per output.
+    fn pullback(&self, point: &[f64], data: &Dataset, weights: &[f64]) -> Result<Vec<f64>>;
+
     /// Calls `visitor` with each layer's inputs and output gradients, tile by tile, in order.
     fn visit(
         &self,
@@ -398,6 +401,22 @@ impl<T: Scalar + WithDType> HandDerived for Typed<T> {
             self.network
                 .products(&point, samples, &directions, curvature, block)
         })?
+    }
+
+    fn pullback(&self, point: &[f64], data: &Dataset, weights: &[f64]) -> Result<Vec<f64>> {
+        let point = self.vector(point);
+        let weights: Vec<T> = weights.iter().map(|u| Scalar::from_f64(*u)).collect();
+        let compressed = self.compressed(data);
+        let (_, sum) = on_host(&self.inputs(data)?, |inputs| {
+            let samples = Samples {
+                inputs,
+                targets: TargetSlice::Weights(&weights),
+                count: data.len(),
+                compressed: compressed.as_deref(),
+            };
+            self.network.gradient(&point, samples)
+        })??;
+        Ok(sum)
     }
 
     fn visit(

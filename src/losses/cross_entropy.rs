@@ -6,6 +6,7 @@
 
 use candle_core::Tensor;
 
+use super::Curvature;
 use super::settings::CrossEntropy;
 use crate::error::Result;
 use crate::kernels::Scalar;
@@ -224,16 +225,74 @@ impl<'a, T: Scalar> Rows<'a, T> {
         }
     }
 
+    /// The factor `share` Σ q of the curvature of each row's loss.
+    fn weights(&self, share: f64) -> Vec<f64> {
+        let total_weight = self.total_weight();
+        let factors = self.factors();
+        let weights = factors.map(|[own, all]| share * (own + all * total_weight));
+        weights.collect()
+    }
+
+    /// The probabilities of the classes, with the rows' weights.
+    pub(super) fn probabilities(&self, share: f64) -> ClassProbabilities {
+        let classes = self.classes();
+        let mut found = ClassProbabilities {
+            classes,
+            width: self.width,
+            of_class: Vec::with_capacity(self.labels.len() * classes),
+            of_others: Vec::with_capacity(self.labels.len() * classes),
+            weights: self.weights(share),
+        };
+        if self.width == 1 {
+            for z in self.z {
+                let [present, absent] = sigmoids(z.f64(), exp(-z.f64().abs()));
+                found.of_class.extend([absent, present]);
+                found.of_others.extend([present, absent]);
+            }
+            return found;
+        }
+        for row in Exponentials::new(self.z, self.width).rows() {
+            let all = 0..classes;
+            found
+                .of_class
+                .extend(all.clone().map(|c| row.probability(c)));
+            found.of_others.extend(all.map(|c| -row.minus_others(c)));
+        }
+        found
+    }
+
+    /// Writes the product of each row and each tangent with the curvature of the own class or of the others, as
+    /// [`Self::curvature_product`].
+    pub(super) fn class_product(
+        &self,
+        curvature: Curvature,
+        positions: usize,
+        share: f64,
+        rz: &[T],
+        rdz: &mut [T],
+    ) {
+        let width = self.width;
+        let (size, k) = (width * positions, rz.len() / self.z.len());
+        let probabilities = self.probabilities(share);
+        let samples = rz
+            .chunks_exact(k * size)
+            .zip(rdz.chunks_exact_mut(k * size));
+        for (sample, (rz, rdz)) in samples.enumerate() {
+            for (rz, rdz) in rz.chunks_exact(size).zip(rdz.chunks_exact_mut(size)) {
+                let tangents = rz.chunks_exact(width).zip(rdz.chunks_exact_mut(width));
+                for (row, (rz, rdz)) in (sample * positions..).zip(tangents) {
+                    probabilities.product(curvature, (row, self.labels[row]), rz, rdz);
+                }
+            }
+        }
+    }
+
     /// Writes rdz = `share` Q (diag p − ppᵀ) rz for each row and each of `k` tangents, with the row's Q = Σ q. A sample has
     /// `positions` rows.
     pub(super) fn curvature_product(&self, positions: usize, share: f64, rz: &[T], rdz: &mut [T]) {
         let (z, width) = (self.z, self.width);
         let (size, k) = (width * positions, rz.len() / z.len());
-        let total_weight = self.total_weight();
-        let factors = self.factors();
-        let shares: Vec<f64> = factors
-            .map(|[own, all]| share * (own + all * total_weight))
-            .collect();
+        let shares = self.weights(share);
         let samples = rz
             .chunks_exact(k * size)
             .zip(rdz.chunks_exact_mut(k * size));
@@ -268,6 +327,85 @@ impl<'a, T: Scalar> Rows<'a, T> {
                     rdz[row.largest] = T::from_f64(share * (-mean / total));
                 }
             }
+        }
+    }
+}
+
+/// The probabilities of the classes in rows of outputs.
+///
+/// The curvature of a row's loss in its outputs is weight · Σ_c p_c (e_c − p)(e_c − p)ᵀ.
+#[derive(Clone, Debug)]
+pub(crate) struct ClassProbabilities {
+    /// Number of classes.
+    pub(crate) classes: usize,
+    /// Number of outputs of a row: one per class, or a single one for the classes 0 and 1.
+    pub(crate) width: usize,
+    /// p, shape (rows, classes).
+    pub(crate) of_class: Vec<f64>,
+    /// 1 − p, shape (rows, classes): the sums of the other classes' probabilities.
+    pub(crate) of_others: Vec<f64>,
+    /// Weight of each row: 1 over the number of a sample's rows, times the factors of the settings; 0 for an ignored label.
+    pub(crate) weights: Vec<f64>,
+}
+
+impl ClassProbabilities {
+    /// The probability of `class` in a row.
+    pub(crate) fn probability(&self, row: usize, class: usize) -> f64 {
+        self.of_class[row * self.classes + class]
+    }
+
+    /// The entries of e_c − p at the outputs of a row, for c = `class`. A single output is that of class 1.
+    pub(crate) fn deviation(&self, row: usize, class: usize) -> impl Iterator<Item = f64> + '_ {
+        let first = self.classes - self.width;
+        (first..self.classes).map(move |j| {
+            let i = row * self.classes + j;
+            match j == class {
+                true => self.of_others[i],
+                false => -self.of_class[i],
+            }
+        })
+    }
+
+    /// Writes the product of rz with the curvature of a row's own class y, weight · p_y (e_y − p)(e_y − p)ᵀ, or with
+    /// [`Curvature::OtherClasses`] that of the others, weight · Σ_{c ≠ y} p_c (e_c − p)(e_c − p)ᵀ.
+    pub(crate) fn product<T: Scalar>(
+        &self,
+        curvature: Curvature,
+        (row, label): (usize, u32),
+        rz: &[T],
+        rdz: &mut [T],
+    ) {
+        let (weight, own) = (self.weights[row], label as usize);
+        if weight == 0.0 {
+            // An ignored label may be no class.
+            rdz.fill(T::ZERO);
+            return;
+        }
+        if curvature == Curvature::OwnClass {
+            let along = self.deviation(row, own).zip(rz);
+            let along: f64 = along.map(|(u, z)| u * z.f64()).sum();
+            let factor = weight * self.probability(row, own) * along;
+            for (r, u) in rdz.iter_mut().zip(self.deviation(row, own)) {
+                *r = T::from_f64(factor * u);
+            }
+            return;
+        }
+        // The products are invariant to a shift of rz: the own class, whose p may round to 1, is shifted to 0.
+        let first = self.classes - self.width;
+        let value = |class: usize| match class < first {
+            true => 0.0,
+            false => rz[class - first].f64(),
+        };
+        let shifted = |class: usize| value(class) - value(own);
+        let p = &self.of_class[row * self.classes..][..self.classes];
+        let mean: f64 = (0..self.classes).map(|c| p[c] * shifted(c)).sum();
+        let term = |class: usize| match class == own {
+            true => 0.0,
+            false => p[class] * (shifted(class) - mean),
+        };
+        let sum: f64 = (0..self.classes).map(term).sum();
+        for (r, class) in rdz.iter_mut().zip(first..) {
+            *r = T::from_f64(weight * (term(class) - p[class] * sum));
         }
     }
 }

@@ -1,6 +1,7 @@
 //! [`LossRules`]: the hand-derived rules of a loss.
 
-use super::{Loss, binary_cross_entropy, cross_entropy::Rows, squared_error};
+use super::cross_entropy::{ClassProbabilities, Rows};
+use super::{Loss, binary_cross_entropy, squared_error};
 use crate::kernels::Scalar;
 
 /// The targets of several samples, as slices.
@@ -8,6 +9,8 @@ use crate::kernels::Scalar;
 pub(crate) enum TargetSlice<'a, T> {
     Labels(&'a [u32]),
     Values(&'a [T]),
+    /// Weights u of a linear functional ⟨u, z⟩ of the outputs, in place of a loss: its gradient is Jᵀu.
+    Weights(&'a [T]),
 }
 
 /// The matrix C between Jᵀ and J in a product JᵀCJv, for each sample.
@@ -21,6 +24,10 @@ pub(crate) enum Curvature {
     Fisher,
     /// (∇ℓ)(∇ℓ)ᵀ in z: the second moment of the samples' gradients, without the L2 term.
     Gradients,
+    /// p_y (e_y − p)(e_y − p)ᵀ for cross-entropy: the term of the sample's own class y in the Fisher matrix.
+    OwnClass,
+    /// Σ p_c (e_c − p)(e_c − p)ᵀ over c ≠ y for cross-entropy: the terms of the other classes in the Fisher matrix.
+    OtherClasses,
 }
 
 impl Curvature {
@@ -31,6 +38,8 @@ impl Curvature {
             Self::GaussNewton => "Gauss-Newton-vector product",
             Self::Fisher => "Fisher-vector product",
             Self::Gradients => "product with the gradients' second moment",
+            Self::OwnClass => "product with the Fisher matrix's terms of the samples' own classes",
+            Self::OtherClasses => "product with the Fisher matrix's terms of the other classes",
         }
     }
 }
@@ -76,6 +85,9 @@ impl LossRules {
             TargetSlice::Values(values) => {
                 TargetSlice::Values(&values[start * self.size()..][..len * self.size()])
             }
+            TargetSlice::Weights(weights) => {
+                TargetSlice::Weights(&weights[start * self.size()..][..len * self.size()])
+            }
         }
     }
 
@@ -90,6 +102,10 @@ impl LossRules {
                 Loss::BinaryCrossEntropy => (binary_cross_entropy::sum(z, values, self.size()), 0),
                 _ => (squared_error::sum(z, values, self.size()), 0),
             },
+            TargetSlice::Weights(weights) => {
+                let products = z.iter().zip(weights).map(|(z, u)| z.f64() * u.f64());
+                (products.sum(), 0)
+            }
         }
     }
 
@@ -103,6 +119,7 @@ impl LossRules {
                 }
                 _ => squared_error::gradient(z, values, self.size(), dz),
             },
+            TargetSlice::Weights(weights) => dz.copy_from_slice(weights),
         }
     }
 
@@ -117,6 +134,10 @@ impl LossRules {
     ) {
         match (curvature, targets) {
             (Curvature::Gradients, _) => outer_product(self.size(), dz, rz, rdz),
+            (Curvature::OwnClass | Curvature::OtherClasses, TargetSlice::Labels(labels)) => {
+                let rows = self.rows(z, labels);
+                rows.class_product(curvature, self.positions, self.share, rz, rdz);
+            }
             (_, TargetSlice::Labels(labels)) => {
                 let rows = self.rows(z, labels);
                 rows.curvature_product(self.positions, self.share, rz, rdz);
@@ -127,7 +148,18 @@ impl LossRules {
                 }
                 _ => squared_error::curvature_product(self.size(), rz, rdz),
             },
+            (_, TargetSlice::Weights(_)) => rdz.fill(T::ZERO),
         }
+    }
+
+    /// The classes' probabilities in each row of outputs, and the rows' weights; `None` for targets without classes.
+    pub(crate) fn class_probabilities(
+        &self,
+        z: &[f64],
+        labels: &[u32],
+    ) -> Option<ClassProbabilities> {
+        matches!(self.loss, Loss::CrossEntropy | Loss::CrossEntropyWith(_))
+            .then(|| self.rows(z, labels).probabilities(self.share))
     }
 }
 

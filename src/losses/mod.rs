@@ -9,6 +9,7 @@ mod mean_loss;
 mod settings;
 mod squared_error;
 
+pub(crate) use cross_entropy::ClassProbabilities;
 pub(crate) use loss_rules::{Curvature, LossRules, TargetSlice};
 pub(crate) use mean_loss::MeanLoss;
 pub use settings::CrossEntropy;

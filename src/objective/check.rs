@@ -318,6 +318,10 @@ mod tests {
                 .collect())
         }
 
+        fn pullback(&self, point: &[f64], data: &Dataset, weights: &[f64]) -> Result<Vec<f64>> {
+            self.correct.pullback(point, data, weights)
+        }
+
         fn visit(
             &self,
             point: &[f64],

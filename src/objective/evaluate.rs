@@ -406,7 +406,7 @@ impl Objective {
     }
 
     /// Evaluates `by_hand` if there are hand-derived rules and `by_autograd` otherwise, at θ or at the current point.
-    fn by<T>(
+    pub(super) fn by<T>(
         &self,
         theta: Option<&[f64]>,
         by_hand: impl FnOnce(&dyn HandDerived, &[f64]) -> Result<T>,
@@ -545,6 +545,11 @@ impl Objective {
                     Curvature::Hessian => autograd::hvps(parameters, &loss(&outputs)?, &directions),
                     Curvature::GaussNewton | Curvature::Fisher => {
                         let bend = |z: &Tensor, rz: &Tensor| autograd::output_hvp(loss, z, rz);
+                        autograd::jacobian_sandwiches(parameters, &outputs, &directions, bend)
+                    }
+                    Curvature::OwnClass | Curvature::OtherClasses => {
+                        let bend =
+                            |z: &Tensor, rz: &Tensor| self.class_product(curvature, [z, rz], batch);
                         autograd::jacobian_sandwiches(parameters, &outputs, &directions, bend)
                     }
                     Curvature::Gradients => {

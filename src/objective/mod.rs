@@ -17,6 +17,7 @@ mod in_use;
 mod jacobian;
 mod parts;
 mod pass_model;
+mod pullback;
 mod ranks;
 mod rounding;
 mod step;
