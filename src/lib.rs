@@ -137,9 +137,9 @@ pub mod prelude {
     pub use crate::embedding::{Autoencoder, Comparison, Pca};
     pub use crate::import::Onnx;
     pub use crate::landscape::{
-        Connectivity, EvolutionSettings, GradientNoise, Grid, ImplicitBias, LearningCoefficient,
-        Line, PacBayes, PathTrainer, Plane, Projection, Sharpness, Stability, StableRate,
-        StepChange, direction,
+        ClassStructure, Connectivity, EvolutionSettings, GradientNoise, Grid, ImplicitBias,
+        LearningCoefficient, Line, PacBayes, PathTrainer, Plane, Projection, Sharpness, Stability,
+        StableRate, StepChange, direction,
     };
     pub use crate::model::{
         Activation, Architecture, Layered, Mlp, Model, Norm, Parameters, best_device,

@@ -13,6 +13,7 @@
 //! | degeneracy of a minimum: its local learning coefficient | [`LearningCoefficient`] |
 //! | curvature during training | [`Evolution`] |
 //! | sharpness and the edge of stability during training | [`Stability`], [`BatchSharpness`], [`CriticalSharpness`] |
+//! | classes and the Hessian's outliers | [`ClassStructure`] |
 //! | gradient noise and its effect on SGD | [`GradientNoise`], [`ImplicitBias`] |
 //! | PAC-Bayes bound on the error on unseen data | [`PacBayes`] |
 //! | loss change of one step; stable learning rates | [`StepChange`], [`StableRate`] |
@@ -22,6 +23,7 @@
 pub mod align;
 
 mod arrays;
+mod class_structure;
 mod learning_coefficient;
 mod noise;
 mod paths;
@@ -33,6 +35,10 @@ mod table;
 mod vtk;
 
 pub use align::{HiddenUnits, Matching, UnitAxis};
+pub use class_structure::{
+    ClassPart, ClassParts, ClassStructure, ClassStructureReport, ExplainedEigenvalue,
+    HessianDifference, PartTraces,
+};
 pub use learning_coefficient::{
     LearningCoefficient, LearningCoefficientReport, LearningCoefficientVerdict,
 };
@@ -43,7 +49,7 @@ pub use paths::{
 pub use sharpness::{
     AverageSharpness, CurvatureSnapshot, Evolution, EvolutionSettings, Flatness, FlatnessReport,
     KeskarSharpness, PacBayes, PacBayesBound, PacBayesRow, PreconditionedSharpness,
-    RandomSharpness, SamStep, Sharpness, WorstCase, directional_sharpness,
+    RandomSharpness, SamStep, Sharpness, TopSpace, WorstCase, directional_sharpness,
 };
 pub use slices::{
     ExtremeEigenvalues, Grid, Line, Plane, Projection, StatisticsSource, StepChange, direction,

@@ -151,6 +151,10 @@ impl Evolution {
             "trace" => some(|m| m.trace.map(|t| t.value)),
             "± trace" => some(|m| m.trace.map(|t| t.standard_error)),
             "sharpness" => some(|m| m.sharpness),
+            "gradient overlap" => some(|m| m.top_space.as_ref()?.gradient.map(|g| g.value)),
+            "± gradient overlap" => some(|m| m.top_space.as_ref()?.gradient.map(|g| g.error())),
+            "subspace overlap" => some(|m| m.top_space.as_ref()?.overlap.map(|o| o.value)),
+            "± subspace overlap" => some(|m| m.top_space.as_ref()?.overlap.map(|o| o.error())),
         )?)
     }
 }

@@ -20,15 +20,16 @@ use crate::embedding::{Autoencoder, ComparedEmbedding, Umap};
 use crate::error::Result;
 use crate::landscape::direction::Normalization;
 use crate::landscape::{
-    BatchSharpness, CurvatureSnapshot, EvolutionSettings, Flatness, GradientNoise, Grid,
-    ImplicitBias, LearningCoefficient, NormStatistics, PacBayes, PacBayesRow, PathShape,
-    PathTrainer, Sharpness, Stability, StabilityMeasure, StabilityPoint, UnitAxis,
+    BatchSharpness, ClassStructure, CurvatureSnapshot, EvolutionSettings, ExplainedEigenvalue,
+    Flatness, GradientNoise, Grid, HessianDifference, ImplicitBias, LearningCoefficient,
+    NormStatistics, PacBayes, PacBayesRow, PartTraces, PathShape, PathTrainer, Sharpness,
+    Stability, StabilityMeasure, StabilityPoint, TopSpace, UnitAxis,
 };
 use crate::layers::LayerKind;
 use crate::model::{Activation, Architecture, Design, Norm};
 use crate::objective::{CrossEntropy, Loss, Objective};
 use crate::spectral::{
-    BlockSettings, DensitySettings, Following, Lanczos, Participation, PowerIteration,
+    BlockSettings, DensitySettings, Following, Lanczos, OutlierTest, Participation, PowerIteration,
     PowerLawSettings, Quadrature, Rank, TailComparison, Trace, TraceMethod, Which,
 };
 use crate::train::{Adam, DecayGroup, Epoch, Sam, Schedule, Sgd, Step, Trainer, Trajectory};
@@ -199,6 +200,7 @@ show_fields!(
     Autoencoder,
     BatchSharpness,
     BlockSettings,
+    ClassStructure,
     ComparedEmbedding,
     CrossEntropy,
     CurvatureSnapshot,
@@ -210,10 +212,12 @@ show_fields!(
     Eigenvalue,
     Epoch,
     EvolutionSettings,
+    ExplainedEigenvalue,
     Flatness,
     Following,
     GradientNoise,
     Grid,
+    HessianDifference,
     HessianSampling,
     ImplicitBias,
     InputNormalization,
@@ -227,8 +231,10 @@ show_fields!(
     NormStatistics,
     Normalization,
     Objective,
+    OutlierTest,
     PacBayes,
     PacBayesRow,
+    PartTraces,
     Participation,
     PathShape,
     PathTrainer,
@@ -251,6 +257,7 @@ show_fields!(
     TailComparison,
     StoredSamples,
     Text,
+    TopSpace,
     Trace,
     TraceMethod,
     Trainer,

@@ -2,6 +2,7 @@
 
 use super::{Bundle, Show};
 use crate::error::Result;
+use crate::landscape::ClassPart;
 use crate::operator::{
     Block, Blocks, Dense, Distributed, EmpiricalFisher, External, Fisher, GaussNewton,
     GradientCovariance, Hessian, LinearOperator, Recorded, Scaled, Shifted,
@@ -30,6 +31,7 @@ show_size!(
     "Fisher": [] Fisher,
     "EmpiricalFisher": [] EmpiricalFisher,
     "GradientCovariance": [] GradientCovariance,
+    "ClassPart": [] ClassPart,
     "Block": [A: LinearOperator] Block<A>,
     "External": [] External,
     "Distributed": [A: LinearOperator] Distributed<A>,

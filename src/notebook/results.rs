@@ -9,15 +9,16 @@ use super::{Bundle, Show};
 use crate::embedding::{Distances, Encoded};
 use crate::error::{Error, Result, counted};
 use crate::landscape::{
-    AverageSharpness, CriticalSharpness, Curve, ExtremeEigenvalues, FlatnessReport, HiddenUnits,
-    KeskarSharpness, LearningCoefficientReport, LearningCoefficientVerdict, Matching,
-    PreconditionedSharpness, RandomSharpness, RunningStatistics, SamStep, StableRate,
-    StatisticsSource, StepChange, WorstCase,
+    AverageSharpness, ClassParts, ClassStructureReport, CriticalSharpness, Curve,
+    ExtremeEigenvalues, FlatnessReport, HiddenUnits, KeskarSharpness, LearningCoefficientReport,
+    LearningCoefficientVerdict, Matching, PreconditionedSharpness, RandomSharpness,
+    RunningStatistics, SamStep, StableRate, StatisticsSource, StepChange, WorstCase,
 };
 use crate::objective::{DerivativeCheck, Engine, Score};
+use crate::operator::LinearOperator;
 use crate::spectral::{
     Alignment, BlockSpectrum, Bracket, Count, Density, Diagonal, Eigenpair, Estimate, Followed,
-    Inertia, PowerLaw,
+    Inertia, OutlierCount, PowerLaw,
 };
 
 macro_rules! show_as_text {
@@ -30,9 +31,9 @@ macro_rules! show_as_text {
     };
 }
 show_as_text!("{}":
-    [] Alignment, [] AverageSharpness, [] Bracket, [] Count, [] CriticalSharpness, [] DerivativeCheck, [] Engine, [] Error,
+    [] Alignment, [] AverageSharpness, [] Bracket, [] ClassStructureReport, [] Count, [] CriticalSharpness, [] DerivativeCheck, [] Engine, [] Error,
     [] Estimate, [] FlatnessReport, [] Inertia, [] KeskarSharpness, [] LearningCoefficientReport,
-    [] LearningCoefficientVerdict, [] PowerLaw, [] PreconditionedSharpness, [] RandomSharpness, [] SamStep,
+    [] LearningCoefficientVerdict, [] OutlierCount, [] PowerLaw, [] PreconditionedSharpness, [] RandomSharpness, [] SamStep,
     [] StableRate, [] StatisticsSource, [] StepChange, [] WorstCase,
 );
 show_as_text!("{:?}":
@@ -50,6 +51,15 @@ impl Show for Score {
         Ok(Bundle::text(format!(
             "loss {loss}{}",
             accuracy.unwrap_or_default()
+        )))
+    }
+}
+
+impl Show for ClassParts {
+    fn bundle(&self) -> Result<Bundle> {
+        let n = self.class.dim();
+        Ok(Bundle::text(format!(
+            "class, cross-class, within-class and own-class part of the Gauss–Newton matrix, {n} × {n}"
         )))
     }
 }

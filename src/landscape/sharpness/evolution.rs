@@ -2,14 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Sharpness;
+use super::{Sharpness, TopSpace};
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::landscape::slices::StatisticsSource;
 use crate::objective::Objective;
+use crate::operator::{Hessian, LinearOperator};
 use crate::parameters::Restore;
 use crate::progress::Progress;
-use crate::spectral::{Bracket, Estimate, Followed, Following, Lanczos, Trace, Which};
+use crate::spectral::{Bracket, Estimate, Followed, Following, Lanczos, Spectrum, Trace, Which};
 use crate::train::Trajectory;
 use crate::vector::norm;
 
@@ -41,6 +42,10 @@ pub struct EvolutionSettings {
     pub trace: Option<Trace>,
     /// Random search for the largest rise of the loss; `None` leaves it out.
     pub sharpness: Option<Sharpness>,
+    /// Number of leading eigenvectors of the Hessian with which the gradient and the last snapshot are compared; `None` leaves it
+    /// out.
+    #[serde(default)]
+    pub top_space: Option<usize>,
 }
 
 /// Loss, gradient norm, extreme eigenvalues, the trace to 5 %, and the largest rise within a radius of 0.05 over 10 pairs of
@@ -52,6 +57,7 @@ impl Default for EvolutionSettings {
             lanczos: Lanczos::default(),
             trace: Some(Trace::default().with_relative_error(0.05)),
             sharpness: Some(Sharpness::new(0.05).with_pairs(10)),
+            top_space: None,
         }
     }
 }
@@ -85,6 +91,15 @@ impl EvolutionSettings {
         self
     }
 
+    /// Also measures the fraction of the gradient in the span of the `k` leading eigenvectors of the Hessian at each snapshot
+    /// (Gur-Ari, Roberts and Dyer, "Gradient Descent Happens in a Tiny Subspace", 2018), and how this space moves: see [`TopSpace`].
+    /// Each snapshot then takes a search for k + 1 eigenvectors, which starts from those of the last one.
+    #[must_use]
+    pub fn with_top_space(mut self, k: impl Into<Option<usize>>) -> Self {
+        self.top_space = k.into();
+        self
+    }
+
     /// Measures every snapshot of `trajectory`, with the running statistics of batch normalisation recorded there. The model's
     /// parameters are restored afterwards, also after an error.
     ///
@@ -93,7 +108,8 @@ impl EvolutionSettings {
     /// after a large change; see [`CurvatureSnapshot::snapshots_since_check`].
     ///
     /// # Errors
-    /// The trajectory has no snapshots, belongs to another model or lacks the model's running statistics; as [`Lanczos::run`],
+    /// The trajectory has no snapshots, belongs to another model or lacks the model's running statistics; 0 leading eigenvectors, or
+    /// more than parameters; as [`Lanczos::run`],
     /// [`Trace::trace`] and [`Sharpness::random`].
     pub fn run(&self, objective: &Objective, trajectory: &Trajectory) -> Result<Evolution> {
         if trajectory.is_empty() {
@@ -105,8 +121,15 @@ impl EvolutionSettings {
             Some(test) => Some(objective.with_data(test)?),
             None => None,
         };
+        let dim = objective.dim();
+        if let Some(k) = self.top_space.filter(|k| *k == 0 || *k > dim) {
+            return Err(Error::invalid(format!(
+                "{k} leading eigenvectors of a matrix with {dim} rows: ask for 1 to {dim}"
+            )));
+        }
         let lanczos = self.lanczos.clone().with_which(Which::BothEnds);
-        let mut following = Following::new(lanczos, 2.min(objective.dim()));
+        let mut following = Following::new(lanczos, 2.min(dim));
+        let mut last_top: Option<Spectrum> = None;
         let mut progress = Progress::start("evolution");
         let parameters = objective.parameters();
         let statistics = match objective.uses_running_statistics() {
@@ -123,11 +146,21 @@ impl EvolutionSettings {
             }
             let hessian = objective.hessian();
             let ends = following.next(&hessian)?;
+            let gradient = objective.gradient()?;
+            let top_space = match self.top_space {
+                Some(k) => {
+                    let top = self.leading_pairs(&hessian, k, last_top.as_ref())?;
+                    let found = TopSpace::measure(&top, k, &gradient, last_top.as_ref())?;
+                    last_top = Some(top);
+                    Some(found)
+                }
+                None => None,
+            };
             snapshots.push(CurvatureSnapshot {
                 step: *step,
                 loss: objective.loss()?,
                 test_loss: test.as_ref().map(Objective::loss).transpose()?,
-                gradient_norm: norm(&objective.gradient()?),
+                gradient_norm: norm(&gradient),
                 largest: bracket(&ends, 0),
                 smallest: bracket(&ends, ends.spectrum.pairs.len() - 1),
                 snapshots_since_check: ends.points_since_check,
@@ -139,6 +172,7 @@ impl EvolutionSettings {
                     Some(sharpness) => Some(sharpness.random(objective)?.maximum),
                     None => None,
                 },
+                top_space,
             });
             progress.part(i + 1, trajectory.len());
         }
@@ -146,6 +180,21 @@ impl EvolutionSettings {
             snapshots,
             statistics,
         })
+    }
+
+    /// The `k` leading eigenpairs of the Hessian, and one more for the gap after them. `last` are those of the last snapshot.
+    fn leading_pairs(
+        &self,
+        hessian: &Hessian,
+        k: usize,
+        last: Option<&Spectrum>,
+    ) -> Result<Spectrum> {
+        let mut lanczos = self.lanczos.clone().with_which(Which::Largest);
+        if let Some(last) = last {
+            let vectors = last.pairs.iter().map(|pair| pair.vector.clone());
+            lanczos = lanczos.with_start_vectors(vectors.collect());
+        }
+        lanczos.run(hessian, (k + 1).min(hessian.dim()))
     }
 }
 
@@ -213,6 +262,7 @@ pub struct Evolution {
 ///     snapshots_since_check: 0,
 ///     trace: None,
 ///     sharpness: None,
+///     top_space: None,
 /// };
 /// let ratio = snapshot.sharpness_ratio(); // λ_max/|λ_min|
 /// assert_eq!(ratio.value, 4.0);
@@ -242,6 +292,9 @@ pub struct CurvatureSnapshot {
     pub trace: Option<Estimate>,
     /// Largest rise L(θ + δ) − L(θ) found for ‖δ‖ ≤ ρ.
     pub sharpness: Option<f64>,
+    /// The span of the leading eigenvectors of the Hessian.
+    #[serde(default)]
+    pub top_space: Option<TopSpace>,
 }
 
 impl CurvatureSnapshot {

@@ -12,6 +12,7 @@
 //! | `flatness` | distance at which the loss has increased by a tolerance |
 //! | `pac_bayes` | PAC-Bayes bound on the error on unseen data |
 //! | `evolution` | curvature and sharpness during training |
+//! | `top_space` | leading eigenvectors and the gradient during training |
 
 mod average;
 mod directional;
@@ -22,6 +23,7 @@ mod pac_bayes;
 mod preconditioned;
 mod random_search;
 mod sam;
+mod top_space;
 mod worst_case;
 
 pub use average::AverageSharpness;
@@ -33,6 +35,7 @@ pub use pac_bayes::{PacBayes, PacBayesBound, PacBayesRow};
 pub use preconditioned::PreconditionedSharpness;
 pub use random_search::RandomSharpness;
 pub use sam::SamStep;
+pub use top_space::TopSpace;
 pub use worst_case::WorstCase;
 
 use std::fmt::Formatter;
