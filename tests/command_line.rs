@@ -586,6 +586,37 @@ fn the_edge_of_stability() {
     assert!(String::from_utf8(help).unwrap().contains("Examples:"));
 }
 
+#[test]
+fn class_structure() {
+    let folder = Folder::new("classes");
+    let out = folder.path("out");
+    let shared = ["classes", "--layers", "784,4,10", "--samples", "200"];
+    let few = ["--top", "20", "--max-products", "12", "--out", &out];
+    let found = json(&[&shared[..], &few].concat());
+    let number = |path: &str| found.pointer(path).and_then(Value::as_f64).unwrap();
+    let parts = ["class", "cross", "within", "own"];
+    let sum: f64 = parts
+        .map(|part| number(&format!("/traces/{part}/value")))
+        .iter()
+        .sum();
+    assert!((sum / number("/traces/total/value") - 1.0).abs() < 1e-12);
+    assert_eq!(
+        found["class_eigenvalues"].as_array().map(Vec::len),
+        Some(10)
+    );
+    assert_eq!(
+        found["cross_eigenvalues"].as_array().map(Vec::len),
+        Some(80)
+    );
+    assert_eq!(found["eigenvalues"].as_array().map(Vec::len), Some(20));
+    assert_eq!(number("/outliers/significance"), 0.05);
+    assert!(
+        folder.0.join("out/classes.html").exists() && folder.0.join("out/classes.json").exists()
+    );
+    let help = landscape(&["classes", "--help"]).stdout;
+    assert!(String::from_utf8(help).unwrap().contains("Examples:"));
+}
+
 /// A killed run resumes and gives the same numbers.
 #[test]
 fn a_killed_surface_resumes() {

@@ -37,6 +37,7 @@ fn absurd_sizes_are_rejected_before_allocation() {
             &["connect", a, a, "--bends", count, "--epochs", "1"],
             &["sharpness", "--perturbations", count],
             &["llc", "--chains", count],
+            &["classes", "--top", count],
             &["spectrum", "--top", count],
             &["hvp", "--block", count],
             &["hvp", "--runs", count, "--block", "1"],
@@ -268,6 +269,15 @@ fn invalid_numbers_are_rejected_before_any_work() {
         (
             &["llc", "--max-gradients", "0"],
             "--max-gradients must be at least 1",
+        ),
+        (&["classes", "--top", "0"], "--top must be at least 1"),
+        (
+            &["classes", "--significance", "0"],
+            "--significance must be finite and above 0",
+        ),
+        (
+            &["classes", "--max-products", "3"],
+            "--max-products must be at least 12",
         ),
         (
             &["surface", "--range", "-1"],

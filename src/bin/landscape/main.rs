@@ -2,6 +2,7 @@
 
 mod analyze;
 mod blocks;
+mod classes;
 mod config_file;
 mod connect;
 mod data;
@@ -72,6 +73,8 @@ enum Task {
     Llc(llc::Llc),
     /// Train a network and compare its sharpness with the threshold of the optimizer: the edge of stability
     Stability(stability::StabilityCommand),
+    /// Class structure: which outliers of the Gauss–Newton matrix come from classes and pairs of classes
+    Classes(classes::Classes),
     /// Train at many L2 strengths and compute the Hessian spectrum at each
     Sweep(sweep::SweepCommand),
     /// Time loss, gradient and Hessian-vector product
@@ -116,6 +119,7 @@ fn run(parsed: Parsed<Cli>) -> Result<(), Error> {
         Task::Sharpness(task) => task.run(),
         Task::Llc(task) => task.run(),
         Task::Stability(task) => task.run(),
+        Task::Classes(task) => task.run(),
         Task::Sweep(task) => task.run(),
         Task::Hvp(task) => task.run(),
         Task::Inspect(task) => task.run(),
@@ -143,6 +147,7 @@ fn refuse_ignored(task: &Task, given: &[String]) -> Result<(), Error> {
         Task::Blocks(task) => task.point.ignored(),
         Task::Sharpness(task) => task.point.ignored(),
         Task::Llc(task) => task.point.ignored(),
+        Task::Classes(task) => task.point.ignored(),
         Task::Hvp(task) => task.point.ignored(),
         Task::Inspect(_) | Task::Data(_) => Vec::new(),
     }
@@ -172,6 +177,7 @@ fn refuse_invalid(task: &Task) -> Result<(), Error> {
         Task::Sharpness(task) => task.check(),
         Task::Llc(task) => task.check(),
         Task::Stability(task) => task.check(),
+        Task::Classes(task) => task.check(),
         Task::Hvp(task) => task.check(),
         Task::Inspect(_) | Task::Data(_) => Ok(()),
     }
