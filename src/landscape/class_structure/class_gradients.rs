@@ -12,10 +12,10 @@ use crate::vector::{axpy, dot, scale};
 
 /// Vectors x of the class part Σ xxᵀ and of the cross-class part Σ xxᵀ.
 pub(super) struct ClassGradients {
-    /// √w_c g_c for each class c with samples.
-    pub(super) class: Vec<Vec<f64>>,
-    /// √w_{c,c'} (g_{c,c'} − g_c) for each class c with samples and each other class c'.
-    pub(super) cross: Vec<Vec<f64>>,
+    /// √w_c g_c for each class c with samples, then √w_{c,c'} (g_{c,c'} − g_c) for each of them and each other class c'.
+    vectors: Vec<Vec<f64>>,
+    /// Number of vectors of the class part.
+    num_class: usize,
     /// Number of samples of each class that count, or of tokens.
     pub(super) counts: Vec<usize>,
 }
@@ -55,11 +55,8 @@ impl ClassGradients {
             "use a smaller model or fewer classes".into()
         })?;
 
-        let mut found = Self {
-            class: Vec::with_capacity(present),
-            cross: Vec::with_capacity(vectors - present),
-            counts,
-        };
+        let mut class = Vec::with_capacity(vectors);
+        let mut cross = Vec::with_capacity(vectors - present);
         let mut progress = Progress::start("gradients of the classes");
         for rows in of_class.iter().filter(|rows| !rows.is_empty()) {
             let samples = data.select(&rows.keys().copied().collect::<Vec<_>>())?;
@@ -75,28 +72,47 @@ impl ClassGradients {
                     means.push((weight, mean));
                 }
             }
-            found.split(means);
-            progress.part(found.class.len(), present);
+            class.push(split(&mut means, objective.dim()));
+            cross.extend(means.into_iter().map(|(_, mean)| mean));
+            progress.part(class.len(), present);
         }
-        Ok(found)
+        let num_class = class.len();
+        class.append(&mut cross);
+        Ok(Self {
+            vectors: class,
+            num_class,
+            counts,
+        })
     }
 
-    /// Adds the vectors of one class, given w_{c,c'} and √w_{c,c'} g_{c,c'} for each other class c'.
-    fn split(&mut self, means: Vec<(f64, Vec<f64>)>) {
-        let total: f64 = means.iter().map(|(weight, _)| weight).sum();
-        let Some((_, first)) = means.first() else {
-            return;
-        };
-        let mut class = vec![0.0; first.len()];
-        for (weight, mean) in &means {
-            axpy((weight / total).sqrt(), mean, &mut class);
-        }
-        for (weight, mut mean) in means {
-            axpy(-(weight / total).sqrt(), &class, &mut mean);
-            self.cross.push(mean);
-        }
-        self.class.push(class);
+    /// The vectors of the class part.
+    pub(super) fn class(&self) -> &[Vec<f64>] {
+        &self.vectors[..self.num_class]
     }
+
+    /// The vectors of the cross-class part.
+    pub(super) fn cross(&self) -> &[Vec<f64>] {
+        &self.vectors[self.num_class..]
+    }
+
+    /// The vectors of both parts.
+    pub(super) fn both(&self) -> &[Vec<f64>] {
+        &self.vectors
+    }
+}
+
+/// Returns √w_c g_c of a class and subtracts √w_{c,c'} g_c from each mean, given w_{c,c'} and √w_{c,c'} g_{c,c'} for each other
+/// class c'.
+fn split(means: &mut [(f64, Vec<f64>)], dim: usize) -> Vec<f64> {
+    let total: f64 = means.iter().map(|(weight, _)| weight).sum();
+    let mut class = vec![0.0; dim];
+    for (weight, mean) in &*means {
+        axpy((*weight / total).sqrt(), mean, &mut class);
+    }
+    for (weight, mean) in means {
+        axpy(-(*weight / total).sqrt(), &class, mean);
+    }
+    class
 }
 
 /// For each output of the samples in `rows`, n w (e_{c'} − p) with c' = `other` and weights w that add up to 1, and the sum of the
@@ -145,15 +161,39 @@ pub(super) fn trace(x: &[Vec<f64>]) -> f64 {
     x.iter().map(|x| dot(x, x)).sum()
 }
 
-/// The largest eigenvalues of Σ xxᵀ, at most `rank` of them, largest first: those of the matrix of the products xᵀx.
-pub(super) fn eigenvalues(x: &[Vec<f64>], rank: usize) -> Result<Vec<f64>> {
-    if x.is_empty() {
-        return Ok(Vec::new());
+/// The span of some vectors x.
+pub(super) struct Span {
+    /// Eigenvalues and unit eigenvectors of the matrix of the products xᵀx.
+    pairs: Vec<(f64, Vec<f64>)>,
+}
+
+impl Span {
+    /// The span of x without directions whose eigenvalue of Σ xxᵀ is at most `rounding`.
+    pub(super) fn new(x: &[Vec<f64>], rounding: f64) -> Result<Self> {
+        if x.is_empty() {
+            return Ok(Self { pairs: Vec::new() });
+        }
+        let products = dot_products(x, x);
+        let (values, vectors) = symmetric_eigen(x.len(), |i, j| products[i.max(j)][i.min(j)])?;
+        let pairs = values.into_iter().zip(vectors);
+        let pairs = pairs.filter(|(value, _)| *value > rounding);
+        Ok(Self {
+            pairs: pairs.collect(),
+        })
     }
-    let products = dot_products(x, x);
-    let (values, _) = symmetric_eigen(x.len(), |i, j| products[i.max(j)][i.min(j)])?;
-    let values = values.into_iter().rev().map(|value| value.max(0.0));
-    Ok(values.take(rank).collect())
+
+    /// The squared length of the projection of v onto the span, given the products xᵀv.
+    pub(super) fn squared_length(&self, components: &[f64]) -> f64 {
+        let pairs = self.pairs.iter();
+        let squares = pairs.map(|(value, vector)| dot(vector, components).powi(2) / value);
+        squares.sum()
+    }
+
+    /// The largest `count` eigenvalues of Σ xxᵀ, largest first.
+    pub(super) fn eigenvalues(&self, count: usize) -> Vec<f64> {
+        let values = self.pairs.iter().rev().map(|(value, _)| *value);
+        values.chain(std::iter::repeat(0.0)).take(count).collect()
+    }
 }
 
 /// Rounding of the trace and of the eigenvalues of Σ xxᵀ, for gradients in the arithmetic of `objective`.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::class_gradients::ClassGradients;
+use super::class_gradients::{ClassGradients, Span};
 use crate::spectral::{Bracket, Spectrum, dot_products};
 use crate::vector::dot;
 
@@ -20,52 +20,74 @@ pub struct ExplainedEigenvalue {
     pub class: Bracket,
     /// Share of the cross-class part.
     pub cross: Bracket,
+    /// Fraction of v's squared length in the span of the class part's vectors g_c.
+    pub class_span: Bracket,
+    /// Fraction of v's squared length in the span of the g_{c,c'}, the vectors of both parts.
+    pub mean_span: Bracket,
 }
 
 impl ExplainedEigenvalue {
-    /// Shares of the positive eigenvalues of G.
-    pub(super) fn of_spectrum(spectrum: &Spectrum, gradients: &ClassGradients) -> Vec<Self> {
+    /// Shares in the positive eigenvalues of G. `class` and `means` are the spans of the vectors of the class part, and of both
+    /// parts.
+    pub(super) fn of_spectrum(
+        spectrum: &Spectrum,
+        gradients: &ClassGradients,
+        [class_span, mean_span]: [&Span; 2],
+    ) -> Vec<Self> {
         let pairs = &spectrum.pairs;
         let vectors: Vec<Vec<f64>> = pairs.iter().map(|pair| pair.vector.clone()).collect();
-        let class = dot_products(&vectors, &gradients.class);
-        let cross = dot_products(&vectors, &gradients.cross);
+        let class = dot_products(&vectors, gradients.class());
+        let cross = dot_products(&vectors, gradients.cross());
         let largest = pairs.first().map_or(0.0, |pair| pair.bracket().high);
         let positive = pairs.iter().take_while(|pair| pair.value > 0.0).count();
         let explained = (0..positive).map(|i| {
             let pair = &pairs[i];
-            // The next eigenvalue after the last one is not known.
-            let gap = |i: usize| spectrum.gap(i).map_or(0.0, |gap| gap.low);
-            let below = match i + 1 == spectrum.dim {
-                true => f64::INFINITY,
-                false => gap(i),
-            };
-            let above = if i > 0 { gap(i - 1) } else { f64::INFINITY };
-            let sine = pair.residual / below.min(above);
+            let sine = sine_of(spectrum, i);
             let share = |components: &[f64]| {
                 let square = dot(components, components);
-                let value = square / pair.value;
                 // ‖Pv‖ ≤ √(‖P‖ vᵀPv) and ‖P‖ ≤ ‖G‖ = `largest`.
                 let change = 2.0 * sine * (largest * square).sqrt() + sine * sine * largest;
-                let error = change / pair.value;
-                match error.is_finite() {
-                    true => Bracket {
-                        value,
-                        low: (value - error).max(0.0),
-                        high: (value + error).min(1.0).max(value),
-                    },
-                    false => Bracket {
-                        value,
-                        low: 0.0,
-                        high: 1f64.max(value),
-                    },
-                }
+                fraction(square / pair.value, change / pair.value)
             };
+            let both = [&class[i][..], &cross[i]].concat();
             Self {
                 eigenvalue: pair.bracket(),
                 class: share(&class[i]),
                 cross: share(&cross[i]),
+                class_span: fraction(class_span.squared_length(&class[i]), sine),
+                mean_span: fraction(mean_span.squared_length(&both), sine),
             }
         });
         explained.collect()
+    }
+}
+
+/// Largest sine of the angle between an eigenvector and the exact one, 1 if the eigenvalue is not separated from others.
+fn sine_of(spectrum: &Spectrum, index: usize) -> f64 {
+    // The eigenvalue after the last one is not known.
+    let gap = |i: usize| spectrum.gap(i).map_or(0.0, |gap| gap.low);
+    let below = match index + 1 == spectrum.dim {
+        true => f64::INFINITY,
+        false => gap(index),
+    };
+    let above = if index > 0 {
+        gap(index - 1)
+    } else {
+        f64::INFINITY
+    };
+    let gap = below.min(above);
+    match gap > 0.0 {
+        true => (spectrum.pairs[index].residual / gap).min(1.0),
+        false => 1.0,
+    }
+}
+
+/// A number between 0 and 1 with this error.
+fn fraction(value: f64, error: f64) -> Bracket {
+    let value = value.min(1.0);
+    Bracket {
+        value,
+        low: (value - error).max(0.0),
+        high: (value + error).min(1.0),
     }
 }

@@ -24,7 +24,7 @@ pub use report::{ClassStructureReport, PartTraces};
 
 use serde::{Deserialize, Serialize};
 
-use self::class_gradients::{eigenvalues, rounding_of, trace};
+use self::class_gradients::{Span, rounding_of, trace};
 use crate::error::{Error, Result};
 use crate::objective::Objective;
 use crate::spectral::{Bracket, Estimate, Lanczos, OutlierTest, Trace, Which};
@@ -161,17 +161,20 @@ impl ClassStructure {
             Estimate::exact(value).with_error(rounding_of(objective, value))
         };
         let traces = PartTraces::new(
-            exact(&gradients.class),
-            exact(&gradients.cross),
+            exact(gradients.class()),
+            exact(gradients.cross()),
             self.trace.trace(&parts.within)?,
             self.trace.trace(&parts.own)?,
         );
-        let brackets = |vectors: &[Vec<f64>], rank: usize| -> Result<Vec<Bracket>> {
-            let error = rounding_of(objective, trace(vectors));
-            let values = eigenvalues(vectors, rank)?.into_iter();
-            Ok(values.map(|value| Bracket::around(value, error)).collect())
+        let error = rounding_of(objective, traces.class.value + traces.cross.value);
+        let span = |vectors: &[Vec<f64>]| Span::new(vectors, error);
+        let brackets = |span: &Span, count: usize| -> Vec<Bracket> {
+            let values = span.eigenvalues(count).into_iter();
+            values.map(|value| Bracket::around(value, error)).collect()
         };
-        let present = gradients.class.len();
+        let class_span = span(gradients.class())?;
+        let mean_span = span(gradients.both())?;
+        let present = gradients.class().len();
         let gradient = plain.gradient_at(theta)?.1;
         let leading = classes.min(spectrum.pairs.len());
         let participation = spectrum.participation(&named_blocks(objective))?;
@@ -184,14 +187,18 @@ impl ClassStructure {
             classes,
             counts: gradients.counts.clone(),
             dim,
-            class_eigenvalues: brackets(&gradients.class, present)?,
+            class_eigenvalues: brackets(&class_span, present),
             cross_eigenvalues: brackets(
-                &gradients.cross,
-                gradients.cross.len().saturating_sub(present),
-            )?,
+                &span(gradients.cross())?,
+                gradients.cross().len().saturating_sub(present),
+            ),
             within_largest: largest.run(&parts.within, 1)?.pairs[0].bracket(),
             own_largest: largest.run(&parts.own, 1)?.pairs[0].bracket(),
-            eigenvalues: ExplainedEigenvalue::of_spectrum(&spectrum, gradients),
+            eigenvalues: ExplainedEigenvalue::of_spectrum(
+                &spectrum,
+                gradients,
+                [&class_span, &mean_span],
+            ),
             converged: spectrum.converged,
             outliers,
             gradient_overlap: match norm(&gradient) > 0.0 {

@@ -131,17 +131,15 @@ impl LinearOperator for ClassPart {
             objective.parameters().check_vector(v, "vector")?;
         }
         match self.kind {
-            Kind::Class => Ok(outer_products(&gradients.class, vectors)),
-            Kind::Cross => Ok(outer_products(&gradients.cross, vectors)),
+            Kind::Class => Ok(outer_products(gradients.class(), vectors)),
+            Kind::Cross => Ok(outer_products(gradients.cross(), vectors)),
             Kind::Own => objective.products(Some(theta), vectors, Curvature::OwnClass),
             Kind::Within => {
                 let mut products =
                     objective.products(Some(theta), vectors, Curvature::OtherClasses)?;
-                for means in [&gradients.class, &gradients.cross] {
-                    let between = outer_products(means, vectors);
-                    for (product, between) in products.iter_mut().zip(between) {
-                        axpy(-1.0, &between, product);
-                    }
+                let between = outer_products(gradients.both(), vectors);
+                for (product, between) in products.iter_mut().zip(between) {
+                    axpy(-1.0, &between, product);
                 }
                 Ok(products)
             }
@@ -160,9 +158,8 @@ impl LinearOperator for ClassPart {
     }
 
     fn cancellation(&self) -> Result<f64> {
-        let gradients = &self.shared.gradients;
         Ok(match self.kind {
-            Kind::Within => trace(&gradients.class) + trace(&gradients.cross),
+            Kind::Within => trace(self.shared.gradients.both()),
             _ => 0.0,
         })
     }

@@ -86,13 +86,11 @@ pub struct ClassStructureReport {
 }
 
 impl ClassStructureReport {
-    /// Number of the `count` largest eigenvalues of the Gauss–Newton matrix of which the class part has more than half, and number
-    /// of those of which the cross-class part has.
-    pub fn num_explained(&self, count: usize) -> [usize; 2] {
-        let leading = &self.eigenvalues[..count.min(self.eigenvalues.len())];
-        let class = leading.iter().filter(|e| e.class.value > 0.5).count();
-        let cross = leading.iter().filter(|e| e.cross.value > 0.5).count();
-        [class, cross]
+    /// Number of the `count` largest eigenvalues of the Gauss–Newton matrix whose eigenvectors have more than half of their squared
+    /// length in the span of the class part.
+    pub fn num_explained(&self, count: usize) -> usize {
+        let leading = self.eigenvalues.iter().take(count);
+        leading.filter(|e| e.class_span.value > 0.5).count()
     }
 }
 
@@ -118,20 +116,23 @@ impl fmt::Display for ClassStructureReport {
             writeln!(f, "outliers of G  {outliers}")?;
         }
         let count = self.classes.min(self.eigenvalues.len());
-        let [class, cross] = self.num_explained(count);
         writeln!(
             f,
-            "of the {} of G, the class part has most of {class}, the cross-class part of {cross}",
-            counted(count, "largest eigenvalue")
+            "of the {} of G, {} mostly in the span of the class part",
+            counted(count, "leading eigenvector"),
+            self.num_explained(count)
         )?;
-        writeln!(f, "  rank    λ of G     class     cross      rest")?;
+        writeln!(
+            f,
+            "  rank    λ of G     class     cross      rest  in the span"
+        )?;
         for (rank, e) in (1..).zip(&self.eigenvalues[..count]) {
             let rest = 100.0 * (1.0 - e.class.value - e.cross.value);
-            let [class, cross] = [e.class, e.cross].map(|share| 100.0 * share.value);
+            let [class, cross, span] = [e.class, e.cross, e.class_span].map(|s| 100.0 * s.value);
             let value = format!("{:.4}", Short(e.eigenvalue.value));
             writeln!(
                 f,
-                "  {rank:>4}  {value:>8} {class:>7.1} % {cross:>7.1} % {rest:>7.1} %"
+                "  {rank:>4}  {value:>8} {class:>7.1} % {cross:>7.1} % {rest:>7.1} % {span:>10.1} %"
             )?;
         }
         writeln!(

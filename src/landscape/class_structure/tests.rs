@@ -38,8 +38,8 @@ fn direct(objective: &Objective, weights: &[f64]) -> Result<[Array2<f64>; 4]> {
     let classes = p[0].len();
     let gradient = |i: usize, class: usize| {
         let mut g = Array1::<f64>::zeros(d);
-        for j in classes - outputs..classes {
-            let u = f64::from(u8::from(j == class)) - p[i][j];
+        for (j, p) in p[i].iter().enumerate().skip(classes - outputs) {
+            let u = f64::from(u8::from(j == class)) - p;
             let row = i * outputs + j + outputs - classes;
             g = g + u * &jacobian.index_axis(Axis(0), row);
         }
@@ -189,6 +189,7 @@ fn the_report_is_that_of_dense_matrices() -> Result<()> {
     );
 
     let spectrum = whole.eigen()?;
+    assert_eq!(found.num_explained(3), 3);
     for (explained, pair) in found.eigenvalues.iter().zip(&spectrum.pairs).take(10) {
         close(explained.eigenvalue.value, pair.value, "λ");
         let v = Array1::from_vec(pair.vector.clone());
@@ -199,6 +200,20 @@ fn the_report_is_that_of_dense_matrices() -> Result<()> {
                 "{share} {expected}"
             );
             assert!((share.value - expected).abs() < 1e-6, "{share} {expected}");
+        }
+        // The spans of the class part, and of the class and the cross-class part.
+        let between = &parts[0] + &parts[1];
+        for (share, (part, rank)) in [explained.class_span, explained.mean_span]
+            .iter()
+            .zip([(&parts[0], 4), (&between, 12)])
+        {
+            let vectors = eigen(part)?.pairs;
+            let squares = vectors[..rank]
+                .iter()
+                .map(|u| crate::vector::dot(&u.vector, &pair.vector).powi(2));
+            let expected: f64 = squares.sum();
+            assert!((share.value - expected).abs() < 1e-6, "{share} {expected}");
+            assert!(share.low <= expected && expected <= share.high);
         }
     }
     let gradient = objective.clone().with_l2(0.0)?.gradient()?;

@@ -67,3 +67,73 @@ impl TopSpace {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device};
+
+    use crate::error::Result;
+    use crate::landscape::EvolutionSettings;
+    use crate::model::{Activation, Mlp, Model};
+    use crate::objective::{Loss, Objective};
+    use crate::operator::LinearOperator;
+    use crate::prelude::two_moons;
+    use crate::spectral::Lanczos;
+    use crate::train::{Trainer, Trajectory};
+
+    /// The numbers of each snapshot against those of whole spectra.
+    #[test]
+    fn spaces_along_a_training_are_those_of_dense_hessians() -> Result<()> {
+        let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+        let model = Mlp::new(&[2, 6, 2], Activation::Tanh, 0, &Device::Cpu)?;
+        let model = model.to_dtype(DType::F64)?;
+        let mut trajectory = Trajectory::every(20)?;
+        let trainer = Trainer::sgd(0.5).with_epochs(40).with_batch_size(60);
+        trainer.fit_recorded(&model, &data, &data, &mut trajectory)?;
+        let objective = Objective::of(&model, &data, Loss::CrossEntropy)?;
+        let settings = EvolutionSettings::default()
+            .with_lanczos(Lanczos::default().with_tolerance(1e-8))
+            .with_trace(None)
+            .with_sharpness(None);
+        let evolution = settings
+            .clone()
+            .with_top_space(2)
+            .run(&objective, &trajectory)?;
+        let mut last = None;
+        for (i, snapshot) in evolution.snapshots.iter().enumerate() {
+            let theta = trajectory.snapshot(i)?;
+            let hessian = objective.hessian().at(theta.clone())?;
+            let spectrum = crate::operator::Dense::from_operator(&hessian)?.eigen()?;
+            let found = snapshot.top_space.as_ref().unwrap();
+            let gradient = objective.gradient_at(&theta)?.1;
+            let expected = spectrum.overlap(&gradient, 2)?.value;
+            let overlap = found.gradient.unwrap();
+            assert!(
+                (overlap.value - expected).abs() < 1e-6,
+                "{overlap} {expected}"
+            );
+            assert!(overlap.low <= expected + 1e-12 && expected <= overlap.high + 1e-12);
+            match &last {
+                None => assert!(found.overlap.is_none() && found.angles.is_empty()),
+                Some(last) => {
+                    let expected = spectrum.principal_angles(last, 2)?;
+                    for (a, b) in found.angles.iter().zip(&expected) {
+                        assert!((a.value - b.value).abs() < 1e-4, "{a} {b}");
+                    }
+                    let squares: f64 = found.angles.iter().map(|a| a.value.cos().powi(2)).sum();
+                    assert!((found.overlap.unwrap().value - squares / 2.0).abs() < 1e-12);
+                }
+            }
+            last = Some(spectrum);
+        }
+        let too_many = objective.hessian().dim() + 1;
+        for k in [0, too_many] {
+            let refused = settings
+                .clone()
+                .with_top_space(k)
+                .run(&objective, &trajectory);
+            assert!(refused.unwrap_err().to_string().contains("ask for 1 to 32"));
+        }
+        Ok(())
+    }
+}
