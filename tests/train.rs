@@ -695,7 +695,7 @@ fn evolution_matches_the_hessians_at_the_snapshots() {
     let settings = EvolutionSettings::default().with_test_data(descent.data.clone());
     let evolution = settings.run(&descent.objective, &trajectory).unwrap();
     assert_eq!(descent.model.parameters().to_flat().unwrap(), end);
-    assert_eq!(evolution.table().unwrap().shape(), (3, 12));
+    assert_eq!(evolution.table().unwrap().shape(), (3, 16));
     for (i, snapshot) in evolution.snapshots.iter().enumerate() {
         let theta = trajectory.snapshot(i).unwrap();
         assert_eq!(snapshot.step, 4 * i);
