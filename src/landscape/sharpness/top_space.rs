@@ -74,7 +74,7 @@ mod tests {
 
     use crate::error::Result;
     use crate::landscape::EvolutionSettings;
-    use crate::model::{Activation, Mlp, Model};
+    use crate::model::{Activation, Mlp};
     use crate::objective::{Loss, Objective};
     use crate::operator::LinearOperator;
     use crate::prelude::two_moons;
