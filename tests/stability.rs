@@ -4,7 +4,8 @@ mod common;
 
 use common::{bits, numbers};
 use loss_landscape::landscape::{
-    BatchSharpness, CriticalSharpness, StabilityMeasure, StabilityReport, stability_threshold,
+    BatchSharpness, CentralFlow, CriticalSharpness, StabilityMeasure, StabilityReport,
+    stability_threshold,
 };
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json::{Value, json};
@@ -504,4 +505,53 @@ fn hard_trainings_have_reports() {
         report.points.iter().all(|p| p.value.is_finite()),
         "{report:?}"
     );
+}
+
+/// The central flow stays at the edge, and predicts the mean loss of gradient descent within 3 %.
+#[test]
+fn the_central_flow_predicts_gradient_descent() {
+    let (model, objective) = network(64, 4, 16, false);
+    let before = bits(model.parameters());
+    let flow = CentralFlow::new(0.2).with_interval(100);
+    let report = flow.run(&objective, 2000).unwrap();
+    assert_eq!(bits(model.parameters()), before);
+    assert_eq!(report.points.len(), 20);
+    let mut sums = [0.0; 3];
+    for point in &report.points {
+        assert!(point.sharpness < 10.0 * (1.0 + 1e-6), "{point:?}");
+        if point.step >= 1000 {
+            assert!(point.sharpness > 10.0 * (1.0 - 1e-6), "{point:?}");
+            assert_eq!(point.at_edge, 1);
+            let losses = [point.descent_loss, point.predicted_loss, point.flow_loss];
+            sums.iter_mut()
+                .zip(losses)
+                .for_each(|(sum, loss)| *sum += loss);
+        }
+    }
+    let [descent, predicted, flow] = sums;
+    assert!((predicted / descent - 1.0).abs() < 0.03, "{sums:?}");
+    // Without the oscillation the loss is too small.
+    assert!(flow < 0.93 * descent, "{sums:?}");
+}
+
+#[test]
+fn a_central_flow_without_a_meaning_is_refused() {
+    let (_, objective) = network(40, 4, 5, false);
+    for (flow, words) in [
+        (CentralFlow::new(0.0), "the learning rate is 0"),
+        (CentralFlow::new(f64::NAN), "the learning rate is NaN"),
+        (CentralFlow::new(0.1).with_interval(0), "at least 1 step"),
+        (CentralFlow::new(0.1).with_pairs(0), "give 1 to 31"),
+        (CentralFlow::new(0.1).with_pairs(32), "give 1 to 31"),
+    ] {
+        let error = flow.run(&objective, 10).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    }
+    // Gradient descent diverges.
+    let (_, bowl) = bowl(1.0);
+    let error = CentralFlow::new(1.0)
+        .with_pairs(1)
+        .run(&bowl, 1000)
+        .unwrap_err();
+    assert!(matches!(error, Error::NotFinite(_)), "{error}");
 }

@@ -13,6 +13,7 @@
 //! | degeneracy of a minimum: its local learning coefficient | [`LearningCoefficient`] |
 //! | curvature during training | [`Evolution`] |
 //! | sharpness and the edge of stability during training | [`Stability`], [`BatchSharpness`], [`CriticalSharpness`] |
+//! | mean path of gradient descent at the edge of stability | [`CentralFlow`] |
 //! | classes and the Hessian's outliers | [`ClassStructure`] |
 //! | gradient noise and its effect on SGD | [`GradientNoise`], [`ImplicitBias`] |
 //! | PAC-Bayes bound on the error on unseen data | [`PacBayes`] |
@@ -55,6 +56,6 @@ pub use slices::{
     ExtremeEigenvalues, Grid, Line, Plane, Projection, StatisticsSource, StepChange, direction,
 };
 pub use stability::{
-    BatchSharpness, CriticalSharpness, Stability, StabilityMeasure, StabilityPoint,
-    StabilityReport, stability_threshold,
+    BatchSharpness, CentralFlow, CentralFlowPoint, CentralFlowReport, CriticalSharpness, Stability,
+    StabilityMeasure, StabilityPoint, StabilityReport, stability_threshold,
 };

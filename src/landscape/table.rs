@@ -4,8 +4,9 @@ use polars::df;
 use polars::prelude::{Column, DataFrame, NamedFrom, Series};
 
 use super::{
-    Connectivity, CurvatureSnapshot, Evolution, Line, ModifiedLoss, NoiseReport, PacBayesBound,
-    PacBayesRow, PathProfile, Plane, Projection, StabilityPoint, StabilityReport,
+    CentralFlowPoint, CentralFlowReport, Connectivity, CurvatureSnapshot, Evolution, Line,
+    ModifiedLoss, NoiseReport, PacBayesBound, PacBayesRow, PathProfile, Plane, Projection,
+    StabilityPoint, StabilityReport,
 };
 use crate::error::Result;
 use crate::spectral::Estimate;
@@ -176,6 +177,27 @@ impl StabilityReport {
             "threshold" => column(|p| p.threshold),
             "ratio" => column(StabilityPoint::ratio),
             "learning rate" => column(|p| p.learning_rate),
+        )?)
+    }
+}
+
+impl CentralFlowReport {
+    /// One row per interval.
+    ///
+    /// # Errors
+    /// Polars errors.
+    pub fn table(&self) -> Result<DataFrame> {
+        let points = || self.points.iter();
+        let column = |f: fn(&CentralFlowPoint) -> f64| points().map(f).collect::<Vec<_>>();
+        Ok(df!(
+            "step" => points().map(|p| p.step as u64).collect::<Vec<_>>(),
+            "loss of gradient descent" => column(|p| p.descent_loss),
+            "predicted loss" => column(|p| p.predicted_loss),
+            "loss of the flow" => column(|p| p.flow_loss),
+            "λ_max" => column(|p| p.sharpness),
+            "variance" => column(|p| p.variance),
+            "at the edge" => points().map(|p| p.at_edge as u64).collect::<Vec<_>>(),
+            "distance" => column(|p| p.distance),
         )?)
     }
 }

@@ -9,8 +9,8 @@ use crate::analysis::{HessianMetrics, Report};
 use crate::embedding::{Comparison, Pca};
 use crate::error::{Result, counted};
 use crate::landscape::{
-    Connectivity, Evolution, Line, ModifiedLoss, NoiseReport, PacBayesBound, PathProfile, Plane,
-    Projection, StabilityReport, StatisticsSource,
+    CentralFlowReport, Connectivity, Evolution, Line, ModifiedLoss, NoiseReport, PacBayesBound,
+    PathProfile, Plane, Projection, StabilityReport, StatisticsSource,
 };
 use crate::spectral::{BlockSpectra, DensityCurve, JsDistances, PowerResult, Spectrum};
 use crate::sweep::SweepReport;
@@ -64,6 +64,7 @@ macro_rules! show_as_table {
 }
 show_as_table! {
     BlockSpectra: |x| x.outside_line().into_iter().collect();
+    CentralFlowReport: |_| vec![];
     Comparison: |_| vec![];
     Connectivity: |x| x.notes();
     DensityCurve: |_| vec![];

@@ -20,10 +20,11 @@ use crate::embedding::{Autoencoder, ComparedEmbedding, Umap};
 use crate::error::Result;
 use crate::landscape::direction::Normalization;
 use crate::landscape::{
-    BatchSharpness, ClassStructure, CurvatureSnapshot, EvolutionSettings, ExplainedEigenvalue,
-    Flatness, GradientNoise, Grid, HessianDifference, ImplicitBias, LearningCoefficient,
-    NormStatistics, PacBayes, PacBayesRow, PartTraces, PathShape, PathTrainer, Sharpness,
-    Stability, StabilityMeasure, StabilityPoint, TopSpace, UnitAxis,
+    BatchSharpness, CentralFlow, CentralFlowPoint, ClassStructure, CurvatureSnapshot,
+    EvolutionSettings, ExplainedEigenvalue, Flatness, GradientNoise, Grid, HessianDifference,
+    ImplicitBias, LearningCoefficient, NormStatistics, PacBayes, PacBayesRow, PartTraces,
+    PathShape, PathTrainer, Sharpness, Stability, StabilityMeasure, StabilityPoint, TopSpace,
+    UnitAxis,
 };
 use crate::layers::LayerKind;
 use crate::model::{Activation, Architecture, Design, Norm};
@@ -200,6 +201,8 @@ show_fields!(
     Autoencoder,
     BatchSharpness,
     BlockSettings,
+    CentralFlow,
+    CentralFlowPoint,
     ClassStructure,
     ComparedEmbedding,
     CrossEntropy,

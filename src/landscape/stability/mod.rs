@@ -1,7 +1,9 @@
 //! [`Stability`]: the edge of stability, watched during a training.
 
 mod batch;
+mod central_flow;
 mod critical;
+mod edge_covariance;
 mod report;
 mod thresholds;
 mod watch;
@@ -11,6 +13,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 pub use self::batch::BatchSharpness;
+pub use self::central_flow::{CentralFlow, CentralFlowPoint, CentralFlowReport};
 pub use self::critical::CriticalSharpness;
 pub use self::report::{StabilityMeasure, StabilityPoint, StabilityReport};
 pub use self::thresholds::stability_threshold;
