@@ -140,16 +140,16 @@ impl CentralFlow {
         &self,
         objective: &Objective,
         following: &mut Following,
-        flow: &mut Vec<f64>,
+        flow: &mut [f64],
     ) -> Result<FlowState> {
         let edge = 2.0 / self.learning_rate;
         let time = self.learning_rate / PARTS as f64;
         let (loss, gradient) = objective.gradient_at(flow)?;
-        let hessian = objective.hessian().at(flow.clone())?;
+        let hessian = objective.hessian().at(flow.to_vec())?;
         let pairs = following.next(&hessian)?.spectrum.pairs;
         let mut velocity: Vec<f64> = gradient.iter().map(|g| -time * g).collect();
         let mut state = FlowState {
-            point: flow.clone(),
+            point: flow.to_vec(),
             loss,
             rise: 0.0,
             sharpness: pairs[0].value,
