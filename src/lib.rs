@@ -138,8 +138,8 @@ pub mod prelude {
     pub use crate::import::Onnx;
     pub use crate::landscape::{
         ClassStructure, Connectivity, EvolutionSettings, GradientNoise, Grid, ImplicitBias,
-        LearningCoefficient, Line, PacBayes, PathTrainer, Plane, Projection, Sharpness, Stability,
-        StableRate, StepChange, direction,
+        Influence, LearningCoefficient, Line, PacBayes, PathTrainer, Plane, Projection, Sharpness,
+        Stability, StableRate, StepChange, direction,
     };
     pub use crate::model::{
         Activation, Architecture, Layered, Mlp, Model, Norm, Parameters, best_device,
@@ -147,11 +147,11 @@ pub mod prelude {
     pub use crate::nn;
     pub use crate::notebook::Show;
     pub use crate::objective::{Loss, Objective};
-    pub use crate::operator::{Dense, LinearOperator};
+    pub use crate::operator::{Dense, Kfac, LinearOperator};
     pub use crate::progress;
     pub use crate::spectral::{
-        Alignment, DensitySettings, Lanczos, PowerIteration, PowerLawSettings, Spectral, Trace,
-        TraceMethod, Which,
+        Alignment, ConjugateGradients, DensitySettings, Lanczos, PowerIteration, PowerLawSettings,
+        Spectral, Trace, TraceMethod, Which,
     };
     pub use crate::train::{Trainer, Trajectory};
 

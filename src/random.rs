@@ -81,6 +81,8 @@ pub(crate) enum Purpose {
     LearningCoefficient = 65,
     /// Batches of [`BatchSharpness`](crate::landscape::BatchSharpness).
     BatchSharpness = 66,
+    /// Signs of the backward passes of [`Kfac`](crate::operator::Kfac).
+    Kfac = 67,
     /// Gaussian matrices of [`OutlierTest`](crate::spectral::OutlierTest).
     OutlierTest = 80,
 }

@@ -617,6 +617,51 @@ fn class_structure() {
     assert!(String::from_utf8(help).unwrap().contains("Examples:"));
 }
 
+#[test]
+fn influences_of_training_samples() {
+    let folder = Folder::new("influence");
+    let out = folder.path("out");
+    let run = |more: &[&str]| {
+        let shared = ["influence", "--dataset", "synthetic", "--layers", "20,4,2"];
+        let shared = [&shared[..], &["--samples", "60", "--dtype", "f64"]].concat();
+        json(&[&shared[..], more].concat())
+    };
+    let found = run(&["--out", &out]);
+    assert_eq!(
+        (&found["converged"], &found["test_samples"]),
+        (&true.into(), &200.into())
+    );
+    let csv = std::fs::read_to_string(folder.path("out/influence.csv")).unwrap();
+    let mut lines = csv.lines();
+    assert_eq!(lines.next(), Some("sample,influence,error"));
+    for (i, line) in lines.enumerate() {
+        let expected = format!("{i},{},{}", found["values"][i], found["errors"][i]);
+        let parse = |line: &str| -> Vec<f64> {
+            let cells = line.split(',');
+            cells.map(|x| x.parse().unwrap()).collect()
+        };
+        for (a, b) in parse(line).iter().zip(parse(&expected)) {
+            assert!((a - b).abs() <= 1e-14 * b.abs(), "{line} {expected}");
+        }
+    }
+    // The mean over test samples is the mean of their influences.
+    let damped = ["--damping", "0.01", "--tolerance", "1e-10"];
+    let both = run(&[&damped[..], &["--test-samples", "2"]].concat());
+    let [first, second] = ["0", "1"].map(|i| run(&[&damped[..], &["--test-sample", i]].concat()));
+    for (both, (a, b)) in numbers(&both["values"]).iter().zip(
+        numbers(&first["values"])
+            .iter()
+            .zip(numbers(&second["values"])),
+    ) {
+        assert!((both - (a + b) / 2.0).abs() < 1e-9);
+    }
+    let plain = run(&[&damped[..], &["--solver", "plain"]].concat());
+    let better = run(&damped);
+    assert!(plain["products"].as_u64() > better["products"].as_u64());
+    let help = landscape(&["influence", "--help"]).stdout;
+    assert!(String::from_utf8(help).unwrap().contains("Examples:"));
+}
+
 /// A killed run resumes and gives the same numbers.
 #[test]
 fn a_killed_surface_resumes() {

@@ -280,6 +280,18 @@ fn invalid_numbers_are_rejected_before_any_work() {
             "--max-products must be at least 12",
         ),
         (
+            &["influence", "--damping", "-1"],
+            "--damping must be finite and at least 0, found -1",
+        ),
+        (
+            &["influence", "--max-products", "1"],
+            "--max-products must be at least 2",
+        ),
+        (
+            &["influence", "--tolerance", "0"],
+            "--tolerance must be finite and above 0",
+        ),
+        (
             &["surface", "--range", "-1"],
             "--range must be finite and above 0",
         ),

@@ -4,9 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::sampling::Groups;
 use crate::error::Result;
+use crate::kernels::symmetric_eigen;
 use crate::operator::{Hessian, checked_products};
 use crate::progress::Progress;
-use crate::spectral::symmetric_eigen;
 use crate::vector::{axpy, dot, norm, scale};
 
 /// Maximum number of products.

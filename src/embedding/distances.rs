@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::{Points, overflow, read, shape};
 use crate::error::{Error, Result, counted};
 use crate::kernels::simd::vectorised;
+use crate::kernels::symmetric_eigen;
 use crate::progress::{self, Progress};
-use crate::spectral::symmetric_eigen;
 
 /// Maximum size in bytes of the points held in memory at once.
 const BLOCK_BYTES: usize = 512 << 20;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::distances::resolved;
 use super::{Distances, Points, check_components, for_each, mean, overflow, shape};
 use crate::error::{Error, Result, check_finite, counted};
-use crate::spectral::symmetric_eigen;
+use crate::kernels::symmetric_eigen;
 use crate::vector::{axpy, dot, minus, norm, scale};
 
 /// Principal components of n points: the orthogonal directions of largest variance (Pearson, 1901), in decreasing order.

@@ -187,7 +187,9 @@ impl<T: Scalar> Network<T> {
             if cut[1] == depth {
                 let (loss, correct) = self.loss.score(&cached.values[depth], targets);
                 *score = (score.0 + loss, score.1 + correct);
-                self.start_backward(targets, len, cached, buffers);
+                self.start_backward(len, cached, buffers, |z, dz| {
+                    self.loss.gradient(z, targets, dz);
+                });
             } else {
                 self.backward_from(cut[1], &packed[cut[1]], &x, cached, buffers);
             }

@@ -10,12 +10,15 @@
 //! | `compressed_inputs` | inputs that are mostly zeros, for the first layer |
 //! | `plan` | the order in which derivatives with respect to the boundaries are added up |
 //! | `products` | products of directions with curvature matrices |
+//! | `curvature_factors` | Kronecker factors of the Gauss–Newton matrix |
+//! | `sample_derivatives` | derivatives of the samples' losses along a direction |
 //! | `layer_visitor` | each layer's inputs and output gradients, tile by tile |
 //! | `plane_losses` | losses on a plane in θ-space |
 //! | `batch_pass`, `gradient_steps` | mini-batches, with batch normalisation, where samples depend on each other |
 
 mod batch_pass;
 mod compressed_inputs;
+mod curvature_factors;
 mod gradient_steps;
 mod graph_reason;
 mod layer_visitor;
@@ -23,7 +26,9 @@ mod network;
 mod plan;
 mod plane_losses;
 mod products;
+mod sample_derivatives;
 
+pub(crate) use curvature_factors::{CurvatureFactors, FactorBlock, RootColumns};
 pub(crate) use gradient_steps::{BatchScore, GradientSteps};
 pub use graph_reason::GraphReason;
 pub use layer_visitor::LayerTile;
@@ -98,6 +103,34 @@ pub(crate) trait HandDerived: Any + Send + Sync {
         data: &Dataset,
         visitor: &mut (dyn FnMut(LayerTile) + Send),
     ) -> Result<()>;
+
+    /// Kronecker factors of the Gauss–Newton matrix at a point.
+    fn curvature_factors(
+        &self,
+        point: &[f64],
+        data: &Dataset,
+        columns: RootColumns,
+    ) -> Result<CurvatureFactors>;
+
+    /// The diagonal of each factored block of the matrix in a basis.
+    fn diagonal_in_bases(
+        &self,
+        point: &[f64],
+        data: &Dataset,
+        columns: RootColumns,
+        bases: &[[Vec<f64>; 2]],
+    ) -> Result<Vec<Vec<f64>>>;
+
+    /// The derivative of each sample's loss along a direction in θ-space.
+    fn sample_derivatives(
+        &self,
+        point: &[f64],
+        data: &Dataset,
+        direction: &[f64],
+    ) -> Result<Vec<f64>>;
+
+    /// An upper bound on the norm of each sample's gradient: the norm itself, unless layers share parameters.
+    fn sample_gradient_norms(&self, point: &[f64], data: &Dataset) -> Result<Vec<f64>>;
 }
 
 /// Hand-derived rules for these layers.
@@ -427,6 +460,51 @@ impl<T: Scalar + WithDType> HandDerived for Typed<T> {
     ) -> Result<()> {
         let point = self.vector(point);
         self.with_all_samples(data, |samples| self.network.visit(&point, samples, visitor))?
+    }
+
+    fn curvature_factors(
+        &self,
+        point: &[f64],
+        data: &Dataset,
+        columns: RootColumns,
+    ) -> Result<CurvatureFactors> {
+        let point = self.vector(point);
+        self.with_all_samples(data, |samples| {
+            self.network.curvature_factors(&point, samples, columns)
+        })?
+    }
+
+    fn diagonal_in_bases(
+        &self,
+        point: &[f64],
+        data: &Dataset,
+        columns: RootColumns,
+        bases: &[[Vec<f64>; 2]],
+    ) -> Result<Vec<Vec<f64>>> {
+        let point = self.vector(point);
+        self.with_all_samples(data, |samples| {
+            self.network
+                .diagonal_in_bases(&point, samples, columns, bases)
+        })?
+    }
+
+    fn sample_derivatives(
+        &self,
+        point: &[f64],
+        data: &Dataset,
+        direction: &[f64],
+    ) -> Result<Vec<f64>> {
+        let [point, direction] = [point, direction].map(|v| self.vector(v));
+        self.with_all_samples(data, |samples| {
+            self.network.sample_derivatives(&point, samples, &direction)
+        })?
+    }
+
+    fn sample_gradient_norms(&self, point: &[f64], data: &Dataset) -> Result<Vec<f64>> {
+        let point = self.vector(point);
+        self.with_all_samples(data, |samples| {
+            self.network.sample_gradient_norms(&point, samples)
+        })?
     }
 }
 

@@ -307,7 +307,9 @@ impl<T: Scalar> Network<T> {
                 let targets = samples.targets(tile, self);
                 let (loss, _) = self.loss.score(&cached.values[self.nodes.len()], targets);
                 *sum = if i == 0 { loss } else { *sum + loss };
-                self.start_backward(targets, tile.len, cached, buffers);
+                self.start_backward(tile.len, cached, buffers, |z, dz| {
+                    self.loss.gradient(z, targets, dz);
+                });
                 let write = if i == 0 { Write::Replace } else { Write::Add };
                 for l in (0..self.nodes.len()).rev() {
                     if self.nodes[l].rules().is_some() {
@@ -430,19 +432,20 @@ impl<T: Scalar> Network<T> {
         }
     }
 
-    /// Writes the derivatives of the losses with respect to the outputs.
+    /// Calls `write` with the outputs, and with the buffer for what the backward pass starts with: the derivatives of the losses
+    /// with respect to the outputs.
     pub(super) fn start_backward(
         &self,
-        targets: TargetSlice<T>,
         samples: usize,
         cached: &mut CachedTile<T>,
         buffers: &mut Buffers<T>,
+        write: impl FnOnce(&[T], &mut [T]),
     ) {
         let depth = self.nodes.len();
         cached.adjoints.resize_with(depth + 1, Vec::new);
         let mut dz = buffers.spare.pop().unwrap_or_default();
         dz.resize(samples * self.width(depth), T::ZERO);
-        self.loss.gradient(&cached.values[depth], targets, &mut dz);
+        write(&cached.values[depth], &mut dz);
         cached.adjoints[depth] = dz;
     }
 

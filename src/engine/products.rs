@@ -11,7 +11,7 @@ use crate::kernels::Scalar;
 use crate::kernels::elementwise::add;
 use crate::kernels::tiles::{Tile, over_tiles};
 use crate::layers::graph::Node;
-use crate::layers::rules::{Mode, Packed, Rules, Tangent, Write};
+use crate::layers::rules::{Mode, Packed, Primal, Rules, Tangent, Write};
 use crate::losses::Curvature;
 use crate::pool::Lent;
 use crate::recycled::zeros;
@@ -21,12 +21,12 @@ use crate::vector::{restrict, scale};
 const CACHE_BYTES: usize = 256 << 10;
 
 /// Directions that go through the network together, and which parts of the passes they need.
-struct Pass<T> {
+pub(super) struct Pass<T> {
     directions: Vec<Packed<T>>,
     mode: Mode,
     curvature: Curvature,
     /// For each boundary, whether its values change along a direction.
-    has_tangent: Vec<bool>,
+    pub(super) has_tangent: Vec<bool>,
     /// For each node, whether its gradient is wanted.
     needs_gradient: Vec<bool>,
     /// For each boundary, whether a wanted gradient needs the derivative with respect to it.
@@ -95,7 +95,7 @@ impl<T: Scalar> Network<T> {
         Ok(products)
     }
 
-    fn pass(
+    pub(super) fn pass(
         &self,
         directions: &[&[T]],
         curvature: Curvature,
@@ -225,24 +225,20 @@ impl<T: Scalar> Network<T> {
         Ok(products.collect())
     }
 
-    fn tile_products(
+    /// Propagates the tangents of a tile forwards. `primal` returns the values that a layer reads.
+    pub(super) fn forward_tangents<'a>(
         &self,
         pass: &Pass<T>,
-        point: &CachedPoint<T>,
-        (samples, tile, cached): (Samples<T>, Tile, &CachedTile<T>),
-        scratch: &mut Scratch<T>,
-        (gradients, write): (&mut [Vec<T>], Write),
+        samples: usize,
+        primal: impl Fn(usize) -> Primal<'a, T>,
+        tangents: &mut [Vec<T>],
     ) {
-        let depth = self.nodes.len();
-        let (x, targets) = (samples.tile(tile, self), samples.targets(tile, self));
-        let k = pass.count();
-        let primal = |l: usize| self.primal(l, &point.packed[l], &x, cached);
-        let size = |b: usize| tile.len * k * self.width(b);
+        let size = |b: usize| samples * pass.count() * self.width(b);
         for (l, node) in self.nodes.iter().enumerate() {
             if !pass.has_tangent[l + 1] {
                 continue;
             }
-            let (below, above) = scratch.tangents.split_at_mut(l + 1);
+            let (below, above) = tangents.split_at_mut(l + 1);
             let rx = |b: usize| pass.has_tangent[b].then(|| &below[b][..size(b)]);
             let ry = &mut above[0][..size(l + 1)];
             match node {
@@ -260,6 +256,22 @@ impl<T: Scalar> Network<T> {
                 }
             }
         }
+    }
+
+    fn tile_products(
+        &self,
+        pass: &Pass<T>,
+        point: &CachedPoint<T>,
+        (samples, tile, cached): (Samples<T>, Tile, &CachedTile<T>),
+        scratch: &mut Scratch<T>,
+        (gradients, write): (&mut [Vec<T>], Write),
+    ) {
+        let depth = self.nodes.len();
+        let (x, targets) = (samples.tile(tile, self), samples.targets(tile, self));
+        let k = pass.count();
+        let primal = |l: usize| self.primal(l, &point.packed[l], &x, cached);
+        let size = |b: usize| tile.len * k * self.width(b);
+        self.forward_tangents(pass, tile.len, primal, &mut scratch.tangents);
         let outputs = (&cached.values[depth][..], &cached.adjoints[depth][..]);
         let rz = &scratch.tangents[depth][..size(depth)];
         let slot = &self.plan.slot;

@@ -6,6 +6,7 @@
 //! | `scalar` | `f32` and `f64`, with elementary functions that vectorise |
 //! | `simd`, `registers` | code for AVX-512, AVX2 and other processors, chosen at run time |
 //! | `matrix`, `sparse` | matrix products; those of matrices without their zeros |
+//! | `symmetric_eigen` | eigenpairs of a small symmetric matrix |
 //! | `row_products` | products of matrices whose rows are separate vectors |
 //! | `elementwise`, `transpose`, `channels` | sums of rows and of transposed matrices; sums and combinations channel by channel |
 //! | `erf` | the error function of the values of a slice |
@@ -32,9 +33,11 @@ pub(crate) mod row_products;
 mod scalar;
 pub(crate) mod simd;
 pub(crate) mod sparse;
+mod symmetric_eigen;
 pub(crate) mod tiles;
 pub(crate) mod transpose;
 mod winograd;
 mod winograd_tiles;
 
 pub(crate) use scalar::Scalar;
+pub(crate) use symmetric_eigen::{symmetric_eigen, symmetric_eigenvalues};

@@ -11,6 +11,7 @@
 //! | sharpness of a minimum | [`Sharpness`], [`Flatness`], [`directional_sharpness`] |
 //! | sharpness for SGD and for Adam | [`PreconditionedSharpness`] |
 //! | degeneracy of a minimum: its local learning coefficient | [`LearningCoefficient`] |
+//! | influence of training samples on a test loss | [`Influence`] |
 //! | curvature during training | [`Evolution`] |
 //! | sharpness and the edge of stability during training | [`Stability`], [`BatchSharpness`], [`CriticalSharpness`] |
 //! | mean path of gradient descent at the edge of stability | [`CentralFlow`] |
@@ -25,6 +26,7 @@ pub mod align;
 
 mod arrays;
 mod class_structure;
+mod influence;
 mod learning_coefficient;
 mod noise;
 mod paths;
@@ -40,6 +42,7 @@ pub use class_structure::{
     ClassPart, ClassParts, ClassStructure, ClassStructureReport, ExplainedEigenvalue,
     HessianDifference, PartTraces,
 };
+pub use influence::{Influence, InfluenceReport, InfluenceSolver};
 pub use learning_coefficient::{
     LearningCoefficient, LearningCoefficientReport, LearningCoefficientVerdict,
 };

@@ -4,9 +4,9 @@ use polars::df;
 use polars::prelude::{Column, DataFrame, NamedFrom, Series};
 
 use super::{
-    CentralFlowPoint, CentralFlowReport, Connectivity, CurvatureSnapshot, Evolution, Line,
-    ModifiedLoss, NoiseReport, PacBayesBound, PacBayesRow, PathProfile, Plane, Projection,
-    StabilityPoint, StabilityReport,
+    CentralFlowPoint, CentralFlowReport, Connectivity, CurvatureSnapshot, Evolution,
+    InfluenceReport, Line, ModifiedLoss, NoiseReport, PacBayesBound, PacBayesRow, PathProfile,
+    Plane, Projection, StabilityPoint, StabilityReport,
 };
 use crate::error::Result;
 use crate::spectral::Estimate;
@@ -198,6 +198,20 @@ impl CentralFlowReport {
             "variance" => column(|p| p.variance),
             "at the edge" => points().map(|p| p.at_edge as u64).collect::<Vec<_>>(),
             "distance" => column(|p| p.distance),
+        )?)
+    }
+}
+
+impl InfluenceReport {
+    /// One row per training sample: its index, its influence and the bound on its error.
+    ///
+    /// # Errors
+    /// Polars errors.
+    pub fn table(&self) -> Result<DataFrame> {
+        Ok(df!(
+            "sample" => (0..self.values.len() as u64).collect::<Vec<_>>(),
+            "influence" => &self.values,
+            "error" => &self.errors,
         )?)
     }
 }

@@ -6,6 +6,7 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::graph::GraphBuilder;
+use super::row_product::{RowLayout, RowProduct};
 use super::rules::{Mode, Packed, Primal, Rules, Tangent, Write};
 use super::units::repeated;
 use super::{Layer, LayerInit, LayerKind, Misfit, Pass, Shape, UnitGraph, param, var};
@@ -276,6 +277,36 @@ impl<T: Scalar> Rules<T> for Conv2dRules {
             .chain(&self.bias)
             .cloned()
             .collect()
+    }
+
+    /// One for each group of channels.
+    fn row_products(&self) -> Vec<RowProduct> {
+        let shape = self.convolution.shape;
+        let [_, height, width] = self.convolution.output();
+        let [down, right] = shape.kernel;
+        let inputs = shape.input[0] / shape.groups * down * right;
+        let outputs = shape.channels / shape.groups;
+        let part = |range: &Range<usize>, group: usize, len: usize| {
+            let start = range.start + group * len;
+            start..start + len
+        };
+        let product = |group| RowProduct {
+            positions: height * width,
+            inputs,
+            outputs,
+            weights: vec![part(&self.weight, group, outputs * inputs)],
+            biases: self
+                .bias
+                .iter()
+                .map(|bias| part(bias, group, outputs))
+                .collect(),
+            layout: RowLayout::Windows {
+                shape,
+                output: [height, width],
+                group,
+            },
+        };
+        (0..shape.groups).map(product).collect()
     }
 
     /// W of every vector, then b of every vector.

@@ -6,6 +6,7 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::graph::GraphBuilder;
+use super::row_product::{RowLayout, RowProduct};
 use super::rules::{Mode, Packed, Primal, Rules, Tangent, Window, Write};
 use super::sparse_linear::SparseLinear;
 use super::{Layer, LayerInit, LayerKind, Misfit, Pass, Shape, UnitGraph, param, var};
@@ -295,6 +296,17 @@ impl<T: Scalar> Rules<T> for LinearRules {
 
     fn param_ranges(&self) -> Vec<Range<usize>> {
         [&self.weights[..], &self.biases].concat()
+    }
+
+    fn row_products(&self) -> Vec<RowProduct> {
+        vec![RowProduct {
+            positions: self.positions,
+            inputs: self.inputs,
+            outputs: self.outputs,
+            weights: self.weights.clone(),
+            biases: self.biases.clone(),
+            layout: RowLayout::Rows,
+        }]
     }
 
     /// V₁, V₂, …, each outputs × inputs, then the biases b₁, b₂, ….

@@ -12,6 +12,7 @@ pub(crate) mod graph;
 mod init;
 mod normalization;
 mod normalized_group;
+pub(crate) mod row_product;
 pub(crate) mod rules;
 mod scale_shift;
 mod shape;

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::row_product::RowProduct;
 use crate::kernels::Scalar;
 use crate::kernels::sparse::SparseTile;
 use crate::kernels::transpose::transpose;
@@ -65,6 +66,11 @@ pub(crate) trait Rules<T: Scalar>: Send + Sync {
 
     /// Ranges of the layer's parameters in θ.
     fn param_ranges(&self) -> Vec<Range<usize>> {
+        Vec::new()
+    }
+
+    /// The products of rows with weights that the layer consists of, if these are all its parameters.
+    fn row_products(&self) -> Vec<RowProduct> {
         Vec::new()
     }
 

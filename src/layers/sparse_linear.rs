@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::linear::LinearRules;
+use super::row_product::RowProduct;
 use super::rules::{Mode, Packed, Primal, Rules, Tangent, Window, Write};
 use crate::kernels::Scalar;
 use crate::kernels::elementwise::{add_rows, repeat};
@@ -65,6 +66,10 @@ impl<T: Scalar> Rules<T> for SparseLinear {
 
     fn param_ranges(&self) -> Vec<Range<usize>> {
         Rules::<T>::param_ranges(&self.dense)
+    }
+
+    fn row_products(&self) -> Vec<RowProduct> {
+        Rules::<T>::row_products(&self.dense)
     }
 
     fn pack_forward(&self, vectors: &[&[T]]) -> Vec<T> {

@@ -54,3 +54,12 @@ pub(super) fn curvature_product<T: Scalar>(z: &[T], size: usize, rz: &[T], rdz: 
         }
     }
 }
+
+/// Writes dz = √(σ(z) σ(−z) / `size`) w.
+pub(super) fn curvature_root<T: Scalar>(z: &[T], size: usize, weights: &[f64], dz: &mut [T]) {
+    let share = 1.0 / size as f64;
+    for ((d, z), w) in dz.iter_mut().zip(z).zip(weights) {
+        let e = exp(-z.f64().abs());
+        *d = T::from_f64((share * e).sqrt() / (1.0 + e) * w);
+    }
+}

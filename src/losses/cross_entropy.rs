@@ -287,6 +287,38 @@ impl<'a, T: Scalar> Rows<'a, T> {
         }
     }
 
+    /// Writes dz = Sw for each row, with the root S of `share` Q (diag p − ppᵀ) whose column c is √(`share` Q p_c) (e_c − p). For one
+    /// output S is √(`share` Q p(1 − p)).
+    pub(super) fn curvature_root(&self, share: f64, weights: &[f64], dz: &mut [T]) {
+        let (z, width, total_weight) = (self.z, self.width, self.total_weight());
+        let factors = self.factors();
+        let sizes = factors.map(|[own, all]| (share * (own + all * total_weight)).sqrt());
+        if width == 1 {
+            for (((dz, z), w), size) in dz.iter_mut().zip(z).zip(weights).zip(sizes) {
+                let e = exp(-z.f64().abs());
+                *dz = T::from_f64(size * w * e.sqrt() / (1.0 + e));
+            }
+            return;
+        }
+        let exponentials = Exponentials::new(z, width);
+        let rows = dz.chunks_exact_mut(width).zip(exponentials.rows());
+        let rows = rows.zip(weights.chunks_exact(width)).zip(sizes);
+        for (((dz, row), weights), size) in rows {
+            let total = 1.0 + row.rest;
+            let root = |c: usize| row.probability(c).sqrt() * weights[c];
+            let of_largest = root(row.largest);
+            let others = (0..width).filter(|c| *c != row.largest);
+            let of_others: f64 = others.map(root).sum();
+            for (c, d) in dz.iter_mut().enumerate() {
+                let of_class = row.probability(c) * (of_others + of_largest);
+                *d = T::from_f64(size * (root(c) - of_class));
+            }
+            // 1 − p of the largest class is the sum of the others.
+            let own = of_largest * (row.rest / total);
+            dz[row.largest] = T::from_f64(size * (own - of_others / total));
+        }
+    }
+
     /// Writes rdz = `share` Q (diag p − ppᵀ) rz for each row and each of `k` tangents, with the row's Q = Σ q. A sample has
     /// `positions` rows.
     pub(super) fn curvature_product(&self, positions: usize, share: f64, rz: &[T], rdz: &mut [T]) {

@@ -123,6 +123,29 @@ impl LossRules {
         }
     }
 
+    /// Writes dz = Sw with a root SSᵀ of each sample's curvature ∇²ℓ, for weights w of its columns. S has as many columns as a sample
+    /// has outputs.
+    pub(crate) fn curvature_root<T: Scalar>(
+        &self,
+        z: &[T],
+        targets: TargetSlice<T>,
+        weights: &[f64],
+        dz: &mut [T],
+    ) {
+        match targets {
+            TargetSlice::Labels(labels) => {
+                self.rows(z, labels).curvature_root(self.share, weights, dz);
+            }
+            TargetSlice::Values(_) => match self.loss {
+                Loss::BinaryCrossEntropy => {
+                    binary_cross_entropy::curvature_root(z, self.size(), weights, dz);
+                }
+                _ => squared_error::curvature_root(self.size(), weights, dz),
+            },
+            TargetSlice::Weights(_) => dz.fill(T::ZERO),
+        }
+    }
+
     /// Writes rdz for each of `k` tangents rz, for the given curvature.
     pub(crate) fn tangent<T: Scalar>(
         &self,

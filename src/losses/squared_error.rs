@@ -38,3 +38,11 @@ pub(super) fn curvature_product<T: Scalar>(size: usize, rz: &[T], rdz: &mut [T])
         *r = factor * *z;
     }
 }
+
+/// Writes dz = √(2/size) w.
+pub(super) fn curvature_root<T: Scalar>(size: usize, weights: &[f64], dz: &mut [T]) {
+    let factor = (2.0 / size as f64).sqrt();
+    for (d, w) in dz.iter_mut().zip(weights) {
+        *d = T::from_f64(factor * w);
+    }
+}

@@ -22,16 +22,18 @@ use crate::landscape::direction::Normalization;
 use crate::landscape::{
     BatchSharpness, CentralFlow, CentralFlowPoint, ClassStructure, CurvatureSnapshot,
     EvolutionSettings, ExplainedEigenvalue, Flatness, GradientNoise, Grid, HessianDifference,
-    ImplicitBias, LearningCoefficient, NormStatistics, PacBayes, PacBayesRow, PartTraces,
-    PathShape, PathTrainer, Sharpness, Stability, StabilityMeasure, StabilityPoint, TopSpace,
-    UnitAxis,
+    ImplicitBias, Influence, InfluenceSolver, LearningCoefficient, NormStatistics, PacBayes,
+    PacBayesRow, PartTraces, PathShape, PathTrainer, Sharpness, Stability, StabilityMeasure,
+    StabilityPoint, TopSpace, UnitAxis,
 };
 use crate::layers::LayerKind;
 use crate::model::{Activation, Architecture, Design, Norm};
 use crate::objective::{CrossEntropy, Loss, Objective};
+use crate::operator::Kfac;
 use crate::spectral::{
-    BlockSettings, DensitySettings, Following, Lanczos, OutlierTest, Participation, PowerIteration,
-    PowerLawSettings, Quadrature, Rank, TailComparison, Trace, TraceMethod, Which,
+    BlockSettings, ConjugateGradients, DensitySettings, Following, Lanczos, OutlierTest,
+    Participation, PowerIteration, PowerLawSettings, Quadrature, Rank, TailComparison, Trace,
+    TraceMethod, Which,
 };
 use crate::train::{Adam, DecayGroup, Epoch, Sam, Schedule, Sgd, Step, Trainer, Trajectory};
 
@@ -205,6 +207,7 @@ show_fields!(
     CentralFlowPoint,
     ClassStructure,
     ComparedEmbedding,
+    ConjugateGradients,
     CrossEntropy,
     CurvatureSnapshot,
     DType,
@@ -223,7 +226,10 @@ show_fields!(
     HessianDifference,
     HessianSampling,
     ImplicitBias,
+    Influence,
+    InfluenceSolver,
     InputNormalization,
+    Kfac,
     Lanczos,
     LayerKind,
     LearningCoefficient,

@@ -5,7 +5,8 @@ use crate::error::Result;
 use crate::landscape::ClassPart;
 use crate::operator::{
     Block, Blocks, Dense, Distributed, EmpiricalFisher, External, Fisher, GaussNewton,
-    GradientCovariance, Hessian, LinearOperator, Recorded, Scaled, Shifted,
+    GradientCovariance, Hessian, KroneckerFactored, KroneckerInverse, LinearOperator, Recorded,
+    Scaled, Shifted,
 };
 
 fn size(name: &str, operator: &impl LinearOperator) -> String {
@@ -33,6 +34,8 @@ show_size!(
     "GradientCovariance": [] GradientCovariance,
     "ClassPart": [] ClassPart,
     "Block": [A: LinearOperator] Block<A>,
+    "KroneckerFactored": [] KroneckerFactored,
+    "KroneckerInverse": [] KroneckerInverse,
     "External": [] External,
     "Distributed": [A: LinearOperator] Distributed<A>,
     "Recorded": [A: LinearOperator] Recorded<A>,

@@ -10,15 +10,16 @@ use crate::embedding::{Distances, Encoded};
 use crate::error::{Error, Result, counted};
 use crate::landscape::{
     AverageSharpness, ClassParts, ClassStructureReport, CriticalSharpness, Curve,
-    ExtremeEigenvalues, FlatnessReport, HiddenUnits, KeskarSharpness, LearningCoefficientReport,
-    LearningCoefficientVerdict, Matching, PreconditionedSharpness, RandomSharpness,
-    RunningStatistics, SamStep, StableRate, StatisticsSource, StepChange, WorstCase,
+    ExtremeEigenvalues, FlatnessReport, HiddenUnits, InfluenceReport, KeskarSharpness,
+    LearningCoefficientReport, LearningCoefficientVerdict, Matching, PreconditionedSharpness,
+    RandomSharpness, RunningStatistics, SamStep, StableRate, StatisticsSource, StepChange,
+    WorstCase,
 };
 use crate::objective::{DerivativeCheck, Engine, Score};
 use crate::operator::LinearOperator;
 use crate::spectral::{
     Alignment, BlockSpectrum, Bracket, Count, Density, Diagonal, Eigenpair, Estimate, Followed,
-    Inertia, OutlierCount, PowerLaw,
+    Inertia, LinearSolution, OutlierCount, PowerLaw, SolverVerdict,
 };
 
 macro_rules! show_as_text {
@@ -32,9 +33,9 @@ macro_rules! show_as_text {
 }
 show_as_text!("{}":
     [] Alignment, [] AverageSharpness, [] Bracket, [] ClassStructureReport, [] Count, [] CriticalSharpness, [] DerivativeCheck, [] Engine, [] Error,
-    [] Estimate, [] FlatnessReport, [] Inertia, [] KeskarSharpness, [] LearningCoefficientReport,
-    [] LearningCoefficientVerdict, [] OutlierCount, [] PowerLaw, [] PreconditionedSharpness, [] RandomSharpness, [] SamStep,
-    [] StableRate, [] StatisticsSource, [] StepChange, [] WorstCase,
+    [] Estimate, [] FlatnessReport, [] Inertia, [] InfluenceReport, [] KeskarSharpness, [] LearningCoefficientReport,
+    [] LearningCoefficientVerdict, [] LinearSolution, [] OutlierCount, [] PowerLaw, [] PreconditionedSharpness, [] RandomSharpness, [] SamStep,
+    [] SolverVerdict, [] StableRate, [] StatisticsSource, [] StepChange, [] WorstCase,
 );
 show_as_text!("{:?}":
     [] Path, [] PathBuf, [T: std::fmt::Debug] Range<T>, [T: std::fmt::Debug] RangeInclusive<T>,

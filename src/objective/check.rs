@@ -252,7 +252,7 @@ mod tests {
     use super::super::{Loss, Objective};
     use super::*;
     use crate::data::Dataset;
-    use crate::engine::{HandDerived, LayerTile};
+    use crate::engine::{CurvatureFactors, HandDerived, LayerTile, RootColumns};
     use crate::layers::Linear;
     use crate::losses::Curvature;
     use crate::model::{Activation, Architecture, Design, Norm};
@@ -329,6 +329,38 @@ mod tests {
             visitor: &mut (dyn FnMut(LayerTile) + Send),
         ) -> Result<()> {
             self.correct.visit(point, data, visitor)
+        }
+
+        fn curvature_factors(
+            &self,
+            point: &[f64],
+            data: &Dataset,
+            columns: RootColumns,
+        ) -> Result<CurvatureFactors> {
+            self.correct.curvature_factors(point, data, columns)
+        }
+
+        fn diagonal_in_bases(
+            &self,
+            point: &[f64],
+            data: &Dataset,
+            columns: RootColumns,
+            bases: &[[Vec<f64>; 2]],
+        ) -> Result<Vec<Vec<f64>>> {
+            self.correct.diagonal_in_bases(point, data, columns, bases)
+        }
+
+        fn sample_derivatives(
+            &self,
+            point: &[f64],
+            data: &Dataset,
+            direction: &[f64],
+        ) -> Result<Vec<f64>> {
+            self.correct.sample_derivatives(point, data, direction)
+        }
+
+        fn sample_gradient_norms(&self, point: &[f64], data: &Dataset) -> Result<Vec<f64>> {
+            self.correct.sample_gradient_norms(point, data)
         }
     }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::Objective;
-use crate::engine::{GraphReason, LayerTile};
+use crate::engine::{GraphReason, HandDerived, LayerTile};
 use crate::error::{Error, Result};
 
 /// How an objective computes its derivatives.
@@ -81,13 +81,20 @@ impl Objective {
     /// # Errors
     /// An objective without hand-derived rules; see [`Objective::engine`].
     pub fn visit_layers(&self, mut visitor: impl FnMut(LayerTile) + Send) -> Result<()> {
-        self.needs_all_samples("visiting the layers")?;
+        let engine = self.hand_derived("visiting the layers")?;
+        engine.visit(&self.point(None)?, &self.data, &mut visitor)
+    }
+
+    /// The hand-derived rules, on all samples.
+    ///
+    /// # Errors
+    /// An error that names `what` if there are no such rules, or if the samples are divided among ranks or read in parts.
+    pub(super) fn hand_derived(&self, what: &str) -> Result<&dyn HandDerived> {
+        self.needs_all_samples(what)?;
         match (&self.engine, self.engine()) {
-            (Ok(engine), Engine::ByHand) => {
-                engine.visit(&self.point(None)?, &self.data, &mut visitor)
-            }
+            (Ok(engine), Engine::ByHand) => Ok(engine.as_ref()),
             (_, engine) => Err(Error::invalid(format!(
-                "visiting layers needs hand-derived rules, but derivatives are computed {engine}"
+                "{what} needs hand-derived rules, but derivatives are computed {engine}"
             ))),
         }
     }

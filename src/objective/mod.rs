@@ -10,6 +10,7 @@ mod batch_size;
 mod batch_statistics;
 mod check;
 mod criterion;
+mod curvature_factors;
 mod differences;
 mod engine;
 mod evaluate;
@@ -20,6 +21,7 @@ mod pass_model;
 mod pullback;
 mod ranks;
 mod rounding;
+mod sample_derivatives;
 mod step;
 
 pub use crate::engine::{GraphReason, LayerTile};

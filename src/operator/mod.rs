@@ -7,6 +7,7 @@
 //! | [`Fisher`] | covariance of the score under the model's own predictions; for each [`Loss`](crate::objective::Loss) it equals the Gauss–Newton matrix without L2 |
 //! | [`EmpiricalFisher`] | (1/n) Σ gᵢgᵢᵀ, with gᵢ = ∇ℓᵢ(θ) |
 //! | [`GradientCovariance`] | (1/n) Σ gᵢgᵢᵀ − ggᵀ, with the mean g of the gᵢ |
+//! | [`KroneckerFactored`], [`KroneckerInverse`] | K-FAC or EKFAC approximation of the Gauss–Newton matrix by [`Kfac`]; its damped inverse |
 //! | [`Shifted`], [`Scaled`], [`Block`] | A + λI, DAD with a diagonal D, rows and columns of A |
 //! | [`Blocks`] | several named blocks of A, such as one per layer |
 //! | [`Dense`] | entries in memory |
@@ -65,6 +66,7 @@ mod dense;
 mod distributed;
 mod external;
 mod gradient_covariance;
+mod kfac;
 mod recorded;
 mod scaled;
 mod shifted;
@@ -77,6 +79,7 @@ pub use dense::Dense;
 pub use distributed::Distributed;
 pub use external::External;
 pub use gradient_covariance::GradientCovariance;
+pub use kfac::{Kfac, KroneckerFactored, KroneckerInverse};
 pub use recorded::Recorded;
 pub use scaled::Scaled;
 pub use shifted::Shifted;
@@ -299,7 +302,7 @@ fn check_products(products: &[Vec<f64>], count: usize, n: usize) -> Result<()> {
     Ok(())
 }
 
-fn check_length(v: &[f64], n: usize) -> Result<()> {
+pub(crate) fn check_length(v: &[f64], n: usize) -> Result<()> {
     if v.len() != n {
         return Err(Error::invalid(format!(
             "the vector has {} but the matrix has {}",

@@ -1,12 +1,8 @@
 //! [`Dense::eigen`]: all eigenpairs of a matrix in memory.
 
-use faer::diag::Diag;
-use faer::dyn_stack::{MemBuffer, MemStack};
-use faer::linalg::evd::{ComputeEigenvectors, self_adjoint_evd, self_adjoint_evd_scratch};
-use faer::{Mat, Par, Spec};
-
 use super::{Eigenpair, Rank, Spectrum};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::kernels::{symmetric_eigen, symmetric_eigenvalues};
 use crate::operator::{Dense, LinearOperator};
 use crate::progress;
 use crate::vector::{axpy, largest, norm};
@@ -63,14 +59,7 @@ impl Dense {
     /// Computes the eigenvalues, ascending, and a bound on their errors, as that of [`eigen`](Self::eigen).
     pub(super) fn eigenvalues(&self) -> Result<(Vec<f64>, f64)> {
         let n = self.dim();
-        let matrix = Mat::from_fn(n, n, |i, j| self.matrix()[[i, j]]);
-        let values = match n < LARGE {
-            true => decompose(&matrix, ComputeEigenvectors::No)?.0,
-            false => {
-                let work = move || decompose(&matrix, ComputeEigenvectors::No);
-                progress::abandon_on_interrupt(work)??.0
-            }
-        };
+        let values = symmetric_eigenvalues(n, |i, j| self.matrix()[[i, j]])?;
         let error = self.asymmetry() + self.rounding(&values)?;
         Ok((values, error))
     }
@@ -86,47 +75,4 @@ impl Dense {
         let sums = values.len() as f64 * f64::EPSILON * largest(values);
         Ok(sums + 4.0 * epsilon * (entries + self.cancellation()?))
     }
-}
-
-/// Computes the eigenvalues, ascending, and eigenvectors of the symmetric n × n matrix with these entries.
-pub(crate) fn symmetric_eigen(
-    n: usize,
-    entry: impl Fn(usize, usize) -> f64,
-) -> Result<(Vec<f64>, Vec<Vec<f64>>)> {
-    let matrix = Mat::from_fn(n, n, entry);
-    match n < LARGE {
-        true => decompose(&matrix, ComputeEigenvectors::Yes),
-        false => {
-            let work = move || decompose(&matrix, ComputeEigenvectors::Yes);
-            progress::abandon_on_interrupt(work)?
-        }
-    }
-}
-
-/// Number of rows from which a decomposition can take longer than an interrupt may wait.
-const LARGE: usize = 512;
-
-/// Without `vectors`, the list of eigenvectors is empty.
-fn decompose(matrix: &Mat<f64>, vectors: ComputeEigenvectors) -> Result<(Vec<f64>, Vec<Vec<f64>>)> {
-    let n = matrix.nrows();
-    let columns = match vectors {
-        ComputeEigenvectors::Yes => n,
-        ComputeEigenvectors::No => 0,
-    };
-    let (mut values, mut found) = (Diag::zeros(n), Mat::zeros(n, columns));
-    // With a single thread, because with several the last bits depend on their load.
-    let (par, settings) = (Par::Seq, Spec::default());
-    let scratch = self_adjoint_evd_scratch::<f64>(n, vectors, par, settings);
-    self_adjoint_evd(
-        matrix.as_ref(),
-        values.as_mut(),
-        (columns > 0).then(|| found.as_mut()),
-        par,
-        MemStack::new(&mut MemBuffer::new(scratch)),
-        settings,
-    )
-    .map_err(|e| Error::NotFinite(format!("the eigenvalue iteration did not converge: {e:?}")))?;
-    let values = values.column_vector().iter().copied().collect();
-    let vectors = (0..columns).map(|j| found.col(j).iter().copied().collect());
-    Ok((values, vectors.collect()))
 }

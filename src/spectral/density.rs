@@ -4,12 +4,12 @@ use serde::{Deserialize, Serialize};
 use statrs::function::erf::erfc;
 
 use super::deflated_trace::rounding;
-use super::dense_eigen::symmetric_eigen;
 use super::orthonormal::extend;
 use super::probe_loop::Sampler;
 use super::simple_eigenvalues::SimpleEigenvalues;
 use super::{Bracket, Estimate};
 use crate::error::{Error, Result, counted};
+use crate::kernels::symmetric_eigen;
 use crate::memory;
 use crate::operator::{Dense, LinearOperator, checked_products};
 use crate::progress::Progress;

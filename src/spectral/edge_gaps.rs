@@ -117,7 +117,7 @@ fn tridiagonal_eigenvalues(mut diagonal: Vec<f64>, mut beside: Vec<f64>) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spectral::symmetric_eigen;
+    use crate::kernels::symmetric_eigen;
 
     #[test]
     fn tridiagonal_eigenvalues_are_those_of_the_dense_matrix() -> Result<()> {

@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use super::dense_eigen::symmetric_eigen;
 use super::lanczos::{Lanczos, RitzPair};
 use super::orthonormal::extend;
 use super::probe_loop::Sampler;
@@ -10,6 +9,7 @@ use super::secant_model::SecantModel;
 use super::thick_restart::ROUNDING;
 use super::{Eigenpair, Spectrum};
 use crate::error::Result;
+use crate::kernels::symmetric_eigen;
 use crate::memory;
 use crate::operator::{LinearOperator, checked_products};
 use crate::progress::Progress;

@@ -2,12 +2,12 @@
 
 use std::f64::consts::PI;
 
-use super::dense_eigen::symmetric_eigen;
 use super::orthonormal::orthogonalize;
 use super::probe_loop::Sampler;
 use super::schur_complement::SchurComplement;
 use super::thick_restart::ROUNDING;
 use crate::error::Result;
+use crate::kernels::symmetric_eigen;
 use crate::operator::LinearOperator;
 use crate::progress::Progress;
 use crate::recycled;

@@ -11,6 +11,7 @@
 //! | tr(A), ‖A‖²_F | [`Trace`] |
 //! | aᵢᵢ | [`Diagonal`] |
 //! | tr(AB), the cosine between two matrices | [`Alignment`] |
+//! | solution of Ax = b | [`ConjugateGradients`] |
 //! | exponent of the bulk's power law | [`PowerLawSettings`], [`Spectrum::power_law`] |
 //! | overlap of the leading eigenvectors of two matrices, and the angles between them | [`Spectrum::subspace_overlap`], [`Spectrum::principal_angles`] |
 //! | number of outliers | [`OutlierTest`] |
@@ -20,6 +21,7 @@ mod arrays;
 mod basis_blocks;
 mod block_checkpoint;
 mod block_spectra;
+mod conjugate_gradients;
 mod deflated_trace;
 mod dense_eigen;
 mod density;
@@ -50,8 +52,8 @@ mod trace;
 
 pub use alignment::Alignment;
 pub use block_spectra::{BlockSettings, BlockSpectra, BlockSpectrum, JsDistances};
+pub use conjugate_gradients::{ConjugateGradients, LinearSolution, SolverVerdict};
 pub(crate) use deflated_trace::rounding;
-pub(crate) use dense_eigen::symmetric_eigen;
 pub use density::{Count, Density, DensityCurve, DensitySettings, Quadrature};
 pub use diagonal::Diagonal;
 pub(crate) use estimate::Short;
@@ -114,6 +116,14 @@ pub trait Spectral: LinearOperator {
     /// Failed products.
     fn frobenius_squared(&self) -> Result<Estimate> {
         Trace::default().frobenius_squared(&self)
+    }
+
+    /// The solution x of Ax = b for a positive definite matrix, by [`ConjugateGradients`].
+    ///
+    /// # Errors
+    /// As [`ConjugateGradients::solve`].
+    fn solve(&self, b: &[f64]) -> Result<LinearSolution> {
+        ConjugateGradients::default().solve(&self, b)
     }
 
     /// All entries of a small matrix; see [`Dense::from_operator`].

@@ -2,10 +2,10 @@
 
 use std::f64::consts::FRAC_PI_2;
 
-use super::dense_eigen::symmetric_eigen;
 use super::orthonormal::products;
 use super::{Bracket, Spectrum};
 use crate::error::Result;
+use crate::kernels::symmetric_eigen;
 
 impl Spectrum {
     /// The principal angles between the spans of the eigenvectors U and V of the `k` largest eigenvalues of two matrices, such as

@@ -1,9 +1,9 @@
 //! [`SecantModel`]: a matrix that is known only from products, of this matrix or of similar ones before it.
 
-use super::dense_eigen::symmetric_eigen;
 use super::orthonormal::{combine, extend};
 use super::thick_restart::ROUNDING;
 use crate::error::Result;
+use crate::kernels::symmetric_eigen;
 use crate::vector::{axpy, dot, norm};
 
 /// The matrix M = WSWᵀ + σ(I − WWᵀ) with an orthonormal basis W. Vectors in the span of W are given by their coordinates; missing

@@ -3,10 +3,10 @@
 use rayon::prelude::*;
 
 use super::basis_blocks::{MIN_BLOCK, project_block, replace_by_sums};
-use super::dense_eigen::symmetric_eigen;
 use super::orthonormal::{combine, extend, orthogonalize};
 use super::probe_loop::Sampler;
 use crate::error::Result;
+use crate::kernels::symmetric_eigen;
 use crate::operator::{LinearOperator, checked_products};
 use crate::vector::{axpy, dot, norm, scale};
 

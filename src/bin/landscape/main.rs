@@ -9,6 +9,7 @@ mod data;
 mod dataset;
 mod density;
 mod hvp;
+mod influence;
 mod inspect;
 mod limits;
 mod llc;
@@ -75,6 +76,8 @@ enum Task {
     Stability(stability::StabilityCommand),
     /// Class structure: which outliers of the Gauss–Newton matrix come from classes and pairs of classes
     Classes(classes::Classes),
+    /// Influence of each training sample on the loss of test samples
+    Influence(influence::InfluenceCommand),
     /// Train at many L2 strengths and compute the Hessian spectrum at each
     Sweep(sweep::SweepCommand),
     /// Time loss, gradient and Hessian-vector product
@@ -118,6 +121,7 @@ fn run(parsed: Parsed<Cli>) -> Result<(), Error> {
         Task::Connect(task) => task.run(),
         Task::Sharpness(task) => task.run(),
         Task::Llc(task) => task.run(),
+        Task::Influence(task) => task.run(),
         Task::Stability(task) => task.run(),
         Task::Classes(task) => task.run(),
         Task::Sweep(task) => task.run(),
@@ -147,6 +151,7 @@ fn refuse_ignored(task: &Task, given: &[String]) -> Result<(), Error> {
         Task::Blocks(task) => task.point.ignored(),
         Task::Sharpness(task) => task.point.ignored(),
         Task::Llc(task) => task.point.ignored(),
+        Task::Influence(task) => task.point.ignored(),
         Task::Classes(task) => task.point.ignored(),
         Task::Hvp(task) => task.point.ignored(),
         Task::Inspect(_) | Task::Data(_) => Vec::new(),
@@ -176,6 +181,7 @@ fn refuse_invalid(task: &Task) -> Result<(), Error> {
         Task::Blocks(task) => task.check(),
         Task::Sharpness(task) => task.check(),
         Task::Llc(task) => task.check(),
+        Task::Influence(task) => task.check(),
         Task::Stability(task) => task.check(),
         Task::Classes(task) => task.check(),
         Task::Hvp(task) => task.check(),

@@ -339,6 +339,18 @@ impl PointArgs {
         self.setting.objective(&model, needs)
     }
 
+    /// The objective and the test samples, all in memory.
+    pub fn with_test_samples(&self) -> Result<(Objective, Dataset), Error> {
+        let needs = Needs {
+            test: true,
+            ..self.setting.needs(false)
+        };
+        let model = self.setting.model(self.weights.as_deref(), needs)?;
+        let objective = self.setting.objective(&model, needs)?;
+        let test = self.setting.network.data(needs)?.test;
+        Ok((objective, test.to_dtype(self.setting.dtype())?))
+    }
+
     /// The objective, with its samples split across MPI ranks.
     pub fn distributed(&self) -> Result<Objective, Error> {
         let objective = self.objective()?;

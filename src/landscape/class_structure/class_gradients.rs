@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use crate::error::Result;
+use crate::kernels::symmetric_eigen;
 use crate::losses::ClassProbabilities;
 use crate::memory;
 use crate::objective::Objective;
 use crate::progress::Progress;
-use crate::spectral::{dot_products, rounding, symmetric_eigen};
+use crate::spectral::{dot_products, rounding};
 use crate::vector::{axpy, dot, scale};
 
 /// Vectors x of the class part Σ xxᵀ and of the cross-class part Σ xxᵀ.

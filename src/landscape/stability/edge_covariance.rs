@@ -1,7 +1,7 @@
 //! [`edge_covariance`]: the covariance of the oscillations that keep eigenvalues at the edge of stability.
 
 use crate::error::Result;
-use crate::spectral::symmetric_eigen;
+use crate::kernels::symmetric_eigen;
 use crate::vector::dot;
 
 /// Largest number of iterations.
