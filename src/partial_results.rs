@@ -26,67 +26,108 @@ pub(crate) struct PartialResults {
     key: Key,
 }
 
-/// Results by item; `None` if not computed.
-type Found<const N: usize> = Vec<Option<[f64; N]>>;
+/// The items of a computation.
+#[derive(Clone, Copy)]
+pub(crate) struct Items {
+    pub(crate) task: &'static str,
+    pub(crate) count: usize,
+    /// Numbers of an item's result.
+    pub(crate) numbers: usize,
+    /// Maximum number of items computed together.
+    pub(crate) chunk: usize,
+}
 
-/// Calls `work` on the items 0 … `count` − 1 that belong to `share` and are in no file yet, at most `chunk` at a time. Returns
-/// the results of all items.
+/// Results by item.
+#[derive(Clone)]
+struct Found {
+    numbers: usize,
+    values: Vec<f64>,
+    is_done: Vec<bool>,
+}
+
+impl Found {
+    fn none(items: Items) -> Self {
+        Self {
+            numbers: items.numbers,
+            values: vec![0.0; items.count * items.numbers],
+            is_done: vec![false; items.count],
+        }
+    }
+
+    fn get(&self, item: usize) -> Option<&[f64]> {
+        self.is_done[item].then(|| &self.values[item * self.numbers..][..self.numbers])
+    }
+
+    fn set(&mut self, item: usize, numbers: &[f64]) {
+        self.values[item * self.numbers..][..self.numbers].copy_from_slice(numbers);
+        self.is_done[item] = true;
+    }
+}
+
+/// Calls `work` on the items 0 … `count` − 1 that belong to `share` and are in no file yet. Returns the results of all items, one
+/// after another.
 ///
 /// # Errors
 /// [`Error::Unfinished`] if this shard is done but other shards are not.
-pub(crate) fn compute_in_parts<const N: usize>(
-    task: &'static str,
-    count: usize,
-    chunk: usize,
+pub(crate) fn compute_in_parts(
+    items: Items,
     parts: Option<&PartialResults>,
     share: &Share,
-    work: impl FnMut(Range<usize>) -> Result<Vec<[f64; N]>>,
-) -> Result<Vec<[f64; N]>> {
+    work: impl FnMut(Range<usize>) -> Result<Vec<f64>>,
+) -> Result<Vec<f64>> {
     let Some(ranks) = share.as_ranks() else {
-        let known = read_all(parts, count)?;
-        let mut done = compute_missing(task, chunk, parts, share, known, work)?;
+        let known = read_all(parts, items)?;
+        let mut done = compute_missing(items, parts, share, known, work)?;
         if share.is_shard() {
             // Other shards may have progressed in the meantime.
-            let theirs: Found<N> = read_all(parts, count)?;
-            for (done, theirs) in done.iter_mut().zip(theirs) {
-                *done = done.or(theirs);
+            let theirs = read_all(parts, items)?;
+            for item in 0..items.count {
+                if let (None, Some(numbers)) = (done.get(item), theirs.get(item)) {
+                    done.set(item, numbers);
+                }
             }
         }
-        return complete(task, done);
+        return complete(items, done);
     };
     // Only the root reads, so that all ranks see the same.
     let known = match ranks.rank() {
-        0 => read_all(parts, count),
-        _ => Ok(vec![None; count]),
+        0 => read_all(parts, items),
+        _ => Ok(Found::none(items)),
     };
     let mut known = agree_on_errors(Some(ranks), known)?;
     gather(ranks, &mut known)?;
-    let done = compute_missing(task, chunk, parts, share, known.clone(), work);
+    let done = compute_missing(items, parts, share, known.clone(), work);
     let mut done = agree_on_errors(Some(ranks), done)?;
     // Each rank contributes its own results; the root also those that it read.
     if ranks.rank() > 0 {
-        for (done, known) in done.iter_mut().zip(&known) {
-            *done = done.filter(|_| known.is_none());
+        for (done, known) in done.is_done.iter_mut().zip(&known.is_done) {
+            *done &= !known;
         }
     }
     gather(ranks, &mut done)?;
-    complete(task, done)
+    complete(items, done)
 }
 
 /// Computes the missing items of a share. Saves each part as soon as it is done.
-fn compute_missing<const N: usize>(
-    task: &'static str,
-    chunk: usize,
+fn compute_missing(
+    Items {
+        task,
+        numbers,
+        chunk,
+        ..
+    }: Items,
     parts: Option<&PartialResults>,
     share: &Share,
-    mut done: Found<N>,
-    mut work: impl FnMut(Range<usize>) -> Result<Vec<[f64; N]>>,
-) -> Result<Found<N>> {
-    let todo = pieces(&done, chunk, share);
+    mut done: Found,
+    mut work: impl FnMut(Range<usize>) -> Result<Vec<f64>>,
+) -> Result<Found> {
+    let todo = pieces(&done.is_done, chunk, share);
     let queue = WorkQueue::new(share, todo.len());
     let mut file = match parts {
         Some(parts) if !todo.is_empty() => {
-            let file = parts.append_to(share, N).inspect_err(|_| queue.stop());
+            let file = parts
+                .append_to(share, numbers)
+                .inspect_err(|_| queue.stop());
             Some((parts, file?))
         }
         _ => None,
@@ -98,14 +139,14 @@ fn compute_missing<const N: usize>(
         let found = progress::check().and_then(|()| work(items.clone()));
         let found = found.and_then(|found| {
             let saved = match &mut file {
-                Some((parts, file)) => parts.append(file, items.start, &found),
+                Some((parts, file)) => parts.append(file, items.start, numbers, &found),
                 None => Ok(()),
             };
             saved.map(|()| found)
         });
         let found = found.inspect_err(|_| queue.stop())?;
-        for (done, found) in done[items].iter_mut().zip(found) {
-            *done = Some(found);
+        for (item, found) in items.zip(found.chunks_exact(numbers)) {
+            done.set(item, found);
         }
         let before = todo[..=turn].iter().map(Range::len).sum();
         progress.part(before, total);
@@ -115,21 +156,21 @@ fn compute_missing<const N: usize>(
 
 /// Splits the missing items of a share into pieces of at most `chunk` items. With several ranks, pieces get smaller towards the
 /// end, so that ranks finish at about the same time.
-fn pieces<const N: usize>(done: &Found<N>, chunk: usize, share: &Share) -> Vec<Range<usize>> {
+fn pieces(done: &[bool], chunk: usize, share: &Share) -> Vec<Range<usize>> {
     let mine = match share.0 {
         Kind::Shard { index, count } => partition(done.len(), index, count),
         _ => 0..done.len(),
     };
-    let mut left = done[mine.clone()].iter().filter(|d| d.is_none()).count();
+    let mut left = done[mine.clone()].iter().filter(|d| !**d).count();
     let ranks = share.as_ranks().map_or(1, |ranks| ranks.size());
     let (mut pieces, mut start) = (Vec::new(), mine.start);
-    while let Some(first) = (start..mine.end).find(|i| done[*i].is_none()) {
+    while let Some(first) = (start..mine.end).find(|i| !done[*i]) {
         let most = match ranks {
             1 => chunk,
             // Not much smaller, since common work is repeated for each piece.
             _ => left.div_ceil(2 * ranks).clamp(chunk.div_ceil(4), chunk),
         };
-        let end = (first..mine.end).find(|i| done[*i].is_some() || i - first == most);
+        let end = (first..mine.end).find(|i| done[*i] || i - first == most);
         let end = end.unwrap_or(mine.end);
         left -= end - first;
         pieces.push(first..end);
@@ -139,46 +180,45 @@ fn pieces<const N: usize>(done: &Found<N>, chunk: usize, share: &Share) -> Vec<R
 }
 
 /// Combines the results of all ranks. At most one rank has each item.
-fn gather<const N: usize>(ranks: &dyn Ranks, found: &mut Found<N>) -> Result<()> {
+fn gather(ranks: &dyn Ranks, found: &mut Found) -> Result<()> {
     // A flag for each number marks NaN, which a sum would spread.
-    let flagged = found.iter().flat_map(|item| {
-        let numbers = item.unwrap_or([0.0; N]).into_iter();
-        let numbers = numbers.map(|x| if x.is_nan() { [0.0, 1.0] } else { [x, 0.0] });
-        [f64::from(u8::from(item.is_some()))]
+    let flagged = (0..found.is_done.len()).flat_map(|item| {
+        let numbers = found.get(item).unwrap_or_default().iter();
+        let numbers = numbers.map(|x| if x.is_nan() { [0.0, 1.0] } else { [*x, 0.0] });
+        let numbers = numbers
+            .chain(std::iter::repeat([0.0; 2]))
+            .take(found.numbers);
+        [f64::from(u8::from(found.is_done[item]))]
             .into_iter()
             .chain(numbers.flatten())
-            .collect::<Vec<_>>()
     });
     let mut all: Vec<f64> = flagged.collect();
     ranks.sum(&mut all)?;
-    for (item, sums) in found.iter_mut().zip(all.chunks_exact(1 + 2 * N)) {
-        let number = |i: usize| {
-            if sums[2 + 2 * i] > 0.0 {
-                f64::NAN
-            } else {
-                sums[1 + 2 * i]
-            }
-        };
-        *item = (sums[0] > 0.0).then(|| std::array::from_fn(number));
+    for (item, sums) in all.chunks_exact(1 + 2 * found.numbers).enumerate() {
+        let numbers = sums[1..].as_chunks::<2>().0.iter();
+        let numbers = numbers.map(|[x, is_nan]| if *is_nan > 0.0 { f64::NAN } else { *x });
+        if sums[0] > 0.0 {
+            found.set(item, &numbers.collect::<Vec<_>>());
+        }
     }
     Ok(())
 }
 
 /// The results of all items, or [`Error::Unfinished`].
-fn complete<const N: usize>(task: &'static str, done: Found<N>) -> Result<Vec<[f64; N]>> {
-    let (count, there) = (done.len(), done.iter().flatten().count());
-    match there == count {
-        true => Ok(done.into_iter().flatten().collect()),
+fn complete(items: Items, found: Found) -> Result<Vec<f64>> {
+    let done = found.is_done.iter().filter(|done| **done).count();
+    match done == items.count {
+        true => Ok(found.values),
         false => Err(Error::Unfinished {
-            task,
-            done: there,
-            count,
+            task: items.task,
+            done,
+            count: items.count,
         }),
     }
 }
 
-fn read_all<const N: usize>(parts: Option<&PartialResults>, count: usize) -> Result<Found<N>> {
-    let mut found = vec![None; count];
+fn read_all(parts: Option<&PartialResults>, items: Items) -> Result<Found> {
+    let mut found = Found::none(items);
     if let Some(parts) = parts {
         for path in partial_files(&parts.path)? {
             parts.read(&path, &mut found)?;
@@ -201,26 +241,26 @@ impl PartialResults {
         with_ending(&self.path, &share.suffix())
     }
 
-    fn read<const N: usize>(&self, path: &Path, found: &mut Found<N>) -> Result<()> {
+    fn read(&self, path: &Path, found: &mut Found) -> Result<()> {
         let bytes = match read_bytes(path) {
             Ok(bytes) => bytes,
             // Removed by the process that finished the work.
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(e) => return Err(unreadable(path, e)),
         };
-        let records = self.records(&bytes, record_size(N));
+        let records = self.records(&bytes, record_size(found.numbers));
         for record in records.map_err(|problem| unusable(path, problem))? {
             let Some((number, rest)) = self.verified(record).and_then(|r| r.split_first_chunk())
             else {
                 continue;
             };
-            let (words, _) = rest.as_chunks::<8>();
-            match found.get_mut(u64::from_le_bytes(*number) as usize) {
-                Some(place) => {
-                    *place = Some(std::array::from_fn(|i| f64::from_le_bytes(words[i])));
-                }
-                None => return Err(unusable(path, OTHER_WORK)),
+            let words = rest.as_chunks::<8>().0.iter();
+            let numbers: Vec<f64> = words.map(|word| f64::from_le_bytes(*word)).collect();
+            let item = u64::from_le_bytes(*number) as usize;
+            if item >= found.is_done.len() {
+                return Err(unusable(path, OTHER_WORK));
             }
+            found.set(item, &numbers);
         }
         Ok(())
     }
@@ -284,14 +324,15 @@ impl PartialResults {
         Ok(file)
     }
 
-    fn append<const N: usize>(
+    fn append(
         &self,
         file: &mut LockFile,
         first: usize,
-        found: &[[f64; N]],
+        numbers: usize,
+        found: &[f64],
     ) -> Result<()> {
-        let mut records = Vec::with_capacity(found.len() * record_size(N));
-        for (item, numbers) in (first as u64..).zip(found) {
+        let mut records = Vec::with_capacity(found.len() / numbers * record_size(numbers));
+        for (item, numbers) in (first as u64..).zip(found.chunks_exact(numbers)) {
             let start = records.len();
             records.extend(item.to_le_bytes());
             records.extend(to_bytes(numbers));

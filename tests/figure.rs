@@ -330,6 +330,7 @@ fn extreme_eigenvalues_have_two_panels() {
         smallest: -&plane.losses,
         largest: plane.losses.clone(),
         errors: &plane.losses * 1e-3,
+        checked: plane.losses.mapv(|_| true),
     });
     let json = figure::extreme_eigenvalues(&plane).json();
     assert_eq!(json["data"][0]["z"][0], json!([-1.0, -2.0, -3.0]));

@@ -1,5 +1,6 @@
 //! Eigenpairs that are followed from point to point.
 
+use loss_landscape::landscape::ExtremeEigenvalues;
 use loss_landscape::ndarray::{Array1, Array2};
 use loss_landscape::prelude::*;
 use loss_landscape::spectral::{Followed, Following};
@@ -375,4 +376,41 @@ fn a_dense_matrix_is_followed() {
             assert!((pair.value - exact).abs() <= pair.residual);
         }
     }
+}
+
+#[test]
+fn planes_follow_the_extreme_eigenvalues_along_rows() {
+    let data = two_moons(100, 0.1, 0, &Device::Cpu).unwrap();
+    let model = Mlp::new(&[2, 8, 8, 1], Activation::Tanh, 0, &Device::Cpu).unwrap();
+    let model = model.to_dtype(DType::F64).unwrap();
+    let objective = Objective::of(&model, &data, Loss::CrossEntropy).unwrap();
+    let [d1, d2] = direction::filter_normalized_pair(model.parameters(), 0).unwrap();
+    let alphas = (0..41).map(|i| f64::from(i - 20) / 20.0).collect();
+    let grid = Grid::new(alphas, vec![-0.5, 0.0, 0.5]).unwrap();
+    let found = ExtremeEigenvalues::on_grid(&objective, &d1, &d2, &grid).unwrap();
+    let theta = model.parameters().to_flat().unwrap();
+    for (i, beta) in grid.betas().iter().enumerate() {
+        for (j, alpha) in grid.alphas().iter().enumerate() {
+            let moved = (0..theta.len()).map(|k| theta[k] + alpha * d1[k] + beta * d2[k]);
+            let hessian = objective.hessian().at(moved.collect()).unwrap();
+            let exact = hessian.dense().unwrap().eigen().unwrap().values();
+            let (largest, smallest) = (exact[0], exact[exact.len() - 1]);
+            let size = largest.max(-smallest);
+            let error = found.errors[[i, j]];
+            // The error of a checked point includes that of its rank.
+            let limit = if found.checked[[i, j]] { 3e-3 } else { 1.1e-3 };
+            assert!(error <= limit * size, "({alpha}, {beta}): {error}");
+            assert!(
+                (found.largest[[i, j]] - largest).abs() <= error
+                    && (found.smallest[[i, j]] - smallest).abs() <= error,
+                "({alpha}, {beta})"
+            );
+        }
+    }
+    assert!(found.checked.column(0).iter().all(|checked| *checked));
+    let checked = found.checked.iter().filter(|checked| **checked).count();
+    assert!(
+        checked < grid.alphas().len(),
+        "{checked} checked points of 123"
+    );
 }

@@ -97,6 +97,7 @@ mod tests {
                 smallest: array![[-1.0, -2.0, -3.0], [-4.0, f64::NAN, -6.0]],
                 largest: array![[10.0, 20.0, 30.0], [40.0, f64::NAN, 60.0]],
                 errors: Array2::zeros((2, 3)),
+                checked: Array2::default((2, 3)),
             }),
             center: 2.0,
             statistics: StatisticsSource::default(),

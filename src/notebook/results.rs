@@ -205,10 +205,12 @@ impl Show for Encoded {
 impl Show for ExtremeEigenvalues {
     fn bundle(&self) -> Result<Bundle> {
         Ok(Bundle::text(format!(
-            "smallest: {}\nlargest: {}\nerrors: {}",
+            "smallest: {}\nlargest: {}\nerrors: {}\nchecked for missed eigenvalues: {} of {} points",
             block(&self.smallest)?,
             block(&self.largest)?,
-            block(&self.errors)?
+            block(&self.errors)?,
+            self.checked.iter().filter(|checked| **checked).count(),
+            self.smallest.len()
         )))
     }
 }

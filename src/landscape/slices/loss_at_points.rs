@@ -4,7 +4,7 @@ use super::Grid;
 use crate::data::Targets;
 use crate::error::{Error, Result};
 use crate::objective::{Objective, Score};
-use crate::partial_results::compute_in_parts;
+use crate::partial_results::{Items, compute_in_parts};
 use crate::progress::warn;
 use crate::ranks::Share;
 
@@ -22,20 +22,20 @@ pub(super) fn scores(
         Some(grid) => (grid.parts(task, "", objective, vectors)?, &grid.share),
         None => (None, &Share::default()),
     };
-    let numbers = compute_in_parts(
+    let items = Items {
         task,
-        points.len(),
-        points_per_pass(objective),
-        parts.as_ref(),
-        share,
-        |range| {
-            let scores = objective.scores_or_nan(vectors, &points[range])?;
-            let numbers = scores
-                .iter()
-                .map(|s| [s.loss, s.accuracy.unwrap_or(f64::NAN)]);
-            Ok(numbers.collect())
-        },
-    )?;
+        count: points.len(),
+        numbers: 2,
+        chunk: points_per_pass(objective),
+    };
+    let numbers = compute_in_parts(items, parts.as_ref(), share, |range| {
+        let scores = objective.scores_or_nan(vectors, &points[range])?;
+        let numbers = scores
+            .iter()
+            .flat_map(|s| [s.loss, s.accuracy.unwrap_or(f64::NAN)]);
+        Ok(numbers.collect())
+    })?;
+    let (numbers, _) = numbers.as_chunks::<2>();
     warn_of_non_finite("the loss", points, |i| numbers[i][0].is_nan());
     let has_labels = matches!(objective.data().targets(), Targets::Labels(_));
     let score = |[loss, accuracy]: &[f64; 2]| Score {

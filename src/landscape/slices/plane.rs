@@ -167,9 +167,9 @@ impl Plane {
         })
     }
 
-    /// Adds the Hessian's smallest and largest eigenvalue at each point, by Lanczos' method to a residual of 10⁻³ of the
-    /// largest: some tens of Hessian–vector products per point. `d1`, `d2` and `grid` are those the plane was computed with.
-    /// The checkpoint is a second file, whose name ends in `.eigenvalues`.
+    /// Adds the Hessian's smallest and largest eigenvalue at each point, to a residual of 10⁻³ of the largest. See
+    /// [`ExtremeEigenvalues`]. `d1`, `d2` and `grid` are those the plane was computed with. The checkpoint is a second file,
+    /// whose name ends in `.eigenvalues`; work is shared and resumed by rows of points.
     ///
     /// # Errors
     /// As [`Plane::on_grid`]; another grid or other directions, or the model's parameters have changed.

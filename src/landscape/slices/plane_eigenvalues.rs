@@ -8,11 +8,15 @@ use super::loss_at_points::{origin, warn_of_non_finite};
 use super::{Grid, nan_as_null};
 use crate::error::{Error, Result};
 use crate::objective::Objective;
-use crate::partial_results::compute_in_parts;
-use crate::spectral::{Eigenpair, Lanczos, Which};
+use crate::partial_results::{Items, compute_in_parts};
+use crate::spectral::{Following, Lanczos, Which};
 use crate::vector::axpy;
 
 /// The Hessian's smallest and largest eigenvalue at each point of a plane; NaN where the loss or a derivative is not finite.
+///
+/// The eigenpairs are followed along each row of points, by [`Following`]: points with a spacing small enough for this take
+/// about ten products instead of some tens. Points that are not [`checked`](Self::checked) have the residuals of the others,
+/// but an eigenvalue that is farther out may have been missed there.
 ///
 /// # Shapes
 /// As in [`Plane`](super::Plane): one row per β, one column per α.
@@ -46,11 +50,14 @@ pub struct ExtremeEigenvalues {
     /// Largest eigenvalue.
     #[serde(with = "nan_as_null")]
     pub largest: Array2<f64>,
-    /// Larger of the two eigenvalues' errors. An error is the residual ‖Hv − λv‖ plus the error of the rank; infinite if the
-    /// iteration did not converge.
+    /// Larger of the two eigenvalues' errors. An error is the residual ‖Hv − λv‖, plus the error of the rank where it was
+    /// checked; infinite if the iteration did not converge.
     #[serde(with = "nan_as_null")]
     #[serde(alias = "residuals")]
     pub errors: Array2<f64>,
+    /// Whether the point was checked for missed eigenvalues; empty if read from a file of an earlier version.
+    #[serde(default)]
+    pub checked: Array2<bool>,
 }
 
 impl ExtremeEigenvalues {
@@ -60,42 +67,65 @@ impl ExtremeEigenvalues {
     /// As [`Plane::on_grid`](super::Plane::on_grid).
     pub fn on_grid(objective: &Objective, d1: &[f64], d2: &[f64], grid: &Grid) -> Result<Self> {
         let (theta, points) = (origin(objective, d1, d2)?, grid.points());
-        let parts = grid.parts("eigenvalues", EIGENVALUES, objective, [&theta, d1, d2])?;
-        let lanczos = Lanczos::default()
-            .with_which(Which::BothEnds)
-            .with_tolerance(1e-3);
-        let work = |range: std::ops::Range<usize>| {
-            let [alpha, beta] = points[range.start];
-            let mut moved = theta.clone();
-            axpy(alpha, d1, &mut moved);
-            axpy(beta, d2, &mut moved);
-            let hessian = objective.hessian().at(moved);
-            let found = hessian.and_then(|h| lanczos.run(&h, 2.min(objective.dim())));
-            let spectrum = match found {
-                Err(Error::NotFinite(_)) => return Ok(vec![[f64::NAN; 3]]),
-                spectrum => spectrum?,
-            };
-            let values = spectrum.values();
-            let error = spectrum
-                .pairs
-                .iter()
-                .map(Eigenpair::error)
-                .fold(0.0, f64::max);
-            Ok(vec![[values[values.len() - 1], values[0], error]])
+        let task = "rows of eigenvalues";
+        let parts = grid.parts(task, EIGENVALUES, objective, [&theta, d1, d2])?;
+        let items = Items {
+            task,
+            count: grid.betas.len(),
+            numbers: NUMBERS * grid.alphas.len(),
+            chunk: 1,
         };
-        let found = compute_in_parts(
-            "eigenvalues",
-            points.len(),
-            1,
-            parts.as_ref(),
-            &grid.share,
-            work,
-        )?;
+        let found = compute_in_parts(items, parts.as_ref(), &grid.share, |range| {
+            let row = points.chunks_exact(grid.alphas.len()).nth(range.start);
+            eigenvalues_of_row(objective, [&theta, d1, d2], row.unwrap_or_default())
+        })?;
+        let (found, _) = found.as_chunks::<NUMBERS>();
         warn_of_non_finite("eigenvalues", &points, |i| found[i][0].is_nan());
         Ok(Self {
             smallest: grid.to_array(|i| found[i][0]),
             largest: grid.to_array(|i| found[i][1]),
             errors: grid.to_array(|i| found[i][2]),
+            checked: grid
+                .to_array(|i| found[i][3])
+                .mapv(|is_checked| is_checked == 1.0),
         })
     }
+}
+
+/// Numbers of a point: smallest and largest eigenvalue, error, and 1 if it was checked.
+const NUMBERS: usize = 4;
+
+/// Returns the numbers of each of the points (α, β) of a row.
+fn eigenvalues_of_row(
+    objective: &Objective,
+    [theta, d1, d2]: [&[f64]; 3],
+    row: &[[f64; 2]],
+) -> Result<Vec<f64>> {
+    let lanczos = Lanczos::default()
+        .with_which(Which::BothEnds)
+        .with_tolerance(1e-3);
+    let mut following = Following::new(lanczos, 2.min(objective.dim()));
+    let mut numbers = Vec::with_capacity(NUMBERS * row.len());
+    for [alpha, beta] in row {
+        let mut moved = theta.to_vec();
+        axpy(*alpha, d1, &mut moved);
+        axpy(*beta, d2, &mut moved);
+        let hessian = objective.hessian().at(moved);
+        let found = match hessian.and_then(|hessian| following.next(&hessian)) {
+            Err(Error::NotFinite(_)) => {
+                numbers.extend([f64::NAN; NUMBERS]);
+                continue;
+            }
+            found => found?,
+        };
+        let (pairs, is_checked) = (&found.spectrum.pairs, found.points_since_check == 0);
+        let errors = pairs.iter().map(|pair| match is_checked {
+            true => pair.error(),
+            false => pair.residual,
+        });
+        let error = errors.fold(0.0, f64::max);
+        let [largest, smallest] = [&pairs[0], &pairs[pairs.len() - 1]].map(|pair| pair.value);
+        numbers.extend([smallest, largest, error, f64::from(u8::from(is_checked))]);
+    }
+    Ok(numbers)
 }
