@@ -85,6 +85,10 @@ pub(crate) enum Purpose {
     Kfac = 67,
     /// Gaussian matrices of [`OutlierTest`](crate::spectral::OutlierTest).
     OutlierTest = 80,
+    /// Batches of [`MSharpness`](crate::landscape::MSharpness).
+    MSharpness = 70,
+    /// Steps of the optimisation of [`DiagonalPacBayes`](crate::landscape::DiagonalPacBayes).
+    PacBayesSteps = 71,
 }
 
 /// Returns the generator of the `index`-th stream for `purpose` and `seed`.

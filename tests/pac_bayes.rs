@@ -3,7 +3,7 @@
 mod common;
 
 use common::{assert_close, dot};
-use loss_landscape::landscape::PacBayesBound;
+use loss_landscape::landscape::{DiagonalPacBayes, PacBayesBound};
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json;
 use rand::{Rng, SeedableRng};
@@ -274,4 +274,68 @@ fn invalid_settings_are_errors() {
         .unwrap_err()
         .to_string();
     assert!(message.contains("not labels"), "{message}");
+}
+
+#[test]
+fn the_diagonal_bound_equals_its_formula() {
+    let objective = half_spaces(400, 3, 0.1, 1);
+    train(&objective, 1.0, 20);
+    let center = [0.3, -0.2, 0.1];
+    let settings = DiagonalPacBayes::default().with_steps(200).with_draws(300);
+    let found = settings.run(&objective, &center).unwrap();
+    let lambda = found.prior_variance;
+    let kl_of = |w: f64, s: f64, w0: f64| {
+        0.5 * (s * s / lambda - 1.0 + (w - w0).powi(2) / lambda + (lambda / (s * s)).ln())
+    };
+    let entries = found.center.iter().zip(&found.deviations).zip(center);
+    let size: f64 = entries.map(|((w, s), w0)| kl_of(*w, *s, w0)).sum();
+    assert!((found.kl - size).abs() < 1e-9 * size, "{} {size}", found.kl);
+    let j = -100.0 * lambda.ln();
+    assert!((j - j.round()).abs() < 1e-9 && j > 0.5);
+    let share = 0.05 / 2.0 * 6.0 / (std::f64::consts::PI * j).powi(2);
+    let complexity = (size + (2.0 * 400f64.sqrt() / share).ln()) / 400.0;
+    // kl(ê‖error) = ln(2/δ)/m and kl(error‖bound) = complexity, where `error` lies between.
+    let (mut low, mut high) = (found.empirical_error.value, found.bound);
+    for _ in 0..100 {
+        let middle = 0.5 * (low + high);
+        match kl(found.empirical_error.value, middle) < 40f64.ln() / 300.0 {
+            true => low = middle,
+            false => high = middle,
+        }
+    }
+    assert!((kl(low, found.bound) - complexity).abs() < 1e-9);
+}
+
+/// The optimised bound is lower than that with one variance, and holds where the true error is known.
+#[test]
+fn the_diagonal_bound_is_lower_and_holds() {
+    let mut lower = 0;
+    for seed in 0..8 {
+        let objective = half_spaces(400, 5, 0.0, 2000 + seed);
+        train(&objective, 1.0, 50);
+        let prior = vec![0.0; 5];
+        let settings = DiagonalPacBayes::default()
+            .with_steps(200)
+            .with_draws(400)
+            .with_learning_rate(0.05)
+            .with_initial_deviation(0.5);
+        let found = settings.with_seed(seed).run(&objective, &prior).unwrap();
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let errors = (0..2000).map(|_| {
+            let z = gaussian(5, &mut rng);
+            let drawn = found.center.iter().zip(&found.deviations).zip(z);
+            let drawn: Vec<f64> = drawn.map(|((w, s), z)| w + s * z).collect();
+            true_error(&drawn, 0.0)
+        });
+        let error = errors.sum::<f64>() / 2000.0;
+        assert!(error < found.bound, "seed {seed}: {error} {}", found.bound);
+        let sigmas = vec![0.1, 0.2, 0.5, 1.0, 2.0];
+        let isotropic = PacBayes::default().with_sigmas(sigmas).with_draws(400);
+        let isotropic = isotropic.run(&objective, &prior).unwrap().bound;
+        lower += usize::from(found.bound < isotropic);
+    }
+    assert!(
+        lower >= 6,
+        "lower than with one variance in {lower} of 8 runs"
+    );
 }

@@ -4,9 +4,12 @@ mod common;
 
 use common::{assert_close, bits, dot, moons_network, numbers, quadratic, rescale};
 use loss_landscape::landscape::{
-    Flatness, LearningCoefficientVerdict, PreconditionedSharpness, directional_sharpness,
+    FisherRaoNorm, Flatness, LearningCoefficientVerdict, NormalizedSharpness,
+    PreconditionedSharpness, RelativeFlatness, directional_sharpness,
 };
+use loss_landscape::ndarray::Array2;
 use loss_landscape::prelude::*;
+use loss_landscape::spectral::Estimate;
 use loss_landscape::train::Adam;
 
 const VALUES: [f64; 6] = [4.0, 2.5, 1.0, 0.5, 0.25, 0.125];
@@ -700,4 +703,166 @@ fn learning_coefficient_of_a_deep_linear_network() {
     let found = run(&settings, 1);
     assert!((found.coefficient.value - 0.5).abs() < 0.15, "{found}");
     assert_eq!(found, run(&settings, 3));
+}
+
+/// A ReLU network of this width, and the dense Gauss–Newton matrix and Hessian of its objective.
+fn relu_network(width: usize) -> (Mlp, Objective, [Array2<f64>; 2]) {
+    let (model, objective) = moons_network(&[2, width, 2], Activation::Relu);
+    let matrices = [
+        objective.gauss_newton().dense().unwrap(),
+        objective.hessian().dense().unwrap(),
+    ];
+    let matrices = matrices.map(|matrix| matrix.matrix().to_owned());
+    (model, objective, matrices)
+}
+
+fn is_near(found: &Estimate, exact: f64) -> bool {
+    (found.value - exact).abs() <= 5.0 * found.standard_error + 1e-9 * exact.abs()
+}
+
+#[test]
+fn measures_of_layers_equal_their_formulas() {
+    check_measures_of_layers(6, 1.0 + 1e-6);
+    // The diagonal of 120 weights is estimated.
+    check_measures_of_layers(60, 1.1);
+}
+
+/// Compares the measures with their formulas. The normalised sharpness is at most `looseness` times the minimum.
+fn check_measures_of_layers(width: usize, looseness: f64) {
+    let (model, objective, [ggn, hessian]) = relu_network(width);
+    let theta = model.parameters().to_flat().unwrap();
+    let quadratic = |m: &Array2<f64>| {
+        let rows = m.rows().into_iter().zip(&theta);
+        let row = |r: &[f64]| r.iter().zip(&theta).map(|(a, b)| a * b).sum::<f64>();
+        rows.map(|(r, t)| t * row(&r.to_vec())).sum::<f64>()
+    };
+    let norm = FisherRaoNorm::measure(&objective).unwrap();
+    let exact = quadratic(&ggn);
+    assert!((norm.gauss_newton.value - exact).abs() < 1e-12 * exact);
+
+    let flatness = RelativeFlatness::measure(&objective).unwrap();
+    let sharpness = NormalizedSharpness::measure(&objective, 0).unwrap();
+    for (i, (name, units, inputs)) in [("layers.0.weight", width, 2), ("layers.1.weight", 2, width)]
+        .into_iter()
+        .enumerate()
+    {
+        let start = model.parameters().range(name).unwrap().start;
+        let at = |unit: usize, input: usize| start + unit * inputs + input;
+        let mut kappa = 0.0;
+        for (s, t) in (0..units).flat_map(|s| (0..units).map(move |t| (s, t))) {
+            let product: f64 = (0..inputs).map(|k| theta[at(s, k)] * theta[at(t, k)]).sum();
+            let trace: f64 = (0..inputs).map(|k| hessian[[at(s, k), at(t, k)]]).sum();
+            kappa += product * trace;
+        }
+        assert_eq!(flatness.layers[i].0, name);
+        assert!(
+            is_near(&flatness.layers[i].1, kappa),
+            "{name}: {flatness:?}, {kappa}"
+        );
+
+        // No scales give less than the minimum, and those found are close to it.
+        let found = sharpness.layers[i].1;
+        let mut lowest = f64::INFINITY;
+        let value = |logs: &[f64]| -> f64 {
+            let all = (0..units).flat_map(|s| (0..inputs).map(move |k| (s, k)));
+            all.map(|(s, k)| {
+                let noise = (logs[s] + logs[units + k]).exp();
+                ggn[[at(s, k), at(s, k)]] * noise + theta[at(s, k)].powi(2) / noise
+            })
+            .sum()
+        };
+        // The problem is convex in the logarithms: descent along the axes.
+        let mut logs = vec![0.0; units + inputs];
+        let mut step = 1.0;
+        while step > 1e-7 {
+            let before = lowest;
+            for j in 0..logs.len() {
+                for sign in [step, -step] {
+                    logs[j] += sign;
+                    match value(&logs) < lowest {
+                        true => lowest = value(&logs),
+                        false => logs[j] -= sign,
+                    }
+                }
+            }
+            if lowest == before {
+                step *= 0.5;
+            }
+        }
+        let error = 3.0 * found.standard_error + 1e-6 * lowest;
+        assert!(
+            found.value > lowest - error && found.value < looseness * lowest + error,
+            "{found}, {lowest}"
+        );
+    }
+}
+
+#[test]
+fn measures_of_layers_are_invariant_to_rescaling() {
+    let (model, objective) = moons_network(&[2, 6, 2], Activation::Relu);
+    let measure = || {
+        let norm = FisherRaoNorm::measure(&objective).unwrap();
+        let flatness = RelativeFlatness::measure(&objective).unwrap();
+        let sharpness = NormalizedSharpness::measure(&objective, 0).unwrap();
+        let layers = flatness.layers.iter().chain(&sharpness.layers);
+        let mut all = vec![norm.empirical.value, norm.gauss_newton.value];
+        all.extend(layers.map(|(_, estimate)| estimate.value));
+        all
+    };
+    let (before, trace) = (measure(), objective.hessian().trace().unwrap().value);
+    rescale(&model, 5.0);
+    assert_close(&measure(), &before, 1e-6);
+    let after = objective.hessian().trace().unwrap().value;
+    assert!((after / trace - 1.0).abs() > 0.05);
+}
+
+/// θ·∇f = 2f for a network of two layers without biases.
+#[test]
+fn fisher_rao_norm_of_a_relu_network_without_biases() {
+    let (model, objective) = moons_network(&[2, 6, 2], Activation::Relu);
+    let mut theta = model.parameters().to_flat().unwrap();
+    for (name, range) in model.parameters().blocks() {
+        if name.ends_with("bias") {
+            theta[range].fill(0.0);
+        }
+    }
+    model.parameters().set_flat(&theta).unwrap();
+    let outputs = model.forward(objective.data().inputs()).unwrap();
+    let outputs = outputs.to_vec2::<f64>().unwrap();
+    let Targets::Labels(labels) = objective.data().targets() else {
+        panic!("the moons have labels");
+    };
+    let labels = labels.to_vec1::<u32>().unwrap();
+    let squares = outputs.iter().zip(&labels).map(|(f, label)| {
+        let sum: f64 = f.iter().map(|x| x.exp()).sum();
+        let slopes = f.iter().enumerate().map(|(k, x)| {
+            let is_label = f64::from(u8::from(k == *label as usize));
+            x * (x.exp() / sum - is_label)
+        });
+        (2.0 * slopes.sum::<f64>()).powi(2)
+    });
+    let exact = squares.sum::<f64>() / labels.len() as f64;
+    let found = FisherRaoNorm::measure(&objective).unwrap().empirical.value;
+    assert!((found - exact).abs() < 1e-12 * exact, "{found}, {exact}");
+}
+
+#[test]
+fn m_sharpness_grows_as_batches_shrink() {
+    let (_, objective) = moons_network(&[2, 6, 2], Activation::Tanh);
+    let sharpness = Sharpness::new(0.1);
+    let n = objective.data().len();
+    let rises = [n, n / 4, n / 20].map(|m| {
+        let found = sharpness.m_sharpness(&objective, m, 100).unwrap();
+        assert_eq!(found.rises.len(), n / m);
+        found.mean.value
+    });
+    assert!(rises.is_sorted(), "{rises:?}");
+    let worst = sharpness.worst_case(&objective).unwrap().rise;
+    assert!(
+        (rises[0] - worst).abs() < 1e-9 * worst,
+        "{rises:?}, {worst}"
+    );
+    for (m, batches) in [(0, 5), (n + 1, 5), (n / 2, 1), (1, 0)] {
+        assert!(sharpness.m_sharpness(&objective, m, batches).is_err());
+    }
 }

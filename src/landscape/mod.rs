@@ -9,6 +9,7 @@
 //! | which hidden units of two models correspond | [`align`] |
 //! | batch normalisation's running statistics at other points than the trained one | [`RunningStatistics`] |
 //! | sharpness of a minimum | [`Sharpness`], [`Flatness`], [`directional_sharpness`] |
+//! | measures that do not change under rescalings of layers | [`FisherRaoNorm`], [`RelativeFlatness`], [`NormalizedSharpness`] |
 //! | sharpness for SGD and for Adam | [`PreconditionedSharpness`] |
 //! | degeneracy of a minimum: its local learning coefficient | [`LearningCoefficient`] |
 //! | influence of training samples on a test loss | [`Influence`] |
@@ -17,7 +18,7 @@
 //! | mean path of gradient descent at the edge of stability | [`CentralFlow`] |
 //! | classes and the Hessian's outliers | [`ClassStructure`] |
 //! | gradient noise and its effect on SGD | [`GradientNoise`], [`ImplicitBias`] |
-//! | PAC-Bayes bound on the error on unseen data | [`PacBayes`] |
+//! | PAC-Bayes bounds on the error on unseen data | [`PacBayes`], [`DiagonalPacBayes`] |
 //! | loss change of one step; stable learning rates | [`StepChange`], [`StableRate`] |
 //!
 //! [`Objective`]: crate::objective::Objective
@@ -51,9 +52,11 @@ pub use paths::{
     Connectivity, Curve, NormStatistics, PathProfile, PathShape, PathTrainer, RunningStatistics,
 };
 pub use sharpness::{
-    AverageSharpness, CurvatureSnapshot, Evolution, EvolutionSettings, Flatness, FlatnessReport,
-    KeskarSharpness, PacBayes, PacBayesBound, PacBayesRow, PreconditionedSharpness,
-    RandomSharpness, SamStep, Sharpness, TopSpace, WorstCase, directional_sharpness,
+    AverageSharpness, CurvatureSnapshot, DiagonalPacBayes, DiagonalPacBayesBound, Evolution,
+    EvolutionSettings, FisherRaoNorm, Flatness, FlatnessReport, KeskarSharpness, MSharpness,
+    NormalizedSharpness, PacBayes, PacBayesBound, PacBayesRow, PreconditionedSharpness,
+    RandomSharpness, RelativeFlatness, SamStep, Sharpness, TopSpace, WorstCase,
+    directional_sharpness,
 };
 pub use slices::{
     ExtremeEigenvalues, Grid, Line, Plane, Projection, StatisticsSource, StepChange, direction,

@@ -10,9 +10,10 @@ use crate::embedding::{Distances, Encoded};
 use crate::error::{Error, Result, counted};
 use crate::landscape::{
     AverageSharpness, ClassParts, ClassStructureReport, CriticalSharpness, Curve,
-    ExtremeEigenvalues, FlatnessReport, HiddenUnits, InfluenceReport, KeskarSharpness,
-    LearningCoefficientReport, LearningCoefficientVerdict, Matching, PreconditionedSharpness,
-    RandomSharpness, RunningStatistics, SamStep, StableRate, StatisticsSource, StepChange,
+    DiagonalPacBayesBound, ExtremeEigenvalues, FisherRaoNorm, FlatnessReport, HiddenUnits,
+    InfluenceReport, KeskarSharpness, LearningCoefficientReport, LearningCoefficientVerdict,
+    MSharpness, Matching, NormalizedSharpness, PreconditionedSharpness, RandomSharpness,
+    RelativeFlatness, RunningStatistics, SamStep, StableRate, StatisticsSource, StepChange,
     WorstCase,
 };
 use crate::objective::{DerivativeCheck, Engine, Score};
@@ -32,10 +33,12 @@ macro_rules! show_as_text {
     };
 }
 show_as_text!("{}":
-    [] Alignment, [] AverageSharpness, [] Bracket, [] ClassStructureReport, [] Count, [] CriticalSharpness, [] DerivativeCheck, [] Engine, [] Error,
-    [] Estimate, [] FlatnessReport, [] Inertia, [] InfluenceReport, [] KeskarSharpness, [] LearningCoefficientReport,
-    [] LearningCoefficientVerdict, [] LinearSolution, [] OutlierCount, [] PowerLaw, [] PreconditionedSharpness, [] RandomSharpness, [] SamStep,
-    [] SolverVerdict, [] StableRate, [] StatisticsSource, [] StepChange, [] WorstCase,
+    [] Alignment, [] AverageSharpness, [] Bracket, [] ClassStructureReport, [] Count, [] CriticalSharpness,
+    [] DerivativeCheck, [] DiagonalPacBayesBound, [] Engine, [] Error, [] Estimate, [] FisherRaoNorm,
+    [] FlatnessReport, [] Inertia, [] InfluenceReport, [] KeskarSharpness, [] LearningCoefficientReport,
+    [] LearningCoefficientVerdict, [] LinearSolution, [] MSharpness, [] NormalizedSharpness, [] OutlierCount,
+    [] PowerLaw, [] PreconditionedSharpness, [] RandomSharpness, [] RelativeFlatness, [] SamStep, [] SolverVerdict,
+    [] StableRate, [] StatisticsSource, [] StepChange, [] WorstCase,
 );
 show_as_text!("{:?}":
     [] Path, [] PathBuf, [T: std::fmt::Debug] Range<T>, [T: std::fmt::Debug] RangeInclusive<T>,

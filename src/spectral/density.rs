@@ -623,7 +623,7 @@ impl Density {
     }
 
     /// The mean over the probes.
-    fn over_probes(&self, f: impl Fn(&Quadrature) -> f64) -> Estimate {
+    pub(super) fn over_probes(&self, f: impl Fn(&Quadrature) -> f64) -> Estimate {
         let samples: Vec<f64> = self.probes.iter().map(f).collect();
         Estimate {
             products: self.products,

@@ -28,6 +28,7 @@ mod density;
 mod density_band;
 mod diagonal;
 mod edge_gaps;
+mod effective_dimension;
 mod estimate;
 mod following;
 mod js_distance;

@@ -5,35 +5,51 @@
 //! | `random_search` | largest increase at random points of a ball |
 //! | `average` | mean increase over a sphere and over a Gaussian |
 //! | `worst_case` | largest increase in a ball, by gradient ascent |
+//! | `m_sharpness` | mean over small batches of the largest increase of their loss |
 //! | `keskar` | largest increase in the box of Keskar et al. |
 //! | `directional` | curvature along one direction |
 //! | `preconditioned` | largest curvature in the metrics of SGD and of Adam |
 //! | `sam` | ascent step of sharpness-aware minimisation |
 //! | `flatness` | distance at which the loss has increased by a tolerance |
+//! | `fisher_rao` | length of θ in the metric of the Fisher matrix |
+//! | `relative_flatness` | traces of layers' Hessians, weighted by their units' weights |
+//! | `normalized` | curvature of layers times the size of their weights, in the best units |
 //! | `pac_bayes` | PAC-Bayes bound on the error on unseen data |
+//! | `pac_bayes_diagonal` | the same with a separate, optimised variance of each weight |
 //! | `evolution` | curvature and sharpness during training |
 //! | `top_space` | leading eigenvectors and the gradient during training |
 
 mod average;
 mod directional;
 mod evolution;
+mod fisher_rao;
 mod flatness;
 mod keskar;
+mod m_sharpness;
+mod normalized;
 mod pac_bayes;
+mod pac_bayes_diagonal;
 mod preconditioned;
 mod random_search;
+mod relative_flatness;
 mod sam;
 mod top_space;
+mod weights;
 mod worst_case;
 
 pub use average::AverageSharpness;
 pub use directional::directional_sharpness;
 pub use evolution::{CurvatureSnapshot, Evolution, EvolutionSettings};
+pub use fisher_rao::FisherRaoNorm;
 pub use flatness::{Flatness, FlatnessReport};
 pub use keskar::KeskarSharpness;
+pub use m_sharpness::MSharpness;
+pub use normalized::NormalizedSharpness;
 pub use pac_bayes::{PacBayes, PacBayesBound, PacBayesRow};
+pub use pac_bayes_diagonal::{DiagonalPacBayes, DiagonalPacBayesBound};
 pub use preconditioned::PreconditionedSharpness;
 pub use random_search::RandomSharpness;
+pub use relative_flatness::RelativeFlatness;
 pub use sam::SamStep;
 pub use top_space::TopSpace;
 pub use worst_case::WorstCase;

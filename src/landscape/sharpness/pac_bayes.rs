@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result, counted};
-use crate::objective::Objective;
+use crate::objective::{Objective, Score};
 use crate::progress::Progress;
 use crate::random::{Purpose, normal};
 use crate::spectral::Estimate;
@@ -147,16 +147,8 @@ impl PacBayes {
     /// at a draw is not finite.
     pub fn run(&self, objective: &Objective, prior_center: &[f64]) -> Result<PacBayesBound> {
         self.check()?;
-        let parameters = objective.parameters();
-        if parameters.statistics().len() > 0 {
-            return Err(Error::invalid(
-                "the model has batch normalisation, whose running statistics depend on the samples and are not part of the KL \
-                 divergence, so the bound would not hold: use a model without it, such as one with \
-                 Norm::Group",
-            ));
-        }
-        parameters.check_vector(prior_center, "prior's centre")?;
-        let theta = parameters.to_flat()?;
+        check_model(objective, prior_center)?;
+        let theta = objective.parameters().to_flat()?;
         let distance = norm(&minus(&theta, prior_center));
         let scores = self.scores(objective, &theta)?;
         let rows = self
@@ -195,19 +187,7 @@ impl PacBayes {
                 "σ = {sigma} is not a standard deviation: use finite numbers above 0"
             )));
         }
-        if self.draws < 2 {
-            return Err(Error::invalid(format!(
-                "no standard error from {} of the weights: use at least 2",
-                counted(self.draws, "draw")
-            )));
-        }
-        if !(self.delta > 0.0 && self.delta < 1.0) {
-            return Err(Error::invalid(format!(
-                "δ = {} is not a probability: use a number between 0 and 1, such as 0.05",
-                self.delta
-            )));
-        }
-        Ok(())
+        check_draws_and_delta(self.draws, self.delta)
     }
 
     /// Returns, for each σ, the errors and the losses of all draws.
@@ -219,13 +199,7 @@ impl PacBayes {
             let z = normal(theta.len(), Purpose::PacBayes, self.seed, draw as u64);
             let found = objective.scores_on_plane([theta, &z, &z], &points)?;
             for (score, (errors, losses)) in found.iter().zip(&mut scores) {
-                let accuracy = score.accuracy.ok_or_else(|| {
-                    Error::invalid(
-                        "the bound is on the classification error, and this dataset has values, not \
-                         labels: build it with Dataset::classification",
-                    )
-                })?;
-                errors.push(1.0 - accuracy);
+                errors.push(error_of(score)?);
                 losses.push(score.loss);
             }
             progress.part(draw + 1, self.draws);
@@ -250,8 +224,47 @@ impl PacBayes {
     }
 }
 
+/// Checks what the bound assumes of the model, and the prior's centre.
+pub(super) fn check_model(objective: &Objective, prior_center: &[f64]) -> Result<()> {
+    let parameters = objective.parameters();
+    if parameters.statistics().len() > 0 {
+        return Err(Error::invalid(
+            "the model has batch normalisation, whose running statistics depend on the samples and are not part of the KL \
+             divergence, so the bound would not hold: use a model without it, such as one with \
+             Norm::Group",
+        ));
+    }
+    parameters.check_vector(prior_center, "prior's centre")
+}
+
+pub(super) fn check_draws_and_delta(draws: usize, delta: f64) -> Result<()> {
+    if draws < 2 {
+        return Err(Error::invalid(format!(
+            "no standard error from {} of the weights: use at least 2",
+            counted(draws, "draw")
+        )));
+    }
+    if !(delta > 0.0 && delta < 1.0) {
+        return Err(Error::invalid(format!(
+            "δ = {delta} is not a probability: use a number between 0 and 1, such as 0.05"
+        )));
+    }
+    Ok(())
+}
+
+/// The classification error of a draw.
+pub(super) fn error_of(score: &Score) -> Result<f64> {
+    let accuracy = score.accuracy.ok_or_else(|| {
+        Error::invalid(
+            "the bound is on the classification error, and this dataset has values, not \
+             labels: build it with Dataset::classification",
+        )
+    })?;
+    Ok(1.0 - accuracy)
+}
+
 /// Returns the largest p ≤ 1 with kl(q‖p) ≤ c, rounded up, for 0 ≤ q ≤ 1 and c ≥ 0.
-fn kl_inverse(q: f64, c: f64) -> f64 {
+pub(super) fn kl_inverse(q: f64, c: f64) -> f64 {
     let (mut low, mut high) = (q, 1.0);
     loop {
         let middle = 0.5 * (low + high);

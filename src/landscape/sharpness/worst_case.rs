@@ -68,14 +68,40 @@ impl Sharpness {
     /// # Errors
     /// The radius is not positive; there are no starts or steps; a loss or gradient in the ball is not finite.
     pub fn worst_case(&self, objective: &Objective) -> Result<WorstCase> {
+        let ball = self.ball(objective)?;
+        let mut progress = Progress::start("worst case");
+        let highest = self.highest(objective, &ball, |start| progress.part(start, self.starts))?;
+        let lanczos = Lanczos::default()
+            .with_which(Which::Largest)
+            .with_seed(self.seed);
+        let top = lanczos.run(&ball.hessian(objective)?, 1)?.values()[0];
+        let quadratic = self.radius * highest.slope + 0.5 * self.radius.powi(2) * top.max(0.0);
+        Ok(WorstCase {
+            rise: highest.rise,
+            perturbation: ball.perturbation(&highest.u),
+            by_start: highest.by_start,
+            converged: highest.converged,
+            gradient_evaluations: highest.gradients,
+            quadratic,
+            rounding: ball.rounding,
+            radius: self.radius,
+            center: ball.center,
+        })
+    }
+
+    /// Searches the ball from all starts. Calls `finished` with the number of finished starts.
+    pub(super) fn highest(
+        &self,
+        objective: &Objective,
+        ball: &Ball,
+        mut finished: impl FnMut(usize),
+    ) -> Result<Highest> {
         if self.starts == 0 || self.steps == 0 {
             return Err(Error::invalid(
                 "the search for the worst case needs at least 1 start and 1 step",
             ));
         }
-        let ball = self.ball(objective)?;
         let slope = ball.perturbation(&objective.gradient_at(&ball.theta)?.1);
-        let mut progress = Progress::start("worst case");
         let mut found: Vec<Ascent> = Vec::new();
         for start in 0..self.starts {
             let mut u = match start {
@@ -84,8 +110,8 @@ impl Sharpness {
             };
             let length = norm(&u);
             scale(&mut u, self.radius / length);
-            found.push(self.ascend(objective, &ball, u)?);
-            progress.part(start + 1, self.starts);
+            found.push(self.ascend(objective, ball, u)?);
+            finished(start + 1);
         }
         let by_start: Vec<f64> = found.iter().map(|ascent| ascent.rise).collect();
         let best = (0..found.len()).max_by(|a, b| by_start[*a].total_cmp(&by_start[*b]));
@@ -93,21 +119,13 @@ impl Sharpness {
             Some(best) if by_start[best] > 0.0 => (by_start[best], found[best].u.clone()),
             _ => (0.0, vec![0.0; slope.len()]),
         };
-        let lanczos = Lanczos::default()
-            .with_which(Which::Largest)
-            .with_seed(self.seed);
-        let top = lanczos.run(&ball.hessian(objective)?, 1)?.values()[0];
-        let quadratic = self.radius * norm(&slope) + 0.5 * self.radius.powi(2) * top.max(0.0);
-        Ok(WorstCase {
+        Ok(Highest {
             rise,
-            perturbation: ball.perturbation(&u),
+            u,
             by_start,
             converged: found.iter().all(|ascent| ascent.converged),
-            gradient_evaluations: 1 + found.iter().map(|ascent| ascent.gradients).sum::<usize>(),
-            quadratic,
-            rounding: ball.rounding,
-            radius: self.radius,
-            center: ball.center,
+            gradients: 1 + found.iter().map(|ascent| ascent.gradients).sum::<usize>(),
+            slope: norm(&slope),
         })
     }
 
@@ -167,6 +185,17 @@ impl Sharpness {
         }
         Ok(ascent)
     }
+}
+
+/// The largest rise that searches from all starts found.
+pub(super) struct Highest {
+    pub(super) rise: f64,
+    pub(super) u: Vec<f64>,
+    pub(super) by_start: Vec<f64>,
+    pub(super) converged: bool,
+    pub(super) gradients: usize,
+    /// ‖Tg‖ at the centre.
+    pub(super) slope: f64,
 }
 
 struct Ascent {
