@@ -21,10 +21,10 @@ use crate::error::Result;
 use crate::landscape::direction::Normalization;
 use crate::landscape::{
     BatchSharpness, CentralFlow, CentralFlowPoint, ClassStructure, CurvatureSnapshot,
-    EvolutionSettings, ExplainedEigenvalue, Flatness, GradientNoise, Grid, HessianDifference,
-    ImplicitBias, Influence, InfluenceSolver, LearningCoefficient, NormStatistics, PacBayes,
-    PacBayesRow, PartTraces, PathShape, PathTrainer, Sharpness, Stability, StabilityMeasure,
-    StabilityPoint, TopSpace, UnitAxis,
+    DiagonalPacBayes, EvolutionSettings, ExplainedEigenvalue, Flatness, GradientNoise, Grid,
+    HessianDifference, ImplicitBias, Influence, InfluenceSolver, LearningCoefficient,
+    NormStatistics, PacBayes, PacBayesRow, PartTraces, PathShape, PathTrainer, Sharpness,
+    Stability, StabilityMeasure, StabilityPoint, TopSpace, UnitAxis,
 };
 use crate::layers::LayerKind;
 use crate::model::{Activation, Architecture, Design, Norm};
@@ -241,6 +241,7 @@ show_fields!(
     Normalization,
     Objective,
     OutlierTest,
+    DiagonalPacBayes,
     PacBayes,
     PacBayesRow,
     PartTraces,

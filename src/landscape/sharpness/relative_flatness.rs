@@ -4,9 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use super::weights::{WeightMatrix, weight_matrices, write_layers};
 use crate::error::Result;
+use crate::kernels::symmetric_eigen;
 use crate::objective::Objective;
 use crate::operator::{Block, Hessian, LinearOperator};
-use crate::spectral::{Estimate, Trace, symmetric_eigen};
+use crate::spectral::{Estimate, Trace};
 use crate::vector::axpy;
 
 /// The relative flatness of each layer (Petzka, Kamp, Adilova, Sminchisescu and Boley, "Relative Flatness and Generalization",
