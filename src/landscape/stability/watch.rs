@@ -143,8 +143,10 @@ impl Watch {
         let square = step.learning_rate.powi(2);
         let pair = (bend / square, dot(&difference, &difference) / square);
         if step.rows.len() == step.objective.samples() {
-            let exact = Estimate::exact(pair.0 / pair.1);
-            return Ok((pair.1 > 0.0).then_some(exact));
+            // Four losses are rounded; with several batches their scatter shows it.
+            let rounding = 4.0 * batch.parameters().epsilon() * center.abs() / part.powi(2);
+            let whole = Estimate::exact(pair.0 / pair.1).with_error(rounding / (square * pair.1));
+            return Ok((pair.1 > 0.0).then_some(whole));
         }
         if self.curvatures.len() == WINDOW {
             self.curvatures.pop_front();
