@@ -1231,7 +1231,8 @@ fn a_failing_shard_is_an_error() {
     let shard = [shard.as_flattened(), &[out, "--eigenvalues"]].concat();
     let output = landscape(&shard);
     assert!(
-        String::from_utf8_lossy(&output.stdout).contains("this shard is done; eigenvalues: 4 of 9")
+        String::from_utf8_lossy(&output.stdout)
+            .contains("this shard is done; rows of eigenvalues: 1 of 3")
     );
     let file = dir.path().join("unfinished.eigenvalues.shard-1-of-2");
     std::fs::write(
