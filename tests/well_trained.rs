@@ -134,6 +134,25 @@ fn a_zero_hessian() {
     }
 }
 
+/// The squares of gradients of 10⁻²⁰⁰ underflow.
+#[test]
+fn tiny_gradients() {
+    record_warnings();
+    let data = two_moons(40, 0.1, 0, &CPU).unwrap();
+    let model = Mlp::new(&[2, 4, 1], Activation::Sigmoid, 0, &CPU).unwrap();
+    let model = model.to_dtype(DType::F64).unwrap();
+    let bias = model.parameters().get("layers.0.bias").unwrap();
+    bias.set(&(bias.ones_like().unwrap() * -460.0).unwrap())
+        .unwrap();
+    let objective = Objective::of(&model, &data, Loss::CrossEntropy).unwrap();
+    let gradient = objective.gradient().unwrap();
+    let first = model.parameters().range("layers.0.weight").unwrap();
+    let sizes: Vec<f64> = gradient[first].iter().map(|g| g.abs()).collect();
+    assert!(sizes.iter().all(|size| *size < 1e-162) && sizes.iter().any(|size| *size > 0.0));
+    objective.hvp(&gradient).unwrap();
+    assert_no_warnings();
+}
+
 /// Networks whose gradient is exactly zero: all weights are zero, or the fit is perfect.
 #[test]
 fn zero_gradients() {

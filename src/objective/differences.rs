@@ -163,7 +163,8 @@ impl<'a> ComparisonPoint<'a> {
         for range in &self.ranges {
             let part = &mut vector[range.clone()];
             let mut length = norm(&self.theta[range.clone()]);
-            if part.iter().all(|g| *g == 0.0) {
+            // The square of a tiny gradient underflows.
+            if norm(part) == 0.0 {
                 let random = random.get_or_insert_with(|| {
                     normal(self.theta.len(), Purpose::DerivativeCheck, 1, self.number)
                 });

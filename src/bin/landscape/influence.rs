@@ -128,25 +128,38 @@ impl InfluenceCommand {
 
     fn text(&self, found: &InfluenceReport, seconds: f64) -> String {
         let ranking = found.ranking();
-        let shown = SHOWN.min(ranking.len());
         let list = |indices: &mut dyn Iterator<Item = &usize>| {
             let items = indices.map(|i| format!("{i} ({})", scientific(found.values[*i], 2)));
-            items.collect::<Vec<_>>().join(", ")
+            match items.collect::<Vec<_>>() {
+                items if items.is_empty() => "none".into(),
+                items => items.join(", "),
+            }
         };
         let error = found.errors.iter().fold(0.0, |most: f64, e| most.max(*e));
         format!(
-            "test loss        {}, of {} test samples\n\
+            "test loss        {}, test samples: {}\n\
              training         ‖∇L‖ = {}, which is 0 at a minimum\n\
              most harmful     {}\n\
              most helpful     {}\n\
              error            at most {} by the solver\n\
-             solver           {}converged: relative residual {} after {} products, damping {}\n\
+             solver           {}converged: relative residual {}, products {}, damping {}\n\
              {seconds:.2} s\n",
             number(found.test_loss, 6),
             found.test_samples,
             scientific(found.gradient_norm, 1),
-            list(&mut ranking.iter().rev().take(shown)),
-            list(&mut ranking.iter().take(shown)),
+            list(
+                &mut ranking
+                    .iter()
+                    .rev()
+                    .filter(|i| found.values[**i] > 0.0)
+                    .take(SHOWN)
+            ),
+            list(
+                &mut ranking
+                    .iter()
+                    .filter(|i| found.values[**i] < 0.0)
+                    .take(SHOWN)
+            ),
             scientific(error, 1),
             if found.converged { "" } else { "not " },
             scientific(found.relative_residual, 1),

@@ -102,6 +102,11 @@ impl StabilityCommand {
         };
         let objective = Objective::of(&model, &train, data.loss())?;
         let measures: Vec<StabilityMeasure> = self.measure.iter().map(|m| (*m).into()).collect();
+        if self.sharpness_samples.is_some() && !measures.contains(&StabilityMeasure::Sharpness) {
+            return Err(Error::Invalid(
+                "--sharpness-samples is for --measure sharpness: add that measure, or leave the option out".into(),
+            ));
+        }
         let mut settings = Stability::default()
             .with_interval(self.interval)
             .with_measures(measures);
@@ -141,7 +146,7 @@ fn text(found: &StabilityReport) -> String {
             point.threshold,
             point.ratio(),
         ];
-        let numbers = numbers.map(|x| format!("{:>12}", number(x, 4)));
+        let numbers = numbers.map(|x| format!(" {:>11}", number(x, 4)));
         text += &format!(
             "{:>12}{}  {}\n",
             point.step,
@@ -151,7 +156,7 @@ fn text(found: &StabilityReport) -> String {
     }
     if every > 1 {
         text += &format!(
-            "every {every}th of {} rows; --json and --out have all\n",
+            "1 of {every} rows of {}; --json and --out have all\n",
             points.len()
         );
     }

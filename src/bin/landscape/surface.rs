@@ -35,7 +35,7 @@ pub struct Surface {
     /// Number of points in each direction; the grid contains θ if N is odd
     #[arg(long, value_name = "N", default_value_t = 51)]
     grid: usize,
-    /// Compute the smallest and largest eigenvalue of the Hessian at each point (about 1 s per point)
+    /// Compute the smallest and largest eigenvalue of the Hessian at each point (5 to 100 products per point)
     #[arg(long)]
     eigenvalues: bool,
     /// Seed of the directions

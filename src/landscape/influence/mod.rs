@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use self::report::Solved;
 use crate::data::Dataset;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 use crate::objective::Objective;
 use crate::operator::{Kfac, KroneckerInverse, LinearOperator, Shifted};
 use crate::spectral::ConjugateGradients;
@@ -127,7 +127,7 @@ impl Influence {
     /// solution that does not converge is not an error: see [`InfluenceReport::converged`].
     ///
     /// # Errors
-    /// A setting out of range; no damping and no L2 term; test data that does not fit the objective; derivatives that are not
+    /// A setting out of range; too few products to reduce the residual; no damping and no L2 term; test data that does not fit the objective; derivatives that are not
     /// finite; an objective without hand-derived rules, see [`Objective::engine`]; samples that are divided among ranks or read in
     /// parts.
     pub fn run(&self, objective: &Objective, test: &Dataset) -> Result<InfluenceReport> {
@@ -135,6 +135,12 @@ impl Influence {
             .with_tolerance(self.tolerance)
             .with_max_products(self.max_products);
         cg.check()?;
+        if self.tolerance >= 1.0 {
+            return Err(Error::invalid(format!(
+                "the tolerance is {}, which the solution x = 0 reaches: give a number below 1",
+                self.tolerance
+            )));
+        }
         if let Some(damping) = self.damping.filter(|d| !(*d >= 0.0 && d.is_finite())) {
             return Err(Error::invalid(format!(
                 "the damping is {damping}: give a finite number ≥ 0"
@@ -167,6 +173,12 @@ impl Influence {
         let matrix = Shifted::new(objective.gauss_newton(), damping)?;
         let inverse = factors.as_ref().map(|factors| factors.inverse(damping));
         let solved = self.solve(&cg, &matrix, inverse.transpose()?.as_ref(), &right_side)?;
+        if solved.x.iter().all(|x| *x == 0.0) && norm(&right_side) > 0.0 {
+            return Err(Error::invalid(format!(
+                "{} did not reduce the residual: allow more, or use a larger damping or another solver",
+                counted(solved.products, "product")
+            )));
+        }
 
         let n = objective.samples() as f64;
         let derivatives = objective.sample_derivatives(&solved.x)?;

@@ -261,6 +261,7 @@ fn what_cannot_be_computed_is_said() {
         (usual().with_damping(f64::NAN), "the damping is NaN"),
         (usual().with_damping(0.0), "set a damping"),
         (usual().with_tolerance(0.0), "the tolerance is 0"),
+        (usual().with_tolerance(2.0), "give a number below 1"),
         (usual().with_max_products(0), "max_products is 0"),
     ] {
         let found = message(settings, &objective);

@@ -70,7 +70,7 @@ impl Sharpness {
         let n = objective.samples();
         if !(1..=n).contains(&batch_size) {
             return Err(Error::invalid(format!(
-                "batches of {} for m-sharpness from {n}: use 1 to {n}",
+                "batches of {} for m-sharpness from {n}: use 1 to half as many, or all",
                 counted(batch_size, "sample")
             )));
         }
@@ -78,7 +78,7 @@ impl Sharpness {
         if batches == 0 || (batches == 1 && batch_size < n) {
             return Err(Error::invalid(format!(
                 "no standard error of m-sharpness from {} of {batch_size} of {n} samples: use smaller batches, and at least 2",
-                counted(batches, "batch")
+                counted(batches, "group")
             )));
         }
         let mut order: Vec<usize> = (0..n).collect();
@@ -119,7 +119,7 @@ impl std::fmt::Display for MSharpness {
             self.mean.value,
             self.mean.standard_error,
             self.radius,
-            counted(self.rises.len(), "batch"),
+            counted(self.rises.len(), "group"),
             counted(self.batch_size, "sample"),
             counted(self.gradient_evaluations / self.rises.len(), "gradient"),
         )?;

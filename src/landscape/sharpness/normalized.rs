@@ -74,7 +74,7 @@ impl NormalizedSharpness {
                 .with_seed(seed)
                 .trace(&Scaled::new(block, noise)?)?;
             // min over s of s²A + B/s² is 2√(AB), with the relative error of A halved.
-            let value = 2.0 * (trace.value.max(0.0) * size).sqrt();
+            let value = 2.0 * (trace.value.abs() * size).sqrt();
             let relative = match trace.value > 0.0 {
                 true => 0.5 * trace.standard_error / trace.value,
                 false => 0.0,

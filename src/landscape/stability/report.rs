@@ -110,6 +110,12 @@ impl StabilityReport {
             "{:.2} s, of which {:.2} s to measure: {share:.0} % of the training's time",
             self.seconds, self.measuring_seconds
         )];
+        if self.points.is_empty() && self.stopped.is_none() {
+            notes.push(
+                "there is no measurement: train for more steps, or measure at a smaller interval; batch sharpness needs three"
+                    .into(),
+            );
+        }
         if self.statistics != StatisticsSource::None {
             notes.push(self.statistics.to_string());
         }

@@ -45,7 +45,7 @@ use crate::train::{Adam, BuiltIn, Optimizer, Sgd};
 /// ```
 ///
 /// # Errors
-/// A learning rate that is not a finite number above 0; an optimizer with a setting outside its range, or not of this crate.
+/// A learning rate that is not a finite number above 0; a weight decay of 2/η or more; an optimizer with a setting outside its range, or not of this crate.
 pub fn stability_threshold(optimizer: &dyn Optimizer, learning_rate: f64) -> Result<f64> {
     if !(learning_rate > 0.0 && learning_rate.is_finite()) {
         return Err(Error::invalid(format!(
@@ -55,6 +55,12 @@ pub fn stability_threshold(optimizer: &dyn Optimizer, learning_rate: f64) -> Res
     optimizer.check()?;
     match BuiltIn::of(optimizer) {
         Some(BuiltIn::Sgd(sgd)) => Ok(of_sgd(&sgd, learning_rate)),
+        Some(BuiltIn::Adam(adam)) if adam.weight_decay * learning_rate >= 2.0 => {
+            Err(Error::invalid(format!(
+                "the weight decay {} alone makes steps of {learning_rate} unstable: their product must be below 2",
+                adam.weight_decay
+            )))
+        }
         Some(BuiltIn::Adam(adam)) => Ok(of_adam(&adam, learning_rate)),
         None => Err(Error::invalid(format!(
             "the stability threshold of the optimizer {optimizer:?} is not known: measure the critical sharpness, whose \

@@ -136,16 +136,20 @@ impl Watch {
         // Balances the rounding of the losses and the fourth derivative.
         let part = batch.parameters().epsilon().powf(0.125);
         let zeros = vec![0.0; difference.len()];
-        let points = [[-part, 0.0], [0.0, 0.0], [part, 0.0]];
-        let scores = batch.scores_on_plane([&step.before, &difference, &zeros], &points)?;
-        let [back, center, ahead] = [0, 1, 2].map(|i| scores[i].loss);
-        let bend = ((ahead - center) + (back - center)) / part.powi(2);
+        let parts = [-1.0, 0.0, 1.0, -0.5, 0.5].map(|sign| [sign * part, 0.0]);
+        let whole_batch = step.rows.len() == step.objective.samples();
+        let points = &parts[..if whole_batch { 5 } else { 3 }];
+        let scores = batch.scores_on_plane([&step.before, &difference, &zeros], points)?;
+        let (center, losses) = (scores[1].loss, |i: usize| scores[i].loss);
+        let bend = ((losses(2) - center) + (losses(0) - center)) / part.powi(2);
         let square = step.learning_rate.powi(2);
         let pair = (bend / square, dot(&difference, &difference) / square);
-        if step.rows.len() == step.objective.samples() {
-            // Four losses are rounded; with several batches their scatter shows it.
+        if whole_batch {
+            // The rounding of four losses, and the change with half the distance. The scatter of several batches shows the first.
             let rounding = 4.0 * batch.parameters().epsilon() * center.abs() / part.powi(2);
-            let whole = Estimate::exact(pair.0 / pair.1).with_error(rounding / (square * pair.1));
+            let nearer = ((losses(4) - center) + (losses(3) - center)) / (0.5 * part).powi(2);
+            let error = rounding.hypot(bend - nearer) / (square * pair.1);
+            let whole = Estimate::exact(pair.0 / pair.1).with_error(error);
             return Ok((pair.1 > 0.0).then_some(whole));
         }
         if self.curvatures.len() == WINDOW {
