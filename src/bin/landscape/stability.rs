@@ -18,7 +18,7 @@ use crate::{mpi_context, signals};
 
 /// Examples at the end of `--help`.
 const EXAMPLES: &str = "Examples:
-  landscape stability --layers 784,32,10 --activation tanh --samples 1000 --batch 1000 --optimizer sgd --lr 0.5 --epochs 1000
+  landscape stability --layers 784,32,10 --activation tanh --samples 1000 --batch 1000 --optimizer sgd --lr 1 --epochs 200 --interval 5
   landscape stability --layers 784,32,10 --optimizer sgd --lr 0.1 --batch 32 --measure batch,critical --interval 100
   landscape stability --model cnn --optimizer adam --measure critical --epochs 1 --out stability";
 
@@ -30,8 +30,8 @@ pub struct StabilityCommand {
     /// Use the first N training samples [default: all]
     #[arg(long, value_name = "N")]
     samples: Option<usize>,
-    /// Sharpness to compare with the threshold, one or more [default: batch for SGD with batches and without momentum, critical with --clip or
-    /// --sam, otherwise sharpness]
+    /// Sharpness to compare with the threshold, one or more [default: batch for SGD with batches and without momentum, critical with --clip,
+    /// --sam or --asam, otherwise sharpness]
     #[arg(long, value_enum, value_delimiter = ',')]
     measure: Vec<MeasureName>,
     /// Number of steps from one measurement to the next
