@@ -248,6 +248,7 @@ fn batch_sharpness_has_its_definition() {
     // Very short steps have rounding, very long ones leave the quadratic model.
     for rate in [1e-12, 1e-8, 1e-3, 0.3, 3.0, 30.0] {
         let (_, objective) = network(40, 3, 4, false);
+        let found = BatchSharpness::new(40).run(&objective).unwrap();
         let settings = Stability::default().with_measures([Batch]);
         let report = train(settings, &full_batch(Sgd::default(), rate, 1), &objective);
         let point = &report.points[0];

@@ -23,7 +23,7 @@ impl Dense {
     /// ```
     ///
     /// # Errors
-    /// An eigenvalue iteration that does not converge; [`Error::Interrupted`].
+    /// An eigenvalue iteration that does not converge; [`Error::Interrupted`](crate::error::Error::Interrupted).
     pub fn eigen(&self) -> Result<Spectrum> {
         let n = self.dim();
         let (values, vectors) = symmetric_eigen(n, |i, j| self.matrix()[[i, j]])?;
