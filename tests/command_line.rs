@@ -1298,7 +1298,14 @@ fn the_readmes_commands_run() {
             _ if only_parsed => &["--help"],
             Some("train") => &[],
             Some("analyze") => &["--samples", "64", "--epochs", "1"],
-            Some("llc") => &["--samples", "16", "--max-gradients", "1000"],
+            Some("llc") => &[
+                "--samples",
+                "16",
+                "--batch-size",
+                "8",
+                "--max-gradients",
+                "1000",
+            ],
             _ => &["--samples", "16"],
         };
         if let Some(at) = words.iter().position(|word| word == "--samples") {
