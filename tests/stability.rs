@@ -245,20 +245,6 @@ fn batch_sharpness_has_its_definition() {
         (value - found.value).abs() < 1e-3 * found.value.abs(),
         "{value} {found}"
     );
-    // Very short steps have rounding, very long ones leave the quadratic model.
-    for rate in [1e-12, 1e-8, 1e-3, 0.3, 3.0, 30.0] {
-        let (_, objective) = network(40, 3, 4, false);
-        let found = BatchSharpness::new(40).run(&objective).unwrap();
-        let settings = Stability::default().with_measures([Batch]);
-        let report = train(settings, &full_batch(Sgd::default(), rate, 1), &objective);
-        let point = &report.points[0];
-        let (difference, error) = ((point.value - found.value).abs(), point.error);
-        assert!(difference <= 4.0 * error, "{rate}: {difference} {error}");
-    }
-
-    let decayed = Adam::default().with_weight_decay(20.0);
-    let error = stability_threshold(&decayed, 0.1).unwrap_err().to_string();
-    assert!(error.contains("must be below 2"), "{error}");
 
     for (settings, words) in [
         (BatchSharpness::new(0), "use 1 to 40"),
