@@ -141,11 +141,12 @@ pub enum Error {
 /// ```
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// A count and its noun: "1 sample", "2 samples", "0 entries".
+/// A count and its noun: "1 sample", "2 samples", "0 entries", "2 batches".
 pub(crate) fn counted(count: usize, noun: &str) -> String {
     match (count, noun.strip_suffix('y')) {
         (1, _) => format!("1 {noun}"),
         (_, Some(stem)) => format!("{count} {stem}ies"),
+        (_, None) if noun.ends_with("ch") => format!("{count} {noun}es"),
         (_, None) => format!("{count} {noun}s"),
     }
 }
@@ -224,6 +225,16 @@ impl From<std::convert::Infallible> for Error {
 pub(crate) fn all_finite(values: &[f64]) -> bool {
     let pieces = values.par_chunks(1 << 17);
     pieces.all(|piece| piece.iter().fold(true, |all, v| all & v.is_finite()))
+}
+
+/// Returns an error that names the value if it is not a finite number above 0.
+pub(crate) fn check_positive(value: f64, what: &str) -> Result<()> {
+    match value > 0.0 && value.is_finite() {
+        true => Ok(()),
+        false => Err(Error::invalid(format!(
+            "{what} is {value}: give a finite number above 0"
+        ))),
+    }
 }
 
 /// Returns an error that names the first entry that is not finite.

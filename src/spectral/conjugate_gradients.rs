@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::Short;
-use crate::error::{Error, Result, check_finite, counted};
+use crate::error::{Error, Result, check_finite, check_positive, counted};
 use crate::operator::{LinearOperator, check_length, checked_products};
 use crate::progress::Progress;
 use crate::vector::{axpy, dot, minus, norm, scale};
@@ -230,12 +230,7 @@ impl ConjugateGradients {
 
     /// Returns an error for a setting out of range.
     pub(crate) fn check(&self) -> Result<()> {
-        if !(self.tolerance > 0.0 && self.tolerance.is_finite()) {
-            return Err(Error::invalid(format!(
-                "the tolerance is {}: give a finite number above 0",
-                self.tolerance
-            )));
-        }
+        check_positive(self.tolerance, "the tolerance")?;
         if self.max_products < 2 {
             return Err(Error::invalid(format!(
                 "max_products is {}: allow at least 2, for a step and its residual",

@@ -8,7 +8,7 @@ use super::orthonormal::extend;
 use super::probe_loop::Sampler;
 use super::simple_eigenvalues::SimpleEigenvalues;
 use super::{Bracket, Estimate};
-use crate::error::{Error, Result, counted};
+use crate::error::{Error, Result, check_positive, counted};
 use crate::kernels::symmetric_eigen;
 use crate::memory;
 use crate::operator::{Dense, LinearOperator, checked_products};
@@ -293,8 +293,10 @@ impl DensitySettings {
     /// # Errors
     /// Fewer than 2 probes or 2 steps; a width that is not above 0 and finite; products that fail or are not finite.
     pub fn run(&self, operator: &dyn LinearOperator) -> Result<Density> {
+        if let Some(width) = self.width {
+            check_positive(width, "the smoothing width")?;
+        }
         match self.width {
-            Some(width) if !(width > 0.0 && width.is_finite()) => Err(invalid_width(width)),
             Some(width) if !self.takes_all(operator.dim()) => {
                 self.check()?;
                 self.run_band(operator, width)
@@ -391,12 +393,6 @@ impl DensitySettings {
     fn takes_all(&self, n: usize) -> bool {
         n <= self.probes.saturating_mul(self.steps).min(Dense::MAX_DIM)
     }
-}
-
-pub(super) fn invalid_width(width: f64) -> Error {
-    Error::invalid(format!(
-        "the smoothing width is {width}: give a finite number above 0"
-    ))
 }
 
 /// Number of probes that run together: as many as their bases and one more fit in [`BASES_BYTES`], at least 1.
@@ -763,9 +759,7 @@ impl Density {
         points: usize,
         value: impl Fn(f64, f64) -> f64,
     ) -> Result<DensityCurve> {
-        if !(width > 0.0 && width.is_finite()) {
-            return Err(invalid_width(width));
-        }
+        check_positive(width, "the smoothing width")?;
         if points < 2 {
             return Err(Error::invalid(format!(
                 "a curve of {}: give at least 2",

@@ -3,7 +3,7 @@
 use super::Estimate;
 use super::density::{Density, Quadrature};
 use super::orthonormal::orthogonalize;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_positive};
 use crate::vector::{dot, norm, scale};
 
 impl Density {
@@ -27,11 +27,7 @@ impl Density {
     /// # Errors
     /// An α that is not a positive number; negative eigenvalues beyond rounding, for which the sum has no meaning.
     pub fn effective_dimension(&self, alpha: f64) -> Result<Estimate> {
-        if !(alpha > 0.0 && alpha.is_finite()) {
-            return Err(Error::invalid(format!(
-                "α is {alpha}: give a finite number above 0"
-            )));
-        }
+        check_positive(alpha, "α")?;
         let [lowest, highest] = self.range();
         let rounding = self.node_rounding()(highest);
         if lowest < -rounding {

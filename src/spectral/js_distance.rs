@@ -1,8 +1,7 @@
 //! The Jensen–Shannon distance between spectral densities.
 
-use super::density::invalid_width;
 use super::{Density, Estimate, Quadrature};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_positive};
 
 /// Distance between grid points, relative to the width of the Gaussian.
 const STEP: f64 = 1.0 / 3.0;
@@ -45,9 +44,7 @@ impl Density {
     /// # Errors
     /// A width that is not above 0 and finite; two densities from different numbers of probes.
     pub fn js_distance(&self, other: &Self, width: f64) -> Result<Estimate> {
-        if !(width > 0.0 && width.is_finite()) {
-            return Err(invalid_width(width));
-        }
+        check_positive(width, "the smoothing width")?;
         let [count, others] = [self, other].map(|density| density.probes.len());
         if count != others && !self.is_exact() && !other.is_exact() {
             return Err(Error::invalid(format!(

@@ -6,7 +6,7 @@ use super::Estimate;
 use super::deflated_trace::{DeflatedTrace, TraceOf, rounding};
 use super::orthonormal::{extend, orthogonalize};
 use super::probe_loop::{BLOCK_SIZE, Estimator, Sampler, estimate};
-use crate::error::{Error, Result, counted};
+use crate::error::{Error, Result, check_positive, counted};
 use crate::operator::{Dense, LinearOperator};
 use crate::progress::Progress;
 use crate::random::Purpose;
@@ -156,12 +156,7 @@ impl Trace {
     }
 
     fn run(&self, operator: &dyn LinearOperator, trace_of: TraceOf) -> Result<Estimate> {
-        if !(self.relative_error > 0.0 && self.relative_error.is_finite()) {
-            return Err(Error::invalid(format!(
-                "the relative error is {}: give a finite number above 0",
-                self.relative_error
-            )));
-        }
+        check_positive(self.relative_error, "the relative error")?;
         if self.max_products < 12 {
             return Err(Error::invalid(format!(
                 "{} cannot give an estimate with a standard error: allow at least 12",

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::optimizer::{Optimizer, SliceUpdate, Step};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_positive};
 use crate::kernels::Scalar;
 use crate::kernels::simd::vectorised;
 
@@ -178,12 +178,7 @@ impl Optimizer for Adam {
                 )));
             }
         }
-        if !(self.epsilon > 0.0 && self.epsilon.is_finite()) {
-            return Err(Error::invalid(format!(
-                "Adam's epsilon is {}: give a finite number above 0",
-                self.epsilon
-            )));
-        }
+        check_positive(self.epsilon, "Adam's epsilon")?;
         if !(self.weight_decay >= 0.0 && self.weight_decay.is_finite()) {
             return Err(Error::invalid(format!(
                 "the weight decay is {}: give a finite number, 0 or above",

@@ -4,7 +4,7 @@ use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_positive};
 use crate::kernels::Scalar;
 
 /// Sharpness-aware minimisation (Foret et al., 2021): a step follows the gradient at θ + ρg/‖g‖ instead of that at θ.
@@ -19,13 +19,7 @@ pub struct Sam {
 
 impl Sam {
     pub(super) fn check(self) -> Result<()> {
-        match self.radius > 0.0 && self.radius.is_finite() {
-            true => Ok(()),
-            false => Err(Error::invalid(format!(
-                "the radius of sharpness-aware steps is {}: give a finite number above 0",
-                self.radius
-            ))),
-        }
+        check_positive(self.radius, "the radius of sharpness-aware steps")
     }
 
     /// Returns the perturbed θ, where `point` starts with θ; `None` if the gradient is 0.

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::data::{Dataset, Targets};
 use crate::engine::BatchScore;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_positive};
 use crate::model::Model;
 use crate::objective::{Loss, Objective, check_l2};
 use crate::parameters::{Parameters, Restore};
@@ -463,12 +463,7 @@ impl Trainer {
     /// # Errors
     /// A setting out of its range.
     pub fn check(&self) -> Result<()> {
-        if !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {
-            return Err(Error::invalid(format!(
-                "the learning rate is {}: give a finite number above 0",
-                self.learning_rate
-            )));
-        }
+        check_positive(self.learning_rate, "the learning rate")?;
         self.optimizer.check()?;
         check_l2(self.l2)?;
         if let Some(sam) = self.sam {

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use self::langevin::Langevin;
 use self::sampling::{Chain, Sampler, Sampling, Target};
 use self::trajectory::NoUTurn;
-use crate::error::{Error, Result, counted};
+use crate::error::{Error, Result, check_positive, counted};
 use crate::memory;
 use crate::objective::Objective;
 use crate::spectral::Short;
@@ -259,14 +259,12 @@ impl LearningCoefficient {
 
     fn check(&self) -> Result<()> {
         for (name, value) in [
-            ("inverse temperature β", self.beta),
-            ("localisation γ", self.localization),
-            ("relative error", Some(self.relative_error)),
+            ("the inverse temperature β", self.beta),
+            ("the localisation γ", self.localization),
+            ("the relative error", Some(self.relative_error)),
         ] {
-            if let Some(value) = value.filter(|v| !(*v > 0.0 && v.is_finite())) {
-                return Err(Error::invalid(format!(
-                    "the {name} is {value}: give a finite number above 0"
-                )));
+            if let Some(value) = value {
+                check_positive(value, name)?;
             }
         }
         if self.chains < 2 {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_positive};
 use crate::objective::Objective;
 use crate::operator::LinearOperator;
 use crate::spectral::{Estimate, Trace};
@@ -173,11 +173,7 @@ pub(super) fn batch_variance(samples: usize, batch_size: usize) -> f64 {
 }
 
 pub(super) fn check_step(learning_rate: f64, batch_size: usize, samples: usize) -> Result<()> {
-    if !(learning_rate > 0.0 && learning_rate.is_finite()) {
-        return Err(Error::invalid(format!(
-            "the learning rate is {learning_rate}: give a finite number above 0"
-        )));
-    }
+    check_positive(learning_rate, "the learning rate")?;
     if batch_size == 0 || batch_size > samples {
         return Err(Error::invalid(format!(
             "the batch size is {batch_size}: use 1 to {samples}, the number of samples"

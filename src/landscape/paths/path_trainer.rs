@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::Curve;
-use crate::error::{Error, Result, counted};
+use crate::error::{Error, Result, check_positive, counted};
 use crate::memory;
 use crate::model::Parameters;
 use crate::objective::{Objective, gradient_store};
@@ -206,12 +206,7 @@ impl PathTrainer {
         if self.batch_size == 0 {
             return Err(Error::invalid("the batch size is 0: use at least 1 sample"));
         }
-        if !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {
-            return Err(Error::invalid(format!(
-                "the learning rate is {}: give a finite number above 0",
-                self.learning_rate
-            )));
-        }
+        check_positive(self.learning_rate, "the learning rate")?;
         if self.shape == PathShape::Chain(0) {
             return Err(Error::invalid(
                 "a chain without bends is the straight line: use at least 1 bend",

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::trace;
-use crate::error::{Error, Result, counted};
+use crate::error::{Error, Result, check_positive, counted};
 use crate::objective::Objective;
 use crate::operator::LinearOperator;
 use crate::progress::Progress;
@@ -134,12 +134,7 @@ impl Flatness {
     }
 
     fn crossings_at(&self, objective: &Objective, theta: &[f64]) -> Result<Vec<(f64, Vec<f64>)>> {
-        if !(self.tolerance > 0.0 && self.tolerance.is_finite()) {
-            return Err(Error::invalid(format!(
-                "the tolerance is {}: give a finite number above 0",
-                self.tolerance
-            )));
-        }
+        check_positive(self.tolerance, "the tolerance")?;
         if self.directions < 2 {
             return Err(Error::invalid(format!(
                 "no standard error from {}: use at least 2",

@@ -56,7 +56,7 @@ pub use worst_case::WorstCase;
 
 use std::fmt::Formatter;
 
-use crate::error::{Error, Result, counted};
+use crate::error::{Error, Result, check_positive, counted};
 use crate::memory;
 use crate::objective::Objective;
 use crate::operator::{Hessian, LinearOperator, Scaled};
@@ -152,13 +152,7 @@ impl Sharpness {
 
     /// Checks the radius.
     pub(crate) fn check(&self) -> Result<()> {
-        match self.radius > 0.0 && self.radius.is_finite() {
-            true => Ok(()),
-            false => Err(Error::invalid(format!(
-                "the radius is {}: give a finite number above 0",
-                self.radius
-            ))),
-        }
+        check_positive(self.radius, "the radius")
     }
 
     /// Checks the radius and returns the neighbourhood of the current parameters.

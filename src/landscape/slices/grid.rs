@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use ndarray::Array2;
 
 use crate::checkpoint::key;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_positive};
 use crate::files::with_ending;
 use crate::objective::Objective;
 use crate::partial_results::{PartialResults, partial_files};
@@ -201,11 +201,7 @@ pub(super) const EIGENVALUES: &str = ".eigenvalues";
 
 /// Returns evenly spaced numbers from `-radius` to `radius`.
 pub(super) fn symmetric(radius: f64, points: usize) -> Result<Vec<f64>> {
-    if !(radius > 0.0 && radius.is_finite()) {
-        return Err(Error::invalid(format!(
-            "the radius is {radius}: give a finite number above 0"
-        )));
-    }
+    check_positive(radius, "the radius")?;
     check_count(points)?;
     Ok(symmetric_grid(radius, points))
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::edge_covariance::edge_covariance;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_positive};
 use crate::objective::Objective;
 use crate::operator::LinearOperator;
 use crate::progress::Progress;
@@ -92,11 +92,7 @@ impl CentralFlow {
     /// the edge than `pairs`.
     pub fn run(&self, objective: &Objective, steps: usize) -> Result<CentralFlowReport> {
         let rate = self.learning_rate;
-        if !(rate > 0.0 && rate.is_finite()) {
-            return Err(Error::invalid(format!(
-                "the learning rate is {rate}: give a finite number above 0"
-            )));
-        }
+        check_positive(rate, "the learning rate")?;
         let n = objective.dim();
         if self.interval == 0 || self.pairs == 0 || self.pairs > n {
             return Err(Error::invalid(format!(

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_positive};
 use crate::objective::Objective;
 use crate::spectral::Bracket;
 use crate::vector::norm;
@@ -62,11 +62,7 @@ impl CriticalSharpness {
     /// `direction` is zero, has the wrong length or entries that are not finite; the learning rate is not a finite number above 0; the
     /// loss at θ is not finite.
     pub fn measure(objective: &Objective, direction: &[f64], learning_rate: f64) -> Result<Self> {
-        if !(learning_rate > 0.0 && learning_rate.is_finite()) {
-            return Err(Error::invalid(format!(
-                "the learning rate is {learning_rate}: give a finite number above 0"
-            )));
-        }
+        check_positive(learning_rate, "the learning rate")?;
         let parameters = objective.parameters();
         parameters.check_vector(direction, "direction")?;
         if norm(direction) == 0.0 {
@@ -112,14 +108,9 @@ impl CriticalSharpness {
         }
         let [low, high] = search.bounds();
         let rate = Bracket {
-            value: search.root().clamp(low, high),
-            low,
-            high,
-        };
-        let rate = Bracket {
-            value: learning_rate * rate.value,
-            low: learning_rate * rate.low,
-            high: learning_rate * rate.high,
+            value: learning_rate * search.root().clamp(low, high),
+            low: learning_rate * low,
+            high: learning_rate * high,
         };
         Ok(Self {
             sharpness: Bracket {

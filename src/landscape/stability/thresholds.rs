@@ -1,6 +1,6 @@
 //! [`stability_threshold`]: the largest sharpness for which an optimizer is stable on the quadratic model of the loss.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_positive};
 use crate::train::{Adam, BuiltIn, Optimizer, Sgd};
 
 /// Returns the largest sharpness λ for which a training of all samples with `optimizer` is stable on the quadratic model.
@@ -47,11 +47,7 @@ use crate::train::{Adam, BuiltIn, Optimizer, Sgd};
 /// # Errors
 /// A learning rate that is not a finite number above 0; a weight decay of 2/η or more; an optimizer with a setting outside its range, or not of this crate.
 pub fn stability_threshold(optimizer: &dyn Optimizer, learning_rate: f64) -> Result<f64> {
-    if !(learning_rate > 0.0 && learning_rate.is_finite()) {
-        return Err(Error::invalid(format!(
-            "the learning rate is {learning_rate}: give a finite number above 0"
-        )));
-    }
+    check_positive(learning_rate, "the learning rate")?;
     optimizer.check()?;
     match BuiltIn::of(optimizer) {
         Some(BuiltIn::Sgd(sgd)) => Ok(of_sgd(&sgd, learning_rate)),
