@@ -5,11 +5,12 @@ use std::f64::consts::{LN_2, PI};
 use serde::{Deserialize, Serialize};
 
 use super::pac_bayes::{check_draws_and_delta, check_model, error_of, kl_inverse};
-use crate::error::{Error, Result, counted};
+use crate::error::{Result, check_positive, counted};
 use crate::objective::Objective;
 use crate::progress::Progress;
 use crate::random::{Purpose, normal};
 use crate::spectral::Estimate;
+use crate::train::{Adam, SliceUpdate, Step};
 
 /// Settings of a PAC-Bayes bound for the classifier that draws its weights from N(w, diag(s²)) for each prediction, with w and s
 /// that minimise the bound (Dziugaite and Roy, "Computing Nonvacuous Generalization Bounds…", 2017).
@@ -102,9 +103,6 @@ pub struct DiagonalPacBayesBound {
     pub samples: usize,
 }
 
-/// Decay of the mean gradient and of the mean squared gradient, and ε, of Adam.
-const ADAM: [f64; 3] = [0.9, 0.999, 1e-8];
-
 /// Steps of ln λ: the variances of the prior are exp(−j/GRID).
 const GRID: f64 = 100.0;
 
@@ -160,16 +158,8 @@ impl DiagonalPacBayes {
     ) -> Result<DiagonalPacBayesBound> {
         check_draws_and_delta(self.draws, self.delta)?;
         check_model(objective, prior_center)?;
-        for (name, value) in [
-            ("learning rate", self.learning_rate),
-            ("initial deviation", self.initial_deviation),
-        ] {
-            if !(value > 0.0 && value.is_finite()) {
-                return Err(Error::invalid(format!(
-                    "the {name} is {value}: give a finite number above 0"
-                )));
-            }
-        }
+        check_positive(self.learning_rate, "the learning rate")?;
+        check_positive(self.initial_deviation, "the initial deviation")?;
         let posterior = self.optimise(objective, prior_center)?;
         let errors = self.errors(objective, &posterior)?;
         let empirical_error = Estimate::from_samples(&errors);
@@ -202,7 +192,8 @@ impl DiagonalPacBayes {
             center: theta,
         };
         let n = objective.samples() as f64;
-        let mut moments = [vec![[0.0; 2]; d], vec![[0.0; 2]; d]];
+        // Of w and of ln s.
+        let mut moments = [(); 4].map(|()| vec![0.0; d]);
         let mut progress = Progress::start("PAC-Bayes posterior");
         for step in 0..self.steps {
             let z = normal(d, Purpose::PacBayesSteps, self.seed, step as u64);
@@ -214,19 +205,23 @@ impl DiagonalPacBayes {
             let weight = 1.0 / (4.0 * n * (complexity / (2.0 * n)).sqrt());
             let done = step as f64 / self.steps as f64;
             let rate = self.learning_rate * 0.5 * (1.0 + (PI * done).cos());
+            let (mut of_center, mut of_deviations) = (vec![0.0; d], vec![0.0; d]);
             for i in 0..d {
                 let s = posterior.log_deviations[i].exp();
                 let g = gradient[i] / LN_2;
-                let slopes = [
-                    g + weight * (posterior.center[i] - prior_center[i]) / variance,
-                    g * z[i] * s + weight * (s * s / variance - 1.0),
-                ];
-                let targets = [&mut posterior.center[i], &mut posterior.log_deviations[i]];
-                for ((target, slope), moments) in targets.into_iter().zip(slopes).zip(&mut moments)
-                {
-                    *target -= rate * adam(&mut moments[i], slope, step);
-                }
+                of_center[i] = g + weight * (posterior.center[i] - prior_center[i]) / variance;
+                of_deviations[i] = g * z[i] * s + weight * (s * s / variance - 1.0);
             }
+            let step_of_adam = Step {
+                number: step as i32 + 1,
+                learning_rate: rate,
+                num_axes: 1,
+            };
+            let [m, v, log_m, log_v] = &mut moments;
+            let adam = Adam::default();
+            adam.update_f64(&mut posterior.center, &of_center, &mut [m, v], step_of_adam);
+            let logs = &mut posterior.log_deviations;
+            adam.update_f64(logs, &of_deviations, &mut [log_m, log_v], step_of_adam);
             progress.part(step + 1, self.steps);
         }
         Ok(posterior)
@@ -248,18 +243,6 @@ impl DiagonalPacBayes {
         });
         errors.collect()
     }
-}
-
-/// Returns Adam's step for a learning rate of 1, and updates the means of the slope and of its square.
-fn adam(moments: &mut [f64; 2], slope: f64, step: usize) -> f64 {
-    let [beta1, beta2, epsilon] = ADAM;
-    let corrected = [(beta1, slope), (beta2, slope * slope)].map(|(beta, x)| (beta, x));
-    let mut means = [0.0; 2];
-    for ((moment, mean), (beta, x)) in moments.iter_mut().zip(&mut means).zip(corrected) {
-        *moment = beta * *moment + (1.0 - beta) * x;
-        *mean = *moment / (1.0 - beta.powi(step as i32 + 1));
-    }
-    means[0] / (means[1].sqrt() + epsilon)
 }
 
 /// N(w, diag(s²))
