@@ -65,7 +65,7 @@ impl RootColumns {
 /// The Gauss–Newton matrix by its Kronecker factors where layers have them, and by its diagonal elsewhere. Without the L2 term.
 pub(crate) struct CurvatureFactors {
     pub(crate) blocks: Vec<FactorBlock>,
-    /// Ranges of the other parameters, and the diagonal there, length of θ and zero elsewhere.
+    /// The diagonal at the other parameters, and zeros elsewhere. Length of θ.
     pub(crate) diagonal: Vec<f64>,
     /// Number of backward passes for each sample.
     pub(crate) passes: usize,

@@ -290,9 +290,8 @@ impl<'a, T: Scalar> Rows<'a, T> {
     /// Writes dz = Sw for each row, with the root S of `share` Q (diag p − ppᵀ) whose column c is √(`share` Q p_c) (e_c − p). For one
     /// output S is √(`share` Q p(1 − p)).
     pub(super) fn curvature_root(&self, share: f64, weights: &[f64], dz: &mut [T]) {
-        let (z, width, total_weight) = (self.z, self.width, self.total_weight());
-        let factors = self.factors();
-        let sizes = factors.map(|[own, all]| (share * (own + all * total_weight)).sqrt());
+        let (z, width) = (self.z, self.width);
+        let sizes = self.weights(share).into_iter().map(f64::sqrt);
         if width == 1 {
             for (((dz, z), w), size) in dz.iter_mut().zip(z).zip(weights).zip(sizes) {
                 let e = exp(-z.f64().abs());

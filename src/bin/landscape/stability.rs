@@ -96,10 +96,7 @@ impl StabilityCommand {
         let needs = Needs::training(self.samples);
         let model = self.network.model(self.training.seed, needs)?;
         let data = self.network.training_data(needs)?;
-        let train = match self.samples {
-            Some(samples) => data.train.first(samples)?,
-            None => data.train.clone(),
-        };
+        let train = data.first_training_samples(self.samples)?;
         let objective = Objective::of(&model, &train, data.loss())?;
         let measures: Vec<StabilityMeasure> = self.measure.iter().map(|m| (*m).into()).collect();
         if self.sharpness_samples.is_some() && !measures.contains(&StabilityMeasure::Sharpness) {

@@ -130,10 +130,7 @@ impl SweepCommand {
             .with_top(self.top.unwrap_or(parameters.min(30)))
             .with_share(mpi_context::share(self.shard.as_ref())?);
         let data = self.network.training_data(needs)?;
-        let train = match self.samples {
-            Some(samples) => data.train.first(samples)?,
-            None => data.train.clone(),
-        };
+        let train = data.first_training_samples(self.samples)?;
         signals::on_interrupt(format!(
             "finished points are saved in {}: add --resume to resume",
             self.out.display()

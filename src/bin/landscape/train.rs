@@ -43,10 +43,7 @@ impl Train {
         let needs = Needs::training(self.samples);
         let model = self.network.model(self.training.seed, needs)?;
         let data = self.network.training_data(needs)?;
-        let train = match self.samples {
-            Some(samples) => data.train.first(samples)?,
-            None => data.train.clone(),
-        };
+        let train = data.first_training_samples(self.samples)?;
         if let Some(path) = &self.save {
             check_writable(path, ADVICE)?;
         }

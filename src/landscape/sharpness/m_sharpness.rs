@@ -36,8 +36,8 @@ use crate::spectral::Estimate;
 #[non_exhaustive]
 pub struct MSharpness {
     /// Mean over the batches of the largest rise found. Its error is that of the choice of batches, and includes
-    /// [`rounding`](Self::rounding); it is exact up to rounding if one batch holds all samples. As each rise is a lower bound of the largest one, so is the
-    /// mean.
+    /// [`rounding`](Self::rounding); it is exact up to rounding if one batch holds all samples. As each rise is a lower bound of
+    /// the largest one, so is the mean.
     pub mean: Estimate,
     /// Largest rise found for each batch.
     pub rises: Vec<f64>,
@@ -78,7 +78,7 @@ impl Sharpness {
         if batches == 0 || (batches == 1 && batch_size < n) {
             return Err(Error::invalid(format!(
                 "no standard error of m-sharpness from {} of {batch_size} of {n} samples: use smaller batches, and at least 2",
-                counted(batches, "group")
+                counted(batches, "batch")
             )));
         }
         let mut order: Vec<usize> = (0..n).collect();
@@ -119,7 +119,7 @@ impl std::fmt::Display for MSharpness {
             self.mean.value,
             self.mean.standard_error,
             self.radius,
-            counted(self.rises.len(), "group"),
+            counted(self.rises.len(), "batch"),
             counted(self.batch_size, "sample"),
             counted(self.gradient_evaluations / self.rises.len(), "gradient"),
         )?;

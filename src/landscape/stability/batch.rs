@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 use crate::objective::Objective;
 use crate::random::{Purpose, generator};
 use crate::spectral::Estimate;
@@ -85,8 +85,8 @@ impl BatchSharpness {
         }
         if self.batches < 3 {
             return Err(Error::invalid(format!(
-                "{} batches give no error: use 3 or more",
-                self.batches
+                "no standard error from {}: use 3 or more",
+                counted(self.batches, "batch")
             )));
         }
         let is_whole = self.batch_size == samples;

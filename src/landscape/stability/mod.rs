@@ -156,12 +156,9 @@ impl Stability {
             return self.measures.clone();
         }
         let has_batches = trainer.batch_size < samples;
-        let preferred = match has_batches {
-            true => [StabilityMeasure::Batch, StabilityMeasure::Sharpness],
-            false => [StabilityMeasure::Sharpness, StabilityMeasure::Sharpness],
-        };
-        let applies = |measure: &StabilityMeasure| measure.check(trainer).is_ok();
-        let found = preferred.into_iter().find(applies);
+        let batch = has_batches.then_some(StabilityMeasure::Batch);
+        let mut preferred = batch.into_iter().chain([StabilityMeasure::Sharpness]);
+        let found = preferred.find(|measure| measure.check(trainer).is_ok());
         vec![found.unwrap_or(StabilityMeasure::Critical)]
     }
 }

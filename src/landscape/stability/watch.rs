@@ -140,14 +140,17 @@ impl Watch {
         let whole_batch = step.rows.len() == step.objective.samples();
         let points = &parts[..if whole_batch { 5 } else { 3 }];
         let scores = batch.scores_on_plane([&step.before, &difference, &zeros], points)?;
-        let (center, losses) = (scores[1].loss, |i: usize| scores[i].loss);
-        let bend = ((losses(2) - center) + (losses(0) - center)) / part.powi(2);
+        let center = scores[1].loss;
+        let second_difference = |back: usize, ahead: usize, part: f64| {
+            ((scores[ahead].loss - center) + (scores[back].loss - center)) / part.powi(2)
+        };
+        let bend = second_difference(0, 2, part);
         let square = step.learning_rate.powi(2);
         let pair = (bend / square, dot(&difference, &difference) / square);
         if whole_batch {
             // The rounding of four losses, and the change with half the distance. The scatter of several batches shows the first.
             let rounding = 4.0 * batch.parameters().epsilon() * center.abs() / part.powi(2);
-            let nearer = ((losses(4) - center) + (losses(3) - center)) / (0.5 * part).powi(2);
+            let nearer = second_difference(3, 4, 0.5 * part);
             let error = rounding.hypot(bend - nearer) / (square * pair.1);
             let whole = Estimate::exact(pair.0 / pair.1).with_error(error);
             return Ok((pair.1 > 0.0).then_some(whole));

@@ -53,6 +53,14 @@ pub fn loaded() -> Option<&'static Data> {
 }
 
 impl Data {
+    /// The first `count` training samples, or all.
+    pub fn first_training_samples(&self, count: Option<usize>) -> Result<Dataset, Error> {
+        match count {
+            Some(count) => self.train.first(count),
+            None => Ok(self.train.clone()),
+        }
+    }
+
     pub(super) fn new(
         name: String,
         train: Dataset,
