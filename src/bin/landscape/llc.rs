@@ -70,17 +70,18 @@ impl Llc {
         let started = Instant::now();
         let found = settings.run(&objective)?;
         let seconds = started.elapsed().as_secs_f64();
+        let [low, high] = found.interval(0.95)?;
         // The error of chains that disagree, or that are not near a minimum, means nothing.
         let is_meaningful = matches!(
             found.verdict,
             LearningCoefficientVerdict::Converged | LearningCoefficientVerdict::TooFewSamples
         );
-        let interval = is_meaningful.then(|| found.interval(0.95)).transpose()?;
-        let line = interval.map_or_else(String::new, |[low, high]| {
-            format!("95 % interval         {low:.5} to {high:.5}\n")
-        });
+        let line = match is_meaningful {
+            true => format!("95 % interval         {low:.5} to {high:.5}\n"),
+            false => String::new(),
+        };
         let mut json = to_value(&found).map_err(|e| Error::Invalid(e.to_string()))?;
-        json["interval"] = json!(interval);
+        json["interval"] = json!([low, high]);
         json["seconds"] = json!(seconds);
         Ok(Report::new(
             &objective,
