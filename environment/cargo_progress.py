@@ -24,6 +24,8 @@ SETTINGS = {
     "CARGO_TERM_QUIET": "false",
     "CARGO_TERM_VERBOSE": "false",
 }
+# The linker's message if rustc reused compiled parts that do not match, as can happen after a build was killed.
+MISMATCH = "undefined hidden symbol"
 EVERY_SECONDS = 60
 # An estimate from the first packages says little: they are small.
 ESTIMATE_AFTER_SECONDS = 20
@@ -50,9 +52,18 @@ class Build:
     process: subprocess.Popen | None = None
 
     def run(self) -> None:
-        """Runs cargo. Meanwhile another thread can read `done` and `total`."""
+        """Runs cargo, and once more without rustc's incremental data if they are damaged. Meanwhile another thread can read
+        `done` and `total`."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.started = time.monotonic()
+        code = self.run_once()
+        if code > 0 and MISMATCH in self.log.read_text() and "CARGO_TARGET_DIR" in self.environment:
+            for data in Path(self.environment["CARGO_TARGET_DIR"]).glob("**/incremental"):
+                shutil.rmtree(data, ignore_errors=True)
+            code = self.run_once()
+        self.code = code
+
+    def run_once(self) -> int:
         environment = {**os.environ, **self.environment, **SETTINGS}
         with self.log.open("w", buffering=1) as log:
             log.write(f"{' '.join(map(str, self.command))}\n")
@@ -63,7 +74,8 @@ class Build:
                 for line in lines(self.process.stdout):
                     self.hear(line, log)
             finally:
-                self.code = self.process.wait()
+                code = self.process.wait()
+        return code
 
     def hear(self, line: str, log) -> None:
         if bar := BAR.match(line):

@@ -397,6 +397,15 @@ def test_only_the_errors_of_a_failed_build_are_shown(tmp_path, capsys):
     assert str(build.log) in str(stopped.value)
 
 
+def test_damaged_incremental_data_are_built_again(tmp_path):
+    data = tmp_path / "target/x/debug/incremental"
+    data.mkdir(parents=True)
+    damaged = f"if [ -d {data} ]; then echo 'rust-lld: error: undefined hidden symbol: f'; exit 101; fi; sleep 0.5; echo linked"
+    build = Build("the crate", ["sh", "-c", damaged], tmp_path / "build.log", environment={"CARGO_TARGET_DIR": str(tmp_path / "target")})
+    cargo_progress.run([build], at_once=True)
+    assert build.code == 0 and build.log.read_text().endswith("linked\n")
+
+
 def test_a_failure_ends_the_other_build(tmp_path):
     (tmp_path / "other").mkdir()
     other = Build("the kernel", ["sleep", "60"], tmp_path / "other.log")
