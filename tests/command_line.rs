@@ -462,14 +462,17 @@ fn surfaces_and_sharpness() {
         .collect();
     files.sort();
     let expected = [
+        "contour.html",
         "directions.safetensors",
+        "eigenvalues.html",
         "surface.csv",
         "surface.html",
         "surface.json",
+        "surface.npz",
+        "surface.parquet",
+        "surface.vtk",
     ];
-    assert_eq!(files[..4], expected);
-    let expected = ["surface.npz", "surface.parquet", "surface.vtk"];
-    assert_eq!(files[4..], expected);
+    assert_eq!(files, expected);
     let arrays = Tensor::read_npz(folder.path("out/surface.npz")).unwrap();
     let (name, array) = &arrays[2];
     let array = array.flatten_all().unwrap().to_vec1::<f64>().unwrap();
@@ -1022,9 +1025,13 @@ fn an_analysis_can_be_reproduced() {
     files.sort();
     let expected = [
         "config.toml",
+        "contour.html",
         "evolution.csv",
         "evolution.html",
         "evolution.parquet",
+        "history.csv",
+        "history.html",
+        "history.parquet",
         "report.csv",
         "report.json",
         "report.parquet",
@@ -1328,5 +1335,82 @@ fn the_readmes_commands_run() {
         !landscape(&["spectrum", "--tops", "30", "--help"])
             .status
             .success()
+    );
+}
+
+/// A missing browser is an error before the work.
+#[test]
+fn figures_are_written_in_the_given_formats() {
+    let folder = Folder::new("figures");
+    let out = folder.path("out");
+    let net = [
+        "--dataset",
+        "synthetic",
+        "--layers",
+        "20,4,2",
+        "--samples",
+        "50",
+    ];
+    let density = |more: &[&str]| {
+        landscape(
+            &[
+                &["density", "--probes", "2", "--steps", "2"],
+                &net[..],
+                more,
+            ]
+            .concat(),
+        )
+    };
+    let refused = |more: &[&str], problem: &str| {
+        let output = density(more);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            !output.status.success() && error.contains(problem),
+            "{error}"
+        );
+    };
+    refused(
+        &["--figures", "svg"],
+        "--figures has no effect: it needs --out",
+    );
+    refused(
+        &["--figure-scale", "2", "--out", &out],
+        "--figure-scale has no effect: it needs --figures png",
+    );
+    refused(
+        &["--figures", "gif", "--out", &out],
+        "[possible values: html, png, svg, pdf]",
+    );
+    let output = density(&["--figures", "svg,html", "--out", &out]);
+    let exists = |name: &str| PathBuf::from(&out).join(name).exists();
+    match output.status.success() {
+        true => assert!(exists("density.svg") && exists("density.html") && exists("density.csv")),
+        false => {
+            let error = String::from_utf8(output.stderr).unwrap();
+            assert!(error.contains("install Chrome or Chromium"), "{error}");
+            assert!(!exists("density.csv"));
+        }
+    }
+    let output = landscape(
+        &[
+            &[
+                "analyze",
+                "--dataset",
+                "synthetic",
+                "--layers",
+                "20,4,2",
+                "--weights",
+                "w.npz",
+            ],
+            &["--visualize=false", "--figures", "html", "--save-dir", &out][..],
+        ]
+        .concat(),
+    );
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        error.contains(
+            "--figures has no effect: there is no figure without a training or --visualize"
+        ),
+        "{error}"
     );
 }

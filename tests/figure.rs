@@ -468,3 +468,106 @@ fn a_trace_is_added_on_top() {
         (&"next".into(), &9.into())
     );
 }
+
+/// Whether a browser for images is installed.
+fn has_browser() -> bool {
+    let programs = [
+        "google-chrome",
+        "google-chrome-stable",
+        "chromium",
+        "chromium-browser",
+    ];
+    let starts = |program: &&str| {
+        std::process::Command::new(program)
+            .arg("--version")
+            .output()
+            .is_ok()
+    };
+    programs.iter().any(starts)
+}
+
+#[test]
+fn a_figure_is_saved_in_the_format_of_its_extension() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let figure = figure::surface(&plane()).with_size(320, 160);
+    figure.save(path("a.HTML")).unwrap();
+    let page = std::fs::read_to_string(path("a.HTML")).unwrap();
+    assert_eq!(page, figure.page());
+    assert!(page.contains("plotly.js v") && !page.contains("<script src"));
+    if !has_browser() {
+        let error = figure.save(path("a.png")).unwrap_err().to_string();
+        assert!(error.contains("install Chrome or Chromium"), "{error}");
+        return;
+    }
+    // The size of a PNG is in its header.
+    let size = |name: &str| {
+        let bytes = std::fs::read(path(name)).unwrap();
+        assert!(bytes.starts_with(b"\x89PNG"));
+        [16, 20].map(|at| u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap()))
+    };
+    figure.save(path("a.png")).unwrap();
+    assert_eq!(size("a.png"), [1000, 500]);
+    figure.clone().with_scale(2.0).save(path("b.png")).unwrap();
+    assert_eq!(size("b.png"), [640, 320]);
+    figure.save(path("a.svg")).unwrap();
+    let svg = std::fs::read_to_string(path("a.svg")).unwrap();
+    assert!(
+        svg.starts_with("<svg") && svg.contains(r#"width="320""#),
+        "{}",
+        &svg[..200]
+    );
+    figure.save(path("a.pdf")).unwrap();
+    let pdf = std::fs::read(path("a.pdf")).unwrap();
+    let text = String::from_utf8_lossy(&pdf);
+    // 320 × 160 pixels of 1/96 of an inch are 240 × 120 points.
+    assert!(text.starts_with("%PDF-") && text.contains("/MediaBox [0 0 240 120]"));
+    let names = std::fs::read_dir(&dir).unwrap();
+    assert_eq!(names.count(), 5);
+}
+
+/// A file that is there stays as it is, and no other file is left.
+#[test]
+fn a_figure_that_cannot_be_saved_changes_no_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let figure = figure::contour(&plane());
+    let error = |figure: &Figure, name: &str| figure.save(path(name)).unwrap_err().to_string();
+    for (name, problem) in [
+        (
+            "a.gif",
+            "has the unknown extension .gif. A figure is saved as .png, .svg, .pdf or .html",
+        ),
+        ("a", "has no extension"),
+        ("missing/a.html", "cannot be written"),
+    ] {
+        let error = error(&figure, name);
+        assert!(error.contains(problem), "{error}");
+    }
+    std::fs::write(path("old.png"), "old").unwrap();
+    let zero = error(&figure.clone().with_scale(0.0), "old.png");
+    assert!(
+        zero.contains("must be positive and finite, found 600 × 520 and scale 0"),
+        "{zero}"
+    );
+    if has_browser() {
+        let large = error(&figure.clone().with_scale(100.0), "old.png");
+        assert!(
+            large.contains("at most 16384 pixels in each direction, found 60000"),
+            "{large}"
+        );
+    }
+    assert_eq!(std::fs::read_to_string(path("old.png")).unwrap(), "old");
+    assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1);
+}
+
+#[test]
+fn a_title_is_replaced_everywhere() {
+    let figure = figure::contour(&plane()).with_title("The minimum is flat");
+    assert_eq!(figure.title(), "The minimum is flat");
+    assert_eq!(
+        figure.json()["layout"]["title"]["text"],
+        "The minimum is flat"
+    );
+    assert!(figure.page().contains("The minimum is flat"));
+}

@@ -366,6 +366,15 @@ impl Analyzer {
     pub fn trajectory(&self, trainer: &Trainer, interval: usize) -> Result<Evolution> {
         let mut trajectory = Trajectory::every(interval)?;
         trainer.fit_objective_recorded(&self.train, &self.test, &mut trajectory)?;
+        self.evolution(&trajectory)
+    }
+
+    /// Measures loss, gradient, extreme eigenvalues, trace (to 10 %) and sharpness at the snapshots of a training, as
+    /// [`Analyzer::trajectory`].
+    ///
+    /// # Errors
+    /// As [`EvolutionSettings::run`].
+    pub fn evolution(&self, trajectory: &Trajectory) -> Result<Evolution> {
         let trace = self.hessian.then(|| {
             Trace::default()
                 .with_relative_error(0.1)
@@ -377,7 +386,7 @@ impl Analyzer {
             .with_lanczos(lanczos)
             .with_trace(trace)
             .with_sharpness(self.sharpness(self.radius).with_pairs(10))
-            .run(&self.curvature, &trajectory)
+            .run(&self.curvature, trajectory)
     }
 
     /// Measures the loss along paths between this model and `other`: the straight line, the lines to `other` with its hidden

@@ -1,4 +1,7 @@
 //! Figures: each file has a function that turns a result into a [`Figure`]. Nothing is computed here.
+//!
+//! [`Figure::save`] writes a figure to a PNG, SVG, PDF or HTML file; [`Figure::with_title`], [`Figure::with_size`] and
+//! [`Figure::with_scale`] change it.
 
 mod animation;
 mod block_densities;
@@ -11,17 +14,23 @@ mod embedding;
 mod evolution;
 mod extreme_eigenvalues;
 mod history;
+pub(crate) mod image;
+mod influence;
 mod js_distances;
 mod line;
 mod matrix;
 mod overview;
+mod panels;
 mod paths;
 mod plane_grid;
+mod save;
 mod spectra;
 mod spectrum;
 mod spectrum_ends;
 mod stability;
 mod surface;
+#[cfg(feature = "tables")]
+mod sweep;
 mod trajectory;
 
 pub use animation::animation;
@@ -35,17 +44,21 @@ pub use embedding::embedding;
 pub use evolution::evolution;
 pub use extreme_eigenvalues::extreme_eigenvalues;
 pub use history::history;
+pub use influence::influence;
 pub use js_distances::js_distances;
 pub use line::line;
 pub use matrix::matrix;
 pub use overview::overview;
 pub use paths::paths;
 pub use plane_grid::planes;
+pub use save::{FigureFormat, require_images};
 pub use spectra::spectra;
 pub use spectrum::spectrum;
 pub use spectrum_ends::spectrum_ends;
 pub use stability::stability;
 pub use surface::{contour, surface};
+#[cfg(feature = "tables")]
+pub use sweep::sweep;
 pub use trajectory::{trajectory, trajectory_surface};
 
 use ndarray::Array2;
@@ -101,7 +114,12 @@ pub struct Figure {
     /// plotly's JSON. A [`Plot`] could not be sent to another thread, and each cell with a figure would compile again
     /// how a hundred of plotly's types are dropped.
     json: Value,
+    /// Pixels of a saved PNG per pixel of the figure.
+    scale: f64,
 }
+
+/// 300 dots per inch, as a pixel of the figure is 1/96 of an inch.
+const SCALE: f64 = 300.0 / 96.0;
 
 impl Figure {
     /// A figure of any plot. Later changes of `plot` do not change the figure.
@@ -109,6 +127,7 @@ impl Figure {
         Self {
             title: title.into(),
             json: to_json(plot),
+            scale: SCALE,
         }
     }
 
@@ -124,9 +143,35 @@ impl Figure {
         }
     }
 
-    fn with_title(mut self, title: &str) -> Self {
+    /// Replaces the title, for example by what the figure shows in this case.
+    ///
+    /// ```
+    /// # use loss_landscape::ndarray::array;
+    /// # use loss_landscape::prelude::*;
+    /// # let spectrum = Dense::new(array![[2.0, 1.0], [1.0, 2.0]])?.eigen()?;
+    /// let figure = figure::spectrum(&spectrum).with_title("Both eigenvalues are positive");
+    /// assert_eq!(figure.title(), "Both eigenvalues are positive");
+    /// # Ok::<(), Error>(())
+    /// ```
+    #[must_use]
+    pub fn with_title(mut self, title: &str) -> Self {
         self.title = title.into();
         self.json["layout"]["title"] = to_json(&titled(title));
+        self
+    }
+
+    /// Sets width and height in pixels, 1/96 of an inch each. See [`Figure::save`] for an example.
+    #[must_use]
+    pub fn with_size(mut self, width: usize, height: usize) -> Self {
+        self.json["layout"]["width"] = width.into();
+        self.json["layout"]["height"] = height.into();
+        self
+    }
+
+    /// Sets the number of pixels of a saved PNG per pixel of the figure [default: 3.125, which is 300 dots per inch].
+    #[must_use]
+    pub fn with_scale(mut self, scale: f64) -> Self {
+        self.scale = scale;
         self
     }
 

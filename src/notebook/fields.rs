@@ -280,6 +280,9 @@ show_fields!(
 #[cfg(feature = "datasets")]
 show_fields!(crate::data::ImageFolder);
 
+#[cfg(feature = "figures")]
+show_fields!(crate::figure::FigureFormat);
+
 #[cfg(feature = "tables")]
 show_fields!(crate::sweep::Sweep, crate::sweep::SweepPoint);
 

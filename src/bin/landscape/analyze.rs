@@ -5,11 +5,13 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args};
 use loss_landscape::Error;
+use loss_landscape::figure::FigureFormat;
 use loss_landscape::prelude::*;
 use loss_landscape::serde::Serialize;
 use loss_landscape::serde_json;
 
 use crate::dataset::Needs;
+use crate::figure_args::FigureArgs;
 use crate::limits::{at_least, not_negative, positive};
 use crate::network_args::NetworkArgs;
 use crate::output::{
@@ -32,10 +34,10 @@ pub struct Analyze {
     /// Compute eigenvalues, trace and quantities derived from them
     #[arg(long, num_args = 0..=1, value_name = "BOOL", require_equals = true, default_missing_value = "true", default_value_t, action = ArgAction::Set, help_heading = "Analysis")]
     compute_hessian: bool,
-    /// Write the loss on a plane to surface.html, .csv, .parquet, .npz and .vtk, and the extreme eigenvalues to spectrum.html
+    /// Write the loss on a plane to surface.csv, .parquet, .npz and .vtk, with figures of the surface, its contours and the extreme eigenvalues
     #[arg(long, num_args = 0..=1, value_name = "BOOL", require_equals = true, default_missing_value = "true", default_value_t, action = ArgAction::Set, help_heading = "Analysis")]
     visualize: bool,
-    /// Measure loss, gradient, extreme eigenvalues and sharpness during training; writes evolution.html and .csv
+    /// Measure loss, gradient, extreme eigenvalues and sharpness during training; writes evolution.csv, .parquet and a figure
     #[arg(long, num_args = 0..=1, value_name = "BOOL", require_equals = true, default_missing_value = "true", default_value_t, action = ArgAction::Set, help_heading = "Analysis", conflicts_with = "weights")]
     track_trajectory: bool,
     /// Number of random training samples for curvature and sharpness; all samples if fewer
@@ -87,7 +89,7 @@ pub struct Analyze {
     #[command(flatten)]
     #[serde(flatten)]
     weight_names: WeightArgs,
-    /// Directory for the results: report.json, report.csv, weights.safetensors, and config.toml, which reproduces this run
+    /// Directory for the results: report.json, report.csv, weights.safetensors, config.toml, which reproduces this run, and history.csv and a figure of the training
     #[arg(
         long,
         value_name = "DIR",
@@ -97,6 +99,9 @@ pub struct Analyze {
     )]
     #[serde(skip_serializing_if = "config_file::is_not_utf8")]
     save_dir: PathBuf,
+    #[command(flatten)]
+    #[serde(flatten)]
+    figures: FigureArgs,
     /// TOML file with these flags as keys, such as results/config.toml; flags on the command line override it
     #[arg(long, value_name = "FILE", value_parser = path(), help_heading = "Analysis")]
     #[serde(skip)]
@@ -109,23 +114,25 @@ pub struct Analyze {
 /// File for the trained weights until the analysis is finished.
 const UNFINISHED: &str = "unfinished.safetensors";
 
-/// All files that an analysis may write.
-const FILES: [&str; 14] = [
+/// Files that an analysis may write, without figures.
+const FILES: [&str; 13] = [
     "weights.safetensors",
     "config.toml",
     "report.json",
     "report.csv",
     "report.parquet",
-    "surface.html",
     "surface.csv",
     "surface.parquet",
     "surface.npz",
     "surface.vtk",
-    "spectrum.html",
-    "evolution.html",
     "evolution.csv",
     "evolution.parquet",
+    "history.csv",
+    "history.parquet",
 ];
+
+/// Names of the figures that an analysis may write.
+const FIGURES: [&str; 5] = ["history", "evolution", "spectrum", "surface", "contour"];
 
 impl Analyze {
     pub fn ignored(&self) -> Ignored {
@@ -144,6 +151,9 @@ impl Analyze {
         if !self.compute_hessian {
             ignored.push((&["damping"], "it needs --compute-hessian"));
         }
+        let has_figures = self.visualize || self.weights.is_none();
+        let reason = "there is no figure without a training or --visualize";
+        ignored.extend(self.figures.ignored(has_figures, reason));
         ignored
     }
 
@@ -162,7 +172,7 @@ impl Analyze {
     pub fn run(&self) -> Result<Report, Error> {
         mpi_context::require_single_process("analyze")?;
         let dir = &self.save_dir;
-        prepare_dir(dir, &FILES)?;
+        prepare_dir(dir, &FILES, &self.figures.file_names(&FIGURES)?)?;
         let (seed, trainer) = (self.training.seed, self.training.trainer()?);
         let needs = Needs {
             has_samples_flag: false,
@@ -185,14 +195,17 @@ impl Analyze {
         if !self.compute_hessian {
             analyzer = analyzer.with_hessian(false);
         }
-        let mut evolution = None;
+        let (mut evolution, mut history) = (None, None);
         if self.track_trajectory {
             let steps = data.train.len().div_ceil(self.training.steps.batch.max(1));
             let steps = steps * self.training.epochs as usize;
             let interval = steps.div_ceil(SNAPSHOTS).max(1);
-            evolution = Some(analyzer.trajectory(&trainer, interval)?);
+            let mut trajectory = Trajectory::every(interval)?;
+            let (train, test) = (&data.train, &data.test);
+            history = Some(trainer.fit_recorded(&model, train, test, &mut trajectory)?);
+            evolution = Some(analyzer.evolution(&trajectory)?);
         } else if self.weights.is_none() {
-            trainer.fit(&model, &data.train, &data.test)?;
+            history = Some(trainer.fit(&model, &data.train, &data.test)?);
         }
         // Results of an earlier run stay until all new results are computed.
         let unfinished = dir.join(UNFINISHED);
@@ -226,24 +239,25 @@ impl Analyze {
         json["dataset"] = data.json();
         write_text(&dir.join("report.json"), &format!("{json:#}\n"))?;
         write_table(dir, "report", &mut report.table()?)?;
-        let mut pages = Vec::new();
+        let mut figures = Vec::new();
+        if let Some(history) = &history {
+            write_table(dir, "history", &mut history.table()?)?;
+            figures.push(("history", figure::history(history)));
+        }
         if let Some(evolution) = &evolution {
             write_table(dir, "evolution", &mut evolution.table()?)?;
-            pages.push(("evolution.html", figure::evolution(evolution)));
+            figures.push(("evolution", figure::evolution(evolution)));
         }
         if let Some(plane) = &plane {
             let ends = report.hessian.as_ref().map(figure::spectrum_ends);
-            pages.extend(ends.map(|figure| ("spectrum.html", figure)));
+            figures.extend(ends.map(|figure| ("spectrum", figure)));
             write_plane(dir, plane)?;
-            pages.push(("surface.html", figure::surface(plane)));
-        }
-        for (name, figure) in &pages {
-            write_text(&dir.join(name), &figure.page())?;
+            figures.push(("surface", figure::surface(plane)));
+            figures.push(("contour", figure::contour(plane)));
         }
         let mut text = format!("{report}\n{}", data.text());
-        for name in pages.iter().map(|(name, _)| *name).chain(["report.json"]) {
-            text += &format!("{}\n", dir.join(name).display());
-        }
+        self.figures.write_all(dir, &figures, &mut text)?;
+        text += &format!("{}\n", dir.join("report.json").display());
         Ok(Report { text, json })
     }
 
@@ -268,7 +282,12 @@ impl Analyze {
 
     /// Removes the results of an earlier run, except weights and settings.
     fn clear(&self) -> Result<(), Error> {
-        for name in &FILES[2..] {
+        let figures = FIGURES.iter().flat_map(|name| {
+            let formats = FigureFormat::ALL.iter();
+            formats.map(move |format| format!("{name}.{}", format.extension()))
+        });
+        let files = FILES[2..].iter().map(|name| (*name).to_owned());
+        for name in files.chain(figures) {
             let path = self.save_dir.join(name);
             if let Err(e) = std::fs::remove_file(&path)
                 && e.kind() != ErrorKind::NotFound

@@ -9,11 +9,12 @@ use loss_landscape::prelude::*;
 use loss_landscape::serde_json::{self, Value, json};
 use loss_landscape::spectral::{BlockSettings, BlockSpectra, BlockSpectrum};
 
+use crate::figure_args::FigureArgs;
 use crate::limits::at_least;
 use crate::network_args::{OperatorName, PointArgs};
 use crate::output::{Report, prepare_dir, write_table, write_text};
 use crate::path_args::path;
-use crate::{mpi_context, signals};
+use crate::{Ignored, mpi_context, signals};
 
 #[derive(Args)]
 pub struct Blocks {
@@ -43,21 +44,26 @@ pub struct Blocks {
     /// Directory for blocks.json, tables and figures
     #[arg(long, value_name = "DIR", value_parser = path())]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    pub figures: FigureArgs,
 }
 
-/// Files that `--out` writes.
-const FILES: [&str; 8] = [
+/// Files that `--out` writes, without figures.
+const FILES: [&str; 5] = [
     "blocks.json",
     "blocks.csv",
     "blocks.parquet",
     "distances.csv",
     "distances.parquet",
-    "blocks.html",
-    "densities.html",
-    "distances.html",
 ];
 
 impl Blocks {
+    pub fn ignored(&self) -> Ignored {
+        let mut ignored = self.point.ignored();
+        ignored.extend(self.figures.ignored(self.out.is_some(), "it needs --out"));
+        ignored
+    }
+
     pub fn check(&self) -> Result<(), Error> {
         at_least(2, "probes", self.probes)?;
         at_least(2, "steps", self.steps)?;
@@ -72,7 +78,8 @@ impl Blocks {
 
     pub fn run(&self) -> Result<Report, Error> {
         if let Some(dir) = &self.out {
-            prepare_dir(dir, &FILES)?;
+            let figures = ["blocks", "densities", "distances"];
+            prepare_dir(dir, &FILES, &self.figures.file_names(&figures)?)?;
         }
         let objective = self.point.distributed()?;
         signals::on_interrupt(match &self.resume {
@@ -95,7 +102,7 @@ impl Blocks {
         let seconds = started.elapsed().as_secs_f64();
         let (distances, share) = (spectra.js_distances()?, spectra.outside_share());
         let products = spectra.products();
-        let report = Report::new(
+        let mut report = Report::new(
             &objective,
             format!("{spectra}\n{distances}\n{products} products, {seconds:.2} s\n"),
             json!({
@@ -115,13 +122,12 @@ impl Blocks {
             write_text(&dir.join("blocks.json"), &json.to_string())?;
             write_table(dir, "blocks", &mut spectra.table()?)?;
             write_table(dir, "distances", &mut distances.table()?)?;
-            for (name, figure) in [
-                ("blocks.html", figure::block_spectra(&spectra)),
-                ("densities.html", figure::block_densities(&spectra)?),
-                ("distances.html", figure::js_distances(&distances)),
-            ] {
-                write_text(&dir.join(name), &figure.page())?;
-            }
+            let figures = [
+                ("blocks", figure::block_spectra(&spectra)),
+                ("densities", figure::block_densities(&spectra)?),
+                ("distances", figure::js_distances(&distances)),
+            ];
+            self.figures.write_all(dir, &figures, &mut report.text)?;
         }
         Ok(report)
     }

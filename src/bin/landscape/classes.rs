@@ -9,11 +9,12 @@ use loss_landscape::prelude::*;
 use loss_landscape::serde_json::{json, to_value};
 use loss_landscape::spectral::OutlierTest;
 
+use crate::figure_args::FigureArgs;
 use crate::limits::{at_least, positive};
-use crate::mpi_context;
 use crate::network_args::PointArgs;
 use crate::output::{Report, prepare_dir, write_text};
 use crate::path_args::path;
+use crate::{Ignored, mpi_context};
 
 /// Examples at the end of `--help`.
 const EXAMPLES: &str = "Examples:
@@ -44,12 +45,20 @@ pub struct Classes {
     /// Seed of the random vectors and of the test for outliers
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Directory for classes.html and classes.json
+    /// Directory for classes.json and a figure
     #[arg(long, value_name = "DIR", value_parser = path())]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    pub figures: FigureArgs,
 }
 
 impl Classes {
+    pub fn ignored(&self) -> Ignored {
+        let mut ignored = self.point.ignored();
+        ignored.extend(self.figures.ignored(self.out.is_some(), "it needs --out"));
+        ignored
+    }
+
     pub fn check(&self) -> Result<(), Error> {
         at_least(1, "top", self.top.unwrap_or(1))?;
         positive("tolerance", self.tolerance)?;
@@ -62,7 +71,11 @@ impl Classes {
     pub fn run(&self) -> Result<Report, Error> {
         mpi_context::require_single_process("classes")?;
         if let Some(dir) = &self.out {
-            prepare_dir(dir, &["classes.html", "classes.json"])?;
+            prepare_dir(
+                dir,
+                &["classes.json"],
+                &self.figures.file_names(&["classes"])?,
+            )?;
         }
         let objective = self.point.objective()?;
         let lanczos = Lanczos::default()
@@ -87,10 +100,9 @@ impl Classes {
         json["seconds"] = json!(seconds);
         let mut report = Report::new(&objective, format!("{found}\n{seconds:.2} s\n"), json);
         if let Some(dir) = &self.out {
-            let page = dir.join("classes.html");
-            write_text(&page, &figure::class_structure(&found).page())?;
             write_text(&dir.join("classes.json"), &report.json.to_string())?;
-            report.text += &format!("{}\n", page.display());
+            let figures = [("classes", figure::class_structure(&found))];
+            self.figures.write_all(dir, &figures, &mut report.text)?;
         }
         Ok(report)
     }

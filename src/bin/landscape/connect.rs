@@ -9,6 +9,7 @@ use loss_landscape::landscape::PathShape;
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json::json;
 
+use crate::figure_args::FigureArgs;
 use crate::limits::{at_least, positive};
 use crate::network_args::SettingArgs;
 use crate::output::{Report, number, prepare_dir, write_table, write_text};
@@ -40,9 +41,11 @@ pub struct Connect {
     /// Seed of the path training
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Directory for connect.csv, .parquet, .html and .json
+    /// Directory for connect.csv, .parquet, .json and a figure
     #[arg(long, value_name = "DIR", value_parser = path())]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    pub figures: FigureArgs,
 }
 
 impl Connect {
@@ -54,6 +57,7 @@ impl Connect {
                 "no path is trained with --epochs 0",
             ));
         }
+        ignored.extend(self.figures.ignored(self.out.is_some(), "it needs --out"));
         ignored
     }
 
@@ -67,13 +71,8 @@ impl Connect {
     pub fn run(&self) -> Result<Report, Error> {
         mpi_context::require_single_process("connect")?;
         if let Some(dir) = &self.out {
-            let names = [
-                "connect.csv",
-                "connect.parquet",
-                "connect.html",
-                "connect.json",
-            ];
-            prepare_dir(dir, &names)?;
+            let names = ["connect.csv", "connect.parquet", "connect.json"];
+            prepare_dir(dir, &names, &self.figures.file_names(&["connect"])?)?;
         }
         let needs = self.setting.needs(false);
         let (a, b) = (
@@ -139,10 +138,10 @@ impl Connect {
         let mut report = Report::new(&objective, text, json);
         if let Some(dir) = &self.out {
             let paths: Vec<_> = found.paths.iter().map(|(n, p)| (n.as_str(), p)).collect();
-            write_text(&dir.join("connect.html"), &figure::paths(&paths).page())?;
             write_table(dir, "connect", &mut found.table()?)?;
             write_text(&dir.join("connect.json"), &report.json.to_string())?;
-            report.text += &format!("{}\n", dir.join("connect.html").display());
+            let figures = [("connect", figure::paths(&paths))];
+            self.figures.write_all(dir, &figures, &mut report.text)?;
         }
         Ok(report)
     }

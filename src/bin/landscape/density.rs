@@ -9,6 +9,8 @@ use loss_landscape::memory;
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json::json;
 
+use crate::Ignored;
+use crate::figure_args::FigureArgs;
 use crate::limits::{at_least, positive};
 use crate::matrix_args::MatrixArgs;
 use crate::output::{Report, number, prepare_dir, write_arrays, write_table, write_text};
@@ -33,12 +35,14 @@ pub struct Density {
     /// Seed of the random vectors
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Directory for density.csv, .parquet, .npz and .json
+    /// Directory for density.csv, .parquet, .npz, .json and a figure
     #[arg(long, value_name = "DIR", value_parser = path())]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    pub figures: FigureArgs,
 }
 
-/// All files that the command writes to --out.
+/// All files that the command writes to --out, without figures.
 const FILES: [&str; 4] = [
     "density.csv",
     "density.parquet",
@@ -47,6 +51,12 @@ const FILES: [&str; 4] = [
 ];
 
 impl Density {
+    pub fn ignored(&self) -> Ignored {
+        let mut ignored = self.matrix.ignored();
+        ignored.extend(self.figures.ignored(self.out.is_some(), "it needs --out"));
+        ignored
+    }
+
     pub fn check(&self) -> Result<(), Error> {
         at_least(2, "probes", self.probes)?;
         at_least(2, "steps", self.steps)?;
@@ -60,7 +70,7 @@ impl Density {
 
     pub fn run(&self) -> Result<Report, Error> {
         if let Some(dir) = &self.out {
-            prepare_dir(dir, &FILES)?;
+            prepare_dir(dir, &FILES, &self.figures.file_names(&["density"])?)?;
         }
         let matrix = self.matrix.build()?;
         let settings = DensitySettings::default()
@@ -86,7 +96,7 @@ impl Density {
             true => "smallest and largest, all are computed",
             false => "smallest and largest node",
         };
-        let report = matrix.report(
+        let mut report = matrix.report(
             format!(
                 "eigenvalues        {} to {} ({ends})\n\
                  negative           {negative}, of {}\n\
@@ -114,6 +124,8 @@ impl Density {
             write_table(dir, "density", &mut curve.table()?)?;
             write_arrays(&dir.join("density.npz"), curve.arrays()?)?;
             write_text(&dir.join("density.json"), &report.json.to_string())?;
+            let figures = [("density", figure::density(&curve))];
+            self.figures.write_all(dir, &figures, &mut report.text)?;
         }
         Ok(report)
     }

@@ -9,11 +9,12 @@ use loss_landscape::landscape::{InfluenceReport, InfluenceSolver};
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json::{json, to_value};
 
+use crate::figure_args::FigureArgs;
 use crate::limits::{at_least, not_negative, positive};
-use crate::mpi_context;
 use crate::network_args::PointArgs;
 use crate::output::{Report, number, prepare_dir, scientific, write_table, write_text};
 use crate::path_args::path;
+use crate::{Ignored, mpi_context};
 
 /// Examples at the end of `--help`.
 const EXAMPLES: &str = "Examples:
@@ -51,12 +52,15 @@ pub struct InfluenceCommand {
     /// Maximum number of backward passes per sample for the EKFAC approximation
     #[arg(long, default_value_t = 32)]
     max_passes: usize,
-    /// Directory for influence.csv, .parquet and .json: the influence of each training sample and a bound on its error
+    /// Directory for influence.csv, .parquet and .json: the influence of each training sample and a bound on its error;
+    /// and for a figure
     #[arg(long, value_name = "DIR", value_parser = path())]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    pub figures: FigureArgs,
 }
 
-/// All files that the command writes to --out.
+/// All files that the command writes to --out, without figures.
 const FILES: [&str; 3] = ["influence.csv", "influence.parquet", "influence.json"];
 
 /// Number of samples at each end of the ranking in the report.
@@ -73,6 +77,12 @@ enum SolverName {
 }
 
 impl InfluenceCommand {
+    pub fn ignored(&self) -> Ignored {
+        let mut ignored = self.point.ignored();
+        ignored.extend(self.figures.ignored(self.out.is_some(), "it needs --out"));
+        ignored
+    }
+
     pub fn check(&self) -> Result<(), Error> {
         at_least(1, "test-samples", self.test_samples.unwrap_or(1))?;
         not_negative("l2", self.l2)?;
@@ -86,7 +96,7 @@ impl InfluenceCommand {
     pub fn run(&self) -> Result<Report, Error> {
         mpi_context::require_single_process("influence")?;
         if let Some(dir) = &self.out {
-            prepare_dir(dir, &FILES)?;
+            prepare_dir(dir, &FILES, &self.figures.file_names(&["influence"])?)?;
         }
         let (objective, test) = self.point.with_test_samples()?;
         let objective = objective.with_l2(self.l2)?;
@@ -122,6 +132,8 @@ impl InfluenceCommand {
             write_table(dir, "influence", &mut found.table()?)?;
             write_text(&dir.join("influence.json"), &report.json.to_string())?;
             report.text += &format!("{}\n", dir.join("influence.csv").display());
+            let figures = [("influence", figure::influence(&found))];
+            self.figures.write_all(dir, &figures, &mut report.text)?;
         }
         Ok(report)
     }

@@ -8,6 +8,7 @@ mod connect;
 mod data;
 mod dataset;
 mod density;
+mod figure_args;
 mod hvp;
 mod influence;
 mod inspect;
@@ -140,19 +141,19 @@ fn run(parsed: Parsed<Cli>) -> Result<(), Error> {
 fn refuse_ignored(task: &Task, given: &[String]) -> Result<(), Error> {
     let mut rules = match task {
         Task::Train(task) => task.network.ignored(),
-        Task::Stability(task) => task.network.ignored(),
-        Task::Sweep(task) => task.network.ignored(),
+        Task::Stability(task) => task.ignored(),
+        Task::Sweep(task) => task.ignored(),
         Task::Analyze(task) => task.ignored(),
         Task::Connect(task) => task.ignored(),
-        Task::Surface(task) => task.point.ignored(),
-        Task::Spectrum(task) => task.matrix.ignored(),
-        Task::Density(task) => task.matrix.ignored(),
+        Task::Surface(task) => task.ignored(),
+        Task::Spectrum(task) => task.ignored(),
+        Task::Density(task) => task.ignored(),
         Task::Trace(task) => task.matrix.ignored(),
-        Task::Blocks(task) => task.point.ignored(),
+        Task::Blocks(task) => task.ignored(),
         Task::Sharpness(task) => task.point.ignored(),
         Task::Llc(task) => task.point.ignored(),
-        Task::Influence(task) => task.point.ignored(),
-        Task::Classes(task) => task.point.ignored(),
+        Task::Influence(task) => task.ignored(),
+        Task::Classes(task) => task.ignored(),
         Task::Hvp(task) => task.point.ignored(),
         Task::Inspect(_) | Task::Data(_) => Vec::new(),
     }

@@ -119,16 +119,16 @@ pub fn path_text(path: &Path) -> String {
     path.display().to_string()
 }
 
-/// Creates the directory for a command's results. Fails if one of these files cannot be written there.
-pub fn prepare_dir(dir: &Path, names: &[&str]) -> Result<(), Error> {
+/// Creates the directory for a command's results. Fails if one of these files or figures cannot be written there.
+pub fn prepare_dir(dir: &Path, names: &[&str], figures: &[String]) -> Result<(), Error> {
     std::fs::create_dir_all(dir)
         .map_err(|e| Error::Invalid(format!("cannot create directory {}: {e}", dir.display())))?;
     if !mpi_context::is_root() {
         return Ok(());
     }
-    names
-        .iter()
-        .try_for_each(|name| check_writable(&dir.join(name), WRITABLE))
+    let names = names.iter().copied();
+    let mut names = names.chain(figures.iter().map(String::as_str));
+    names.try_for_each(|name| check_writable(&dir.join(name), WRITABLE))
 }
 
 /// Saves the trained weights; if that fails, saves them elsewhere and returns an error that names the place.

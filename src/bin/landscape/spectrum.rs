@@ -8,6 +8,8 @@ use loss_landscape::Error;
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json::json;
 
+use crate::Ignored;
+use crate::figure_args::FigureArgs;
 use crate::limits::{at_least, positive};
 use crate::matrix_args::MatrixArgs;
 use crate::output::{
@@ -40,12 +42,14 @@ pub struct Spectrum {
     /// Seed of the start vectors and of the power law's interval
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Directory for spectrum.csv, .parquet, .npz and .json and eigenvectors.safetensors (v0, v1, …)
+    /// Directory for spectrum.csv, .parquet, .npz and .json, eigenvectors.safetensors (v0, v1, …) and a figure
     #[arg(long, value_name = "DIR", value_parser = path())]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    pub figures: FigureArgs,
 }
 
-/// All files that the command writes to --out.
+/// All files that the command writes to --out, without figures.
 const FILES: [&str; 5] = [
     "spectrum.csv",
     "spectrum.parquet",
@@ -67,6 +71,12 @@ enum WhichName {
 }
 
 impl Spectrum {
+    pub fn ignored(&self) -> Ignored {
+        let mut ignored = self.matrix.ignored();
+        ignored.extend(self.figures.ignored(self.out.is_some(), "it needs --out"));
+        ignored
+    }
+
     pub fn check(&self) -> Result<(), Error> {
         at_least(1, "top", self.top.unwrap_or(1))?;
         positive("tolerance", self.tolerance)?;
@@ -81,7 +91,7 @@ impl Spectrum {
 
     pub fn run(&self) -> Result<Report, Error> {
         if let Some(dir) = &self.out {
-            prepare_dir(dir, &FILES)?;
+            prepare_dir(dir, &FILES, &self.figures.file_names(&["spectrum"])?)?;
         }
         let matrix = self.matrix.build()?;
         let lanczos = Lanczos::default()
@@ -138,7 +148,7 @@ impl Spectrum {
             Some(Err(error)) => text += &format!("no power law: {error}\n"),
             None => {}
         }
-        let report = matrix.report(text, json);
+        let mut report = matrix.report(text, json);
         if let Some(dir) = &self.out {
             write_table(dir, "spectrum", &mut spectrum.table()?)?;
             write_arrays(&dir.join("spectrum.npz"), spectrum.arrays()?)?;
@@ -146,6 +156,8 @@ impl Spectrum {
             let pairs = spectrum.pairs.iter().enumerate();
             let vectors = pairs.map(|(i, pair)| (format!("v{i}"), &pair.vector[..]));
             write_vectors(&dir.join("eigenvectors.safetensors"), vectors)?;
+            let figures = [("spectrum", figure::spectrum(&spectrum))];
+            self.figures.write_all(dir, &figures, &mut report.text)?;
         }
         Ok(report)
     }

@@ -9,12 +9,13 @@ use loss_landscape::prelude::*;
 use loss_landscape::serde_json::{json, to_value};
 
 use crate::dataset::Needs;
+use crate::figure_args::FigureArgs;
 use crate::limits::at_least;
 use crate::network_args::NetworkArgs;
 use crate::output::{Report, number, prepare_dir, write_table, write_text};
 use crate::path_args::path;
 use crate::training_args::TrainingArgs;
-use crate::{mpi_context, signals};
+use crate::{Ignored, mpi_context, signals};
 
 /// Examples at the end of `--help`.
 const EXAMPLES: &str = "Examples:
@@ -40,20 +41,17 @@ pub struct StabilityCommand {
     /// Number of random training samples for the largest eigenvalue of --measure sharpness [default: all]
     #[arg(long, value_name = "N")]
     sharpness_samples: Option<usize>,
-    /// Directory for stability.csv, .parquet, .html and .json
+    /// Directory for stability.csv, .parquet, .json and a figure
     #[arg(long, value_name = "DIR", value_parser = path())]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    pub figures: FigureArgs,
     #[command(flatten)]
     training: TrainingArgs,
 }
 
-/// Files that `--out` writes.
-const FILES: [&str; 4] = [
-    "stability.csv",
-    "stability.parquet",
-    "stability.html",
-    "stability.json",
-];
+/// Files that `--out` writes, without figures.
+const FILES: [&str; 3] = ["stability.csv", "stability.parquet", "stability.json"];
 
 /// Largest number of rows that are printed.
 const ROWS: usize = 20;
@@ -79,6 +77,12 @@ impl From<MeasureName> for StabilityMeasure {
 }
 
 impl StabilityCommand {
+    pub fn ignored(&self) -> Ignored {
+        let mut ignored = self.network.ignored();
+        ignored.extend(self.figures.ignored(self.out.is_some(), "it needs --out"));
+        ignored
+    }
+
     pub fn check(&self) -> Result<(), Error> {
         at_least(1, "samples", self.samples.unwrap_or(1))?;
         at_least(1, "interval", self.interval)?;
@@ -90,7 +94,7 @@ impl StabilityCommand {
     pub fn run(&self) -> Result<Report, Error> {
         mpi_context::require_single_process("stability")?;
         if let Some(dir) = &self.out {
-            prepare_dir(dir, &FILES)?;
+            prepare_dir(dir, &FILES, &self.figures.file_names(&["stability"])?)?;
         }
         let trainer = self.training.trainer()?;
         let needs = Needs::training(self.samples);
@@ -118,10 +122,9 @@ impl StabilityCommand {
         let mut report = Report::new(&objective, text(&found), json);
         if let Some(dir) = &self.out {
             write_table(dir, "stability", &mut found.table()?)?;
-            let page = figure::stability(&found).page();
-            write_text(&dir.join("stability.html"), &page)?;
             write_text(&dir.join("stability.json"), &report.json.to_string())?;
-            report.text += &format!("{}\n", dir.join("stability.html").display());
+            let figures = [("stability", figure::stability(&found))];
+            self.figures.write_all(dir, &figures, &mut report.text)?;
         }
         Ok(report)
     }

@@ -11,11 +11,12 @@ use loss_landscape::prelude::*;
 use loss_landscape::ranks::Share;
 use loss_landscape::serde_json::json;
 
+use crate::figure_args::FigureArgs;
 use crate::limits::{at_least, positive};
 use crate::network_args::PointArgs;
 use crate::output::{Report, number, prepare_dir, write_plane, write_text, write_vectors};
 use crate::path_args::path;
-use crate::{mpi_context, signals};
+use crate::{Ignored, mpi_context, signals};
 
 #[derive(Args)]
 pub struct Surface {
@@ -41,22 +42,23 @@ pub struct Surface {
     /// Seed of the directions
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Directory for surface.csv, .parquet, .npz, .vtk (ParaView), .html and .json and directions.safetensors (theta, d1,
-    /// d2); resumes an interrupted run
+    /// Directory for surface.csv, .parquet, .npz, .vtk (ParaView) and .json, directions.safetensors (theta, d1, d2), and
+    /// figures of the surface, its contours and eigenvalues; resumes an interrupted run
     #[arg(long, value_name = "DIR", value_parser = path())]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    pub figures: FigureArgs,
     /// Compute shard I of N and save it in --out; a run without --shard computes the rest and merges all
     #[arg(long, value_name = "I/N", requires = "out")]
     shard: Option<Share>,
 }
 
-/// All files that the command writes to --out.
-const FILES: [&str; 7] = [
+/// All files that the command writes to --out, without figures.
+const FILES: [&str; 6] = [
     "surface.csv",
     "surface.parquet",
     "surface.npz",
     "surface.vtk",
-    "surface.html",
     "surface.json",
     "directions.safetensors",
 ];
@@ -72,6 +74,12 @@ enum PlaneName {
 }
 
 impl Surface {
+    pub fn ignored(&self) -> Ignored {
+        let mut ignored = self.point.ignored();
+        ignored.extend(self.figures.ignored(self.out.is_some(), "it needs --out"));
+        ignored
+    }
+
     pub fn check(&self) -> Result<(), Error> {
         positive("range", self.range)?;
         at_least(2, "grid", self.grid)?;
@@ -81,7 +89,11 @@ impl Surface {
     pub fn run(&self) -> Result<Report, Error> {
         let mut grid = Grid::square(self.range, self.grid)?;
         if let Some(dir) = &self.out {
-            prepare_dir(dir, &FILES)?;
+            let figures: &[&str] = match self.eigenvalues {
+                true => &["surface", "contour", "eigenvalues"],
+                false => &["surface", "contour"],
+            };
+            prepare_dir(dir, &FILES, &self.figures.file_names(figures)?)?;
             grid = grid.with_checkpoint(dir.join("unfinished"));
             signals::on_interrupt(format!(
                 "finished points are saved in {}: run the same command to resume",
@@ -155,13 +167,19 @@ impl Surface {
                 vectors.map(|(name, vector)| (name.to_owned(), &vector[..])),
             )?;
             write_plane(dir, &plane)?;
-            write_text(&dir.join("surface.html"), &figure::surface(&plane).page())?;
             write_text(&dir.join("surface.json"), &report.json.to_string())?;
+            let mut figures = vec![
+                ("surface", figure::surface(&plane)),
+                ("contour", figure::contour(&plane)),
+            ];
+            if plane.eigenvalues.is_some() {
+                figures.push(("eigenvalues", figure::extreme_eigenvalues(&plane)));
+            }
+            self.figures.write_all(dir, &figures, &mut report.text)?;
             // All results are written: the checkpoint is no longer needed.
             if mpi_context::is_root() {
                 grid.remove_checkpoint()?;
             }
-            report.text += &format!("{}\n", dir.join("surface.html").display());
         }
         Ok(report)
     }

@@ -10,12 +10,13 @@ use loss_landscape::ranks::Share;
 use loss_landscape::serde_json::json;
 
 use crate::dataset::Needs;
+use crate::figure_args::FigureArgs;
 use crate::limits::at_least;
 use crate::network_args::NetworkArgs;
-use crate::output::{Report, number, path_text, scientific};
+use crate::output::{Report, number, path_text, prepare_dir, scientific};
 use crate::path_args::path;
 use crate::training_args::OptimizerArgs;
-use crate::{mpi_context, signals};
+use crate::{Ignored, mpi_context, signals};
 
 #[derive(Args)]
 pub struct SweepCommand {
@@ -46,9 +47,11 @@ pub struct SweepCommand {
     samples: Option<usize>,
     /// Directory for manifest.json and, for each strength, Model-{ID}.csv, gradients-{ID}-{L2}.csv,
     /// Hessian-eigenvalues-{ID}-{L2}.csv, Hessian-eigenvectors-{ID}-{L2}.csv and model_weights-{ID}-{L2}.safetensors or
-    /// .pth; IDs start at 0
+    /// .pth; IDs start at 0. A run without --shard also writes a figure, sweep.html
     #[arg(long, value_name = "DIR", value_parser = path())]
     out: PathBuf,
+    #[command(flatten)]
+    pub figures: FigureArgs,
     /// Resume the sweep in --out; settings must be the same
     #[arg(long)]
     resume: bool,
@@ -99,6 +102,13 @@ impl FromStr for Strengths {
 }
 
 impl SweepCommand {
+    pub fn ignored(&self) -> Ignored {
+        let mut ignored = self.network.ignored();
+        let reason = "a shard draws nothing: run without --shard when all are finished";
+        ignored.extend(self.figures.ignored(self.shard.is_none(), reason));
+        ignored
+    }
+
     pub fn check(&self) -> Result<(), Error> {
         at_least(1, "top", self.top.unwrap_or(1))?;
         at_least(1, "samples", self.samples.unwrap_or(1))?;
@@ -124,6 +134,9 @@ impl SweepCommand {
 
     pub fn run(&self) -> Result<Report, Error> {
         let needs = Needs::training(self.samples);
+        if self.shard.is_none() {
+            prepare_dir(&self.out, &[], &self.figures.file_names(&["sweep"])?)?;
+        }
         let parameters = self.network.model(self.seed, needs)?.parameters().len();
         let sweep = self.sweep()?;
         let sweep = sweep
@@ -175,6 +188,10 @@ impl SweepCommand {
             0 => format!("{points}, all computed before\n"),
             new => format!("{points}, {new} of them new\n"),
         };
+        if self.shard.is_none() {
+            let figures = [("sweep", figure::sweep(&report))];
+            self.figures.write_all(&self.out, &figures, &mut text)?;
+        }
         let mut report = Report {
             text,
             json: json!({ "points": report.points, "computed": report.computed, "out": path_text(&self.out) }),

@@ -2,14 +2,13 @@
 //! ([Chrome DevTools Protocol](https://chromedevtools.github.io/devtools-protocol/): JSON messages that end with a zero byte).
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::{Painter, TIMEOUT, in_own_group};
+use super::{Drawing, ImageFormat, Painter, TIMEOUT, in_own_group};
 
 const PROGRAMS: [&str; 4] = [
     "google-chrome",
@@ -35,11 +34,10 @@ pub(super) struct Chrome {
 }
 
 impl Chrome {
-    pub(super) fn start(plotly_js: &Path) -> Option<Self> {
-        let plotly_js = std::fs::read_to_string(plotly_js).ok()?;
+    pub(super) fn start(plotly_js: &str) -> Option<Self> {
         PROGRAMS.iter().find_map(|program| {
             let mut chrome = Self::spawn(program)?;
-            chrome.open_page(&plotly_js)?;
+            chrome.open_page(plotly_js)?;
             Some(chrome)
         })
     }
@@ -117,11 +115,37 @@ impl Chrome {
     }
 }
 
+impl Chrome {
+    /// Prints an SVG of the drawing's size to a PDF in base64.
+    fn print(&mut self, svg: &str, drawing: Drawing) -> Option<String> {
+        let style = "<style>@page{margin:0} body{margin:0} svg{display:block}</style>";
+        let body = json!(format!("{style}{svg}"));
+        self.evaluate(&format!("document.body.innerHTML = {body}; ''"))?;
+        // CSS pixels per inch.
+        let inches = |pixels: u64| pixels as f64 / 96.0;
+        let paper = json!({
+            "paperWidth": inches(drawing.width), "paperHeight": inches(drawing.height),
+            "marginTop": 0, "marginBottom": 0, "marginLeft": 0, "marginRight": 0,
+            "printBackground": true, "pageRanges": "1",
+        });
+        let printed = self.call("Page.printToPDF", paper)?;
+        self.evaluate("document.body.innerHTML = ''")?;
+        printed["data"].as_str().map(str::to_owned)
+    }
+}
+
 impl Painter for Chrome {
-    fn draw(&mut self, figure: &Value, options: &Value) -> Option<String> {
+    fn draw(&mut self, figure: &Value, drawing: Drawing) -> Option<String> {
+        let mut options = drawing.options();
+        options["imageDataOnly"] = json!(true);
+        if drawing.format == ImageFormat::Pdf {
+            options["format"] = json!("svg");
+        }
         let image = self.evaluate(&format!("Plotly.toImage({figure}, {options})"))?;
-        let (_, base64) = image.split_once("base64,")?;
-        Some(base64.to_owned())
+        match drawing.format {
+            ImageFormat::Png | ImageFormat::Svg => Some(image),
+            ImageFormat::Pdf => self.print(&image, drawing),
+        }
     }
 }
 
@@ -132,25 +156,31 @@ mod tests {
     /// With a plotly.js that draws nothing. The test needs an installed browser.
     #[test]
     fn a_browser_draws_with_the_options() {
-        let folder = tempfile::tempdir().unwrap();
-        let plotly_js = folder.path().join("plotly.js");
         let toy = "const Plotly = {toImage: async (figure, options) => {
             if (!figure.data) throw 'no data';
-            return 'data:image/png;base64,' + figure.data + options.scale;
+            return figure.data + options.format + options.scale;
         }}";
-        std::fs::write(&plotly_js, toy).unwrap();
-        let Some(mut chrome) = Chrome::start(&plotly_js) else {
+        let Some(mut chrome) = Chrome::start(toy) else {
             let starts = |program: &&str| Command::new(program).arg("--version").output().is_ok();
             assert_eq!(PROGRAMS.iter().find(|p| starts(p)), None);
             return;
         };
-        let mut draw = |data: &str| chrome.draw(&json!({"data": data}), &json!({"scale": 2}));
-        assert_eq!(
-            draw("a\u{2028}</script>"),
-            Some("a\u{2028}</script>2".to_owned())
-        );
-        assert_eq!(draw(""), None);
-        assert_eq!(draw("b"), Some("b2".to_owned()));
+        let mut draw = |data: &str, format: ImageFormat| {
+            let drawing = Drawing {
+                format,
+                width: 96,
+                height: 192,
+                scale: 3.0,
+            };
+            chrome.draw(&json!({"data": data}), drawing)
+        };
+        let text = "a\u{2028}</script>";
+        assert_eq!(draw(text, ImageFormat::Png), Some(format!("{text}png3.0")));
+        assert_eq!(draw("", ImageFormat::Png), None);
+        assert_eq!(draw("b", ImageFormat::Svg), Some("bsvg1.0".to_owned()));
+        // "%PDF-" in base64.
+        assert!(draw("c", ImageFormat::Pdf).is_some_and(|pdf| pdf.starts_with("JVBERi0")));
+        assert_eq!(draw("d", ImageFormat::Svg), Some("dsvg1.0".to_owned()));
     }
 
     #[test]

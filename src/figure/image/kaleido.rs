@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, channel};
 
 use serde_json::Value;
 
-use super::{Painter, TIMEOUT, in_own_group};
+use super::{Drawing, Painter, TIMEOUT, in_own_group};
 
 /// Environment variable with kaleido's `executable` directory. Set by the project's kernel.
 const KALEIDO: &str = "LOSS_LANDSCAPE_KALEIDO";
@@ -62,8 +62,8 @@ impl Kaleido {
 }
 
 impl Painter for Kaleido {
-    fn draw(&mut self, figure: &Value, options: &Value) -> Option<String> {
-        let mut request = options.clone();
+    fn draw(&mut self, figure: &Value, drawing: Drawing) -> Option<String> {
+        let mut request = drawing.options();
         request["data"] = figure.clone();
         writeln!(self.requests, "{request}").ok()?;
         self.requests.flush().ok()?;
