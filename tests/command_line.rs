@@ -1032,6 +1032,11 @@ fn an_analysis_can_be_reproduced() {
         "history.csv",
         "history.html",
         "history.parquet",
+        "path.csv",
+        "path.html",
+        "path.json",
+        "path.parquet",
+        "path_surface.html",
         "report.csv",
         "report.json",
         "report.parquet",
@@ -1052,6 +1057,23 @@ fn an_analysis_can_be_reproduced() {
     );
     let evolution = String::from_utf8(read(&first, "evolution.csv")).unwrap();
     assert!(evolution.lines().count() > 10, "{evolution}");
+
+    let viewed = json(&["view", &first]);
+    assert_eq!(viewed["figures"], 7);
+    let page = String::from_utf8(read(&first, "view.html")).unwrap();
+    assert!(
+        page.contains("plotly.js v") && !page.contains("<script src") && !page.contains("@PANELS@")
+    );
+    let empty = folder.path("nothing");
+    std::fs::create_dir_all(&empty).unwrap();
+    for (dir, problem) in [
+        (&empty, "contains neither"),
+        (&folder.path("no"), "is not a directory"),
+    ] {
+        let output = landscape(&["view", dir]);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(error.contains(problem), "{error}");
+    }
 
     // The file contains all settings, and flags override it.
     let config = folder.path("first/config.toml");

@@ -46,6 +46,45 @@ fn planes_keep_their_axes() {
     }
 }
 
+/// Buttons switch between contours and surface, and between linear and logarithmic losses.
+#[test]
+fn planes_have_buttons() {
+    let mut flat = plane();
+    flat.losses = Array2::from_shape_vec((2, 3), vec![1.0, 1.0, 1.0, 10.0, 1.0, 100.0]).unwrap();
+    let json = figure::contour(&flat).json();
+    // Most of the plane would have one colour: levels are logarithmic.
+    assert_eq!(
+        json["data"][0]["z"],
+        json!([[0.0, 0.0, 0.0], [1.0, 0.0, 2.0]])
+    );
+    assert_eq!(
+        json["data"][0]["text"],
+        json!([[1.0, 1.0, 1.0], [10.0, 1.0, 100.0]])
+    );
+    assert_eq!(json["data"][0]["colorbar"]["ticktext"][0], "1");
+    let menus = json["layout"]["updatemenus"].as_array().unwrap();
+    let types = |i: usize| &menus[0]["buttons"][i]["args"][0]["type"];
+    assert_eq!(types(0), &json!(["contour", "scatter"]));
+    assert_eq!(types(1), &json!(["surface", "scatter3d"]));
+    assert_eq!(
+        (&menus[0]["active"], &menus[1]["active"]),
+        (&json!(0), &json!(1))
+    );
+    let linear = &menus[1]["buttons"][0]["args"][0]["z"];
+    assert_eq!(linear[0], json!([[1.0, 1.0, 1.0], [10.0, 1.0, 100.0]]));
+    let surface = figure::surface(&flat).json();
+    assert_eq!(surface["data"][0]["z"], *linear.get(0).unwrap());
+    assert_eq!(surface["data"][0]["surfacecolor"][1][2], 2.0);
+    // The camera is above the first of the lowest corners, α = 1 and β = −2.
+    let eye = &surface["layout"]["scene"]["camera"]["eye"];
+    assert_eq!(*eye, json!({"x": 1.3, "y": -1.3, "z": 1.6}));
+    // A loss of 0 has no logarithm.
+    flat.losses[[0, 0]] = 0.0;
+    let json = figure::contour(&flat).json();
+    assert_eq!(json["layout"]["updatemenus"].as_array().unwrap().len(), 1);
+    assert_eq!(json["data"][0]["z"][0][0], 0.0);
+}
+
 #[test]
 fn spectra_have_error_bars() {
     let json = figure::spectrum(&spectrum()).json();
@@ -148,15 +187,36 @@ fn a_trajectory_is_drawn_on_its_plane() {
         (figure::trajectory_surface(&plane(), &path()), "scatter3d"),
     ] {
         let json = figure.json();
-        let trace = json["data"].as_array().unwrap().last().unwrap();
-        assert_eq!(trace["type"], kind);
-        assert_eq!(trace["x"], json!([1.0, 0.0]));
-        assert_eq!(trace["y"], json!([-2.0, 0.0]));
-        assert!(trace["text"][0].as_str().unwrap().contains("loss 7.0"));
+        let [line, dots, first] = [2, 3, 4].map(|i| &json["data"][i]);
+        assert_eq!(dots["type"], kind);
+        assert_eq!(dots["x"], json!([1.0, 0.0]));
+        assert_eq!(dots["y"], json!([-2.0, 0.0]));
+        assert!(dots["text"][0].as_str().unwrap().contains("loss 7.0"));
+        assert_eq!(
+            (&first["x"], &first["marker"]["symbol"]),
+            (&json!([1.0]), &json!("square"))
+        );
+        // The second of four pieces of the line.
+        assert_eq!((&line["x"][1], &line["y"][1]), (&json!(0.75), &json!(-1.5)));
     }
     let surface = figure::trajectory_surface(&plane(), &path()).json();
-    // The path is drawn above the surface by a fiftieth of the range, 5 − 1/3.
-    assert_eq!(surface["data"][2]["z"], json!([3.09333, 2.59333]));
+    // The path is drawn above the surface by a fortieth of its height, 5 − 1/3. Between the points of the grid, the surface is
+    // bilinear: 3.5 at the centre, which is above the loss there.
+    let lift = (5.0 - 1.0 / 3.0) / 40.0;
+    let heights = &surface["data"][3]["z"];
+    for (height, loss) in [(&heights[0], 3.0), (&heights[1], 3.5)] {
+        assert!(
+            (height.as_f64().unwrap() - loss - lift).abs() < 1e-5,
+            "{heights}"
+        );
+    }
+    let animation = figure::trajectory_animation(&plane(), &path()).json();
+    let frames = animation["frames"].as_array().unwrap();
+    let lengths =
+        |frame: usize| [1, 2].map(|i| frames[frame]["data"][i]["x"].as_array().unwrap().len());
+    assert_eq!((lengths(0), lengths(1)), ([1, 1], [5, 2]));
+    assert_eq!(frames[1]["traces"], json!([1, 2, 3]));
+    assert_eq!(animation["layout"]["sliders"][0]["steps"][1]["label"], "5");
 }
 
 #[test]
@@ -380,11 +440,25 @@ fn a_matrix_is_shown_with_its_blocks() {
     let json = figure::matrix(&Dense::new(matrix).unwrap(), &blocks).json();
     let map = &json["data"][0];
     assert_eq!(map["z"], json!([[1.0, -3.0], [-3.0, 2.0]]));
-    assert_eq!((&map["zmin"], &map["zmax"]), (&json!(-3.0), &json!(3.0)));
+    assert_eq!((&map["zmin"], &map["zmax"]), (&json!(-3.0), &json!(2.0)));
     // The first row is on top.
     assert_eq!(json["layout"]["yaxis"]["range"], json!([1.5, -0.5]));
     assert_eq!(json["layout"]["xaxis"]["ticktext"], json!(["a", "b"]));
     assert_eq!(json["layout"]["shapes"].as_array().unwrap().len(), 2);
+    // Hover texts name the parameters.
+    assert_eq!(map["x"], json!(["a[0]", "b[0]"]));
+    // Most entries would be white: colours are logarithmic, and hover texts show the entries.
+    let matrix = Array2::from_shape_fn((3, 3), |(i, j)| if i + j == 0 { -1000.0 } else { 1.0 });
+    let json = figure::matrix(&Dense::new(matrix).unwrap(), &[]).json();
+    let map = &json["data"][0];
+    assert_eq!(map["customdata"][0], json!([-1000.0, 1.0, 1.0]));
+    let value = |column: usize| map["z"][0][column].as_f64().unwrap();
+    // ln(1 + |v|/1), with a thousandth of the largest entry as the unit.
+    assert!((value(0) + 1001f64.ln()).abs() < 1e-5 && (value(1) - 2f64.ln()).abs() < 1e-5);
+    assert_eq!(
+        map["colorbar"]["ticktext"],
+        json!(["-1000", "-100", "-10", "0"])
+    );
 }
 
 #[test]
@@ -547,13 +621,13 @@ fn a_figure_that_cannot_be_saved_changes_no_file() {
     std::fs::write(path("old.png"), "old").unwrap();
     let zero = error(&figure.clone().with_scale(0.0), "old.png");
     assert!(
-        zero.contains("must be positive and finite, found 600 × 520 and scale 0"),
+        zero.contains("must be positive and finite, found 640 × 560 and scale 0"),
         "{zero}"
     );
     if has_browser() {
         let large = error(&figure.clone().with_scale(100.0), "old.png");
         assert!(
-            large.contains("at most 16384 pixels in each direction, found 60000"),
+            large.contains("at most 16384 pixels in each direction, found 64000"),
             "{large}"
         );
     }

@@ -165,7 +165,7 @@ fn a_path_is_projected_on_a_plane() {
     }
     let plane = Plane::on_grid(&objective, &d1, &d2, &grid).unwrap();
     let figure = figure::trajectory(&plane, &found).json();
-    assert_eq!(figure["data"][2]["x"].as_array().unwrap().len(), 3);
+    assert_eq!(figure["data"][3]["x"].as_array().unwrap().len(), 3);
     assert_eq!(
         figure["layout"]["title"]["text"],
         "Training trajectory on a plane"

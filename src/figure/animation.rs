@@ -1,17 +1,12 @@
 //! Animated spectra during training.
 
-use plotly::common::{Anchor, ErrorData, ErrorType, Marker, Mode, Pad};
-use plotly::layout::update_menu::{
-    Button, ButtonMethod, UpdateMenu, UpdateMenuDirection, UpdateMenuType,
-};
-use plotly::layout::{
-    AxisRange, Frame, Margin, Slider, SliderCurrentValue, SliderCurrentValueXAnchor, SliderMethod,
-    SliderStep,
-};
-use plotly::{Plot, Scatter, Trace, Traces};
-use serde_json::{Value, json};
+use plotly::common::{Marker, Mode};
+use plotly::layout::AxisRange;
+use plotly::{Plot, Scatter, Trace};
 
-use super::{BLUE, Figure, ORANGE, axis, layout, log_axis};
+use super::palette::{BLUE, VERMILION};
+use super::playback::PlaybackFrame;
+use super::{Figure, axis, error_bars, layout, log_axis, to_json};
 use crate::spectral::Spectrum;
 
 /// Maximum number of decades on the axis.
@@ -21,7 +16,7 @@ const DECADES: f64 = 8.0;
 const FRAME_MS: usize = 400;
 
 /// An animation of spectra `(step, spectrum)` during training, with a slider and a play button. Shows |λ| over the rank on a
-/// logarithmic axis: positive eigenvalues blue, negative ones orange, with residuals as error bars. All frames have the same
+/// logarithmic axis: positive eigenvalues blue, negative ones vermilion, with residuals as error bars. All frames have the same
 /// axes, of at most eight decades.
 ///
 /// ```
@@ -47,46 +42,10 @@ pub fn animation(spectra: &[(usize, Spectrum)]) -> Figure {
     if let Some((_, first)) = spectra.first() {
         plot.add_traces(traces(first).into());
     }
-    let mut steps = Vec::new();
-    for (i, (step, spectrum)) in spectra.iter().enumerate() {
-        let mut data = Traces::new();
-        traces(spectrum).into_iter().for_each(|t| data.push(t));
-        plot.add_frame(Frame::new().name(i.to_string()).data(data));
-        steps.push(
-            SliderStep::new()
-                .label(step.to_string())
-                .method(SliderMethod::Animate)
-                .args(animate_args(json!([i.to_string()]), 0)),
-        );
-    }
-    let slider = Slider::new()
-        .steps(steps)
-        .current_value(
-            SliderCurrentValue::new()
-                .prefix("after step ")
-                .x_anchor(SliderCurrentValueXAnchor::Right),
-        )
-        .x(0.3)
-        .length(0.7)
-        .pad(Pad::new(50, 10, 0));
-    let button = |label: &str, frames, frame_ms| {
-        let args = animate_args(frames, frame_ms);
-        let method = ButtonMethod::Animate;
-        Button::new().label(label).method(method).args(args)
-    };
-    let buttons = UpdateMenu::new()
-        .ty(UpdateMenuType::Buttons)
-        .direction(UpdateMenuDirection::Right)
-        .show_active(false)
-        .buttons(vec![
-            button("Play", Value::Null, FRAME_MS),
-            button("Pause", json!([null]), 0),
-        ])
-        .x(0.0)
-        .x_anchor(Anchor::Left)
-        .y(0.0)
-        .y_anchor(Anchor::Top)
-        .pad(Pad::new(75, 10, 0));
+    let frames = spectra.iter().map(|(step, spectrum)| PlaybackFrame {
+        label: step.to_string(),
+        data: traces(spectrum).iter().map(to_json).collect(),
+    });
 
     let pairs = spectra.iter().flat_map(|(_, spectrum)| &spectrum.pairs);
     let sizes = pairs
@@ -105,19 +64,15 @@ pub fn animation(spectra: &[(usize, Spectrum)]) -> Figure {
     let ranks = AxisRange::new(1.0 - margin, widest.unwrap_or(1) as f64 + margin);
     plot.set_layout(
         layout(&title)
-            .height(560)
-            .margin(Margin::new().left(70).right(30).top(50).bottom(180))
             .x_axis(axis("rank").range(ranks))
-            .y_axis(sizes)
-            .update_menus(vec![buttons])
-            .sliders(vec![slider]),
+            .y_axis(sizes),
     );
-    Figure::new(&plot, &title)
+    Figure::new(&plot, &title).with_playback("after step ", FRAME_MS, &[0, 1], frames.collect())
 }
 
 /// One trace per sign, also if empty, since frames replace existing traces.
 fn traces(spectrum: &Spectrum) -> [Box<dyn Trace>; 2] {
-    [("λ > 0", BLUE, 1.0), ("λ < 0", ORANGE, -1.0)].map(|(name, color, sign)| {
+    [("λ > 0", BLUE, 1.0), ("λ < 0", VERMILION, -1.0)].map(|(name, color, sign)| {
         let ranked = spectrum.pairs.iter().enumerate();
         let (ranks, pairs): (Vec<usize>, Vec<_>) = ranked
             .filter(|(_, pair)| sign * pair.value > 0.0)
@@ -130,20 +85,10 @@ fn traces(spectrum: &Spectrum) -> [Box<dyn Trace>; 2] {
                 .mode(Mode::Markers)
                 .name(name)
                 .marker(Marker::new().color(color).size(6))
-                .error_y(ErrorData::new(ErrorType::Data).array(residuals))
+                .error_y(error_bars(residuals))
                 .hover_template(format!(
                     "λ<sub>%{{x}}</sub> = {minus}%{{y:.5g}}<extra></extra>"
                 ));
         trace
     })
-}
-
-/// Arguments of plotly's `animate`: the frames (null for all, a list of null to stop) and their timing.
-fn animate_args(frames: Value, milliseconds: usize) -> Value {
-    json!([frames, {
-        "mode": "immediate",
-        "fromcurrent": true,
-        "frame": {"duration": milliseconds, "redraw": true},
-        "transition": {"duration": 0},
-    }])
 }

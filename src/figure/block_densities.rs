@@ -4,7 +4,8 @@ use plotly::common::{Line as Stroke, Mode};
 use plotly::layout::Legend;
 use plotly::{Plot, Scatter};
 
-use super::{COLORS, Figure, axis, layout, log_axis};
+use super::palette::SERIES;
+use super::{Figure, axis, layout, log_axis};
 use crate::error::Result;
 use crate::spectral::BlockSpectra;
 
@@ -38,7 +39,7 @@ const POINTS: usize = 400;
 pub fn block_densities(spectra: &BlockSpectra) -> Result<Figure> {
     let title = "Spectral densities of the blocks";
     let mut plot = Plot::new();
-    for (block, color) in spectra.blocks.iter().zip(COLORS.iter().cycle()) {
+    for (block, color) in spectra.blocks.iter().zip(SERIES.iter().cycle()) {
         let [low, high] = block.density.range();
         let size = high.max(-low);
         if block.density.is_zero() {

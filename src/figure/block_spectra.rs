@@ -1,10 +1,11 @@
 //! Spectra of the diagonal blocks of a matrix.
 
-use plotly::common::{ErrorData, ErrorType, Marker, MarkerSymbol, Mode, Orientation};
+use plotly::common::{Marker, MarkerSymbol, Mode, Orientation};
 use plotly::layout::{Legend, Margin};
 use plotly::{Plot, Scatter};
 
-use super::{BLUE, Figure, GREEN, ORANGE, axis, layout, log_axis};
+use super::palette::{BLUE, PURPLE, VERMILION};
+use super::{Figure, axis, error_bars, layout, log_axis};
 use crate::spectral::{BlockSpectra, BlockSpectrum};
 
 /// Height of a row in pixels.
@@ -37,7 +38,7 @@ pub fn block_spectra(spectra: &BlockSpectra) -> Figure {
         }),
         (
             "root mean square",
-            GREEN,
+            PURPLE,
             MarkerSymbol::DiamondOpen,
             |block| {
                 let size = block.root_mean_square();
@@ -46,7 +47,7 @@ pub fn block_spectra(spectra: &BlockSpectra) -> Figure {
         ),
         (
             "− smallest eigenvalue",
-            ORANGE,
+            VERMILION,
             MarkerSymbol::SquareOpen,
             |block| (-block.smallest.value, block.smallest.error()),
         ),
@@ -65,8 +66,8 @@ pub fn block_spectra(spectra: &BlockSpectra) -> Figure {
                 .mode(Mode::Markers)
                 .name(name)
                 .marker(Marker::new().color(color).size(8).symbol(symbol))
-                .error_x(ErrorData::new(ErrorType::Data).array(errors).width(3))
-                .hover_template("%{x:.4g}"),
+                .error_x(error_bars(errors))
+                .hover_template("%{y}<br>%{fullData.name}: %{x:.4g}<extra></extra>"),
         );
     }
     let names: Vec<String> = all.iter().map(|block| block.name.clone()).collect();

@@ -2,17 +2,15 @@
 
 use std::borrow::Borrow;
 
-use plotly::common::{DashType, ErrorData, ErrorType, Line as Stroke, Marker, Mode, Orientation};
+use plotly::common::{DashType, Line as Stroke, Marker, MarkerSymbol, Mode, Orientation};
 use plotly::layout::{Axis, Legend};
 use plotly::{Plot, Scatter};
 
-use super::{BLUE, Figure, GREEN, INK, ORANGE, PURPLE, SKY, YELLOW, axis, layout, log_axis};
-
-/// Colours of the series.
-const COLORS: [&str; 7] = [BLUE, ORANGE, GREEN, PURPLE, YELLOW, SKY, INK];
+use super::palette::SERIES;
+use super::{Figure, axis, error_bars, layout, log_axis};
 
 /// A chart of several series, for results without a figure of their own. Measured series are lines or points, each with its own
-/// colour. Expected series are dashed, in the colour of the series before.
+/// colour; points after the first series are rings. Expected series are dashed, in the colour of the series before.
 ///
 /// Omits points that are not finite, and points ≤ 0 on a logarithmic axis.
 ///
@@ -180,8 +178,7 @@ impl Chart {
         for series in &self.series {
             let expected = matches!(series.kind, Kind::Expected | Kind::Level);
             measured += usize::from(!expected);
-            let color = COLORS[measured.saturating_sub(1) % COLORS.len()];
-            plot.add_trace(self.trace(series, color));
+            plot.add_trace(self.trace(series, measured.saturating_sub(1)));
         }
         let (x, y) = (self.x.axis(), self.y.axis());
         plot.set_layout(
@@ -194,7 +191,9 @@ impl Chart {
         Figure::new(&plot, &self.title)
     }
 
-    fn trace(&self, series: &Series, color: &'static str) -> Box<Scatter<f64, f64>> {
+    /// The trace of a series. `measured` is the number of measured series before it.
+    fn trace(&self, series: &Series, measured: usize) -> Box<Scatter<f64, f64>> {
+        let color = SERIES[measured % SERIES.len()];
         let mut points = series.points.clone();
         if series.kind == Kind::Level {
             let xs = self.series.iter().flat_map(|s| &s.points).map(|p| p.0);
@@ -213,7 +212,7 @@ impl Chart {
             .name(name)
             .hover_template(format!("{name}<br>%{{x:.5g}}: %{{y:.5g}}<extra></extra>"));
         let trace = match errors.iter().any(|error| *error > 0.0) {
-            true => trace.error_y(ErrorData::new(ErrorType::Data).array(errors)),
+            true => trace.error_y(error_bars(errors)),
             false => trace,
         };
         let stroke = Stroke::new().color(color).width(2.0);
@@ -224,7 +223,12 @@ impl Chart {
             }),
             Kind::Points => {
                 let size = if dots { 8 } else { 4 };
-                let marker = Marker::new().color(color).size(size);
+                // Rings do not hide the dots of another series.
+                let symbol = match measured {
+                    0 => MarkerSymbol::Circle,
+                    _ => MarkerSymbol::CircleOpen,
+                };
+                let marker = Marker::new().color(color).size(size).symbol(symbol);
                 trace.mode(Mode::Markers).marker(marker)
             }
             Kind::Expected | Kind::Level => trace

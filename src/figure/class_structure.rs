@@ -1,10 +1,11 @@
 //! Eigenvalues of the Gauss–Newton matrix and of its class and cross-class part.
 
-use plotly::common::{DashType, ErrorData, ErrorType, Line, Marker, MarkerSymbol, Mode};
+use plotly::common::{DashType, Line, Marker, MarkerSymbol, Mode};
 use plotly::layout::Legend;
 use plotly::{Plot, Scatter};
 
-use super::{BLUE, Figure, GREEN, INK, ORANGE, axis, layout, log_axis};
+use super::palette::{BLUE, GREEN, INK, PURPLE};
+use super::{Figure, axis, error_bars, layout, log_axis};
 use crate::landscape::ClassStructureReport;
 use crate::spectral::Bracket;
 
@@ -31,14 +32,14 @@ pub fn class_structure(report: &ClassStructureReport) -> Figure {
         ("Gauss–Newton", INK, MarkerSymbol::CircleOpen, &whole),
         (
             "class",
-            ORANGE,
+            BLUE,
             MarkerSymbol::Circle,
             &report.class_eigenvalues,
         ),
         (
             "cross-class",
-            BLUE,
-            MarkerSymbol::Square,
+            PURPLE,
+            MarkerSymbol::SquareOpen,
             &report.cross_eigenvalues,
         ),
     ] {
@@ -54,12 +55,8 @@ pub fn class_structure(report: &ClassStructureReport) -> Figure {
                 .mode(Mode::Markers)
                 .name(name)
                 .marker(Marker::new().color(color).size(7).symbol(symbol))
-                .error_y(
-                    ErrorData::new(ErrorType::Data)
-                        .array(errors.collect())
-                        .width(3),
-                )
-                .hover_template("λ<sub>%{x}</sub> = %{y:.5g}"),
+                .error_y(error_bars(errors.collect()))
+                .hover_template("%{fullData.name}: λ<sub>%{x}</sub> = %{y:.5g}<extra></extra>"),
         );
     }
     let last = whole.len().max(report.cross_eigenvalues.len()).max(2);

@@ -4,7 +4,8 @@ use plotly::common::{Line as Stroke, Mode, Orientation};
 use plotly::layout::Legend;
 use plotly::{Plot, Scatter};
 
-use super::{BLUE, Figure, GREEN, ORANGE, PURPLE, axis, layout};
+use super::palette::SERIES;
+use super::{Figure, axis, layout};
 use crate::embedding::Pca;
 
 /// Coordinates of the points along the first four principal components, with their explained variance.
@@ -22,13 +23,13 @@ pub fn components(pca: &Pca, title: &str) -> Figure {
     let mut plot = Plot::new();
     let columns = pca.coordinates.columns();
     let shares = columns.into_iter().zip(&pca.explained_ratio);
-    for (i, ((column, share), color)) in shares.zip([ORANGE, BLUE, GREEN, PURPLE]).enumerate() {
+    for (i, ((column, share), color)) in shares.zip(SERIES.iter().take(4)).enumerate() {
         plot.add_trace(
             Scatter::new((0..column.len()).collect(), column.to_vec())
                 .mode(Mode::Lines)
                 .name(format!("component {} ({:.1} %)", i + 1, 100.0 * share))
-                .line(Stroke::new().color(color).width(2.5))
-                .hover_template("point %{x}: %{y:.4g}"),
+                .line(Stroke::new().color(*color).width(2.5))
+                .hover_template("point %{x}<br>%{fullData.name}: %{y:.4g}<extra></extra>"),
         );
     }
     plot.set_layout(

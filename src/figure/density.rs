@@ -3,7 +3,8 @@
 use plotly::common::{Fill, Line as Stroke, Mode};
 use plotly::{Plot, Scatter};
 
-use super::{BLUE, Figure, axis, layout, log_axis};
+use super::palette::BLUE;
+use super::{Figure, axis, layout, log_axis};
 use crate::spectral::DensityCurve;
 
 /// The spectral density on a logarithmic axis, with a band of ± one standard error.

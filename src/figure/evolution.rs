@@ -1,7 +1,8 @@
 //! Loss and curvature during training.
 
+use super::Figure;
+use super::palette::{BLUE, PURPLE, VERMILION};
 use super::panels::{Panel, PanelLine, panels};
-use super::{BLUE, Figure, ORANGE, PURPLE};
 use crate::landscape::{CurvatureSnapshot, Evolution};
 
 /// A value and its error, if measured.
@@ -69,7 +70,7 @@ pub fn evolution(evolution: &Evolution) -> Figure {
         panel(
             "smallest eigenvalue λ<sub>min</sub>",
             false,
-            vec![line("λ_min", ORANGE, |m| {
+            vec![line("λ_min", VERMILION, |m| {
                 Some((m.smallest.value, m.smallest.high - m.smallest.value))
             })],
         ),

@@ -3,7 +3,8 @@
 use plotly::common::{Line as Stroke, Mode};
 use plotly::{Plot, Scatter};
 
-use super::{BLUE, Figure, ORANGE, axis, layout, log_axis};
+use super::palette::{BLUE, PURPLE};
+use super::{Figure, axis, layout, log_axis};
 use crate::train::{Epoch, History};
 
 /// Training and test loss over the epochs, on a logarithmic axis.
@@ -32,7 +33,7 @@ pub fn history(history: &History) -> Figure {
     let losses = |value: fn(&Epoch) -> f64| history.epochs.iter().map(value).collect();
     for (name, color, losses) in [
         ("training loss", BLUE, losses(|e| e.train_loss)),
-        ("test loss", ORANGE, losses(|e| e.test_loss)),
+        ("test loss", PURPLE, losses(|e| e.test_loss)),
     ] {
         let epochs = history.epochs.iter().map(|e| e.epoch).collect();
         plot.add_trace(
@@ -40,7 +41,7 @@ pub fn history(history: &History) -> Figure {
                 .mode(mode.clone())
                 .name(name)
                 .line(Stroke::new().color(color).width(2.5))
-                .hover_template("epoch %{x}<br>loss = %{y:.5g}<extra></extra>"),
+                .hover_template("epoch %{x}<br>%{fullData.name} = %{y:.5g}<extra></extra>"),
         );
     }
     plot.set_layout(layout(title).x_axis(axis("epoch")).y_axis(log_axis("loss")));

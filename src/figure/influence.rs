@@ -3,7 +3,8 @@
 use plotly::common::{Marker, Mode};
 use plotly::{Plot, Scatter};
 
-use super::{BLUE, Figure, INK, ORANGE, axis, layout, residual_texts};
+use super::palette::{BLUE, INK, VERMILION};
+use super::{Figure, axis, layout, residual_texts};
 use crate::landscape::InfluenceReport;
 
 /// Maximum number of samples at each end of the ranking.
@@ -34,7 +35,7 @@ pub fn influence(report: &InfluenceReport) -> Figure {
     let shown: Vec<(usize, usize)> = shown.map(|(rank, i)| (rank + 1, *i)).collect();
     let mut plot = Plot::new();
     for (name, color, negative) in [
-        ("lowers the test loss", ORANGE, true),
+        ("lowers the test loss", VERMILION, true),
         ("raises the test loss", BLUE, false),
     ] {
         let side = shown.iter().copied();

@@ -4,7 +4,8 @@ use plotly::common::{DashType, Line as Stroke, Marker, Mode};
 use plotly::layout::AxisRange;
 use plotly::{Plot, Scatter};
 
-use super::{BLUE, Figure, INK, ORANGE, axis, layout};
+use super::palette::{BLUE, GREEN, INK};
+use super::{Figure, axis, layout};
 use crate::landscape::Line;
 
 /// L(θ + αd) over α, with its quadratic model L + αgᵀd + ½α²dᵀHd (dashed) and a dot at θ.
@@ -27,12 +28,12 @@ pub fn line(line: &Line) -> Figure {
         .mode(Mode::Lines)
         .name("loss")
         .line(Stroke::new().color(BLUE).width(2.5))
-        .hover_template("α = %{x:.4g}<br>loss = %{y:.5g}<extra></extra>");
+        .hover_template("distance %{x:.4g}<br>loss = %{y:.5g}<extra></extra>");
     let quadratic = Scatter::new(line.alphas.clone(), line.quadratic())
         .mode(Mode::Lines)
         .name("quadratic model")
-        .line(Stroke::new().color(ORANGE).width(2.0).dash(DashType::Dash))
-        .hover_template("α = %{x:.4g}<br>quadratic = %{y:.5g}<extra></extra>");
+        .line(Stroke::new().color(GREEN).width(2.0).dash(DashType::Dash))
+        .hover_template("distance %{x:.4g}<br>quadratic model = %{y:.5g}<extra></extra>");
     let center = Scatter::new(vec![0.0], vec![line.center])
         .mode(Mode::Markers)
         .name("θ")
@@ -47,7 +48,7 @@ pub fn line(line: &Line) -> Figure {
     plot.add_traces(vec![loss, quadratic, center]);
     plot.set_layout(
         layout(title)
-            .x_axis(axis("α, in units of the direction's length"))
+            .x_axis(axis("distance along the direction, in units of its norm"))
             .y_axis(axis("loss").range(AxisRange::new(low - margin, high + margin))),
     );
     Figure::new(&plot, title)

@@ -20,9 +20,12 @@ mod js_distances;
 mod line;
 mod matrix;
 mod overview;
+mod palette;
 mod panels;
 mod paths;
 mod plane_grid;
+mod plane_view;
+mod playback;
 mod save;
 mod spectra;
 mod spectrum;
@@ -40,7 +43,7 @@ pub use chart::Chart;
 pub use class_structure::class_structure;
 pub use components::components;
 pub use density::density;
-pub use embedding::embedding;
+pub use embedding::{embedding, embedding_3d};
 pub use evolution::evolution;
 pub use extreme_eigenvalues::extreme_eigenvalues;
 pub use history::history;
@@ -59,38 +62,25 @@ pub use stability::stability;
 pub use surface::{contour, surface};
 #[cfg(feature = "tables")]
 pub use sweep::sweep;
-pub use trajectory::{trajectory, trajectory_surface};
+pub use trajectory::{trajectory, trajectory_animation, trajectory_surface};
 
 use ndarray::Array2;
+use palette::{BLUE, GRID, INK, PAPER, VERMILION, tint};
 use plotly::common::{
-    Anchor, ColorScale, ColorScaleElement, ColorScalePalette, ExponentFormat, Font, Title,
+    Anchor, ColorScale, ColorScaleElement, ColorScalePalette, ErrorData, ErrorType, Font, Title,
 };
-use plotly::layout::{
-    Annotation, AspectMode, Axis, AxisConstrain, AxisType, Camera, Eye, HAlign, Layout,
-    LayoutScene, Margin,
-};
+use plotly::layout::{Annotation, Axis, AxisType, HAlign, Layout, Margin};
 use plotly::{HeatMap, Plot, Trace};
 use serde::Serialize;
-use serde_json::{Number, Value, json};
+use serde_json::{Number, Value};
 
 /// Width of a figure in pixels: a notebook's column.
 pub const WIDTH: usize = 720;
 /// Height of a figure in pixels.
 pub const HEIGHT: usize = 440;
 
-/// Colours that colour-blind readers can tell apart (Okabe and Ito, 2008).
-const BLUE: &str = "#0072B2";
-const ORANGE: &str = "#D55E00";
-const GREEN: &str = "#009E73";
-const PURPLE: &str = "#CC79A7";
-const YELLOW: &str = "#E69F00";
-const SKY: &str = "#56B4E9";
-const INK: &str = "#222222";
-const GRID: &str = "#dddddd";
-const PAPER: &str = "#ffffff";
-
-/// Ordered so that neighbours are easy to tell apart.
-const COLORS: [&str; 6] = [ORANGE, BLUE, GREEN, PURPLE, YELLOW, SKY];
+/// Space above the plot in pixels, for the title.
+const TOP_MARGIN: usize = 50;
 
 /// Significant digits of the numbers in a figure's JSON.
 const DIGITS: i32 = 6;
@@ -175,12 +165,6 @@ impl Figure {
         self
     }
 
-    /// Places the surface in a panel, in fractions of the figure's width and height. plotly.rs has no setter for it.
-    fn with_scene_domain(mut self, x: [f64; 2], y: [f64; 2]) -> Self {
-        self.json["layout"]["scene"]["domain"] = json!({"x": x, "y": y});
-        self
-    }
-
     /// A self-contained web page with the figure, about 7 MB. The figure becomes narrower in a narrow window.
     pub fn page(&self) -> String {
         // Inside a script element a tag could end it.
@@ -254,7 +238,7 @@ fn layout(title: &str) -> Layout {
         .font(Font::new().size(13).color(INK))
         .width(WIDTH)
         .height(HEIGHT)
-        .margin(Margin::new().left(70).right(30).top(50).bottom(60))
+        .margin(Margin::new().left(70).right(30).top(TOP_MARGIN).bottom(60))
         .paper_background_color(PAPER)
         .plot_background_color(PAPER)
 }
@@ -275,32 +259,20 @@ fn axis(title: &str) -> Axis {
         .show_line(true)
 }
 
-/// A logarithmic axis.
+/// A logarithmic axis. All labels are decimals in one font size; plotly's powers of ten would be larger than the digits between.
 fn log_axis(title: &str) -> Axis {
     axis(title)
         .type_(AxisType::Log)
-        .exponent_format(ExponentFormat::Power)
+        .tick_format("~g")
         .n_ticks(6)
 }
 
-/// Layout for two coordinates with the same scale.
-fn square(title: &str, x: &str, y: &str) -> Layout {
-    layout(title)
-        .width(600)
-        .height(520)
-        .x_axis(axis(x).constrain(AxisConstrain::Domain))
-        .y_axis(axis(y).scale_anchor("x").constrain(AxisConstrain::Domain))
-}
-
-/// Axes and camera of a loss surface.
-fn scene() -> LayoutScene {
-    LayoutScene::new()
-        .background_color(PAPER)
-        .aspect_mode(AspectMode::Cube)
-        .camera(Camera::new().eye(Eye::from((1.45, 1.45, 0.95))))
-        .x_axis(axis("α"))
-        .y_axis(axis("β"))
-        .z_axis(axis("loss"))
+/// Error bars without caps, which would change the shape of dots.
+fn error_bars(errors: Vec<f64>) -> ErrorData {
+    ErrorData::new(ErrorType::Data)
+        .array(errors)
+        .width(0)
+        .thickness(1.5)
 }
 
 /// Title of a panel whose upper left corner is at (x, y), in fractions of the figure.
@@ -318,17 +290,39 @@ fn heading(name: &str, x: f64, y: f64) -> Annotation {
         .font(Font::new().size(14).color(INK))
 }
 
-/// Colours positive values blue and negative values orange.
+/// Colours positive values blue, 0 white and negative values vermilion, with equal intensity for equal size. The scale ends at
+/// the smallest and largest value, or at 0.
 fn signed<X: Serialize + Clone, Y: Serialize + Clone, Z: Serialize + Clone>(
     map: Box<HeatMap<X, Y, Z>>,
     values: &Array2<f64>,
 ) -> Box<HeatMap<X, Y, Z>> {
-    let largest = values.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
-    let colors = [(0.0, ORANGE), (0.5, PAPER), (1.0, BLUE)];
-    let colors = colors.map(|(at, color)| ColorScaleElement(at, color.into()));
-    map.color_scale(ColorScale::Vector(colors.to_vec()))
-        .zmin(-largest)
-        .zmax(largest)
+    let finite = values.iter().copied().filter(|value| value.is_finite());
+    let [low, high] = finite.fold([0.0, 0.0], |[low, high]: [f64; 2], value| {
+        [low.min(value), high.max(value)]
+    });
+    let largest = high.max(-low);
+    if largest == 0.0 {
+        return map
+            .zmin(-1.0)
+            .zmax(1.0)
+            .color_scale(scale_of(&[(0.0, PAPER.into()), (1.0, PAPER.into())]));
+    }
+    let zero = -low / (high - low);
+    let mut stops = Vec::new();
+    if low < 0.0 {
+        stops.push((0.0, tint(VERMILION, -low / largest)));
+    }
+    stops.push((zero, PAPER.to_owned()));
+    if high > 0.0 {
+        stops.push((1.0, tint(BLUE, high / largest)));
+    }
+    map.color_scale(scale_of(&stops)).zmin(low).zmax(high)
+}
+
+fn scale_of(stops: &[(f64, String)]) -> ColorScale {
+    let stops = stops.iter();
+    let stops = stops.map(|(at, color)| ColorScaleElement(*at, color.clone()));
+    ColorScale::Vector(stops.collect())
 }
 
 fn colors() -> ColorScale {

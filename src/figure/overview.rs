@@ -1,14 +1,16 @@
 //! Eight views of the loss at a point in one figure.
 
-use plotly::common::{ErrorData, ErrorType, Line as Stroke, Marker, Mode};
-use plotly::layout::{Axis, AxisRange, Camera, Eye, Margin};
+use plotly::common::{Line as Stroke, Marker, Mode};
+use plotly::layout::{Axis, AxisRange, Margin};
 use plotly::{Histogram, Plot, Scatter, Trace};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::palette::{BLUE, INK, PURPLE, SERIES, VERMILION};
+use super::plane_view::DIRECTIONS;
 use super::{
-    BLUE, Figure, GREEN, INK, ORANGE, PURPLE, axis, contour, heading, history, layout, log_axis,
-    matrix, scene, spectrum, surface,
+    Figure, axis, contour, error_bars, heading, history, layout, log_axis, matrix, spectrum,
+    surface,
 };
 use crate::landscape::{Line, Plane};
 use crate::operator::Dense;
@@ -19,11 +21,9 @@ use crate::train::History;
 const COLUMNS: [[f64; 2]; 2] = [[0.0, 0.4], [0.56, 1.0]];
 const ROWS: [[f64; 2]; 4] = [[0.785, 1.0], [0.542, 0.702], [0.243, 0.458], [0.0, 0.16]];
 
-/// Colours of lines.
-const COLORS: [&str; 4] = [ORANGE, BLUE, GREEN, PURPLE];
-
 /// Eight panels, row by row: loss on a plane as contours and as a surface; Hessian eigenvalues over their rank, and their
-/// histogram; entries of the Hessian, and loss along `lines`, labelled with their curvature; |λ| over its rank on a logarithmic
+/// histogram; entries of the Hessian, and loss along `lines`, labelled with their curvature; as its rise above the loss at the point, on a
+/// logarithmic axis, if it rises along all of them; |λ| over its rank on a logarithmic
 /// axis; and the training history.
 ///
 /// ```
@@ -72,17 +72,31 @@ pub fn overview(
     let axes = json!({"xaxis": "x4", "yaxis": "y4", "colorbar": bar(ROWS[2])});
     plot.add_traces(moved(&matrix(hessian, &[]), axes));
 
+    // At a minimum, a linear axis would hide the flatter lines.
+    let rises = lines.iter().all(|line| {
+        let mut losses = line.losses.iter().filter(|loss| !loss.is_nan());
+        losses.all(|loss| *loss >= line.center)
+    });
     let mut curvatures = Vec::new();
-    for (line, color) in lines.iter().zip(COLORS.iter().cycle()) {
+    for (line, color) in lines.iter().zip(SERIES.iter().cycle()) {
         let name = format!("λ = {}", two_digits(line.curvature));
+        // A logarithmic axis leaves out 0.
+        let heights = line.losses.iter().map(|loss| match rises {
+            true => loss - line.center,
+            false => *loss,
+        });
+        let heights: Vec<f64> = heights.collect();
         plot.add_trace(
-            Scatter::new(line.alphas.clone(), line.losses.clone())
+            Scatter::new(line.alphas.clone(), heights)
                 .mode(Mode::Lines)
                 .name(&name)
                 .line(Stroke::new().color(*color).width(2.0))
                 .x_axis("x5")
                 .y_axis("y5")
-                .hover_template("α = %{x:.4g}<br>loss = %{y:.5g}"),
+                .hover_template(match rises {
+                    true => "distance %{x:.4g}<br>rise of the loss = %{y:.5g}",
+                    false => "distance %{x:.4g}<br>loss = %{y:.5g}",
+                }),
         );
         curvatures.push(colored(&name, color));
     }
@@ -104,30 +118,37 @@ pub fn overview(
         .height(1360)
         .margin(Margin::new().left(70).right(30).top(85).bottom(60))
         .show_legend(false)
-        .scene(scene().camera(Camera::new().eye(Eye::from((1.75, 1.75, 1.1)))))
-        .x_axis(place(axis("α"), left, "y"))
-        .y_axis(place(axis("β"), ROWS[0], "x"))
+        .x_axis(place(axis(DIRECTIONS[0]), left, "y"))
+        .y_axis(place(axis(DIRECTIONS[1]), ROWS[0], "x"))
         .x_axis2(place(axis("rank"), left, "y2"))
         .y_axis2(place(axis("λ").zero_line_color(INK), ROWS[1], "x2"))
         .x_axis3(place(axis("λ"), right, "y3"))
         .y_axis3(place(axis("eigenvalues"), ROWS[1], "x3"))
         .x_axis4(place(side("column", -0.5, end), left, "y4"))
         .y_axis4(place(side("row", end, -0.5), ROWS[2], "x4"))
-        .x_axis5(place(axis("α"), right, "y5"))
-        .y_axis5(place(axis(""), ROWS[2], "x5"))
+        .x_axis5(place(axis("distance"), right, "y5"))
+        .y_axis5(place(
+            if rises { log_axis("") } else { axis("") },
+            ROWS[2],
+            "x5",
+        ))
         .x_axis6(place(axis("rank of |λ|"), left, "y6"))
         .y_axis6(place(log_axis(""), ROWS[3], "x6"))
         .x_axis7(place(axis("epoch"), right, "y7"))
         .y_axis7(place(log_axis("loss"), ROWS[3], "x7"));
-    let signs = [colored("λ ≥ 0", BLUE), colored("λ &lt; 0", ORANGE)].join(", ");
-    let losses = [colored("training", BLUE), colored("test", ORANGE)].join(" and ");
+    let signs = [colored("λ ≥ 0", BLUE), colored("λ &lt; 0", VERMILION)].join(", ");
+    let losses = [colored("training", BLUE), colored("test", PURPLE)].join(" and ");
     for (i, name) in [
         "loss on a plane".to_owned(),
         "loss surface".to_owned(),
         format!("eigenvalues, {signs}"),
         "histogram of eigenvalues".to_owned(),
         "Hessian".to_owned(),
-        format!("loss along lines<br>{}", curvatures.join(", ")),
+        format!(
+            "{} along lines<br>{}",
+            if rises { "rise of the loss" } else { "loss" },
+            curvatures.join(", ")
+        ),
         format!("|λ|, {signs}"),
         format!("{losses} loss"),
     ]
@@ -137,14 +158,26 @@ pub fn overview(
         layout.add_annotation(heading(name, COLUMNS[i % 2][0], ROWS[i / 2][1]));
     }
     plot.set_layout(layout);
-    Figure::new(&plot, title).with_scene_domain(right, ROWS[0])
+    let mut figure = Figure::new(&plot, title);
+    // plotly.rs has no setter for the place of a scene.
+    let mut scene = surface(plane).json()["layout"]["scene"].take();
+    scene["domain"] = json!({"x": right, "y": ROWS[0]});
+    scene["camera"]["eye"] = further(&scene["camera"]["eye"]);
+    figure.json["layout"]["scene"] = scene;
+    figure
+}
+
+/// A camera at a larger distance, since the panel is small.
+fn further(eye: &Value) -> Value {
+    let at = |axis: &str| 1.15 * eye[axis].as_f64().unwrap_or(1.0);
+    json!({"x": at("x"), "y": at("y"), "z": at("z")})
 }
 
 /// |λ| over its rank, one trace per sign.
 fn sizes(spectrum: &Spectrum) -> impl Iterator<Item = Box<dyn Trace>> {
     let mut pairs: Vec<_> = spectrum.pairs.iter().collect();
     pairs.sort_by(|a, b| b.value.abs().total_cmp(&a.value.abs()));
-    [(BLUE, 1.0), (ORANGE, -1.0)]
+    [(BLUE, 1.0), (VERMILION, -1.0)]
         .into_iter()
         .map(move |(color, sign)| {
             let ranked = pairs.iter().enumerate();
@@ -157,7 +190,7 @@ fn sizes(spectrum: &Spectrum) -> impl Iterator<Item = Box<dyn Trace>> {
             let trace: Box<dyn Trace> = Scatter::new(ranks, sizes)
                 .mode(Mode::Markers)
                 .marker(Marker::new().color(color).size(7))
-                .error_y(ErrorData::new(ErrorType::Data).array(residuals))
+                .error_y(error_bars(residuals))
                 .x_axis("x6")
                 .y_axis("y6")
                 .hover_template("|λ| = %{y:.5g}<extra></extra>");
@@ -181,7 +214,15 @@ fn moved(figure: &Figure, change: Value) -> Vec<Box<dyn Trace>> {
     let traces = traces.as_array_mut().map(std::mem::take);
     let moved = traces.into_iter().flatten().map(|mut trace| {
         if let (Some(trace), Some(change)) = (trace.as_object_mut(), change.as_object()) {
-            trace.extend(change.clone());
+            for (key, value) in change {
+                // The ticks of a colour bar stay.
+                if let (Some(Value::Object(old)), Value::Object(new)) = (trace.get_mut(key), value)
+                {
+                    old.extend(new.clone());
+                    continue;
+                }
+                trace.insert(key.clone(), value.clone());
+            }
         }
         Box::new(Moved(trace)) as Box<dyn Trace>
     });

@@ -4,7 +4,8 @@ use plotly::Plot;
 use plotly::layout::{Axis, Margin};
 use serde_json::{Value, json};
 
-use super::{Figure, INK, axis, heading, layout, log_axis, to_json};
+use super::palette::INK;
+use super::{Figure, axis, heading, layout, log_axis, to_json};
 
 /// Number of panels in a row.
 const COLUMNS: usize = 2;

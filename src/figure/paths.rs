@@ -6,7 +6,8 @@ use plotly::common::{Line as Stroke, Mode, Orientation};
 use plotly::layout::Legend;
 use plotly::{Plot, Scatter};
 
-use super::{COLORS, Figure, axis, layout};
+use super::palette::SERIES;
+use super::{Figure, axis, layout};
 use crate::landscape::PathProfile;
 
 /// Loss over t for named paths, such as `paths` of a [`Connectivity`](crate::landscape::Connectivity). Colours repeat after six
@@ -28,7 +29,7 @@ use crate::landscape::PathProfile;
 pub fn paths<N: AsRef<str>, P: Borrow<PathProfile>>(paths: &[(N, P)]) -> Figure {
     let title = "Loss along paths";
     let mut plot = Plot::new();
-    for ((name, profile), color) in paths.iter().zip(COLORS.iter().cycle()) {
+    for ((name, profile), color) in paths.iter().zip(SERIES.iter().cycle()) {
         let profile = profile.borrow();
         plot.add_trace(
             Scatter::new(profile.times.clone(), profile.losses.clone())

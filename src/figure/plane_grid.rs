@@ -2,12 +2,14 @@
 
 use std::borrow::Borrow;
 
-use plotly::common::{Anchor, ColorBar, Font, Marker, MarkerSymbol, Mode, Title};
+use plotly::common::{Anchor, ColorBar, Font, Line as Stroke, Marker, Mode, Title};
 use plotly::layout::{Annotation, Axis, Layout, Margin};
 use plotly::traces::contour::Contours;
 use plotly::{Contour, Plot, Scatter};
 
-use super::{Figure, INK, ORANGE, WIDTH, axis, colors, layout, rows};
+use super::palette::{INK, PAPER};
+use super::plane_view::{DIRECTIONS, log_ticks};
+use super::{Figure, WIDTH, axis, colors, layout, rows};
 use crate::landscape::Plane;
 
 /// Maximum number of panels.
@@ -24,7 +26,7 @@ const TOP: usize = 80;
 const BOTTOM: usize = 55;
 const GAP: [usize; 2] = [45, 60];
 
-/// Contours of L(θ + αd₁ + βd₂) on the first six of several named planes, with crosses at θ.
+/// Contours of L(θ + αd₁ + βd₂) on the first six of several named planes, with discs at θ.
 ///
 /// All panels have the same levels and colours, evenly spaced in log₁₀ L. Losses are clipped at 10⁻⁶ times the largest.
 ///
@@ -91,7 +93,7 @@ pub fn planes<N: AsRef<str>, P: Borrow<Plane>>(planes: &[(N, P)]) -> Figure {
                 .color_scale(colors())
                 .show_scale(panel == 0)
                 .color_bar(bar(low, high))
-                .hover_template("α = %{x:.4g}<br>β = %{y:.4g}<br>log<sub>10</sub> loss = %{z:.3f}")
+                .hover_template("direction 1: %{x:.4g}<br>direction 2: %{y:.4g}<br>log<sub>10</sub> loss = %{z:.3f}")
                 .x_axis(&x)
                 .y_axis(&y),
         );
@@ -99,14 +101,19 @@ pub fn planes<N: AsRef<str>, P: Borrow<Plane>>(planes: &[(N, P)]) -> Figure {
             Scatter::new(vec![0.0], vec![0.0])
                 .mode(Mode::Markers)
                 .show_legend(false)
-                .marker(Marker::new().color(ORANGE).size(8).symbol(MarkerSymbol::X))
+                .marker(
+                    Marker::new()
+                        .color(PAPER)
+                        .size(9)
+                        .line(Stroke::new().color(INK).width(2.0)),
+                )
                 .hover_template(format!("θ<br>loss = {:.5}<extra></extra>", plane.center))
                 .x_axis(&x)
                 .y_axis(&y),
         );
         let lowest = panel + columns >= planes.len();
-        let across_title = if lowest { "α" } else { "" };
-        let up_title = if column == 0 { "β" } else { "" };
+        let across_title = if lowest { DIRECTIONS[0] } else { "" };
+        let up_title = if column == 0 { DIRECTIONS[1] } else { "" };
         let across_axis = axis(across_title).domain(&across).anchor(&y);
         let up_axis = axis(up_title).domain(&up).anchor(&x);
         layout = with_axes(layout, panel, across_axis, up_axis);
@@ -140,19 +147,9 @@ fn with_axes(layout: Layout, panel: usize, x: Axis, y: Axis) -> Layout {
 
 /// Colour bar from 10^`low` to 10^`high`, with losses as tick labels.
 fn bar(low: f64, high: f64) -> ColorBar {
-    let digits: &[f64] = match high - low > 3.0 {
-        true => &[1.0],
-        false => &[1.0, 2.0, 5.0],
-    };
-    let decades = low.floor() as i32..=high.floor() as i32;
-    let ticks = decades.flat_map(|e| digits.iter().map(move |digit| (digit, e)));
-    let ticks = ticks.map(|(digit, e)| (digit.log10() + f64::from(e), format!("{digit}e{e}")));
-    let (places, texts): (Vec<f64>, Vec<String>) = ticks
-        .filter(|(place, _)| (low..=high).contains(place))
-        .unzip();
-    let plain = |text: &String| text.parse::<f64>().map_or(text.clone(), |x| x.to_string());
+    let (places, texts) = log_ticks(low, high);
     ColorBar::new()
         .title(Title::with_text("loss"))
         .tick_vals(places)
-        .tick_text(texts.iter().map(plain).collect::<Vec<_>>())
+        .tick_text(texts)
 }

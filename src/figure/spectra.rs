@@ -2,14 +2,15 @@
 
 use std::borrow::Borrow;
 
-use plotly::common::{ErrorData, ErrorType, Marker, MarkerSymbol, Mode};
+use plotly::common::{Marker, MarkerSymbol, Mode};
 use plotly::layout::Legend;
 use plotly::{Plot, Scatter};
 
-use super::{COLORS, Figure, axis, layout, log_axis};
+use super::palette::SERIES;
+use super::{Figure, axis, error_bars, layout, log_axis};
 use crate::spectral::Spectrum;
 
-/// |λ| of named spectra on one logarithmic axis. Dots are positive eigenvalues over their rank from the largest, open squares
+/// |λ| of named spectra on one logarithmic axis. Rings are positive eigenvalues over their rank from the largest, crosses
 /// negative eigenvalues over their rank from the smallest, with residuals as error bars. Omits eigenvalues that are smaller than
 /// their residual. Colours repeat after six spectra.
 ///
@@ -29,7 +30,7 @@ use crate::spectral::Spectrum;
 pub fn spectra<N: AsRef<str>, S: Borrow<Spectrum>>(spectra: &[(N, S)]) -> Figure {
     let title = "Eigenvalues of several matrices";
     let mut plot = Plot::new();
-    for ((name, spectrum), color) in spectra.iter().zip(COLORS.iter().cycle()) {
+    for ((name, spectrum), color) in spectra.iter().zip(SERIES.iter().cycle()) {
         let (name, pairs) = (name.as_ref(), &spectrum.borrow().pairs);
         let rising = pairs.iter().filter(|pair| pair.value > pair.residual);
         let falling = pairs
@@ -37,14 +38,11 @@ pub fn spectra<N: AsRef<str>, S: Borrow<Spectrum>>(spectra: &[(N, S)]) -> Figure
             .rev()
             .filter(|pair| pair.value < -pair.residual);
         let sides: [(_, _, Vec<_>); 2] = [
-            (name.to_owned(), MarkerSymbol::Circle, rising.collect()),
-            (
-                format!("{name}, λ < 0"),
-                MarkerSymbol::SquareOpen,
-                falling.collect(),
-            ),
+            ("λ > 0", MarkerSymbol::CircleOpen, rising.collect()),
+            ("λ < 0", MarkerSymbol::XThinOpen, falling.collect()),
         ];
-        for (name, symbol, pairs) in sides {
+        let mut is_first = true;
+        for (sign, symbol, pairs) in sides {
             if pairs.is_empty() {
                 continue;
             }
@@ -53,11 +51,19 @@ pub fn spectra<N: AsRef<str>, S: Borrow<Spectrum>>(spectra: &[(N, S)]) -> Figure
             plot.add_trace(
                 Scatter::new((1..=pairs.len()).collect(), sizes)
                     .mode(Mode::Markers)
-                    .name(name)
+                    .name(match sign {
+                        "λ > 0" => name.to_owned(),
+                        _ => format!("{name}, {sign}"),
+                    })
+                    .legend_group(name)
+                    .show_legend(is_first)
                     .marker(Marker::new().color(*color).size(7).symbol(symbol))
-                    .error_y(ErrorData::new(ErrorType::Data).array(residuals).width(3))
-                    .hover_template("|λ<sub>%{x}</sub>| = %{y:.5g}"),
+                    .error_y(error_bars(residuals))
+                    .hover_template(format!(
+                        "{name}, {sign}<br>|λ<sub>%{{x}}</sub>| = %{{y:.5g}}<extra></extra>"
+                    )),
             );
+            is_first = false;
         }
     }
     plot.set_layout(
@@ -65,7 +71,7 @@ pub fn spectra<N: AsRef<str>, S: Borrow<Spectrum>>(spectra: &[(N, S)]) -> Figure
             .show_legend(true)
             .legend(Legend::new())
             .x_axis(axis("rank, from each end of the spectrum"))
-            .y_axis(log_axis("eigenvalue |λ|")),
+            .y_axis(log_axis("eigenvalue |λ|: ○ positive, × negative")),
     );
     Figure::new(&plot, title)
 }

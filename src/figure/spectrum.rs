@@ -1,9 +1,10 @@
 //! Eigenvalues over their rank.
 
-use plotly::common::{ErrorData, ErrorType, Marker, Mode};
+use plotly::common::{Marker, Mode};
 use plotly::{Plot, Scatter};
 
-use super::{BLUE, Figure, ORANGE, axis, layout, residual_texts};
+use super::palette::{BLUE, INK, VERMILION};
+use super::{Figure, axis, error_bars, layout, residual_texts};
 use crate::spectral::Spectrum;
 
 /// Eigenvalues over their rank, largest first: positive blue, negative orange, with residuals as error bars.
@@ -26,7 +27,7 @@ pub fn spectrum(spectrum: &Spectrum) -> Figure {
         format!("The {k} largest of {n} eigenvalues")
     };
     let mut plot = Plot::new();
-    for (name, color, negative) in [("λ ≥ 0", BLUE, false), ("λ < 0", ORANGE, true)] {
+    for (name, color, negative) in [("λ ≥ 0", BLUE, false), ("λ < 0", VERMILION, true)] {
         let ranked = spectrum.pairs.iter().enumerate();
         let (ranks, pairs): (Vec<usize>, Vec<_>) = ranked
             .filter(|(_, pair)| (pair.value < 0.0) == negative)
@@ -43,7 +44,7 @@ pub fn spectrum(spectrum: &Spectrum) -> Figure {
                 .mode(Mode::Markers)
                 .name(name)
                 .marker(Marker::new().color(color).size(8))
-                .error_y(ErrorData::new(ErrorType::Data).array(residuals).width(5))
+                .error_y(error_bars(residuals))
                 .text_array(errors)
                 .hover_template("λ<sub>%{x}</sub> = %{y:.5g} ± %{text}<extra></extra>"),
         );
@@ -51,7 +52,7 @@ pub fn spectrum(spectrum: &Spectrum) -> Figure {
     plot.set_layout(
         layout(&title)
             .x_axis(axis("rank"))
-            .y_axis(axis("eigenvalue λ").zero_line_color(super::INK)),
+            .y_axis(axis("eigenvalue λ").zero_line_color(INK)),
     );
     Figure::new(&plot, &title)
 }

@@ -1,12 +1,14 @@
 //! The largest and smallest eigenvalues.
 
-use plotly::common::{ErrorData, ErrorType, Marker, Mode};
+use plotly::common::{Marker, MarkerSymbol, Mode};
 use plotly::{Plot, Scatter};
 
-use super::{BLUE, Figure, INK, ORANGE, axis, layout, residual_texts};
+use super::palette::{BLUE, INK, VERMILION};
+use super::{Figure, axis, error_bars, layout, residual_texts};
 use crate::analysis::HessianMetrics;
 
-/// The largest eigenvalues (blue) and the smallest (orange) over their rank from each end, with residuals as error bars.
+/// The largest eigenvalues (dots) and the smallest (rings) over their rank from each end, with residuals as error bars; negative ones
+/// have their own colour.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -31,24 +33,28 @@ pub fn spectrum_ends(metrics: &HessianMetrics) -> Figure {
         ),
     };
     let mut plot = Plot::new();
-    for (name, color, found) in [
-        ("largest", BLUE, &metrics.largest),
-        ("smallest", ORANGE, &metrics.smallest),
+    for (name, symbol, found) in [
+        ("largest", MarkerSymbol::Circle, &metrics.largest),
+        ("smallest", MarkerSymbol::CircleOpen, &metrics.smallest),
     ] {
         if name == "smallest" && found.len() == metrics.dim {
             continue;
         }
         let residuals: Vec<f64> = found.iter().map(|e| e.residual).collect();
         let errors = residual_texts(&residuals);
+        let colors = found
+            .iter()
+            .map(|e| if e.value < 0.0 { VERMILION } else { BLUE });
+        let colors = colors.collect();
         let values = found.iter().map(|e| e.value).collect();
         plot.add_trace(
             Scatter::new((1..=found.len()).collect(), values)
                 .mode(Mode::Markers)
                 .name(name)
-                .marker(Marker::new().color(color).size(8))
-                .error_y(ErrorData::new(ErrorType::Data).array(residuals).width(5))
+                .marker(Marker::new().color_array(colors).size(8).symbol(symbol))
+                .error_y(error_bars(residuals))
                 .text_array(errors)
-                .hover_template("%{y:.5g} ± %{text}<extra></extra>"),
+                .hover_template("%{fullData.name}, rank %{x}: %{y:.5g} ± %{text}<extra></extra>"),
         );
     }
     plot.set_layout(

@@ -1,15 +1,11 @@
 //! Loss on a plane, as contours and as a surface.
 
-use plotly::common::{ColorBar, Marker, MarkerSymbol, Mode, Title};
-use plotly::layout::Margin;
-use plotly::{Contour, Plot, Scatter, Scatter3D, Surface};
-
-use super::{Figure, ORANGE, colors, layout, rows, scene, square};
+use super::Figure;
+use super::plane_view::{Mark, View, plane_view};
 use crate::landscape::Plane;
 
-const HOVER: &str = "α = %{x:.4g}<br>β = %{y:.4g}<br>loss = %{z:.5g}<extra></extra>";
-
-/// Contours of L(θ + αd₁ + βd₂), with a cross at θ.
+/// Contours of L(θ + αd₁ + βd₂), with a ring at θ. Levels are logarithmic if most of the plane would have one colour otherwise.
+/// Buttons switch to the surface, and between linear and logarithmic losses.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -24,30 +20,13 @@ const HOVER: &str = "α = %{x:.4g}<br>β = %{y:.4g}<br>loss = %{z:.5g}<extra></e
 /// # Ok::<(), Error>(())
 /// ```
 pub fn contour(plane: &Plane) -> Figure {
-    let title = "Loss on a plane";
-    let levels = Contour::new(
-        plane.alphas.clone(),
-        plane.betas.clone(),
-        rows(&plane.losses),
-    )
-    .color_scale(colors())
-    .color_bar(ColorBar::new().title(Title::with_text("loss")))
-    .n_contours(24)
-    .hover_template(HOVER);
-    let center = Scatter::new(vec![0.0], vec![0.0])
-        .mode(Mode::Markers)
-        .name("θ")
-        .show_legend(false)
-        .marker(Marker::new().color(ORANGE).size(12).symbol(MarkerSymbol::X))
-        .hover_template(format!("θ<br>loss = {:.5}<extra></extra>", plane.center));
-    let mut plot = Plot::new();
-    plot.add_trace(levels);
-    plot.add_trace(center);
-    plot.set_layout(square(title, "α, in units of d₁", "β, in units of d₂"));
-    Figure::new(&plot, title)
+    let marks = [Mark::origin(plane)];
+    plane_view("Loss on a plane", plane, View::Contours, &marks)
 }
 
-/// L(θ + αd₁ + βd₂) as a rotatable surface, with a dot at θ.
+/// L(θ + αd₁ + βd₂) as a rotatable surface with contours on the floor and a disc at θ, seen from above its lowest corner. Colours are
+/// logarithmic if most of the surface would have one colour otherwise. Buttons switch to contours, and between linear and
+/// logarithmic losses.
 ///
 /// ```
 /// use loss_landscape::prelude::*;
@@ -62,27 +41,6 @@ pub fn contour(plane: &Plane) -> Figure {
 /// # Ok::<(), Error>(())
 /// ```
 pub fn surface(plane: &Plane) -> Figure {
-    let title = "Loss surface";
-    let surface = Surface::<f64, f64, f64>::new(rows(&plane.losses))
-        .x(plane.alphas.clone())
-        .y(plane.betas.clone())
-        .color_scale(colors())
-        .color_bar(ColorBar::new().title(Title::with_text("loss")))
-        .hover_template(HOVER);
-    let center = Scatter3D::new(vec![0.0], vec![0.0], vec![plane.center])
-        .mode(Mode::Markers)
-        .name("θ")
-        .show_legend(false)
-        .marker(Marker::new().color(ORANGE).size(5))
-        .hover_template("θ<br>loss = %{z:.5g}<extra></extra>");
-    let mut plot = Plot::new();
-    plot.add_trace(surface);
-    plot.add_trace(center);
-    plot.set_layout(
-        layout(title)
-            .height(540)
-            .margin(Margin::new().left(10).right(10).top(50).bottom(10))
-            .scene(scene()),
-    );
-    Figure::new(&plot, title)
+    let marks = [Mark::origin(plane)];
+    plane_view("Loss surface", plane, View::Surface, &marks)
 }

@@ -2,8 +2,9 @@
 
 use std::cmp::Ordering;
 
+use super::Figure;
+use super::palette::{BLUE, PURPLE, VERMILION};
 use super::panels::{Panel, PanelLine, panels};
-use super::{BLUE, Figure, ORANGE, PURPLE};
 use crate::sweep::{SweepPoint, SweepReport};
 
 /// Loss, wrong answers, the largest and the most negative of the computed eigenvalues with their residuals, and the norm of the
@@ -69,7 +70,7 @@ pub fn sweep(report: &SweepReport) -> Figure {
         panel(
             "smallest computed eigenvalue, if negative",
             false,
-            vec![line("eigenvalue", ORANGE, |p| {
+            vec![line("eigenvalue", VERMILION, |p| {
                 extreme(p, |a, b| b.total_cmp(a)).filter(|(value, _)| *value < 0.0)
             })],
         ),

@@ -18,7 +18,7 @@ def test_a_trajectory_on_its_plane(kernel, networks):
     kernel.shown("let projection = Projection::onto(&objective, &pca.components[0], &pca.components[1], &path)?;")
     kernel.shown("let grid = projection.grid(15)?;\nlet plane = Plane::on_grid(&objective, &pca.components[0], &pca.components[1], &grid)?;")
     shown = kernel.run("figure::trajectory(&plane, &projection)")
-    assert len(shown["application/vnd.plotly.v1+json"]["data"]) == 3
+    assert len(shown["application/vnd.plotly.v1+json"]["data"]) == 6
     assert "explained variance" in kernel.run("pca")["text/html"]
 
 

@@ -19,6 +19,7 @@ use crate::output::{
 };
 use crate::path_args::path;
 use crate::training_args::{TRAINING, TrainingArgs};
+use crate::view::PATH_FILE;
 use crate::weight_args::{WEIGHTS, WeightArgs};
 use crate::{Ignored, config_file, mpi_context, signals};
 
@@ -37,7 +38,7 @@ pub struct Analyze {
     /// Write the loss on a plane to surface.csv, .parquet, .npz and .vtk, with figures of the surface, its contours and the extreme eigenvalues
     #[arg(long, num_args = 0..=1, value_name = "BOOL", require_equals = true, default_missing_value = "true", default_value_t, action = ArgAction::Set, help_heading = "Analysis")]
     visualize: bool,
-    /// Measure loss, gradient, extreme eigenvalues and sharpness during training; writes evolution.csv, .parquet and a figure
+    /// Measure loss, gradient, extreme eigenvalues and sharpness during training; writes evolution.csv, .parquet and a figure, and with --visualize also the training's path on a plane, path.csv, .parquet and .json
     #[arg(long, num_args = 0..=1, value_name = "BOOL", require_equals = true, default_missing_value = "true", default_value_t, action = ArgAction::Set, help_heading = "Analysis", conflicts_with = "weights")]
     track_trajectory: bool,
     /// Number of random training samples for curvature and sharpness; all samples if fewer
@@ -115,7 +116,7 @@ pub struct Analyze {
 const UNFINISHED: &str = "unfinished.safetensors";
 
 /// Files that an analysis may write, without figures.
-const FILES: [&str; 13] = [
+const FILES: [&str; 16] = [
     "weights.safetensors",
     "config.toml",
     "report.json",
@@ -129,10 +130,21 @@ const FILES: [&str; 13] = [
     "evolution.parquet",
     "history.csv",
     "history.parquet",
+    "path.csv",
+    "path.parquet",
+    PATH_FILE,
 ];
 
 /// Names of the figures that an analysis may write.
-const FIGURES: [&str; 5] = ["history", "evolution", "spectrum", "surface", "contour"];
+const FIGURES: [&str; 7] = [
+    "history",
+    "evolution",
+    "path",
+    "path_surface",
+    "spectrum",
+    "surface",
+    "contour",
+];
 
 impl Analyze {
     pub fn ignored(&self) -> Ignored {
@@ -195,15 +207,16 @@ impl Analyze {
         if !self.compute_hessian {
             analyzer = analyzer.with_hessian(false);
         }
-        let (mut evolution, mut history) = (None, None);
+        let (mut evolution, mut history, mut trajectory) = (None, None, None);
         if self.track_trajectory {
             let steps = data.train.len().div_ceil(self.training.steps.batch.max(1));
             let steps = steps * self.training.epochs as usize;
             let interval = steps.div_ceil(SNAPSHOTS).max(1);
-            let mut trajectory = Trajectory::every(interval)?;
+            let mut recorded = Trajectory::every(interval)?;
             let (train, test) = (&data.train, &data.test);
-            history = Some(trainer.fit_recorded(&model, train, test, &mut trajectory)?);
-            evolution = Some(analyzer.evolution(&trajectory)?);
+            history = Some(trainer.fit_recorded(&model, train, test, &mut recorded)?);
+            evolution = Some(analyzer.evolution(&recorded)?);
+            trajectory = Some(recorded);
         } else if self.weights.is_none() {
             history = Some(trainer.fit(&model, &data.train, &data.test)?);
         }
@@ -224,6 +237,12 @@ impl Analyze {
         let plane = match self.visualize {
             true => Some(analyzer.plane(1.0, self.grid).map_err(with_saved_path)?),
             false => None,
+        };
+        let path = match &trajectory {
+            Some(trajectory) if self.visualize => self
+                .path(&analyzer.objective(), trajectory)
+                .map_err(with_saved_path)?,
+            _ => None,
         };
         self.clear()?;
         save_weights(model.parameters(), &dir.join(FILES[0]))?;
@@ -248,6 +267,13 @@ impl Analyze {
             write_table(dir, "evolution", &mut evolution.table()?)?;
             figures.push(("evolution", figure::evolution(evolution)));
         }
+        if let Some((plane, path)) = &path {
+            write_table(dir, "path", &mut path.table()?)?;
+            let json = serde_json::json!({"plane": plane, "projection": path});
+            write_text(&dir.join(PATH_FILE), &json.to_string())?;
+            figures.push(("path", figure::trajectory(plane, path)));
+            figures.push(("path_surface", figure::trajectory_animation(plane, path)));
+        }
         if let Some(plane) = &plane {
             let ends = report.hessian.as_ref().map(figure::spectrum_ends);
             figures.extend(ends.map(|figure| ("spectrum", figure)));
@@ -259,6 +285,25 @@ impl Analyze {
         self.figures.write_all(dir, &figures, &mut text)?;
         text += &format!("{}\n", dir.join("report.json").display());
         Ok(Report { text, json })
+    }
+
+    /// The training on the plane of its first two principal components. `None` if there are too few snapshots, or if they have
+    /// running statistics of their own, with which the plane would not agree.
+    fn path(
+        &self,
+        objective: &Objective,
+        trajectory: &Trajectory,
+    ) -> Result<Option<(Plane, Projection)>, Error> {
+        if trajectory.len() < 3 || objective.parameters().statistics().len() > 0 {
+            return Ok(None);
+        }
+        let pca = Pca::fit(trajectory, 2)?;
+        let [d1, d2] = &pca.components[..] else {
+            return Ok(None);
+        };
+        let path = Projection::onto(objective, d1, d2, trajectory)?;
+        let plane = Plane::on_grid(objective, d1, d2, &path.grid(self.grid)?)?;
+        Ok(Some((plane, path)))
     }
 
     /// Warns of paths that config.toml cannot contain.

@@ -30,6 +30,7 @@ mod sweep;
 mod trace;
 mod train;
 mod training_args;
+mod view;
 mod weight_args;
 
 use std::process::ExitCode;
@@ -87,6 +88,8 @@ enum Task {
     Inspect(inspect::Inspect),
     /// List and download public datasets
     Data(data::Data),
+    /// Write one page with all figures of a directory of results, linked with each other
+    View(view::View),
 }
 
 fn main() -> ExitCode {
@@ -129,6 +132,7 @@ fn run(parsed: Parsed<Cli>) -> Result<(), Error> {
         Task::Hvp(task) => task.run(),
         Task::Inspect(task) => task.run(),
         Task::Data(task) => task.run(),
+        Task::View(task) => task.run(),
     };
     match report {
         Err(error @ Error::Unfinished { .. }) => output::unfinished_report(&error),
@@ -155,7 +159,7 @@ fn refuse_ignored(task: &Task, given: &[String]) -> Result<(), Error> {
         Task::Influence(task) => task.ignored(),
         Task::Classes(task) => task.ignored(),
         Task::Hvp(task) => task.point.ignored(),
-        Task::Inspect(_) | Task::Data(_) => Vec::new(),
+        Task::Inspect(_) | Task::Data(_) | Task::View(_) => Vec::new(),
     }
     .into_iter();
     let ignored = rules.find_map(|(flags, why)| {
@@ -186,7 +190,7 @@ fn refuse_invalid(task: &Task) -> Result<(), Error> {
         Task::Stability(task) => task.check(),
         Task::Classes(task) => task.check(),
         Task::Hvp(task) => task.check(),
-        Task::Inspect(_) | Task::Data(_) => Ok(()),
+        Task::Inspect(_) | Task::Data(_) | Task::View(_) => Ok(()),
     }
 }
 

@@ -14,7 +14,7 @@ use kaleido::Kaleido;
 use plotly::Plot;
 use serde_json::{Value, json};
 
-use super::{HEIGHT, WIDTH};
+use super::{HEIGHT, TOP_MARGIN, WIDTH};
 use crate::error::{Error, Result};
 use crate::progress;
 
@@ -196,11 +196,17 @@ fn draw_encoded(figure: &Value, format: ImageFormat, scale: f64) -> Result<Strin
     image.ok_or_else(failed)
 }
 
-/// The figure without buttons, and with surfaces that are as sharp as the rest.
+/// The figure without buttons and the space for them, and with surfaces that are as sharp as the rest.
 fn printed(figure: &Value, scale: f64) -> Value {
     let mut figure = figure.clone();
-    if let Some(layout) = figure["layout"].as_object_mut() {
-        layout.remove("updatemenus");
+    let layout = &mut figure["layout"];
+    let buttons = layout["updatemenus"].take();
+    let above = |menu: &Value| menu["y"].as_f64().is_some_and(|y| y > 1.0);
+    if buttons
+        .as_array()
+        .is_some_and(|menus| menus.iter().any(above))
+    {
+        layout["margin"]["t"] = json!(TOP_MARGIN);
     }
     figure["config"]["plotGlPixelRatio"] = json!(scale.clamp(2.0, 4.0));
     figure
