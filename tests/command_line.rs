@@ -1097,6 +1097,128 @@ fn an_analysis_can_be_reproduced() {
     assert_eq!(loaded, report);
     let plain = json(&[&net[..], &["--epochs", "0", "--save-dir", &again]].concat());
     assert!(plain["hessian"].is_null() && plain["sharpness"]["worst"].as_f64() > Some(0.0));
+
+    let steps = [
+        "--steps",
+        "9",
+        "--track-trajectory",
+        "--track-interval",
+        "4",
+    ];
+    json(&[&net[..], &steps, &["--save-dir", &again]].concat());
+    let evolution = String::from_utf8(read(&again, "evolution.csv")).unwrap();
+    let steps = evolution.lines().skip(1).map(|line| line.split(',').next());
+    assert_eq!(
+        steps.map(Option::unwrap).collect::<Vec<_>>(),
+        ["0", "4", "8", "9"]
+    );
+}
+
+#[test]
+fn reports_are_compared() {
+    let folder = Folder::new("compare");
+    let dirs = ["shallow", "dense"].map(|model| {
+        let dir = folder.path(model);
+        let analyze = ["analyze", "--model", model, "--dataset", "synthetic"];
+        let more = ["--epochs", "2", "--compute-hessian", "--top", "2"];
+        let last = ["--samples", "200", "--save-dir", &dir];
+        json(&[&analyze[..], &more, &last].concat());
+        dir
+    });
+    let out = folder.path("comparison");
+    let output = landscape(&["compare", &dirs[0], &dirs[1], "--out", &out]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let first: Vec<_> = text.lines().next().unwrap().split_whitespace().collect();
+    assert_eq!(first, ["shallow", "dense"]);
+    let line = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap();
+    assert!(line("condition number").contains('['), "{text}");
+    assert!(
+        text.contains("note: the training losses range from"),
+        "{text}"
+    );
+    let read = |name: &str| std::fs::read_to_string(folder.path("comparison/") + name).unwrap();
+    assert!(
+        read("comparison.md")
+            .starts_with("| quantity | shallow | dense |\n| :--- | :--- | :--- |\n")
+    );
+    assert!(read("comparison.csv").starts_with("model,parameters,training loss,"));
+
+    // The same report twice, by its file, has nothing to note.
+    let file = format!("{}/report.json", dirs[0]);
+    let same = json(&["compare", &file, &dirs[0]]);
+    assert_eq!(same["notes"], serde_json::json!([]));
+    assert_eq!(same["reports"][0]["report"], same["reports"][1]["report"]);
+    std::fs::write(folder.path("other.json"), "{}").unwrap();
+    for (other, said) in [
+        (
+            "other.json",
+            "not a report of this version of `landscape analyze`",
+        ),
+        ("missing", "give directories that `landscape analyze` wrote"),
+    ] {
+        let output = landscape(&["compare", &dirs[0], &folder.path(other)]);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && error.contains(said), "{error}");
+    }
+}
+
+/// A residual network of 11 million parameters on photographs, from training to every result.
+#[test]
+fn a_resnet_is_analysed() {
+    let folder = Folder::new("resnet");
+    let record = |label: u8| -> Vec<u8> {
+        let pixel = |i: usize| (i * (7 + usize::from(label)) % 251) as u8;
+        [label].into_iter().chain((0..3072).map(pixel)).collect()
+    };
+    let cifar = folder.path("cifar-10-batches-bin");
+    std::fs::create_dir_all(&cifar).unwrap();
+    for (label, name) in [
+        "test_batch",
+        "data_batch_1",
+        "data_batch_2",
+        "data_batch_3",
+        "data_batch_4",
+        "data_batch_5",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        std::fs::write(format!("{cifar}/{name}.bin"), record(label as u8)).unwrap();
+    }
+    let (data, results) = (folder.path("."), folder.path("results"));
+    let pipeline = [
+        "analyze",
+        "--model",
+        "resnet18",
+        "--dataset",
+        "cifar10",
+        "--visualize",
+    ];
+    let more = [
+        "--compute-hessian",
+        "--track-trajectory",
+        "--save-dir",
+        &results,
+    ];
+    let small = [
+        "--data", &data, "--steps", "1", "--batch", "5", "--top", "1", "--grid", "3",
+    ];
+    let report = json(&[&pipeline[..], &more, &small].concat());
+    assert_eq!(report["parameters"], 11_173_962);
+    assert!(report["hessian"]["largest"][0]["value"].as_f64() > Some(0.0));
+    let evolution = std::fs::read_to_string(format!("{results}/evolution.csv")).unwrap();
+    assert_eq!(evolution.lines().count(), 1 + 2, "{evolution}"); // before and after the only step
+    for name in [
+        "surface.html",
+        "spectrum.html",
+        "evolution.html",
+        "weights.safetensors",
+    ] {
+        assert!(
+            std::fs::exists(format!("{results}/{name}")).unwrap(),
+            "{name}"
+        );
+    }
 }
 
 #[test]

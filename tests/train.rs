@@ -37,6 +37,46 @@ fn the_same_seed_gives_the_same_bits() {
     assert_ne!(trained(5), trained(6));
 }
 
+/// A training of some steps is the beginning of a longer one, and its last epoch counts the samples that it used.
+#[test]
+fn a_number_of_steps_ends_within_an_epoch() {
+    let data = two_moons(60, 0.1, 0, &CPU).unwrap();
+    let model = || {
+        let model = Mlp::new(&[2, 5, 1], Activation::Tanh, 1, &CPU).unwrap();
+        model.to_dtype(DType::F64).unwrap()
+    };
+    let trainer = Trainer::adam(0.05).with_batch_size(20);
+    let (short, long) = (model(), model());
+    let history = trainer.clone().with_steps(5);
+    let history = history.fit(&short, &data, &data).unwrap();
+    let mut trajectory = Trajectory::every(1).unwrap();
+    let longer = trainer.with_epochs(3);
+    let whole = longer.fit_recorded(&long, &data, &data, &mut trajectory);
+    let whole = whole.unwrap();
+    assert_eq!(
+        short.parameters().to_flat().unwrap(),
+        trajectory.snapshot(5).unwrap()
+    );
+    assert_eq!(history.epochs.len(), 2);
+    assert_eq!(history.epochs[0].train_loss, whole.epochs[0].train_loss);
+
+    // Steps that are too small to move: the samples of a part of an epoch have nearly the mean loss of all.
+    let objective = Objective::of(&model(), &data, Loss::CrossEntropy).unwrap();
+    let all = objective.score().unwrap();
+    for steps in [1, 2, 3] {
+        let trainer = Trainer::sgd(1e-300).with_batch_size(20).with_steps(steps);
+        let epoch = trainer
+            .fit(&model(), &data, &data)
+            .unwrap()
+            .epochs
+            .remove(0);
+        let tolerance = if steps == 3 { 1e-12 } else { 0.2 };
+        assert!((epoch.train_loss - all.loss).abs() < tolerance * all.loss);
+        let accuracies = [epoch.train_accuracy, all.accuracy].map(Option::unwrap);
+        assert!((accuracies[0] - accuracies[1]).abs() < tolerance.max(1e-12));
+    }
+}
+
 #[test]
 fn training_learns() {
     let data = two_moons(200, 0.05, 0, &CPU).unwrap();

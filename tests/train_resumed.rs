@@ -103,4 +103,6 @@ fn an_interrupted_training_resumes() {
             &dir.path().join(format!("by graph {i}")),
         );
     }
+    let steps = Trainer::adam(1e-3).with_batch_size(20).with_steps(7_995);
+    resumes(&steps, mlp, &dir.path().join("steps"));
 }

@@ -72,20 +72,15 @@ impl Report {
     /// # Errors
     /// No reports, a duplicate name, or Polars errors.
     pub fn verdicts<S: AsRef<str>>(reports: &[(S, Report)]) -> Result<DataFrame> {
-        check_some(reports)?;
-        let rows: Vec<Vec<Row>> = reports.iter().map(|(_, report)| report.rows()).collect();
-        let quantities = quantities(&rows);
-        let column = |name: &str, cells: Vec<String>| Column::new(name.into(), cells);
-        let names = quantities.iter().map(|quantity| (*quantity).to_owned());
-        let mut columns = vec![column("quantity", names.collect())];
-        for ((name, _), rows) in reports.iter().zip(&rows) {
-            let row = |quantity: &&str| rows.iter().find(|row| row.quantity == *quantity);
-            let cells = quantities
-                .iter()
-                .map(|q| row(q).map(text).unwrap_or_default());
-            columns.push(column(name.as_ref(), cells.collect()));
-        }
-        Ok(DataFrame::new(quantities.len(), columns)?)
+        side_by_side(reports, text)
+    }
+
+    /// As [`Self::verdicts`] without the verdicts: value, uncertainty and interval.
+    ///
+    /// # Errors
+    /// No reports, a duplicate name, or Polars errors.
+    pub fn values<S: AsRef<str>>(reports: &[(S, Report)]) -> Result<DataFrame> {
+        side_by_side(reports, value_text)
     }
 }
 
@@ -132,6 +127,27 @@ fn table(rows: &[Row]) -> Result<DataFrame> {
     )?)
 }
 
+/// One row per quantity and one column per report.
+fn side_by_side<S: AsRef<str>>(
+    reports: &[(S, Report)],
+    text: fn(&Row) -> String,
+) -> Result<DataFrame> {
+    check_some(reports)?;
+    let rows: Vec<Vec<Row>> = reports.iter().map(|(_, report)| report.rows()).collect();
+    let quantities = quantities(&rows);
+    let column = |name: &str, cells: Vec<String>| Column::new(name.into(), cells);
+    let names = quantities.iter().map(|quantity| (*quantity).to_owned());
+    let mut columns = vec![column("quantity", names.collect())];
+    for ((name, _), rows) in reports.iter().zip(&rows) {
+        let row = |quantity: &&str| rows.iter().find(|row| row.quantity == *quantity);
+        let cells = quantities
+            .iter()
+            .map(|q| row(q).map(text).unwrap_or_default());
+        columns.push(column(name.as_ref(), cells.collect()));
+    }
+    Ok(DataFrame::new(quantities.len(), columns)?)
+}
+
 fn check_some<S>(reports: &[(S, Report)]) -> Result<()> {
     match reports {
         [] => Err(Error::invalid(
@@ -154,15 +170,20 @@ fn quantities(rows: &[Vec<Row>]) -> Vec<&str> {
 
 /// `value ± uncertainty [low, high]: verdict`, without the parts that are missing.
 fn text(row: &Row) -> String {
+    let verdict = match row.verdict.as_str() {
+        "" => String::new(),
+        words => format!(": {words}"),
+    };
+    format!("{}{verdict}", value_text(row))
+}
+
+/// `value ± uncertainty [low, high]`, without the parts that are missing.
+fn value_text(row: &Row) -> String {
     let value = row.value.map_or("—".into(), |x| format!("{:.3}", Short(x)));
     let error = row.uncertainty.filter(|x| *x != 0.0);
     let error = error.map_or(String::new(), |x| format!(" ± {:.1}", Short(x)));
     let interval = row.sampling.map_or(String::new(), |s| {
         format!(" [{:.3}, {:.3}]", Short(s.low), Short(s.high))
     });
-    let verdict = match row.verdict.as_str() {
-        "" => String::new(),
-        words => format!(": {words}"),
-    };
-    format!("{value}{error}{interval}{verdict}")
+    format!("{value}{error}{interval}")
 }

@@ -1,6 +1,6 @@
 //! polars tables, and results as such tables.
 
-use polars::prelude::{AnyValue, DataFrame};
+use polars::prelude::DataFrame;
 
 use super::numbers::significant;
 use super::table::{Align, Table, escape};
@@ -14,6 +14,7 @@ use crate::landscape::{
 };
 use crate::spectral::{BlockSpectra, DensityCurve, JsDistances, PowerResult, Spectrum};
 use crate::sweep::SweepReport;
+use crate::tables::cell_text;
 use crate::train::History;
 
 impl Show for DataFrame {
@@ -121,34 +122,11 @@ fn html(frame: &DataFrame) -> Result<String> {
             true => Align::Right,
             false => Align::Left,
         };
-        let cells = table.rows().map(|row| Ok(cell(&column.get(row)?)));
+        let cells = table.rows().map(|row| Ok(cell_text(&column.get(row)?)));
         let cells = cells.collect::<Result<Vec<_>>>()?;
         table = table.with_column(column.name().to_string(), align, cells);
     }
     Ok(table.html())
-}
-
-fn cell(value: &AnyValue) -> String {
-    match value {
-        AnyValue::Null => String::new(),
-        AnyValue::Float32(x) => digits(f64::from(*x)),
-        AnyValue::Float64(x) => digits(*x),
-        AnyValue::String(text) => (*text).to_owned(),
-        other => other.to_string(),
-    }
-}
-
-/// Five significant digits, scientific where plain notation would be long.
-fn digits(x: f64) -> String {
-    let magnitude = x.abs();
-    if x == 0.0 || !x.is_finite() {
-        format!("{x}")
-    } else if !(1e-4..1e6).contains(&magnitude) {
-        format!("{x:.3e}")
-    } else {
-        let before_point = magnitude.log10().floor() as i32 + 1;
-        format!("{x:.*}", (5 - before_point).clamp(0, 8) as usize)
-    }
 }
 
 #[cfg(test)]

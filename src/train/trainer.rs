@@ -73,6 +73,9 @@ pub struct Trainer {
     pub l2: f64,
     /// Largest number of passes over the training data.
     pub epochs: u32,
+    /// Largest number of steps, instead of `epochs`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<usize>,
     /// Number of epochs without a lower training loss after which the training ends.
     pub patience: Option<u32>,
     /// Samples per step.
@@ -89,7 +92,12 @@ impl PartialEq for Trainer {
     fn eq(&self, other: &Self) -> bool {
         let fields = |trainer: &Self| {
             let schedule = (trainer.learning_rate, trainer.schedule, trainer.warmup);
-            let length = (trainer.epochs, trainer.patience, trainer.batch_size);
+            let length = (
+                trainer.epochs,
+                trainer.steps,
+                trainer.patience,
+                trainer.batch_size,
+            );
             let rest = (
                 trainer.sam,
                 trainer.clip_norm,
@@ -117,6 +125,7 @@ impl Trainer {
             clip_norm: None,
             l2: 0.0,
             epochs: 1,
+            steps: None,
             patience: None,
             batch_size: 128,
             seed: 0,
@@ -284,6 +293,27 @@ impl Trainer {
     #[must_use]
     pub fn with_epochs(mut self, epochs: u32) -> Self {
         self.epochs = epochs;
+        self
+    }
+
+    /// Sets the number of steps, instead of the number of epochs. The last epoch ends with the last step; its losses are means
+    /// over the samples that it used.
+    ///
+    /// ```
+    /// # use loss_landscape::prelude::*;
+    /// let data = two_moons(60, 0.1, 0, &Device::Cpu)?;
+    /// let model =
+    ///     Mlp::new(&[2, 3, 1], Activation::Tanh, 0, &Device::Cpu)?.to_dtype(DType::F64)?;
+    /// let mut trajectory = Trajectory::every(2)?;
+    /// let trainer = Trainer::sgd(0.1).with_batch_size(20).with_steps(5); // an epoch has 3 steps
+    /// let history = trainer.fit_recorded(&model, &data, &data, &mut trajectory)?;
+    /// assert_eq!(history.epochs.len(), 2);
+    /// assert_eq!(trajectory.steps(), [0, 2, 4, 5]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    #[must_use]
+    pub fn with_steps(mut self, steps: usize) -> Self {
+        self.steps = Some(steps);
         self
     }
 
@@ -503,7 +533,8 @@ impl Trainer {
         let mut progress = Progress::start("training");
         let mut history = History::default();
         let steps_per_epoch = data.len().div_ceil(self.batch_size);
-        let total = steps_per_epoch * self.epochs as usize;
+        let total = self.steps.unwrap_or(steps_per_epoch * self.epochs as usize);
+        let epochs = total.div_ceil(steps_per_epoch) as u32;
         if let Some(trajectory) = &mut trajectory {
             if self.checkpoint.is_some() {
                 return Err(Error::invalid(
@@ -525,14 +556,14 @@ impl Trainer {
             Some(checkpoint) => checkpoint.resume(&mut *stepper, &mut history)?,
             None => None,
         };
-        for epoch in history.epochs.len() as u32..self.epochs {
+        for epoch in history.epochs.len() as u32..epochs {
             if self.is_out_of_patience(&history, best.as_ref()) {
                 break;
             }
             let mut sums = EpochSums::default();
             let order = data.order(stream(self.seed, epoch.into()));
             let first = epoch as usize * steps_per_epoch;
-            for (rows, step) in order.chunks(self.batch_size).zip(first..) {
+            for (rows, step) in order.chunks(self.batch_size).zip(first..total) {
                 let rate = self.rate(step, total, steps_per_epoch);
                 // The complement of the seed, because the seed itself is that of the orders.
                 let dropout_seed = stream(!self.seed, step as u64);
@@ -569,24 +600,24 @@ impl Trainer {
                     trajectory.offer(step + 1, parameters)?;
                 }
                 progress.part_with(step + 1, total, || {
-                    let seen = ((step + 1 - first) * self.batch_size).min(data.len());
-                    let loss = sums.loss / seen as f64;
-                    format!("epoch {} of {}, loss {loss:.3}", epoch + 1, self.epochs)
+                    let loss = sums.loss / sums.samples as f64;
+                    format!("epoch {} of {epochs}, loss {loss:.3}", epoch + 1)
                 });
             }
-            let steps = (epoch as usize + 1) * steps_per_epoch;
+            let steps = (first + steps_per_epoch).min(total);
             let rate = self.rate(steps - 1, total, steps_per_epoch);
             let score = stepper.update_model().and_then(|()| test.score());
             let score = score.map_err(|error| diverged(error, steps, rate))?;
-            let train_loss = sums.loss / data.len() as f64;
+            let train_loss = sums.loss / sums.samples as f64;
+            let share = sums.samples as f64 / data.len() as f64;
             history.epochs.push(Epoch {
                 epoch: epoch + 1,
                 train_loss,
                 train_accuracy: match data.targets() {
-                    Targets::Labels(_) => Some(sums.correct as f64 / train.num_labels()),
+                    Targets::Labels(_) => Some(sums.correct as f64 / (share * train.num_labels())),
                     Targets::Values(_) => None,
                 },
-                gradient_norm: (sums.squared_norms / steps_per_epoch as f64).sqrt(),
+                gradient_norm: (sums.squared_norms / (steps - first) as f64).sqrt(),
                 test_loss: score.loss,
                 test_accuracy: score.accuracy,
                 learning_rate: rate,
@@ -678,6 +709,7 @@ fn check_pair(train: &Objective, test: &Objective) -> Result<()> {
 /// Sums over the batches of an epoch.
 #[derive(Default)]
 struct EpochSums {
+    samples: usize,
     loss: f64,
     correct: usize,
     squared_norms: f64,
@@ -685,6 +717,7 @@ struct EpochSums {
 
 impl EpochSums {
     fn add(&mut self, batch: &BatchScore, samples: usize) {
+        self.samples += samples;
         self.loss += batch.loss * samples as f64;
         self.correct += batch.correct;
         self.squared_norms += batch.squared_norm;

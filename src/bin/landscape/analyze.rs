@@ -41,6 +41,10 @@ pub struct Analyze {
     /// Measure loss, gradient, extreme eigenvalues and sharpness during training; writes evolution.csv, .parquet and a figure, and with --visualize also the training's path on a plane, path.csv, .parquet and .json
     #[arg(long, num_args = 0..=1, value_name = "BOOL", require_equals = true, default_missing_value = "true", default_value_t, action = ArgAction::Set, help_heading = "Analysis", conflicts_with = "weights")]
     track_trajectory: bool,
+    /// Number of steps between two measurements of --track-trajectory [default: a twentieth of the training]
+    #[arg(long, value_name = "STEPS", help_heading = "Analysis")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    track_interval: Option<usize>,
     /// Number of random training samples for curvature and sharpness; all samples if fewer
     #[arg(
         long,
@@ -160,6 +164,10 @@ impl Analyze {
         if !self.compute_hessian && !self.track_trajectory {
             ignored.push((&["top"], "it needs --compute-hessian or --track-trajectory"));
         }
+        if !self.track_trajectory {
+            ignored.push((&["track-interval"], "it needs --track-trajectory"));
+        }
+        ignored.extend(self.training.ignored());
         if !self.compute_hessian {
             ignored.push((&["damping"], "it needs --compute-hessian"));
         }
@@ -172,6 +180,7 @@ impl Analyze {
     pub fn check(&self) -> Result<(), Error> {
         at_least(1, "samples", self.samples)?;
         at_least(1, "top", self.top)?;
+        at_least(1, "track-interval", self.track_interval.unwrap_or(1))?;
         self.network.check()?;
         positive("radius", self.radius)?;
         not_negative("damping", self.damping.unwrap_or(0.0))?;
@@ -209,9 +218,9 @@ impl Analyze {
         }
         let (mut evolution, mut history, mut trajectory) = (None, None, None);
         if self.track_trajectory {
-            let steps = data.train.len().div_ceil(self.training.steps.batch.max(1));
-            let steps = steps * self.training.epochs as usize;
-            let interval = steps.div_ceil(SNAPSHOTS).max(1);
+            let steps = self.training.num_steps(data.train.len());
+            let interval = self.track_interval;
+            let interval = interval.unwrap_or(steps.div_ceil(SNAPSHOTS).max(1));
             let mut recorded = Trajectory::every(interval)?;
             let (train, test) = (&data.train, &data.test);
             history = Some(trainer.fit_recorded(&model, train, test, &mut recorded)?);

@@ -3,6 +3,7 @@
 mod analyze;
 mod blocks;
 mod classes;
+mod compare;
 mod config_file;
 mod connect;
 mod data;
@@ -58,6 +59,8 @@ enum Task {
     /// Train a network and write a report on its loss landscape
     #[command(args_override_self = true)]
     Analyze(analyze::Analyze),
+    /// Compare networks: reports of `analyze` in one table
+    Compare(compare::Compare),
     /// Extreme eigenvalues of a curvature matrix, with residuals
     Spectrum(spectrum::Spectrum),
     /// Spectral density by stochastic Lanczos quadrature
@@ -116,6 +119,7 @@ fn run(parsed: Parsed<Cli>) -> Result<(), Error> {
     signals::listen();
     let report = match cli.task {
         Task::Analyze(task) => task.run(),
+        Task::Compare(task) => task.run(),
         Task::Train(task) => task.run(),
         Task::Spectrum(task) => task.run(),
         Task::Density(task) => task.run(),
@@ -144,7 +148,7 @@ fn run(parsed: Parsed<Cli>) -> Result<(), Error> {
 /// Rejects flags that have no effect with the other flags.
 fn refuse_ignored(task: &Task, given: &[String]) -> Result<(), Error> {
     let mut rules = match task {
-        Task::Train(task) => task.network.ignored(),
+        Task::Train(task) => task.ignored(),
         Task::Stability(task) => task.ignored(),
         Task::Sweep(task) => task.ignored(),
         Task::Analyze(task) => task.ignored(),
@@ -159,7 +163,7 @@ fn refuse_ignored(task: &Task, given: &[String]) -> Result<(), Error> {
         Task::Influence(task) => task.ignored(),
         Task::Classes(task) => task.ignored(),
         Task::Hvp(task) => task.point.ignored(),
-        Task::Inspect(_) | Task::Data(_) | Task::View(_) => Vec::new(),
+        Task::Compare(_) | Task::Inspect(_) | Task::Data(_) | Task::View(_) => Vec::new(),
     }
     .into_iter();
     let ignored = rules.find_map(|(flags, why)| {
@@ -190,7 +194,7 @@ fn refuse_invalid(task: &Task) -> Result<(), Error> {
         Task::Stability(task) => task.check(),
         Task::Classes(task) => task.check(),
         Task::Hvp(task) => task.check(),
-        Task::Inspect(_) | Task::Data(_) | Task::View(_) => Ok(()),
+        Task::Compare(_) | Task::Inspect(_) | Task::Data(_) | Task::View(_) => Ok(()),
     }
 }
 

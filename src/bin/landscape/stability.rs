@@ -27,7 +27,7 @@ const EXAMPLES: &str = "Examples:
 #[command(after_help = EXAMPLES)]
 pub struct StabilityCommand {
     #[command(flatten)]
-    pub network: NetworkArgs,
+    network: NetworkArgs,
     /// Use the first N training samples [default: all]
     #[arg(long, value_name = "N")]
     samples: Option<usize>,
@@ -80,6 +80,7 @@ impl StabilityCommand {
     pub fn ignored(&self) -> Ignored {
         let mut ignored = self.network.ignored();
         ignored.extend(self.figures.ignored(self.out.is_some(), "it needs --out"));
+        ignored.extend(self.training.ignored());
         ignored
     }
 

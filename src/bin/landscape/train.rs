@@ -14,12 +14,12 @@ use crate::network_args::NetworkArgs;
 use crate::output::{Report, number, path_text, save_weights};
 use crate::path_args::path;
 use crate::training_args::TrainingArgs;
-use crate::{mpi_context, signals};
+use crate::{Ignored, mpi_context, signals};
 
 #[derive(Args)]
 pub struct Train {
     #[command(flatten)]
-    pub network: NetworkArgs,
+    network: NetworkArgs,
     /// File for the weights: .pth or .pt (PyTorch), .npz, else safetensors
     #[arg(long, value_name = "FILE", value_parser = path())]
     save: Option<PathBuf>,
@@ -31,6 +31,12 @@ pub struct Train {
 }
 
 impl Train {
+    pub fn ignored(&self) -> Ignored {
+        let mut ignored = self.network.ignored();
+        ignored.extend(self.training.ignored());
+        ignored
+    }
+
     pub fn check(&self) -> Result<(), Error> {
         at_least(1, "samples", self.samples.unwrap_or(1))?;
         self.network.check()?;

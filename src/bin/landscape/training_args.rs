@@ -6,7 +6,7 @@ use loss_landscape::prelude::*;
 use loss_landscape::serde::Serialize;
 use loss_landscape::train::{Adam, DecayGroup, Schedule, Sgd};
 
-use crate::config_file;
+use crate::{Ignored, config_file};
 
 /// All training flags.
 #[derive(Args, Clone, Debug, Serialize)]
@@ -31,6 +31,10 @@ pub struct TrainingArgs {
     /// Number of epochs
     #[arg(long, default_value_t = 3)]
     pub epochs: u32,
+    /// Number of steps, instead of --epochs
+    #[arg(long = "steps", value_name = "STEPS")]
+    #[serde(rename = "steps", skip_serializing_if = "Option::is_none")]
+    pub max_steps: Option<usize>,
     /// Seed of all random numbers, such as initial weights and shuffling
     #[arg(long, default_value_t = 0)]
     #[serde(serialize_with = "config_file::seed")]
@@ -38,7 +42,7 @@ pub struct TrainingArgs {
 }
 
 /// Names of the training flags, without the seed, which has other uses too.
-pub const TRAINING: [&str; 16] = [
+pub const TRAINING: [&str; 17] = [
     "optimizer",
     "lr",
     "momentum",
@@ -55,6 +59,7 @@ pub const TRAINING: [&str; 16] = [
     "l2",
     "patience",
     "epochs",
+    "steps",
 ];
 
 /// Optimizer flags.
@@ -145,10 +150,26 @@ pub enum ScheduleName {
 }
 
 impl TrainingArgs {
+    pub fn ignored(&self) -> Ignored {
+        match self.max_steps {
+            Some(_) => vec![(&["epochs"], "--steps sets the length of the training")],
+            None => Vec::new(),
+        }
+    }
+
+    /// Number of steps on this many samples.
+    pub fn num_steps(&self, samples: usize) -> usize {
+        let per_epoch = samples.div_ceil(self.steps.batch.max(1));
+        self.max_steps.unwrap_or(per_epoch * self.epochs as usize)
+    }
+
     pub fn trainer(&self) -> Result<Trainer, Error> {
         let mut trainer = self.steps.trainer()?.with_l2(self.l2);
         if let Some(patience) = self.patience {
             trainer = trainer.with_patience(patience);
+        }
+        if let Some(steps) = self.max_steps {
+            trainer = trainer.with_steps(steps);
         }
         Ok(trainer.with_epochs(self.epochs).with_seed(self.seed))
     }
