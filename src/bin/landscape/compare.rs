@@ -13,7 +13,7 @@ use crate::output::{Report, number, path_text, prepare_dir, write_table, write_t
 use crate::path_args::path;
 
 /// Curvature of networks whose training losses differ by more than this factor is compared with a warning.
-const SIMILAR_LOSSES: f64 = 1.5;
+const SIMILAR_LOSSES: f64 = 1.2;
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -47,7 +47,7 @@ impl Compare {
                 "comparison.md",
                 "comparison.json",
             ];
-            prepare_dir(dir, &names)?;
+            prepare_dir(dir, &names, &[])?;
         }
         let read: Vec<Read> = self
             .reports
