@@ -68,8 +68,8 @@ pub(crate) trait HandDerived: Any + Send + Sync {
     fn gradient(&self, point: &[f64], data: &Dataset) -> Result<(f64, Vec<f64>)>;
 
     /// The mean losses at a point + αd₁ + βd₂ for two directions in θ-space and several points (α, β), and the
-    /// numbers of correct labels; `None` if that is not faster than evaluating each point. The first call for a plane caches
-    /// what later ones need, up to `budget` bytes.
+    /// numbers of correct labels; `None` if that is not faster than evaluating each point. If d₂ is empty, the points are on a line.
+    /// The first call for a plane caches what later ones need, up to `budget` bytes.
     fn on_plane(
         &self,
         point: &[f64],
@@ -392,7 +392,12 @@ impl<T: Scalar + WithDType> HandDerived for Typed<T> {
         let Some(rules) = self.network.affine_start() else {
             return Ok(None);
         };
-        let vectors = [point, directions[0], directions[1]].map(|v| self.vector(v));
+        let [d1, d2] = directions;
+        let second = match d2 {
+            [] => Vec::new(),
+            d2 => self.vector(d2),
+        };
+        let vectors = [self.vector(point), self.vector(d1), second];
         let points: Vec<[T; 2]> = points
             .iter()
             .map(|point| point.map(Scalar::from_f64))

@@ -10,12 +10,13 @@ use crate::error::Result;
 use crate::kernels::Scalar;
 use crate::kernels::simd::vectorised;
 use crate::kernels::tiles::over_tiles;
+use crate::layers::graph::Node;
 use crate::layers::rules::{Layouts, Packed, Rules, Tangent};
 use crate::progress;
 
 /// The first layer's outputs at θ, along d₁ and along d₂, which losses at all points of a plane need, cached up to a budget.
 pub(super) struct PlaneStart<T> {
-    /// θ, d₁ and d₂.
+    /// θ, d₁ and d₂, which is empty for a line.
     vectors: [Vec<T>; 3],
     /// In bytes.
     budget: usize,
@@ -47,7 +48,7 @@ impl<T: Scalar> Network<T> {
         rules.filter(|rules| rules.is_affine())
     }
 
-    /// The plane through `vectors` θ, d₁, d₂, of which nothing is cached yet.
+    /// The plane through `vectors` θ, d₁, d₂, of which nothing is cached yet. Without d₂ it is a line.
     pub(super) fn plane_start(
         &self,
         vectors: [Vec<T>; 3],
@@ -76,18 +77,19 @@ impl<T: Scalar> Network<T> {
         points: &[[T; 2]],
     ) -> Result<Vec<(f64, usize)>> {
         let vectors = start.vectors.each_ref().map(Vec::as_slice);
-        let first = vectors.map(|v| Packed::new(rules, &[v], Layouts::Forward));
+        // Cached outputs need no weights of the first layer.
+        let is_cached = start.tiles.iter().all(|tile| tile.get().is_some());
+        let first = vectors.map(|v| {
+            (!is_cached && !v.is_empty()).then(|| Packed::new(rules, &[v], Layouts::Forward))
+        });
         let write_outputs = |x: &TileInputs<T>, parts: &mut [Vec<T>; 3]| {
             for (first, part) in first.iter().zip(parts) {
+                let Some(first) = first else { continue };
                 part.resize(rules.output_len() * x.samples, T::ZERO);
                 rules.forward_tangent(&x.first_layer(first), &Tangent::along(first), part);
             }
         };
-        let moved = |point: &[T; 2]| -> Vec<Packed<T>> {
-            let mut theta = vec![T::ZERO; vectors[0].len()];
-            combine(vectors, *point, &mut theta);
-            self.pack(1, &[&theta])
-        };
+        let moved = |point: &[T; 2]| self.pack_rest(vectors, *point);
         let moved: Vec<Vec<Packed<T>>> = points.par_iter().map(moved).collect();
         let split = self.split(samples.count);
         let mut totals = vec![(0.0, 0); points.len()];
@@ -140,14 +142,35 @@ impl<T: Scalar> Network<T> {
         )?;
         Ok(totals)
     }
+
+    /// The parts of a + αb + βc that belong to each node but the first, for forward passes.
+    fn pack_rest(&self, vectors: [&[T]; 3], point: [T; 2]) -> Vec<Packed<T>> {
+        let rest = &self.nodes[1..];
+        let mut moved = vec![T::ZERO; vectors[0].len()];
+        let ranges = rest.iter().filter_map(|node| node.rules());
+        let ranges = ranges.flat_map(|rules| rules.param_ranges());
+        // The running statistics follow θ.
+        for range in ranges.chain([self.num_params..vectors[0].len()]) {
+            let parts = vectors.map(|v| v.get(range.clone()).unwrap_or_default());
+            combine(parts, point, &mut moved[range]);
+        }
+        let pack = |node: &Node<T>| match node.rules() {
+            Some(rules) => Packed::new(rules, &[&moved], Layouts::Forward),
+            None => Packed::empty(1),
+        };
+        rest.iter().map(pack).collect()
+    }
 }
 
 vectorised! {
-    /// target ← a + αb + βc
+    /// target ← a + αb + βc, or a + αb if c is empty.
     fn combine<T: Scalar>(vectors: [&[T]; 3], point: [T; 2], target: &mut [T]) {
         let ([a, b, c], [alpha, beta]) = (vectors, point);
-        for (((t, a), b), c) in target.iter_mut().zip(a).zip(b).zip(c) {
-            *t = *a + alpha * *b + beta * *c;
+        for ((t, a), b) in target.iter_mut().zip(a).zip(b) {
+            *t = *a + alpha * *b;
+        }
+        for (t, c) in target.iter_mut().zip(c) {
+            *t = *t + beta * *c;
         }
     }
 }
@@ -156,12 +179,13 @@ vectorised! {
 mod tests {
     use std::sync::Arc;
 
-    use candle_core::Device;
+    use candle_core::{DType, Device, Tensor};
 
     use super::super::{HandDerived, Typed};
+    use crate::data::Dataset;
     use crate::data::synthetic::two_moons;
     use crate::losses::{Loss, MeanLoss};
-    use crate::model::{Activation, Mlp, Model};
+    use crate::model::{Activation, Architecture, Mlp, Model, Norm};
     use crate::random::{Purpose, normal};
 
     #[test]
@@ -204,5 +228,42 @@ mod tests {
         assert!(losses(&engine, &points, 1 << 20)[0].0.is_nan());
         let other = engine.on_plane(&theta, [&d2, &d1], &data, &[[0.0; 2]], 1 << 20);
         assert_eq!(other.unwrap().unwrap(), all[..1]);
+    }
+
+    /// Losses on a line are those on a plane whose second direction is zero, for a network with batch normalisation.
+    #[test]
+    fn a_line_has_one_direction() {
+        let images = |n: usize| {
+            let x = normal(n * 64, Purpose::Lanczos, 5, 0);
+            let x = Tensor::from_vec(x, (n, 1, 8, 8), &Device::Cpu).unwrap();
+            let labels: Vec<u32> = (0..n as u32).map(|i| i % 3).collect();
+            let labels = Tensor::from_vec(labels, n, &Device::Cpu).unwrap();
+            Dataset::classification(&x, &labels).unwrap()
+        };
+        let data = images(40);
+        let mut design = Architecture::Cnn.design();
+        design.normalization = Norm::Batch;
+        let model = design.build(&[1, 8, 8], 3, 0, &Device::Cpu).unwrap();
+        let model = model.to_dtype(DType::F64).unwrap();
+        let (layers, parameters) = (model.layers().unwrap(), model.parameters());
+        let loss = MeanLoss::new(Loss::CrossEntropy, data.targets()).unwrap();
+        let engine = Typed::<f64>::new(&layers, parameters, &data, &loss).unwrap();
+        let theta = parameters.to_flat().unwrap();
+        let point = [theta.clone(), parameters.flat_statistics().unwrap()].concat();
+        let d = normal(theta.len(), Purpose::Lanczos, 3, 0);
+        let points = [[0.0, 0.0], [0.01, 0.0], [-0.02, 0.0]];
+        let losses = |second: &[f64]| {
+            let found = engine.on_plane(&point, [&d, second], &data, &points, 1 << 30);
+            found.unwrap().unwrap()
+        };
+        let line = losses(&[]);
+        assert_eq!(line, losses(&vec![0.0; theta.len()]));
+        assert_eq!(line[0], engine.loss(&point, &data).unwrap());
+        // Twice, because the second call reads what the first has cached.
+        assert_eq!(line, losses(&[]));
+        let moved: Vec<f64> = theta.iter().zip(&d).map(|(t, d)| t - 0.02 * d).collect();
+        let moved = [&moved[..], &point[theta.len()..]].concat();
+        let found = engine.loss(&moved, &data).unwrap();
+        assert!((line[2].0 - found.0).abs() < 1e-12 && line[2].1 == found.1);
     }
 }

@@ -165,8 +165,8 @@ impl Objective {
         Ok(means.into_iter().enumerate().map(score).collect())
     }
 
-    /// Loss and accuracy at θ + αd₁ + βd₂ for each point (α, β), where `vectors` is θ, d₁ and d₂. With hand-derived
-    /// rules the model does not move; otherwise it is restored afterwards.
+    /// Loss and accuracy at θ + αd₁ + βd₂ for each point (α, β), where `vectors` is θ, d₁ and d₂, which is empty for points on
+    /// a line. With hand-derived rules the model does not move; otherwise it is restored afterwards.
     ///
     /// # Errors
     /// A loss that is not finite.
@@ -232,8 +232,15 @@ impl Objective {
             });
             return scores.collect();
         };
-        let [tt, t1, t2] = [theta, d1, d2].map(|v| dot(theta, v));
-        let [d11, d12, d22] = [dot(d1, d1), dot(d1, d2), dot(d2, d2)];
+        if self.l2 == 0.0 {
+            return self.all_scored(&found, |_| 0.0);
+        }
+        let d2 = match d2 {
+            [] => Cow::Owned(vec![0.0; d1.len()]),
+            d2 => Cow::Borrowed(d2),
+        };
+        let [tt, t1, t2] = [theta, d1, &d2].map(|v| dot(theta, v));
+        let [d11, d12, d22] = [dot(d1, d1), dot(d1, &d2), dot(&d2, &d2)];
         let square = |[a, b]: [f64; 2]| {
             tt + 2.0 * (a * t1 + b * t2 + a * b * d12) + a * a * d11 + b * b * d22
         };

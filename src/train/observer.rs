@@ -1,5 +1,7 @@
 //! [`StepObserver`]: measures at some of the steps of a training.
 
+use std::time::Duration;
+
 use crate::error::Result;
 use crate::objective::Objective;
 
@@ -30,4 +32,6 @@ pub(crate) struct ObservedStep<'a> {
     pub(crate) after: Vec<f64>,
     /// The optimizer's moments after the step, each of θ's length.
     pub(crate) moments: Vec<Vec<f64>>,
+    /// Time that reading θ and the moments has taken.
+    pub(crate) reading: Duration,
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
@@ -567,10 +568,12 @@ impl Trainer {
                 let rate = self.rate(step, total, steps_per_epoch);
                 // The complement of the seed, because the seed itself is that of the orders.
                 let dropout_seed = stream(!self.seed, step as u64);
+                let started = Instant::now();
                 let before = match &observer {
                     Some(observer) if observer.is_due(step) => Some(stepper.theta()?),
                     _ => None,
                 };
+                let reading = started.elapsed();
                 let batch = progress::check().and_then(|()| stepper.step(rows, dropout_seed, rate));
                 let batch = batch.map_err(|error| {
                     // The model gets the parameters of the last step, even if they are not finite.
@@ -581,7 +584,9 @@ impl Trainer {
                 if let Some(observer) = &mut observer
                     && let Some(before) = before
                 {
+                    let started = Instant::now();
                     stepper.update_model()?;
+                    let (after, moments) = (stepper.theta()?, stepper.moments()?);
                     observer.observe(ObservedStep {
                         objective: &train,
                         rows,
@@ -589,8 +594,9 @@ impl Trainer {
                         learning_rate: rate,
                         loss: batch.loss,
                         before,
-                        after: stepper.theta()?,
-                        moments: stepper.moments()?,
+                        after,
+                        moments,
+                        reading: reading + started.elapsed(),
                     })?;
                 }
                 if let Some(trajectory) = &mut trajectory

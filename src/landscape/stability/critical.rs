@@ -80,10 +80,9 @@ impl CriticalSharpness {
         step: &[f64],
         learning_rate: f64,
     ) -> Result<Self> {
-        let zeros = vec![0.0; theta.len()];
         let losses = |factors: &[f64]| -> Result<Vec<f64>> {
             let points: Vec<[f64; 2]> = factors.iter().map(|s| [*s, 0.0]).collect();
-            let scores = objective.scores_or_nan([theta, step, &zeros], &points)?;
+            let scores = objective.scores_or_nan([theta, step, &[]], &points)?;
             Ok(scores.iter().map(|score| score.loss).collect())
         };
         let first = losses(&[0.0, 0.5, 1.0])?;
