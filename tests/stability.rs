@@ -262,6 +262,57 @@ fn batch_sharpness_has_its_definition() {
     assert!(error.contains("not defined"), "{error}");
 }
 
+/// The error of the curvature along full-batch steps covers that of the dense Hessian along the gradient, for steps so short that the
+/// losses are equal and so long that the network saturates.
+#[test]
+fn full_batch_curvature_has_its_error_at_any_step_size() {
+    let (exact, exact_objective) = network(40, 4, 5, false);
+    let data = exact_objective.data();
+    let (mut found, mut useful) = (0, 0);
+    for (dtype, seed) in [DType::F32, DType::F64]
+        .into_iter()
+        .flat_map(|dtype| (0..4).map(move |seed| (dtype, seed)))
+    {
+        let model = Mlp::new(&[4, 5, 1], Activation::Tanh, seed, &CPU).unwrap();
+        let model = model.to_dtype(dtype).unwrap();
+        let start = model.parameters().to_flat().unwrap();
+        exact.parameters().set_flat(&start).unwrap();
+        let rounded = data.to_dtype(dtype).unwrap();
+        let exact_objective = exact_objective
+            .with_data(&rounded.to_dtype(DType::F64).unwrap())
+            .unwrap();
+        let g = exact_objective.gradient().unwrap();
+        let hessian = Dense::from_operator(&exact_objective.hessian()).unwrap();
+        let truth = common::dot(&g, &hessian.apply(&g).unwrap()) / common::dot(&g, &g);
+        let objective = Objective::of(&model, &rounded, Loss::Mse).unwrap();
+        for power in -20..=10 {
+            let rate = 10f64.powf(f64::from(power) / 2.0);
+            model.parameters().set_flat(&start).unwrap();
+            let trainer = full_batch(Sgd::default(), rate, 1);
+            let settings = Stability::default().with_measures([Batch]);
+            let report = train(settings, &trainer, &objective);
+            // A step may be shorter than the rounding of θ.
+            let Some(point) = report.points.first() else {
+                assert!(rate < 1e-5, "{dtype:?}, {rate}");
+                continue;
+            };
+            let difference = (point.value - truth).abs();
+            println!(
+                "{dtype:?} {seed} {rate:.1e}: {:.4} ± {:.1e}, {truth:.4}",
+                point.value, point.error
+            );
+            assert!(
+                difference <= point.error,
+                "{dtype:?}, {seed}, {rate}: {point:?}, not {truth}"
+            );
+            found += 1;
+            useful += usize::from(point.error <= 0.2 * truth.abs());
+        }
+    }
+    println!("{useful} of {found} within 20 %");
+    assert!(useful > found / 2);
+}
+
 /// The 95 % intervals of batch sharpness contain the value of 30,000 batches in 95 % of 600 runs, up to three standard deviations.
 #[test]
 fn batch_sharpness_has_calibrated_intervals() {
@@ -416,6 +467,11 @@ fn what_does_not_apply_is_refused() {
     let settings = Stability::default;
     for (settings, trainer, words) in [
         (settings().with_interval(0), gd(), "0 steps"),
+        (
+            settings().with_measures([Batch, Critical, Batch]),
+            gd(),
+            "batch sharpness twice",
+        ),
         (settings().with_samples(0), gd(), "give 1 to 40"),
         (settings().with_samples(41), gd(), "give 1 to 40"),
         (

@@ -110,7 +110,7 @@ impl Stability {
     ///
     /// # Errors
     /// As [`Trainer::fit_objective`], except for a loss that is not finite; an interval of 0; more samples than the objective has; a
-    /// trainer with a checkpoint; a measure that does not apply to the trainer, see [`StabilityMeasure`].
+    /// trainer with a checkpoint; a measure that is given twice or does not apply to the trainer, see [`StabilityMeasure`].
     pub fn train(&self, trainer: &Trainer, objective: &Objective) -> Result<StabilityReport> {
         trainer.check()?;
         objective.needs_all_samples("training")?;
@@ -125,6 +125,12 @@ impl Stability {
         {
             return Err(Error::invalid(format!(
                 "{samples} of {all} samples for λ_max: give 1 to {all}"
+            )));
+        }
+        let twice = |(i, measure)| self.measures[..i].contains(measure);
+        if let Some((_, measure)) = self.measures.iter().enumerate().find(|m| twice(*m)) {
+            return Err(Error::invalid(format!(
+                "the measures contain {measure} twice: give each once"
             )));
         }
         let measures = self.measures_for(trainer, all);

@@ -19,6 +19,15 @@ use crate::vector::{dot, minus};
 /// Number of batches in the mean of a batch sharpness.
 const WINDOW: usize = 20;
 
+/// Largest error of the curvature along a step of all samples, relative to it, at which no shorter distance is tried.
+const ACCURACY: f64 = 0.2;
+
+/// Changes of the curvature up to this multiple of the estimated rounding may be rounding: shorter distances increase them.
+const ROUNDING: f64 = 64.0;
+
+/// Largest number of distances that are tried.
+const DISTANCES: usize = 12;
+
 /// Measures sharpness before some of the steps of a training.
 pub(super) struct Watch {
     optimizer: Arc<dyn Optimizer>,
@@ -125,36 +134,27 @@ impl Watch {
         }
     }
 
-    /// Batch sharpness over the last batches; `None` if there are too few. The step is −ηg of its batch, and its curvature comes from
-    /// the losses at θ and at a part of the step forwards and backwards.
+    /// Batch sharpness over the last batches; `None` if there are too few. The step is −ηg of its batch.
     fn batch_sharpness(
         &mut self,
         step: &ObservedStep,
         batch: &Objective,
     ) -> Result<Option<Estimate>> {
         let difference = minus(&step.after, &step.before);
-        // Balances the rounding of the losses and the fourth derivative.
-        let part = batch.parameters().epsilon().powf(0.125);
-        let zeros = vec![0.0; difference.len()];
-        let parts = [-1.0, 0.0, 1.0, -0.5, 0.5].map(|sign| [sign * part, 0.0]);
-        let whole_batch = step.rows.len() == step.objective.samples();
-        let points = &parts[..if whole_batch { 5 } else { 3 }];
-        let scores = batch.scores_on_plane([&step.before, &difference, &zeros], points)?;
-        let center = scores[1].loss;
-        let second_difference = |back: usize, ahead: usize, part: f64| {
-            ((scores[ahead].loss - center) + (scores[back].loss - center)) / part.powi(2)
-        };
-        let bend = second_difference(0, 2, part);
-        let square = step.learning_rate.powi(2);
-        let pair = (bend / square, dot(&difference, &difference) / square);
-        if whole_batch {
-            // The rounding of four losses, and the change with half the distance. The scatter of several batches shows the first.
-            let rounding = 4.0 * batch.parameters().epsilon() * center.abs() / part.powi(2);
-            let nearer = second_difference(3, 4, 0.5 * part);
-            let error = rounding.hypot(bend - nearer) / (square * pair.1);
-            let whole = Estimate::exact(pair.0 / pair.1).with_error(error);
-            return Ok((pair.1 > 0.0).then_some(whole));
+        let length = dot(&difference, &difference);
+        if step.rows.len() == step.objective.samples() {
+            let bend = (length > 0.0).then(|| whole_bend(step, batch, &difference));
+            let bend = bend.transpose()?;
+            return Ok(
+                bend.map(|(bend, error)| Estimate::exact(bend / length).with_error(error / length))
+            );
         }
+        let part = first_part(batch);
+        let points = [-part, 0.0, part].map(|at| [at, 0.0]);
+        let scores = batch.scores_on_plane([&step.before, &difference, &[]], &points)?;
+        let bend = second_difference([0, 1, 2].map(|i| scores[i].loss), part);
+        let square = step.learning_rate.powi(2);
+        let pair = (bend / square, length / square);
         if self.curvatures.len() == WINDOW {
             self.curvatures.pop_front();
         }
@@ -162,6 +162,46 @@ impl Watch {
         let pairs: Vec<_> = self.curvatures.iter().copied().collect();
         let is_defined = pairs.len() >= 3 && pairs.iter().any(|(_, square)| *square > 0.0);
         Ok(is_defined.then(|| ratio(&pairs)))
+    }
+}
+
+/// Part of a step that balances the rounding of the losses and their fourth derivative, for a step of the size of θ.
+fn first_part(batch: &Objective) -> f64 {
+    batch.parameters().epsilon().powf(0.125)
+}
+
+/// The second derivative at the middle of three losses, a distance apart.
+fn second_difference([back, center, ahead]: [f64; 3], distance: f64) -> f64 {
+    ((ahead - center) + (back - center)) / distance.powi(2)
+}
+
+/// dᵀHd for the whole step d, and its error. The losses are at two distances; the value of the larger one changes by ¾ of its error if
+/// the distance is halved. Where the error is too large, shorter distances are tried: for long steps the fourth derivative is large.
+fn whole_bend(step: &ObservedStep, batch: &Objective, difference: &[f64]) -> Result<(f64, f64)> {
+    let mut best = (f64::NAN, f64::INFINITY);
+    let mut part = first_part(batch);
+    for _ in 0..DISTANCES {
+        let points = [0.0, -part, part, -0.5 * part, 0.5 * part].map(|at| [at, 0.0]);
+        let scores = batch.scores_or_nan([&step.before, difference, &[]], &points)?;
+        let center = scores[0].loss;
+        let losses = |i: usize| [scores[i].loss, center, scores[i + 1].loss];
+        let bend = second_difference(losses(1), part);
+        let nearer = second_difference(losses(3), 0.5 * part);
+        let rounding = 4.0 * batch.parameters().epsilon() * center.abs() / part.powi(2);
+        let error = rounding.hypot(2.0 * (bend - nearer));
+        if error * best.0.abs() < best.1 * bend.abs() || best.0.is_nan() {
+            best = (bend, error);
+        }
+        if error <= ACCURACY * bend.abs() || (bend - nearer).abs() <= ROUNDING * rounding {
+            break;
+        }
+        part *= 0.25;
+    }
+    match best.0.is_finite() && best.1.is_finite() {
+        true => Ok(best),
+        false => Err(Error::NotFinite(
+            "the losses along the step are not finite".into(),
+        )),
     }
 }
 
@@ -200,7 +240,7 @@ impl StepObserver for Watch {
             })?;
             self.points.extend(point);
         }
-        self.seconds += started.elapsed().as_secs_f64();
+        self.seconds += (step.reading + started.elapsed()).as_secs_f64();
         Ok(())
     }
 }
