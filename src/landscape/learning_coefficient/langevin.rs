@@ -60,7 +60,7 @@ impl Sampler for Langevin<'_> {
             all.extend(found);
             step *= factor;
             logarithms.push(step.ln());
-            if count(&all) > budget {
+            if count(&all) + BLOCK * chains.len() > budget {
                 break;
             }
         }

@@ -29,7 +29,10 @@ use crate::error::{Error, Result, check_positive, counted};
 use crate::memory;
 use crate::objective::Objective;
 use crate::spectral::Short;
-use crate::vector::{dot, scale};
+use crate::vector::{dot, largest, scale};
+
+/// Smallest typical deviation of a weight, where all weights are 0.
+const SMALLEST_DEVIATION: f64 = 1e-30;
 
 /// Settings of an estimate of the local learning coefficient λ(w*) (Lau, Furman, Wang, Murfet and Wei, "The Local Learning
 /// Coefficient", 2023):
@@ -145,7 +148,7 @@ impl LearningCoefficient {
     /// [`verdict`](LearningCoefficientReport::verdict).
     ///
     /// # Errors
-    /// A setting out of range; one sample without a β; a loss that is not finite at θ, or whose rounding exceeds 1/nβ; a mean
+    /// A setting out of range, or a localisation with deviations below the rounding of the weights; one sample without a β; a loss that is not finite at θ, or whose rounding exceeds 1/nβ; a mean
     /// loss of the chains below that at θ, which is then not a local minimum; too little memory; with a batch size, samples that
     /// are divided among ranks or read in parts, and batch statistics.
     pub fn run(&self, objective: &Objective) -> Result<LearningCoefficientReport> {
@@ -160,6 +163,17 @@ impl LearningCoefficient {
                 1.0
             }
         });
+        let deviation = 1.0 / localization.sqrt();
+        let rounding = objective.parameters().epsilon() * largest(&center);
+        if deviation < rounding.max(SMALLEST_DEVIATION) {
+            return Err(Error::invalid(format!(
+                "the localisation γ = {:.3} is too large: deviations of about 1/√γ = {:.1} are below the rounding of the weights. Use at \
+                 most {:.1}",
+                Short(localization),
+                Short(deviation),
+                Short(rounding.max(SMALLEST_DEVIATION).powi(-2))
+            )));
+        }
         // A trajectory keeps about two points and a momentum for each doubling.
         let numbers = 60.0 * self.chains as f64 * center.len() as f64;
         memory::check(8.0 * numbers, "the chains of all weights")?;

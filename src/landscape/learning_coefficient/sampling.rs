@@ -83,6 +83,8 @@ impl Point {
 pub(super) struct Chain {
     pub(super) point: Point,
     pub(super) generator: ChaCha8Rng,
+    /// Largest number of gradients of a trajectory, at least 1.
+    pub(super) max_gradients: usize,
 }
 
 /// A sample of a chain: a trajectory or a block of steps.
@@ -111,7 +113,7 @@ pub(super) type Advance<'a> = dyn Fn(&mut [Chain], f64) -> Result<Vec<Found>> + 
 pub(super) trait Sampler: Sync {
     fn target(&self) -> &Target<'_>;
 
-    /// Chooses the step size, with about `budget` gradients at most.
+    /// Chooses the step size, with at most `budget` gradients, or one sample of the shortest length if fewer.
     fn adapt(
         &self,
         chains: &mut [Chain],
@@ -157,11 +159,15 @@ impl Sampling {
             .map(|i| Chain {
                 point: start.clone(),
                 generator: generator(Purpose::LearningCoefficient, self.seed, i as u64),
+                max_gradients: usize::MAX,
             })
             .collect();
         let one = |chains: &mut [Chain], step| self.each(chains, |c| sampler.advance(c, step));
         let (step, adapting) =
             sampler.adapt(&mut chains, &one, self.max_gradients / 2, &mut progress)?;
+        for chain in &mut chains {
+            chain.max_gradients = usize::MAX;
+        }
         let least = |found: &[Found]| found.iter().fold(f64::INFINITY, |l, f| l.min(f.lowest));
         let mut gradients = count(&adapting);
         let mut lowest = least(&adapting).min(descend(sampler.target(), start, step)?);

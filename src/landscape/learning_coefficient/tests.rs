@@ -6,10 +6,11 @@ use rand_distr::{Distribution, StandardNormal};
 use super::chains::Agreement;
 use super::langevin::Langevin;
 use super::report::Setting;
-use super::sampling::{Chain, Sampler, Sampling, Target};
+use super::sampling::{Chain, Sampler, Sampling, Target, count};
 use super::trajectory::NoUTurn;
 use super::*;
-use crate::random::Purpose;
+use crate::progress::Progress;
+use crate::random::{Purpose, generator};
 
 type Loss = Box<dyn Fn(&[f64]) -> (f64, Vec<f64>) + Sync>;
 
@@ -401,6 +402,40 @@ fn chains_that_need_more_gradients_say_so() {
         "{found}"
     );
     assert!(found.gradients <= 25_000);
+}
+
+/// Trajectories are shortened so that choosing the step size does not exceed its budget.
+#[test]
+fn adapting_the_step_size_has_a_budget() {
+    let case = monomial(2, 1, 1e6);
+    let excess = |x: &[f64]| scaled(case.temperature, 0.0, Some((case.loss)(x)));
+    let target = Target {
+        excess: &excess,
+        localization: 1.0,
+    };
+    let start = target.at(vec![0.0; case.dim]).unwrap().unwrap();
+    let sampler = NoUTurn { target };
+    let used = |budget: usize| {
+        let mut chains: Vec<Chain> = (0..8)
+            .map(|i| Chain {
+                point: start.clone(),
+                generator: generator(Purpose::LearningCoefficient, 0, i),
+                max_gradients: usize::MAX,
+            })
+            .collect();
+        let each = |chains: &mut [Chain], step: f64| {
+            let found = chains.iter_mut().map(|c| sampler.advance(c, step));
+            found.collect()
+        };
+        let mut progress = Progress::start("test");
+        let found = sampler.adapt(&mut chains, &each, budget, &mut progress);
+        count(&found.unwrap().1)
+    };
+    let whole = used(usize::MAX);
+    for budget in [8, 50, 200, whole / 2] {
+        let used = used(budget);
+        assert!((budget / 2..=budget).contains(&used), "{used} of {budget}");
+    }
 }
 
 #[test]

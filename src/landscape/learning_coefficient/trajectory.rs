@@ -53,6 +53,11 @@ impl Sampler for NoUTurn<'_> {
         let (mut error, mut logarithm) = (0.0, 0.0);
         let mut all = Vec::new();
         for round in 1..=ADAPTATION {
+            // Shorter trajectories still show the acceptance of a step size.
+            let share = (budget - count(&all)) / chains.len();
+            for chain in &mut *chains {
+                chain.max_gradients = share.max(1);
+            }
             let found = each(chains, step)?;
             progress.tick(|| format!("adapts the step size, {round} of {ADAPTATION}"));
             let acceptance = found.iter().map(|f| f.acceptance).sum::<f64>() / found.len() as f64;
@@ -62,7 +67,7 @@ impl Sampler for NoUTurn<'_> {
             let current = center - t.sqrt() / 0.05 * error;
             logarithm += t.powf(-0.75) * (current - logarithm);
             step = current.exp();
-            if count(&all) > budget {
+            if count(&all) + chains.len() > budget {
                 break;
             }
         }
@@ -87,6 +92,9 @@ impl Sampler for NoUTurn<'_> {
         let mut ends = [start.clone(), start];
         let (mut newest, mut before) = (1, 0);
         for depth in 0..MAX_DOUBLINGS {
+            if depth > 0 && run.gradients + (1 << depth) > chain.max_gradients {
+                break;
+            }
             let side = usize::from(chain.generator.random::<bool>());
             if side != newest {
                 tree.momenta.swap(0, 1);
