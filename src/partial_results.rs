@@ -308,7 +308,8 @@ impl PartialResults {
         let options = options.read(true).write(true).create(true).truncate(false);
         let mut file = LockFile::new(options.open(&path).map_err(unwritable)?);
         if is_locked(&file, true) {
-            return Err(unusable(&path, "is in use by another process"));
+            let advice = "Wait until it ends, or give another path";
+            return Err(Error::file(&path, "is in use by another process", advice));
         }
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(unwritable)?;

@@ -497,6 +497,9 @@ fn surfaces_and_sharpness() {
     assert!(number("/worst/rise") >= number("/random/maximum"));
     assert!((number("/sam/rise") / number("/sam/second_order") - 1.0).abs() < 0.01);
     assert!(number("/stable_rate/limit/value") > 0.0);
+    let penalised = run("sharpness", &["--radius", "0.1", "--l2", "0.01"]);
+    assert_eq!(penalised["l2"], 0.01);
+    assert!(penalised["loss"].as_f64() > found["loss"].as_f64());
     let adaptive = run("sharpness", &["--radius", "0.1", "--adaptive"]);
     assert_ne!(adaptive["worst"]["rise"], found["worst"]["rise"]);
 }
@@ -528,6 +531,12 @@ fn learning_coefficients() {
     assert!(found["verdict"].is_string() && found["hand_derived"] == true);
     let batches = json(&[&shared[..], &["--batch-size", "10"]].concat());
     assert_eq!(batches["batch_size"], 10);
+    let penalised = json(&[&shared[..], &["--l2", "0.01"]].concat());
+    assert_eq!(
+        (&penalised["l2"], &found["l2"]),
+        (&0.01.into(), &0.0.into())
+    );
+    assert_ne!(penalised["loss"], found["loss"]);
     let help = landscape(&["llc", "--help"]).stdout;
     assert!(String::from_utf8(help).unwrap().contains("Examples:"));
 }
@@ -1396,6 +1405,21 @@ fn a_failing_shard_is_an_error() {
         String::from_utf8_lossy(&output.stdout)
             .contains("this shard is done; rows of eigenvalues: 1 of 3")
     );
+    // Other shards, and a run that would discard the eigenvalues.
+    let error = |from: &str, to: &str| {
+        let arguments: Vec<&str> = shard
+            .iter()
+            .map(|a| if *a == from { to } else { *a })
+            .filter(|a| !a.is_empty())
+            .collect();
+        let output = landscape(&arguments);
+        assert!(!output.status.success());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let thirds = error("1/2", "1/3");
+    assert!(thirds.contains("has points of 2 shards, not 3"), "{thirds}");
+    let without = error("--eigenvalues", "");
+    assert!(without.contains("add --eigenvalues"), "{without}");
     let file = dir.path().join("unfinished.eigenvalues.shard-1-of-2");
     std::fs::write(
         file,

@@ -421,6 +421,44 @@ fn invalid_numbers_are_rejected_before_any_work() {
 }
 
 #[test]
+fn settings_that_mean_nothing_are_explained() {
+    for (command, words) in [
+        (
+            &["llc", "--localization", "1e300"][..],
+            "the localisation γ = 1e300 is too large",
+        ),
+        (
+            &["stability", "--measure", "sharpness,sharpness"],
+            "the measures contain sharpness twice",
+        ),
+        (&["llc", "--l2", "-1"], "--l2 must be finite and at least 0"),
+        (
+            &["sharpness", "--l2", "inf"],
+            "--l2 must be finite and at least 0",
+        ),
+    ] {
+        let error = error_of(&[command, &NET[..]].concat());
+        assert!(error.contains(words), "{command:?}: {error}");
+    }
+}
+
+/// A checkpoint that another process uses must not be deleted.
+#[test]
+fn a_checkpoint_in_use_is_not_to_be_deleted() {
+    let dir = tempdir().unwrap();
+    let file = fs::File::create(dir.path().join("unfinished")).unwrap();
+    file.lock().unwrap();
+    let out = dir.path().to_str().unwrap();
+    let surface = ["surface", "--grid", "3", "--samples", "50", "--out", out];
+    let error = error_of(&[&surface[..], &NET[..]].concat());
+    assert!(
+        error.contains("in use by another process") && error.contains("Wait until it ends"),
+        "{error}"
+    );
+    assert!(!error.contains("delete"), "{error}");
+}
+
+#[test]
 fn a_last_batch_of_one_sample_is_rejected_before_the_training() {
     let dir = tempdir().unwrap();
     let save = dir.path().join("w");

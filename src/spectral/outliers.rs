@@ -32,6 +32,9 @@ use crate::error::{Error, Result, counted};
 /// gaps decrease with the rank; with a population spectrum k^(−1/2) it counted outliers in 16 % of the cases at a significance
 /// of 5 %, and independent eigenvalues, which do not repel each other, have more large gaps than the stated rate.
 ///
+/// The count depends on the number of eigenvalues. Only the gaps above the last six are tested: an outlier below is not found, and
+/// [`OutlierCount::is_last_gap`] shows when that is likely. With more gaps, each needs to be larger to be significant.
+///
 /// ```
 /// use loss_landscape::ndarray::{Array1, Array2};
 /// use loss_landscape::prelude::*;
@@ -91,6 +94,13 @@ pub struct OutlierCount {
     pub p_values: Vec<f64>,
 }
 
+impl OutlierCount {
+    /// Whether the last gap that was tested is significant. More eigenvalues may then show more outliers.
+    pub fn is_last_gap(&self) -> bool {
+        self.count == self.gaps.len()
+    }
+}
+
 impl std::fmt::Display for OutlierCount {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let significance = 100.0 * self.significance;
@@ -111,7 +121,13 @@ impl std::fmt::Display for OutlierCount {
             f,
             "{} tested at {significance} %)",
             counted(self.gaps.len(), "gap")
-        )
+        )?;
+        match self.is_last_gap() {
+            true => f.write_str(
+                "; the last gap tested is significant: more eigenvalues may show more outliers",
+            ),
+            false => Ok(()),
+        }
     }
 }
 
@@ -283,6 +299,12 @@ mod tests {
             exact.to_string().starts_with("1 outlier above 0.98"),
             "{exact}"
         );
+        assert!(!exact.is_last_gap());
+        let first = test
+            .clone()
+            .with_max_outliers(1)
+            .count(&spectrum(&values, 0.0))?;
+        assert!(first.is_last_gap() && first.to_string().ends_with("more outliers"));
         // Negative eigenvalues are not tested.
         let negative = [&values[..8], &[-1.0; 12]].concat();
         assert_eq!(test.count(&spectrum(&negative, 0.0))?.gaps.len(), 2);

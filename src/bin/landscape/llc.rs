@@ -8,7 +8,7 @@ use loss_landscape::landscape::LearningCoefficientVerdict;
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json::{json, to_value};
 
-use crate::limits::{at_least, positive};
+use crate::limits::{at_least, not_negative, positive};
 use crate::network_args::PointArgs;
 use crate::output::Report;
 
@@ -23,6 +23,14 @@ const EXAMPLES: &str = "Examples:
 pub struct Llc {
     #[command(flatten)]
     pub point: PointArgs,
+    /// Strength λ of the L2 term λ‖θ‖² that belongs to the loss
+    #[arg(
+        long,
+        value_name = "LAMBDA",
+        default_value_t = 0.0,
+        allow_negative_numbers = true
+    )]
+    l2: f64,
     /// Inverse temperature β [default: 1/ln n for n samples]
     #[arg(long, allow_negative_numbers = true)]
     beta: Option<f64>,
@@ -48,6 +56,7 @@ pub struct Llc {
 
 impl Llc {
     pub fn check(&self) -> Result<(), Error> {
+        not_negative("l2", self.l2)?;
         positive("beta", self.beta.unwrap_or(1.0))?;
         positive("localization", self.localization.unwrap_or(1.0))?;
         at_least(1, "batch-size", self.batch_size.unwrap_or(1))?;
@@ -58,7 +67,7 @@ impl Llc {
     }
 
     pub fn run(&self) -> Result<Report, Error> {
-        let objective = self.point.distributed()?;
+        let objective = self.point.distributed()?.with_l2(self.l2)?;
         let mut settings = LearningCoefficient::default()
             .with_chains(self.chains)
             .with_relative_error(self.relative_error)
@@ -82,6 +91,7 @@ impl Llc {
         };
         let mut json = to_value(&found).map_err(|e| Error::Invalid(e.to_string()))?;
         json["interval"] = json!([low, high]);
+        json["l2"] = json!(self.l2);
         json["seconds"] = json!(seconds);
         Ok(Report::new(
             &objective,

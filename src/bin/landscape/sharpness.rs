@@ -8,7 +8,7 @@ use loss_landscape::landscape::{FisherRaoNorm, Flatness, NormalizedSharpness, Re
 use loss_landscape::prelude::*;
 use loss_landscape::serde_json::{json, to_value};
 
-use crate::limits::{at_least, positive};
+use crate::limits::{at_least, not_negative, positive};
 use crate::network_args::PointArgs;
 use crate::output::{Report, number};
 
@@ -22,6 +22,14 @@ const EXAMPLES: &str = "Examples:
 pub struct Sharpness {
     #[command(flatten)]
     pub point: PointArgs,
+    /// Strength λ of the L2 term λ‖θ‖² that belongs to the loss
+    #[arg(
+        long,
+        value_name = "LAMBDA",
+        default_value_t = 0.0,
+        allow_negative_numbers = true
+    )]
+    l2: f64,
     /// Radius ρ of the ball around θ
     #[arg(
         long,
@@ -58,6 +66,7 @@ pub struct Sharpness {
 
 impl Sharpness {
     pub fn check(&self) -> Result<(), Error> {
+        not_negative("l2", self.l2)?;
         positive("radius", self.radius)?;
         at_least(2, "perturbations", self.perturbations)?;
         at_least(1, "starts", self.starts)?;
@@ -68,7 +77,7 @@ impl Sharpness {
     }
 
     pub fn run(&self) -> Result<Report, Error> {
-        let objective = self.point.distributed()?;
+        let objective = self.point.distributed()?.with_l2(self.l2)?;
         let sharpness = loss_landscape::landscape::Sharpness::new(self.radius)
             .with_adaptive(self.adaptive)
             .with_pairs(self.perturbations)
@@ -110,6 +119,7 @@ impl Sharpness {
         let mut json = json!({
             "loss": random.center,
             "rounding": random.rounding,
+            "l2": self.l2,
             "radius": self.radius,
             "adaptive": self.adaptive,
             "random": random,

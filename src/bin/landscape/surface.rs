@@ -1,6 +1,6 @@
 //! `landscape surface`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::{Args, ValueEnum};
@@ -94,6 +94,7 @@ impl Surface {
                 false => &["surface", "contour"],
             };
             prepare_dir(dir, &FILES, &self.figures.file_names(figures)?)?;
+            self.check_unfinished(dir)?;
             grid = grid.with_checkpoint(dir.join("unfinished"));
             signals::on_interrupt(format!(
                 "finished points are saved in {}: run the same command to resume",
@@ -182,6 +183,36 @@ impl Surface {
             }
         }
         Ok(report)
+    }
+
+    /// Refuses to discard rows of eigenvalues, and to divide the points otherwise than earlier shards.
+    fn check_unfinished(&self, dir: &Path) -> Result<(), Error> {
+        let unreadable = |e| Error::Invalid(format!("{}: cannot be read ({e})", dir.display()));
+        // The last word of "shard 1 of 3" is the number of shards.
+        let shard = self.shard.as_ref().map(ToString::to_string);
+        let shards = shard.as_deref().and_then(|name| name.rsplit(' ').next());
+        for entry in std::fs::read_dir(dir).map_err(unreadable)? {
+            let name = entry.map_err(unreadable)?.file_name();
+            let name = name.to_string_lossy();
+            if !self.eigenvalues && name.starts_with("unfinished.eigenvalues") {
+                return Err(Error::Invalid(format!(
+                    "{} has finished rows of eigenvalues, which this run would discard: add --eigenvalues, or delete {name}",
+                    dir.display()
+                )));
+            }
+            let parts = name.split_once(".shard-");
+            let there = parts.and_then(|(_, shard)| shard.rsplit('-').next());
+            if let (Some(ours), Some(there)) = (shards, there)
+                && name.starts_with("unfinished")
+                && ours != there
+            {
+                return Err(Error::Invalid(format!(
+                    "{} has points of {there} shards, not {ours}: use --shard I/{there}, or no --shard to compute the rest",
+                    dir.display()
+                )));
+            }
+        }
+        Ok(())
     }
 
     fn directions(&self, objective: &Objective) -> Result<[Vec<f64>; 2], Error> {

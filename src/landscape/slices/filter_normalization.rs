@@ -155,7 +155,7 @@ fn checked(direction: Vec<f64>, was_zero: bool) -> Result<Vec<f64>> {
     }
     Err(Error::invalid(
         "the normalised direction is zero: all weights that it is scaled to are zero, or the model has only \
-         one-dimensional parameters; use an eigenvector, or a direction without normalisation",
+         one-dimensional parameters; use eigenvectors of the Hessian as directions",
     ))
 }
 
