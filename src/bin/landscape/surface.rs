@@ -189,7 +189,7 @@ impl Surface {
     fn check_unfinished(&self, dir: &Path) -> Result<(), Error> {
         let unreadable = |e| Error::Invalid(format!("{}: cannot be read ({e})", dir.display()));
         // The last word of "shard 1 of 3" is the number of shards.
-        let shard = self.shard.as_ref().map(ToString::to_string);
+        let shard = self.shard.as_ref().map(|shard| format!("{shard:?}"));
         let shards = shard.as_deref().and_then(|name| name.rsplit(' ').next());
         for entry in std::fs::read_dir(dir).map_err(unreadable)? {
             let name = entry.map_err(unreadable)?.file_name();
