@@ -425,7 +425,7 @@ fn settings_that_mean_nothing_are_explained() {
     for (command, words) in [
         (
             &["llc", "--localization", "1e300"][..],
-            "the localisation γ = 1e300 is too large",
+            "is too large: deviations of about 1/√γ = 1e-150",
         ),
         (
             &["stability", "--measure", "sharpness,sharpness"],

@@ -20,7 +20,7 @@ use crate::vector::{dot, minus};
 const WINDOW: usize = 20;
 
 /// Largest error of the curvature along a step of all samples, relative to it, at which no shorter distance is tried.
-const ACCURACY: f64 = 0.2;
+const ACCURACY: f64 = 0.05;
 
 /// Changes of the curvature up to this multiple of the estimated rounding may be rounding: shorter distances increase them.
 const ROUNDING: f64 = 64.0;
