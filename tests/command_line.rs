@@ -1140,7 +1140,7 @@ fn reports_are_compared() {
     let first: Vec<_> = text.lines().next().unwrap().split_whitespace().collect();
     assert_eq!(first, ["shallow", "dense"]);
     let line = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap();
-    assert!(line("condition number").contains('['), "{text}");
+    assert!(line("largest eigenvalue").contains('['), "{text}");
     assert!(
         text.contains("note: the training losses range from"),
         "{text}"
