@@ -150,7 +150,7 @@ impl<T: Scalar> Network<T> {
         let ranges = rest.iter().filter_map(|node| node.rules());
         let ranges = ranges.flat_map(|rules| rules.param_ranges());
         // The running statistics follow θ.
-        for range in ranges.chain([self.num_params..vectors[0].len()]) {
+        for range in ranges.chain(std::iter::once(self.num_params..vectors[0].len())) {
             let parts = vectors.map(|v| v.get(range.clone()).unwrap_or_default());
             combine(parts, point, &mut moved[range]);
         }
@@ -170,7 +170,7 @@ vectorised! {
             *t = *a + alpha * *b;
         }
         for (t, c) in target.iter_mut().zip(c) {
-            *t = *t + beta * *c;
+            *t += beta * *c;
         }
     }
 }
