@@ -1482,7 +1482,7 @@ fn the_readmes_commands_run() {
         // A few samples take seconds.
         let few: &[&str] = match command.split(' ').next() {
             _ if only_parsed => &["--help"],
-            Some("train") => &[],
+            Some("train" | "compare") => &[],
             Some("analyze") => &["--samples", "64", "--epochs", "1"],
             Some("llc") => &[
                 "--samples",

@@ -175,12 +175,12 @@ mod tests {
             chrome.draw(&json!({"data": data}), drawing)
         };
         let text = "a\u{2028}</script>";
-        assert_eq!(draw(text, ImageFormat::Png), Some(format!("{text}png3.0")));
+        assert_eq!(draw(text, ImageFormat::Png), Some(format!("{text}png3")));
         assert_eq!(draw("", ImageFormat::Png), None);
-        assert_eq!(draw("b", ImageFormat::Svg), Some("bsvg1.0".to_owned()));
+        assert_eq!(draw("b", ImageFormat::Svg), Some("bsvg1".to_owned()));
         // "%PDF-" in base64.
         assert!(draw("c", ImageFormat::Pdf).is_some_and(|pdf| pdf.starts_with("JVBERi0")));
-        assert_eq!(draw("d", ImageFormat::Svg), Some("dsvg1.0".to_owned()));
+        assert_eq!(draw("d", ImageFormat::Svg), Some("dsvg1".to_owned()));
     }
 
     #[test]
