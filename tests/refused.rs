@@ -614,6 +614,9 @@ fn a_directory_holds_one_analysis() {
         names(),
         [
             "config.toml",
+            "history.csv",
+            "history.html",
+            "history.parquet",
             "report.csv",
             "report.json",
             "report.parquet",
