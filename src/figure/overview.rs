@@ -110,6 +110,7 @@ pub fn overview(
     let side = |name: &str, from: f64, to: f64| {
         axis(name)
             .range(AxisRange::new(from, to))
+            .show_tick_labels(false)
             .show_grid(false)
             .zero_line(false)
     };

@@ -148,9 +148,10 @@ impl LearningCoefficient {
     /// [`verdict`](LearningCoefficientReport::verdict).
     ///
     /// # Errors
-    /// A setting out of range, or a localisation with deviations below the rounding of the weights; one sample without a β; a loss that is not finite at θ, or whose rounding exceeds 1/nβ; a mean
-    /// loss of the chains below that at θ, which is then not a local minimum; too little memory; with a batch size, samples that
-    /// are divided among ranks or read in parts, and batch statistics.
+    /// A setting out of range, or a localisation with deviations below the rounding of the weights; one sample without a β; a
+    /// loss that is not finite at θ, or whose rounding exceeds 1/nβ; a mean loss of the chains below that at θ, which is then not
+    /// a local minimum; too little memory; with a batch size, samples that are divided among ranks or read in parts, and batch
+    /// statistics.
     pub fn run(&self, objective: &Objective) -> Result<LearningCoefficientReport> {
         self.check()?;
         let (beta, temperature) = self.temperature(objective.samples())?;
@@ -165,7 +166,7 @@ impl LearningCoefficient {
         });
         let deviation = 1.0 / localization.sqrt();
         let rounding = objective.parameters().epsilon() * largest(&center);
-        if deviation < rounding.max(SMALLEST_DEVIATION) {
+        if rounding.is_finite() && deviation < rounding.max(SMALLEST_DEVIATION) {
             return Err(Error::invalid(format!(
                 "the localisation γ = {:.3} is too large: deviations of about 1/√γ = {:.1} are below the rounding of the weights. Use at \
                  most {:.1}",

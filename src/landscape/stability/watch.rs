@@ -14,7 +14,7 @@ use crate::objective::Objective;
 use crate::operator::Scaled;
 use crate::spectral::{Bracket, Estimate, Followed, Following, Lanczos};
 use crate::train::{BuiltIn, ObservedStep, Optimizer, StepObserver, Trainer};
-use crate::vector::{dot, minus};
+use crate::vector::{dot, minus, norm};
 
 /// Number of batches in the mean of a batch sharpness.
 const WINDOW: usize = 20;
@@ -179,7 +179,9 @@ fn second_difference([back, center, ahead]: [f64; 3], distance: f64) -> f64 {
 /// the distance is halved. Where the error is too large, shorter distances are tried: for long steps the fourth derivative is large.
 fn whole_bend(step: &ObservedStep, batch: &Objective, difference: &[f64]) -> Result<(f64, f64)> {
     let mut best = (f64::NAN, f64::INFINITY);
-    let mut part = first_part(batch);
+    // A distance beyond the weights themselves would leave the region where the losses are smooth.
+    let reach = norm(&step.before) / norm(difference);
+    let mut part = first_part(batch) * if reach > 0.0 { reach.min(1.0) } else { 1.0 };
     for _ in 0..DISTANCES {
         let points = [0.0, -part, part, -0.5 * part, 0.5 * part].map(|at| [at, 0.0]);
         let scores = batch.scores_or_nan([&step.before, difference, &[]], &points)?;
