@@ -85,11 +85,14 @@ impl Chrome {
         self.evaluate(&format!("{plotly_js}\n;''")).map(drop)
     }
 
-    /// The value of a JavaScript expression, or of its promise, if it is a string.
+    /// The value of a JavaScript expression, or of its promise, if it is a string and nothing is thrown.
     fn evaluate(&mut self, expression: &str) -> Option<String> {
         let parameters =
             json!({"expression": expression, "awaitPromise": true, "returnByValue": true});
         let answer = self.call("Runtime.evaluate", parameters)?;
+        if answer.get("exceptionDetails").is_some() {
+            return None;
+        }
         answer["result"]["value"].as_str().map(str::to_owned)
     }
 

@@ -23,7 +23,7 @@ const WINDOW: usize = 20;
 const ACCURACY: f64 = 0.05;
 
 /// Changes of the curvature up to this multiple of the estimated rounding may be rounding: shorter distances increase them.
-const ROUNDING: f64 = 64.0;
+const ROUNDING: f64 = 16.0;
 
 /// Largest number of distances that are tried.
 const DISTANCES: usize = 12;
@@ -189,7 +189,8 @@ fn whole_bend(step: &ObservedStep, batch: &Objective, difference: &[f64]) -> Res
         let losses = |i: usize| [scores[i].loss, center, scores[i + 1].loss];
         let bend = second_difference(losses(1), part);
         let nearer = second_difference(losses(3), 0.5 * part);
-        let rounding = 4.0 * batch.parameters().epsilon() * center.abs() / part.powi(2);
+        // Four losses, each with some roundings of its sum.
+        let rounding = 16.0 * batch.parameters().epsilon() * center.abs() / part.powi(2);
         let error = rounding.hypot(2.0 * (bend - nearer));
         if error * best.0.abs() < best.1 * bend.abs() || best.0.is_nan() {
             best = (bend, error);
