@@ -80,7 +80,7 @@ def test_latex(tmp_path, name):
     text = (tmp_path / f"{name}.tex").read_text()
     images = [path.name for path in (tmp_path / f"{name}_files").iterdir()]
     assert len(images) == len(figures) > 0 and all(text.count(image) == 1 for image in images)
-    assert "plotly" not in text and "<div" not in text
+    assert "Plotly.newPlot" not in text and "<div" not in text
     # Without these, letters such as θ are missing, and tables do not compile.
     assert r"\setmainfont{DejaVu Sans}" in text and r"\newcounter{none}" in text
 
